@@ -1,0 +1,1 @@
+"""The face that keras.applications has: one module a family of models."""

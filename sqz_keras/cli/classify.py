@@ -1,0 +1,55 @@
+"""Names what photographs show.
+
+sqz-classify --image=photo.jpg [--image=other.png] [--model=imagenet] [--top=5]
+
+JPEG, PNG, grey, CMYK and EXIF-rotated photographs are read as a person sees them. A file that cannot be read is
+reported and the others are answered; the exit status is then 1.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from absl import flags
+
+from sqz_keras import command
+
+
+def define_flags() -> None:
+    command.define_model_flags()
+    flags.DEFINE_multi_string("image", None, "Path of a photograph; repeat it for more.", required=True)
+    flags.DEFINE_integer("top", 5, "How many classes to name.", lower_bound=1)
+
+
+def main(argv) -> int:
+    del argv
+    from sqz_keras.images import read_image
+    from sqz_keras.preprocessing import prepare_images
+    from sqz_keras.squeezenet import build
+    from sqz_keras.weights import resolve_model
+
+    args = flags.FLAGS
+    spec, arrays = resolve_model(args.model, version=args.version, bypass=args.bypass)
+    model, names = build(spec, arrays), spec.class_names()
+    failures = 0
+    for path in args.image:
+        try:
+            image = read_image(path)
+        except (ValueError, OSError) as error:
+            failures += 1
+            print(f"sqz-classify: {error}", file=sys.stderr)
+            continue
+        scores = model.predict_on_batch(prepare_images(image[None], spec))[0]
+        print(path)
+        for index in (-scores).argsort(kind="stable")[: args.top]:
+            label = f"{spec.labels[index]}  " if spec.labels and spec.labels[index] != names[index] else ""
+            print(f"  {scores[index]:7.2%}  {label}{names[index]}")
+    return 1 if failures else 0
+
+
+def run() -> None:
+    command.run(main, define_flags, __doc__)
+
+
+if __name__ == "__main__":
+    run()

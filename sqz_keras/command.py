@@ -1,0 +1,47 @@
+"""How every command of the project starts: its flags, its help, its errors, its exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+# Read when TensorFlow is imported, which the mains do after this module: warnings and errors only.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from absl import app, flags
+
+
+def run(main: Callable, define_flags: Callable[[], None], description: str | None) -> None:
+    """Runs `main(argv)` as a console script; does not return.
+
+    `--help` prints the description and the flags that `define_flags` declares, with their defaults. A ValueError or
+    OSError, which the package raises for what a user can mend, ends in one line on stderr and exit status 1; whatever
+    else is raised is a defect and shows its traceback. `main` may return an exit status.
+    """
+    before = set(flags.FLAGS)
+    define_flags()
+    for name in set(flags.FLAGS) - before:
+        # absl lists the flags of the module that defines them; the script that pip writes defines none.
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
+    sys.modules["__main__"].__doc__ = description
+
+    def reported(argv):
+        if len(argv) > 1:
+            raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}. Every option is a --flag.")
+        try:
+            return main(argv)
+        except (ValueError, OSError) as error:
+            print(f"{os.path.basename(argv[0])}: {error}", file=sys.stderr)
+            return 1
+
+    app.run(reported)
+
+
+def define_model_flags(default: str | None = "imagenet") -> None:
+    """`--model`, `--version` and `--bypass`: what `resolve_model` takes, one meaning in every command."""
+    flags.DEFINE_string(
+        "model", default, "A record's name, or any file or folder of weights.", required=default is None
+    )
+    flags.DEFINE_enum("version", None, ["1.0", "1.1"], "Architecture, where the model does not say.")
+    flags.DEFINE_enum("bypass", None, ["simple", "complex"], "Architecture, where the model does not say.")

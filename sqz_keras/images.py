@@ -1,0 +1,49 @@
+"""Photographs from files or bytes, as a person sees them."""
+
+from __future__ import annotations
+
+import io
+import os
+
+import numpy as np
+from PIL import Image, ImageOps
+
+MAX_PIXELS = 100_000_000
+
+
+def read_image(source: str | os.PathLike | bytes) -> np.ndarray:
+    """Decodes a photograph: JPEG, PNG, and whatever else Pillow reads.
+
+    EXIF orientation is applied, CMYK and grey become RGB, 16 bits become 8, transparency is laid on white.
+
+    Args:
+        source: a path, or the encoded bytes.
+
+    Returns:
+        uint8 array (H, W, 3), RGB.
+
+    Raises:
+        ValueError: not a picture, a damaged one, or one of more than 100 million pixels.
+        OSError: the file cannot be opened.
+    """
+    name = "the bytes" if isinstance(source, bytes) else os.fspath(source)
+    with open(source, "rb") if not isinstance(source, bytes) else io.BytesIO(source) as file:
+        try:
+            with Image.open(file) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise ValueError(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
+                image = ImageOps.exif_transpose(image)
+                return np.asarray(_to_rgb(image))
+        except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+            raise ValueError(f"{name}: not a picture that can be read: {error}.") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        high_bytes = np.asarray(image, np.int64) >> 8
+        image = Image.fromarray(high_bytes.clip(0, 255).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")

@@ -1,0 +1,147 @@
+"""The metaparameters of SqueezeNet (section 5 of the paper) and the filters that follow from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import warnings
+
+BYPASSES = (None, "simple", "complex")
+
+
+@dataclasses.dataclass(frozen=True)
+class FireFilters:
+    """Filters of one fire module: `squeeze1x1`, `expand1x1` and `expand3x3`, and the layer number its name carries."""
+
+    number: int
+    squeeze1x1: int
+    expand1x1: int
+    expand3x3: int
+
+    @property
+    def name(self) -> str:
+        return f"fire{self.number}"
+
+    @property
+    def channels(self) -> int:
+        """Output channels: both expand layers, concatenated."""
+        return self.expand1x1 + self.expand3x3
+
+
+@dataclasses.dataclass(frozen=True)
+class Metaparameters:
+    """What defines a member of the SqueezeNet family; the defaults are those of v1.0.
+
+    With i counting fire modules from 0 (paper, section 5.1):
+    e_i = base_e + incr_e * floor(i / freq); expand3x3 = pct_3x3 * e_i, expand1x1 the rest; squeeze1x1 =
+    squeeze_ratio * e_i. Counts round half up and are at least 1.
+
+    Args:
+        base_e: expand filters of the first fire module, at least 2.
+        incr_e: expand filters added after every `freq` modules, at least 0.
+        freq: modules between two increments, at least 1.
+        pct_3x3: share of 3x3 filters among the expand filters, a fraction in [0, 1].
+        squeeze_ratio: squeeze filters per expand filter, above 0. At 1 or more the squeeze layer is no narrower than
+            the expand layers, which draws a warning.
+        num_fire_modules: at least 1; they are called fire2, fire3, ...
+        stem_filters: filters of conv1.
+        stem_kernel: height and width of conv1's kernel, in pixels; its stride is 2.
+        pool_after: numbers of the layers (1 is conv1, 2 is fire2, ...) behind which a max pool stands, ascending.
+
+    Raises:
+        ValueError: a value is outside the range given above.
+    """
+
+    base_e: int = 128
+    incr_e: int = 128
+    freq: int = 2
+    pct_3x3: float = 0.5
+    squeeze_ratio: float = 0.125
+    num_fire_modules: int = 8
+    stem_filters: int = 96
+    stem_kernel: int = 7
+    pool_after: tuple[int, ...] = (1, 4, 8)
+
+    def __post_init__(self):
+        minimum = {"base_e": 2, "incr_e": 0, "freq": 1, "num_fire_modules": 1, "stem_filters": 1, "stem_kernel": 1}
+        for name, least in minimum.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"Metaparameters: {name} must be an integer of at least {least}, got {value!r}.")
+        for name in ("pct_3x3", "squeeze_ratio"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+                raise ValueError(f"Metaparameters: {name} must be a finite number, got {value!r}.")
+        if not 0 <= self.pct_3x3 <= 1:
+            raise ValueError(f"Metaparameters: pct_3x3 is a fraction in [0, 1], got {self.pct_3x3}.")
+        if self.squeeze_ratio <= 0:
+            raise ValueError(f"Metaparameters: squeeze_ratio must be above 0, got {self.squeeze_ratio}.")
+        object.__setattr__(self, "pool_after", tuple(self.pool_after))
+        layers = range(1, self.num_fire_modules + 2)
+        if list(self.pool_after) != sorted(set(self.pool_after) & set(layers)):
+            raise ValueError(
+                f"Metaparameters: pool_after must name layers from 1 (conv1) to {layers[-1]} (the last fire module), "
+                f"ascending and each once, got {self.pool_after}."
+            )
+        if any(fire.squeeze1x1 >= fire.channels for fire in self.fire_modules()):
+            warnings.warn(
+                f"squeeze_ratio={self.squeeze_ratio} makes a squeeze layer no narrower than its expand layers; the "
+                "paper's fire module is meant to have fewer squeeze filters than expand filters (section 3.2).",
+                stacklevel=3,
+            )
+
+    def fire_modules(self) -> tuple[FireFilters, ...]:
+        """The filters of every fire module, first to last."""
+        modules = []
+        for i in range(self.num_fire_modules):
+            expand = self.base_e + self.incr_e * (i // self.freq)
+            expand3x3 = min(max(_round_half_up(self.pct_3x3 * expand), 1), expand - 1)
+            squeeze = max(_round_half_up(self.squeeze_ratio * expand), 1)
+            modules.append(FireFilters(i + 2, squeeze, expand - expand3x3, expand3x3))
+        return tuple(modules)
+
+    def bypasses(self, bypass: str | None) -> tuple[str | None, ...]:
+        """What goes around each fire module: None, "identity" or "conv" (a 1x1 convolution).
+
+        An identity stands wherever a module's input and output have the same number of channels; the complex bypass
+        puts a 1x1 convolution around the others (paper, section 6 and figure 2).
+
+        Raises:
+            ValueError: `bypass` is unknown, or "simple" and no module's channels match.
+        """
+        if bypass not in BYPASSES:
+            raise ValueError(f"bypass must be one of {BYPASSES}, got {bypass!r}.")
+        kinds, channels = [], self.stem_filters
+        for fire in self.fire_modules():
+            other = "conv" if bypass == "complex" else None
+            kinds.append(None if bypass is None else "identity" if channels == fire.channels else other)
+            channels = fire.channels
+        if bypass == "simple" and not any(kinds):
+            raise ValueError(
+                "bypass='simple' needs a fire module with as many input as output channels, and these metaparameters "
+                f"have none (freq={self.freq}, incr_e={self.incr_e}). Use freq >= 2, incr_e=0 or bypass='complex'."
+            )
+        return tuple(kinds)
+
+    def feature_size(self, input_size: int) -> int:
+        """Height (or width) of the last feature maps for an input of that height (or width); 0 where it is too small.
+
+        conv1 is "valid" with stride 2; each pool is in ceil mode: n -> ceil((n - 3) / 2) + 1 = n // 2.
+        """
+        size = (input_size - self.stem_kernel) // 2 + 1
+        return max(size, 0) >> len(self.pool_after)
+
+    def min_input_size(self) -> int:
+        """The smallest input height (and width), in pixels, that leaves one pixel for the classifier."""
+        return next(size for size in itertools.count(1) if self.feature_size(size) >= 1)
+
+
+def _round_half_up(value: float) -> int:
+    return math.floor(value + 0.5)
+
+
+VERSIONS = {
+    "1.0": Metaparameters(),
+    "1.1": Metaparameters(stem_filters=64, stem_kernel=3, pool_after=(1, 3, 5)),
+}

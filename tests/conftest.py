@@ -1,0 +1,25 @@
+"""Shared set-up: quiet TensorFlow, a private Keras home, and the folder of real test data."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+# Both are read when TensorFlow and Keras are imported, so they are set before any test module is. Keras must never
+# read or write the cache in the home folder of whoever runs the tests.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+_keras_home = tempfile.TemporaryDirectory(prefix="sqz-keras-test-home-")
+os.environ["KERAS_HOME"] = _keras_home.name
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder of real weights and photographs, named by ``SQZ_TEST_DATA``; skips where that is unset."""
+    value = os.environ.get("SQZ_TEST_DATA")
+    if not value:
+        pytest.skip("set SQZ_TEST_DATA to the folder of real weights and photographs")
+    folder = Path(value)
+    if not folder.is_dir():
+        pytest.fail(f"SQZ_TEST_DATA must name an existing folder, got {value!r}; unset it to skip these tests")
+    return folder

@@ -1,0 +1,121 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from sqz_keras import ModelSpec, Preprocessing, decode_predictions, prepare_images, preprocess_input
+
+RGB = np.array([[[10, 20, 30], [250, 0, 128]]], np.uint8)  # (1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        ("authors", [[30 - 104, 20 - 117, 10 - 123], [128 - 104, 0 - 117, 250 - 123]]),
+        ("caffe", [[30 - 103.939, 20 - 116.779, 10 - 123.68], [128 - 103.939, 0 - 116.779, 250 - 123.68]]),
+        ("tf", [[10 / 127.5 - 1, 20 / 127.5 - 1, 30 / 127.5 - 1], [250 / 127.5 - 1, -1, 128 / 127.5 - 1]]),
+        (
+            "torch",
+            [
+                [(10 / 255 - 0.485) / 0.229, (20 / 255 - 0.456) / 0.224, (30 / 255 - 0.406) / 0.225],
+                [(250 / 255 - 0.485) / 0.229, (0 - 0.456) / 0.224, (128 / 255 - 0.406) / 0.225],
+            ],
+        ),
+    ],
+)
+def test_modes(mode, expected):
+    np.testing.assert_allclose(preprocess_input(RGB, mode=mode)[0], expected, rtol=0, atol=1e-5)
+    first = preprocess_input(RGB.transpose(2, 0, 1), data_format="channels_first", mode=mode)
+    np.testing.assert_allclose(first.transpose(1, 2, 0)[0], expected, rtol=0, atol=1e-5)
+    tensor = preprocess_input(tf.constant(RGB[None]), mode=mode)
+    np.testing.assert_allclose(tensor[0, 0], expected, rtol=0, atol=1e-5)
+
+
+def test_authors_is_the_default_and_only_caffe_is_as_in_keras_applications():
+    image = np.random.default_rng(0).uniform(0, 255, (2, 5, 5, 3)).astype(np.float32)
+    np.testing.assert_array_equal(preprocess_input(image), preprocess_input(image, mode="authors"))
+    theirs = keras.applications.imagenet_utils.preprocess_input(image.copy(), mode="caffe")
+    np.testing.assert_allclose(preprocess_input(image, mode="caffe"), theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
+@pytest.mark.parametrize("mode", ["authors", "torch", "tf"])
+def test_the_callers_array_is_never_changed(dtype, mode):
+    image = RGB.astype(dtype)
+    result = preprocess_input(image, mode=mode)
+    np.testing.assert_array_equal(image, RGB)
+    assert result.dtype == np.float32
+    result[:] = 0
+    np.testing.assert_array_equal(image, RGB)
+
+
+def test_bad_arguments_are_refused():
+    with pytest.raises(ValueError, match="mode must be one of"):
+        preprocess_input(RGB, mode="bgr")
+    with pytest.raises(ValueError, match="data_format"):
+        preprocess_input(RGB, data_format="NHWC")
+    with pytest.raises(ValueError, match=r"3 channels.*\(1, 2, 4\)"):
+        preprocess_input(np.zeros((1, 2, 4)))
+
+
+def test_stretch_and_centre_crop_against_numpy():
+    """Half-pixel bilinear without antialiasing, then the middle 227 of 256."""
+    image = np.random.default_rng(0).integers(0, 256, (64, 100, 3), np.uint8)
+
+    def weights(size, out):
+        matrix = np.zeros((out, size))
+        for i in range(out):
+            position = np.clip((i + 0.5) * size / out - 0.5, 0, size - 1)
+            low = int(position)
+            high = min(low + 1, size - 1)
+            matrix[i, low] += 1 - (position - low)
+            matrix[i, high] += position - low
+        return matrix[14 : 14 + 227]
+
+    expected = np.einsum("ih,jw,hwc->ijc", weights(64, 256), weights(100, 256), image.astype(np.float64))
+    expected = expected[..., ::-1] - np.array([104.0, 117.0, 123.0])
+    np.testing.assert_allclose(prepare_images(image, ModelSpec()), expected, atol=1e-3)
+
+
+def test_shortest_side_is_torchvisions(tmp_path):
+    """Pillow's antialiased bilinear with the short side at 256 and the centre 224, as torchvision's transform is."""
+    smooth = np.add.outer(np.arange(300), np.arange(451))[..., None] % 256 * np.ones(3)
+    image = smooth.astype(np.uint8)
+    spec = ModelSpec(input_size=224, preprocessing=Preprocessing("torch", "shortest_side", 256, True))
+    resized = np.asarray(Image.fromarray(image).resize((451 * 256 // 300, 256), Image.Resampling.BILINEAR))
+    left = (resized.shape[1] - 224) // 2
+    expected = preprocess_input(resized[16 : 16 + 224, left : left + 224], mode="torch")
+    assert np.abs(prepare_images(image, spec) - expected).max() < 0.02  # Pillow rounds to whole numbers
+
+
+@pytest.mark.parametrize(
+    "spec", [ModelSpec(), ModelSpec(input_size=224, preprocessing=Preprocessing("torch", "shortest_side", 256, True))]
+)
+def test_same_inside_a_graph_of_unknown_size(spec):
+    images = np.random.default_rng(0).integers(0, 256, (2, 300, 210, 3), np.uint8)
+    graph = tf.function(lambda x: prepare_images(x, spec), input_signature=[tf.TensorSpec((None, None, None, 3))])
+    inside = graph(images.astype(np.float32))
+    assert graph.get_concrete_function().structured_outputs.shape == (None, spec.input_size, spec.input_size, 3)
+    np.testing.assert_allclose(inside, prepare_images(images, spec), atol=1e-4)
+    np.testing.assert_allclose(inside[1], prepare_images(images[1], spec), atol=1e-4)
+
+
+def test_decode_predictions():
+    preds = np.zeros((2, 1000))
+    preds[0, 281], preds[0, 0], preds[1, 999] = 0.75, 0.25, 1
+    first, second = decode_predictions(preds, top=2)
+    assert first == [("n02123045", "tabby", 0.75), ("n01440764", "tench", 0.25)]
+    assert second[0][0] == "n15075141"
+    assert [len(row) for row in decode_predictions(preds)] == [5, 5]
+
+
+@pytest.mark.parametrize("shape", [(1000,), (2, 10), (1, 1000, 1)])
+def test_decode_predictions_refuses_other_shapes(shape):
+    with pytest.raises(ValueError, match=r"\(N, 1000\)"):
+        decode_predictions(np.zeros(shape))
+
+
+def test_decode_predictions_refuses_top():
+    with pytest.raises(ValueError, match=r"1\.\.1000"):
+        decode_predictions(np.zeros((1, 1000)), top=0)
