@@ -1,0 +1,53 @@
+# Everything runs in .venv, made from the pins of constraints.txt. The interpreter is the first of the names below that
+# runs and is of a supported version; `make PYTHON=/path/to/python venv` takes another.
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
+	$$name -c '$(SUPPORTED)' 2>/dev/null && echo $$name && break; done)
+RUN := .venv/bin/python
+PLATFORMS := Python 3.11 to 3.13; Linux x86_64 and aarch64 (glibc 2.28), macOS 14 arm64
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help venv demo test test-large lint format lock clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | awk -F '|' '{ printf "%-18s%s\n", $$1, $$2 }'
+
+venv: .venv/installed ## make .venv with the package, editable, and the pinned versions of all that it needs
+
+.venv/bin/python:
+	@"$(PYTHON)" -c '$(SUPPORTED)' 2>/dev/null || { \
+		echo "sqz-keras needs Python 3.11, 3.12 or 3.13, got PYTHON='$(PYTHON)'." \
+			"Install one, or name it: make PYTHON=/path/to/python3.12 venv" >&2; exit 1; }
+	"$(PYTHON)" -m venv --clear .venv
+
+# setuptools goes first, since without build isolation the builds too use the pinned one.
+.venv/installed: pyproject.toml constraints.txt | .venv/bin/python
+	$(RUN) -m pip install --constraint constraints.txt setuptools
+	$(RUN) -m pip install --constraint constraints.txt --no-build-isolation --editable '.[all,test]'
+	@touch $@
+
+demo: venv ## train, export, serve and ask a small SqueezeNet, on digits that need no download
+	$(RUN) examples/demo.py
+
+test: venv ## run every test but the large ones; set SQZ_TEST_DATA for those on real weights and photographs
+	$(RUN) -m pytest -m "not large"
+
+test-large: venv ## run the large tests
+	$(RUN) -m pytest -m large
+
+lint: venv ## check style and formatting
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+format: venv ## mend style and formatting
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+lock: ## choose the pins of constraints.txt anew (needs uv on the PATH)
+	uv pip compile --quiet --upgrade --universal --python-version 3.11 --fork-strategy fewest --all-extras --no-config \
+		--no-annotate --custom-compile-command "make lock  # $(PLATFORMS)" --output-file constraints.txt pyproject.toml
+
+clean: ## remove what these targets made, .venv too
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis demo-output
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
