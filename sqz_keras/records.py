@@ -54,7 +54,7 @@ def _imagenet(version: str, bypass: str | None = None, conv10_padding: int = 0, 
     return ModelSpec(version, bypass, labels=imagenet_wnids(), conv10_padding=conv10_padding, **fields)
 
 
-_TORCH = Preprocessing("torch", "shortest_side", 256, antialias=True)
+_TORCH = Preprocessing("torch", "shortest_side", 256)
 
 RECORDS = (
     Record(

@@ -43,14 +43,13 @@ class Preprocessing:
         resize: "stretch" to a square of `resize_to` pixels, or "shortest_side" to `resize_to` with the aspect kept.
             Bilinear in both cases; the centre of the network's input size is cut out after it.
         resize_to: pixels.
-        antialias: whether the bilinear filter widens when it shrinks a picture (Pillow and torchvision do, OpenCV and
-            Caffe do not).
+        antialias: whether the bilinear filter widens when it shrinks a picture, as Pillow's and torchvision's does.
     """
 
     mode: str = "authors"
     resize: str = "stretch"
     resize_to: int = 256
-    antialias: bool = False
+    antialias: bool = True
 
     def __post_init__(self):
         if self.mode not in PREPROCESSING_MODES:

@@ -211,7 +211,7 @@ def _infer_spec(path: pathlib.Path, arrays: Arrays, version: str | None, bypass:
         bypass = "complex"
     options = {"bypass": bypass}
     if path.suffix in (".pth", ".pt"):
-        options |= {"input_size": 224, "preprocessing": Preprocessing("torch", "shortest_side", 256, True)}
+        options |= {"input_size": 224, "preprocessing": Preprocessing("torch", "shortest_side", 256)}
     if "conv10/bias" in arrays and arrays["conv10/bias"].size:
         options["classes"] = int(arrays["conv10/bias"].size)
     for candidate in [version] if version else VERSIONS:

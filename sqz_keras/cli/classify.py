@@ -13,6 +13,8 @@ import sys
 from absl import flags
 
 from sqz_keras import command
+from sqz_keras.images import read_image
+from sqz_keras.weights import resolve_model
 
 
 def define_flags() -> None:
@@ -23,13 +25,12 @@ def define_flags() -> None:
 
 def main(argv) -> int:
     del argv
-    from sqz_keras.images import read_image
-    from sqz_keras.preprocessing import prepare_images
-    from sqz_keras.squeezenet import build
-    from sqz_keras.weights import resolve_model
-
     args = flags.FLAGS
     spec, arrays = resolve_model(args.model, version=args.version, bypass=args.bypass)
+
+    from sqz_keras.preprocessing import prepare_images
+    from sqz_keras.squeezenet import build
+
     model, names = build(spec, arrays), spec.class_names()
     failures = 0
     for path in args.image:

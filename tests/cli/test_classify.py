@@ -1,0 +1,85 @@
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sqz_keras import fetch, records
+
+
+def run(*arguments, **env):
+    return subprocess.run(
+        [sys.executable, "-m", "sqz_keras.cli.classify", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=os.environ | env,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def cached_weights(test_data):
+    """The record behind "imagenet" in the cache, as after its first use."""
+    record = records.get_record("squeezenet1.0_deep_compression")
+    path = fetch.cache_path(record)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes((test_data / "weights" / "deep_compression" / record.filename).read_bytes())
+
+
+def test_photographs_of_every_kind(test_data, cached_weights, tmp_path):
+    """One elephant as JPEG, CMYK JPEG, grey PNG and turned JPEG; among them a file that is broken."""
+    photograph = test_data / "images" / "imagenet_sample" / "n02504013_Indian_elephant.JPEG"
+    assert photograph.exists()
+    with Image.open(photograph) as image:
+        image.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=95)
+        image.convert("L").save(tmp_path / "grey.png")
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.jpg", quality=95, exif=exif)
+    (tmp_path / "broken.jpg").write_bytes(photograph.read_bytes()[:500])
+    paths = [photograph, *(tmp_path / name for name in ("cmyk.jpg", "broken.jpg", "grey.png", "turned.jpg"))]
+    result = run(*(f"--image={path}" for path in paths), "--top=3")
+    assert result.returncode == 1
+    assert "broken.jpg: not a picture" in result.stderr
+    blocks = {}
+    for line in result.stdout.splitlines():
+        blocks.setdefault(line, []) if not line.startswith(" ") else blocks[list(blocks)[-1]].append(line)
+    assert list(blocks) == [str(path) for path in paths if path.name != "broken.jpg"]
+    for lines in blocks.values():
+        assert len(lines) == 3
+        assert any("elephant" in line or "tusker" in line for line in lines)
+        shares = [float(line.split("%")[0]) for line in lines]
+        assert shares == sorted(shares, reverse=True)
+
+
+def test_help_lists_the_commands_own_flags():
+    result = run("--help")
+    for part in ("Names what photographs show", "--image", "--model", "--top", "(default: 'imagenet')", "--bypass"):
+        assert part in result.stdout
+    assert "--showprefixforinfo" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--image"),
+        (["--image=a.jpg", "--top=0"], "top"),
+        (["--image=a.jpg", "--version=2.0"], "version"),
+        (["a.jpg", "--image=a.jpg"], "Unexpected arguments: a.jpg"),
+    ],
+)
+def test_bad_flags_end_before_any_work(arguments, message):
+    result = run(*arguments)
+    assert result.returncode != 0
+    assert message in result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_unknown_model_is_one_line(tmp_path):
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "a.png")
+    result = run(f"--image={tmp_path / 'a.png'}", "--model=nonsense")
+    assert result.returncode == 1
+    assert "No model 'nonsense'" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,113 @@
+"""The README's and the guides' code and commands run as they stand, in a folder with what they name."""
+
+import contextlib
+import io
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from sqz_keras import fetch, records
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SERVER_SECONDS = 60
+
+
+def blocks(language):
+    for page in PAGES:
+        for number, match in enumerate(BLOCK.finditer(page.read_text("utf-8"))):
+            if match[1] == language:
+                yield pytest.param(match[2], id=f"{page.name}-{number}")
+
+
+def commands(page):
+    """The commands of a page, but for `make`, whose targets are what runs this test."""
+    text = page.read_text("utf-8")
+    lines = [line for match in BLOCK.finditer(text) if match[1] == "console" for line in match[2].splitlines()]
+    assert all(line.startswith("$ ") for line in lines)
+    return [shlex.split(line[2:]) for line in lines if not line.startswith("$ make ")]
+
+
+@pytest.fixture(scope="module")
+def folder(test_data, tmp_path_factory):
+    """What the pages name: photo.jpg, photos/, and pretrained weights in the cache as after their first use."""
+    folder = tmp_path_factory.mktemp("docs")
+    samples = sorted((test_data / "images" / "imagenet_sample").iterdir())
+    shutil.copy(samples[0], folder / "photo.jpg")
+    (folder / "photos").mkdir()
+    for path in samples[:4]:
+        shutil.copy(path, folder / "photos")
+    for name in ("squeezenet1.0_deep_compression", "squeezenet1.1_authors"):
+        record = records.get_record(name)
+        path = fetch.cache_path(record)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(next((test_data / "weights").rglob(record.filename)), path)
+    return folder
+
+
+def test_every_fence_is_of_a_known_kind():
+    fences = [line for page in PAGES for line in page.read_text("utf-8").splitlines() if line.startswith("```")]
+    assert set(fences) == {"```python", "```console", "```"}
+
+
+def test_links_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python_blocks(code, folder, monkeypatch):
+    """Each runs, and prints what its comments say that it prints."""
+    monkeypatch.chdir(folder)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(code, "docs", "exec"), {})
+    promised = re.findall(r"^print\(.*\)  # (.*)$", code, re.MULTILINE)
+    if promised:
+        assert printed.getvalue().splitlines() == promised
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands(page, folder, tmp_path):
+    work = tmp_path / "work"
+    shutil.copytree(folder, work)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    server = None
+    try:
+        for name, *arguments in commands(page):
+            arguments = [argument.replace("8500", port) for argument in arguments]
+            if name == "sqz-train":
+                arguments.append("--max_steps=2")  # the demo runs it whole
+            command = [pathlib.Path(sys.executable).with_name(name), *arguments]
+            if name == "sqz-serve":
+                server = subprocess.Popen(command, cwd=work)
+                wait_until_open(int(port), server)
+                continue
+            env = os.environ | {"TFDS_DATA_DIR": str(tmp_path / "tfds")}
+            result = subprocess.run(command, cwd=work, env=env, capture_output=True, text=True, check=False)
+            assert result.returncode == 0, f"{name}: {result.stdout}{result.stderr}"
+    finally:
+        if server:
+            server.terminate()
+            assert server.wait(30) == 0
+
+
+def wait_until_open(port, server):
+    deadline = time.monotonic() + SERVER_SECONDS
+    while time.monotonic() < deadline and server.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.1)
+    pytest.fail("sqz-serve did not start")
