@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from collections.abc import Callable
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from absl import app, flags
+from absl import logging as absl_logging
 
 
 def run(main: Callable, define_flags: Callable[[], None], description: str | None) -> None:
@@ -29,6 +31,9 @@ def run(main: Callable, define_flags: Callable[[], None], description: str | Non
     def reported(argv):
         if len(argv) > 1:
             raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}. Every option is a --flag.")
+        if not flags.FLAGS["verbosity"].present:
+            absl_logging.set_verbosity(absl_logging.WARNING)  # absl.app sets INFO
+            logging.getLogger("tensorflow").setLevel(logging.WARNING)
         try:
             return main(argv)
         except (ValueError, OSError) as error:

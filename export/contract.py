@@ -1,0 +1,82 @@
+"""The serving contract: names, dtypes and limits that exporter, server, client and tests share.
+
+A served model is a folder `<base_path>/<version>` with a SavedModel whose preprocessing is inside the graph. This
+module imports nothing heavy: it is the reference for clients of any kind.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+MODEL_NAME = "squeezenet"
+
+# Files of a version, beside what TensorFlow writes.
+EXTRA_FOLDER = "assets.extra"
+SPEC_NAME = "model.spec.json"  # in EXTRA_FOLDER: the ModelSpec, and each weight's shape and hash
+LABELS_NAME = "labels.txt"  # in assets/: a class's name a line, in the order of the class ids
+
+# A version is a folder whose name is a positive integer; the server takes the highest. A version is never overwritten.
+MAX_VERSION = 2**63 - 1
+
+TOP_K = 5  # classes, class_ids and scores hold min(TOP_K, number of classes), best first
+MAX_BATCH_SIZE = 32  # pictures in one call
+MAX_MESSAGE_BYTES = 64 << 20  # of one request or response
+MAX_ASPECT_RATIO = 100  # long side over short side: scaling the short side up must not make a huge picture
+
+# What `status` says of each picture. Where it is not "OK", the picture's probabilities and scores are 0, its class_ids
+# are -1 and its classes are empty strings.
+STATUS_OK = "OK"
+STATUS_UNKNOWN_FORMAT = "not a JPEG or PNG picture"
+STATUS_TOO_LARGE = "too many pixels, or too elongated a picture"
+STATUS_DAMAGED = "a damaged or truncated picture"
+
+FAILED_CLASS_ID = -1
+FAILED_CLASS = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """An input or output of a signature.
+
+    Args:
+        name: its key in requests and responses. None ends in `_bytes` among the outputs: TensorFlow Serving's REST face
+            would send those as base64.
+        dtype: "float32", "int32" or "string".
+        shape: "batch", "height", "width", "channels", "classes" and "k" stand for sizes that vary.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[str | int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    """A way to call the model: one input and its outputs."""
+
+    name: str
+    input: Tensor
+    outputs: tuple[Tensor, ...]
+
+
+IMAGES = Tensor("images", "float32", ("batch", "height", "width", 3))  # RGB in 0..255, whole pictures of any size
+IMAGE_BYTES = Tensor("image_bytes", "string", ("batch",))  # each an encoded JPEG or PNG file
+EXAMPLES = Tensor("inputs", "string", ("batch",))  # serialised tf.train.Example with the feature EXAMPLE_FEATURE
+EXAMPLE_FEATURE = "image/encoded"
+
+PROBABILITIES = Tensor("probabilities", "float32", ("batch", "classes"))
+CLASSES = Tensor("classes", "string", ("batch", "k"))  # names
+CLASS_IDS = Tensor("class_ids", "int32", ("batch", "k"))
+SCORES = Tensor("scores", "float32", ("batch", "k"))  # the probabilities of `classes`
+STATUS = Tensor("status", "string", ("batch",))
+FEATURES = Tensor(
+    "features", "float32", ("batch", "channels")
+)  # pooled over the last fire module; 512 in v1.0 and v1.1
+
+SERVING_DEFAULT = Signature("serving_default", IMAGES, (PROBABILITIES, CLASSES, CLASS_IDS, SCORES))
+SERVE_BYTES = Signature("serve_bytes", IMAGE_BYTES, (*SERVING_DEFAULT.outputs, STATUS))
+CLASSIFY = Signature("classify", EXAMPLES, (CLASSES, SCORES))  # TensorFlow Serving's Classify takes these alone
+FEATURES_SIGNATURE = Signature("features", IMAGES, (FEATURES,))
+
+EXPORTED = (SERVING_DEFAULT, SERVE_BYTES)  # what sqz-export writes today
+RESERVED = (CLASSIFY, FEATURES_SIGNATURE)  # names that are taken, for signatures still to come

@@ -1,0 +1,99 @@
+"""The folders of served versions: which exist, and how a new one appears whole or not at all. Needs no TensorFlow."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import shutil
+import uuid
+from collections.abc import Iterator
+
+from export.contract import MAX_VERSION
+
+AUTO = "auto"
+
+
+def list_versions(base_path: str | os.PathLike) -> dict[int, pathlib.Path]:
+    """The versions under a folder, by number, ascending; empty where the folder does not exist.
+
+    As in TensorFlow Serving every folder with an integer for its name is one, and whatever else lies there is not.
+    """
+    base_path = pathlib.Path(base_path)
+    if not base_path.is_dir():
+        return {}
+    named = [path for path in base_path.iterdir() if path.name.isascii() and path.name.isdigit() and path.is_dir()]
+    found = {int(path.name): path for path in named if len(path.name) < 20}
+    return {number: found[number] for number in sorted(found) if 1 <= number <= MAX_VERSION}
+
+
+def choose_version(base_path: str | os.PathLike, model_version: int | str) -> int:
+    """The number that a new version gets: the one asked for, or with "auto" the newest plus 1.
+
+    Raises:
+        ValueError: it is neither "auto" nor a positive integer, or it exists already.
+    """
+    versions = list_versions(base_path)
+    if model_version == AUTO:
+        return max(versions, default=0) + 1
+    text = str(model_version)
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and 1 <= int(text) <= MAX_VERSION):
+        raise ValueError(f"model_version must be {AUTO!r} or a positive integer, got {model_version!r}.")
+    if int(text) in versions or os.path.lexists(os.path.join(base_path, text)):
+        raise _taken(base_path, int(text))
+    return int(text)
+
+
+@contextlib.contextmanager
+def new_version(base_path: str | os.PathLike, version: int) -> Iterator[pathlib.Path]:
+    """Gives an empty folder to fill, and makes it version `version` when the block ends without an exception.
+
+    The folder has a name that no server loads until it is complete and on the disk; then one rename shows it. After an
+    exception it is removed; what a killed process leaves stays unloadable.
+
+    Raises:
+        ValueError: the version came into being in the meantime.
+    """
+    base_path = pathlib.Path(base_path)
+    base_path.mkdir(parents=True, exist_ok=True)
+    temporary = base_path / f".tmp-{version}-{uuid.uuid4().hex}"
+    temporary.mkdir()
+    try:
+        yield temporary
+        _sync_tree(temporary)
+        target = base_path / str(version)
+        # A rename onto a folder that is not empty fails by itself, which settles a race of two exports.
+        if os.path.lexists(target):
+            raise _taken(base_path, version)
+        try:
+            os.rename(temporary, target)
+        except OSError as error:
+            if os.path.lexists(target):
+                raise _taken(base_path, version) from error
+            raise
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _sync(base_path)
+
+
+def _taken(base_path: str | os.PathLike, version: int) -> ValueError:
+    return ValueError(
+        f"{os.fspath(base_path)} has a version {version} already, and versions are never overwritten. Take "
+        f"--model_version={AUTO} or a higher number, or remove that folder first."
+    )
+
+
+def _sync_tree(folder: pathlib.Path) -> None:
+    for root, _, files in os.walk(folder):
+        for name in files:
+            _sync(os.path.join(root, name))
+        _sync(root)
+
+
+def _sync(path: str | os.PathLike) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,147 @@
+"""Takes the layers out of Keras's HDF5 files, in a process of its own: the HDF5 library crashes on some damaged files.
+
+Run as a script by `keras_h5`; it needs numpy and h5py alone. On standard input: files, each behind its length in 8
+bytes (little-endian). On standard output, in the same framing, a reply for each: a line of JSON, then the arrays'
+bytes. The JSON is {"error": text} or {"layers": [[name, [[dtype, shape], ...]], ...]}.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import sys
+from collections.abc import Iterator
+
+import h5py
+import numpy as np
+
+_MAX_GROUPS, _MAX_DEPTH, _MAX_ATTRIBUTE_BYTES = 10_000, 16, 1 << 20
+_MAX_ADDRESS_SPACE = 4 << 30
+_NOT_WEIGHTS = frozenset(("optimizer", "metrics", "seed_generator"))
+_DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError, OverflowError, MemoryError, SystemError)
+
+
+class RefusedError(Exception):
+    """Why a file is not read."""
+
+
+def main() -> None:
+    """Answers files until the input ends."""
+    _limit_memory()
+    max_bytes = int(sys.argv[1])
+    while header := sys.stdin.buffer.read(8):
+        reply = answer(sys.stdin.buffer.read(int.from_bytes(header, "little")), max_bytes)
+        sys.stdout.buffer.write(len(reply).to_bytes(8, "little") + reply)
+        sys.stdout.buffer.flush()
+
+
+def answer(data: bytes, max_bytes: int) -> bytes:
+    """The reply for one file whose arrays have at most `max_bytes`."""
+    try:
+        with h5py.File(io.BytesIO(data), "r") as file:
+            root = get(file, "model_weights") if "model_weights" in file else file
+            layers = list(legacy_layers(root) if "layer_names" in root.attrs else keras3_layers(file))
+            total = sum(_checked_bytes(dataset) for _, datasets in layers for dataset in datasets)
+            if total > max_bytes:
+                raise RefusedError(f"its arrays would fill {total} bytes; at most {max_bytes} are read")
+            arrays = [(name, [dataset[()] for dataset in datasets]) for name, datasets in layers]
+    except RefusedError as error:
+        return json.dumps({"error": str(error)}).encode() + b"\n"
+    except _DAMAGE as error:
+        return json.dumps({"error": f"the file is damaged ({type(error).__name__}: {error!s:.200})"}).encode() + b"\n"
+    told = [[name, [[array.dtype.str, array.shape] for array in items]] for name, items in arrays]
+    return (
+        json.dumps({"layers": told}).encode()
+        + b"\n"
+        + b"".join(each.tobytes() for _, items in arrays for each in items)
+    )
+
+
+def keras3_layers(file: h5py.File) -> Iterator[tuple[str, list[h5py.Dataset]]]:
+    """Layers of a file where each group `vars` has a layer's variables as "0", "1" and its name as an attribute."""
+    groups, seen = [(file, 0)], 0
+    while groups:
+        group, depth = groups.pop()
+        seen += 1
+        if seen > _MAX_GROUPS or depth > _MAX_DEPTH:
+            raise RefusedError("too many nested groups; this is no Keras file")
+        for key in group:
+            if key in _NOT_WEIGHTS:
+                continue
+            item = get(group, key)
+            if isinstance(item, h5py.Dataset):
+                raise RefusedError(f"{item.name} is outside a group 'vars'; this is no Keras file")
+            if key != "vars":
+                groups.append((item, depth + 1))
+            elif len(item):
+                yield _layer_name(item), [get(item, name) for name in sorted(item)]
+
+
+def legacy_layers(root: h5py.Group) -> Iterator[tuple[str, list[h5py.Dataset]]]:
+    """Layers of a file that lists them, and in each layer's group its weights, in attributes."""
+    for name in strings(root, "layer_names"):
+        group = get(root, name)
+        weights = strings(group, "weight_names")
+        if weights:
+            yield name, [get(group, weight) for weight in weights]
+
+
+def get(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
+    """An item by its name, which may contain "/"; links that could lead out of the file are refused."""
+    for part in name.split("/"):
+        if not isinstance(group, h5py.Group) or not isinstance(group.get(part, getlink=True), h5py.HardLink):
+            raise RefusedError(f"{name!r:.80} is missing or a link; only plain HDF5 files are read")
+        group = group[part]
+    return group
+
+
+def strings(group: h5py.Group, name: str) -> list[str]:
+    """An attribute that holds a string or a list of them."""
+    if name not in group.attrs:
+        raise RefusedError(f"{group.name} lacks the attribute {name!r}; this is no Keras file")
+    attribute = group.attrs.get_id(name)
+    if math.prod(attribute.shape) * max(attribute.dtype.itemsize, 1) > _MAX_ATTRIBUTE_BYTES:
+        raise RefusedError(f"the attribute {name!r} of {group.name} is too large")
+    values = np.atleast_1d(group.attrs[name]).ravel()
+    texts = [value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in values]
+    if not all(isinstance(text, str) for text in texts):
+        raise RefusedError(f"the attribute {name!r} of {group.name} must be text")
+    return texts
+
+
+def _layer_name(variables: h5py.Group) -> str:
+    if "name" not in variables.attrs:
+        raise RefusedError(
+            f"does not say which layer {variables.name} belongs to. Load it into its model with the Keras that "
+            "wrote it and save it again with a newer Keras 3, or as a legacy .h5 file"
+        )
+    (name,) = strings(variables, "name")
+    return name
+
+
+def _checked_bytes(dataset: object) -> int:
+    """A dataset's size as float32, if all its values are plain numbers inside the file."""
+    if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
+        raise RefusedError(f"{getattr(dataset, 'name', dataset)} is no array")
+    if dataset.dtype.kind != "f" or dataset.dtype.itemsize not in (2, 4, 8):
+        raise RefusedError(f"{dataset.name} must be float16, float32 or float64, got {dataset.dtype}")
+    properties, size = dataset.id.get_create_plist(), math.prod(dataset.shape)
+    inside = properties.get_layout() in (h5py.h5d.CONTIGUOUS, h5py.h5d.COMPACT) and not properties.get_external_count()
+    if not inside or dataset.id.get_storage_size() != size * dataset.dtype.itemsize:
+        raise RefusedError(
+            f"{dataset.name} must be stored in the file itself, uncompressed and unchunked, as Keras writes it"
+        )
+    return 4 * size
+
+
+def _limit_memory() -> None:
+    try:
+        import resource
+    except ImportError:  # Windows has no such limits.
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (_MAX_ADDRESS_SPACE, _MAX_ADDRESS_SPACE))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""One served version of a small model, made once for all tests of the export."""
+
+import pytest
+from absl import flags
+from samples import random_arrays, small_spec
+
+from export.client import Client
+from export.saved_model import export_saved_model
+from export.server import ServerConfig, load_newest, serve
+from sqz_keras import squeezenet
+
+
+@pytest.fixture(scope="session")
+def spec():
+    return small_spec()
+
+
+@pytest.fixture(scope="session")
+def arrays(spec):
+    return random_arrays(spec)
+
+
+@pytest.fixture(scope="session")
+def model(spec, arrays):
+    return squeezenet.build(spec, arrays)
+
+
+@pytest.fixture(scope="session")
+def base_path(spec, arrays, tmp_path_factory):
+    base = tmp_path_factory.mktemp("serving") / "squeezenet"
+    export_saved_model(spec, arrays, base, 3)
+    return base
+
+
+@pytest.fixture(scope="session")
+def target(base_path):
+    """host:port of a server in this process."""
+    with serve(load_newest(base_path), ServerConfig(port=0)) as port:
+        yield f"127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="session")
+def client(target):
+    with Client(target) as client:
+        client.wait_until_ready(10)
+        yield client
+
+
+@pytest.fixture
+def run_command():
+    """Calls a command's main in this process, and forgets its flags afterwards."""
+
+    def run(module, *argv):
+        before = set(flags.FLAGS)
+        module.define_flags()
+        try:
+            flags.FLAGS(["command", *argv])
+            return module.main(["command"])
+        finally:
+            for name in set(flags.FLAGS) - before:
+                delattr(flags.FLAGS, name)
+            flags.FLAGS.unparse_flags()
+
+    return run

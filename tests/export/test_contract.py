@@ -1,0 +1,53 @@
+"""The contract holds of what is exported, and can be read without TensorFlow."""
+
+import subprocess
+import sys
+
+import pytest
+from tensorflow.core.framework import types_pb2
+from tensorflow.core.protobuf import saved_model_pb2
+
+from export import contract
+from sqz_keras import weights
+
+
+@pytest.fixture(scope="module")
+def signature_defs(base_path):
+    saved_model = saved_model_pb2.SavedModel.FromString((base_path / "3" / "saved_model.pb").read_bytes())
+    return dict(saved_model.meta_graphs[0].signature_def)
+
+
+@pytest.mark.parametrize("signature", contract.EXPORTED, ids=lambda signature: signature.name)
+def test_exported_signatures_are_the_contract(signature_defs, signature):
+    def seen(tensors):
+        return {name: (info.dtype, [dim.size for dim in info.tensor_shape.dim]) for name, info in dict(tensors).items()}
+
+    def promised(tensors):
+        sizes = {"batch": -1, "height": -1, "width": -1, "classes": 10, "k": 5}
+        dtypes = {"float32": types_pb2.DT_FLOAT, "int32": types_pb2.DT_INT32, "string": types_pb2.DT_STRING}
+        return {each.name: (dtypes[each.dtype], [sizes.get(size, size) for size in each.shape]) for each in tensors}
+
+    signature_def = signature_defs[signature.name]
+    assert seen(signature_def.inputs) == promised([signature.input])
+    assert seen(signature_def.outputs) == promised(signature.outputs)
+
+
+def test_nothing_else_is_exported(signature_defs):
+    assert set(signature_defs) - {"__saved_model_init_op"} == {signature.name for signature in contract.EXPORTED}
+
+
+def test_names_are_those_that_tensorflow_serving_needs():
+    signatures = (*contract.EXPORTED, *contract.RESERVED)
+    assert [each.name for each in signatures] == ["serving_default", "serve_bytes", "classify", "features"]
+    assert contract.CLASSIFY.input.name == "inputs"
+    assert {each.name for each in contract.CLASSIFY.outputs} == {"classes", "scores"}
+    assert not [output.name for each in signatures for output in each.outputs if output.name.endswith("_bytes")]
+
+
+def test_description_is_where_resolve_model_looks():
+    assert weights.SPEC_NAME == contract.SPEC_NAME
+
+
+def test_contract_and_versions_need_no_tensorflow():
+    code = "import sys, export.contract, export.versions; print({'tensorflow', 'keras', 'grpc'} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"

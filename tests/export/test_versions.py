@@ -1,0 +1,98 @@
+"""A version appears whole or not at all, and is never overwritten."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from export import versions
+
+
+def _put(base_path, version, text="new"):
+    with versions.new_version(base_path, version) as folder:
+        (folder / "variables").mkdir()
+        (folder / "variables" / "data").write_text(text)
+
+
+def test_versions_are_folders_named_by_positive_integers(tmp_path):
+    for name in ("1", "12", "9", "0", "-1", "v2", "1.5", ".tmp-4-ab", "٣", "9" * 19, "9" * 40):
+        (tmp_path / name).mkdir()
+    (tmp_path / "77").write_text("a file")
+    assert list(versions.list_versions(tmp_path)) == [1, 9, 12]
+    assert versions.list_versions(tmp_path / "missing") == {}
+
+
+def test_auto_is_the_newest_plus_one(tmp_path):
+    assert versions.choose_version(tmp_path / "missing", "auto") == 1
+    for name in ("2", "10", ".tmp-30-ab"):
+        (tmp_path / name).mkdir()
+    assert versions.choose_version(tmp_path, "auto") == 11
+    assert versions.choose_version(tmp_path, "7") == versions.choose_version(tmp_path, 7) == 7
+
+
+@pytest.mark.parametrize("wrong", ["0", "-1", "1.0", "", "newest", "٣", 0, -3, 2**63, "1" * 5000])
+def test_wrong_versions_are_refused(tmp_path, wrong):
+    with pytest.raises(ValueError, match="positive integer"):
+        versions.choose_version(tmp_path, wrong)
+
+
+def test_a_version_is_never_overwritten(tmp_path):
+    _put(tmp_path, 4, "old")
+    with pytest.raises(ValueError, match=r"never overwritten.*--model_version=auto"):
+        versions.choose_version(tmp_path, 4)
+    with pytest.raises(ValueError, match="never overwritten"):
+        _put(tmp_path, 4)
+    assert (tmp_path / "4" / "variables" / "data").read_text() == "old"
+    assert os.listdir(tmp_path) == ["4"]
+
+
+def test_of_two_exports_at_once_the_later_is_refused(tmp_path):
+    with (
+        pytest.raises(ValueError, match="never overwritten"),
+        versions.new_version(tmp_path, 4) as folder,
+    ):
+        (folder / "data").write_text("late")
+        _put(tmp_path, 4, "early")
+    assert (tmp_path / "4" / "variables" / "data").read_text() == "early"
+    assert os.listdir(tmp_path) == ["4"]
+
+
+@pytest.mark.parametrize("failing", ["mkdir", "fsync", "rename"])
+def test_a_failed_export_leaves_nothing(tmp_path, monkeypatch, failing):
+    def fail(*_, **__):
+        raise OSError("the disk is full")
+
+    if failing != "mkdir":
+        monkeypatch.setattr(os, failing, fail)
+    with pytest.raises(OSError, match="disk is full"), versions.new_version(tmp_path, 1) as folder:
+        (folder / "data").write_text("new")
+        if failing == "mkdir":
+            fail()
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_a_killed_export_leaves_is_no_version(tmp_path):
+    code = """
+import os, signal, sys
+from export import versions
+with versions.new_version(sys.argv[1], 5) as folder:
+    (folder / "saved_model.pb").write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)])
+    assert killed.returncode == -signal.SIGKILL
+    assert len(os.listdir(tmp_path)) == 1
+    assert versions.list_versions(tmp_path) == {}
+    _put(tmp_path, versions.choose_version(tmp_path, "auto"))
+    assert list(versions.list_versions(tmp_path)) == [1]
+
+
+def test_a_version_can_be_read_by_other_users(tmp_path):
+    before = os.umask(0o022)
+    try:
+        _put(tmp_path, 1)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "1").stat().st_mode & 0o777 == 0o755
