@@ -34,7 +34,7 @@ def commands(page):
     text = page.read_text("utf-8")
     lines = [line for match in BLOCK.finditer(text) if match[1] == "console" for line in match[2].splitlines()]
     assert all(line.startswith("$ ") for line in lines)
-    return [shlex.split(line[2:]) for line in lines if not line.startswith("$ make ")]
+    return [line[2:] for line in lines if not line.startswith("$ make ")]
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_links_lead_somewhere():
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-@pytest.mark.parametrize("code", blocks("python"))
+@pytest.mark.parametrize("code", list(blocks("python")))
 def test_python_blocks(code, folder, monkeypatch):
     """Each runs, and prints what its comments say that it prints."""
     monkeypatch.chdir(folder)
@@ -77,31 +77,31 @@ def test_python_blocks(code, folder, monkeypatch):
         assert printed.getvalue().splitlines() == promised
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_commands(page, folder, tmp_path):
-    work = tmp_path / "work"
-    shutil.copytree(folder, work)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    server = None
-    try:
-        for name, *arguments in commands(page):
-            arguments = [argument.replace("8500", port) for argument in arguments]
+def test_commands(folder, free_port):
+    """Each distinct command once, in the order of the pages; a server runs until the end."""
+    distinct = {line: None for page in PAGES for line in commands(page)}
+    assert len(distinct) > 5
+    env = os.environ | {"TFDS_DATA_DIR": str(folder / "tfds")}
+    with contextlib.ExitStack() as servers:
+        for line in distinct:
+            name, *arguments = shlex.split(line.replace("8500", free_port))
             if name == "sqz-train":
                 arguments.append("--max_steps=2")  # the demo runs it whole
             command = [pathlib.Path(sys.executable).with_name(name), *arguments]
             if name == "sqz-serve":
-                server = subprocess.Popen(command, cwd=work)
-                wait_until_open(int(port), server)
+                server = servers.enter_context(subprocess.Popen(command, cwd=folder))
+                servers.callback(server.terminate)
+                wait_until_open(int(free_port), server)
                 continue
-            env = os.environ | {"TFDS_DATA_DIR": str(tmp_path / "tfds")}
-            result = subprocess.run(command, cwd=work, env=env, capture_output=True, text=True, check=False)
-            assert result.returncode == 0, f"{name}: {result.stdout}{result.stderr}"
-    finally:
-        if server:
-            server.terminate()
-            assert server.wait(30) == 0
+            result = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+            assert result.returncode == 0, f"{line}: {result.stdout}{result.stderr}"
+
+
+@pytest.fixture
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
 
 
 def wait_until_open(port, server):

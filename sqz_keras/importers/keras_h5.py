@@ -3,7 +3,7 @@
 Weights are found by their layer's name, an attribute that current versions of Keras 3 write into a `.weights.h5`. The
 groups' own names ("conv2d_1") only tell a class and an order, which do not say which layer is meant.
 
-The HDF5 library is kept in a process of its own (`h5_worker`), as a damaged file can make it crash.
+The HDF5 library is kept in a process of its own (`h5_worker`): some damaged files make it crash or loop for ever.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sqz_keras.importers.archives import open_archive, read_member
 from sqz_keras.importers.arrays import MAX_BYTES, WeightsFileError, float32_arrays, layer_name, read_bytes
 
 _WORKER = pathlib.Path(__file__).with_name("h5_worker.py")
-_SECONDS = 120
+_SECONDS = 60
 _MAGIC = b"\x89HDF\r\n\x1a\n"
 _END_AT = {0: 40, 2: 28, 3: 28}  # superblock's version -> where it says the file's length
 
