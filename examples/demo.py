@@ -1,0 +1,97 @@
+"""The whole road once, on handwritten digits that need no download: train, export, serve, ask.
+
+Runs the project's own commands, each printed before it runs, in `demo-output/` (made anew), and ends in a short table.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_digits
+
+OUTPUT = pathlib.Path("demo-output")
+WORKDIR, BASE_PATH, PORT_FILE, PICTURE = (OUTPUT / name for name in ("train", "squeezenet", "port", "digit.png"))
+SERVER_SECONDS = 60
+
+
+def main() -> None:
+    shutil.rmtree(OUTPUT, ignore_errors=True)
+    OUTPUT.mkdir()
+    run("sqz-train", "--config=digits", f"--workdir={WORKDIR}", f"--data_dir={OUTPUT / 'tfds'}")
+    run("sqz-export", f"--model={WORKDIR}", f"--base_path={BASE_PATH}", "--model_version=1")
+    truth = save_test_digit(PICTURE)
+    server = start("sqz-serve", f"--base_path={BASE_PATH}", "--port=0", f"--port_file={PORT_FILE}")
+    try:
+        port = wait_for_port(server)
+        answer = run("sqz-predict", f"--server=127.0.0.1:{port}", f"--image={PICTURE}", "--top=3")
+    finally:
+        server.terminate()
+        server.wait()
+    print_table(answer, truth)
+
+
+def run(*command: str) -> str:
+    """Prints a command, runs it, shows what it prints, and returns that."""
+    process = start(*command, stdout=subprocess.PIPE)
+    lines = []
+    for line in process.stdout:
+        print(line, end="", flush=True)
+        lines.append(line)
+    if process.wait():
+        sys.exit(f"{command[0]} failed with exit status {process.returncode}")
+    return "".join(lines)
+
+
+def start(name: str, *arguments: str, **options) -> subprocess.Popen:
+    print(f"\n$ {shlex.join((name, *arguments))}", flush=True)
+    script = pathlib.Path(sys.executable).with_name(name)
+    return subprocess.Popen([script, *arguments], text=True, **options)
+
+
+def wait_for_port(server: subprocess.Popen) -> int:
+    deadline = time.monotonic() + SERVER_SECONDS
+    while not PORT_FILE.exists():
+        if server.poll() is not None or time.monotonic() > deadline:
+            sys.exit("sqz-serve did not start")
+        time.sleep(0.1)
+    return int(PORT_FILE.read_text())
+
+
+def save_test_digit(path: pathlib.Path) -> int:
+    """Saves a digit of the test split, which holds every fifth of a class, as a PNG; returns what it shows."""
+    digits = load_digits()
+    truth = 7
+    pixels = digits.images[digits.target == truth][4]
+    Image.fromarray(np.round(pixels * (255 / 16)).astype(np.uint8)).save(path)
+    return truth
+
+
+def print_table(answer: str, truth: int) -> None:
+    results = json.loads((WORKDIR / "evaluation.json").read_text())
+    low, high = results["top1_interval"]
+    saved_model = sum(path.stat().st_size for path in (BASE_PATH / "1").rglob("*") if path.is_file())
+    rows = {
+        f"answer for a picture of a {truth}": answer.splitlines()[1].strip(),
+        "top-1 on the test split": f"{results['top1_accuracy']:.1%} of {results['num_images']} pictures",
+        "95% interval": f"{low:.1%} to {high:.1%}",
+        "parameters": f"{results['num_params']:,}",
+        "training": f"{results['train_seconds']:.0f} s",
+        "model.weights.h5": f"{(WORKDIR / 'model.weights.h5').stat().st_size / 1e6:.2f} MB",
+        "model.keras": f"{(WORKDIR / 'model.keras').stat().st_size / 1e6:.2f} MB",
+        "SavedModel": f"{saved_model / 1e6:.2f} MB",
+    }
+    print()
+    for name, value in rows.items():
+        print(f"{name:<30}{value}")
+
+
+if __name__ == "__main__":
+    main()
