@@ -1,0 +1,60 @@
+import dataclasses
+import json
+
+import pytest
+
+from sqz_keras import Metaparameters, ModelSpec
+from trainers.config import TrainConfig, list_configs, load_config
+
+CONFIG = TrainConfig(model=ModelSpec(), dataset="imagenet2012")
+
+
+def test_defaults_are_the_authors_solver():
+    solver = (CONFIG.base_learning_rate, CONFIG.power, CONFIG.momentum, CONFIG.weight_decay)
+    assert solver == (0.04, 1.0, 0.9, 2e-4)
+    assert (CONFIG.max_steps, CONFIG.global_batch_size) == (170_000, 512)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("max_steps", 0),
+        ("max_steps", 1.5),
+        ("warmup_steps", -1),
+        ("warmup_steps", 170_001),
+        ("base_learning_rate", -0.1),
+        ("base_learning_rate", float("nan")),
+        ("base_learning_rate", "0.1"),
+        ("power", float("inf")),
+        ("momentum", 1.0),
+        ("dropout_rate", 1.0),
+        ("weight_decay", -1e-4),
+        ("global_batch_size", True),
+        ("shuffle_buffer_size", 0),
+        ("eval_every_steps", 0),
+        ("seed", -1),
+        ("seed", 1 << 32),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_name(field, value):
+    with pytest.raises(ValueError, match=field):
+        dataclasses.replace(CONFIG, **{field: value})
+
+
+def test_too_small_an_input_is_refused():
+    assert Metaparameters().min_input_size() == 21
+    with pytest.raises(ValueError, match="at least 21"):
+        dataclasses.replace(CONFIG, model=ModelSpec(input_size=20))
+
+
+def test_every_recipe_loads_and_has_a_json_form():
+    assert "digits" in list_configs()
+    for name in list_configs():
+        config = load_config(name)
+        assert json.loads(json.dumps(config.to_json()))["dataset"] == config.dataset
+
+
+@pytest.mark.parametrize("name", ["nothing", "__init__", "digits.get_config", "../configs/digits", ""])
+def test_an_unknown_recipe_is_refused_with_the_names(name):
+    with pytest.raises(ValueError, match="digits"):
+        load_config(name)

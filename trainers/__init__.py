@@ -1,0 +1,1 @@
+"""Commands that need data: training and evaluation, with their configs, input pipeline and loop."""

@@ -1,0 +1,1 @@
+"""Datasets of our own in the form of TensorFlow Datasets; importing a module registers its builder."""

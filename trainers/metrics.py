@@ -1,0 +1,33 @@
+"""Accuracies and how sure one can be of them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+_Z = 1.959964  # two-sided 95% quantile of the normal distribution
+
+
+def wilson_interval(correct: int, total: int) -> tuple[float, float]:
+    """The 95% interval of a share of `correct` among `total` > 0, as fractions (low, high).
+
+    Wilson's score interval (E. B. Wilson, JASA 22, 1927): with p = correct / total, n = total and z = 1.96,
+    (p + z^2 / 2n +- z * sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n).
+    """
+    share, squared = correct / total, _Z * _Z / total
+    centre = share + squared / 2
+    spread = math.sqrt(squared * share * (1 - share) + squared * squared / 4)
+    return max(0.0, (centre - spread) / (1 + squared)), min(1.0, (centre + spread) / (1 + squared))
+
+
+def count_in_top(scores: np.ndarray, labels: np.ndarray, k: int) -> int:
+    """How many rows of `scores` (N, classes) have their label (N,) among the k highest; ties go to the lower index."""
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return int((best == np.asarray(labels)[:, None]).any(axis=1).sum())
+
+
+def accuracy_fields(name: str, correct: int, total: int) -> dict:
+    """`<name>_accuracy` and its `<name>_interval`, fractions rounded to 6 digits, as reports hold them."""
+    interval = [round(bound, 6) for bound in wilson_interval(correct, total)]
+    return {f"{name}_accuracy": round(correct / total, 6), f"{name}_interval": interval}
