@@ -9,8 +9,8 @@ SIZES = {"train": 1085, "validation": 357, "test": 355}
 
 
 @pytest.fixture(scope="module")
-def splits(digits):
-    return {split: list(tfds.as_numpy(digits.as_dataset(split=split))) for split in SIZES}
+def splits(digits_builder):
+    return {split: list(tfds.as_numpy(digits_builder.as_dataset(split=split))) for split in SIZES}
 
 
 def test_split_is_60_20_20_within_every_class(splits):
@@ -43,8 +43,8 @@ def test_content_is_fixed(splits):
     assert digest.hexdigest() == CHECKSUM
 
 
-def test_labels_and_images(digits, splits):
-    assert digits.info.features["label"].names == [str(digit) for digit in range(10)]
+def test_labels_and_images(digits_builder, splits):
+    assert digits_builder.info.features["label"].names == [str(digit) for digit in range(10)]
     image = splits["train"][0]["image"]
     assert image.shape == (8, 8, 1) and image.dtype == np.uint8
     assert max(example["image"].max() for example in splits["train"]) == 255

@@ -1,0 +1,153 @@
+"""From one encoded picture to one network input, in a TensorFlow graph: decoding and random variation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from sqz_keras.preprocessing import prepare_images, preprocess_input
+from sqz_keras.spec import ModelSpec
+
+AUGMENTATIONS = ("none", "crop", "authors", "modern")
+
+_JPEG_START, _PNG_START = b"\xff\xd8\xff", b"\x89PNG"
+# Each random choice has a key of its own above the 32 bits of a seed, so that no two of them draw the same numbers.
+_CROP, _MIRROR = 1 << 32, 2 << 32
+_WINDOW_AREA, _WINDOW_ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)
+_WINDOW_ATTEMPTS = 10
+
+
+def check_augmentation(name: str) -> None:
+    """Refuses a name that `network_input` does not know.
+
+    Raises:
+        ValueError: it is none of `AUGMENTATIONS`.
+    """
+    if name not in AUGMENTATIONS:
+        raise ValueError(f"augmentation must be one of {AUGMENTATIONS}, got {name!r}.")
+
+
+def network_input(
+    data: tf.Tensor, spec: ModelSpec, augmentation: str = "none", seed: int = 0, position=0
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """One encoded picture as the network takes it; all that is random follows from (seed, position).
+
+    Args:
+        data: scalar string: JPEG (grey and CMYK too), PNG, BMP or GIF (its first picture), whatever its file was
+            called. EXIF orientation is not applied, as in the exported graph.
+        spec: of the model; S is its `input_size`.
+        augmentation: "none": `prepare_images`, as in evaluation; "crop": resized as the spec says, then a random
+            square of S pixels, where evaluation takes the centre; "authors": "crop", and every other picture mirrored;
+            "modern": a random window of 8% to 100% of the area and an aspect of 3/4 to 4/3, resized to S, mirrored
+            likewise (RandomResizedCrop of "Going Deeper with Convolutions", section 6).
+        seed: of the run, in 0..2**32 - 1.
+        position: of the example in the whole run, scalar int64.
+
+    Returns:
+        float32 (S, S, 3), and whether the picture could be decoded: 1.0, or 0.0 and a black picture.
+    """
+    size = spec.input_size
+    if augmentation == "modern":
+        image, weight = _random_window(data, size, seed, position)
+        image = _mirrored(tf.image.resize(image, (size, size)), seed, position)
+        image = preprocess_input(image, data_format="channels_last", mode=spec.preprocessing.mode)
+        return tf.ensure_shape(image, (size, size, 3)), weight
+    image, weight = decode(data)
+    if augmentation == "none":
+        return tf.ensure_shape(prepare_images(image, spec), (size, size, 3)), weight
+    image = prepare_images(image, dataclasses.replace(spec, input_size=spec.preprocessing.resize_to))
+    image = tf.image.stateless_random_crop(image, (size, size, 3), seed=_seed(_CROP, seed, position))
+    if augmentation == "authors":
+        image = _mirrored(image, seed, position)
+    return tf.ensure_shape(image, (size, size, 3)), weight
+
+
+def decode(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """RGB, uint8 (H, W, 3), to the bit as Pillow decodes it, transparency on white; and 1.0, or 0.0 if it fails."""
+
+    def of_jpeg(data):
+        # The default method of decoding is up to 6 levels off.
+        return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
+
+    return tf.cond(
+        _starts_with(data, _JPEG_START), lambda: _or_black(of_jpeg, data), lambda: _or_black(_decode_other, data)
+    )
+
+
+def _or_black(decoder: Callable, data, *others) -> tuple[tf.Tensor, tf.Tensor]:
+    """decoder(data, ...) and 1.0; or, where that fails, one black pixel and 0.0."""
+    # A dataset is the one place in a graph where an op may fail and the rest go on.
+    attempt = tf.data.Dataset.from_tensors((data, *others)).map(lambda *values: (decoder(*values), 1.0))
+    black = tf.data.Dataset.from_tensors((tf.zeros((1, 1, 3), tf.uint8), 0.0))
+    image, weight = attempt.ignore_errors().concatenate(black).take(1).get_single_element()
+    return tf.ensure_shape(image, (None, None, 3)), weight
+
+
+def _decode_other(data):
+    def on_white():
+        rgba = tf.cast(tf.io.decode_png(data, channels=4), tf.int32)
+        colour, alpha = rgba[..., :3], rgba[..., 3:]
+        return tf.cast((colour * alpha + 255 * (255 - alpha) + 127) // 255, tf.uint8)
+
+    image = tf.cond(
+        _starts_with(data, _PNG_START),
+        on_white,
+        lambda: tf.io.decode_image(data, channels=3, expand_animations=False),
+    )
+    return tf.ensure_shape(image, (None, None, 3))
+
+
+def _starts_with(data, start: bytes):
+    return tf.equal(tf.strings.substr(data, 0, len(start)), start)
+
+
+def _seed(key: int, seed: int, position):
+    return tf.stack([tf.constant(key + seed, tf.int64), tf.cast(position, tf.int64)])
+
+
+def _mirrored(image, seed: int, position):
+    mirror = tf.random.stateless_uniform((), seed=_seed(_MIRROR, seed, position)) < 0.5
+    return tf.cond(mirror, lambda: tf.reverse(image, [1]), lambda: image)
+
+
+def _random_window(data, size: int, seed: int, position) -> tuple[tf.Tensor, tf.Tensor]:
+    """A random window as `decode` gives the whole; less than 2 * `size` pixels on its shorter side where it is a JPEG.
+
+    Of a JPEG, no more is decoded than the window needs, and in the decoder's own halved sizes: quicker, and a filter.
+    """
+
+    def of_jpeg(data, position):
+        window = random_window(tf.io.extract_jpeg_shape(data), seed, position)
+        halvings = tf.reduce_sum(tf.cast(tf.reduce_min(window[2:]) >= [2 * size, 4 * size, 8 * size], tf.int32))
+        branches = [
+            lambda ratio=ratio: tf.io.decode_and_crop_jpeg(data, window // ratio, channels=3, ratio=ratio)
+            for ratio in (1, 2, 4, 8)
+        ]
+        return tf.switch_case(halvings, branches)
+
+    def of_other(data, position):
+        image = _decode_other(data)
+        top, left, height, width = tf.unstack(random_window(tf.shape(image), seed, position))
+        return image[top : top + height, left : left + width]
+
+    return tf.cond(
+        _starts_with(data, _JPEG_START),
+        lambda: _or_black(of_jpeg, data, position),
+        lambda: _or_black(of_other, data, position),
+    )
+
+
+def random_window(shape: tf.Tensor, seed: int, position) -> tf.Tensor:
+    """The window of "modern" for a picture of shape (height, width, channels): int32 (top, left, height, width)."""
+    begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
+        shape,
+        tf.zeros((1, 0, 4)),
+        seed=_seed(_CROP, seed, position),
+        area_range=_WINDOW_AREA,
+        aspect_ratio_range=_WINDOW_ASPECT,
+        max_attempts=_WINDOW_ATTEMPTS,
+        use_image_if_no_bounding_boxes=True,
+    )
+    return tf.concat([begin[:2], extent[:2]], 0)
