@@ -23,3 +23,23 @@ def test_data() -> Path:
     if not folder.is_dir():
         pytest.fail(f"SQZ_TEST_DATA must name an existing folder, got {value!r}; unset it to skip these tests")
     return folder
+
+
+@pytest.fixture
+def run_command():
+    """Calls a command's main in this process, and forgets its flags afterwards."""
+
+    from absl import flags
+
+    def run(module, *argv):
+        before = set(flags.FLAGS)
+        module.define_flags()
+        try:
+            flags.FLAGS(["command", *argv])
+            return module.main(["command"])
+        finally:
+            for name in set(flags.FLAGS) - before:
+                delattr(flags.FLAGS, name)
+            flags.FLAGS.unparse_flags()
+
+    return run

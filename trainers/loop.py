@@ -1,193 +1,359 @@
-"""The training loop: a small `tf.function` step, a look at the validation split now and then, the test split once."""
+"""The training loop: updates, looks at the validation split, checkpoints, and the test split once, at the end."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import math
 import os
 import pathlib
-import tempfile
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
-import tensorflow_datasets as tfds
+from absl import logging
 
+from sqz_keras.importers import check_shapes
 from sqz_keras.spec import ModelSpec
-from sqz_keras.squeezenet import build, named_arrays
-from sqz_keras.weights import SPEC_NAME, write_spec
+from sqz_keras.squeezenet import assign, build
+from sqz_keras.weights import resolve_model
+from trainers import checkpoints, workdir
 from trainers.config import TrainConfig
-from trainers.input_pipeline import check_split, evaluation_batches, open_dataset, training_batches
-from trainers.metrics import accuracy_fields, count_in_top
+from trainers.distribute import is_chief, make_strategy, worker_index
+from trainers.image_folder import open_image_dir
+from trainers.input_pipeline import BadPictures, Source, check_split, evaluation_batches, open_dataset, training_batches
+from trainers.metrics import Outcome, accuracy_fields
 from trainers.progress import Progress
 from trainers.report import write_json
-from trainers.schedules import poly_decay
+from trainers.schedules import learning_rate
+from trainers.step import TrainState, make_update
 
-OUTPUTS = ("model.keras", "model.weights.h5", SPEC_NAME, "evaluation.json")
 _LOG_EVERY_STEPS = 20
+_STUCK_WITHIN = 0.01  # of ln(classes)
+_EVALUATION_BATCH = 128
+
+
+class Interrupted(Exception):  # noqa: N818 - no error: the run can be resumed
+    """A signal asked the run to end; a checkpoint was written."""
 
 
 def train_and_evaluate(
-    config: TrainConfig, workdir: str | os.PathLike, data_dir: str | os.PathLike | None = None
+    config: TrainConfig,
+    folder: str | os.PathLike,
+    data_dir: str | os.PathLike | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> dict:
-    """Trains as `config` says, evaluates once on the test split, writes `OUTPUTS` into `workdir`.
+    """Trains as `config` says, evaluates once on the test split, writes the model and its results into `folder`.
+
+    A run that was stopped goes on from its newest checkpoint when it is called again with the same config. What is
+    evaluated and kept at the end are the weights that did best on the validation split.
 
     Args:
         config: of the run.
-        workdir: a folder without a trained model; it is made where it does not exist.
+        folder: the workdir, without a trained model; it is made where it does not exist.
         data_dir: TensorFlow Datasets' own folder; None is its default.
+        callbacks: Keras callbacks of the caller's own; an "epoch" of theirs is the stretch between two looks at the
+            validation split, with the logs `loss`, `accuracy`, `val_accuracy` and `learning_rate`.
 
     Returns:
         What evaluation.json holds: `top1_accuracy`, its `top1_interval` (95%), `num_images`, `num_params`, ...
 
     Raises:
-        ValueError: the config does not fit the dataset, `workdir` holds a model already, or the loss is not finite.
+        ValueError: the config does not fit the dataset, the devices or the earlier part of the run; `folder` holds a
+            trained model; the loss is not finite; or too many pictures cannot be decoded.
+        Interrupted: SIGTERM or SIGINT came.
     """
-    workdir = pathlib.Path(workdir)
-    _check_workdir(workdir)
+    folder = pathlib.Path(folder)
+    workdir.check_workdir(folder)
     if keras.backend.backend() != "tensorflow":
         raise ValueError(f"Training needs Keras on TensorFlow, not on {keras.backend.backend()}; unset KERAS_BACKEND.")
-    builder = open_dataset(config.dataset, data_dir)
+    strategy = make_strategy(config.strategy)
+    config.check_replicas(strategy.num_replicas_in_sync)
+    source = open_image_dir(config.image_dir) if config.image_dir else open_dataset(config.dataset, data_dir)
     for split in (config.train_split, config.validation_split, config.test_split):
-        check_split(builder, split)
-    labels = tuple(builder.info.features["label"].names)
-    spec = dataclasses.replace(config.model, classes=len(labels), labels=labels)
-    workdir.mkdir(parents=True, exist_ok=True)
+        check_split(source, split)
+    spec = dataclasses.replace(config.model, classes=len(source.labels), labels=source.labels)
+    saved = checkpoints.load_newest(folder / "checkpoints")
+    if saved is not None:
+        workdir.check_same_run(config, saved[1]["config"], folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if is_chief(strategy):
+        write_json(folder / "config.json", config.to_json())
 
-    keras.utils.set_random_seed(config.seed)
-    model = build(spec, dropout_rate=config.dropout_rate)
-    kernel = model.get_layer("conv10").kernel
-    kernel.assign(keras.initializers.RandomNormal(stddev=config.conv10_stddev)(kernel.shape))
-    count_correct = make_count_correct(model)
-    start = time.monotonic()
-    validation_accuracy = _train(config, spec, model, builder, count_correct)
-    seconds = time.monotonic() - start
-    test = evaluation_batches(builder, config.test_split, spec, batch_size=config.global_batch_size)
-    correct, total = count_correct(test)
-    results = accuracy_fields("top1", correct, total) | {
-        "split": config.test_split,
-        "num_images": total,
-        "validation_top1_accuracy": round(validation_accuracy, 6),
-        "num_params": model.count_params(),
-        "train_seconds": round(seconds, 1),
-        "images_per_second": round(config.max_steps * config.global_batch_size / seconds, 1),
-        "config": config.to_json(),
-    }
-    _save(workdir, spec, model, results)
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()  # for the rest of the process: there is no way back
+    run = _Run(config, spec, source, strategy, folder, callbacks)
+    if saved is not None:
+        run.restore(*saved)
+    with _signals(run), _lost_workers():
+        run.train()
+    results, outcome = run.results()
+    if is_chief(strategy):
+        workdir.write_report(folder, spec, source, outcome, run.history, results)
+        workdir.save_outputs(folder, spec, run.best_arrays(), results)
     return results
 
 
-def make_train_step(model: keras.Model, optimizer: keras.optimizers.Optimizer, weight_decay: float) -> Callable:
-    """One update of `model`, compiled: step(images, labels, learning_rate) -> the mean cross-entropy, without L2.
+class _Run:
+    """A run and where it stands."""
 
-    Weight decay is Caffe's: gradient += weight_decay * weight for every weight and bias, before the momentum. Keras's
-    own `weight_decay=` is another rule, which decays less.
-    """
-    # The averages that the softmax takes: a cross-entropy of logits neither clips nor overflows.
-    to_logits = keras.Model(model.inputs, model.get_layer("pool10").output)
-    weights = model.trainable_variables
-    optimizer.build(weights)
+    def __init__(
+        self,
+        config: TrainConfig,
+        spec: ModelSpec,
+        source: Source,
+        strategy: tf.distribute.Strategy,
+        folder: pathlib.Path,
+        callbacks: Sequence[keras.callbacks.Callback],
+    ):
+        self.config, self.spec, self.source, self.strategy, self.folder = config, spec, source, strategy, folder
+        self.step, self.seconds, self.history = 0, 0.0, []
+        self.best = {"step": 0, "validation_top1_accuracy": -1.0}
+        self.stop_signal = None
+        keras.utils.set_random_seed(config.seed)
+        with strategy.scope(), _precision(config.precision):
+            model = build(spec, dropout_rate=config.dropout_rate)
+            _initialise(model, config, spec)
+        self.state = TrainState(model, config, strategy)
+        self.evaluated = build(spec)  # in float32 and on one device, as it will be kept
+        self._predict = tf.function(lambda images: self.evaluated(images, training=False), reduce_retracing=True)
+        self.bad_pictures = BadPictures(config.max_bad_pictures)
+        self.callbacks = keras.callbacks.CallbackList(list(callbacks), model=self.evaluated)
+        self.evaluated.compile("sgd")  # never used to train: Keras's callbacks read the rate from it
+        self.evaluated.stop_training = False
+        if is_chief(strategy):
+            self._summaries = tf.summary.create_file_writer(str(folder / "tensorboard"))
 
-    @tf.function
-    def step(images, labels, learning_rate):
-        with tf.GradientTape() as tape:
-            logits = to_logits(images, training=True)
-            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
-        gradients = tape.gradient(loss, [weight.value for weight in weights])
-        optimizer.learning_rate.assign(learning_rate)
-        decayed = [gradient + weight_decay * weight for gradient, weight in zip(gradients, weights, strict=True)]
-        optimizer.apply(decayed, weights)
-        return loss
-
-    return step
-
-
-def make_count_correct(model: keras.Model) -> Callable[[tf.data.Dataset], tuple[int, int]]:
-    """A function from evaluation batches to (images whose most probable class is right, images)."""
-    shape = tf.TensorSpec((None, *model.inputs[0].shape[1:]), tf.float32)
-    predict = tf.function(lambda images: model(images, training=False), input_signature=[shape])
-
-    def count(batches):
-        correct = total = 0
-        for images, labels in batches:
-            correct += count_in_top(predict(images).numpy(), labels.numpy(), 1)
-            total += len(labels)
-        return correct, total
-
-    return count
-
-
-def _train(
-    config: TrainConfig,
-    spec: ModelSpec,
-    model: keras.Model,
-    builder: tfds.core.DatasetBuilder,
-    count_correct: Callable,
-) -> float:
-    """Trains `model` in place; returns the last top-1 accuracy on the validation split."""
-    batches = training_batches(
-        builder,
-        config.train_split,
-        spec,
-        batch_size=config.global_batch_size,
-        shuffle_buffer_size=config.shuffle_buffer_size,
-        seed=config.seed,
-    )
-    validation = evaluation_batches(builder, config.validation_split, spec, batch_size=config.global_batch_size)
-    optimizer = keras.optimizers.SGD(config.base_learning_rate, momentum=config.momentum)
-    train_step = make_train_step(model, optimizer, config.weight_decay)
-    progress = Progress(config.max_steps, "step", images_per_unit=config.global_batch_size)
-    losses, watched, accuracy = [], "", 0.0
-    for step, (images, labels) in enumerate(batches.take(config.max_steps)):
-        rate = poly_decay(step, config.base_learning_rate, config.max_steps, config.power, config.warmup_steps)
-        losses.append(train_step(images, labels, tf.constant(rate, tf.float32)))
-        done = step + 1
-        look = done % config.eval_every_steps == 0 or done == config.max_steps
-        if not look and done % _LOG_EVERY_STEPS:
-            continue  # a loss is fetched seldom, since the next step waits for it
-        loss = _mean_loss(losses, step)
-        losses.clear()
-        if look:
-            correct, total = count_correct(validation)
-            accuracy = correct / total
-            watched = f"  validation top-1 {accuracy:.1%}"
-        progress.show(done, f"loss {loss:.4f}{watched}", now=look)
-    return accuracy
-
-
-def _mean_loss(losses: list[tf.Tensor], last_step: int) -> float:
-    """The mean of the losses up to `last_step`.
-
-    Raises:
-        ValueError: one is not finite; its step is named.
-    """
-    values = np.asarray([float(loss) for loss in losses])
-    if not np.isfinite(values).all():
-        step = last_step - len(values) + 1 + int(np.argmin(np.isfinite(values)))
-        raise ValueError(
-            f"The loss is {values[~np.isfinite(values)][0]} at step {step}; training stopped and nothing was written. "
-            "Lower base_learning_rate, or look for damaged images."
+    def restore(self, arrays: dict[str, np.ndarray], meta: dict) -> None:
+        """Takes up the run where a checkpoint left it."""
+        self.state.restore(arrays)
+        self.step, self.seconds, self.history, self.best = (
+            meta[name] for name in ("step", "seconds", "history", "best")
         )
-    return float(values.mean())
+        logging.warning("Resumed at step %d of %d.", self.step, self.config.max_steps)
+
+    def train(self) -> None:
+        """Updates up to `max_steps`, or until a callback or a signal stops it."""
+        config, pending, watched = self.config, [], ""
+        head = make_update(self.state, config, self.strategy, head_only=True) if config.frozen_steps else None
+        whole = make_update(self.state, config, self.strategy, head_only=False)
+        progress = Progress(config.max_steps, "step", images_per_unit=config.global_batch_size, first=self.step)
+        started, before = time.monotonic(), self.seconds
+        self.callbacks.on_train_begin()
+        batches = self._batches() if self.step < config.max_steps else iter(())
+        while self.step < config.max_steps and not self.evaluated.stop_training:
+            rate = learning_rate(config, self.step)
+            update = head if self.step < config.frozen_steps else whole
+            pending.append(update(next(batches), tf.constant(rate, tf.float32), self._mix()))
+            self.step += 1
+            self.seconds = before + time.monotonic() - started
+            last = self.step == config.max_steps
+            look = last or self.step % config.eval_every_steps == 0
+            save = look or self.stop_signal is not None or self.step % config.checkpoint_every_steps == 0
+            if save or self.step % _LOG_EVERY_STEPS == 0:  # a loss is fetched seldom: the next step waits for it
+                loss, accuracy = self._fetch(pending)
+                if look:
+                    watched = f"  validation top-1 {self._look(loss, accuracy, rate):.1%}"
+                progress.show(self.step, f"loss {loss:.4f}{watched}", now=look)
+            if save:  # after the loss was seen to be finite
+                self._save()
+            if self.stop_signal is not None and not last:
+                raise Interrupted(f"{self.stop_signal.name} at step {self.step}; the same command goes on from there.")
+        self.callbacks.on_train_end()
+
+    def results(self) -> tuple[dict, Outcome]:
+        """Evaluates the best weights once on the test split."""
+        config = self.config
+        outcome = self._evaluate(config.test_split, self.best_arrays())
+        return accuracy_fields("top1", outcome.correct, len(outcome.truth)) | {
+            "split": config.test_split,
+            "num_images": len(outcome.truth),
+            "best_step": self.best["step"],
+            "validation_top1_accuracy": self.best["validation_top1_accuracy"],
+            "num_params": self.evaluated.count_params(),
+            "steps": self.step,
+            "train_seconds": round(self.seconds, 1),
+            "images_per_second": self._images_per_second(),
+            "bad_pictures": len(self.bad_pictures.names),
+            "config": config.to_json(),
+        }, outcome
+
+    def best_arrays(self) -> dict[str, np.ndarray]:
+        """The weights that did best on the validation split."""
+        if self.best["step"] == self.step:
+            return self.state.served_arrays()
+        arrays, _ = checkpoints.load(self.folder / "checkpoints", self.best["step"])
+        group = "average/" if self.config.ema_decay else "weight/"
+        return {name.removeprefix(group): array for name, array in arrays.items() if name.startswith(group)}
+
+    def _batches(self) -> Iterator:
+        """The batches from this step on, spread over the replicas."""
+        config, strategy = self.config, self.strategy
+        index, workers = worker_index(strategy)
+        batches = training_batches(
+            self.source,
+            config.train_split,
+            self.spec,
+            batch_size=config.global_batch_size // workers,
+            seed=config.seed,
+            augmentation=config.augmentation,
+            shuffle_buffer_size=config.shuffle_buffer_size,
+            start_example=self.step * config.global_batch_size,
+            bad_pictures=self.bad_pictures,
+            num_shards=workers,
+            shard_index=index,
+        )
+        if strategy.num_replicas_in_sync == 1:
+            return iter(batches)
+        per_replica = config.global_batch_size // strategy.num_replicas_in_sync
+        return iter(strategy.distribute_datasets_from_function(lambda _: batches.unbatch().batch(per_replica, True)))
+
+    def _mix(self) -> tf.Tensor:
+        """Mixup's share of this step, from the seed and the step alone."""
+        alpha = self.config.mixup_alpha
+        share = np.random.default_rng([self.config.seed, self.step]).beta(alpha, alpha) if alpha else 1.0
+        return tf.constant(share, tf.float32)
+
+    def _fetch(self, pending: list) -> tuple[float, float]:
+        """The mean loss and top-1 accuracy of the updates since the last time, which it forgets.
+
+        Raises:
+            ValueError: a loss is not finite, its step is named; or too many pictures could not be decoded.
+        """
+        self.bad_pictures.check()
+        losses, right, counts = np.array([[float(value) for value in each] for each in pending]).T
+        pending.clear()
+        if not np.isfinite(losses).all():
+            step = self.step - len(losses) + int(np.argmin(np.isfinite(losses)))
+            raise ValueError(
+                f"The loss is {losses[~np.isfinite(losses)][0]} at step {step}; training stopped. The checkpoints "
+                f"before it are in {self.folder / 'checkpoints'}. Lower base_learning_rate, or look for damaged images."
+            )
+        return float(losses.mean()), float(right.sum() / max(counts.sum(), 1))
+
+    def _look(self, loss: float, accuracy: float, rate: float) -> float:
+        """Evaluates on the validation split and records it."""
+        outcome = self._evaluate(self.config.validation_split, self.state.served_arrays())
+        accuracy_there = outcome.correct / len(outcome.truth)
+        row = {
+            "step": self.step,
+            "loss": round(loss, 6),
+            "top1_accuracy": round(accuracy, 6),
+            "validation_top1_accuracy": round(accuracy_there, 6),
+            "learning_rate": rate,
+            "images_per_second": self._images_per_second(),
+        }
+        self.history.append(row)
+        if row["validation_top1_accuracy"] >= self.best["validation_top1_accuracy"]:
+            self.best = {name: row[name] for name in self.best}
+        if is_chief(self.strategy):
+            with self._summaries.as_default(self.step):
+                for name, value in row.items():
+                    tf.summary.scalar(name, value)
+        self._warn_if_stuck(loss)
+        logs = {"loss": loss, "accuracy": accuracy, "val_accuracy": accuracy_there, "learning_rate": rate}
+        self.evaluated.optimizer.learning_rate = rate
+        self.callbacks.on_epoch_end(len(self.history) - 1, logs)
+        return accuracy_there
+
+    def _evaluate(self, split: str, arrays: dict[str, np.ndarray]) -> Outcome:
+        """What these weights answer on every picture of a split that can be read."""
+        assign(self.evaluated, arrays)
+        parts = []
+        batches = evaluation_batches(self.source, split, self.spec, batch_size=_EVALUATION_BATCH)
+        for images, labels, weights in batches:
+            scores = self._predict(images).numpy()
+            parts.append((weights.numpy() > 0, labels.numpy(), scores.argmax(1), scores.max(1)))
+        read, *columns = map(np.concatenate, zip(*parts, strict=True))
+        return Outcome(np.flatnonzero(read), *(column[read] for column in columns))
+
+    def _warn_if_stuck(self, loss: float) -> None:
+        floor, warmed_up = math.log(self.spec.classes), max(self.config.warmup_steps, self.config.max_steps // 10)
+        if self.step >= warmed_up and abs(loss - floor) <= _STUCK_WITHIN * floor:
+            logging.warning(
+                "At step %d the loss is %.3f, which is ln(%d classes): the net has learnt nothing yet. What helps: a "
+                "lower base_learning_rate, warmup_steps, a wider conv10_stddev where classes are few, labels that fit "
+                "the pictures.",
+                self.step,
+                loss,
+                self.spec.classes,
+            )
+
+    def _save(self) -> None:
+        if not is_chief(self.strategy):
+            return
+        meta = {name: getattr(self, name) for name in ("step", "seconds", "history", "best")}
+        checkpoints.save(
+            self.folder / "checkpoints", self.step, self.state.arrays(), meta | {"config": self.config.to_json()}
+        )
+        checkpoints.prune(self.folder / "checkpoints", self.config.keep_checkpoints, {self.best["step"]})
+        workdir.write_history(self.folder, self.history)
+
+    def _images_per_second(self) -> float:
+        return round(self.step * self.config.global_batch_size / max(self.seconds, 1e-9), 1)
 
 
-def _check_workdir(workdir: pathlib.Path) -> None:
-    present = [name for name in OUTPUTS if (workdir / name).exists()]
-    if present:
-        raise ValueError(f"{workdir} holds {present[0]} of an earlier run; choose another --workdir, or remove it.")
-    existing = next(folder for folder in (workdir, *workdir.absolute().parents) if folder.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise ValueError(f"--workdir={workdir} must be a folder that you may write to; {existing} is not.")
+def _initialise(model: keras.Model, config: TrainConfig, spec: ModelSpec) -> None:
+    """Puts in what training starts from: random conv10, or the config's weights, conv10's for the labels they share."""
+    shapes = spec.weight_shapes()
+    kernel = keras.initializers.RandomNormal(stddev=config.conv10_stddev, seed=config.seed)(shapes["conv10/kernel"])
+    arrays = {"conv10/kernel": np.asarray(kernel), "conv10/bias": np.zeros(shapes["conv10/bias"], np.float32)}
+    if config.weights:
+        theirs, pretrained = resolve_model(config.weights, version=spec.version)
+        known = {label: index for index, label in enumerate(theirs.labels or ())}
+        for index, label in enumerate(spec.labels):
+            if label in known and pretrained["conv10/kernel"].shape[:3] == shapes["conv10/kernel"][:3]:
+                for name in ("conv10/kernel", "conv10/bias"):
+                    arrays[name] = np.array(arrays[name])
+                    arrays[name][..., index] = pretrained[name][..., known[label]]
+        trunk = {name: array for name, array in pretrained.items() if not name.startswith("conv10/")}
+        check_shapes(config.weights, arrays | trunk, shapes)
+        arrays |= trunk
+    assign(model, arrays)
 
 
-def _save(workdir: pathlib.Path, spec: ModelSpec, model: keras.Model, results: dict) -> None:
-    """Writes all files under a temporary name first, so that each appears whole or not at all."""
-    with tempfile.TemporaryDirectory(dir=workdir, prefix=".partial-") as partial:
-        folder = pathlib.Path(partial)
-        model.save(folder / "model.keras")
-        model.save_weights(folder / "model.weights.h5")
-        write_spec(folder / "model.weights.h5", spec, named_arrays(model))
-        write_json(folder / "evaluation.json", results)
-        for name in OUTPUTS:
-            os.replace(folder / name, workdir / name)
+@contextlib.contextmanager
+def _precision(name: str) -> Iterator[None]:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16" if name == "bfloat16" else "float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+@contextlib.contextmanager
+def _lost_workers() -> Iterator[None]:
+    """Says in one line what TensorFlow says in many when another worker is gone."""
+    try:
+        yield
+    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
+        raise ConnectionError(
+            f"Another worker of this run has ended ({error.message:.200}). Start all of them again with the same "
+            "command: they go on from the newest checkpoint."
+        ) from error
+
+
+@contextlib.contextmanager
+def _signals(run: _Run) -> Iterator[None]:
+    """SIGTERM and SIGINT let the update end, and the run save; a second one ends it at once."""
+
+    def ask(number, _):
+        run.stop_signal = signal.Signals(number)
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    before = {}
+    try:
+        for each in (signal.SIGTERM, signal.SIGINT):
+            before[each] = signal.signal(each, ask)
+    except ValueError:  # not in the main thread: the caller's business then
+        before = {}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

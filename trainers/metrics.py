@@ -2,11 +2,44 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
 
 _Z = 1.959964  # two-sided 95% quantile of the normal distribution
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a model answered on a split; arrays (N,), one entry for each picture that could be read.
+
+    Args:
+        positions: of the pictures in the split, int.
+        truth: class indices, int.
+        predicted: likewise.
+        probability: of the predicted class, float.
+    """
+
+    positions: np.ndarray
+    truth: np.ndarray
+    predicted: np.ndarray
+    probability: np.ndarray
+
+    @property
+    def correct(self) -> int:
+        """How many are right."""
+        return int((self.truth == self.predicted).sum())
+
+    def confusion(self, classes: int) -> np.ndarray:
+        """How many pictures of the row's class were taken for the column's: int (classes, classes)."""
+        counts = np.bincount(self.truth * classes + self.predicted, minlength=classes * classes)
+        return counts.reshape(classes, classes)
+
+    def surest_mistakes(self, most: int) -> np.ndarray:
+        """Entries that are wrong, the most probable first."""
+        wrong = np.flatnonzero(self.truth != self.predicted)
+        return wrong[np.argsort(-self.probability[wrong], kind="stable")][:most]
 
 
 def wilson_interval(correct: int, total: int) -> tuple[float, float]:

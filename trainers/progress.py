@@ -17,14 +17,16 @@ class Progress:
         total: units of work.
         unit: what they are called.
         images_per_unit: 1 where the units are images.
+        first: units that an earlier part of the job did.
         stream: instead of stderr.
     """
 
-    def __init__(self, total: int, unit: str, images_per_unit: int = 1, stream: TextIO | None = None):
+    def __init__(self, total: int, unit: str, images_per_unit: int = 1, first: int = 0, stream: TextIO | None = None):
         self._total, self._unit, self._images = total, unit, images_per_unit
         self._stream = stream or sys.stderr
         self._terminal = self._stream.isatty()
         self._start = self._shown = time.monotonic()
+        self._first = first
         self._width = 0
 
     def show(self, done: int, text: str = "", now: bool = False) -> None:
@@ -33,8 +35,9 @@ class Progress:
             return
         self._shown = time.monotonic()
         elapsed = self._shown - self._start
-        left = round(elapsed / done * (self._total - done))
-        parts = [f"{self._unit} {done}/{self._total}", text, f"{done * self._images / elapsed:.0f} images/s"]
+        done_here = done - self._first
+        left = round(elapsed / done_here * (self._total - done))
+        parts = [f"{self._unit} {done}/{self._total}", text, f"{done_here * self._images / elapsed:.0f} images/s"]
         parts.append(f"{left // 60}:{left % 60:02d} left" if done < self._total else f"took {elapsed:.1f} s")
         line = "  ".join(part for part in parts if part)
         if self._terminal:

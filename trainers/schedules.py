@@ -2,6 +2,23 @@
 
 from __future__ import annotations
 
+import math
+
+from trainers.config import TrainConfig
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """The rate of the update after `step` updates: "poly" for the authors' solver, cosine for the modern one."""
+    rates = (config.base_learning_rate, config.max_steps)
+    if config.solver == "modern":
+        return cosine_decay(step, *rates, config.warmup_steps)
+    return poly_decay(step, *rates, config.power, config.warmup_steps)
+
+
+def cosine_decay(step: int, base_learning_rate: float, max_steps: int, warmup_steps: int = 0) -> float:
+    """base_learning_rate * (1 + cos(pi * step / max_steps)) / 2, after a warm-up as in `poly_decay`."""
+    return _warmup(step, warmup_steps) * base_learning_rate * (1 + math.cos(math.pi * step / max_steps)) / 2
+
 
 def poly_decay(
     step: int, base_learning_rate: float, max_steps: int, power: float = 1.0, warmup_steps: int = 0
@@ -17,5 +34,8 @@ def poly_decay(
         power: 1 decays linearly.
         warmup_steps: 0 is none, as in the authors' solver.
     """
-    warmup = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
-    return warmup * base_learning_rate * (1 - step / max_steps) ** power
+    return _warmup(step, warmup_steps) * base_learning_rate * (1 - step / max_steps) ** power
+
+
+def _warmup(step: int, warmup_steps: int) -> float:
+    return min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0

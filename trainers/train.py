@@ -1,8 +1,10 @@
-"""Trains a SqueezeNet on a dataset of TensorFlow Datasets and evaluates it once on the test split.
+"""Trains a SqueezeNet and evaluates it once on the test split.
 
-sqz-train --config=digits --workdir=DIR [--data_dir=DIR] [--max_steps=N] [--seed=N]
+sqz-train --config=digits --workdir=DIR [--data_dir=DIR] [--max_steps=N] [--seed=N] ...
 
-DIR then holds model.keras, model.weights.h5, model.spec.json (what the weights alone do not say) and evaluation.json.
+DIR then holds model.keras, model.weights.h5, model.spec.json (what the weights alone do not say), evaluation.json,
+metrics.csv and report.html. A run that was stopped goes on when the same command is given again. Every field of the
+config is a flag; what is left out is the config's own.
 """
 
 from __future__ import annotations
@@ -13,33 +15,46 @@ import sys
 from absl import flags
 
 from sqz_keras import command
+from trainers.config import load_config, override_fields
+
+_DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string, bool: flags.DEFINE_boolean}
 
 
 def define_flags() -> None:
     flags.DEFINE_string("config", None, "Recipe: the name of a module in trainers/configs.", required=True)
     flags.DEFINE_string("workdir", None, "Folder for what training writes.", required=True)
     flags.DEFINE_string("data_dir", None, "TensorFlow Datasets' own folder; by default the one that it chooses.")
-    flags.DEFINE_integer("max_steps", None, "Updates, instead of the recipe's.")
-    flags.DEFINE_integer("seed", None, "Of weights, order and dropout, instead of the recipe's.")
+    flags.DEFINE_boolean("dry_run", False, "Print what would be done, and do nothing.")
+    flags.DEFINE_enum("version", None, ["1.0", "1.1"], "Architecture, instead of the recipe's.")
+    flags.DEFINE_enum("bypass", None, ["simple", "complex"], "Architecture, instead of the recipe's.")
+    for name, (kind, text) in override_fields().items():
+        _DEFINE[kind](name, None, text)
 
 
 def main(argv) -> int:
     del argv
-    from trainers.config import load_config
-
     args = flags.FLAGS
-    overrides = {name: getattr(args, name) for name in ("max_steps", "seed") if getattr(args, name) is not None}
-    config = dataclasses.replace(load_config(args.config), **overrides)
+    config = load_config(args.config)
+    changes = {name: getattr(args, name) for name in override_fields() if getattr(args, name) is not None}
+    if "image_dir" in changes:
+        changes.setdefault("dataset", "")
+    net = {"version": args.version, "metaparameters": None} if args.version else {}
+    net |= {"bypass": args.bypass} if args.bypass else {}
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, **net), **changes)
+    if args.dry_run:
+        from trainers.dry_run import describe
 
+        print(describe(config, args.data_dir))
+        return 0
     try:
-        from trainers.loop import train_and_evaluate
+        from trainers.loop import Interrupted, train_and_evaluate
 
         results = train_and_evaluate(config, args.workdir, args.data_dir)
     except ModuleNotFoundError as error:
         raise ValueError(f"Training needs {error.name}; install it with: pip install 'sqz-keras[train]'") from error
-    except KeyboardInterrupt:
-        print(f"\nsqz-train: interrupted; nothing was written to {args.workdir}.", file=sys.stderr)
-        return 130
+    except Interrupted as stopped:
+        print(f"\nsqz-train: {stopped}", file=sys.stderr)
+        return 0 if "SIGTERM" in str(stopped) else 130
     low, high = results["top1_interval"]
     print(f"model: {args.workdir} ({results['num_params']:,} parameters)")
     print(f"{results['split']}: {results['num_images']} images, 95% interval of top-1 {low:.3f} to {high:.3f}")

@@ -1,7 +1,6 @@
 """One served version of a small model, made once for all tests of the export."""
 
 import pytest
-from absl import flags
 from samples import random_arrays, small_spec
 
 from export.client import Client
@@ -44,21 +43,3 @@ def client(target):
     with Client(target) as client:
         client.wait_until_ready(10)
         yield client
-
-
-@pytest.fixture
-def run_command():
-    """Calls a command's main in this process, and forgets its flags afterwards."""
-
-    def run(module, *argv):
-        before = set(flags.FLAGS)
-        module.define_flags()
-        try:
-            flags.FLAGS(["command", *argv])
-            return module.main(["command"])
-        finally:
-            for name in set(flags.FLAGS) - before:
-                delattr(flags.FLAGS, name)
-            flags.FLAGS.unparse_flags()
-
-    return run

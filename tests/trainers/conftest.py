@@ -7,8 +7,24 @@ def tfds_dir(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def digits(tfds_dir):
+def digits_builder(digits, tfds_dir):
     """The builder of the digits, prepared."""
+    import tensorflow_datasets as tfds
+
+    return tfds.builder("digits", data_dir=tfds_dir)
+
+
+@pytest.fixture(scope="session")
+def digits(tfds_dir):
+    """The digits as a source of labelled pictures."""
     from trainers.input_pipeline import open_dataset
 
     return open_dataset("digits", tfds_dir)
+
+
+def pytest_configure(config):
+    """Two logical CPUs, so that a strategy with two replicas runs on any machine; before TensorFlow is used."""
+    import tensorflow as tf
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)

@@ -1,9 +1,9 @@
 import dataclasses
+import signal
 import subprocess
 import sys
-import types
 
-from absl import flags
+import pytest
 
 from trainers import loop, train
 from trainers.config import load_config
@@ -39,24 +39,43 @@ def test_a_mistake_ends_in_one_line_and_status_1(tmp_path):
     assert not (tmp_path / "w").exists()
 
 
-def test_ctrl_c_ends_in_one_line(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_ends_in_one_line(tmp_path, monkeypatch, capsys, run_command, number, status):
     def interrupt(*_):
-        raise KeyboardInterrupt
+        raise loop.Interrupted(f"{number.name} at step 3; the same command goes on from there.")
 
     monkeypatch.setattr(loop, "train_and_evaluate", interrupt)
-    values = {"config": "digits", "workdir": str(tmp_path), "data_dir": None, "max_steps": 5, "seed": None}
-    monkeypatch.setattr(flags, "FLAGS", types.SimpleNamespace(**values))
-    assert train.main(["sqz-train"]) == 130
-    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    assert run_command(train, "--config=digits", f"--workdir={tmp_path}") == status
+    assert capsys.readouterr().err == f"\nsqz-train: {number.name} at step 3; the same command goes on from there.\n"
 
 
-def test_flags_override_the_recipe(tmp_path, monkeypatch, capsys):
+def test_flags_override_the_recipe(monkeypatch, capsys, run_command):
     seen = []
     results = {"top1_interval": [0.1, 0.2], "num_params": 1, "split": "test", "num_images": 1, "top1_accuracy": 0.15}
     monkeypatch.setattr(loop, "train_and_evaluate", lambda *arguments: seen.append(arguments) or results)
-    values = {"config": "digits", "workdir": "w", "data_dir": "d", "max_steps": 500, "seed": 0}
-    monkeypatch.setattr(flags, "FLAGS", types.SimpleNamespace(**values))
-    assert train.main(["sqz-train"]) == 0
-    config = dataclasses.replace(load_config("digits"), max_steps=500, seed=0)
-    assert seen == [(config, "w", "d")]
+    options = ["--max_steps=500", "--seed=7", "--momentum=0.8", "--deterministic", "--solver=modern", "--bypass=simple"]
+    assert run_command(train, "--config=digits", "--workdir=w", "--data_dir=d", *options) == 0
+    assert run_command(train, "--config=modern", "--workdir=w", "--image_dir=photographs", "--version=1.0") == 0
+    digits, modern = load_config("digits"), load_config("modern")
+    net = dataclasses.replace(digits.model, bypass="simple")
+    changes = {"max_steps": 500, "seed": 7, "momentum": 0.8, "deterministic": True, "solver": "modern"}
+    assert seen[0] == (dataclasses.replace(digits, model=net, **changes), "w", "d")
+    net = dataclasses.replace(modern.model, version="1.0", metaparameters=None)
+    assert seen[1][0] == dataclasses.replace(modern, model=net, dataset="", image_dir="photographs")
     assert capsys.readouterr().out.splitlines()[-1] == "top1_accuracy=0.150"
+
+
+def test_dry_run_touches_nothing(tmp_path, tfds_dir, digits, capsys, run_command):
+    options = [f"--workdir={tmp_path / 'w'}", f"--data_dir={tmp_path / 'none'}", "--dry_run"]
+    assert run_command(train, "--config=squeezenet_v1_0", *options) == 0
+    told = capsys.readouterr().out
+    for part in ("parameters: 1,248,424", '"max_steps": 170000', "5.0 MB of gradients (AlexNet: 243.9 MB, 49 times"):
+        assert part in told
+    assert list(tmp_path.iterdir()) == []
+    assert (
+        run_command(train, "--config=digits", f"--workdir={tmp_path / 'w'}", f"--data_dir={tfds_dir}", "--dry_run") == 0
+    )
+    told = capsys.readouterr().out
+    assert "data: train 1,085, validation 357, test 355" in told
+    assert "updates: 1,200 of 64 pictures = 70.8 epochs of 1,085" in told
+    assert list(tmp_path.iterdir()) == []

@@ -1,10 +1,11 @@
 import dataclasses
+import importlib
 import json
 
 import pytest
 
 from sqz_keras import Metaparameters, ModelSpec
-from trainers.config import TrainConfig, list_configs, load_config
+from trainers.config import TrainConfig, list_configs, load_config, override_fields
 
 CONFIG = TrainConfig(model=ModelSpec(), dataset="imagenet2012")
 
@@ -33,6 +34,16 @@ def test_defaults_are_the_authors_solver():
         ("shuffle_buffer_size", 0),
         ("eval_every_steps", 0),
         ("seed", -1),
+        ("label_smoothing", 1.0),
+        ("ema_decay", 1.0),
+        ("solver", "adam"),
+        ("augmentation", "colour"),
+        ("strategy", "all"),
+        ("precision", "float16"),
+        ("accumulation_steps", 0),
+        ("frozen_steps", 170_001),
+        ("max_bad_pictures", -1),
+        ("image_dir", "also"),
         ("seed", 1 << 32),
     ],
 )
@@ -58,3 +69,34 @@ def test_every_recipe_loads_and_has_a_json_form():
 def test_an_unknown_recipe_is_refused_with_the_names(name):
     with pytest.raises(ValueError, match="digits"):
         load_config(name)
+
+
+def test_combinations_that_cannot_work_are_refused():
+    with pytest.raises(ValueError, match="jit_compile and deterministic exclude each other"):
+        dataclasses.replace(CONFIG, jit_compile=True, deterministic=True)
+    config = dataclasses.replace(CONFIG, accumulation_steps=16, jit_compile=True)
+    config.check_replicas(1)
+    with pytest.raises(ValueError, match="must be a multiple of 48: 3 replicas"):
+        config.check_replicas(3)
+    with pytest.raises(ValueError, match="one device only"):
+        config.check_replicas(2)
+
+
+@pytest.mark.parametrize("name", list_configs())
+def test_every_recipe_says_its_command_and_can_be_made(name):
+    module = importlib.import_module(f"trainers.configs.{name}")
+    assert f"sqz-train --config={name} --workdir=DIR" in module.__doc__
+    assert isinstance(load_config(name), TrainConfig)
+
+
+def test_the_release_differs_from_the_published_solver_as_the_paper_notes():
+    published, release = load_config("squeezenet_v1_0"), load_config("squeezenet_v1_0_release")
+    assert (release.base_learning_rate, release.power) == (0.08, 0.5)
+    assert release.max_steps * release.global_batch_size == published.max_steps * published.global_batch_size
+
+
+def test_every_field_but_the_model_is_a_flag_with_a_text():
+    fields = override_fields()
+    assert fields.keys() == {field.name for field in dataclasses.fields(TrainConfig)} - {"model"}
+    assert all(text for _, text in fields.values())
+    assert fields["momentum"][0] is float

@@ -1,5 +1,9 @@
+import csv
 import dataclasses
 import json
+import logging
+import os
+import signal
 
 import keras
 import numpy as np
@@ -7,85 +11,47 @@ import pytest
 import tensorflow as tf
 
 from sqz_keras import Metaparameters, ModelSpec, Preprocessing, load, resolve_model
-from sqz_keras.squeezenet import assign, build, named_arrays
-from trainers import loop
+from trainers import checkpoints, loop, workdir
 from trainers.config import TrainConfig
 from trainers.input_pipeline import evaluation_batches
-from trainers.schedules import poly_decay
 
-TINY = Metaparameters(base_e=8, incr_e=4, num_fire_modules=2, stem_filters=8, stem_kernel=3, pool_after=(1,))
-SPEC = ModelSpec(None, None, TINY, classes=10, input_size=16, preprocessing=Preprocessing(resize_to=16))
+TINY = Metaparameters(8, 4, squeeze_ratio=0.5, num_fire_modules=2, stem_filters=8, stem_kernel=3, pool_after=(1,))
+SPEC = ModelSpec(None, None, TINY, classes=10, input_size=16, preprocessing=Preprocessing(resize_to=18))
 CONFIG = TrainConfig(
     model=SPEC,
     dataset="digits",
-    max_steps=6,
+    max_steps=8,
     base_learning_rate=1e-3,
     global_batch_size=32,
     conv10_stddev=0.05,
+    augmentation="crop",
     shuffle_buffer_size=2_000,
-    eval_every_steps=4,
+    eval_every_steps=3,
+    checkpoint_every_steps=2,
+    deterministic=True,
 )
 
 
-def _one_layer(kernel, bias):
-    """Logits = x @ kernel + bias under the name that the step looks for: its gradients are known in closed form."""
-    inputs = keras.Input((3,))
-    logits = keras.layers.Dense(4, name="pool10")(inputs)
-    model = keras.Model(inputs, keras.layers.Softmax()(logits))
-    model.get_layer("pool10").set_weights([kernel, bias])
-    return model
+@pytest.fixture(scope="module", autouse=True)
+def determinism_ends_here():
+    """TensorFlow's public interface switches it on for good, and XLA then refuses the tests of other modules."""
+    yield
+    from tensorflow.python.framework import config
 
-
-def _caffe(kernel, bias, batches, rates, momentum, weight_decay):
-    """Caffe's SGDSolver in float64, V = momentum V + rate (gradient + weight_decay W), W = W - V; and the losses."""
-    kernel, bias = kernel.astype(np.float64), bias.astype(np.float64)
-    velocity, losses = [np.zeros_like(kernel), np.zeros_like(bias)], []
-    for (x, y), rate in zip(batches, rates, strict=True):
-        logits = x.astype(np.float64) @ kernel + bias
-        probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-        losses.append(-np.log(probabilities[np.arange(len(y)), y]).mean())
-        error = (probabilities - np.eye(4)[y]) / len(y)
-        gradients = [x.T @ error + weight_decay * kernel, error.sum(0) + weight_decay * bias]
-        velocity = [momentum * v + rate * g for v, g in zip(velocity, gradients, strict=True)]
-        kernel, bias = kernel - velocity[0], bias - velocity[1]
-    return kernel, bias, losses
-
-
-def test_updates_are_those_of_caffes_solver():
-    random = np.random.default_rng(0)
-    kernel, bias = random.normal(size=(3, 4)).astype(np.float32), random.normal(size=4).astype(np.float32)
-    batches = [(random.normal(size=(5, 3)).astype(np.float32), random.integers(0, 4, 5)) for _ in range(50)]
-    rates = [poly_decay(step, 0.05, 60, 0.5, warmup_steps=5) for step in range(50)]
-    model = _one_layer(kernel, bias)
-    step = loop.make_train_step(model, keras.optimizers.SGD(1.0, momentum=0.9), weight_decay=0.1)
-    losses = [float(step(x, y, tf.constant(rate, tf.float32))) for (x, y), rate in zip(batches, rates, strict=True)]
-    expected = _caffe(kernel, bias, batches, rates, 0.9, 0.1)
-    for value, wanted in zip([*model.get_layer("pool10").get_weights(), losses], expected, strict=True):
-        np.testing.assert_allclose(value, wanted, atol=2e-6)
-
-
-def test_every_weight_and_bias_decays():
-    # With all classes equally probable and equally frequent, equal pictures give no gradient: what moves has decayed.
-    images, labels = np.zeros((10, 16, 16, 3), np.float32), np.arange(10)
-    model = build(SPEC, dropout_rate=0.0)
-    before = {name: array + 1 for name, array in named_arrays(model).items()}
-    before |= {name: np.ones_like(before[name]) for name in ("conv10/kernel", "conv10/bias")}
-    assign(model, before)
-    loop.make_train_step(model, keras.optimizers.SGD(1.0), weight_decay=0.25)(images, labels, tf.constant(0.1))
-    for name, after in named_arrays(model).items():
-        np.testing.assert_allclose(after, before[name] * (1 - 0.1 * 0.25), rtol=1e-4, err_msg=name)
+    config.disable_op_determinism()
 
 
 @pytest.fixture(scope="module")
 def trained(tfds_dir, digits, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("run") / "new" / "workdir"
-    return workdir, loop.train_and_evaluate(CONFIG, workdir, tfds_dir)
+    folder = tmp_path_factory.mktemp("run") / "new" / "workdir"
+    return folder, loop.train_and_evaluate(CONFIG, folder, tfds_dir)
 
 
 def test_a_run_leaves_its_files_and_nothing_else(trained):
-    workdir, results = trained
-    assert sorted(path.name for path in workdir.iterdir()) == sorted(loop.OUTPUTS)
-    assert json.loads((workdir / "evaluation.json").read_text()) == results
+    folder, results = trained
+    others = {"checkpoints", "config.json", "metrics.csv", "report.html", "tensorboard"}
+    assert {path.name for path in folder.iterdir()} == {*workdir.OUTPUTS, *others}
+    assert json.loads((folder / "evaluation.json").read_text()) == results
     assert (results["split"], results["num_images"]) == ("test", 355)
     assert results["num_params"] == SPEC.count_params()
     assert results["config"] == CONFIG.to_json()
@@ -93,25 +59,25 @@ def test_a_run_leaves_its_files_and_nothing_else(trained):
 
 @pytest.mark.parametrize("name", ["", "model.weights.h5", "model.keras"])
 def test_the_model_reloads_with_its_labels_and_its_accuracy(trained, digits, name):
-    workdir, results = trained
-    spec, _ = resolve_model(workdir / name)
+    folder, results = trained
+    spec, _ = resolve_model(folder / name)
     assert spec.labels == tuple("0123456789")
     assert (spec.metaparameters, spec.input_size, spec.preprocessing) == (TINY, 16, SPEC.preprocessing)
-    model = load(workdir / name)
+    model = load(folder / name)
     batches = list(evaluation_batches(digits, "test", spec, batch_size=100))
-    scores = np.concatenate([model.predict_on_batch(images) for images, _ in batches])
-    again = keras.models.load_model(workdir / "model.keras").predict_on_batch(batches[0][0])
+    scores = np.concatenate([model.predict_on_batch(images) for images, _, _ in batches])
+    again = keras.models.load_model(folder / "model.keras").predict_on_batch(batches[0][0])
     np.testing.assert_array_equal(scores[:100], again)
-    right = scores.argmax(1) == np.concatenate([labels for _, labels in batches])
+    right = scores.argmax(1) == np.concatenate([labels for _, labels, _ in batches])
     assert round(float(right.mean()), 6) == results["top1_accuracy"]
 
 
 def test_a_workdir_with_a_model_is_refused_and_kept(trained, tfds_dir):
-    workdir, _ = trained
-    before = (workdir / "model.keras").read_bytes()
+    folder, _ = trained
+    before = (folder / "model.keras").read_bytes()
     with pytest.raises(ValueError, match="another --workdir"):
-        loop.train_and_evaluate(CONFIG, workdir, tfds_dir)
-    assert (workdir / "model.keras").read_bytes() == before
+        loop.train_and_evaluate(CONFIG, folder, tfds_dir)
+    assert (folder / "model.keras").read_bytes() == before
 
 
 def test_a_workdir_that_is_a_file_is_refused(tmp_path, tfds_dir):
@@ -120,14 +86,131 @@ def test_a_workdir_that_is_a_file_is_refused(tmp_path, tfds_dir):
         loop.train_and_evaluate(CONFIG, tmp_path / "file" / "below", tfds_dir)
 
 
-def test_a_loss_that_is_not_finite_names_its_step_and_writes_nothing(tmp_path, tfds_dir, digits):
+def test_a_loss_that_is_not_finite_names_its_step_and_is_never_saved(tmp_path, tfds_dir, digits):
     config = dataclasses.replace(CONFIG, base_learning_rate=1e30, max_steps=30)
     with pytest.raises(ValueError, match=r"The loss is (nan|inf) at step [1-9]\b"):
         loop.train_and_evaluate(config, tmp_path, tfds_dir)
-    assert not list(tmp_path.iterdir())
+    assert not (tmp_path / "model.keras").exists()
+    for step in checkpoints.steps(tmp_path / "checkpoints"):
+        arrays, _ = checkpoints.load(tmp_path / "checkpoints", step)
+        assert all(np.isfinite(array).all() for array in arrays.values())
 
 
 def test_a_split_that_does_not_exist_is_refused_before_training(tmp_path, tfds_dir, digits):
     with pytest.raises(ValueError, match="no split 'dev'"):
         loop.train_and_evaluate(dataclasses.replace(CONFIG, validation_split="dev"), tmp_path / "w", tfds_dir)
     assert not (tmp_path / "w").exists()
+
+
+class Signal(keras.callbacks.Callback):
+    """Sends this process a signal at the n-th look."""
+
+    def __init__(self, look, number=signal.SIGTERM):
+        super().__init__()
+        self.look, self.number = look, number
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == self.look:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize("options", [{}, {"ema_decay": 0.9, "mixup_alpha": 0.2, "solver": "modern"}])
+def test_a_stopped_run_goes_on_to_the_same_bits(trained, tmp_path, tfds_dir, options):
+    """Dropout, the order of the pictures and their crops included."""
+    config = dataclasses.replace(CONFIG, **options)
+    whole = trained[0]
+    if options:
+        whole = tmp_path / "whole"
+        loop.train_and_evaluate(config, whole, tfds_dir)
+    stopped = tmp_path / "stopped"
+    for look, number in ((0, signal.SIGTERM), (1, signal.SIGINT)):
+        with pytest.raises(loop.Interrupted, match=f"{number.name} at step"):
+            loop.train_and_evaluate(config, stopped, tfds_dir, callbacks=[Signal(look, number)])
+        assert not (stopped / "model.keras").exists()
+    assert checkpoints.steps(stopped / "checkpoints")
+    results = loop.train_and_evaluate(config, stopped, tfds_dir)
+    assert results["steps"] == 8
+    for file in ("model.weights.h5", "model.spec.json"):
+        assert (stopped / file).stat().st_size == (whole / file).stat().st_size
+    assert (stopped / "model.spec.json").read_bytes() == (whole / "model.spec.json").read_bytes()
+    newest = [checkpoints.load_newest(folder / "checkpoints")[0] for folder in (stopped, whole)]
+    for name, array in newest[0].items():
+        np.testing.assert_array_equal(array, newest[1][name], err_msg=name)
+
+
+def test_another_config_is_refused(tmp_path, tfds_dir):
+    with pytest.raises(loop.Interrupted):
+        loop.train_and_evaluate(CONFIG, tmp_path, tfds_dir, callbacks=[Signal(0)])
+    changed = dataclasses.replace(CONFIG, momentum=0.8, checkpoint_every_steps=5)
+    with pytest.raises(ValueError, match=r"another config: momentum was 0\.9, now 0\.8\. "):
+        loop.train_and_evaluate(changed, tmp_path, tfds_dir)
+
+
+def test_the_history(trained):
+    folder, results = trained
+    rows = list(csv.DictReader((folder / "metrics.csv").open()))
+    assert [int(row["step"]) for row in rows] == [3, 6, 8]
+    best = max(rows, key=lambda row: (float(row["validation_top1_accuracy"]), int(row["step"])))
+    assert results["best_step"] == int(best["step"])
+    assert {"loss", "learning_rate", "images_per_second"} <= rows[0].keys()
+    page = (folder / "report.html").read_text("utf-8")
+    assert "onfusion" in page
+    events = list((folder / "tensorboard").iterdir())
+    tags = {value.tag for event in tf.compat.v1.train.summary_iterator(str(events[0])) for value in event.summary.value}
+    assert {"loss", "validation_top1_accuracy"} <= tags
+
+
+def test_the_best_weights_are_kept_not_the_last(tmp_path, tfds_dir, monkeypatch):
+    """With a rate that ruins the net after the first look, the weights of that look are what is saved."""
+    rates = iter([1e-3] * 3 + [0.3] * 5)
+    monkeypatch.setattr(loop, "learning_rate", lambda config, step: next(rates))
+    results = loop.train_and_evaluate(dataclasses.replace(CONFIG, weight_decay=1.0), tmp_path, tfds_dir)
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    assert results["validation_top1_accuracy"] == max(float(row["validation_top1_accuracy"]) for row in rows)
+    if results["best_step"] != 8:
+        arrays, _ = checkpoints.load(tmp_path / "checkpoints", results["best_step"])
+        _, kept = resolve_model(tmp_path)
+        for name, array in kept.items():
+            np.testing.assert_array_equal(array, arrays[f"weight/{name}"])
+
+
+def test_a_stuck_run_is_told(tmp_path, tfds_dir, caplog):
+    config = dataclasses.replace(CONFIG, base_learning_rate=1e-12, conv10_stddev=1e-9)
+    with caplog.at_level(logging.WARNING):
+        loop.train_and_evaluate(config, tmp_path, tfds_dir)
+    assert "the loss is 2.303, which is ln(10 classes)" in caplog.text
+    assert "warmup_steps" in caplog.text
+
+
+def test_keras_callbacks_work(tmp_path, tfds_dir):
+    callbacks = [
+        keras.callbacks.CSVLogger(tmp_path / "log.csv"),
+        keras.callbacks.TensorBoard(tmp_path / "board"),
+        keras.callbacks.EarlyStopping("val_accuracy", mode="max", min_delta=1.0),
+    ]
+    results = loop.train_and_evaluate(CONFIG, tmp_path / "run", tfds_dir, callbacks)
+    assert results["steps"] == 6
+    rows = list(csv.DictReader((tmp_path / "log.csv").open()))
+    assert rows[0].keys() == {"epoch", "accuracy", "learning_rate", "loss", "val_accuracy"}
+    assert len(rows) == 2
+
+
+def test_two_replicas_train_as_one(trained, tmp_path, tfds_dir, monkeypatch):
+    """The whole loop on two logical CPUs, without dropout: the same weights up to rounding."""
+    config = dataclasses.replace(CONFIG, dropout_rate=0.0)
+    loop.train_and_evaluate(config, tmp_path / "one", tfds_dir)
+    monkeypatch.setattr(loop, "make_strategy", lambda _: tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
+    loop.train_and_evaluate(dataclasses.replace(config, strategy="mirrored"), tmp_path / "two", tfds_dir)
+    one, two = (checkpoints.load_newest(tmp_path / name / "checkpoints")[0] for name in ("one", "two"))
+    for name, array in one.items():
+        if not name.startswith("seed/"):
+            np.testing.assert_allclose(two[name], array, rtol=0, atol=1e-5, err_msg=name)
+
+
+def test_training_moves_every_weight(trained):
+    """Or the tests above would compare nets that stand still."""
+    folder, _ = trained
+    (first, _), (last, _) = (checkpoints.load(folder / "checkpoints", step) for step in (6, 8))
+    for name, array in last.items():
+        if name.startswith(("weight/", "velocity/")):
+            assert not np.array_equal(array, first[name]), name

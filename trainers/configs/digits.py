@@ -19,5 +19,6 @@ def get_config() -> TrainConfig:
         base_learning_rate=0.002,
         global_batch_size=64,
         conv10_stddev=0.1,
+        augmentation="crop",
         eval_every_steps=100,
     )

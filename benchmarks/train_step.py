@@ -1,0 +1,79 @@
+"""One update of the trainer beside a bare `tf.function` step of the same net and batch, interleaved in one run.
+
+    python benchmarks/train_step.py [--rounds=30] [--batch=32] [--input_size=128]
+
+The bare step is forward, cross-entropy, backward and plain SGD, with nothing else. Prints `ratio=` of the medians (the
+bar is 1.05) and the peak memory after each kind ran alone at first.
+"""
+
+import argparse
+import resource
+import statistics
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from sqz_keras import ModelSpec
+from sqz_keras.squeezenet import build
+from trainers.config import TrainConfig
+from trainers.step import TrainState, make_update
+
+
+def bare_step(model):
+    logits_of = keras.Model(model.inputs, model.get_layer("pool10").output)
+    weights = [weight.value for weight in model.trainable_variables]
+
+    @tf.function
+    def step(images, labels):
+        with tf.GradientTape() as tape:
+            logits = logits_of(images, training=True)
+            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+        for weight, gradient in zip(weights, tape.gradient(loss, weights), strict=True):
+            weight.assign_sub(1e-4 * gradient)
+        return loss
+
+    return step
+
+
+def peak_mib():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--input_size", type=int, default=128)
+    options = parser.parse_args()
+    spec = ModelSpec("1.1", input_size=options.input_size)
+    random = np.random.default_rng(0)
+    shape = (options.batch, options.input_size, options.input_size, 3)
+    images = tf.constant(random.uniform(-120, 140, shape), tf.float32)
+    labels = tf.constant(random.integers(0, 1000, options.batch))
+
+    bare = bare_step(build(spec))
+    config = TrainConfig(spec, "digits", global_batch_size=options.batch)
+    strategy = tf.distribute.get_strategy()
+    update = make_update(TrainState(build(spec), config, strategy), config, strategy, head_only=False)
+    batch, rate, mix = (images, labels, tf.ones(options.batch)), tf.constant(1e-4), tf.constant(1.0)
+    runs = {"bare": lambda: float(bare(images, labels)), "trainer": lambda: float(update(batch, rate, mix)[0])}
+
+    times = {name: [] for name in runs}
+    for name, run in runs.items():
+        for _ in range(3):
+            run()
+        print(f"{name}: peak memory so far {peak_mib():.0f} MiB")
+    for _ in range(options.rounds):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - start)
+    medians = {name: statistics.median(taken) for name, taken in times.items()}
+    print(f"median of {options.rounds}: " + ", ".join(f"{name} {1e3 * each:.1f} ms" for name, each in medians.items()))
+    print(f"ratio={medians['trainer'] / medians['bare']:.3f} (bar: at most 1.05)")
+
+
+if __name__ == "__main__":
+    main()

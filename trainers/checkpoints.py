@@ -1,0 +1,118 @@
+"""Checkpoints: a file each, whole or not there, found again by number; numpy only.
+
+A checkpoint is an uncompressed `.npz` of named arrays, one of which is a JSON text with everything that is no array. It
+is written under a temporary name in the same folder, flushed to the disk and renamed. A file that is damaged all the
+same is passed over for the one before it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import re
+import zipfile
+from collections.abc import Mapping
+
+import numpy as np
+
+_NAME = re.compile(r"step-(\d{9})\.npz")
+_META = "meta.json"
+
+
+def save(folder: str | os.PathLike, step: int, arrays: Mapping[str, np.ndarray], meta: Mapping) -> pathlib.Path:
+    """Writes the checkpoint of `step`, replacing one of the same step.
+
+    Args:
+        folder: made where it does not exist.
+        step: updates done.
+        arrays: by name.
+        meta: what JSON can hold.
+
+    Raises:
+        OSError: it could not be written (a full disk, say); the checkpoints that were there are untouched.
+    """
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = _path(folder, step)
+    temporary = folder / f".{path.name}.tmp"
+    text = np.frombuffer(json.dumps({"names": sorted(arrays), "meta": meta}).encode(), np.uint8)
+    try:
+        with open(temporary, "wb") as file:
+            np.savez(file, **{_META: text}, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(folder)
+    return path
+
+
+def steps(folder: str | os.PathLike) -> list[int]:
+    """The steps of the checkpoints in a folder, ascending; unreadable ones included."""
+    if not os.path.isdir(folder):
+        return []
+    return sorted(int(match[1]) for name in os.listdir(folder) if (match := _NAME.fullmatch(name)))
+
+
+def load_newest(folder: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict] | None:
+    """The arrays and meta of the newest checkpoint that is whole, or None where there is none.
+
+    Raises:
+        ValueError: there are checkpoints, and none of them can be read.
+    """
+    errors = []
+    for step in reversed(steps(folder)):
+        try:
+            return load(folder, step)
+        except (OSError, ValueError) as error:
+            errors.append(str(error))
+    if errors:
+        raise ValueError(
+            "No checkpoint can be read; restore one, or remove the folder to begin anew. " + "; ".join(errors)
+        )
+    return None
+
+
+def load(folder: str | os.PathLike, step: int) -> tuple[dict[str, np.ndarray], dict]:
+    """The arrays and meta of one checkpoint.
+
+    Raises:
+        OSError, ValueError: it is not there, or damaged.
+    """
+    return _read(_path(folder, step))
+
+
+def prune(folder: str | os.PathLike, keep: int, always: set[int]) -> None:
+    """Removes all but the newest `keep` checkpoints and those of the steps in `always`, and what killed runs left."""
+    for step in steps(folder)[:-keep]:
+        if step not in always:
+            _path(folder, step).unlink()
+    for leftover in pathlib.Path(folder).glob(".step-*.npz.tmp"):
+        leftover.unlink()
+
+
+def _path(folder: str | os.PathLike, step: int) -> pathlib.Path:
+    return pathlib.Path(folder, f"step-{step:09d}.npz")
+
+
+def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}  # each is held against its checksum
+        told = json.loads(arrays.pop(_META).tobytes())
+        if told["names"] != sorted(arrays):
+            raise ValueError("its arrays are not those that were saved")
+        return arrays, told["meta"]
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise ValueError(f"{path}: a damaged checkpoint: {error}.") from error
+
+
+def _sync_folder(folder: pathlib.Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,32 @@
+"""Ten classes of photographs from scratch at 128 pixels, by the modern recipe.
+
+sqz-train --config=imagenette --workdir=DIR --image_dir=IMAGENETTE [--bypass=simple|complex]
+
+IMAGENETTE holds `train/` and `val/` with 400 and 100 photographs of each class. TIMES
+"""
+
+from sqz_keras.spec import ModelSpec, Preprocessing
+from trainers.config import TrainConfig
+
+
+def get_config() -> TrainConfig:
+    return TrainConfig(
+        model=ModelSpec("1.1", input_size=128, preprocessing=Preprocessing(resize_to=144)),
+        image_dir="imagenette",
+        # Looked at once, at the end, so that it chooses nothing.
+        test_split="validation",
+        solver="modern",
+        max_steps=3_000,
+        base_learning_rate=0.005,
+        warmup_steps=200,
+        weight_decay=5e-4,
+        clip_norm=5.0,
+        label_smoothing=0.05,
+        ema_decay=0.995,
+        dropout_rate=0.3,
+        conv10_stddev=0.05,
+        augmentation="modern",
+        global_batch_size=64,
+        eval_every_steps=3_000,
+        checkpoint_every_steps=250,
+    )

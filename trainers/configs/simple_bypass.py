@@ -1,0 +1,17 @@
+"""The authors' solver for v1.0 with simple bypass on ImageNet.
+
+sqz-train --config=simple_bypass --workdir=DIR --data_dir=TFDS_DIR
+
+Expect 60.4% top-1 and 82.5% top-5 (the paper's figures). Not run here:
+it needs ImageNet and GPUs.
+"""
+
+import dataclasses
+
+from sqz_keras.spec import ModelSpec
+from trainers.config import TrainConfig
+from trainers.configs import squeezenet_v1_0
+
+
+def get_config() -> TrainConfig:
+    return dataclasses.replace(squeezenet_v1_0.get_config(), model=ModelSpec("1.0", "simple", conv10_padding=1))

@@ -1,0 +1,15 @@
+"""A few updates on the digits, to see that everything works.
+
+sqz-train --config=smoke --workdir=DIR
+
+Seconds; the accuracy says nothing.
+"""
+
+import dataclasses
+
+from trainers.config import TrainConfig
+from trainers.configs import digits
+
+
+def get_config() -> TrainConfig:
+    return dataclasses.replace(digits.get_config(), max_steps=10, eval_every_steps=5, checkpoint_every_steps=5)

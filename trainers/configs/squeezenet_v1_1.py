@@ -1,0 +1,17 @@
+"""The authors' solver for v1.1 on ImageNet.
+
+sqz-train --config=squeezenet_v1_1 --workdir=DIR --data_dir=TFDS_DIR
+
+Expect 58.38% top-1 and 81.0% top-5 (the release's figures). Not run here:
+it needs ImageNet and GPUs.
+"""
+
+import dataclasses
+
+from sqz_keras.spec import ModelSpec
+from trainers.config import TrainConfig
+from trainers.configs import squeezenet_v1_0
+
+
+def get_config() -> TrainConfig:
+    return dataclasses.replace(squeezenet_v1_0.get_config(), model=ModelSpec("1.1"))

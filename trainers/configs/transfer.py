@@ -1,0 +1,25 @@
+"""From the authors' v1.1 weights to other classes: first conv10 alone, then everything.
+
+sqz-train --config=transfer --workdir=DIR --image_dir=PHOTOGRAPHS
+
+PHOTOGRAPHS holds `train/` and `val/`, or class folders alone, of which a fifth is then set apart. TIMES
+"""
+
+from sqz_keras.spec import ModelSpec
+from trainers.config import TrainConfig
+
+
+def get_config() -> TrainConfig:
+    return TrainConfig(
+        model=ModelSpec("1.1"),
+        image_dir="photographs",
+        # Looked at once, at the end, so that it chooses nothing.
+        test_split="validation",
+        weights="squeezenet1.1_authors",
+        frozen_steps=20,
+        max_steps=250,
+        base_learning_rate=0.002,
+        global_batch_size=64,
+        eval_every_steps=250,
+        checkpoint_every_steps=25,
+    )

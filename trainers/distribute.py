@@ -1,0 +1,63 @@
+"""One flag for where training runs: one device, all devices of this machine, or many machines."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import tensorflow as tf
+
+
+def make_strategy(name: str) -> tf.distribute.Strategy:
+    """The tf.distribute strategy of this name; it must be made before TensorFlow is used for anything else.
+
+    Args:
+        name: "one" (the first GPU, or the CPU), "mirrored" (all GPUs of this machine), "multiworker" (the workers that
+            the environment variable TF_CONFIG names, as cluster managers set it) or "tpu" (untested).
+
+    Raises:
+        ValueError: "multiworker" without a TF_CONFIG that names workers.
+    """
+    if name == "one":
+        return tf.distribute.get_strategy()
+    if name == "mirrored":
+        return tf.distribute.MirroredStrategy()
+    if name == "multiworker":
+        _check_tf_config()
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    resolver = tf.distribute.cluster_resolver.TPUClusterResolver()
+    tf.config.experimental_connect_to_cluster(resolver)
+    tf.tpu.experimental.initialize_tpu_system(resolver)
+    return tf.distribute.TPUStrategy(resolver)
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Whether this process writes the files; alone, every process is chief."""
+    resolver = strategy.cluster_resolver
+    return resolver is None or not resolver.task_type or resolver.task_type == "chief" or resolver.task_id == 0
+
+
+def worker_index(strategy: tf.distribute.Strategy) -> tuple[int, int]:
+    """(this process's number, number of processes) among those that each feed their own replicas."""
+    resolver = strategy.cluster_resolver
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) or resolver is None:
+        return 0, 1
+    spec = resolver.cluster_spec().as_dict()
+    chiefs = len(spec.get("chief", []))
+    index = resolver.task_id + (chiefs if resolver.task_type == "worker" else 0)
+    return index, chiefs + len(spec.get("worker", []))
+
+
+def _check_tf_config() -> None:
+    try:
+        config = json.loads(os.environ["TF_CONFIG"])
+        workers = [*config["cluster"].get("chief", []), *config["cluster"]["worker"]]
+        known = config["task"]["type"] in ("chief", "worker") and 0 <= config["task"]["index"] < len(workers)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(
+            "strategy='multiworker' needs the environment variable TF_CONFIG, such as "
+            '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}; '
+            f"here it is {os.environ.get('TF_CONFIG')!r:.200}."
+        ) from error
+    if not known:
+        raise ValueError(f"TF_CONFIG's task {config['task']} is none of its cluster {config['cluster']}.")
