@@ -13,6 +13,14 @@ _keras_home = tempfile.TemporaryDirectory(prefix="sqz-keras-test-home-")
 os.environ["KERAS_HOME"] = _keras_home.name
 
 
+def pytest_configure(config):
+    """Two logical CPUs, so that a strategy with two replicas runs on any machine; before TensorFlow is used."""
+    import tensorflow as tf
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+
 @pytest.fixture(scope="session")
 def test_data() -> Path:
     """The folder of real weights and photographs, named by ``SQZ_TEST_DATA``; skips where that is unset."""

@@ -21,7 +21,15 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "sqz_keras" / "__init__.py").read_text("utf-8"), re.MULTILINE)[1]
-COMMANDS = {"sqz-classify", "sqz-evaluate", "sqz-train", "sqz-export", "sqz-serve", "sqz-predict"}
+COMMANDS = {
+    "sqz-classify",
+    "sqz-evaluate",
+    "sqz-prepare-imagenet",
+    "sqz-train",
+    "sqz-export",
+    "sqz-serve",
+    "sqz-predict",
+}
 PLATFORMS = [("linux", "Linux", "x86_64"), ("linux", "Linux", "aarch64"), ("darwin", "Darwin", "arm64")]
 
 

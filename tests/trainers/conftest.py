@@ -20,11 +20,3 @@ def digits(tfds_dir):
     from trainers.input_pipeline import open_dataset
 
     return open_dataset("digits", tfds_dir)
-
-
-def pytest_configure(config):
-    """Two logical CPUs, so that a strategy with two replicas runs on any machine; before TensorFlow is used."""
-    import tensorflow as tf
-
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
