@@ -11,9 +11,8 @@ import tensorflow as tf
 
 from export import contract
 from sqz_keras import ModelSpec, prepare_images, squeezenet
+from sqz_keras.graph_images import JPEG_START, PNG_START, decode_jpeg, decode_png, starts_with
 from sqz_keras.images import MAX_PIXELS
-
-_JPEG_START, _PNG_START = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 
 
 class ServedModel(tf.Module):
@@ -95,8 +94,7 @@ class ServedModel(tf.Module):
     @tf.autograph.experimental.do_not_convert
     def _decode(self, row, data):
         """One picture; raises inside the graph where it is damaged. Nothing is decoded before its size is known."""
-        is_jpeg = tf.equal(tf.strings.substr(data, 0, len(_JPEG_START)), _JPEG_START)
-        is_png = tf.equal(tf.strings.substr(data, 0, len(_PNG_START)), _PNG_START)
+        is_jpeg, is_png = starts_with(data, JPEG_START), starts_with(data, PNG_START)
 
         def by_format(jpeg, png, neither):
             return tf.cond(is_jpeg, jpeg, lambda: tf.cond(is_png, png, neither))
@@ -119,9 +117,7 @@ class ServedModel(tf.Module):
         size = self._spec.input_size
         picture = tf.cond(
             tf.equal(status, contract.STATUS_OK),
-            lambda: tf.cond(
-                is_jpeg, lambda: self._prepare(_decode_jpeg(data)), lambda: self._prepare(_decode_png(data))
-            ),
+            lambda: tf.cond(is_jpeg, lambda: self._prepare(decode_jpeg(data)), lambda: self._prepare(decode_png(data))),
             lambda: tf.zeros((size, size, 3)),
         )
         return row, picture, status
@@ -136,15 +132,3 @@ def _fits(height, width):
     shortest, longest = tf.minimum(height, width), tf.maximum(height, width)
     small = (height * width <= MAX_PIXELS) & (longest <= shortest * contract.MAX_ASPECT_RATIO)
     return small & (shortest >= 1)
-
-
-def _decode_jpeg(data):
-    """RGB from colour, grey and CMYK files; this DCT is the one that Pillow takes, so served pictures equal its."""
-    return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
-
-
-def _decode_png(data):
-    """RGB from any PNG; transparency is laid on white, rounded as Pillow does it."""
-    rgba = tf.cast(tf.io.decode_png(data, channels=4), tf.int32)
-    colour, alpha = rgba[..., :3], rgba[..., 3:]
-    return (colour * alpha + 255 * (255 - alpha) + 127) // 255

@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from sqz_keras.graph_images import JPEG_START, PNG_START, decode_jpeg, decode_png, starts_with
 from sqz_keras.preprocessing import prepare_images, preprocess_input
 from sqz_keras.spec import ModelSpec
 
 AUGMENTATIONS = ("none", "crop", "authors", "modern")
 
-_JPEG_START, _PNG_START = b"\xff\xd8\xff", b"\x89PNG"
 # Each random choice has a key of its own above the 32 bits of a seed, so that no two of them draw the same numbers.
 _CROP, _MIRROR = 1 << 32, 2 << 32
 _WINDOW_AREA, _WINDOW_ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)
@@ -66,13 +66,8 @@ def network_input(
 
 def decode(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """RGB, uint8 (H, W, 3), to the bit as Pillow decodes it, transparency on white; and 1.0, or 0.0 if it fails."""
-
-    def of_jpeg(data):
-        # The default method of decoding is up to 6 levels off.
-        return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
-
     return tf.cond(
-        _starts_with(data, _JPEG_START), lambda: _or_black(of_jpeg, data), lambda: _or_black(_decode_other, data)
+        starts_with(data, JPEG_START), lambda: _or_black(decode_jpeg, data), lambda: _or_black(_decode_other, data)
     )
 
 
@@ -86,21 +81,12 @@ def _or_black(decoder: Callable, data, *others) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _decode_other(data):
-    def on_white():
-        rgba = tf.cast(tf.io.decode_png(data, channels=4), tf.int32)
-        colour, alpha = rgba[..., :3], rgba[..., 3:]
-        return tf.cast((colour * alpha + 255 * (255 - alpha) + 127) // 255, tf.uint8)
-
     image = tf.cond(
-        _starts_with(data, _PNG_START),
-        on_white,
+        starts_with(data, PNG_START),
+        lambda: decode_png(data),
         lambda: tf.io.decode_image(data, channels=3, expand_animations=False),
     )
     return tf.ensure_shape(image, (None, None, 3))
-
-
-def _starts_with(data, start: bytes):
-    return tf.equal(tf.strings.substr(data, 0, len(start)), start)
 
 
 def _seed(key: int, seed: int, position):
@@ -133,7 +119,7 @@ def _random_window(data, size: int, seed: int, position) -> tuple[tf.Tensor, tf.
         return image[top : top + height, left : left + width]
 
     return tf.cond(
-        _starts_with(data, _JPEG_START),
+        starts_with(data, JPEG_START),
         lambda: _or_black(of_jpeg, data, position),
         lambda: _or_black(of_other, data, position),
     )
