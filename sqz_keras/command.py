@@ -39,6 +39,9 @@ def run(main: Callable, define_flags: Callable[[], None], description: str | Non
         except (ValueError, OSError) as error:
             print(f"{os.path.basename(argv[0])}: {error}", file=sys.stderr)
             return 1
+        except KeyboardInterrupt:
+            print(f"\n{os.path.basename(argv[0])}: interrupted", file=sys.stderr)
+            return 130
 
     app.run(reported)
 

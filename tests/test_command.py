@@ -1,0 +1,50 @@
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import sys
+from absl import flags
+from sqz_keras import command
+sys.argv = ["bin/sqz-thing", *sys.argv[1:]]
+
+def main(argv):
+    if flags.FLAGS.fail:
+        raise {"value": ValueError("what came"), "os": OSError("no disk"), "defect": KeyError("defect"),
+               "ctrl-c": KeyboardInterrupt()}[flags.FLAGS.fail]
+    return 3
+
+command.run(main, lambda: flags.DEFINE_string("fail", "", "How to fail."), "Does a thing.")
+"""
+
+
+def run(*arguments):
+    return subprocess.run([sys.executable, "-c", SCRIPT, *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "errors"),
+    [
+        ([], 3, ""),
+        (["--fail=value"], 1, "sqz-thing: what came\n"),
+        (["--fail=os"], 1, "sqz-thing: no disk\n"),
+        (["--fail=ctrl-c"], 130, "\nsqz-thing: interrupted\n"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line(arguments, status, errors):
+    result = run(*arguments)
+    assert (result.returncode, result.stderr) == (status, errors)
+
+
+def test_a_defect_shows_its_traceback():
+    result = run("--fail=defect")
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr and "KeyError" in result.stderr
+
+
+def test_help_is_the_commands_own():
+    shown = run("--help").stdout
+    assert shown.startswith("Does a thing.")
+    assert "--fail: How to fail." in shown
+    assert "pdb" not in shown
