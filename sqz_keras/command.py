@@ -13,13 +13,25 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from absl import app, flags
 from absl import logging as absl_logging
 
+# Packages that only some commands need -> the extra that brings them.
+_EXTRAS = {
+    "altair": "train",
+    "sklearn": "train",
+    "tensorboard": "train",
+    "tensorflow_datasets": "train",
+    "vl_convert": "train",
+    "grpc": "serve",
+    "tensorflow_serving": "serve",
+}
+
 
 def run(main: Callable, define_flags: Callable[[], None], description: str | None) -> None:
     """Runs `main(argv)` as a console script; does not return.
 
     `--help` prints the description and the flags that `define_flags` declares, with their defaults. A ValueError or
-    OSError, which the package raises for what a user can mend, ends in one line on stderr and exit status 1; whatever
-    else is raised is a defect and shows its traceback. `main` may return an exit status.
+    OSError, which the package raises for what a user can mend, and a package that an extra brings, end in one line on
+    stderr and exit status 1; whatever else is raised is a defect and shows its traceback. `main` may return an
+    exit status.
     """
     before = set(flags.FLAGS)
     define_flags()
@@ -38,6 +50,13 @@ def run(main: Callable, define_flags: Callable[[], None], description: str | Non
             return main(argv)
         except (ValueError, OSError) as error:
             print(f"{os.path.basename(argv[0])}: {error}", file=sys.stderr)
+            return 1
+        except ModuleNotFoundError as error:
+            package = (error.name or "").split(".")[0]
+            if package not in _EXTRAS:
+                raise
+            told = f"needs the package {package}; install it with: pip install 'sqz-keras[{_EXTRAS[package]}]'"
+            print(f"{os.path.basename(argv[0])}: {told}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
             print(f"\n{os.path.basename(argv[0])}: interrupted", file=sys.stderr)

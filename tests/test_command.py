@@ -12,7 +12,8 @@ sys.argv = ["bin/sqz-thing", *sys.argv[1:]]
 def main(argv):
     if flags.FLAGS.fail:
         raise {"value": ValueError("what came"), "os": OSError("no disk"), "defect": KeyError("defect"),
-               "ctrl-c": KeyboardInterrupt()}[flags.FLAGS.fail]
+               "ctrl-c": KeyboardInterrupt(), "extra": ModuleNotFoundError(name="tensorflow_serving.apis"),
+               "module": ModuleNotFoundError(name="keras")}[flags.FLAGS.fail]
     return 3
 
 command.run(main, lambda: flags.DEFINE_string("fail", "", "How to fail."), "Does a thing.")
@@ -29,6 +30,11 @@ def run(*arguments):
         ([], 3, ""),
         (["--fail=value"], 1, "sqz-thing: what came\n"),
         (["--fail=os"], 1, "sqz-thing: no disk\n"),
+        (
+            ["--fail=extra"],
+            1,
+            "sqz-thing: needs the package tensorflow_serving; install it with: pip install 'sqz-keras[serve]'\n",
+        ),
         (["--fail=ctrl-c"], 130, "\nsqz-thing: interrupted\n"),
     ],
 )
@@ -37,10 +43,11 @@ def test_what_a_user_can_mend_is_one_line(arguments, status, errors):
     assert (result.returncode, result.stderr) == (status, errors)
 
 
-def test_a_defect_shows_its_traceback():
-    result = run("--fail=defect")
+@pytest.mark.parametrize(("failure", "error"), [("defect", "KeyError"), ("module", "ModuleNotFoundError")])
+def test_a_defect_shows_its_traceback(failure, error):
+    result = run(f"--fail={failure}")
     assert result.returncode == 1
-    assert "Traceback" in result.stderr and "KeyError" in result.stderr
+    assert "Traceback" in result.stderr and error in result.stderr
 
 
 def test_help_is_the_commands_own():

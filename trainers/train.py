@@ -46,12 +46,11 @@ def main(argv) -> int:
 
         print(describe(config, args.data_dir))
         return 0
-    try:
-        from trainers.loop import Interrupted, train_and_evaluate
 
+    from trainers.loop import Interrupted, train_and_evaluate
+
+    try:
         results = train_and_evaluate(config, args.workdir, args.data_dir)
-    except ModuleNotFoundError as error:
-        raise ValueError(f"Training needs {error.name}; install it with: pip install 'sqz-keras[train]'") from error
     except Interrupted as stopped:
         print(f"\nsqz-train: {stopped}", file=sys.stderr)
         return 0 if "SIGTERM" in str(stopped) else 130
