@@ -32,9 +32,8 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process writes the files; alone, every process is chief."""
-    resolver = strategy.cluster_resolver
-    return resolver is None or not resolver.task_type or resolver.task_type == "chief" or resolver.task_id == 0
+    """Whether this process writes the files; alone, every process does."""
+    return worker_index(strategy)[0] == 0
 
 
 def worker_index(strategy: tf.distribute.Strategy) -> tuple[int, int]:
