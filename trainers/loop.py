@@ -133,6 +133,8 @@ class _Run:
         self.step, self.seconds, self.history, self.best = (
             meta[name] for name in ("step", "seconds", "history", "best")
         )
+        for name in meta["bad_pictures"]:
+            self.bad_pictures.add(name)
         logging.warning("Resumed at step %d of %d.", self.step, self.config.max_steps)
 
     def train(self) -> None:
@@ -286,9 +288,8 @@ class _Run:
         if not is_chief(self.strategy):
             return
         meta = {name: getattr(self, name) for name in ("step", "seconds", "history", "best")}
-        checkpoints.save(
-            self.folder / "checkpoints", self.step, self.state.arrays(), meta | {"config": self.config.to_json()}
-        )
+        meta |= {"config": self.config.to_json(), "bad_pictures": self.bad_pictures.names}
+        checkpoints.save(self.folder / "checkpoints", self.step, self.state.arrays(), meta)
         checkpoints.prune(self.folder / "checkpoints", self.config.keep_checkpoints, {self.best["step"]})
         workdir.write_history(self.folder, self.history)
 

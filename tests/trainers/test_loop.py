@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from sqz_keras import Metaparameters, ModelSpec, Preprocessing, load, resolve_model
 from trainers import checkpoints, loop, workdir
@@ -214,3 +215,32 @@ def test_training_moves_every_weight(trained):
     for name, array in last.items():
         if name.startswith(("weight/", "velocity/")):
             assert not np.array_equal(array, first[name]), name
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Two classes of ten small pictures each, one of them damaged."""
+    random = np.random.default_rng(0)
+    for label in ("cats", "dogs"):
+        (tmp_path / "photographs" / label).mkdir(parents=True)
+        for number in range(10):
+            pixels = random.integers(0, 256, (20, 24, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photographs" / label / f"{number}.png")
+    damaged = tmp_path / "photographs" / "cats" / "3.png"
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    return tmp_path / "photographs"
+
+
+def test_damaged_pictures_are_named_and_counted_up_to_a_limit(tmp_path, photographs):
+    config = dataclasses.replace(
+        CONFIG, dataset="", image_dir=str(photographs), test_split="validation", global_batch_size=8
+    )
+    with pytest.raises(ValueError, match=r"1 pictures cannot be decoded, and at most 0 may be: cats/3\.png"):
+        loop.train_and_evaluate(config, tmp_path / "strict")
+    config = dataclasses.replace(config, max_bad_pictures=1)
+    with pytest.raises(loop.Interrupted):
+        loop.train_and_evaluate(config, tmp_path / "run", callbacks=[Signal(1)])
+    results = loop.train_and_evaluate(config, tmp_path / "run")
+    assert results["bad_pictures"] == 1
+    assert results["num_images"] == 4
+    assert resolve_model(tmp_path / "run")[0].labels == ("cats", "dogs")
