@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 
+from sqz_keras.weights import EXTRA_FOLDER as EXTRA_FOLDER
+from sqz_keras.weights import SPEC_NAME as SPEC_NAME
+
 MODEL_NAME = "squeezenet"
 
 # Files of a version, beside what TensorFlow writes.
-EXTRA_FOLDER = "assets.extra"
-SPEC_NAME = "model.spec.json"  # in EXTRA_FOLDER: the ModelSpec, and each weight's shape and hash
+# EXTRA_FOLDER holds SPEC_NAME: the ModelSpec, and each weight's shape and hash.
 LABELS_NAME = "labels.txt"  # in assets/: a class's name a line, in the order of the class ids
 
 # A version is a folder whose name is a positive integer; the server takes the highest. A version is never overwritten.

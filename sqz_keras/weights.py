@@ -18,6 +18,7 @@ from sqz_keras.records import IMAGENET, RECORDS, Record, get_record, list_record
 from sqz_keras.spec import MAX_JSON_BYTES, ModelSpec, Preprocessing, hash_arrays
 
 SPEC_NAME = "model.spec.json"
+EXTRA_FOLDER = "assets.extra"  # of a SavedModel: where TensorFlow leaves room for files like SPEC_NAME
 _SUFFIXES = (".weights.h5", ".keras")
 Arrays = dict[str, np.ndarray]
 
@@ -155,7 +156,7 @@ def _read_path(
     """
     described = path / SPEC_NAME if path.is_dir() else spec_path(path)
     if path.is_dir() and (path / "saved_model.pb").exists():
-        described = path / "assets.extra" / SPEC_NAME
+        described = path / EXTRA_FOLDER / SPEC_NAME
     elif path.is_dir() and described.exists():
         path = path / SPEC_NAME.replace(".spec.json", ".weights.h5")
     arrays = importers.read_arrays(path)

@@ -90,10 +90,11 @@ def train_and_evaluate(
         run.restore(*saved)
     with _signals(run), _lost_workers():
         run.train()
-    results, outcome = run.results()
+    best = run.best_arrays()
+    results, outcome = run.results(best)
     if is_chief(strategy):
         workdir.write_report(folder, spec, source, outcome, run.history, results)
-        workdir.save_outputs(folder, spec, run.best_arrays(), results)
+        workdir.save_outputs(folder, spec, best, results)
     return results
 
 
@@ -166,10 +167,10 @@ class _Run:
                 raise Interrupted(f"{self.stop_signal.name} at step {self.step}; the same command goes on from there.")
         self.callbacks.on_train_end()
 
-    def results(self) -> tuple[dict, Outcome]:
-        """Evaluates the best weights once on the test split."""
+    def results(self, arrays: dict[str, np.ndarray]) -> tuple[dict, Outcome]:
+        """Evaluates these weights, once, on the test split."""
         config = self.config
-        outcome = self._evaluate(config.test_split, self.best_arrays())
+        outcome = self._evaluate(config.test_split, arrays)
         return accuracy_fields("top1", outcome.correct, len(outcome.truth)) | {
             "split": config.test_split,
             "num_images": len(outcome.truth),
