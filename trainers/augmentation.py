@@ -1,4 +1,4 @@
-"""From one encoded picture to one network input, in a TensorFlow graph: decoding and random variation."""
+"""From one encoded picture to one of the network's size, in a TensorFlow graph: decoding and random variation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from sqz_keras.graph_images import JPEG_START, PNG_START, decode_jpeg, decode_png, starts_with
-from sqz_keras.preprocessing import prepare_images, preprocess_input
+from sqz_keras.preprocessing import resize_and_crop
 from sqz_keras.spec import ModelSpec
 
 AUGMENTATIONS = ("none", "crop", "authors", "modern")
@@ -20,7 +20,7 @@ _WINDOW_ATTEMPTS = 10
 
 
 def check_augmentation(name: str) -> None:
-    """Refuses a name that `network_input` does not know.
+    """Refuses a name that `augmented` does not know.
 
     Raises:
         ValueError: it is none of `AUGMENTATIONS`.
@@ -29,46 +29,59 @@ def check_augmentation(name: str) -> None:
         raise ValueError(f"augmentation must be one of {AUGMENTATIONS}, got {name!r}.")
 
 
-def network_input(
-    data: tf.Tensor, spec: ModelSpec, augmentation: str = "none", seed: int = 0, position=0
+def augmented(
+    data: tf.Tensor, spec: ModelSpec, augmentation: str, seed: int, position, *, guarded: bool = True
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """One encoded picture as the network takes it; all that is random follows from (seed, position).
+    """One encoded picture in the network's size; all that is random follows from (seed, position).
 
     Args:
         data: scalar string: JPEG (grey and CMYK too), PNG, BMP or GIF (its first picture), whatever its file was
             called. EXIF orientation is not applied, as in the exported graph.
         spec: of the model; S is its `input_size`.
-        augmentation: "none": `prepare_images`, as in evaluation; "crop": resized as the spec says, then a random
+        augmentation: "none": resized and cropped as in evaluation; "crop": resized as the spec says, then a random
             square of S pixels, where evaluation takes the centre; "authors": "crop", and every other picture mirrored;
             "modern": a random window of 8% to 100% of the area and an aspect of 3/4 to 4/3, resized to S, mirrored
             likewise (RandomResizedCrop of "Going Deeper with Convolutions", section 6).
         seed: of the run, in 0..2**32 - 1.
         position: of the example in the whole run, scalar int64.
+        guarded: see `decode`.
 
     Returns:
-        float32 (S, S, 3), and whether the picture could be decoded: 1.0, or 0.0 and a black picture.
+        RGB in 0..255, (S, S, 3): uint8 for "modern", rounded, or float32; its colours are left to `preprocess_input`.
+        And whether the picture could be decoded: 1.0, or 0.0 and a black picture.
     """
     size = spec.input_size
     if augmentation == "modern":
-        image, weight = _random_window(data, size, seed, position)
-        image = _mirrored(tf.image.resize(image, (size, size)), seed, position)
-        image = preprocess_input(image, data_format="channels_last", mode=spec.preprocessing.mode)
-        return tf.ensure_shape(image, (size, size, 3)), weight
-    image, weight = decode(data)
+        image, weight = _random_window(data, size, seed, position, guarded)
+        image = tf.cast(tf.image.resize(image, (size, size)) + 0.5, tf.uint8)
+        return tf.ensure_shape(_mirrored(image, seed, position), (size, size, 3)), weight
+    image, weight = decode(data, guarded=guarded)
     if augmentation == "none":
-        return tf.ensure_shape(prepare_images(image, spec), (size, size, 3)), weight
-    image = prepare_images(image, dataclasses.replace(spec, input_size=spec.preprocessing.resize_to))
+        return tf.ensure_shape(resize_and_crop(image, spec), (size, size, 3)), weight
+    image = resize_and_crop(image, dataclasses.replace(spec, input_size=spec.preprocessing.resize_to))
     image = tf.image.stateless_random_crop(image, (size, size, 3), seed=_seed(_CROP, seed, position))
     if augmentation == "authors":
         image = _mirrored(image, seed, position)
     return tf.ensure_shape(image, (size, size, 3)), weight
 
 
-def decode(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """RGB, uint8 (H, W, 3), to the bit as Pillow decodes it, transparency on white; and 1.0, or 0.0 if it fails."""
-    return tf.cond(
-        starts_with(data, JPEG_START), lambda: _or_black(decode_jpeg, data), lambda: _or_black(_decode_other, data)
-    )
+def decode(data: tf.Tensor, *, guarded: bool = True) -> tuple[tf.Tensor, tf.Tensor]:
+    """RGB, uint8 (H, W, 3), to the bit as Pillow decodes it, transparency on white; and 1.0.
+
+    If it fails: one black pixel and 0.0 where `guarded`, at some cost for every picture, or else an
+    InvalidArgumentError.
+    """
+    return _by_kind(decode_jpeg, _decode_other, (data,), guarded)
+
+
+def _by_kind(of_jpeg: Callable, of_other: Callable, values: tuple, guarded: bool) -> tuple[tf.Tensor, tf.Tensor]:
+    """What the one or the other decoder makes of `values`, whose first one is the encoded picture; as `decode`."""
+
+    def attempt(decoder):
+        image, weight = _or_black(decoder, *values) if guarded else (decoder(*values), tf.constant(1.0))
+        return tf.ensure_shape(image, (None, None, 3)), weight
+
+    return tf.cond(starts_with(values[0], JPEG_START), lambda: attempt(of_jpeg), lambda: attempt(of_other))
 
 
 def _or_black(decoder: Callable, data, *others) -> tuple[tf.Tensor, tf.Tensor]:
@@ -76,8 +89,7 @@ def _or_black(decoder: Callable, data, *others) -> tuple[tf.Tensor, tf.Tensor]:
     # A dataset is the one place in a graph where an op may fail and the rest go on.
     attempt = tf.data.Dataset.from_tensors((data, *others)).map(lambda *values: (decoder(*values), 1.0))
     black = tf.data.Dataset.from_tensors((tf.zeros((1, 1, 3), tf.uint8), 0.0))
-    image, weight = attempt.ignore_errors().concatenate(black).take(1).get_single_element()
-    return tf.ensure_shape(image, (None, None, 3)), weight
+    return attempt.ignore_errors().concatenate(black).take(1).get_single_element()
 
 
 def _decode_other(data):
@@ -98,7 +110,7 @@ def _mirrored(image, seed: int, position):
     return tf.cond(mirror, lambda: tf.reverse(image, [1]), lambda: image)
 
 
-def _random_window(data, size: int, seed: int, position) -> tuple[tf.Tensor, tf.Tensor]:
+def _random_window(data, size: int, seed: int, position, guarded: bool) -> tuple[tf.Tensor, tf.Tensor]:
     """A random window as `decode` gives the whole; less than 2 * `size` pixels on its shorter side where it is a JPEG.
 
     Of a JPEG, no more is decoded than the window needs, and in the decoder's own halved sizes: quicker, and a filter.
@@ -118,11 +130,7 @@ def _random_window(data, size: int, seed: int, position) -> tuple[tf.Tensor, tf.
         top, left, height, width = tf.unstack(random_window(tf.shape(image), seed, position))
         return image[top : top + height, left : left + width]
 
-    return tf.cond(
-        starts_with(data, JPEG_START),
-        lambda: _or_black(of_jpeg, data, position),
-        lambda: _or_black(of_other, data, position),
-    )
+    return _by_kind(of_jpeg, of_other, (data, position), guarded)
 
 
 def random_window(shape: tf.Tensor, seed: int, position) -> tf.Tensor:

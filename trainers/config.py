@@ -57,6 +57,8 @@ class TrainConfig:
         precision: "float32", or "bfloat16" for the activations.
         jit_compile: compile the update with XLA; on one device only.
         strategy: "one" device, "mirrored" over this machine's GPUs, "multiworker" by TF_CONFIG, or "tpu" (untested).
+        data_service: address of a tf.data service, grpc://HOST:PORT, whose workers then decode the training pictures
+            (tried with workers on one machine only); "" is none.
         deterministic: the same weights to the bit from the same seed, at some cost in speed.
         dropout_rate: of drop9, in [0, 1).
         conv10_stddev: of the normal distribution that conv10's kernel is drawn from. The authors' 0.01 is for 1000
@@ -97,6 +99,7 @@ class TrainConfig:
     precision: str = "float32"
     jit_compile: bool = False
     strategy: str = "one"
+    data_service: str = ""
     deterministic: bool = False
     dropout_rate: float = 0.5
     conv10_stddev: float = 0.01
@@ -153,6 +156,10 @@ class TrainConfig:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}.")
         if self.jit_compile and self.deterministic:
             raise ValueError("jit_compile and deterministic exclude each other: XLA has no deterministic max pool.")
+        if self.data_service and not re.fullmatch(r"grpc://[^/\s]+:\d+", self.data_service):
+            raise ValueError(f"data_service must be grpc://HOST:PORT, got {self.data_service!r}.")
+        if self.data_service and self.deterministic:
+            raise ValueError("data_service and deterministic exclude each other: several workers keep no order.")
         if self.max_bad_pictures < 0:
             raise ValueError(f"max_bad_pictures must be at least 0, got {self.max_bad_pictures}.")
 

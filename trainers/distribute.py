@@ -47,6 +47,18 @@ def worker_index(strategy: tf.distribute.Strategy) -> tuple[int, int]:
     return index, chiefs + len(spec.get("worker", []))
 
 
+def spread(batch: tuple[tf.Tensor, ...], strategy: tf.distribute.Strategy) -> tuple:
+    """This worker's batch, in equal parts on its replicas, as `strategy.run` takes it; alone, the batch itself."""
+    if strategy.num_replicas_in_sync == 1:
+        return batch
+    parts = strategy.num_replicas_in_sync // worker_index(strategy)[1]
+
+    def part(context):
+        return tuple(tf.split(each, parts)[context.replica_id_in_sync_group % parts] for each in batch)
+
+    return strategy.experimental_distribute_values_from_function(part)
+
+
 def _check_tf_config() -> None:
     try:
         config = json.loads(os.environ["TF_CONFIG"])

@@ -1,4 +1,4 @@
-"""From a source of labelled, encoded pictures to batches of network inputs, labels and weights."""
+"""From a source of labelled, encoded pictures to batches of pictures, labels and weights."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from absl import logging
 
+from sqz_keras.preprocessing import prepare_images
 from sqz_keras.spec import ModelSpec
-from trainers.augmentation import check_augmentation, network_input
+from trainers.augmentation import augmented, check_augmentation, decode
 from trainers.datasets import digits as _digits  # noqa: F401 - registers its builder
 
 _FOREVER = tf.int64.max
@@ -157,8 +158,10 @@ def training_batches(
     shuffle_buffer_size: int,
     start_example: int = 0,
     bad_pictures: BadPictures | None = None,
+    guarded: bool = True,
     num_shards: int = 1,
     shard_index: int = 0,
+    data_service: str = "",
 ) -> tf.data.Dataset:
     """Endless batches for training; order and augmentation follow from (seed, epoch, position) alone.
 
@@ -171,16 +174,21 @@ def training_batches(
         spec: of the model; S is its `input_size`.
         batch_size: pictures a batch; with shards, of this shard alone.
         seed: in 0..2**32 - 1.
-        augmentation: see `network_input`.
+        augmentation: see `augmented`.
         shuffle_buffer_size: encoded pictures among which the next one is drawn.
         start_example: the stream begins with this example, exactly as it would go on there; what comes before it in
             its epoch is read but not decoded.
         bad_pictures: told of each picture that cannot be decoded, which keeps its place with zeros and weight 0.
+        guarded: or else such a picture ends the dataset, with an InvalidArgumentError in place of its batch; quicker.
         num_shards: workers among which the examples are dealt out in turn, before they are decoded.
         shard_index: of this worker.
+        data_service: address of the tf.data service whose workers make the batches; they must reach the same files.
+            Each of its workers takes the next whole epoch, so that with more than one the order is not fixed, and a
+            later start leaves out the first pictures of several epochs.
 
     Returns:
-        Dataset of (float32 (batch_size, S, S, 3), int64 (batch_size,), float32 weights (batch_size,)).
+        Dataset of (RGB in 0..255 (batch_size, S, S, 3), int64 (batch_size,), float32 weights (batch_size,)). The
+            pictures are uint8 or float32, as the augmentation has it; `preprocess_input` makes network inputs of them.
 
     Raises:
         ValueError: the split or the augmentation is unknown.
@@ -199,8 +207,12 @@ def training_batches(
     epoch, position = divmod(start_example, size)
     stream = tf.data.Dataset.range(epoch, _FOREVER).flat_map(epoch_records).skip(position)
     stream = stream.enumerate(start=start_example).shard(num_shards, shard_index)
-    examples = _decoded(stream, spec, augmentation, seed)
-    return _finished(examples.batch(batch_size, drop_remainder=True), bad_pictures)
+    examples = _decoded(stream, lambda data, n: augmented(data, spec, augmentation, seed, n, guarded=guarded))
+    batches = examples.batch(batch_size, drop_remainder=True)
+    if data_service:
+        sharding = tf.data.experimental.service.ShardingPolicy.DYNAMIC
+        batches = batches.apply(tf.data.experimental.service.distribute(sharding, data_service))
+    return _finished(batches, bad_pictures)
 
 
 def evaluation_batches(
@@ -209,18 +221,23 @@ def evaluation_batches(
     """Every picture of a split exactly once, in the source's order; the last batch may be smaller.
 
     Returns:
-        The same triples as from `training_batches`.
+        Triples as from `training_batches`, but with network inputs, float32, as `prepare_images` gives them.
     """
     check_split(source, split)
-    examples = _decoded(source.records(split).enumerate(), spec, "none", 0)
+
+    def prepared(data, _):
+        image, weight = decode(data)
+        return tf.ensure_shape(prepare_images(image, spec), (spec.input_size, spec.input_size, 3)), weight
+
+    examples = _decoded(source.records(split).enumerate(), prepared)
     return _finished(examples.batch(batch_size), bad_pictures)
 
 
-def _decoded(stream: tf.data.Dataset, spec: ModelSpec, augmentation: str, seed: int) -> tf.data.Dataset:
-    """From (position, record) to (image, label, weight, id)."""
+def _decoded(stream: tf.data.Dataset, make: Callable) -> tf.data.Dataset:
+    """From (position, record) to (image, label, weight, id), where make(data, position) gives image and weight."""
 
     def decode_one(position, record):
-        image, weight = network_input(record["image"], spec, augmentation, seed, position)
+        image, weight = make(record["image"], position)
         return image, record["label"], weight, record["id"]
 
     return stream.map(decode_one, _PARALLEL_CALLS)
@@ -253,6 +270,8 @@ def _with_options(batches: tf.data.Dataset) -> tf.data.Dataset:
     """
     options = tf.data.Options()
     options.autotune.enabled = False
+    # Each picture goes into its batch while it is still in the cache of the core that made it.
+    options.experimental_optimization.map_and_batch_fusion = True
     # Pictures are worked on side by side already.
     options.threading.max_intra_op_parallelism = 1
     return batches.with_options(options)

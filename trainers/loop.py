@@ -22,7 +22,7 @@ from sqz_keras.squeezenet import assign, build
 from sqz_keras.weights import resolve_model
 from trainers import checkpoints, workdir
 from trainers.config import TrainConfig
-from trainers.distribute import is_chief, make_strategy, worker_index
+from trainers.distribute import is_chief, make_strategy, spread, worker_index
 from trainers.image_folder import open_image_dir
 from trainers.input_pipeline import BadPictures, Source, check_split, evaluation_batches, open_dataset, training_batches
 from trainers.metrics import Outcome, accuracy_fields
@@ -37,7 +37,16 @@ _EVALUATION_BATCH = 128
 
 
 class Interrupted(Exception):  # noqa: N818 - no error: the run can be resumed
-    """A signal asked the run to end; a checkpoint was written."""
+    """A signal asked the run to end; a checkpoint was written.
+
+    Args:
+        number: the signal, which stays with the exception.
+        step: that was reached.
+    """
+
+    def __init__(self, number: signal.Signals, step: int):
+        super().__init__(f"{number.name} at step {step}; the same command goes on from there.")
+        self.signal = number
 
 
 def train_and_evaluate(
@@ -164,7 +173,7 @@ class _Run:
             if save:  # after the loss was seen to be finite
                 self._save()
             if self.stop_signal is not None and not last:
-                raise Interrupted(f"{self.stop_signal.name} at step {self.step}; the same command goes on from there.")
+                raise Interrupted(self.stop_signal, self.step)
         self.callbacks.on_train_end()
 
     def results(self, arrays: dict[str, np.ndarray]) -> tuple[dict, Outcome]:
@@ -193,10 +202,27 @@ class _Run:
         return {name.removeprefix(group): array for name, array in arrays.items() if name.startswith(group)}
 
     def _batches(self) -> Iterator:
-        """The batches from this step on, spread over the replicas."""
-        config, strategy = self.config, self.strategy
-        index, workers = worker_index(strategy)
-        batches = training_batches(
+        """The batches from this step on, spread over the replicas.
+
+        The quicker pipeline reads them until a picture cannot be decoded, and the guarded one from that batch on.
+        """
+        step = self.step
+        # How an error comes through a tf.data service is not ours to say.
+        for guarded in (True,) if self.config.data_service else (False, True):
+            batches = iter(self._worker_batches(step, guarded))
+            try:
+                for batch in batches:
+                    yield spread(batch, self.strategy)
+                    step += 1
+            except tf.errors.InvalidArgumentError:
+                if guarded:
+                    raise
+
+    def _worker_batches(self, step: int, guarded: bool) -> tf.data.Dataset:
+        """This worker's part of the batches from `step` on."""
+        config = self.config
+        index, workers = worker_index(self.strategy)
+        return training_batches(
             self.source,
             config.train_split,
             self.spec,
@@ -204,15 +230,13 @@ class _Run:
             seed=config.seed,
             augmentation=config.augmentation,
             shuffle_buffer_size=config.shuffle_buffer_size,
-            start_example=self.step * config.global_batch_size,
+            start_example=step * config.global_batch_size,
             bad_pictures=self.bad_pictures,
+            guarded=guarded,
             num_shards=workers,
             shard_index=index,
+            data_service=config.data_service,
         )
-        if strategy.num_replicas_in_sync == 1:
-            return iter(batches)
-        per_replica = config.global_batch_size // strategy.num_replicas_in_sync
-        return iter(strategy.distribute_datasets_from_function(lambda _: batches.unbatch().batch(per_replica, True)))
 
     def _mix(self) -> tf.Tensor:
         """Mixup's share of this step, from the seed and the step alone."""

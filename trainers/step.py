@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from sqz_keras.preprocessing import preprocess_input
 from sqz_keras.squeezenet import named_arrays
 from trainers.config import TrainConfig
 
@@ -62,9 +63,9 @@ class TrainState:
 def make_update(state: TrainState, config: TrainConfig, strategy: tf.distribute.Strategy, head_only: bool) -> Callable:
     """The compiled update: update(batch, learning_rate, mix) -> (loss, images that were right, images that counted).
 
-    `batch` is (images float32 (N, S, S, 3), labels int64 (N,), weights float32 (N,)), or what the strategy makes of it;
-    a picture of weight 0 does not count. `mix` in [0, 1] is mixup's share of each picture itself, 1 for none. The loss
-    is the mean cross-entropy over the global batch, without L2.
+    `batch` is (images (N, S, S, 3), RGB in 0..255 of any dtype, labels int64 (N,), weights float32 (N,)), or what
+    `spread` makes of it; a picture of weight 0 does not count. `mix` in [0, 1] is mixup's share of each picture itself,
+    1 for none. The loss is the mean cross-entropy over the global batch, without L2.
 
     Each replica goes through its part in `config.accumulation_steps` slices and sums their gradients, so that an update
     is an update however little memory there is. With v the velocity, w a weight or bias and g the gradient of the mean
@@ -84,6 +85,7 @@ def make_update(state: TrainState, config: TrainConfig, strategy: tf.distribute.
 
     def sums(images, labels, counts, mix):
         """(gradients of the summed loss, summed loss, right answers, pictures) of one slice."""
+        images = preprocess_input(images, data_format="channels_last", mode=config.model.preprocessing.mode)
         with tf.GradientTape() as tape:
             mixed = mix * images + (1 - mix) * images[::-1] if config.mixup_alpha else images
             logits = tf.cast(to_logits(mixed, training=True), tf.float32)

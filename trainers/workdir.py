@@ -22,7 +22,7 @@ from trainers.report_training import MOST_MISTAKES, Mistake, write_training_repo
 
 OUTPUTS = ("model.keras", "model.weights.h5", SPEC_NAME, "evaluation.json")
 # Fields that may change between the parts of a run without changing what comes out of it.
-_FREE_FIELDS = {"checkpoint_every_steps", "keep_checkpoints", "max_bad_pictures", "strategy"}
+_FREE_FIELDS = {"checkpoint_every_steps", "data_service", "keep_checkpoints", "max_bad_pictures", "strategy"}
 
 
 def check_workdir(workdir: pathlib.Path) -> None:

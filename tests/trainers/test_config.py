@@ -39,6 +39,8 @@ def test_defaults_are_the_authors_solver():
         ("solver", "adam"),
         ("augmentation", "colour"),
         ("strategy", "all"),
+        ("data_service", "localhost:5050"),
+        ("data_service", "grpc://localhost"),
         ("precision", "float16"),
         ("accumulation_steps", 0),
         ("frozen_steps", 170_001),
@@ -74,6 +76,8 @@ def test_an_unknown_recipe_is_refused_with_the_names(name):
 def test_combinations_that_cannot_work_are_refused():
     with pytest.raises(ValueError, match="jit_compile and deterministic exclude each other"):
         dataclasses.replace(CONFIG, jit_compile=True, deterministic=True)
+    with pytest.raises(ValueError, match="data_service and deterministic exclude each other"):
+        dataclasses.replace(CONFIG, data_service="grpc://localhost:5050", deterministic=True)
     config = dataclasses.replace(CONFIG, accumulation_steps=16, jit_compile=True)
     config.check_replicas(1)
     with pytest.raises(ValueError, match="must be a multiple of 48: 3 replicas"):

@@ -94,7 +94,7 @@ def test_a_later_start_is_the_rest_of_the_same_stream(digits, start):
 
 def test_what_comes_before_the_start_is_not_decoded():
     bad = BadPictures()
-    source = _numbered([b"no picture"] * 8 + _jpegs(2))
+    source = _numbered([b"no picture"] * 8 + _jpegs(40))  # enough for what is read ahead
     batches = _train(source, shuffle_buffer_size=1, batch_size=2, start_example=8, bad_pictures=bad)
     assert next(iter(batches.take(1)))[2].numpy().tolist() == [1, 1] and bad.count == 0
 
@@ -117,6 +117,10 @@ def test_a_bad_picture_keeps_its_place_and_is_named_once(caplog):
         assert [weight for _, _, weight in seen] == [1, 0, 0, 0, 1, 0] * 2
         assert [label for _, label, _ in seen] == [*range(6)] * 2
         assert [seen[place] == good[place] for place in range(6)] == [True, False, False, False, True, False]
+        quick = _train(_numbered(damaged), augmentation=augmentation, guarded=False, **options | {"batch_size": 1})
+        assert _examples(quick.take(1), 1) == seen[:1]
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            list(quick.take(2))
     assert sorted(bad.names) == ["1", "2", "3", "5"] and bad.count == 4
     assert len([record for record in caplog.records if "cannot be decoded" in record.message]) == 4
     with pytest.raises(ValueError, match="4 pictures cannot be decoded, and at most 3 may be: 1, 2, 3, 5"):
@@ -141,3 +145,37 @@ def test_what_is_unknown_is_refused(digits, tmp_path):
         evaluation_batches(digits, "dev", SPEC, batch_size=1)
     with pytest.raises(ValueError, match=r"'modern'.*'mixup'"):
         _train(digits, augmentation="mixup")
+
+
+@pytest.fixture
+def data_service():
+    """Starts a tf.data service in this process with some workers, and gives its address."""
+    service = tf.data.experimental.service
+    servers = []
+
+    def start(workers):
+        servers.append(service.DispatchServer())
+        address = servers[0].target
+        for _ in range(workers):
+            config = service.WorkerConfig(dispatcher_address=address.split("://")[1])
+            servers.append(service.WorkerServer(config))
+        return address
+
+    yield start
+    for server in reversed(servers):
+        server._stop()
+
+
+def test_a_data_service_with_one_worker_gives_the_same_stream(digits, data_service):
+    options = {"start_example": 100, "augmentation": "modern"}
+    remote = _train(digits, data_service=data_service(1), **options)
+    assert _examples(remote, SIZE) == _examples(_train(digits, **options), SIZE)
+
+
+def test_a_data_service_deals_out_whole_epochs_and_bad_pictures_are_named_here(data_service):
+    source, bad = _numbered([*_jpegs(5), b"no picture"]), BadPictures()
+    remote = _train(source, data_service=data_service(2), batch_size=6, bad_pictures=bad)
+    for _, labels, weights in remote.take(8):
+        assert sorted(labels.numpy()) == [*range(6)]
+        assert weights.numpy().tolist() == (labels.numpy() != 5).astype(float).tolist()
+    assert bad.names == ("5",)

@@ -14,7 +14,8 @@ from PIL import Image
 from sqz_keras import Metaparameters, ModelSpec, Preprocessing, load, resolve_model
 from trainers import checkpoints, loop, workdir
 from trainers.config import TrainConfig
-from trainers.input_pipeline import evaluation_batches
+from trainers.image_folder import open_image_dir
+from trainers.input_pipeline import evaluation_batches, training_batches
 
 TINY = Metaparameters(8, 4, squeeze_ratio=0.5, num_fire_modules=2, stem_filters=8, stem_kernel=3, pool_after=(1,))
 SPEC = ModelSpec(None, None, TINY, classes=10, input_size=16, preprocessing=Preprocessing(resize_to=18))
@@ -125,8 +126,9 @@ def test_a_stopped_run_goes_on_to_the_same_bits(trained, tmp_path, tfds_dir, opt
         loop.train_and_evaluate(config, whole, tfds_dir)
     stopped = tmp_path / "stopped"
     for look, number in ((0, signal.SIGTERM), (1, signal.SIGINT)):
-        with pytest.raises(loop.Interrupted, match=f"{number.name} at step"):
+        with pytest.raises(loop.Interrupted, match=f"{number.name} at step") as stop:
             loop.train_and_evaluate(config, stopped, tfds_dir, callbacks=[Signal(look, number)])
+        assert stop.value.signal is number
         assert not (stopped / "model.keras").exists()
     assert checkpoints.steps(stopped / "checkpoints")
     results = loop.train_and_evaluate(config, stopped, tfds_dir)
@@ -244,3 +246,41 @@ def test_damaged_pictures_are_named_and_counted_up_to_a_limit(tmp_path, photogra
     assert results["bad_pictures"] == 1
     assert results["num_images"] == 4
     assert resolve_model(tmp_path / "run")[0].labels == ("cats", "dogs")
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_the_guard_takes_over_at_the_batch_with_the_damaged_picture(tmp_path, photographs, monkeypatch, replicas):
+    """Nothing is lost, repeated or changed by it, wherever the run begins; and the picture is named."""
+    source = open_image_dir(photographs)
+    config = dataclasses.replace(CONFIG, dataset="", image_dir=str(photographs), global_batch_size=2)
+    spec = dataclasses.replace(SPEC, classes=2, labels=source.labels)
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]) if replicas == 2 else tf.distribute.get_strategy()
+    made = []
+    monkeypatch.setattr(
+        loop, "training_batches", lambda *args, **options: made.append(options) or training_batches(*args, **options)
+    )
+    for step in (0, 5):
+        run = loop._Run(config, spec, source, strategy, tmp_path, ())
+        run.step = step
+        expected = training_batches(
+            source,
+            "train",
+            spec,
+            batch_size=2,
+            seed=config.seed,
+            augmentation=config.augmentation,
+            shuffle_buffer_size=config.shuffle_buffer_size,
+            start_example=2 * step,
+        ).take(20)
+        made.clear()
+        for batch, wanted in zip(run._batches(), expected, strict=False):
+            for value, each in zip(batch, wanted, strict=True):
+                parts = strategy.experimental_local_results(value)
+                assert len(parts) == replicas
+                np.testing.assert_array_equal(np.concatenate(parts), each)
+        first_bad = next(place for place, (_, _, weights) in enumerate(expected) if min(weights) == 0)
+        assert [(options["guarded"], options["start_example"]) for options in made] == [
+            (False, 2 * step),
+            (True, 2 * (step + first_bad)),
+        ]
+        assert run.bad_pictures.names == ("cats/3.png",)
