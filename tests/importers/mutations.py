@@ -28,6 +28,15 @@ def oihw(array):
     return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array
 
 
+def layers_of(arrays):
+    """The arrays by layer and part."""
+    grouped = {}
+    for name, array in arrays.items():
+        layer, part = name.split("/")
+        grouped.setdefault(layer, {})[part] = array
+    return grouped
+
+
 def load(path, shapes=SHAPES):
     arrays = read_arrays(path)
     check_shapes(path, arrays, shapes)
@@ -40,6 +49,13 @@ def assert_equal(arrays, expected):
     for name, array in arrays.items():
         assert array.dtype == np.float32
         np.testing.assert_array_equal(array, expected[name], err_msg=name)
+
+
+def assert_refused(path):
+    """What is there must be refused with an error that names it."""
+    with pytest.raises(WeightsFileError) as error:
+        load(path)
+    assert str(path) in str(error.value)
 
 
 def truncations(data, count):

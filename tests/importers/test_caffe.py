@@ -13,12 +13,14 @@ from .mutations import (
     check_harmless,
     check_refused,
     flips,
+    layers_of,
     load,
     oihw,
     random_arrays,
     truncations,
 )
 
+FILE_NAME = "net.caffemodel"
 Field = descriptor_pb2.FieldDescriptorProto
 MESSAGES = {
     "BlobShape": [("dim", 1, "int64", "packed")],
@@ -63,14 +65,6 @@ def message_classes():
 NetParameter = message_classes()
 
 
-def layers_of(arrays):
-    grouped = {}
-    for name, array in arrays.items():
-        layer, part = name.split("/")
-        grouped.setdefault(layer, {})[part] = array
-    return grouped
-
-
 def add_blob(blobs, array, legacy, double):
     blob = blobs.add()
     if legacy:
@@ -92,11 +86,6 @@ def encode(arrays, *, legacy=False, double=False, rename=lambda name: name.repla
             add_blob(message.blobs, oihw(array), legacy, double)
         layers.add(name=f"relu_{layer}")
     return net.SerializeToString()
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "net.caffemodel"
 
 
 @pytest.mark.parametrize("options", [{}, {"legacy": True}, {"double": True}], ids=str)

@@ -8,6 +8,7 @@ from sqz_keras.spec import ModelSpec
 
 from .mutations import check_harmless, check_refused, flips, load, truncations
 
+FILE_NAME = "copy.net"
 SHAPES = ModelSpec(version="1.0").weight_shapes()
 KERNELS = {name: shape for name, shape in SHAPES.items() if name.endswith("/kernel")}
 
@@ -15,11 +16,6 @@ KERNELS = {name: shape for name, shape in SHAPES.items() if name.endswith("/kern
 @pytest.fixture(scope="module")
 def data(test_data):
     return (test_data / "weights/deep_compression/compressed_SqueezeNet.net").read_bytes()
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "copy.net"
 
 
 def sections(data):

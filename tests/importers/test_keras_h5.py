@@ -17,18 +17,11 @@ from .mutations import (
     check_refused,
     check_refused_in_little_memory,
     flips,
+    layers_of,
     load,
     random_arrays,
     truncations,
 )
-
-
-def layers_of(arrays):
-    grouped = {}
-    for name, array in arrays.items():
-        layer, part = name.split("/")
-        grouped.setdefault(layer, {})[part] = array
-    return grouped
 
 
 def keras3(arrays, edit=lambda file: None):

@@ -9,6 +9,7 @@ from sqz_keras.spec import ModelSpec
 
 from .mutations import (
     assert_equal,
+    assert_refused,
     broken_arrays,
     check_refused_in_little_memory,
     flips,
@@ -64,12 +65,6 @@ def test_gluon_release(test_data):
         np.testing.assert_array_equal(oihw(arrays[f"{layer}/kernel"]), kernel)
         bias = np.load(root / f"weights/squeezenet0_conv{number}_bias.npy")
         np.testing.assert_array_equal(arrays[f"{layer}/bias"], bias)
-
-
-def assert_refused(folder):
-    with pytest.raises(WeightsFileError) as error:
-        load(folder)
-    assert str(folder) in str(error.value)
 
 
 def put(folder, name, arrays):

@@ -19,6 +19,7 @@ from .mutations import (
     truncations,
 )
 
+FILE_NAME = "net.onnx"
 V1_1 = ModelSpec(version="1.1").weight_shapes()
 
 
@@ -41,11 +42,6 @@ def build(arrays, dtype=TensorProto.FLOAT, *, raw=True):
         previous = layer
     graph = helper.make_graph(nodes, "net", [], [], tensors)
     return helper.make_model(graph)
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "net.onnx"
 
 
 def test_authors_file_equals_its_initializers(test_data):

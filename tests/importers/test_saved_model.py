@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from sqz_keras.importers import WeightsFileError, saved_model
 
-from .mutations import assert_equal, flips, load, random_arrays, truncations
+from .mutations import assert_equal, assert_refused, flips, load, random_arrays, truncations
 
 DATA = "variables/variables.data-00000-of-00001"
 INDEX = "variables/variables.index"
@@ -30,12 +30,6 @@ def exported(tmp_path_factory):
 @pytest.fixture
 def folder(exported, tmp_path):
     return shutil.copytree(exported, tmp_path / "1")
-
-
-def assert_refused(folder):
-    with pytest.raises(WeightsFileError) as error:
-        load(folder)
-    assert str(folder) in str(error.value)
 
 
 def test_reads_what_was_exported(folder):

@@ -26,6 +26,7 @@ from .mutations import (
     truncations,
 )
 
+FILE_NAME = "squeezenet.pth"
 MODULES = dict(zip([f"fire{number}" for number in range(2, 10)], (3, 4, 6, 7, 9, 10, 11, 12), strict=True))
 STORAGES = {"float32": "FloatStorage", "float16": "HalfStorage", "float64": "DoubleStorage", "int64": "LongStorage"}
 
@@ -108,11 +109,6 @@ class Writer:
 @pytest.fixture
 def writer(monkeypatch):
     return Writer(monkeypatch)
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "squeezenet.pth"
 
 
 @pytest.mark.parametrize("kind", ["zipped", "legacy"])
