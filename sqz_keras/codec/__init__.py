@@ -1,0 +1,50 @@
+"""The `.sqz` format: named float32 arrays in few bytes. docs/sqz-format.md specifies it."""
+
+from sqz_keras.codec.errors import (
+    BaseFileError,
+    ChecksumError,
+    CodebookError,
+    HeaderError,
+    HuffmanError,
+    MagicError,
+    PaddingError,
+    PositionError,
+    SectionError,
+    ShapeError,
+    SqzError,
+    StreamError,
+    TableError,
+    TooLargeError,
+    TrailingBytesError,
+    TruncatedError,
+    VersionError,
+)
+from sqz_keras.codec.files import Contents, decode, encode
+from sqz_keras.codec.layout import ArrayLayout, Layout, Section, describe
+
+__all__ = [
+    "ArrayLayout",
+    "BaseFileError",
+    "ChecksumError",
+    "CodebookError",
+    "Contents",
+    "HeaderError",
+    "HuffmanError",
+    "Layout",
+    "MagicError",
+    "PaddingError",
+    "PositionError",
+    "Section",
+    "SectionError",
+    "ShapeError",
+    "SqzError",
+    "StreamError",
+    "TableError",
+    "TooLargeError",
+    "TrailingBytesError",
+    "TruncatedError",
+    "VersionError",
+    "decode",
+    "describe",
+    "encode",
+]

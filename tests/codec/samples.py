@@ -1,0 +1,94 @@
+"""Small sets of arrays, made by integer formulas so that they are the same everywhere, and ways to damage a file."""
+
+import zlib
+
+import numpy as np
+
+from sqz_keras.codec import container
+
+HEADER = {"model_spec": {"version": "1.0"}, "provenance": {"from": "a formula"}}
+
+
+def noise(count, seed):
+    """int64 in 0..65535, from a linear congruence."""
+    state, result = seed * 7919 + 1, np.zeros(count, np.int64)
+    for number in range(count):
+        state = (state * 1103515245 + 12345) % (1 << 31)
+        result[number] = state >> 15
+    return result
+
+
+def bell(count, seed):
+    """int64, roughly normal, of a deviation of 3."""
+    return noise(4 * count, seed).reshape(4, -1).sum(axis=0) * 10 // 65536 - 20
+
+
+def grid(shape, seed, density=3):
+    """Values on a grid of step 1/64; one in `density` is not 0."""
+    count = int(np.prod(shape))
+    codes = bell(count, seed) * (noise(count, seed + 1) % density == 0)
+    return (codes / 64).astype(np.float32).reshape(shape)
+
+
+def codebook(shape, seed, density=3):
+    """Values of a codebook without a grid."""
+    return (np.sign(grid(shape, seed, density)) * np.abs(grid(shape, seed, density)) ** 1.5).astype(np.float32)
+
+
+def arrays():
+    """A small net, and every kind of array."""
+    return {
+        "conv1/kernel": codebook((3, 3, 3, 8), 1, 1),
+        "conv1/bias": (bell(8, 2) / 8).astype(np.float32),
+        "fire2/kernel": grid((1, 1, 8, 16), 3),
+        "fire2/bias": (noise(16, 4) / 40503 - 0.5).astype(np.float32),
+        "fire3/kernel": codebook((3, 3, 6, 10), 5),
+        "fire3/bias": np.zeros(10, np.float32),
+        "scalar": np.array(0.1, np.float32),
+        "empty": np.zeros((0, 4), np.float32),
+        "one": np.array([-2.5], np.float32),
+        "constant": np.full((7, 9), 3.25, np.float32),
+        "signed zeros": np.array([0.0, -0.0, 1e-42, -1e-42] * 12, np.float32),
+    }
+
+
+def changed(old):
+    """The arrays after a fine-tuning: some codes moved, a bias is another, the rest as before."""
+    moves = {name: ((noise(old[name].size, 9) % 7 == 0) * (old[name].ravel() != 0)) for name in ("fire2/kernel",)}
+    new = dict(old)
+    for name, move in moves.items():
+        new[name] = (old[name].ravel() + move / 64).astype(np.float32).reshape(old[name].shape)
+    return {**new, "fire2/bias": old["fire2/bias"] + np.float32(0.25)}
+
+
+def assert_same(found, expected):
+    """Names, their order, shapes and every bit."""
+    assert list(found) == list(expected)
+    for name, array in expected.items():
+        assert found[name].dtype == np.float32 and found[name].shape == array.shape
+        assert found[name].tobytes() == array.tobytes(), name
+
+
+def sealed(data):
+    """The damaged file with its size and all checksums mended, so that what is behind them is reached."""
+    data = bytearray(data)
+    data[8:12] = len(data).to_bytes(4, "little")
+    data[12:16] = zlib.crc32(data[:12]).to_bytes(4, "little")
+    start = 16
+    while start + 12 <= len(data):
+        end = start + 12 + int.from_bytes(data[start + 4 : start + 8], "little")
+        checksum = zlib.crc32(data[start + 12 : end], zlib.crc32(data[start : start + 8]))
+        data[start + 8 : start + 12] = checksum.to_bytes(4, "little")
+        start = end
+    return bytes(data)
+
+
+def sections(data):
+    """The payloads by tag."""
+    return {tag: cursor.rest() for tag, cursor in container.read(data)[1].items()}
+
+
+def with_section(data, tag, payload):
+    """The file with another payload of a section, everything else right."""
+    profile, _ = container.read(data)
+    return container.write(profile, {**sections(data), tag: payload})

@@ -1,0 +1,51 @@
+"""Files of the first version stay readable for good, and what is written stays what it was."""
+
+import pathlib
+
+import numpy as np
+import pytest
+
+from sqz_keras import codec
+from tests.codec.samples import HEADER, arrays, assert_same, changed, sections
+
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+
+
+def load(name):
+    return (GOLDEN / f"{name}.sqz").read_bytes()
+
+
+@pytest.mark.parametrize("profile", ["paper", "max"])
+def test_files_are_read_and_written_as_ever(profile):
+    data = load(profile)
+    contents = codec.decode(data)
+    assert (contents.profile, contents.header) == (profile, HEADER)
+    assert_same(contents.arrays, arrays())
+    written, golden = sections(codec.encode(arrays(), HEADER, profile=profile)), sections(data)
+    assert written["VALS"] == golden["VALS"] and written["CODE"] == golden["CODE"]  # the rest is zlib's business
+    assert len(written["ARRS"]) == pytest.approx(len(golden["ARRS"]), abs=20)
+
+
+def test_a_delta_is_read_and_written_as_ever():
+    base, data = load("max"), load("delta")
+    contents = codec.decode(data, base)
+    assert_same(contents.arrays, changed(arrays()))
+    written = codec.encode(changed(arrays()), HEADER, base=base)
+    assert sections(written)["CODE"] == sections(data)["CODE"] and sections(written)["ARRS"] == sections(data)["ARRS"]
+    assert len(data) < 0.7 * len(codec.encode(changed(arrays()), HEADER))
+
+
+def test_a_description_adds_up():
+    for profile in ("paper", "max"):
+        data = load(profile)
+        layout = codec.describe(data)
+        assert layout.bytes == len(data) == 16 + sum(section.bytes for section in layout.sections)
+        assert [array.name for array in layout.arrays] == list(arrays())
+        spent = sum(sum(array.bytes.values()) for array in layout.arrays)
+        held = {section.name: section.bytes - 12 for section in layout.sections}
+        assert spent == pytest.approx(held["VALS"] + held["CODE"], abs=24)
+        kernel = {array.name: array for array in layout.arrays}["fire2/kernel"]
+        values = arrays()["fire2/kernel"]
+        assert kernel.kind == "grid" and kernel.distinct == len(np.unique(values[values != 0]))
+        assert kernel.density == np.count_nonzero(values) / values.size
+        assert kernel.bytes["codes"] == pytest.approx(kernel.entropy["codes"], rel=0.4)

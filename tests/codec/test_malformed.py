@@ -1,0 +1,200 @@
+"""One malformation at a time, each with its own error and the byte at which it was noticed."""
+
+import zlib
+
+import numpy as np
+import pytest
+
+from sqz_keras import codec
+from sqz_keras.codec import container, huffman, sides
+from sqz_keras.codec.cursor import Cursor, varint
+from tests.codec.samples import codebook, grid, sealed, sections, with_section
+
+ARRAYS = {"k": grid((200,), 1, 8), "b": codebook((400,), 2, 1), "f": np.float32([0.1, 0.723, -3.3])}
+
+
+def whole(profile="paper", arrays=ARRAYS):
+    return codec.encode(arrays, {}, profile=profile)
+
+
+def refused(data, error, match, offset=None):
+    with pytest.raises(error, match=match) as caught:
+        codec.decode(data)
+    assert type(caught.value) is error
+    if offset is not None:
+        assert caught.value.offset == offset
+
+
+def changed(data, at, new):
+    """The file with other bytes at `at`, checksums mended."""
+    return sealed(data[:at] + new + data[at + len(new) :])
+
+
+def test_the_frame():
+    data = whole()
+    refused(b"", codec.TruncatedError, "12 more bytes", 0)
+    refused(b"PK" + data[2:], codec.MagicError, "does not begin", 0)
+    refused(data[:16], codec.TruncatedError, f"Expected {len(data)} bytes, got 16", 16)
+    refused(data[:-1], codec.TruncatedError, "Expected", len(data) - 1)
+    refused(data + b"\0", codec.TrailingBytesError, "1 bytes too many", len(data))
+    refused(data[:10] + b"\7" + data[11:], codec.ChecksumError, "fixed header", 0)
+    refused(data[:20] + b"\7" + data[21:], codec.ChecksumError, "damaged", 16)
+    refused(changed(data, 4, b"\2"), codec.VersionError, "Version 2", 4)
+    refused(changed(data, 5, b"\2"), codec.VersionError, "profile 2", 4)
+    refused(changed(data, 7, b"\1"), codec.PaddingError, "reserved", 7)
+    refused(changed(data, 6, b"\3"), codec.TrailingBytesError, "too many")
+    refused(changed(data, 16, b"JSOX"), codec.SectionError, "Unknown", 16)
+
+
+def test_the_sections():
+    parts = sections(whole())
+    for order in (["JSON", "ARRS", "VALS"], ["JSON", "ARRS", "CODE", "VALS"], ["ARRS", "JSON", "VALS", "CODE"]):
+        refused(container.write("paper", {tag: parts[tag] for tag in order}), codec.SectionError, "in this order", 16)
+    refused(container.write("paper", {**parts, "BASE": bytes(32)}), codec.SectionError, "in this order", 16)
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "match"),
+    [
+        (b"{", codec.HeaderError, "no JSON"),
+        (b"\xff", codec.HeaderError, "no JSON"),
+        (b"[" * 100_000, codec.HeaderError, "no JSON"),
+        (b"[]", codec.HeaderError, "must be an object"),
+        (b'{"arrays":{}}', codec.HeaderError, "must be an object"),
+        (b'{"arrays":{},"header":[]}', codec.HeaderError, "JSON objects"),
+        (b'{"arrays":{},"header":{"a":NaN}}', codec.HeaderError, "no JSON"),
+        (b'{"arrays":{"a":[1],"a":[1]},"header":{}}', codec.HeaderError, "twice"),
+        (b'{"arrays":{"":[1]},"header":{}}', codec.ShapeError, "dimensions"),
+        (b'{"arrays":{"a":[1,1,1,1,1,1,1,1,1]},"header":{}}', codec.ShapeError, "dimensions"),
+        (b'{"arrays":{"a":[-1]},"header":{}}', codec.ShapeError, "no size"),
+        (b'{"arrays":{"a":[1.0]},"header":{}}', codec.ShapeError, "no size"),
+        (b'{"arrays":{"a":[true]},"header":{}}', codec.ShapeError, "no size"),
+        (b'{"arrays":{"a":[100000,100000]},"header":{}}', codec.TooLargeError, "would fill"),
+        (b'{"arrays":{"a":[0,100000,100000]},"header":{}}', codec.TooLargeError, "would fill"),
+    ],
+)
+def test_the_json(text, error, match):
+    refused(with_section(whole(), "JSON", zlib.compress(text)), error, match, 28)
+
+
+def test_the_zlib_stream():
+    packed = sections(whole())["JSON"]
+    refused(with_section(whole(), "JSON", b"abc"), codec.StreamError, "zlib", 28)
+    refused(with_section(whole(), "JSON", packed[:-2]), codec.TruncatedError, "zlib", 28)
+    refused(with_section(whole(), "JSON", packed + b"a"), codec.TrailingBytesError, "zlib", 28)
+    refused(with_section(whole(), "JSON", zlib.compress(bytes(5 << 20))), codec.TooLargeError, "zlib", 28)
+
+
+def rows(first, rest=None):
+    """The table of arrays with another first row, for a file of the array k."""
+    data = whole(arrays={"k": ARRAYS["k"]})
+    table = sections(data)["ARRS"]
+    return with_section(data, "ARRS", first + (table[3:] if rest is None else rest))
+
+
+@pytest.mark.parametrize(
+    ("row", "error", "match"),
+    [
+        (b"\6\0\0", codec.TableError, "Unknown kind 6"),
+        (b"\2\0\0", codec.TableError, "without values"),
+        (b"\2\x80\0\1", codec.PaddingError, "longer than it needs"),
+        (b"\2\xff\xff\xff\xff\xff\xff", codec.TooLargeError, "35 bits"),
+        (b"\2" + varint(2048) + varint(2048), codec.TableError, "4096 codes"),
+        (b"\3", codec.TableError, "nothing in the base"),
+        (b"\2" + varint(99) + varint(9), codec.TableError, "code lengths"),
+    ],
+)
+def test_rows_of_the_table(row, error, match):
+    refused(rows(row), error, match)
+
+
+def test_grids_and_codebooks():
+    data = whole(arrays={"k": ARRAYS["k"]})
+    for step, match in [(0.0, "step 0"), (-1.0, "step -1"), (np.nan, "step nan"), (np.inf, "inf"), (3e38, "step")]:
+        refused(with_section(data, "VALS", np.float32(step).tobytes()), codec.CodebookError, match)
+    data = whole(arrays={"b": ARRAYS["b"]})
+    values = np.frombuffer(sections(data)["VALS"], np.uint8).reshape(4, -1).copy()
+    for column, new, match in [
+        (0, 0, "NaN or infinite"),
+        (0, 255, "NaN or infinite"),
+        (1, 0, "not distinct"),
+    ]:
+        other = values.copy()
+        other[:, column] = new
+        refused(with_section(data, "VALS", other.tobytes()), codec.CodebookError, match)
+    two = [np.array([part], np.uint8) for part in (0, 0, 0, 0, 0x90, 0, 0, 0)]
+    with pytest.raises(codec.CodebookError, match="sides of zero"):
+        sides.unpack_codebooks(two, [(1, 0)], 7)
+    assert sides.unpack_codebooks(two, [(0, 1)], 7)[0] > 0
+    floats = whole(arrays={"f": ARRAYS["f"]})
+    refused(with_section(floats, "VALS", b"\xff" * 12), codec.CodebookError, "NaN or infinite")
+
+
+def test_ranges_that_are_not_used():
+    """A table may not declare a code that never comes."""
+    data = whole(arrays={"k": ARRAYS["k"]})
+    table = sections(data)["ARRS"]
+    low, high, index_bits = table[1], table[2], table[3]
+    lengths = zlib.decompress(table[13:])  # behind the row, index bits, entries and modes
+    wider = table[:1] + bytes([low, high + 1]) + table[3:13]
+    packed = zlib.compress(lengths[: low + high + 1] + b"\0" + lengths[low + high + 1 :])
+    assert index_bits
+    refused(with_section(data, "ARRS", wider + packed), codec.CodebookError, "are declared")
+
+
+def test_huffman_lengths():
+    for lengths, needed, match in [
+        ([1, 2], True, "no complete"),
+        ([1, 1, 1], True, "no complete"),
+        ([2], True, "length 1"),
+        ([0, 0], True, "empty"),
+        ([1], False, "filled"),
+        ([16], True, "at most 15"),
+    ]:
+        with pytest.raises(codec.HuffmanError, match=match):
+            huffman.check_lengths(np.array(lengths, np.uint8), needed, 0)
+    skewed = huffman.code_lengths(2 ** np.arange(40))
+    assert skewed.max() == 15
+    huffman.check_lengths(skewed, True, 0)
+
+
+def test_fillers_and_gaps():
+    from sqz_keras.codec.paper import from_relative_index, relative_index
+
+    flat = np.zeros(60, np.int16)
+    flat[[3, 50]] = 2, -1
+    codes, gaps = relative_index(flat, 4)
+    assert list(codes) == [2, 0, 0, -1] and list(gaps) == [3, 15, 15, 14]
+    np.testing.assert_array_equal(from_relative_index(codes, gaps, 4, 60, 0), flat)
+    for code, gap in [([0], [15]), ([2, 0], [3, 15]), ([0, 1], [14, 0]), ([1], [60])]:
+        with pytest.raises(codec.PositionError):
+            from_relative_index(np.array(code), np.array(gap), 4, 60, 0)
+
+
+def test_padding_of_the_huffman_stream():
+    table = [np.array([1, 2, 2], np.uint8)]
+    symbols = [np.array([0, 1, 2, 0])]
+    stream = huffman.write_stream(table, symbols)
+    (found,) = huffman.read_stream(Cursor(stream), table, [4])
+    assert list(found) == [0, 1, 2, 0]
+    with pytest.raises(codec.PaddingError):
+        huffman.read_stream(Cursor(stream[:-1] + bytes([stream[-1] | 1])), table, [4])
+    with pytest.raises(codec.StreamError, match="end where it must"):
+        huffman.read_stream(Cursor(stream), table, [3])
+    with pytest.raises(codec.StreamError, match="cannot be in"):
+        huffman.read_stream(Cursor(stream), table, [40])
+
+
+def test_the_coder_must_end_as_it_began():
+    data = whole("max", {"k": ARRAYS["k"]})
+    stream, table = sections(data)["CODE"], sections(data)["ARRS"]
+    refused(with_section(data, "CODE", bytes(4) + stream[4:]), codec.StreamError, "least state")
+    refused(with_section(data, "CODE", stream + b"\0\0"), codec.StreamError, "left over")
+    refused(with_section(data, "CODE", stream[:-2]), codec.StreamError, "too early")
+    refused(with_section(data, "CODE", stream[:-1]), codec.StreamError, "no stream")
+    refused(with_section(data, "VALS", sections(data)["VALS"] + b"\0"), codec.TrailingBytesError, "too many")
+    refused(with_section(data, "ARRS", table[:3] + b"\2" + table[4:]), codec.TableError, "flag")
+    lone = whole("max", {"z": np.zeros(3, np.float32)})
+    assert len(sections(lone)["CODE"]) == 4
+    refused(with_section(lone, "CODE", b"\1\0\1\0"), codec.PaddingError, "carry more")
+    refused(with_section(lone, "CODE", b"\0\0\2\0"), codec.StreamError, "in which one begins")

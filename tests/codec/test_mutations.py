@@ -1,0 +1,128 @@
+"""Damaged files: each is refused with a `SqzError`, or gives exactly what the whole one held."""
+
+import json
+import tracemalloc
+import zlib
+
+import numpy as np
+import pytest
+
+from sqz_keras import codec
+from sqz_keras.codec import container
+from tests.codec.samples import arrays, codebook, grid, noise, sealed, sections, with_section
+
+PROFILES = ["paper", "max"]
+
+
+def tiny():
+    """A codebook, a grid and plain floats, as small as they can be."""
+    return {
+        "k": grid((3, 3, 2, 4), 1),
+        "b": codebook((12,), 2, 1),
+        "f": (noise(6, 3) / 7).astype(np.float32),
+    }
+
+
+def flips(data, count, seed, start=0):
+    """Copies with one to four bytes changed, from `start` on."""
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        copy = bytearray(data)
+        for at in rng.integers(start, len(data), rng.integers(1, 5)):
+            copy[at] ^= int(rng.integers(1, 256))
+        yield bytes(copy)
+
+
+def check(copies, expected=None, base=None):
+    """Every copy is refused, or gives what was expected; with None, any finite arrays. Returns (copies, refused)."""
+    count = refused = 0
+    for copy in copies:
+        count += 1
+        try:
+            found = codec.decode(copy, base).arrays
+        except codec.SqzError as error:
+            refused += 1
+            assert 0 <= error.offset <= len(copy) and f"at byte {error.offset}" in str(error) and len(str(error)) < 400
+            continue
+        if expected is not None:
+            assert [(name, array.tobytes()) for name, array in found.items()] == expected
+        else:
+            assert all(np.isfinite(array).all() for array in found.values())
+    return count, refused
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_flipped_bytes_and_truncations(profile):
+    """20,000 damaged files in all, as they would come from a bad disk: the checksums catch every one."""
+    data = codec.encode(arrays(), {}, profile=profile)
+    count, refused = check(flips(data, 8500, 1))
+    assert count == refused == 8500
+    cut = [data[:size] for size in range(len(data))]
+    longer = [data + bytes(size) for size in range(1, 600)]
+    assert check(cut + longer) == (len(cut) + 599, len(cut) + 599)
+    swapped = [data[:at] + data[at + 1 : at + 2] + data[at : at + 1] + data[at + 2 :] for at in range(len(data) - 1)]
+    expected = [(name, array.tobytes()) for name, array in arrays().items()]
+    check(swapped, expected)
+
+
+@pytest.mark.parametrize(("profile", "count"), [("paper", 2500), ("max", 1000)])
+def test_flipped_bytes_behind_mended_checksums(profile, count):
+    """What a checksum cannot catch is refused by what reads it, or is another file of finite arrays."""
+    data = codec.encode(tiny(), {}, profile=profile)
+    copies = (sealed(copy) for copy in flips(data, count, 2, start=16))
+    done, refused = check(copies)
+    assert done == count and refused > count / 2
+
+
+def test_flipped_bytes_of_a_delta():
+    old, new = {"a": grid((40,), 5, 2)}, {"a": grid((40,), 5, 2)}
+    new["a"][np.flatnonzero(new["a"])[2]] = 0
+    base = codec.encode(old, {})
+    delta = codec.encode(new, {}, base=base)
+    count, refused = check((sealed(copy) for copy in flips(delta, 150, 3, start=16)), base=base)
+    assert count == 150 and refused > 75
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("tag", ["ARRS", "VALS", "CODE"])
+def test_shorter_and_longer_sections(profile, tag):
+    data = codec.encode(arrays(), {}, profile=profile)
+    payload = sections(data)[tag]
+    sizes = np.unique(np.linspace(0, len(payload) - 1, 25).astype(int)) if payload else []
+    changed = [payload[:size] for size in sizes] + [payload + extra for extra in (b"\0", b"\1", b"\0\0", bytes(99))]
+    count, refused = check(with_section(data, tag, each) for each in changed)
+    assert count == refused == len(changed)
+
+
+def declare(data, shapes):
+    """The file, its JSON declaring other arrays."""
+    text = json.dumps({"arrays": shapes, "header": {}}, separators=(",", ":")).encode()
+    return with_section(data, "JSON", zlib.compress(text))
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_huge_declarations_take_no_memory(profile):
+    data = codec.encode({"a": grid((64,), 1)}, {}, profile=profile)
+    floats = codec.encode({"a": (noise(64, 3) / 7).astype(np.float32)}, {}, profile=profile)
+    bomb = zlib.compress(b" " * (64 << 20))
+    copies = [
+        declare(data, {"a": [1 << 40]}),
+        declare(data, {"a": [1 << 20, 1 << 20]}),
+        declare(data, {"a": [0, 1 << 27, 1 << 27]}),
+        declare(data, {str(number): [1 << 18] for number in range(1024)}),
+        declare(data, {"a": [1 << 26]}),
+        declare(floats, {"a": [1 << 26]}),
+        with_section(data, "JSON", bomb),
+        sealed(data[:16] + b"JSON" + (0xFFFFFFFF).to_bytes(4, "little") + data[24:]),
+    ]
+    tracemalloc.start()
+    try:
+        assert check(copies) == (len(copies), len(copies))
+        assert tracemalloc.get_traced_memory()[1] < 24 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_file_larger_than_is_read():
+    with pytest.raises(codec.TooLargeError):
+        codec.decode(bytes(container.MAX_BYTES + 1))

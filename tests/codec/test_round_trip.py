@@ -1,0 +1,138 @@
+"""Whatever finite arrays go in come back bit for bit, in both profiles and as deltas."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sqz_keras import codec
+from tests.codec.samples import HEADER, assert_same
+
+PROFILES = ["paper", "max"]
+SETTINGS = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+
+
+@st.composite
+def clustered(draw):
+    """Sparse arrays with few distinct values, on a grid or not."""
+    shape = draw(st.lists(st.integers(0, 7), max_size=5).map(tuple))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    bits, density = draw(st.integers(0, 9)), draw(st.sampled_from([0.0, 0.01, 0.3, 0.9, 1.0]))
+    if draw(st.booleans()):
+        values = np.arange(-(2**bits), 2**bits + 1).astype(np.float32) * np.float32(
+            draw(st.sampled_from([0.37, 1e-40]))
+        )
+    else:
+        values = rng.normal(size=2**bits).astype(np.float32)
+    array = rng.choice(values, size=shape) * (rng.random(shape) < density)
+    return np.asarray(array, np.float32)
+
+
+@st.composite
+def anything(draw):
+    """Arrays of any finite bits, or rounded to few mantissa bits."""
+    shape = draw(st.lists(st.integers(0, 9), max_size=3).map(tuple))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    bits = rng.integers(0, 2**32, shape, dtype=np.uint32)
+    bits &= np.uint32(draw(st.sampled_from([0xFFFFFFFF, 0xFFFF0000, 0xBF800000])))
+    array = np.array(bits, np.uint32).view(np.float32).copy()
+    array[~np.isfinite(array)] = -0.0
+    return array
+
+
+SETS = st.dictionaries(st.text(min_size=1, max_size=20), clustered() | anything(), max_size=5)
+
+
+@SETTINGS
+@given(SETS, st.sampled_from(PROFILES))
+def test_any_arrays(arrays, profile):
+    data = codec.encode(arrays, HEADER, profile=profile)
+    contents = codec.decode(data)
+    assert_same(contents.arrays, arrays)
+    assert contents.header == HEADER and contents.profile == profile
+    assert [array.shape for array in codec.describe(data).arrays] == [array.shape for array in arrays.values()]
+
+
+@SETTINGS
+@given(SETS, SETS, st.sampled_from(PROFILES), st.randoms(use_true_random=False))
+def test_any_delta(old, new, profile, random):
+    base = codec.encode(old, {}, profile=random.choice(PROFILES))
+    for name, array in old.items():  # most arrays stay, or change in a few places
+        if random.random() < 0.7:
+            changed = array.copy()
+            if array.size and random.random() < 0.7:
+                changed.flat[random.randrange(array.size)] = array.flat[random.randrange(array.size)]
+            new[name] = changed
+    data = codec.encode(new, {}, profile=profile, base=base)
+    assert_same(codec.decode(data, base).arrays, new)
+    codec.describe(data, base)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_larger_arrays_of_each_kind(profile):
+    """Several rounds, lanes and tables; also an array with zeros in only one place, and long gaps."""
+    rng = np.random.default_rng(3)
+    gaps = np.zeros(70_000, np.float32)
+    gaps[[0, 40_000, 69_999]] = 1.5, -2.5, 1.5
+    dense = rng.integers(1, 9, 5000).astype(np.float32)
+    dense[77] = 0
+    arrays = {
+        "kernel": (np.rint(rng.laplace(0, 2, (3, 3, 16, 40))) * (rng.random((3, 3, 16, 40)) < 0.4)).astype(np.float32),
+        "gaps": gaps,
+        "dense": dense,
+        "wide": rng.integers(-2000, 2000, 30_000).astype(np.float32),
+        "floats": rng.normal(size=(70, 90)).astype(np.float32),
+    }
+    data = codec.encode(arrays, HEADER, profile=profile)
+    assert_same(codec.decode(data).arrays, arrays)
+    spent = {array.name: sum(array.bytes.values()) / array.shape[0] for array in codec.describe(data).arrays}
+    assert spent["gaps"] * 70_000 < 60 and spent["wide"] < 1.6
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_floats_of_few_bits_are_cheap(profile):
+    rounded = np.random.default_rng(4).normal(size=20_000).astype(np.float32).view(np.uint32) & np.uint32(0xFFFF0000)
+    arrays = {"rounded": rounded.view(np.float32).copy()}
+    data = codec.encode(arrays, {}, profile=profile)
+    assert_same(codec.decode(data).arrays, arrays)
+    assert len(data) < 1.55 * 20_000  # 7 bits of mantissa, a sign, and an exponent of fewer than 4 bits
+    (layout,) = codec.describe(data).arrays
+    assert layout.kind in ("planes", "codebook") and sum(layout.bytes.values()) == pytest.approx(len(data), rel=0.03)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_are_refused(value):
+    with pytest.raises(ValueError, match="layer/kernel: holds NaN or infinite"):
+        codec.encode({"layer/kernel": np.array([0, value], np.float32)}, {})
+
+
+def test_what_cannot_be_written_is_refused():
+    one = np.ones(1, np.float32)
+    for arrays, header, message in [
+        ({"a": np.ones(1)}, {}, "float32"),
+        ({"a": [1.0]}, {}, "float32"),
+        ({"": one}, {}, "names"),
+        ({"a" * 256: one}, {}, "names"),
+        ({"a": one.reshape((1,) * 9)}, {}, "dimensions"),
+        ({str(number): one for number in range(1025)}, {}, "1024"),
+        ({"a": np.broadcast_to(one, (1 << 13, 1 << 14))}, {}, "bytes"),
+        ({"a": one}, {"n": float("nan")}, "JSON compliant"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            codec.encode(arrays, header)
+    with pytest.raises(ValueError, match="profile"):
+        codec.encode({"a": one}, {}, profile="best")
+
+
+def test_a_delta_takes_only_its_base():
+    one, two = ({"a": np.full(50, value, np.float32)} for value in (1, 2))
+    base, other = codec.encode(one, {}), codec.encode(two, {})
+    delta = codec.encode(one, {}, base=base)
+    assert_same(codec.decode(delta, base).arrays, one)
+    for given_base in (None, other, delta):
+        with pytest.raises(codec.BaseFileError, match="delta"):
+            codec.decode(delta, given_base)
+    with pytest.raises(codec.BaseFileError, match="no delta"):
+        codec.decode(base, other)
+    with pytest.raises(codec.BaseFileError, match="whole files"):
+        codec.encode(one, {}, base=delta)
