@@ -1,0 +1,114 @@
+"""What unlabelled photographs tell of a network: how its layers' inputs move together, and which weights matter."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+_BATCH = 10  # photographs at a time; conv1's patches take 7 MB each
+
+
+def convolutions(model: keras.Model) -> list[keras.layers.Layer]:
+    """The model's convolutions, in net order."""
+    return [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+
+
+def sensitivities(model: keras.Model, images: np.ndarray, report: Callable[[int], None]) -> dict[str, float]:
+    """For each array, the mean squared derivative of the model's log-probability by one of its weights.
+
+    It is the diagonal of the Fisher information, averaged over the array's weights that are not 0, and so the second
+    derivative of KL(before || after). The class is drawn from the model's own answer, with a fixed seed, so that no
+    label is needed.
+
+    Args:
+        model: with a softmax.
+        images: float32 (N, S, S, C), as the network takes them.
+        report: called with the number of photographs done.
+
+    Returns:
+        By names such as "conv1/kernel", in 1 / weight**2.
+    """
+    import tensorflow as tf
+
+    layers = convolutions(model)
+    kept = [layer.get_weights()[0] != 0 for layer in layers]
+    outputs = [layer.output for layer in layers]
+    probe = keras.Model(model.inputs, [layer.input for layer in layers] + outputs + model.outputs)
+
+    @tf.function(autograph=False, reduce_retracing=True)
+    def squares(images, seed):
+        with tf.GradientTape() as tape:
+            tape.watch(images)  # so that all that follows from them is on the tape
+            *tensors, probabilities = probe(images, training=False)
+            logarithms = tf.math.log(probabilities + 1e-20)
+            drawn = tf.random.stateless_categorical(logarithms, 1, (0, seed))
+            chosen = tf.reduce_sum(tf.gather(logarithms, drawn, batch_dims=1))
+        inputs, outputs = tensors[: len(layers)], tensors[len(layers) :]
+        result = []
+        for layer, before, after, gradient, mask in zip(
+            layers, inputs, outputs, tape.gradient(chosen, outputs), kept, strict=True
+        ):
+            gradient = tf.where(after > 0, gradient, 0.0)  # through the ReLU
+            gradient = tf.reshape(gradient, (tf.shape(gradient)[0], -1, gradient.shape[-1]))
+            by_kernel = tf.einsum("bpk,bpo->bko", _patches(before, layer), gradient)
+            by_kernel *= tf.reshape(tf.cast(mask, tf.float32), by_kernel.shape[1:])
+            result.append((tf.reduce_sum(by_kernel**2), tf.reduce_sum(tf.reduce_sum(gradient, 1) ** 2)))
+        return result
+
+    sums = np.zeros((len(layers), 2))
+    for start in range(0, len(images), _BATCH):
+        sums += np.array(squares(tf.constant(images[start : start + _BATCH]), tf.constant(start)), np.float64)
+        report(min(start + _BATCH, len(images)))
+    result = {}
+    for layer, mask, (kernel, bias) in zip(layers, kept, sums / len(images), strict=True):
+        result[f"{layer.name}/kernel"] = kernel / max(np.count_nonzero(mask), 1)
+        result[f"{layer.name}/bias"] = bias / mask.shape[3]
+    return result
+
+
+def input_moments(
+    before: keras.Model, after: keras.Model, layer: str, images: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Moments of a layer's inputs p in one model and q in another of the same architecture.
+
+    Args:
+        before: a model.
+        after: another one.
+        layer: name of a convolution of both; each output position of each photograph gives one vector of K inputs.
+        images: float32 (N, S, S, C), as the networks take them.
+
+    Returns:
+        float64 E[q q^T] (K, K), E[p q^T] (K, K), E[p] (K,) and E[q] (K,).
+    """
+    import tensorflow as tf
+
+    probes = [
+        (keras.Model(model.inputs, model.get_layer(layer).input), model.get_layer(layer)) for model in (before, after)
+    ]
+
+    @tf.function(autograph=False, reduce_retracing=True)
+    def sums(images):
+        p, q = (_patches(probe(images, training=False), convolution) for probe, convolution in probes)
+        positions = tf.cast(tf.shape(p)[1], tf.float32)
+        p, q = (tf.reshape(each, (-1, each.shape[-1])) for each in (p, q))
+        products = tf.matmul(q, q, transpose_a=True), tf.matmul(p, q, transpose_a=True)
+        return [each / positions for each in (*products, tf.reduce_sum(p, 0), tf.reduce_sum(q, 0))]
+
+    batches = (images[start : start + _BATCH] for start in range(0, len(images), _BATCH))
+    parts = ([np.asarray(each, np.float64) for each in sums(tf.constant(batch))] for batch in batches)
+    totals = functools.reduce(lambda total, part: [a + b for a, b in zip(total, part, strict=True)], parts)
+    return tuple(total / len(images) for total in totals)
+
+
+def _patches(inputs, layer):
+    """(B, positions, K): what each output position of a convolution sees, in the order of its kernel."""
+    import tensorflow as tf
+
+    height, width = layer.kernel_size
+    if (height, width, *layer.strides) != (1, 1, 1, 1):
+        sizes, strides = [1, height, width, 1], [1, *layer.strides, 1]
+        inputs = tf.image.extract_patches(inputs, sizes, strides, [1, 1, 1, 1], layer.padding.upper())
+    return tf.reshape(inputs, (tf.shape(inputs)[0], -1, inputs.shape[-1]))

@@ -1,0 +1,80 @@
+"""Rounding a layer to a grid so that the errors of its weights cancel in its outputs (OBQ, arXiv 2208.11580, and GPTQ).
+
+The weights of a filter are rounded one after the other; what rounding one of them changes in the filter's outputs,
+those that are still free take back as well as they can. Pruned weights stay 0.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+_DAMPING = 0.01  # of the mean squared input: how strongly a weight is held where the photographs say little about it
+_CHUNK_BYTES = 64 << 20  # of the matrices that are inverted at once
+
+
+def round_to_grid(
+    weights: np.ndarray, kept: np.ndarray, moments: np.ndarray, cross_moments: np.ndarray, step: float
+) -> np.ndarray:
+    """The integers whose grid of `step` makes the layer's outputs, on its new inputs, most like the old ones.
+
+    With W the old weights, p their inputs and q the inputs that the layer gets now, as the layers before it were
+    rounded: first the W' is found that minimises E|W^T p - W'^T q|^2, a filter at a time and among the kept weights;
+    then it is rounded, weights with the largest inputs first, each error divided among the rest by the same rule.
+
+    Args:
+        weights: (K, O) float32, K inputs of each of O filters.
+        kept: (K, O) bool, the weights that may differ from 0.
+        moments: (K, K) float64, E[q q^T].
+        cross_moments: (K, K) float64, E[p q^T].
+        step: of the grid.
+
+    Returns:
+        (K, O) int32.
+    """
+    scale = np.trace(moments) / len(moments)
+    if scale == 0:  # no photograph reaches this layer
+        return (np.rint(weights / step) * kept).astype(np.int32)
+    weights = weights.astype(np.float64)
+    wanted = cross_moments.T @ weights / scale + _DAMPING * weights
+    moments = moments / scale + _DAMPING * np.eye(len(moments))
+    result = np.zeros(weights.shape, np.int32)
+    for filters, places, real in _chunks(kept, np.diag(moments)):
+        inverse = np.linalg.inv(
+            np.where(
+                real[:, :, None] & real[:, None, :],
+                moments[places[:, :, None], places[:, None, :]],
+                np.eye(places.shape[1]),
+            )
+        )
+        targets = np.where(real, wanted[places, filters[:, None]], 0.0)
+        free = (inverse @ targets[:, :, None])[:, :, 0]
+        factors = np.swapaxes(np.linalg.cholesky(inverse), 1, 2)
+        result[places, filters[:, None]] = np.where(real, _round_in_order(free, factors, step), 0)
+    return result
+
+
+def _chunks(kept: np.ndarray, diagonal: np.ndarray):
+    """Yields filters with about as many weights: their indices (R,), the weights' places (R, n), which are real (R, n).
+
+    A filter with fewer than n weights is filled up with places that it has pruned, which are not real.
+    """
+    counts = kept.sum(axis=0)
+    by_count = np.argsort(counts, kind="stable")
+    start = int((counts == 0).sum())
+    while start < len(by_count):
+        size = max(1, _CHUNK_BYTES // (8 * int(counts[by_count[min(start + 64, len(by_count) - 1)]]) ** 2))
+        filters = by_count[start : start + min(size, 64)]
+        most = counts[filters].max()
+        order = np.argsort(np.where(kept[:, filters], -diagonal[:, None], np.inf), axis=0, kind="stable")
+        yield filters, order[:most].T, np.arange(most) < counts[filters][:, None]
+        start += len(filters)
+
+
+def _round_in_order(free: np.ndarray, factors: np.ndarray, step: float) -> np.ndarray:
+    """Rounds (R, n) weights column by column, by the upper Cholesky factors (R, n, n) of the inverse moments."""
+    rounded = np.zeros(free.shape, np.int32)
+    for place in range(free.shape[1]):
+        rounded[:, place] = np.rint(free[:, place] / step)
+        error = (free[:, place] - rounded[:, place] * step) / factors[:, place, place]
+        free[:, place:] -= error[:, None] * factors[:, place, place:]
+    return rounded

@@ -1,0 +1,148 @@
+"""Quantisation without labels: each array on a grid of its own, its errors taken back by what comes after it.
+
+1. One number decides all: an array's step is `coarseness / sqrt(sensitivity)`, so that a weight's rounding costs the
+   same wherever it is, which is where distortion is least for a given number of bits.
+2. Layers are rounded in net order. Each is first fitted to the inputs that the rounded layers before it give, then
+   rounded with compensation (`compensation.round_to_grid`); its bias takes back what the mean output still lacks.
+3. The coarseness is the one with which the file has the size that was asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+from sqz_keras import codec
+from sqz_keras.compression import activations
+from sqz_keras.compression.compensation import round_to_grid
+from sqz_keras.importers.arrays import check_shapes
+from sqz_keras.spec import ModelSpec
+from sqz_keras.squeezenet import build
+
+Arrays = dict[str, np.ndarray]
+_NEARLY_DENSE = 0.9  # a layer of at least this density has no pruning mask to keep
+_NEAR_ENOUGH = 0.004  # below the target, as a share of it
+_ATTEMPTS = 3
+
+
+def quantize(
+    spec: ModelSpec,
+    arrays: Arrays,
+    images: np.ndarray,
+    *,
+    target_bytes: int,
+    profile: str = "max",
+    report: Callable[[str], None] = lambda message: None,
+) -> Arrays:
+    """Weights that are as much like the given ones as a file of `target_bytes` allows.
+
+    Args:
+        spec: of the model.
+        arrays: its weights by name; pruned weights stay 0.
+        images: float32 (N, S, S, C), as the network takes them: about a hundred unlabelled photographs.
+        target_bytes: of `codec.encode(result, {}, profile=profile)`, at most.
+        profile: of the file.
+        report: called with a line of progress.
+
+    Returns:
+        float32 arrays, each a step times integers; `arrays` themselves where they fit into `target_bytes` as they are.
+
+    Raises:
+        ValueError: the arguments do not fit together, or nothing useful fits into `target_bytes`.
+    """
+    _check(spec, arrays, images)
+
+    def size(candidate: Arrays) -> int:
+        return len(codec.encode(candidate, {}, profile=profile))
+
+    if size(arrays) <= target_bytes:
+        return {name: array.copy() for name, array in arrays.items()}
+    before = build(spec, arrays)
+    sensitivity = activations.sensitivities(
+        before, images, lambda done: report(f"sensitivities: {done} of {len(images)} photographs")
+    )
+    octaves = np.log2(_coarseness_for(arrays, sensitivity, target_bytes, size))
+    # A step twice as large takes about a bit from every weight.
+    slope = -sum(np.count_nonzero(array) for array in arrays.values()) / 8
+    best, tried = None, []
+    for attempt in range(_ATTEMPTS):
+        candidate = _round_net(spec, arrays, before, images, _steps(sensitivity, 2.0**octaves), report)
+        tried.append((octaves, size(candidate)))
+        report(f"attempt {attempt + 1}: {tried[-1][1]} bytes of {target_bytes}")
+        if tried[-1][1] == max((reached for _, reached in tried if reached <= target_bytes), default=None):
+            best = candidate
+        if (1 - _NEAR_ENOUGH) * target_bytes <= tried[-1][1] <= target_bytes:
+            break
+        if len(tried) > 1 and tried[-1][1] != tried[-2][1]:
+            slope = (tried[-1][1] - tried[-2][1]) / (tried[-1][0] - tried[-2][0])
+        octaves += ((1 - _NEAR_ENOUGH / 2) * target_bytes - tried[-1][1]) / slope
+    if best is None:
+        raise ValueError(f"No quantised model of at most {target_bytes} bytes was found; ask for more bytes.")
+    return best
+
+
+def _check(spec: ModelSpec, arrays: Arrays, images: np.ndarray) -> None:
+    check_shapes("arrays", arrays, spec.weight_shapes())
+    shape = (spec.input_size, spec.input_size, spec.channels)
+    if images.ndim != 4 or images.shape[1:] != shape or not len(images) or images.dtype != np.float32:
+        raise ValueError(
+            f"images must be float32 (N, {', '.join(map(str, shape))}), got {images.dtype} {images.shape}."
+        )
+    if keras.config.image_data_format() != "channels_last":
+        raise ValueError("Quantisation needs Keras's image data format to be channels_last.")
+
+
+def _steps(sensitivity: dict[str, float], coarseness: float) -> dict[str, np.float32]:
+    """The grid of each array; None where no photograph reaches it, so that nothing is known of it."""
+    return {name: np.float32(coarseness / np.sqrt(value)) if value > 0 else None for name, value in sensitivity.items()}
+
+
+def _coarseness_for(arrays: Arrays, sensitivity: dict[str, float], target_bytes: int, size) -> float:
+    """The coarseness with which plain rounding, which needs about as many bytes, meets the target: by bisection."""
+    finest, coarsest = (np.log2(bound) for bound in (1e-6, 1.0))
+    if size(_rounded(arrays, _steps(sensitivity, 2.0**coarsest))) > target_bytes:
+        raise ValueError(f"No useful model fits into {target_bytes} bytes; ask for more.")
+    while coarsest - finest > 0.005:
+        middle = (finest + coarsest) / 2
+        fits = size(_rounded(arrays, _steps(sensitivity, 2.0**middle))) <= target_bytes
+        finest, coarsest = (finest, middle) if fits else (middle, coarsest)
+    return float(2.0**coarsest)
+
+
+def _rounded(arrays: Arrays, steps: dict[str, np.float32]) -> Arrays:
+    return {name: _on_grid(array, steps[name]) for name, array in arrays.items()}
+
+
+def _on_grid(array: np.ndarray, step: np.float32 | None) -> np.ndarray:
+    return np.zeros_like(array) if step is None else step * np.rint(array / step).astype(np.float32)
+
+
+def _round_net(
+    spec: ModelSpec,
+    arrays: Arrays,
+    before: keras.Model,
+    images: np.ndarray,
+    steps: dict[str, np.float32],
+    report: Callable[[str], None],
+) -> Arrays:
+    """All layers, in net order, each on the inputs that those before it give."""
+    after, result = build(spec, arrays), {}
+    layers = activations.convolutions(after)
+    for number, layer in enumerate(layers, 1):
+        report(f"rounding {layer.name}, {number} of {len(layers)}")
+        kernel, bias = f"{layer.name}/kernel", f"{layer.name}/bias"
+        moments, cross_moments, mean_before, mean_after = activations.input_moments(before, after, layer.name, images)
+        weights = arrays[kernel].reshape(-1, arrays[kernel].shape[-1])
+        if steps[kernel] is None:
+            rounded = np.zeros_like(weights)
+        else:
+            kept = (weights != 0) | ((weights != 0).mean() >= _NEARLY_DENSE)
+            integers = round_to_grid(weights, kept, moments, cross_moments, steps[kernel])
+            rounded = steps[kernel] * integers.astype(np.float32)
+        lacking = (mean_before @ weights - mean_after @ rounded).astype(np.float32)
+        result[kernel] = rounded.reshape(arrays[kernel].shape)
+        result[bias] = _on_grid(arrays[bias] + lacking, steps[bias])
+        layer.set_weights([result[kernel], result[bias]])
+    return result

@@ -1,0 +1,132 @@
+"""What every stage that trains does: checks what it is given, trains the tf_keras twin, checks and keeps the result."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from sqz_keras.compression import tf_keras_bridge as bridge
+from sqz_keras.compression.stage_folder import StageFolder
+from sqz_keras.importers.arrays import check_shapes
+from sqz_keras.spec import ModelSpec, hash_arrays
+from sqz_keras.squeezenet import build
+
+Arrays = dict[str, np.ndarray]
+Report = Callable[[int, int, float], None]
+
+
+class StageError(ValueError):
+    """A stage's result is not what was asked for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """The options that all stages share; `tfmot_stages` describes them.
+
+    Raises:
+        ValueError: one is out of range.
+    """
+
+    steps: int
+    learning_rate: float
+    dropout_rate: float
+    workdir: str | os.PathLike | None
+    checkpoint_every_steps: int
+    report: Report | None
+
+    def __post_init__(self):
+        for name in ("steps", "checkpoint_every_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}.")
+        if not 0 <= self.dropout_rate < 1:
+            raise ValueError(f"dropout_rate must be in [0, 1), got {self.dropout_rate}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A stage of compression.
+
+    Args:
+        name: for people.
+        options: what decides its result beside the `Training`, as JSON has it.
+        wrap: see `to_tf_keras`.
+        strip: from the trained tf_keras model to the same without wrappers.
+        check: given the result, raises a StageError where it is not what was asked for.
+        callbacks: tf_keras callbacks.
+    """
+
+    name: str
+    options: Mapping
+    wrap: Callable | None = None
+    strip: Callable | None = None
+    check: Callable[[Arrays], None] | None = None
+    callbacks: Sequence = ()
+
+
+def run_stage(stage: Stage, spec: ModelSpec, arrays: Mapping[str, np.ndarray], batches, training: Training) -> Arrays:
+    """The weights after the stage, in net order.
+
+    Raises:
+        ValueError: the arrays or batches do not fit the spec, or the workdir is another stage's; before any work.
+        StageError: the stage missed what was asked for.
+    """
+    shapes = spec.weight_shapes()
+    check_shapes("arrays", arrays, shapes)
+    check_batches(batches, spec)
+    folder = StageFolder(
+        training.workdir,
+        {
+            "stage": stage.name,
+            **stage.options,
+            **{name: getattr(training, name) for name in ("steps", "learning_rate", "dropout_rate")},
+            "model_spec": dataclasses.replace(spec, weights_sha256=None).to_json(),
+            "arrays": hash_arrays(arrays),
+            "batches": str(batches.element_spec),
+        },
+    )
+    if (result := folder.result(shapes)) is not None:
+        return result
+    model = bridge.to_tf_keras(build(spec, dict(arrays), training.dropout_rate), stage.wrap)
+    bridge.train(
+        model,
+        batches,
+        steps=training.steps,
+        learning_rate=training.learning_rate,
+        callbacks=stage.callbacks,
+        checkpoints=folder.checkpoints if training.workdir is not None else None,
+        checkpoint_every_steps=training.checkpoint_every_steps,
+        report=training.report,
+    )
+    trained = bridge.named_arrays(stage.strip(model) if stage.strip else model)
+    result = {name: trained[name] for name in shapes}
+    if not all(np.isfinite(array).all() for array in result.values()):
+        raise StageError(f"{stage.name}: the weights are not finite any more; give a smaller learning_rate.")
+    if stage.check:
+        stage.check(result)
+    folder.save_result(result)
+    return result
+
+
+def check_batches(batches, spec: ModelSpec) -> None:
+    """Whether a dataset is one that a stage can train on, as far as its types say.
+
+    Raises:
+        ValueError: it is not; the message says what is expected.
+    """
+    shape = (spec.input_size, spec.input_size, spec.channels)
+    parts = getattr(batches, "element_spec", None)
+    good = isinstance(parts, tuple) and len(parts) in (2, 3)
+    if good:
+        images, targets = parts[:2]
+        fit = targets.shape.rank == 1 if targets.dtype.is_integer else targets.shape[1:] == (spec.classes,)
+        good = images.dtype.name == "float32" and images.shape[1:] == shape and fit
+    if not good:
+        raise ValueError(
+            f"batches must be a tf.data.Dataset of float32 images (B, {', '.join(map(str, shape))}) and targets, class "
+            f"indices (B,) or probabilities (B, {spec.classes}); got {parts if parts is not None else batches!r}."
+        )

@@ -1,0 +1,103 @@
+"""The folder of one stage of compression: what it was asked for, how far it came, and its result."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import shutil
+import zipfile
+from collections.abc import Mapping
+
+import numpy as np
+
+_KEPT_CHECKPOINTS = 2
+
+
+class StageFolder:
+    """Lets a stage that was killed go on, and one that is finished give its result at once.
+
+    `config.json` is what the stage was asked for, `checkpoints/` how far it came, `result.npz` its result. Each file
+    appears whole or not at all.
+
+    Args:
+        workdir: of this stage alone; made where it does not exist. None: nothing is kept.
+        config: everything that decides the result, as JSON has it.
+
+    Raises:
+        ValueError: the folder is of a stage that was asked for something else; what differs is named.
+        OSError: the folder cannot be written to.
+    """
+
+    def __init__(self, workdir: str | os.PathLike | None, config: Mapping):
+        self._folder = None if workdir is None else pathlib.Path(workdir)
+        if self._folder is None:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / "config.json"
+        config = json.loads(json.dumps(config))
+        if not path.exists():
+            _write(path, json.dumps(config, indent=1).encode() + b"\n")
+            return
+        try:
+            earlier = dict(json.loads(path.read_text("utf-8")))
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: {error}. Choose another workdir, or remove this one.") from error
+        changed = sorted(name for name in config.keys() | earlier.keys() if config.get(name) != earlier.get(name))
+        if changed:
+            told = "; ".join(f"{name} was {earlier.get(name)!r:.60}, now {config.get(name)!r:.60}" for name in changed)
+            raise ValueError(
+                f"{self._folder} holds a stage that was asked for something else: {told}. Ask for the same, or choose "
+                "another workdir."
+            )
+
+    def result(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray] | None:
+        """The finished stage's arrays, in the order of `shapes`; None where it is not finished.
+
+        Raises:
+            ValueError: they are damaged, or of other shapes.
+        """
+        if self._folder is None or not self._result_path.exists():
+            return None
+        try:
+            with np.load(self._result_path, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+            if {name: array.shape for name, array in arrays.items()} != dict(shapes):
+                raise ValueError("its arrays are not this model's")
+        except (ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{self._result_path} is damaged: {error}. Remove it to repeat the stage.") from error
+        return {name: arrays[name] for name in shapes}
+
+    def save_result(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Stores the result, and removes the checkpoints, which are needed no more."""
+        if self._folder is None:
+            return
+        temporary = self._result_path.with_name(".result.npz.tmp")
+        with open(temporary, "wb") as file:
+            np.savez(file, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, self._result_path)
+        shutil.rmtree(self._folder / "checkpoints", ignore_errors=True)
+
+    def checkpoints(self, checkpoint):
+        """The `tf.train.CheckpointManager` of a `tf.train.Checkpoint`, or None where nothing is kept.
+
+        It names a checkpoint as its latest only after all its files are written.
+        """
+        if self._folder is None:
+            return None
+        import tensorflow as tf
+
+        folder = str(self._folder / "checkpoints")
+        return tf.train.CheckpointManager(checkpoint, folder, max_to_keep=_KEPT_CHECKPOINTS)
+
+    @property
+    def _result_path(self) -> pathlib.Path:
+        return self._folder / "result.npz"
+
+
+def _write(path: pathlib.Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)

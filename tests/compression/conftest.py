@@ -1,0 +1,12 @@
+import pytest
+from tiny_net import SPEC, tiny_arrays, tiny_batches
+
+
+@pytest.fixture(scope="session")
+def arrays():
+    return tiny_arrays(SPEC)
+
+
+@pytest.fixture(scope="session")
+def batches():
+    return tiny_batches()

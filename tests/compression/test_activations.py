@@ -1,0 +1,62 @@
+"""Statistics of activations, against GradientTape on the weights themselves and convolutions by hand."""
+
+import numpy as np
+import pytest
+from tiny_net import SPEC, tiny_arrays, tiny_pictures
+
+from sqz_keras.compression.activations import convolutions, input_moments, sensitivities
+from sqz_keras.squeezenet import build
+
+
+@pytest.fixture(scope="module")
+def model():
+    arrays = tiny_arrays(SPEC)
+    arrays["fire2_expand3x3/kernel"][np.abs(arrays["fire2_expand3x3/kernel"]) < 0.1] = 0
+    return build(SPEC, arrays)
+
+
+def test_sensitivity_is_the_mean_squared_derivative(model):
+    import tensorflow as tf
+
+    images = tiny_pictures(3)[0]
+    done = []
+    found = sensitivities(model, images, done.append)
+    squares = {}
+    drawn = tf.random.stateless_categorical(tf.math.log(model(images) + 1e-20), 1, (0, 0))[:, 0]
+    for image, label in zip(images, drawn, strict=True):
+        with tf.GradientTape() as tape:
+            chosen = tf.math.log(model(image[None])[0, label])
+        variables = [variable.value for layer in convolutions(model) for variable in layer.weights]
+        names = [f"{layer.name}/{kind}" for layer in convolutions(model) for kind in ("kernel", "bias")]
+        for name, variable, gradient in zip(names, variables, tape.gradient(chosen, variables), strict=True):
+            kept = (variable.numpy() != 0) | name.endswith("bias")
+            squares.setdefault(name, []).append(np.mean(gradient.numpy()[kept] ** 2))
+    assert done == [3]
+    assert list(found) == list(squares)
+    for name, each in squares.items():
+        np.testing.assert_allclose(found[name], np.mean(each), rtol=1e-3, err_msg=name)
+
+
+@pytest.mark.parametrize("layer", ["conv1", "fire2_squeeze1x1", "fire2_expand3x3", "conv10"])
+def test_moments_give_the_mean_outputs(model, layer):
+    """The mean and mean square of a convolution's outputs follow from the moments of its inputs."""
+    import keras
+
+    changed = build(SPEC, {name: array * 0.9 for name, array in tiny_arrays(SPEC).items()})
+    images = tiny_pictures(12, seed=5)[0]
+    moments, cross_moments, mean_before, mean_after = input_moments(model, changed, layer, images)
+    convolution = changed.get_layer(layer)
+    weights = convolution.get_weights()[0].reshape(len(moments), -1)
+    outputs = []
+    for each in (model, changed):
+        inputs = keras.Model(each.inputs, each.get_layer(layer).input).predict(images, verbose=0)
+        options = {"strides": convolution.strides, "padding": convolution.padding}
+        outputs.append(np.asarray(keras.ops.conv(inputs, convolution.get_weights()[0], **options), np.float64))
+    before, after = outputs
+    axes = (0, 1, 2)
+    np.testing.assert_allclose(mean_before @ weights, before.mean(axes), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(mean_after @ weights, after.mean(axes), rtol=1e-4, atol=1e-5)
+    squares = np.einsum("ko,kl,lo->o", weights, moments, weights)
+    np.testing.assert_allclose(squares, (after**2).mean(axes), rtol=1e-4, atol=1e-6)
+    products = np.einsum("ko,kl,lo->o", weights, cross_moments, weights)
+    np.testing.assert_allclose(products, (before * after).mean(axes), rtol=1e-4, atol=1e-6)

@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+from tiny_net import SPEC, tiny_arrays, tiny_pictures
+
+from sqz_keras import codec
+from sqz_keras.compression.quantize import quantize
+from sqz_keras.squeezenet import build
+
+TARGET = 1500
+
+
+@pytest.fixture(scope="module")
+def pruned():
+    arrays = tiny_arrays(SPEC)
+    kernel = arrays["fire2_expand3x3/kernel"]
+    kernel[np.abs(kernel) < np.median(np.abs(kernel))] = 0
+    return arrays
+
+
+@pytest.fixture(scope="module")
+def quantized(pruned):
+    told = []
+    return quantize(SPEC, pruned, tiny_pictures(64)[0], target_bytes=TARGET, report=told.append), told
+
+
+def divergence(arrays, others, images):
+    before, after = (np.log(build(SPEC, each).predict(images, verbose=0)) for each in (arrays, others))
+    return np.mean(np.sum(np.exp(before) * (before - after), axis=1))
+
+
+def test_the_file_has_the_size_that_was_asked_for(quantized):
+    assert 0.9 * TARGET < len(codec.encode(quantized[0], {})) <= TARGET
+    assert any("attempt 1" in line for line in quantized[1])
+
+
+def test_pruned_weights_stay_and_all_lie_on_grids(pruned, quantized):
+    assert not quantized[0]["fire2_expand3x3/kernel"][pruned["fire2_expand3x3/kernel"] == 0].any()
+    for name, array in quantized[0].items():
+        values = np.unique(np.append(array, 0))
+        if name.endswith("kernel"):
+            places = values / np.diff(values).min()
+            np.testing.assert_allclose(places, np.rint(places), rtol=1e-5, atol=1e-3, err_msg=name)
+
+
+def test_answers_are_nearer_than_with_plain_rounding_to_as_many_bytes(pruned, quantized):
+    unseen = tiny_pictures(256, seed=9)[0]
+    for step in np.geomspace(0.01, 1, 200):
+        plain = {name: (step * np.rint(array / step)).astype(np.float32) for name, array in pruned.items()}
+        if len(codec.encode(plain, {})) <= TARGET:
+            break
+    assert divergence(pruned, quantized[0], unseen) < 0.5 * divergence(pruned, plain, unseen)
+
+
+def test_it_comes_out_the_same_again(pruned, quantized):
+    again = quantize(SPEC, pruned, tiny_pictures(64)[0], target_bytes=TARGET)
+    for name, array in quantized[0].items():
+        np.testing.assert_array_equal(again[name], array)
+
+
+def test_what_fits_as_it_is_stays_as_it_is(pruned):
+    result = quantize(SPEC, pruned, tiny_pictures(8)[0], target_bytes=1 << 20)
+    for name, array in pruned.items():
+        np.testing.assert_array_equal(result[name], array)
+
+
+@pytest.mark.parametrize(
+    ("images", "target", "expected"),
+    [
+        (np.zeros((2, 33, 33, 3), np.uint8), TARGET, r"float32 \(N, 33, 33, 3\), got uint8"),
+        (np.zeros((2, 32, 33, 3), np.float32), TARGET, r"got float32 \(2, 32, 33, 3\)"),
+        (np.zeros((0, 33, 33, 3), np.float32), TARGET, "got float32"),
+        (tiny_pictures(2)[0], 100, "ask for more"),
+    ],
+)
+def test_refusals(pruned, images, target, expected):
+    with pytest.raises(ValueError, match=expected):
+        quantize(SPEC, pruned, images, target_bytes=target)
+
+
+def test_arrays_of_another_net_are_refused(pruned):
+    with pytest.raises(ValueError, match="do not fit"):
+        quantize(SPEC, pruned | {"conv1/bias": np.zeros(3, np.float32)}, tiny_pictures(2)[0], target_bytes=TARGET)
