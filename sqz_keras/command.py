@@ -20,13 +20,20 @@ _EXTRAS = {
     "tensorboard": "train",
     "tensorflow_datasets": "train",
     "vl_convert": "train",
+    "tensorflow_model_optimization": "compress",
+    "tf_keras": "compress",
     "grpc": "serve",
     "tensorflow_serving": "serve",
 }
 
 
-def run(main: Callable, define_flags: Callable[[], None], description: str | None) -> None:
+def run(
+    main: Callable, define_flags: Callable[[], None], description: str | None, positional: str | None = None
+) -> None:
     """Runs `main(argv)` as a console script; does not return.
+
+    Every option is a flag; a command with a `positional` argument, which is then in argv[1], takes just one, so named
+    in errors.
 
     `--help` prints the description and the flags that `define_flags` declares, with their defaults. A ValueError or
     OSError, which the package raises for what a user can mend, and a package that an extra brings, end in one line on
@@ -41,8 +48,11 @@ def run(main: Callable, define_flags: Callable[[], None], description: str | Non
     sys.modules["__main__"].__doc__ = description
 
     def reported(argv):
-        if len(argv) > 1:
-            raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}. Every option is a --flag.")
+        if positional and len(argv) == 1:
+            raise app.UsageError(f"Which {positional}? Give it as the argument.")
+        unexpected = argv[2:] if positional else argv[1:]
+        if unexpected:
+            raise app.UsageError(f"Unexpected arguments: {' '.join(unexpected)}. Every option is a --flag.")
         if not flags.FLAGS["verbosity"].present:
             absl_logging.set_verbosity(absl_logging.WARNING)  # absl.app sets INFO
             logging.getLogger("tensorflow").setLevel(logging.WARNING)

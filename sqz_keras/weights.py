@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from sqz_keras import fetch, importers
+from sqz_keras.importers import sqz_file
 from sqz_keras.importers.arrays import WeightsFileError, check_shapes
 from sqz_keras.metaparams import VERSIONS
 from sqz_keras.records import IMAGENET, RECORDS, Record, get_record, list_records
@@ -30,8 +31,8 @@ def resolve_model(
 
     Args:
         model: "imagenet" (of `version` and `bypass`, v1.0 where they are left out); a record's name; a file of weights
-            (`.weights.h5`, `.keras`, or any that an importer reads); a folder that `sqz-train` or `sqz-export` wrote,
-            or of `.npy` files.
+            (`.sqz`, `.weights.h5`, `.keras`, or any that an importer reads); a folder that `sqz-train` or `sqz-export`
+            wrote, or of `.npy` files.
         version: "1.0" or "1.1": must agree with what the file says of itself, and is needed where it says nothing.
         bypass: "simple" or "complex", likewise.
 
@@ -151,19 +152,23 @@ def _read_path(
 ) -> tuple[ModelSpec, Arrays]:
     """Weights and description of a file or folder.
 
-    The description is found beside it, or by the hashes of the records; else it is `architecture`, or what the shapes
-    say. With `trunk_only` a conv10 of any size, or none, will do.
+    The description is in it (`.sqz`), beside it, or found by the hashes of the records; else it is `architecture`, or
+    what the shapes say. With `trunk_only` a conv10 of any size, or none, will do.
     """
     described = path / SPEC_NAME if path.is_dir() else spec_path(path)
     if path.is_dir() and (path / "saved_model.pb").exists():
         described = path / EXTRA_FOLDER / SPEC_NAME
     elif path.is_dir() and described.exists():
         path = path / SPEC_NAME.replace(".spec.json", ".weights.h5")
-    arrays = importers.read_arrays(path)
-    if described.exists():
-        spec = _read_spec(described, path, arrays)
+    if path.suffix.lower() == ".sqz" and not path.is_dir():
+        model = sqz_file.read_model(path)
+        spec, arrays = model.spec, model.arrays
     else:
-        spec = _known_spec(path, arrays) or architecture or _infer_spec(path, arrays, version, bypass)
+        arrays = importers.read_arrays(path)
+        if described.exists():
+            spec = _read_spec(described, path, arrays)
+        else:
+            spec = _known_spec(path, arrays) or architecture or _infer_spec(path, arrays, version, bypass)
     _check_agrees(str(path), spec, version, bypass)
     shapes = spec.weight_shapes()
     if trunk_only:

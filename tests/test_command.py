@@ -55,3 +55,16 @@ def test_help_is_the_commands_own():
     assert shown.startswith("Does a thing.")
     assert "--fail: How to fail." in shown
     assert "pdb" not in shown
+
+
+def test_a_command_may_take_one_argument():
+    script = SCRIPT.replace('"Does a thing.")', '"Does a thing.", positional="FILE")')
+
+    def run(*arguments):
+        result = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
+        return result.returncode, result.stdout + result.stderr
+
+    assert run("a.sqz") == (3, "")
+    for arguments, message in (((), "Which FILE?"), (("a.sqz", "b.sqz"), "Unexpected arguments: b.sqz.")):
+        status, told = run(*arguments)
+        assert status == 1 and message in told

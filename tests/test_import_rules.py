@@ -135,7 +135,7 @@ def test_tf_keras_by_its_old_name_is_written_nowhere():
 
 
 def test_reading_files_and_help_need_no_keras():
-    modules = "sqz_keras, sqz_keras.importers, sqz_keras.cli.classify, trainers.train, export.predict"
+    modules = "sqz_keras, sqz_keras.importers, sqz_keras.cli.inspect, trainers.train, trainers.compress, export.predict"
     code = f"import sys, {modules}; print([name for name in ['keras', 'tensorflow', 'jax'] if name in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True) == "[]\n"
 

@@ -23,9 +23,11 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "sqz_keras" / "__init__.py").read_text("utf-8"), re.MULTILINE)[1]
 COMMANDS = {
     "sqz-classify",
+    "sqz-inspect",
     "sqz-evaluate",
     "sqz-prepare-imagenet",
     "sqz-train",
+    "sqz-compress",
     "sqz-export",
     "sqz-serve",
     "sqz-predict",

@@ -6,6 +6,7 @@ import collections
 import concurrent.futures
 import os
 import pathlib
+import sys
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -72,6 +73,39 @@ def find_photographs(image_dir: str | os.PathLike, labels: Sequence[str]) -> lis
     return found
 
 
+def find_pictures(image_dir: str | os.PathLike) -> list[pathlib.Path]:
+    """The photographs of a folder at any depth, whatever they show, sorted by path.
+
+    Raises:
+        ValueError: not a folder, or no photographs in it.
+    """
+    root = pathlib.Path(image_dir)
+    if not root.is_dir():
+        raise ValueError(f"{image_dir} is not a folder of photographs.")
+    found = _pictures(path for path in root.rglob("*") if path.is_file())
+    if not found:
+        raise ValueError(f"{root} holds no photographs ({', '.join(SUFFIXES)}).")
+    return found
+
+
+def read_inputs(pictures: Sequence[pathlib.Path], spec: ModelSpec) -> np.ndarray:
+    """Network inputs, float32 (N, S, S, 3), of unlabelled photographs; those that cannot be read are named on stderr.
+
+    Raises:
+        ValueError: none could be read.
+    """
+    inputs = []
+    for batch in prepared_batches([(picture, None) for picture in pictures], spec, 32):
+        for _, outcome in batch:
+            if isinstance(outcome, Exception):
+                print(f"Left out: {outcome}", file=sys.stderr)
+            else:
+                inputs.append(outcome)
+    if not inputs:
+        raise ValueError(f"None of the {len(pictures)} photographs could be read, first {pictures[0]}.")
+    return np.stack(inputs)
+
+
 def _example(labels: Sequence[str], folders: list) -> str:
     return (
         f"by the model's labels, such as {labels[0]!r}" if folders else f"a label of the model, such as '{labels[0]}_'"
@@ -90,8 +124,8 @@ def _index_of_prefix(stem: str, indices: dict[str, int]) -> int | None:
 
 
 def prepared_batches(
-    photographs: Sequence[tuple[pathlib.Path, int]], spec: ModelSpec, batch_size: int
-) -> Iterator[list[tuple[int, np.ndarray | Exception]]]:
+    photographs: Sequence[tuple[pathlib.Path, int | None]], spec: ModelSpec, batch_size: int
+) -> Iterator[list[tuple[int | None, np.ndarray | Exception]]]:
     """Yields the photographs in order, `batch_size` at a time, as (class index, network input or why there is none).
 
     The inputs are float32 (S, S, 3). The next batch is read while the caller works on this one, and no more than that.

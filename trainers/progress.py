@@ -53,3 +53,8 @@ class Progress:
         """A line of its own, which does not run into the progress line."""
         self._stream.write(f"{chr(13) if self._terminal else ''}{text.ljust(self._width)}\n")
         self._width = 0
+
+
+def say(text: str) -> None:
+    """A line on stderr about what a command does now."""
+    print(text, file=sys.stderr, flush=True)

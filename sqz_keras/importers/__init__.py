@@ -13,6 +13,7 @@ __all__ = ["READERS", "WeightsFileError", "check_shapes", "read_arrays"]
 
 # Suffix or folder -> the module with its reader, and what the kind is called.
 READERS = {
+    ".sqz": ("sqz_file", "this project's compressed model"),
     ".net": ("deep_compression", "Deep Compression's compressed SqueezeNet v1.0"),
     ".onnx": ("onnx_file", "ONNX"),
     ".caffemodel": ("caffe", "Caffe"),

@@ -24,6 +24,7 @@ def _run(command, *arguments):
 
 def test_help_lists_the_flags_with_their_defaults():
     for command, expected in {
+        "compress": ["--model:", "--output:", "--profile:", "--target_bytes:", "--teacher", "(default: 'max')"],
         "train": ["--config:", "--workdir:", "--data_dir:", "--max_steps:", "--seed:"],
         "evaluate": ["--model:", "--version:", "--bypass:", "--image_dir:", "--batch_size:", "(default: '32')"],
     }.items():
@@ -42,7 +43,7 @@ def test_a_mistake_ends_in_one_line_and_status_1(tmp_path):
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_signal_ends_in_one_line(tmp_path, monkeypatch, capsys, run_command, number, status):
     def interrupt(*_):
-        raise loop.Interrupted(f"{number.name} at step 3; the same command goes on from there.")
+        raise loop.Interrupted(number, 3)
 
     monkeypatch.setattr(loop, "train_and_evaluate", interrupt)
     assert run_command(train, "--config=digits", f"--workdir={tmp_path}") == status

@@ -1,8 +1,10 @@
+import numpy as np
 import pytest
+from PIL import Image
 
-from sqz_keras import ModelSpec
+from sqz_keras import ModelSpec, prepare_images
 from sqz_keras.spec import imagenet_wnids
-from trainers.photographs import class_labels, find_photographs
+from trainers.photographs import class_labels, find_photographs, find_pictures, read_inputs
 
 LABELS = ("cat", "dog", "dog_small")
 
@@ -52,3 +54,26 @@ def test_a_thousand_nameless_classes_are_imagenets():
     assert class_labels(ModelSpec()) == imagenet_wnids()
     with pytest.raises(ValueError, match="7 classes without labels"):
         class_labels(ModelSpec(classes=7))
+
+
+def test_unlabelled_pictures_at_any_depth(tmp_path):
+    _touch(tmp_path, "b.png", "2024/summer/a.JPG", "2024/notes.txt", "2024/.hidden.png")
+    assert [path.relative_to(tmp_path).as_posix() for path in find_pictures(tmp_path)] == ["2024/summer/a.JPG", "b.png"]
+    for folder in (tmp_path / "none", tmp_path / "b.png"):
+        with pytest.raises(ValueError, match="not a folder"):
+            find_pictures(folder)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no photographs"):
+        find_pictures(tmp_path / "empty")
+
+
+def test_inputs_without_those_that_cannot_be_read(tmp_path, capsys):
+    picture = np.random.default_rng(0).integers(0, 256, (300, 280, 3), np.uint8)
+    Image.fromarray(picture).save(tmp_path / "b.png")
+    _touch(tmp_path, "a.png")
+    spec = ModelSpec()
+    inputs = read_inputs(find_pictures(tmp_path), spec)
+    np.testing.assert_array_equal(inputs, prepare_images(picture[None], spec))
+    assert "a.png" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"None of the 1 .*a\.png"):
+        read_inputs([tmp_path / "a.png"], spec)

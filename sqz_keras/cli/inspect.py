@@ -1,0 +1,80 @@
+"""Shows what a .sqz file holds and where its bytes go.
+
+sqz-inspect FILE.sqz [--base=OLD.sqz]
+
+A table of the arrays (shape, density, different values, bits, bytes by part, and the bytes that values and positions
+would take at their zero-order entropy), the sections of the file, the model that it describes, what it was made of.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+
+from absl import flags
+
+from sqz_keras import codec, command
+from sqz_keras.importers.arrays import WeightsFileError, read_bytes
+
+_LONGEST_LIST = 10
+
+
+def define_flags() -> None:
+    flags.DEFINE_string("base", None, "The .sqz file on which FILE is a delta, where it is one.")
+
+
+def main(argv) -> None:
+    path, base = argv[1], flags.FLAGS.base
+    data, base_data = read_bytes(path), None if base is None else read_bytes(base)
+    try:
+        layout, header = codec.describe(data, base_data), codec.decode(data, base_data).header
+    except codec.SqzError as error:
+        raise WeightsFileError(f"{path}: {error}.") from error
+    print("\n".join(_lines(layout)))
+    for name, value in header.items():
+        print(f"{_escaped(name)}: {json.dumps(_shortened(value))}")
+
+
+def _shortened(value: object) -> object:
+    """A JSON value with long lists, such as a thousand labels, cut."""
+    if isinstance(value, dict):
+        return {name: _shortened(each) for name, each in value.items()}
+    if isinstance(value, list) and len(value) > _LONGEST_LIST:
+        return [*value[:_LONGEST_LIST], f"... {len(value)} in all"]
+    return value
+
+
+def _escaped(name: str) -> str:
+    """A name out of the file without what a terminal would obey."""
+    return json.dumps(name)[1:-1]
+
+
+def _lines(layout: codec.Layout) -> list[str]:
+    raw = sum(4 * math.prod(array.shape) for array in layout.arrays)
+    ratio = f", {raw / layout.bytes:.1f} times less than float32" if layout.bytes else ""
+    lines = [f"profile {layout.profile}, {layout.bytes:,} bytes{ratio}", "sections, in bytes:"]
+    lines += [f"  {section.name:<5} {section.bytes:>9,} at {section.offset:,}" for section in layout.sections]
+    parts = list(layout.arrays[0].bytes) if layout.arrays else []
+    heads = ["shape", "density", "values", "bits", *parts, "bytes", "entropy"]
+    rows = [[_escaped(array.name), *_cells(array)] for array in layout.arrays]
+    widths = [max(map(len, column)) for column in zip(["array", *heads], *rows, strict=True)]
+    for row in [["array", *heads], *rows]:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        lines.append("  ".join(cells))
+    return lines
+
+
+def _cells(array: codec.ArrayLayout) -> list[str]:
+    """A row of the table, behind the name; the entropy is of values and positions, beside the bytes of both."""
+    spent = [*array.bytes.values(), sum(array.bytes.values())]
+    entropy = f"{sum(array.entropy.values()):,.0f}" if array.kind != "planes" else "-"
+    shape = "x".join(map(str, array.shape))
+    return [shape, f"{array.density:.1%}", str(array.distinct), str(array.bits), *(f"{n:,.0f}" for n in spent), entropy]
+
+
+def run() -> None:
+    command.run(main, define_flags, __doc__, positional="FILE")
+
+
+if __name__ == "__main__":
+    run()
