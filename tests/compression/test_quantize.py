@@ -77,6 +77,13 @@ def test_refusals(pruned, images, target, expected):
         quantize(SPEC, pruned, images, target_bytes=target)
 
 
+def test_a_net_that_is_silent_is_refused(pruned):
+    silent = {name: -np.abs(array) if name.startswith("conv1/") else array for name, array in pruned.items()}
+    pictures = np.abs(tiny_pictures(2)[0])
+    with pytest.raises(ValueError, match="answers alike"):
+        quantize(SPEC, silent | {"conv10/bias": np.full(4, -1, np.float32)}, pictures, target_bytes=TARGET)
+
+
 def test_arrays_of_another_net_are_refused(pruned):
     with pytest.raises(ValueError, match="do not fit"):
         quantize(SPEC, pruned | {"conv1/bias": np.zeros(3, np.float32)}, tiny_pictures(2)[0], target_bytes=TARGET)

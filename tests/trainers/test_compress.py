@@ -4,6 +4,7 @@ import json
 import pathlib
 import types
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -35,6 +36,7 @@ SPEC = ModelSpec(
 def folder(tmp_path_factory):
     """model.weights.h5, and the photographs a/, b/ and c/ in photos/."""
     folder = tmp_path_factory.mktemp("compress")
+    keras.utils.set_random_seed(0)
     model = build(SPEC)
     model.save_weights(folder / "model.weights.h5")
     write_spec(folder / "model.weights.h5", SPEC, named_arrays(model))
@@ -156,6 +158,12 @@ def test_a_size_without_labels(run, monkeypatch):
     assert report["provenance"]["stages"] == [{"stage": "quantize", "target_bytes": 90000, "images": 4}]
     with pytest.raises(ValueError, match="more than the 100 that were asked for"):
         run("--target_bytes=100", "--calibration_dir=photos", name="small.sqz")
+
+
+def test_a_size_without_labels_is_met(run):
+    path, report = run("--target_bytes=1800", "--calibration_dir=photos", "--evaluation_dir=photos")
+    assert 1_500 < path.stat().st_size == report["bytes"] <= 1_800
+    assert not report["lossless"] and report["after"]["agreement"] > 0.5
 
 
 def test_a_delta_is_sent_and_laid_on_its_base(run, tmp_path):
