@@ -23,8 +23,8 @@ from sqz_keras.spec import ModelSpec
 from sqz_keras.squeezenet import build
 
 Arrays = dict[str, np.ndarray]
-# Times the step of the first layer, and by as much less of the last one, evenly in between. Without it the authors' v1.0
-# diverges 1.25 times as much in as many bytes; 1.7 was no better.
+# Times the step of the first layer, and by as much less of the last one, evenly in between. Without it the authors'
+# v1.0 diverges 1.25 times as much in as many bytes; 1.7 was no better.
 _EARLY_COARSER = 1.4
 _NEARLY_DENSE = 0.9  # a layer of at least this density has no pruning mask to keep
 _NEAR_ENOUGH = 0.004  # below the target, as a share of it
@@ -69,21 +69,17 @@ def quantize(
     )
     if not any(sensitivity.values()):
         raise ValueError("The model answers alike whatever its weights: give other photographs, or a trained model.")
-    octaves = np.log2(_coarseness_for(arrays, sensitivity, target_bytes, size))
-    # A step twice as large takes about a bit from every weight.
-    slope = -sum(np.count_nonzero(array) for array in arrays.values()) / 8
-    best, tried = None, []
+    best, best_size, aim = None, 0, target_bytes
     for attempt in range(_ATTEMPTS):
-        candidate = _round_net(spec, arrays, before, images, _steps(sensitivity, 2.0**octaves), report)
-        tried.append((octaves, size(candidate)))
-        report(f"attempt {attempt + 1}: {tried[-1][1]} bytes of {target_bytes}")
-        if tried[-1][1] == max((reached for _, reached in tried if reached <= target_bytes), default=None):
-            best = candidate
-        if (1 - _NEAR_ENOUGH) * target_bytes <= tried[-1][1] <= target_bytes:
+        coarseness = _coarseness_for(arrays, sensitivity, aim, size)
+        candidate = _round_net(spec, arrays, before, images, _steps(sensitivity, coarseness), report)
+        reached = size(candidate)
+        report(f"attempt {attempt + 1}: {reached} bytes of {target_bytes}")
+        if best_size < reached <= target_bytes:
+            best, best_size = candidate, reached
+        if (1 - _NEAR_ENOUGH) * target_bytes <= reached <= target_bytes:
             break
-        if len(tried) > 1 and tried[-1][1] != tried[-2][1]:
-            slope = (tried[-1][1] - tried[-2][1]) / (tried[-1][0] - tried[-2][0])
-        octaves += ((1 - _NEAR_ENOUGH / 2) * target_bytes - tried[-1][1]) / slope
+        aim *= (1 - _NEAR_ENOUGH / 2) * target_bytes / reached
     if best is None:
         raise ValueError(f"No quantised model of at most {target_bytes} bytes was found; ask for more bytes.")
     return best
@@ -108,11 +104,11 @@ def _steps(sensitivity: dict[str, float], coarseness: float) -> dict[str, np.flo
     return steps
 
 
-def _coarseness_for(arrays: Arrays, sensitivity: dict[str, float], target_bytes: int, size) -> float:
-    """The coarseness with which plain rounding, which needs about as many bytes, meets the target: by bisection."""
+def _coarseness_for(arrays: Arrays, sensitivity: dict[str, float], target_bytes: float, size) -> float:
+    """The coarseness with which plain rounding, which needs nearly as many bytes, meets the target: by bisection."""
     finest, coarsest = (np.log2(bound) for bound in (1e-6, 1.0))
     if size(_rounded(arrays, _steps(sensitivity, 2.0**coarsest))) > target_bytes:
-        raise ValueError(f"No useful model fits into {target_bytes} bytes; ask for more.")
+        raise ValueError(f"No useful model fits into {target_bytes:.0f} bytes; ask for more.")
     while coarsest - finest > 0.005:
         middle = (finest + coarsest) / 2
         fits = size(_rounded(arrays, _steps(sensitivity, 2.0**middle))) <= target_bytes
