@@ -5,11 +5,12 @@
 DIR holds photographs, labelled by their names as for sqz-evaluate or not. What needs photographs to work on
 (label-free, LiteRT int8) is run twice: calibrated on every other photograph and judged on the rest, and the other way
 round; its bytes are those of the larger file. Prints a table and the bars, and writes FILE.json and the plot FILE.svg
-and FILE.png.
+and FILE.png. --earlier=OTHER.json takes over the rows of an earlier run, so that it can be done in parts.
 """
 
 from __future__ import annotations
 
+import json
 import pathlib
 import sys
 
@@ -46,6 +47,7 @@ def define_flags() -> None:
     flags.DEFINE_list("rows", list(ROWS), f"Of {', '.join(ROWS)}.")
     flags.DEFINE_list("targets", ["330000", "360000", "400000", "450000", "480000"], "Sizes for label_free, in bytes.")
     flags.DEFINE_integer("calibration_images", 100, "At most so many of each half.", lower_bound=1)
+    flags.DEFINE_string("earlier", None, "JSON file of an earlier run on the same net and photographs.")
     flags.DEFINE_string("output", "compression", "FILE, without a suffix, of the JSON and the plot.")
 
 
@@ -66,8 +68,14 @@ def main(argv) -> None:
 
     spec, arrays = resolve_model(args.model, version=args.version, bypass=args.bypass)
     photographs = find_judging_photographs(args.image_dir, spec)
-    rows = measure(spec, arrays, photographs, args.rows, targets, args.calibration_images)
-    write_json(f"{args.output}.json", {"model": args.model, "image_dir": args.image_dir, "rows": rows})
+    subject, earlier = {"model": args.model, "image_dir": args.image_dir}, []
+    if args.earlier:
+        found = json.loads(pathlib.Path(args.earlier).read_text("utf-8"))
+        earlier = found.pop("rows")
+        if found != subject:
+            raise ValueError(f"--earlier={args.earlier} is of {found}, and this run of {subject}.")
+    rows = earlier + measure(spec, arrays, photographs, args.rows, targets, args.calibration_images)
+    write_json(f"{args.output}.json", subject | {"rows": rows})
     chart = plot(rows)
     for suffix in (".svg", ".png"):
         save_chart(chart, f"{args.output}{suffix}")
