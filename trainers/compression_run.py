@@ -20,11 +20,10 @@ from sqz_keras.importers.arrays import WeightsFileError, read_bytes
 from sqz_keras.spec import ModelSpec, hash_arrays
 from trainers.compression_config import SUFFIX, CompressionConfig, parse_bits
 from trainers.progress import say
-from trainers.report import write_json
+from trainers.report import write_file, write_json
 from trainers.report_compression import write_compression_report
 
 Arrays = dict[str, np.ndarray]
-_SLACK = 16  # bytes by which a header of another hash may deflate worse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +118,7 @@ def _quantize(
     say(f"quantising to {config.target_bytes:,} bytes")
     stages = [{"stage": "quantize", "target_bytes": config.target_bytes, "images": len(images)}]
     header = sqz_file.header_bytes(spec, arrays, provenance | {"stages": [*provenance["stages"], *stages]})
-    room = config.target_bytes - header - _SLACK
+    room = config.target_bytes - header
     result = quantize.quantize(spec, arrays, images, target_bytes=room, profile=config.profile, report=say)
     return result, stages
 
@@ -141,14 +140,8 @@ def write_sqz(
             f"The file would have {len(data):,} bytes, more than the {config.target_bytes:,} that were asked for; "
             "nothing was written. Ask for more bytes."
         )
-    output = pathlib.Path(config.output)
-    temporary = output.with_name(f".{output.name}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, output)
-    finally:
-        temporary.unlink(missing_ok=True)
-    say(f"wrote {output}: {len(data):,} bytes")
+    write_file(config.output, data)
+    say(f"wrote {config.output}: {len(data):,} bytes")
     return data
 
 

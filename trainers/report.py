@@ -20,7 +20,15 @@ def check_writable(path: str | os.PathLike) -> None:
 
 def write_json(path: str | os.PathLike, results: dict) -> None:
     """Writes `results` as JSON, whole or not at all."""
+    write_file(path, (json.dumps(results, indent=1) + "\n").encode())
+
+
+def write_file(path: str | os.PathLike, data: bytes) -> None:
+    """Writes a file whole or not at all; one that is there already is replaced."""
     path = pathlib.Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
-    os.replace(temporary, path)
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -23,7 +23,7 @@ import numpy as np
 import vl_convert
 
 from sqz_keras import __version__
-from trainers.report import check_writable
+from trainers.report import check_writable, write_file
 from trainers.report_assets import SCRIPT, STYLE, THEMES
 
 _FILTER_FROM_ROWS = 12  # a shorter table is seen at a glance
@@ -120,7 +120,7 @@ def write_page(path: str | os.PathLike, title: str, sections: Sequence[Section])
 {"".join(f"<script>{script}</script>" for script in scripts)}
 </body></html>
 """
-    _write(path, page.encode("utf-8", "replace"))  # a file's name may hold what UTF-8 cannot
+    write_file(path, page.encode("utf-8", "replace"))  # a file's name may hold what UTF-8 cannot
 
 
 def save_chart(chart: alt.TopLevelMixin, path: str | os.PathLike) -> None:
@@ -138,7 +138,7 @@ def save_chart(chart: alt.TopLevelMixin, path: str | os.PathLike) -> None:
         data = vl_convert.vegalite_to_png(_spec(chart), _VEGALITE, ppi=200, scale=1, config=config)
     else:
         raise ValueError(f"A chart is saved as .svg or .png, not as {suffix or 'a file without an ending'}: {path}")
-    _write(path, data)
+    write_file(path, data)
 
 
 @functools.cache  # it takes a second
@@ -209,13 +209,3 @@ def _cell(value: Any, style: str) -> str:
         return f'<td{style} data-v="{order}">{f"{value:,}" if isinstance(value, int) else f"{value:.6g}"}</td>'
     text = str(value)
     return f"<td{style}>{html.escape(text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + '…')}</td>"
-
-
-def _write(path: str | os.PathLike, data: bytes) -> None:
-    path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
