@@ -131,7 +131,7 @@ def label_free(spec: ModelSpec, arrays: Arrays, calibration: np.ndarray, targets
     """Quantised to each target size, with the network inputs given and no labels."""
     from sqz_keras.compression import quantize
 
-    header = sqz_file.header_bytes(spec, arrays, {}) + 16  # another hash may deflate worse
+    header = sqz_file.header_bytes(spec, arrays, {})
     for target in targets:
         result = quantize.quantize(spec, arrays, calibration, target_bytes=target - header)
         yield Candidate("label-free", f"for {target:,} bytes", sqz_bytes(spec, result, "max"), result)
