@@ -8,25 +8,28 @@ from __future__ import annotations
 
 import dataclasses
 
-from sqz_keras.weights import EXTRA_FOLDER as EXTRA_FOLDER
-from sqz_keras.weights import SPEC_NAME as SPEC_NAME
+from sqz_keras import weights
 
 MODEL_NAME = "squeezenet"
 
-# Files of a version, beside what TensorFlow writes.
-# EXTRA_FOLDER holds SPEC_NAME: the ModelSpec, and each weight's shape and hash.
+# Files of a version, beside what TensorFlow writes. EXTRA_FOLDER holds SPEC_NAME and WARMUP_NAME.
+# SPEC_NAME is JSON: under "model_spec" the ModelSpec, under "tensors" each weight's shape and hash, and under
+# PACKAGE_VERSION_KEY the version of this package that exported the model.
+EXTRA_FOLDER, SPEC_NAME, PACKAGE_VERSION_KEY = weights.EXTRA_FOLDER, weights.SPEC_NAME, weights.PACKAGE_VERSION_KEY
+WARMUP_NAME = "tf_serving_warmup_requests"  # PredictionLogs, which a server replays before it serves the version
 LABELS_NAME = "labels.txt"  # in assets/: a class's name a line, in the order of the class ids
 
 # A version is a folder whose name is a positive integer; the server takes the highest. A version is never overwritten.
 MAX_VERSION = 2**63 - 1
 
 TOP_K = 5  # classes, class_ids and scores hold min(TOP_K, number of classes), best first
-MAX_BATCH_SIZE = 32  # pictures in one call
+ALLOWED_BATCH_SIZES = (1, 2, 4, 8, 16, 32)  # what a batching server fills calls up to
+MAX_BATCH_SIZE = ALLOWED_BATCH_SIZES[-1]  # pictures in one call
 MAX_MESSAGE_BYTES = 64 << 20  # of one request or response
 MAX_ASPECT_RATIO = 100  # long side over short side: scaling the short side up must not make a huge picture
 
 # What `status` says of each picture. Where it is not "OK", the picture's probabilities and scores are 0, its class_ids
-# are -1 and its classes are empty strings.
+# are -1 and its classes are empty strings; `classify`, which has no status, tells by these alone.
 STATUS_OK = "OK"
 STATUS_UNKNOWN_FORMAT = "not a JPEG or PNG picture"
 STATUS_TOO_LARGE = "too many pixels, or too elongated a picture"
@@ -54,11 +57,12 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Signature:
-    """A way to call the model: one input and its outputs."""
+    """A way to call the model: one input and its outputs; `method_name` tells TensorFlow Serving by which API."""
 
     name: str
     input: Tensor
     outputs: tuple[Tensor, ...]
+    method_name: str = "tensorflow/serving/predict"
 
 
 IMAGES = Tensor("images", "float32", ("batch", "height", "width", 3))  # RGB in 0..255, whole pictures of any size
@@ -71,14 +75,11 @@ CLASSES = Tensor("classes", "string", ("batch", "k"))  # names
 CLASS_IDS = Tensor("class_ids", "int32", ("batch", "k"))
 SCORES = Tensor("scores", "float32", ("batch", "k"))  # the probabilities of `classes`
 STATUS = Tensor("status", "string", ("batch",))
-FEATURES = Tensor(
-    "features", "float32", ("batch", "channels")
-)  # pooled over the last fire module; 512 in v1.0 and v1.1
+FEATURES = Tensor("features", "float32", ("batch", "channels"))  # conv10's input, averaged; 512 in v1.0 and v1.1
 
 SERVING_DEFAULT = Signature("serving_default", IMAGES, (PROBABILITIES, CLASSES, CLASS_IDS, SCORES))
 SERVE_BYTES = Signature("serve_bytes", IMAGE_BYTES, (*SERVING_DEFAULT.outputs, STATUS))
-CLASSIFY = Signature("classify", EXAMPLES, (CLASSES, SCORES))  # TensorFlow Serving's Classify takes these alone
+# Of TensorFlow Serving's Classify, which asks for this input and gives back these two outputs.
+CLASSIFY = Signature("classify", EXAMPLES, (CLASSES, SCORES), "tensorflow/serving/classify")
 FEATURES_SIGNATURE = Signature("features", IMAGES, (FEATURES,))
-
-EXPORTED = (SERVING_DEFAULT, SERVE_BYTES)  # what sqz-export writes today
-RESERVED = (CLASSIFY, FEATURES_SIGNATURE)  # names that are taken, for signatures still to come
+EXPORTED = (SERVING_DEFAULT, SERVE_BYTES, CLASSIFY, FEATURES_SIGNATURE)

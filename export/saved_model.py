@@ -2,8 +2,9 @@
 
 sqz-export --base_path=DIR [--model=imagenet] [--model_version=auto]
 
-writes DIR/<model_version>: the network with its preprocessing, taking float images (signature serving_default) or
-encoded JPEG and PNG files (serve_bytes). It appears whole or not at all, and a version is never overwritten.
+writes DIR/<model_version>: the network with its preprocessing, taking float images (signatures serving_default and
+features), encoded JPEG and PNG files (serve_bytes) or tf.train.Examples with one (classify). It appears whole or not at
+all, and a version is never overwritten.
 """
 
 from __future__ import annotations
@@ -46,8 +47,6 @@ def export_saved_model(
         ValueError: the version exists or is no positive integer, or the model cannot be served; nothing is written.
         OSError: writing failed; nothing that a server could load is left.
     """
-    import tensorflow as tf
-
     from export.signatures import ServedModel
     from sqz_keras.importers import check_shapes
     from sqz_keras.weights import write_spec
@@ -58,8 +57,7 @@ def export_saved_model(
     with tempfile.TemporaryDirectory() as scratch, versions.new_version(base_path, version) as folder:
         labels_path = pathlib.Path(scratch, contract.LABELS_NAME)
         labels_path.write_text("".join(f"{name}\n" for name in spec.class_names()), "utf-8")
-        served = ServedModel(spec, arrays, labels_path)
-        tf.saved_model.save(served, os.fspath(folder), signatures=served.signatures())
+        ServedModel(spec, arrays, labels_path).save(folder)
         extra = folder / contract.EXTRA_FOLDER
         extra.mkdir()
         write_spec(extra / contract.SPEC_NAME.removesuffix(".spec.json"), spec, arrays)

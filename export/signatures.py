@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Mapping
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -37,27 +37,56 @@ class ServedModel(tf.Module):
         }
         self.labels = tf.saved_model.Asset(os.fspath(labels_path))
         self._spec = spec
-        self._network = functools.partial(model, training=False)
+        pooled = keras.layers.GlobalAveragePooling2D()(model.get_layer("drop9").input)
+        whole = keras.Model(model.inputs, [model.output, pooled])
+        # One function for all signatures, so that the network is saved once.
+        self._network = tf.function(
+            lambda pictures: whole(pictures, training=False),
+            input_signature=[tf.TensorSpec((None, spec.input_size, spec.input_size, 3), tf.float32, "pictures")],
+            autograph=False,
+        )
 
-    def signatures(self) -> dict[str, tf.types.experimental.GenericFunction]:
-        """The exported signatures by name, for `tf.saved_model.save`."""
-        functions = {contract.SERVING_DEFAULT: self.serving_default, contract.SERVE_BYTES: self.serve_bytes}
-        return {signature.name: functions[signature] for signature in contract.EXPORTED}
+    def save(self, folder: str | os.PathLike) -> None:
+        """Writes the SavedModel, with the method names of the contract; TensorFlow gives each signature Predict's."""
+        functions = {
+            contract.SERVING_DEFAULT: self.serving_default,
+            contract.SERVE_BYTES: self.serve_bytes,
+            contract.CLASSIFY: self.classify,
+            contract.FEATURES_SIGNATURE: self.features,
+        }
+        tf.saved_model.save(self, os.fspath(folder), {each.name: functions[each] for each in contract.EXPORTED})
+        updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(os.fspath(folder))
+        for signature in contract.EXPORTED:
+            updater.replace_method_name(signature.name, signature.method_name)
+        updater.save()
 
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.float32, contract.IMAGES.name)])
     def serving_default(self, images):
         """Whole pictures, float32 (batch, H, W, 3), RGB in 0..255 -> the outputs of `contract.SERVING_DEFAULT`."""
-        height, width = tf.shape(images)[1], tf.shape(images)[2]
-        fits = tf.debugging.Assert(_fits(height, width), [contract.STATUS_TOO_LARGE, height, width])
-        with tf.control_dependencies([fits]):
-            images = tf.identity(images)
-        return self._answer(prepare_images(images, self._spec))
+        probabilities, _ = self._network(self._prepare_all(images))
+        return self._named(probabilities)
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, contract.IMAGE_BYTES.name)])
     def serve_bytes(self, image_bytes):
         """Encoded pictures, string (batch,) -> the outputs of `contract.SERVE_BYTES`."""
-        pictures, status = self._decode_all(image_bytes)
-        outputs = self._answer(pictures)
+        return self._answer_encoded(image_bytes)
+
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, contract.EXAMPLES.name)])
+    def classify(self, inputs):
+        """Serialised `tf.train.Example`s, string (batch,) -> the outputs of `contract.CLASSIFY`."""
+        outputs = self._answer_encoded(inputs, _picture_of_example)
+        return {output.name: outputs[output.name] for output in contract.CLASSIFY.outputs}
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.float32, contract.IMAGES.name)])
+    def features(self, images):
+        """Whole pictures, as for `serving_default` -> the outputs of `contract.FEATURES_SIGNATURE`."""
+        _, features = self._network(self._prepare_all(images))
+        return {contract.FEATURES.name: features}
+
+    def _answer_encoded(self, data, read=tf.identity) -> dict[str, tf.Tensor]:
+        """The outputs of `contract.SERVE_BYTES` for what holds a picture that `read` takes out, string (batch,)."""
+        pictures, status = self._decode_all(data, read)
+        probabilities, _ = self._network(pictures)
         good = tf.equal(status, contract.STATUS_OK)
         failed = {
             contract.PROBABILITIES.name: 0.0,
@@ -65,11 +94,19 @@ class ServedModel(tf.Module):
             contract.CLASS_IDS.name: contract.FAILED_CLASS_ID,
             contract.SCORES.name: 0.0,
         }
+        outputs = self._named(probabilities)
         outputs = {name: tf.where(good[:, None], value, failed[name]) for name, value in outputs.items()}
         return outputs | {contract.STATUS.name: status}
 
-    def _answer(self, pictures) -> dict[str, tf.Tensor]:
-        probabilities = self._network(pictures)
+    def _prepare_all(self, images):
+        height, width = tf.shape(images)[1], tf.shape(images)[2]
+        fits = tf.debugging.Assert(_fits(height, width), [contract.STATUS_TOO_LARGE, height, width])
+        with tf.control_dependencies([fits]):
+            images = tf.identity(images)
+        return prepare_images(images, self._spec)
+
+    def _named(self, probabilities) -> dict[str, tf.Tensor]:
+        """The outputs of `contract.SERVING_DEFAULT`."""
         scores, class_ids = tf.math.top_k(probabilities, min(contract.TOP_K, self._spec.classes))
         return {
             contract.PROBABILITIES.name: probabilities,
@@ -78,12 +115,16 @@ class ServedModel(tf.Module):
             contract.SCORES.name: scores,
         }
 
-    def _decode_all(self, image_bytes):
+    def _decode_all(self, data, read):
         """Network inputs (batch, S, S, 3), zeros for what cannot be decoded, and the status of each picture."""
-        count, size = tf.shape(image_bytes, tf.int64)[0], self._spec.input_size
+        count, size = tf.shape(data, tf.int64)[0], self._spec.input_size
+
+        def decode(row, each):
+            return row, *self._decode(read(each))
+
         # A dataset is the one place in a graph where an op may fail for one picture and not for all: the picture drops
         # out, and its row keeps the values below. The last element keeps the batch from being empty.
-        decoded = tf.data.Dataset.from_tensor_slices((tf.range(count), image_bytes)).map(self._decode).ignore_errors()
+        decoded = tf.data.Dataset.from_tensor_slices((tf.range(count), data)).map(decode).ignore_errors()
         last = tf.data.Dataset.from_tensors((count, tf.zeros((size, size, 3)), contract.STATUS_OK))
         rows, pictures, status = decoded.concatenate(last).batch(count + 1).get_single_element()
         rows = rows[:, None]
@@ -92,7 +133,7 @@ class ServedModel(tf.Module):
         return pictures[:count], tf.tensor_scatter_nd_update(damaged, rows, status)[:count]
 
     @tf.autograph.experimental.do_not_convert
-    def _decode(self, row, data):
+    def _decode(self, data):
         """One picture; raises inside the graph where it is damaged. Nothing is decoded before its size is known."""
         is_jpeg, is_png = starts_with(data, JPEG_START), starts_with(data, PNG_START)
 
@@ -120,10 +161,16 @@ class ServedModel(tf.Module):
             lambda: tf.cond(is_jpeg, lambda: self._prepare(decode_jpeg(data)), lambda: self._prepare(decode_png(data))),
             lambda: tf.zeros((size, size, 3)),
         )
-        return row, picture, status
+        return picture, status
 
     def _prepare(self, image):
         return tf.ensure_shape(prepare_images(image, self._spec), (self._spec.input_size, self._spec.input_size, 3))
+
+
+def _picture_of_example(example):
+    """The encoded picture in a serialised `tf.train.Example`; an empty string where it has none."""
+    feature = tf.io.FixedLenFeature([], tf.string, default_value="")
+    return tf.io.parse_single_example(example, {contract.EXAMPLE_FEATURE: feature})[contract.EXAMPLE_FEATURE]
 
 
 def _fits(height, width):

@@ -19,6 +19,7 @@ from sqz_keras.records import IMAGENET, RECORDS, Record, get_record, list_record
 from sqz_keras.spec import MAX_JSON_BYTES, ModelSpec, Preprocessing, hash_arrays
 
 SPEC_NAME = "model.spec.json"
+PACKAGE_VERSION_KEY = "package_version"  # in it
 EXTRA_FOLDER = "assets.extra"  # of a SavedModel: where TensorFlow leaves room for files like SPEC_NAME
 _SUFFIXES = (".weights.h5", ".keras")
 Arrays = dict[str, np.ndarray]
@@ -103,17 +104,20 @@ def for_architecture(
 def write_spec(path: str | os.PathLike, spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -> pathlib.Path:
     """Writes the description that belongs beside a file of weights, `model.weights.h5` -> `model.spec.json`.
 
-    It holds the ModelSpec (with the hash of the weights) and each tensor's shape and hash, so that tensors which were
-    swapped, or a file that was replaced, are noticed when they are read back.
+    It holds the version of this package, the ModelSpec (with the hash of the weights) and each tensor's shape and hash,
+    so that tensors which were swapped, or a file that was replaced, are noticed when they are read back.
 
     Returns:
         The path that was written.
     """
+    from sqz_keras import __version__  # the package imports this module first
+
     path = spec_path(path)
     spec = dataclasses.replace(spec, weights_sha256=hash_arrays(arrays))
     tensors = {name: {"shape": list(array.shape), "sha256": _sha256(array)} for name, array in arrays.items()}
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps({"model_spec": spec.to_json(), "tensors": tensors}, indent=1) + "\n")
+    form = {PACKAGE_VERSION_KEY: __version__, "model_spec": spec.to_json(), "tensors": tensors}
+    temporary.write_text(json.dumps(form, indent=1) + "\n")
     os.replace(temporary, path)
     return path
 

@@ -7,8 +7,8 @@ import pytest
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
+import sqz_keras
 from export import contract
-from sqz_keras import weights
 
 
 @pytest.fixture(scope="module")
@@ -23,13 +23,14 @@ def test_exported_signatures_are_the_contract(signature_defs, signature):
         return {name: (info.dtype, [dim.size for dim in info.tensor_shape.dim]) for name, info in dict(tensors).items()}
 
     def promised(tensors):
-        sizes = {"batch": -1, "height": -1, "width": -1, "classes": 10, "k": 5}
+        sizes = {"batch": -1, "height": -1, "width": -1, "classes": 10, "k": 5, "channels": 8}
         dtypes = {"float32": types_pb2.DT_FLOAT, "int32": types_pb2.DT_INT32, "string": types_pb2.DT_STRING}
         return {each.name: (dtypes[each.dtype], [sizes.get(size, size) for size in each.shape]) for each in tensors}
 
     signature_def = signature_defs[signature.name]
     assert seen(signature_def.inputs) == promised([signature.input])
     assert seen(signature_def.outputs) == promised(signature.outputs)
+    assert signature_def.method_name == signature.method_name
 
 
 def test_nothing_else_is_exported(signature_defs):
@@ -37,15 +38,30 @@ def test_nothing_else_is_exported(signature_defs):
 
 
 def test_names_are_those_that_tensorflow_serving_needs():
-    signatures = (*contract.EXPORTED, *contract.RESERVED)
+    signatures = contract.EXPORTED
     assert [each.name for each in signatures] == ["serving_default", "serve_bytes", "classify", "features"]
     assert contract.CLASSIFY.input.name == "inputs"
     assert {each.name for each in contract.CLASSIFY.outputs} == {"classes", "scores"}
     assert not [output.name for each in signatures for output in each.outputs if output.name.endswith("_bytes")]
 
 
-def test_description_is_where_resolve_model_looks():
-    assert weights.SPEC_NAME == contract.SPEC_NAME
+def test_batches_end_at_what_a_call_takes():
+    """TensorFlow Serving's batching asks for ascending sizes, the last of which is the largest batch."""
+    assert list(contract.ALLOWED_BATCH_SIZES) == sorted(set(contract.ALLOWED_BATCH_SIZES))
+    assert contract.ALLOWED_BATCH_SIZES[-1] == contract.MAX_BATCH_SIZE
+
+
+def test_model_and_package_version_are_read_without_tensorflow(base_path, spec):
+    code = """
+import json, pathlib, sys
+from export import contract
+from sqz_keras import ModelSpec
+form = json.loads(pathlib.Path(sys.argv[1], contract.EXTRA_FOLDER, contract.SPEC_NAME).read_text("utf-8"))
+assert {"tensorflow", "keras", "grpc"}.isdisjoint(sys.modules)
+print(form[contract.PACKAGE_VERSION_KEY], ModelSpec.from_json(form["model_spec"]).labels)
+"""
+    printed = subprocess.check_output([sys.executable, "-c", code, str(base_path / "3")], text=True)
+    assert printed.strip() == f"{sqz_keras.__version__} {spec.labels}"
 
 
 def test_contract_and_versions_need_no_tensorflow():

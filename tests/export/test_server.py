@@ -89,7 +89,7 @@ REFUSED = {
     "unknown model": (request_of(name="resnet"), "NOT_FOUND"),
     "unknown version": (request_of(version=4), "NOT_FOUND"),
     "unknown label": (request_of(label="stable"), "INVALID_ARGUMENT"),
-    "unknown signature": (request_of(signature="classify"), "FAILED_PRECONDITION"),
+    "unknown signature": (request_of(signature="regress"), "FAILED_PRECONDITION"),
     "wrong key": (request_of(pictures=GOOD), "INVALID_ARGUMENT"),
     "a key too many": (request_of(images=GOOD, more=GOOD), "INVALID_ARGUMENT"),
     "unknown output": (request_of(outputs=["logits"]), "INVALID_ARGUMENT"),
