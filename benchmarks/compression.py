@@ -19,6 +19,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from absl import flags
 
 from sqz_keras import command
+from sqz_keras.files import check_writable
 
 ROWS = ("zipped", "svd", "pruning", "shared", "lossless", "litert", "label_free")
 # Figures of others on a thousand photographs of imagenet-sample-images: method, bytes, agreement.
@@ -53,7 +54,7 @@ def define_flags() -> None:
 
 def main(argv) -> None:
     del argv
-    from trainers.report import check_writable, write_json
+    from trainers.report import write_json
 
     args = flags.FLAGS
     unknown = sorted(set(args.rows) - set(ROWS))

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from sqz_keras import fetch, importers
+from sqz_keras.files import write_file
 from sqz_keras.importers import sqz_file
 from sqz_keras.importers.arrays import WeightsFileError, check_shapes
 from sqz_keras.metaparams import VERSIONS
@@ -115,10 +116,8 @@ def write_spec(path: str | os.PathLike, spec: ModelSpec, arrays: Mapping[str, np
     path = spec_path(path)
     spec = dataclasses.replace(spec, weights_sha256=hash_arrays(arrays))
     tensors = {name: {"shape": list(array.shape), "sha256": _sha256(array)} for name, array in arrays.items()}
-    temporary = path.with_name(f".{path.name}.tmp")
     form = {PACKAGE_VERSION_KEY: __version__, "model_spec": spec.to_json(), "tensors": tensors}
-    temporary.write_text(json.dumps(form, indent=1) + "\n")
-    os.replace(temporary, path)
+    write_file(path, (json.dumps(form, indent=1) + "\n").encode())
     return path
 
 

@@ -21,6 +21,7 @@ LAYERS = [
         "sqz_keras.blocks",
         "sqz_keras.command",
         "sqz_keras.fetch",
+        "sqz_keras.files",
         "sqz_keras.graph_images",
         "sqz_keras.images",
         "sqz_keras.preprocessing",

@@ -24,6 +24,7 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "sqz_keras" / "__init__.p
 COMMANDS = {
     "sqz-classify",
     "sqz-inspect",
+    "sqz-summary",
     "sqz-evaluate",
     "sqz-prepare-imagenet",
     "sqz-train",

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import pathlib
 
-from trainers.report import check_writable
+from sqz_keras.files import check_writable
 
 SUFFIX = ".sqz"
 

@@ -15,12 +15,13 @@ import numpy as np
 
 from sqz_keras import __version__, codec, resolve_model
 from sqz_keras.compression.densities import layer_names, measure_densities
+from sqz_keras.files import write_file
 from sqz_keras.importers import sqz_file
 from sqz_keras.importers.arrays import WeightsFileError, read_bytes
 from sqz_keras.spec import ModelSpec, hash_arrays
 from trainers.compression_config import SUFFIX, CompressionConfig, parse_bits
 from trainers.progress import say
-from trainers.report import write_file, write_json
+from trainers.report import write_json
 from trainers.report_compression import write_compression_report
 
 Arrays = dict[str, np.ndarray]

@@ -24,10 +24,11 @@ def define_flags() -> None:
 
 def main(argv) -> int:
     del argv
+    from sqz_keras.files import check_writable
     from sqz_keras.weights import resolve_model
     from trainers.evaluation import evaluate_photographs
     from trainers.photographs import class_labels, find_photographs
-    from trainers.report import check_writable, write_json
+    from trainers.report import write_json
 
     args = flags.FLAGS
     if args.report is not None:

@@ -23,7 +23,7 @@ import numpy as np
 import vl_convert
 
 from sqz_keras import __version__
-from trainers.report import check_writable, write_file
+from sqz_keras.files import check_writable, write_file
 from trainers.report_assets import SCRIPT, STYLE, THEMES
 
 _FILTER_FROM_ROWS = 12  # a shorter table is seen at a glance

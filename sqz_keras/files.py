@@ -1,0 +1,35 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+
+def check_writable(path: str | os.PathLike) -> None:
+    """Refuses a file that could not be written, before the work that it would hold.
+
+    Raises:
+        ValueError: `path` is a folder, or the folder it belongs in does not exist or takes no files.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ValueError(f"{path} must be a file in an existing folder that you may write to.")
+
+
+def write_file(path: str | os.PathLike, data: bytes) -> None:
+    """Writes a file whole or not at all, and to the disk; one that is there already is replaced.
+
+    Raises:
+        OSError: it cannot be written; what was there before is still there.
+    """
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
