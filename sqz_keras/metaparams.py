@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import math
 import warnings
+from collections.abc import Mapping, Sequence
 
 BYPASSES = (None, "simple", "complex")
 
@@ -135,6 +136,34 @@ class Metaparameters:
     def min_input_size(self) -> int:
         """The smallest input height (and width), in pixels, that leaves one pixel for the classifier."""
         return next(size for size in itertools.count(1) if self.feature_size(size) >= 1)
+
+
+def parse_metaparameters(text: str) -> dict[str, int | float | tuple[int, ...]]:
+    """Fields of `Metaparameters` from text: "squeeze_ratio=0.25,pool_after=1:3:5"; "" names none.
+
+    Raises:
+        ValueError: an item is not NAME=VALUE, the name is no metaparameter, or the value is not of its kind.
+    """
+    kinds = {field.name: type(field.default) for field in dataclasses.fields(Metaparameters)}
+    values = {}
+    for item in filter(None, text.split(",")):
+        name, equals, value = (part.strip() for part in item.partition("="))
+        if not equals or name not in kinds:
+            raise ValueError(f"Expected NAME=VALUE with a name of {', '.join(kinds)}; got {item!r}.")
+        try:
+            values[name] = tuple(map(int, value.split(":"))) if kinds[name] is tuple else kinds[name](value)
+        except ValueError:
+            form = "layer numbers with colons, as 1:4:8" if kinds[name] is tuple else f"of type {kinds[name].__name__}"
+            raise ValueError(f"The metaparameter {name} must be {form}, got {value!r}.") from None
+    return values
+
+
+def format_metaparameters(values: Mapping[str, int | float | Sequence[int]]) -> str:
+    """The text from which `parse_metaparameters` reads these values."""
+    return ",".join(
+        f"{name}={':'.join(map(str, value)) if isinstance(value, tuple | list) else value}"
+        for name, value in values.items()
+    )
 
 
 def _round_half_up(value: float) -> int:

@@ -8,11 +8,10 @@ import math
 import os
 
 from sqz_keras.squeezenet import build
+from sqz_keras.summary import ALEXNET_PARAMETERS
 from trainers.config import TrainConfig
 from trainers.image_folder import open_image_dir
 from trainers.input_pipeline import find_builder
-
-ALEXNET_PARAMETERS = 60_965_224  # the paper's motive: how much a worker sends at each update
 
 
 def describe(config: TrainConfig, data_dir: str | os.PathLike | None) -> str:

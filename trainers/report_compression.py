@@ -9,12 +9,12 @@ from typing import Any
 import altair as alt
 import numpy as np
 
+from sqz_keras.summary import ALEXNET_BYTES
 from trainers.report_page import Section, Table, write_page
 
 PARTS = ("codebook", "positions", "codes", "raw")
 _BINS = 80
 _MOST_CENTROIDS = 1024  # a layer with more has kept its weights apart
-_ALEXNET_BYTES = 240e6  # in float32, as the paper has it
 _NET = "SqueezeNet"
 # Paper, Table 2: net, method, bits, bytes, smaller than AlexNet, top-1, top-5.
 _PAPER = (
@@ -100,7 +100,7 @@ def _beside_the_paper(results: Mapping[str, Any]) -> Table:
     stages = results["provenance"]["stages"]
     names = [stage.get("stage", "") if isinstance(stage, dict) else stage for stage in stages]
     method = ", ".join(map(str, names)) or "lossless"
-    row = (_NET, method, ours, f"{size:,}", f"{_ALEXNET_BYTES / size:.0f}x", top1, "not measured", "this file")
+    row = (_NET, method, ours, f"{size:,}", f"{ALEXNET_BYTES / size:.0f}x", top1, "not measured", "this file")
     columns = ("net", "method", "bits", "bytes", "smaller than AlexNet", "top-1", "top-5", "whose")
     return Table(columns, [*rows, row])
 
