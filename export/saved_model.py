@@ -1,17 +1,22 @@
-"""Exports a model as a SavedModel that TensorFlow Serving, or sqz-serve, loads.
+"""Exports a model: as a SavedModel that TensorFlow Serving, or sqz-serve, loads, or as one file for other runtimes.
 
-sqz-export --base_path=DIR [--model=imagenet] [--model_version=auto]
-
-writes DIR/<model_version>: the network with its preprocessing, taking float images (signatures serving_default and
-features), encoded JPEG and PNG files (serve_bytes) or tf.train.Examples with one (classify). It appears whole or not at
-all, and a version is never overwritten.
+sqz-export --base_path=DIR [--model=imagenet] [--model_version=auto] [--keep_versions=N]
+    DIR/<model_version>: the network with its preprocessing, taking float images (signatures serving_default and
+    features), encoded JPEG and PNG files (serve_bytes) or tf.train.Examples with one (classify). It appears whole or not
+    at all, a version is never overwritten, and the same model gives the same bytes
+sqz-export --format=litert|litert_float16|onnx|keras --output=FILE [--model=imagenet]
+    one file, and FILE's description beside it
+sqz-export --format=litert_int8 --output=FILE --calibration_dir=DIR
+    the same in 8 bits throughout, calibrated on unlabelled photographs, some of which judge the result
+sqz-export --verify=DIR/<model_version>
+    whether a version is still what was exported, and answers as Keras does
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pathlib
-import tempfile
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -25,12 +30,22 @@ if TYPE_CHECKING:
 
     from sqz_keras import ModelSpec
 
+SAVED_MODEL, LITERT_INT8 = "saved_model", "litert_int8"
+FORMATS = (SAVED_MODEL, "litert", "litert_float16", LITERT_INT8, "onnx", "keras")
+
+# What may be given with each way of calling the command: first what must be.
+_MODEL_FLAGS = ("model", "version", "bypass", "format")
+_VERIFY = ("--verify", ("verify",), ())
+_VERSION = (f"--format={SAVED_MODEL}", ("base_path",), (*_MODEL_FLAGS, "model_version", "keep_versions"))
+_CALIBRATED = (f"--format={LITERT_INT8}", ("output", "calibration_dir"), (*_MODEL_FLAGS, "calibration_images"))
+
 
 def export_saved_model(
     spec: ModelSpec,
     arrays: Mapping[str, np.ndarray],
     base_path: str | os.PathLike,
     model_version: int | str = versions.AUTO,
+    keep_versions: int = 0,
 ) -> pathlib.Path:
     """Writes a new version of a model.
 
@@ -39,50 +54,68 @@ def export_saved_model(
         arrays: its weights by name, float32, as `resolve_model` returns them.
         base_path: the folder of all versions of this model; it is made where it does not exist.
         model_version: a positive integer, or "auto": the newest plus 1.
+        keep_versions: how many versions stay, the newest; 0: all.
 
     Returns:
         The folder of the new version.
 
     Raises:
-        ValueError: the version exists or is no positive integer, or the model cannot be served; nothing is written.
+        ValueError: the version exists or is no positive integer, or the model cannot be served; nothing is written. Or
+            what was written does not answer as Keras does; nothing that a server could load is left.
         OSError: writing failed; nothing that a server could load is left.
+        ModuleNotFoundError: the package's extra `serve` is not installed.
     """
-    from export.signatures import ServedModel
+    from export.reproducible import write_saved_model
     from sqz_keras.importers import check_shapes
-    from sqz_keras.weights import write_spec
 
-    version = versions.choose_version(base_path, model_version)
+    version = versions.choose_version(base_path, model_version, keep_versions)
     _check_servable(spec)
     check_shapes("the model to export", arrays, spec.weight_shapes())
-    with tempfile.TemporaryDirectory() as scratch, versions.new_version(base_path, version) as folder:
-        labels_path = pathlib.Path(scratch, contract.LABELS_NAME)
-        labels_path.write_text("".join(f"{name}\n" for name in spec.class_names()), "utf-8")
-        ServedModel(spec, arrays, labels_path).save(folder)
-        extra = folder / contract.EXTRA_FOLDER
-        extra.mkdir()
-        write_spec(extra / contract.SPEC_NAME.removesuffix(".spec.json"), spec, arrays)
+    with versions.new_version(base_path, version) as folder:
+        write_saved_model(spec, arrays, folder)
+    if keep_versions:
+        versions.prune(base_path, keep_versions)
     return pathlib.Path(base_path, str(version))
 
 
 def _check_servable(spec: ModelSpec) -> None:
-    import keras
-
     if spec.channels != 3:
         raise ValueError(f"Served models take RGB pictures, 3 channels; this one takes {spec.channels}.")
     if any(len(name.splitlines()) != 1 for name in spec.class_names()):
         raise ValueError("Each label must be one line of text, as labels.txt holds one a line; rename the others.")
-    settings = (keras.backend.backend(), keras.config.image_data_format(), keras.config.dtype_policy().name)
-    if settings != ("tensorflow", "channels_last", "float32"):
-        raise ValueError(
-            "Models are exported with Keras on TensorFlow, channels_last and the dtype policy float32; here Keras is "
-            f"set to {', '.join(settings)}. Export in a process of its own: sqz-export."
-        )
+    if importlib.util.find_spec("tensorflow_serving") is None:
+        raise ModuleNotFoundError("No module named 'tensorflow_serving'", name="tensorflow_serving")
 
 
 def define_flags() -> None:
     command.define_model_flags()
-    flags.DEFINE_string("base_path", None, "Folder of the served model, which holds a folder a version.", required=True)
+    flags.DEFINE_enum("format", SAVED_MODEL, list(FORMATS), "What to write.")
+    flags.DEFINE_string("base_path", None, "Folder of the served model, which holds a folder a version.")
     flags.DEFINE_string("model_version", versions.AUTO, "A positive integer, or auto: the newest plus 1.")
+    flags.DEFINE_integer("keep_versions", 0, "Of older versions all but the newest go; 0: all stay.", lower_bound=0)
+    flags.DEFINE_string("output", None, "The file to write, of any other format; an older one is replaced.")
+    flags.DEFINE_string("calibration_dir", None, "Folder of unlabelled photographs, at any depth, for litert_int8.")
+    flags.DEFINE_integer("calibration_images", 200, "At most so many of them.", lower_bound=2)
+    flags.DEFINE_string("verify", None, "A version's folder to check; nothing is written.")
+
+
+def check_flags(args: flags.FlagValues) -> None:
+    """Refuses flags that are missing or that contradict one another, before any work.
+
+    Raises:
+        ValueError: it says which.
+    """
+    ways = {SAVED_MODEL: _VERSION, LITERT_INT8: _CALIBRATED}
+    way, needed, optional = ways.get(args.format, (f"--format={args.format}", ("output",), _MODEL_FLAGS))
+    if args.verify is not None:
+        way, needed, optional = _VERIFY
+    missing = [f"--{name}" for name in needed if not args[name].value]
+    if missing:
+        raise ValueError(f"{way} needs {' and '.join(missing)}.")
+    known = {name for _, *groups in (_VERIFY, _VERSION, _CALIBRATED) for group in groups for name in group}
+    extra = [f"--{name}" for name in sorted(known) if args[name].present and name not in (*needed, *optional)]
+    if extra:
+        raise ValueError(f"{way} takes no {', '.join(extra)}: leave that out.")
 
 
 def main(argv) -> None:
@@ -90,13 +123,28 @@ def main(argv) -> None:
     from sqz_keras.weights import resolve_model
 
     args = flags.FLAGS
-    # Before the model is fetched and read, which takes longer.
-    versions.choose_version(args.base_path, args.model_version)
+    check_flags(args)
+    if args.verify is not None:
+        from export.verify import verify
+
+        print(f"{args.verify}: {verify(args.verify)}")
+        return
+    # What can be refused is refused before the model is fetched and read, which takes longer.
+    if args.format == SAVED_MODEL:
+        versions.choose_version(args.base_path, args.model_version, args.keep_versions)
+        spec, arrays = resolve_model(args.model, version=args.version, bypass=args.bypass)
+        path = export_saved_model(spec, arrays, args.base_path, args.model_version, args.keep_versions)
+        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        signatures = ", ".join(signature.name for signature in contract.EXPORTED)
+        print(f"{path}: {size / 1e6:.2f} MB, {spec.classes} classes, signatures {signatures}")
+        return
+    from export import single_file
+
+    single_file.check_output(args.output, args.format)
+    pictures = single_file.find_pictures(args.calibration_dir, args.calibration_images) if args.calibration_dir else []
     spec, arrays = resolve_model(args.model, version=args.version, bypass=args.bypass)
-    path = export_saved_model(spec, arrays, args.base_path, args.model_version)
-    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    signatures = ", ".join(signature.name for signature in contract.EXPORTED)
-    print(f"{path}: {size / 1e6:.2f} MB, {spec.classes} classes, signatures {signatures}")
+    told = single_file.write(args.format, spec, arrays, args.output, pictures)
+    print(f"{args.output}: {os.path.getsize(args.output):,} bytes, {spec.classes} classes; {told}")
 
 
 def run() -> None:

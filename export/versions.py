@@ -27,11 +27,12 @@ def list_versions(base_path: str | os.PathLike) -> dict[int, pathlib.Path]:
     return {number: found[number] for number in sorted(found) if 1 <= number <= MAX_VERSION}
 
 
-def choose_version(base_path: str | os.PathLike, model_version: int | str) -> int:
+def choose_version(base_path: str | os.PathLike, model_version: int | str, keep_versions: int = 0) -> int:
     """The number that a new version gets: the one asked for, or with "auto" the newest plus 1.
 
     Raises:
-        ValueError: it is neither "auto" nor a positive integer, or it exists already.
+        ValueError: it is neither "auto" nor a positive integer, it exists already, or it would not be among the newest
+            `keep_versions` (0: all stay).
     """
     versions = list_versions(base_path)
     if model_version == AUTO:
@@ -41,6 +42,11 @@ def choose_version(base_path: str | os.PathLike, model_version: int | str) -> in
         raise ValueError(f"model_version must be {AUTO!r} or a positive integer, got {model_version!r}.")
     if int(text) in versions or os.path.lexists(os.path.join(base_path, text)):
         raise _taken(base_path, int(text))
+    if keep_versions and int(text) not in sorted({*versions, int(text)})[-keep_versions:]:
+        raise ValueError(
+            f"Version {text} would go at once: {os.fspath(base_path)} has newer ones, and --keep_versions="
+            f"{keep_versions} keeps the newest. Take --model_version={AUTO}, or keep more."
+        )
     return int(text)
 
 
@@ -75,6 +81,23 @@ def new_version(base_path: str | os.PathLike, version: int) -> Iterator[pathlib.
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     _sync(base_path)
+
+
+def prune(base_path: str | os.PathLike, keep_versions: int) -> list[int]:
+    """Removes all versions but the newest `keep_versions`, oldest first, and returns their numbers.
+
+    Each first gets a name that no server loads, in one rename: a server sees it whole or not at all.
+    """
+    if keep_versions < 1:
+        raise ValueError(f"keep_versions must be at least 1, got {keep_versions}.")
+    base_path, found = pathlib.Path(base_path), list_versions(base_path)
+    removed = list(found)[:-keep_versions]
+    for version in removed:
+        hidden = base_path / f".old-{version}-{uuid.uuid4().hex}"
+        os.rename(found[version], hidden)
+        _sync(base_path)
+        shutil.rmtree(hidden)
+    return removed
 
 
 def _taken(base_path: str | os.PathLike, version: int) -> ValueError:

@@ -1,0 +1,77 @@
+"""Whether a served version is what was exported: its files, its description, and what it answers."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pathlib
+
+from export import contract
+from sqz_keras import ModelSpec
+
+# In contract.EXTRA_FOLDER, in the form of sha256sum: `sha256sum -c` reads it, in the version's folder.
+CHECKSUMS_NAME = "SHA256SUMS"
+TOLERANCE = 1e-5  # of a probability, between the exported graph and Keras
+
+
+def verify(folder: str | os.PathLike) -> str:
+    """Checks a version: files by their checksums, description, labels, and its answers beside those of Keras.
+
+    The answers are those to the version's own warm-up calls; Keras's are computed from the weights that were read back.
+
+    Returns:
+        What was checked, in one line.
+
+    Raises:
+        ValueError: `folder` is no version of ours, or something in it is not what was exported.
+        OSError: a file cannot be read.
+    """
+    import tensorflow as tf
+
+    from export import warmup
+    from sqz_keras.weights import resolve_model
+
+    folder = pathlib.Path(folder)
+    files = _check_files(folder)
+    spec, arrays = resolve_model(folder)
+    labels_path = folder / "assets" / contract.LABELS_NAME
+    if labels_path.read_text("utf-8") != labels_text(spec):
+        raise ValueError(f"{labels_path} does not name the classes that {contract.SPEC_NAME} describes.")
+    answer = warmup.keras_answer(spec, arrays, TOLERANCE)
+    try:
+        served = tf.saved_model.load(os.fspath(folder))
+    except (tf.errors.OpError, ValueError, OSError) as error:
+        raise ValueError(f"{folder} cannot be loaded: {error}") from error
+    calls = warmup.replay(folder, served, answer)
+    return f"{files} files, {spec.count_params():,} weights, {spec.classes} labels, {calls} warm-up calls: as exported"
+
+
+def labels_text(spec: ModelSpec) -> str:
+    """The content of the asset `contract.LABELS_NAME`."""
+    return "".join(f"{name}\n" for name in spec.class_names())
+
+
+def write_checksums(folder: pathlib.Path) -> None:
+    """Writes the checksums of all files under a version's folder."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    lines = [f"{_sha256(folder / name)}  {name}\n" for name in names]
+    (folder / contract.EXTRA_FOLDER / CHECKSUMS_NAME).write_text("".join(lines), "utf-8")
+
+
+def _check_files(folder: pathlib.Path) -> int:
+    path = folder / contract.EXTRA_FOLDER / CHECKSUMS_NAME
+    if not path.is_file():
+        raise ValueError(f"{folder} is no version that sqz-export wrote: it has no {contract.EXTRA_FOLDER}/{path.name}.")
+    entries = [line.partition("  ")[::2] for line in path.read_text("utf-8").splitlines()]
+    missing = [name for _, name in entries if not (folder / name).is_file()]
+    if missing:
+        raise ValueError(f"{folder}: files are missing, first {missing[0]}. Export the model again.")
+    changed = [name for digest, name in entries if _sha256(folder / name) != digest]
+    if changed:
+        raise ValueError(f"{folder}: files are not as they were exported, first {changed[0]}. Export the model again.")
+    return len(entries)
+
+
+def _sha256(path: pathlib.Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
