@@ -18,8 +18,9 @@ OPSET, IR_VERSION = 17, 8  # of ONNX 1.12, which runtimes since 2022 read
 def convert(spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -> bytes:
     """The model as the content of an `.onnx` file.
 
-    Input `images`: float32 (batch, S, S, 3), RGB in 0..255; output `probabilities`: float32 (batch, classes). The weights
-    keep their values and the releases' names, so that the file can be read back; the ModelSpec is in the metadata.
+    Input `images`: float32 (batch, S, S, 3), RGB in 0..255; output `probabilities`: float32 (batch, classes). The
+    weights keep their values and the releases' names, so that the file can be read back; the ModelSpec is in the
+    metadata.
     """
     graph = _Graph(arrays)
     x = graph.add("Transpose", [INPUT], perm=[0, 3, 1, 2])

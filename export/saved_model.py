@@ -2,8 +2,8 @@
 
 sqz-export --base_path=DIR [--model=imagenet] [--model_version=auto] [--keep_versions=N]
     DIR/<model_version>: the network with its preprocessing, taking float images (signatures serving_default and
-    features), encoded JPEG and PNG files (serve_bytes) or tf.train.Examples with one (classify). It appears whole or not
-    at all, a version is never overwritten, and the same model gives the same bytes
+    features), encoded JPEG and PNG files (serve_bytes) or tf.train.Examples with one (classify). It appears whole or
+    not at all, a version is never overwritten, and the same model gives the same bytes
 sqz-export --format=litert|litert_float16|onnx|keras --output=FILE [--model=imagenet]
     one file, and FILE's description beside it
 sqz-export --format=litert_int8 --output=FILE --calibration_dir=DIR
@@ -118,12 +118,18 @@ def check_flags(args: flags.FlagValues) -> None:
         raise ValueError(f"{way} takes no {', '.join(extra)}: leave that out.")
 
 
+def _use_defaults_of_keras() -> None:
+    """Whatever a keras.json or the environment says: the formats know TensorFlow and channels_last alone."""
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+
+
 def main(argv) -> None:
     del argv
     from sqz_keras.weights import resolve_model
 
     args = flags.FLAGS
     check_flags(args)
+    _use_defaults_of_keras()
     if args.verify is not None:
         from export.verify import verify
 
@@ -139,9 +145,10 @@ def main(argv) -> None:
         print(f"{path}: {size / 1e6:.2f} MB, {spec.classes} classes, signatures {signatures}")
         return
     from export import single_file
+    from sqz_keras.images import find_pictures
 
     single_file.check_output(args.output, args.format)
-    pictures = single_file.find_pictures(args.calibration_dir, args.calibration_images) if args.calibration_dir else []
+    pictures = find_pictures(args.calibration_dir, args.calibration_images) if args.calibration_dir else []
     spec, arrays = resolve_model(args.model, version=args.version, bypass=args.bypass)
     told = single_file.write(args.format, spec, arrays, args.output, pictures)
     print(f"{args.output}: {os.path.getsize(args.output):,} bytes, {spec.classes} classes; {told}")

@@ -61,7 +61,9 @@ def write_checksums(folder: pathlib.Path) -> None:
 def _check_files(folder: pathlib.Path) -> int:
     path = folder / contract.EXTRA_FOLDER / CHECKSUMS_NAME
     if not path.is_file():
-        raise ValueError(f"{folder} is no version that sqz-export wrote: it has no {contract.EXTRA_FOLDER}/{path.name}.")
+        raise ValueError(
+            f"{folder} is no version that sqz-export wrote: it has no {contract.EXTRA_FOLDER}/{path.name}."
+        )
     entries = [line.partition("  ")[::2] for line in path.read_text("utf-8").splitlines()]
     missing = [name for _, name in entries if not (folder / name).is_file()]
     if missing:

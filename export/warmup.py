@@ -1,6 +1,7 @@
 """Warm-up records: calls that a server makes before it serves a version, and by which a version is checked.
 
-One record for each signature and allowed batch size, all of one tiny picture, so that one answer is right for every row.
+One record for each signature and allowed batch size, all of one tiny picture, so that one answer is right for every
+row.
 """
 
 from __future__ import annotations
@@ -66,7 +67,9 @@ def replay(folder: str | os.PathLike, served, answer: Answer) -> int:
     Raises:
         ValueError: a record is missing or cannot be read, a call fails, or an answer is another than `answer`.
     """
-    expected = list(itertools.product([signature.name for signature in contract.EXPORTED], contract.ALLOWED_BATCH_SIZES))
+    expected = list(
+        itertools.product([signature.name for signature in contract.EXPORTED], contract.ALLOWED_BATCH_SIZES)
+    )
     seen = []
     for name, count, inputs in _read(folder):
         try:
@@ -75,7 +78,9 @@ def replay(folder: str | os.PathLike, served, answer: Answer) -> int:
             raise ValueError(f"{folder}: the warm-up call of {name} with {count} pictures fails: {error}") from error
         wrong = _differences({key: value.numpy() for key, value in outputs.items()}, count, answer)
         if wrong:
-            raise ValueError(f"{folder}: {name} with {count} pictures answers otherwise than Keras: {'; '.join(wrong)}.")
+            raise ValueError(
+                f"{folder}: {name} with {count} pictures answers otherwise than Keras: {'; '.join(wrong)}."
+            )
         seen.append((name, count))
     if seen != expected:
         raise ValueError(f"{folder}: expected warm-up calls {expected}, got {seen}. Export the model again.")

@@ -1,14 +1,42 @@
-"""Photographs from files or bytes, as a person sees them."""
+"""Photographs: which files of a folder are some, and what a person sees in them."""
 
 from __future__ import annotations
 
 import io
 import os
+import pathlib
+from collections.abc import Iterable
 
 import numpy as np
 from PIL import Image, ImageOps
 
 MAX_PIXELS = 100_000_000
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
+
+
+def find_pictures(image_dir: str | os.PathLike, at_most: int | None = None) -> list[pathlib.Path]:
+    """The photographs of a folder at any depth, whatever they show, sorted by path.
+
+    Args:
+        image_dir: the folder.
+        at_most: so many, evenly from the whole folder, whose photographs are often sorted by what they show.
+
+    Raises:
+        ValueError: not a folder, or no photographs in it.
+    """
+    root = pathlib.Path(image_dir)
+    if not root.is_dir():
+        raise ValueError(f"{image_dir} is not a folder of photographs.")
+    found = only_pictures(path for path in root.rglob("*") if path.is_file())
+    if not found:
+        raise ValueError(f"{root} holds no photographs ({', '.join(SUFFIXES)}).")
+    count = min(len(found), at_most or len(found))
+    return [found[place] for place in np.linspace(0, len(found) - 1, count).round().astype(int)]
+
+
+def only_pictures(paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:
+    """Those that are photographs by their suffix, and not hidden; sorted."""
+    return sorted(path for path in paths if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
 
 
 def read_image(source: str | os.PathLike | bytes) -> np.ndarray:

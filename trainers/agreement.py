@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from sqz_keras.images import find_pictures
 from sqz_keras.spec import ModelSpec
 from sqz_keras.squeezenet import build
 from trainers.metrics import accuracy_fields
-from trainers.photographs import class_labels, find_photographs, find_pictures, prepared_batches
+from trainers.photographs import class_labels, find_photographs, prepared_batches
 from trainers.progress import Progress
 
 Batch = tuple[np.ndarray, np.ndarray | None]

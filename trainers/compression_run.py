@@ -108,14 +108,12 @@ def _quantize(
     config: CompressionConfig, spec: ModelSpec, arrays: Arrays, provenance: dict[str, Any]
 ) -> tuple[Arrays, list[dict]]:
     from sqz_keras.compression import quantize
-    from trainers.photographs import find_pictures, read_inputs
+    from sqz_keras.images import find_pictures
+    from trainers.photographs import read_inputs
 
-    pictures = find_pictures(config.calibration_dir)
-    # Evenly from the whole folder, whose photographs are often sorted by what they show.
-    count = min(len(pictures), config.calibration_images)
-    chosen = [pictures[place] for place in np.linspace(0, len(pictures) - 1, count).round().astype(int)]
-    say(f"reading {count} photographs of {config.calibration_dir}")
-    images = read_inputs(chosen, spec)
+    pictures = find_pictures(config.calibration_dir, config.calibration_images)
+    say(f"reading {len(pictures)} photographs of {config.calibration_dir}")
+    images = read_inputs(pictures, spec)
     say(f"quantising to {config.target_bytes:,} bytes")
     stages = [{"stage": "quantize", "target_bytes": config.target_bytes, "images": len(images)}]
     header = sqz_file.header_bytes(spec, arrays, provenance | {"stages": [*provenance["stages"], *stages]})

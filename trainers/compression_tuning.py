@@ -11,13 +11,13 @@ import tensorflow as tf
 from sqz_keras.compression.densities import layer_names, measure_densities, parse_densities, sensitivity_densities
 from sqz_keras.compression.teacher import teach
 from sqz_keras.compression.tfmot_stages import cluster, prune
+from sqz_keras.images import find_pictures
 from sqz_keras.preprocessing import preprocess_input
 from sqz_keras.spec import ModelSpec
 from sqz_keras.squeezenet import assign, build
 from trainers.compression_config import CompressionConfig
 from trainers.image_folder import open_image_dir
 from trainers.input_pipeline import Source, evaluation_batches, open_dataset, training_batches
-from trainers.photographs import find_pictures
 from trainers.progress import say
 
 Arrays = dict[str, np.ndarray]

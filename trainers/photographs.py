@@ -11,11 +11,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from sqz_keras.images import read_image
+from sqz_keras.images import SUFFIXES, only_pictures, read_image
 from sqz_keras.preprocessing import prepare_images
 from sqz_keras.spec import ModelSpec, imagenet_wnids
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 _THREADS = min(8, os.cpu_count() or 1)
 
 
@@ -53,7 +52,7 @@ def find_photographs(image_dir: str | os.PathLike, labels: Sequence[str]) -> lis
     found, unmatched = [], []
     for path in folders or visible:
         index = indices.get(path.name) if folders else _index_of_prefix(path.stem, indices)
-        pictures = _pictures(path.iterdir() if folders else [path])
+        pictures = only_pictures(path.iterdir() if folders else [path])
         if index is not None:
             found += [(picture, index) for picture in pictures]
         elif pictures:
@@ -70,21 +69,6 @@ def find_photographs(image_dir: str | os.PathLike, labels: Sequence[str]) -> lis
             f"{root} holds no photographs ({', '.join(SUFFIXES)}); expected folders named, or photographs whose names "
             f"start with, {_example(labels, folders)}."
         )
-    return found
-
-
-def find_pictures(image_dir: str | os.PathLike) -> list[pathlib.Path]:
-    """The photographs of a folder at any depth, whatever they show, sorted by path.
-
-    Raises:
-        ValueError: not a folder, or no photographs in it.
-    """
-    root = pathlib.Path(image_dir)
-    if not root.is_dir():
-        raise ValueError(f"{image_dir} is not a folder of photographs.")
-    found = _pictures(path for path in root.rglob("*") if path.is_file())
-    if not found:
-        raise ValueError(f"{root} holds no photographs ({', '.join(SUFFIXES)}).")
     return found
 
 
@@ -110,10 +94,6 @@ def _example(labels: Sequence[str], folders: list) -> str:
     return (
         f"by the model's labels, such as {labels[0]!r}" if folders else f"a label of the model, such as '{labels[0]}_'"
     )
-
-
-def _pictures(paths) -> list[pathlib.Path]:
-    return sorted(path for path in paths if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
 
 
 def _index_of_prefix(stem: str, indices: dict[str, int]) -> int | None:

@@ -14,6 +14,11 @@ from export.saved_model import export_saved_model
 from sqz_keras import resolve_model
 
 
+def tree(folder):
+    """Every file of a folder, with its bytes."""
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_model_is_read_back(base_path, spec, arrays):
     read_spec, read_arrays = resolve_model(base_path / "3")
     assert dataclasses.replace(read_spec, weights_sha256=None) == spec
@@ -41,30 +46,63 @@ def test_refusals_come_before_anything_is_written(tmp_path, spec, arrays):
         export_saved_model(small_spec(labels=tuple(f"a\n{index}" for index in range(10))), arrays, tmp_path / "new")
     with pytest.raises(ValueError, match="missing"):
         export_saved_model(spec, {"conv1/kernel": arrays["conv1/kernel"]}, tmp_path / "new")
+    assert os.listdir(tmp_path) == []
+
+
+def test_same_bytes_whatever_the_process_has_done(base_path, spec, arrays, tmp_path):
+    """The other export was made in this process too, before or after other graphs, and by other settings of Keras."""
+    tf.function(lambda x: x + 1)(1.0)
     keras.config.set_dtype_policy("mixed_bfloat16")
+    keras.config.set_image_data_format("channels_first")
     try:
-        with pytest.raises(ValueError, match="float32"):
-            export_saved_model(spec, arrays, tmp_path / "new")
+        assert tree(export_saved_model(spec, arrays, tmp_path)) == tree(base_path / "3")
     finally:
         keras.config.set_dtype_policy("float32")
-    assert os.listdir(tmp_path) == []
+        keras.config.set_image_data_format("channels_last")
 
 
-def test_failing_to_write_leaves_nothing(tmp_path, spec, arrays, monkeypatch):
-    def fail(*_, **__):
-        raise OSError("the disk is full")
-
-    monkeypatch.setattr("sqz_keras.weights.write_spec", fail)
-    with pytest.raises(OSError, match="disk is full"):
-        export_saved_model(spec, arrays, tmp_path)
-    assert os.listdir(tmp_path) == []
+def test_fingerprint_is_of_what_is_there(base_path):
+    fingerprint = tf.saved_model.experimental.read_fingerprint(os.fspath(base_path / "3"))
+    assert fingerprint.uuid.isdigit()
+    assert fingerprint.saved_model_checksum and fingerprint.checkpoint_hash
 
 
 def test_command(base_path, tmp_path, run_command, capsys):
-    # An exported model is a model too, so it can be exported again.
+    """An exported model is a model too: exported again, it is the same to the byte."""
     for _ in range(2):
-        run_command(saved_model, f"--model={base_path / '3'}", f"--base_path={tmp_path}")
-    assert sorted(os.listdir(tmp_path)) == ["1", "2"]
+        run_command(saved_model, f"--model={base_path / '3'}", f"--base_path={tmp_path}", "--keep_versions=1")
+    assert os.listdir(tmp_path) == ["2"]
     assert capsys.readouterr().out.startswith(f"{tmp_path / '1'}: ")
+    assert tree(tmp_path / "2") == tree(base_path / "3")
     with pytest.raises(ValueError, match="never overwritten"):
         run_command(saved_model, "--model=no such model", f"--base_path={tmp_path}", "--model_version=2")
+    with pytest.raises(ValueError, match="newer ones"):
+        keep = ("--model_version=1", "--keep_versions=1")
+        run_command(saved_model, "--model=no such model", f"--base_path={tmp_path}", *keep)
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        ([], "needs --base_path"),
+        (["--base_path="], "needs --base_path"),
+        (["--base_path=x", "--output=y"], "takes no --output"),
+        (["--base_path=x", "--calibration_dir=y"], "takes no --calibration_dir"),
+        (["--format=onnx"], "needs --output"),
+        (["--format=onnx", "--output=x.onnx", "--model_version=1"], "takes no --model_version"),
+        (["--format=keras", "--output=x.keras", "--keep_versions=1"], "takes no --keep_versions"),
+        (["--format=litert", "--output=x.tflite", "--base_path=y", "--calibration_dir=z"], "no --base_path, --cal"),
+        (["--format=litert_int8", "--output=x.tflite"], "needs --calibration_dir"),
+        (["--format=litert", "--output=x.onnx"], r"end in \.tflite"),
+        (["--format=keras", "--output=no such folder/x.keras"], "existing folder"),
+        (["--format=litert_int8", "--output=x.tflite", "--calibration_dir=no such"], "not a folder"),
+        (["--verify=x", "--base_path=y"], "--verify takes no --base_path"),
+        (["--verify=x", "--format=onnx", "--model=y"], "--verify takes no --format, --model"),
+        (["--verify="], "needs --verify"),
+    ],
+)
+def test_contradictions_are_refused_before_any_work(run_command, tmp_path, monkeypatch, argv, told):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=told):
+        run_command(saved_model, *argv)
+    assert os.listdir(tmp_path) == []

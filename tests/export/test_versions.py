@@ -89,6 +89,38 @@ with versions.new_version(sys.argv[1], 5) as folder:
     assert list(versions.list_versions(tmp_path)) == [1]
 
 
+def test_old_versions_go_and_the_newest_stay(tmp_path):
+    for version in (2, 10, 9):
+        _put(tmp_path, version)
+    (tmp_path / "models.config").write_text("not a version")
+    assert versions.prune(tmp_path, 3) == []
+    assert versions.prune(tmp_path, 2) == [2]
+    assert sorted(os.listdir(tmp_path)) == ["10", "9", "models.config"]
+    with pytest.raises(ValueError, match="at least 1"):
+        versions.prune(tmp_path, 0)
+
+
+def test_a_version_that_would_go_at_once_is_refused(tmp_path):
+    for version in (2, 5):
+        _put(tmp_path, version)
+    assert versions.choose_version(tmp_path, 3, keep_versions=2) == 3
+    with pytest.raises(ValueError, match=r"Version 1 would go at once.*--keep_versions=2"):
+        versions.choose_version(tmp_path, 1, keep_versions=2)
+    assert versions.choose_version(tmp_path, "auto", keep_versions=1) == 6
+
+
+def test_an_old_version_is_hidden_before_its_files_go(tmp_path, monkeypatch):
+    for version in (1, 2):
+        _put(tmp_path, version)
+    monkeypatch.setattr(versions.shutil, "rmtree", lambda folder: seen.append((folder.name, os.listdir(tmp_path))))
+    seen = []
+    versions.prune(tmp_path, 1)
+    ((name, listed),) = seen
+    assert name.startswith(".old-1-")
+    assert sorted(listed) == [name, "2"]
+    assert list(versions.list_versions(tmp_path)) == [2]
+
+
 def test_a_version_can_be_read_by_other_users(tmp_path):
     before = os.umask(0o022)
     try:

@@ -3,8 +3,9 @@ import pytest
 from PIL import Image
 
 from sqz_keras import ModelSpec, prepare_images
+from sqz_keras.images import find_pictures
 from sqz_keras.spec import imagenet_wnids
-from trainers.photographs import class_labels, find_photographs, find_pictures, read_inputs
+from trainers.photographs import class_labels, find_photographs, read_inputs
 
 LABELS = ("cat", "dog", "dog_small")
 
@@ -59,6 +60,8 @@ def test_a_thousand_nameless_classes_are_imagenets():
 def test_unlabelled_pictures_at_any_depth(tmp_path):
     _touch(tmp_path, "b.png", "2024/summer/a.JPG", "2024/notes.txt", "2024/.hidden.png")
     assert [path.relative_to(tmp_path).as_posix() for path in find_pictures(tmp_path)] == ["2024/summer/a.JPG", "b.png"]
+    _touch(tmp_path, "c.png", "d.png", "e.png")
+    assert [path.name for path in find_pictures(tmp_path, 3)] == ["a.JPG", "c.png", "e.png"]
     for folder in (tmp_path / "none", tmp_path / "b.png"):
         with pytest.raises(ValueError, match="not a folder"):
             find_pictures(folder)

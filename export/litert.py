@@ -1,0 +1,58 @@
+"""Models as LiteRT (TensorFlow Lite) files: float32, float16 weights, or 8 bits throughout."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Mapping
+
+import numpy as np
+
+from export.colours import fold_colours
+from sqz_keras import ModelSpec, squeezenet
+
+
+def convert(spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -> bytes:
+    """The model in float32; input and output as in `export.colours`, one picture at a time."""
+    return _convert(_converter(spec, fold_colours(spec, arrays)))
+
+
+def convert_float16(spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -> bytes:
+    """The same with weights in float16, half as large; it computes in float32."""
+    import tensorflow as tf
+
+    converter = _converter(spec, fold_colours(spec, arrays))
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.target_spec.supported_types = [tf.float16]
+    return _convert(converter)
+
+
+def run(data: bytes, images: np.ndarray) -> np.ndarray:
+    """Probabilities (N, classes) of pictures (N, S, S, 3), RGB in 0..255."""
+    import tensorflow as tf
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that this class moves to the package ai-edge-litert
+        interpreter = tf.lite.Interpreter(model_content=data)
+    interpreter.allocate_tensors()
+    (given,), (answer,) = interpreter.get_input_details(), interpreter.get_output_details()
+    scores = []
+    for image in images:
+        interpreter.set_tensor(given["index"], image[None].astype(given["dtype"]))
+        interpreter.invoke()
+        scores.append(interpreter.get_tensor(answer["index"])[0])
+    return np.stack(scores)
+
+
+def _converter(spec: ModelSpec, arrays: Mapping[str, np.ndarray]):
+    import tensorflow as tf
+
+    return tf.lite.TFLiteConverter.from_keras_model(squeezenet.build(spec, dict(arrays)))
+
+
+def _convert(converter) -> bytes:
+    # It lists every weight, and warns of what is as it should be.
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return converter.convert()

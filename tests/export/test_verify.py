@@ -1,0 +1,158 @@
+"""`sqz-export --verify` finds whatever is not as it was exported, and an export does so before it shows a version."""
+
+import dataclasses
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
+
+from export import contract, saved_model, verify, warmup
+from export.saved_model import export_saved_model
+from sqz_keras import resolve_model
+from sqz_keras.weights import write_spec
+
+FILES = (
+    "saved_model.pb",
+    "fingerprint.pb",
+    "variables/variables.index",
+    "variables/variables.data-00000-of-00001",
+    "assets/labels.txt",
+    "assets.extra/model.spec.json",
+    "assets.extra/tf_serving_warmup_requests",
+)
+
+
+@pytest.fixture
+def version(base_path, tmp_path):
+    """A copy of the exported version, to be damaged."""
+    return shutil.copytree(base_path / "3", tmp_path / "3")
+
+
+@pytest.fixture(scope="module")
+def served(base_path):
+    return tf.saved_model.load(os.fspath(base_path / "3"))
+
+
+@pytest.fixture(scope="module")
+def answer(spec, arrays):
+    return warmup.keras_answer(spec, arrays, verify.TOLERANCE)
+
+
+def records(folder):
+    path = folder / contract.EXTRA_FOLDER / contract.WARMUP_NAME
+    for data in tf.data.TFRecordDataset(os.fspath(path)).as_numpy_iterator():
+        yield prediction_log_pb2.PredictionLog.FromString(data)
+
+
+def test_command(base_path, run_command, capsys):
+    run_command(saved_model, f"--verify={base_path / '3'}")
+    told = f"{base_path / '3'}: 7 files, 3,610 weights, 10 labels, 24 warm-up calls: as exported\n"
+    assert capsys.readouterr().out == told
+    for folder in (base_path, base_path / "4"):
+        with pytest.raises(ValueError, match="no version that sqz-export wrote"):
+            run_command(saved_model, f"--verify={folder}")
+
+
+def test_every_file_is_covered(version):
+    found = {path.relative_to(version).as_posix() for path in version.rglob("*") if path.is_file()}
+    assert found == {*FILES, f"{contract.EXTRA_FOLDER}/{verify.CHECKSUMS_NAME}"}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_changed_truncated_or_missing_file_is_found(version, name):
+    path = version / name
+    content = path.read_bytes()
+    at = len(content) // 2
+    for damaged in (content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :], content[:-1]):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=f"not as they were exported, first {name}"):
+            verify.verify(version)
+    path.unlink()
+    with pytest.raises(ValueError, match=f"missing, first {name}"):
+        verify.verify(version)
+
+
+def test_what_does_not_belong_together_is_found_with_right_checksums_too(version, spec, arrays):
+    path = version / "assets" / contract.LABELS_NAME
+    path.write_text(path.read_text().replace("digit 3", "digit three"))
+    verify.write_checksums(version)
+    with pytest.raises(ValueError, match="does not name the classes"):
+        verify.verify(version)
+    described = version / contract.EXTRA_FOLDER / contract.SPEC_NAME
+    form = json.loads(described.read_text())
+    form["tensors"]["conv1/bias"]["sha256"] = "0" * 64
+    described.write_text(json.dumps(form))
+    verify.write_checksums(version)
+    with pytest.raises(ValueError, match="conv1/bias"):
+        verify.verify(version)
+
+
+def test_a_graph_that_answers_otherwise_than_its_weights_is_found(version):
+    """The description says another crop, as an error in the exported graph's preprocessing would have it."""
+    spec, arrays = resolve_model(version)
+    other = dataclasses.replace(spec, preprocessing=dataclasses.replace(spec.preprocessing, mode="tf"))
+    write_spec(version / contract.EXTRA_FOLDER / "model", other, arrays)
+    verify.write_checksums(version)
+    with pytest.raises(ValueError, match="serving_default with 1 pictures answers otherwise than Keras: probabilities"):
+        verify.verify(version)
+
+
+def test_each_signature_is_warmed_up_with_each_batch_size(base_path):
+    seen = []
+    for log in records(base_path / "3"):
+        request = getattr(log, log.WhichOneof("log_type")).request
+        if log.HasField("classify_log"):
+            count = len(request.input.example_list.examples)
+        else:
+            ((_, values),) = request.inputs.items()
+            count = values.tensor_shape.dim[0].size
+        seen.append((request.model_spec.name, request.model_spec.signature_name, count))
+    expected = [("squeezenet", each.name, size) for each in contract.EXPORTED for size in contract.ALLOWED_BATCH_SIZES]
+    assert seen == expected
+    assert len(seen) <= 1000, "a server refuses more"
+    assert (base_path / "3" / contract.EXTRA_FOLDER / contract.WARMUP_NAME).stat().st_size < 200_000
+
+
+@pytest.mark.parametrize("field", ["probabilities", "features"])
+def test_each_answer_is_compared(base_path, served, answer, field):
+    values = getattr(answer, field)
+    assert warmup.replay(base_path / "3", served, answer) == 24
+    assert np.ptp(values) > 0.01, "the classes must differ"
+    wrong = dataclasses.replace(answer, **{field: values + np.float32(1e-4 * values.max())})
+    with pytest.raises(ValueError, match=f"otherwise than Keras.*{field}"):
+        warmup.replay(base_path / "3", served, wrong)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda logs: logs[:-1], "expected warm-up calls"),
+        (lambda logs: [*logs, logs[0]], "expected warm-up calls"),
+        (lambda logs: [logs[0][:-9]], "not the warm-up records"),
+        (lambda logs: [logs[0].replace(b"serving_default", b"serving_missing")], "call of serving_missing with 1"),
+        (lambda logs: [logs[6].replace(b"\xff\xd8\xff", b"GIF")], "status b'not a JPEG or PNG"),
+    ],
+)
+def test_records_that_fail_are_found(version, served, answer, change, told):
+    path = version / contract.EXTRA_FOLDER / contract.WARMUP_NAME
+    logs = [log.SerializeToString(deterministic=True) for log in records(version)]
+    with tf.io.TFRecordWriter(os.fspath(path)) as writer:
+        for log in change(logs):
+            writer.write(log)
+    with pytest.raises(ValueError, match=told):
+        warmup.replay(version, served, answer)
+
+
+def test_a_failing_warm_up_stops_the_export(tmp_path, monkeypatch, spec, arrays):
+    """In the process that writes, which finds this module: its examples hold no picture."""
+    code = "import tensorflow as tf, export.warmup\nexport.warmup._example = tf.train.Example\n"
+    Path(tmp_path, "sitecustomize.py").write_text(code)
+    monkeypatch.syspath_prepend(os.fspath(tmp_path))
+    with pytest.raises(ValueError, match="classify with 1 pictures answers otherwise"):
+        export_saved_model(spec, arrays, tmp_path / "served")
+    assert os.listdir(tmp_path / "served") == []
