@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import grpc
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
     get_model_status_pb2,
     model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
 )
 
-from export import contract
+from export import contract, pictures
 
 _REMEDIES = {
-    grpc.StatusCode.UNAVAILABLE: "Is a server running there? Start one with sqz-serve.",
+    grpc.StatusCode.UNAVAILABLE: "Is a server running there, with TLS or without as here? sqz-serve starts one.",
     grpc.StatusCode.DEADLINE_EXCEEDED: "Allow more time with timeout_seconds, or send fewer pictures at once.",
     grpc.StatusCode.RESOURCE_EXHAUSTED: "The server is busy, or the call too large: try again later, or send less.",
 }
-_OVERHEAD_BYTES = 1 << 16  # of a request, beside its pictures
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 2.0
 
 
 class ServingError(OSError):
@@ -55,13 +59,19 @@ class Prediction:
 
 
 class Client:
-    """Asks one model of one server, over one channel; close it, or use it in a `with` statement.
+    """Asks one model of one server; close it, or use it in a `with` statement. Threads may share one.
+
+    It keeps one channel open and reads the model's signatures once, so make one client for many pictures. Every call
+    has a deadline. What the server cannot be reached for (UNAVAILABLE) is tried again until then, after pauses that
+    grow and differ from client to client; nothing else is.
 
     Args:
         target: "host:port".
         model_name: the model's name on the server.
         model_version: a version, or None for the newest.
-        timeout_seconds: for each call.
+        timeout_seconds: for each call, its repetitions included.
+        credentials: of `grpc.ssl_channel_credentials`, where the server speaks TLS.
+        server_name: the name in the server's certificate, where it is not the target's host.
     """
 
     def __init__(
@@ -71,21 +81,31 @@ class Client:
         model_name: str = contract.MODEL_NAME,
         model_version: int | None = None,
         timeout_seconds: float = 30.0,
+        credentials: grpc.ChannelCredentials | None = None,
+        server_name: str | None = None,
     ):
         if timeout_seconds <= 0:
             raise ValueError(f"timeout_seconds must be above 0, got {timeout_seconds}.")
         self._target, self._model_name, self._model_version = target, model_name, model_version
         self._timeout_seconds = timeout_seconds
-        self._channel = grpc.insecure_channel(
-            target,
-            options=[
-                ("grpc.max_receive_message_length", contract.MAX_MESSAGE_BYTES),
-                ("grpc.max_send_message_length", contract.MAX_MESSAGE_BYTES),
-                ("grpc.enable_http_proxy", 0),  # a web proxy of the environment is not meant for this
-            ],
-        )
-        self._predict = prediction_service_pb2_grpc.PredictionServiceStub(self._channel).Predict
+        options = [
+            ("grpc.max_receive_message_length", contract.MAX_MESSAGE_BYTES),
+            ("grpc.max_send_message_length", contract.MAX_MESSAGE_BYTES),
+            ("grpc.enable_http_proxy", 0),  # a web proxy of the environment is not meant for this
+            # A server that was restarted is found again soon.
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 1000),
+            ("grpc.max_reconnect_backoff_ms", int(_LONGEST_PAUSE_SECONDS * 1000)),
+        ]
+        if server_name:
+            options.append(("grpc.ssl_target_name_override", server_name))
+        if credentials:
+            self._channel = grpc.secure_channel(target, credentials, options)
+        else:
+            self._channel = grpc.insecure_channel(target, options)
+        self._service = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
         self._get_model_status = model_service_pb2_grpc.ModelServiceStub(self._channel).GetModelStatus
+        self._signatures: dict[str, meta_graph_pb2.SignatureDef] | None = None
 
     def __enter__(self) -> Client:
         return self
@@ -103,95 +123,135 @@ class Client:
         Raises:
             ServingError: it cannot after `timeout_seconds`, or the server does not know the model.
         """
-        request = get_model_status_pb2.GetModelStatusRequest()
-        self._fill(request.model_spec)
+        request = self._about_model(get_model_status_pb2.GetModelStatusRequest())
         deadline = time.monotonic() + timeout_seconds
         while True:
             left = max(0.0, deadline - time.monotonic())
             with self._clear_errors():
                 response = self._get_model_status(request, timeout=left, wait_for_ready=True)
             if any(
-                version.state == get_model_status_pb2.ModelVersionStatus.AVAILABLE and not version.status.error_code
+                version.state == version.AVAILABLE and not version.status.error_code
                 for version in response.model_version_status
             ):
                 return
             time.sleep(min(0.1, left))
 
-    def predict_bytes(self, pictures: Sequence[bytes]) -> list[Prediction]:
-        """Classifies encoded pictures, as many calls as the contract's limits need.
+    def predict(self, asked: pictures.Pictures) -> list[Prediction]:
+        """Classifies pictures, in as many calls as the contract's limits need.
 
         Args:
-            pictures: contents of JPEG or PNG files.
+            asked: one picture or a list of them, each the path or the content of an image file, a PIL image, or an
+                array (H, W, 3), RGB in 0..255; or an array (N, H, W, 3). Whole pictures, not preprocessed.
 
         Returns:
-            A prediction for each picture, in their order; those that cannot be read say so in `status`.
+            A prediction for each picture, in their order; files that cannot be read say so in `status`.
 
         Raises:
-            ValueError: no pictures, one that is no `bytes`, or one that is too large for a request.
+            ValueError: what is no picture, or too large for a request.
+            OSError: a file cannot be opened.
             ServingError: the server did not answer, or not as the contract says.
         """
-        if isinstance(pictures, bytes | str) or not all(isinstance(picture, bytes) for picture in pictures):
-            raise ValueError("pictures must be a list of bytes, each the content of a JPEG or PNG file.")
-        results = []
-        for batch in _batches(pictures, [len(picture) for picture in pictures]):
-            results += self._call(contract.SERVE_BYTES, tf.make_tensor_proto(batch, tf.string))
-        return results
+        predictions: list[Prediction] = []
+        for batch in pictures.batches(pictures.as_list(asked)):
+            signature = contract.SERVE_BYTES if isinstance(batch[0], bytes) else contract.SERVING_DEFAULT
+            predictions += _predictions(self._ask(signature, batch))
+        return predictions
 
-    def predict_images(self, images: np.ndarray) -> list[Prediction]:
-        """Classifies decoded pictures of one size, as many calls as the contract's limits need.
+    def features(self, asked: pictures.Pictures) -> np.ndarray:
+        """The pooled activations before the classifier, float32 (N, channels); 512 channels in v1.0 and v1.1.
 
-        Args:
-            images: (N, H, W, 3), RGB in 0..255, any numeric dtype; whole pictures, not preprocessed.
+        Arguments and errors are those of `predict`, but a file that cannot be read is a ValueError.
+        """
+        arrays = [pictures.decode(each) for each in pictures.as_list(asked)]
+        signature = contract.FEATURES_SIGNATURE
+        found = [self._ask(signature, batch)[contract.FEATURES.name] for batch in pictures.batches(arrays)]
+        return np.concatenate(found)
 
-        Returns:
-            A prediction for each picture, in their order.
+    def classify(self, asked: pictures.Pictures) -> list[list[tuple[str, float]]]:
+        """(class, score) of the best classes of each picture, by TensorFlow Serving's Classify.
+
+        Arguments and errors are those of `predict`. A file that cannot be read has empty names, and scores of 0.
+        """
+        self._check_signature(contract.CLASSIFY)
+        found = []
+        for batch in pictures.batches([pictures.encode(each) for each in pictures.as_list(asked)]):
+            request = self._about_model(classification_pb2.ClassificationRequest(), contract.CLASSIFY.name)
+            for data in batch:
+                example = request.input.example_list.examples.add()
+                example.features.feature[contract.EXAMPLE_FEATURE].bytes_list.value.append(data)
+            answers = self._send(self._service.Classify, request).result.classifications
+            self._check_count(len(answers), len(batch))
+            found += [[(each.label, each.score) for each in answer.classes] for answer in answers]
+        return found
+
+    def signatures(self) -> dict[str, meta_graph_pb2.SignatureDef]:
+        """The served model's signatures by name; asked for once.
 
         Raises:
-            ValueError: another shape or range of values, or a picture that is too large for a request.
-            ServingError: the server did not answer, or not as the contract says.
+            ServingError: the server did not answer.
         """
-        images = np.asarray(images)
-        if images.ndim != 4 or images.shape[3] != 3 or images.size == 0 or images.dtype.kind not in "uif":
-            raise ValueError(f"images must be numbers (N, H, W, 3), got {images.dtype} {images.shape}.")
-        if not (images.min() >= 0 and images.max() <= 255):
-            raise ValueError(f"images must be RGB in 0..255, got values in {images.min()}..{images.max()}.")
-        images = images.astype(np.float32)
-        results = []
-        for batch in _batches(images, [images[0].nbytes] * len(images)):
-            results += self._call(contract.SERVING_DEFAULT, tf.make_tensor_proto(np.stack(batch)))
-        return results
+        if self._signatures is None:
+            request = self._about_model(get_model_metadata_pb2.GetModelMetadataRequest())
+            request.metadata_field.append("signature_def")
+            found = get_model_metadata_pb2.SignatureDefMap()
+            self._send(self._service.GetModelMetadata, request).metadata["signature_def"].Unpack(found)
+            self._signatures = {
+                name: signature for name, signature in found.signature_def.items() if not name.startswith("__")
+            }
+        return self._signatures
 
-    def _fill(self, model_spec) -> None:
-        model_spec.name = self._model_name
-        if self._model_version is not None:
-            model_spec.version.value = self._model_version
-
-    def _call(self, signature: contract.Signature, tensor) -> list[Prediction]:
-        request = predict_pb2.PredictRequest()
-        self._fill(request.model_spec)
-        request.model_spec.signature_name = signature.name
-        request.inputs[signature.input.name].CopyFrom(tensor)
-        with self._clear_errors():
-            response = self._predict(request, timeout=self._timeout_seconds)
-        missing = [output.name for output in signature.outputs if output.name not in response.outputs]
-        if missing:
-            raise ServingError(
-                grpc.StatusCode.FAILED_PRECONDITION,
-                f"{self._target}: the answer lacks {missing}; {self._model_name!r} is no model that sqz-export wrote.",
-            )
+    def _ask(self, signature: contract.Signature, batch: Sequence[bytes] | Sequence[np.ndarray]) -> dict:
+        """One Predict call: its outputs by name, arrays with a row a picture."""
+        self._check_signature(signature)
+        request = self._about_model(predict_pb2.PredictRequest(), signature.name)
+        values = list(batch) if isinstance(batch[0], bytes) else np.stack(batch).astype(np.float32, copy=False)
+        request.inputs[signature.input.name].CopyFrom(tf.make_tensor_proto(values, signature.input.dtype))
+        response = self._send(self._service.Predict, request)
         outputs = {output.name: tf.make_ndarray(response.outputs[output.name]) for output in signature.outputs}
-        count = len(outputs[contract.PROBABILITIES.name])
-        status = outputs.get(contract.STATUS.name, [contract.STATUS_OK.encode()] * count)
-        return [
-            Prediction(
-                status=status[row].decode(),
-                classes=tuple(name.decode() for name in outputs[contract.CLASSES.name][row]),
-                class_ids=tuple(outputs[contract.CLASS_IDS.name][row].tolist()),
-                scores=tuple(outputs[contract.SCORES.name][row].tolist()),
-                probabilities=outputs[contract.PROBABILITIES.name][row],
-            )
-            for row in range(count)
-        ]
+        for value in outputs.values():
+            self._check_count(len(value), len(batch))
+        return outputs
+
+    def _check_signature(self, signature: contract.Signature) -> None:
+        """Holds the served model against the contract, before anything is sent to it."""
+        found = self.signatures().get(signature.name)
+        if found is not None:
+            dtypes = {name: tf.as_dtype(info.dtype).name for name, info in found.inputs.items()}
+            outputs = {output.name for output in signature.outputs}
+            if dtypes == {signature.input.name: signature.input.dtype} and outputs <= set(found.outputs):
+                return
+        raise self._unexpected(
+            f"{self._model_name!r} lacks the signature {signature.name!r} of the contract; it has "
+            f"{sorted(self.signatures())}. Export the model again with sqz-export."
+        )
+
+    def _check_count(self, got: int, sent: int) -> None:
+        if got != sent:
+            raise self._unexpected(f"{got} answers for {sent} pictures.")
+
+    def _unexpected(self, message: str) -> ServingError:
+        return ServingError(grpc.StatusCode.FAILED_PRECONDITION, f"{self._target}: {message}")
+
+    def _about_model(self, request, signature_name: str = ""):
+        request.model_spec.name, request.model_spec.signature_name = self._model_name, signature_name
+        if self._model_version is not None:
+            request.model_spec.version.value = self._model_version
+        return request
+
+    def _send(self, call: Callable, request):
+        """Calls, and calls again for as long as the server is UNAVAILABLE and the deadline is not near."""
+        deadline = time.monotonic() + self._timeout_seconds
+        pause = _FIRST_PAUSE_SECONDS
+        with self._clear_errors():
+            while True:
+                try:
+                    return call(request, timeout=max(0.0, deadline - time.monotonic()))
+                except grpc.RpcError as error:
+                    wait = random.uniform(pause / 2, pause)  # clients of one failed server come back apart
+                    if error.code() != grpc.StatusCode.UNAVAILABLE or time.monotonic() + wait >= deadline:
+                        raise
+                time.sleep(wait)
+                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
     @contextlib.contextmanager
     def _clear_errors(self) -> Iterator[None]:
@@ -204,20 +264,16 @@ class Client:
             ) from error
 
 
-def _batches(pictures: Sequence, sizes: Sequence[int]) -> Iterator[list]:
-    """Runs of pictures that fit one request by number and bytes."""
-    limit = contract.MAX_MESSAGE_BYTES - _OVERHEAD_BYTES
-    if not len(pictures):
-        raise ValueError("Give at least one picture.")
-    if max(sizes) > limit:
-        raise ValueError(
-            f"A picture has {max(sizes)} bytes, and a request at most {limit}: send it smaller or encoded."
+def _predictions(outputs: dict[str, np.ndarray]) -> list[Prediction]:
+    count = len(outputs[contract.PROBABILITIES.name])
+    status = outputs.get(contract.STATUS.name, [contract.STATUS_OK.encode()] * count)
+    return [
+        Prediction(
+            status=status[row].decode(),
+            classes=tuple(name.decode() for name in outputs[contract.CLASSES.name][row]),
+            class_ids=tuple(outputs[contract.CLASS_IDS.name][row].tolist()),
+            scores=tuple(outputs[contract.SCORES.name][row].tolist()),
+            probabilities=outputs[contract.PROBABILITIES.name][row],
         )
-    batch, used = [], 0
-    for picture, size in zip(pictures, sizes, strict=True):
-        if batch and (len(batch) == contract.MAX_BATCH_SIZE or used + size > limit):
-            yield batch
-            batch, used = [], 0
-        batch.append(picture)
-        used += size
-    yield batch
+        for row in range(count)
+    ]

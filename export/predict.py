@@ -1,23 +1,19 @@
 """Asks a server what photographs show.
 
-sqz-predict --image=photo.jpg [--image=other.png] [--server=127.0.0.1:8500] [--top=5]
+sqz-predict --image=photo.jpg [--image=other.png] [--server=127.0.0.1:8500] [--top=5] [--ssl_ca=FILE]
 
 A photograph that cannot be read is reported and the others are answered; the exit status is then 1.
 """
 
 from __future__ import annotations
 
-import io
 import pathlib
 import sys
 
 from absl import flags
-from PIL import Image
 
 from export import contract
 from sqz_keras import command
-
-_ORIENTATION, _UPRIGHT = 0x0112, 1
 
 
 def define_flags() -> None:
@@ -27,45 +23,38 @@ def define_flags() -> None:
     flags.DEFINE_string("model_name", contract.MODEL_NAME, "The model's name on the server.")
     flags.DEFINE_integer("model_version", None, "The served version to ask; the newest where it is left out.")
     flags.DEFINE_float("timeout_seconds", 30.0, "For each call.", lower_bound=0.001)
-
-
-def read_picture(path: str) -> bytes:
-    """A file as it is sent: as it is, or as an upright PNG where EXIF says that it is stored rotated.
-
-    TensorFlow's decoder heeds no EXIF. What cannot be read is sent as it is, and the server says what it makes of it.
-    """
-    from sqz_keras.images import read_image
-
-    data = pathlib.Path(path).read_bytes()
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.getexif().get(_ORIENTATION, _UPRIGHT) == _UPRIGHT:
-                return data
-        upright = io.BytesIO()
-        Image.fromarray(read_image(data)).save(upright, "PNG", compress_level=1)
-        return upright.getvalue()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return data
+    flags.DEFINE_string("ssl_ca", None, "PEM file of the certificates to trust: the server is then asked over TLS.")
+    flags.DEFINE_string("ssl_server_name", None, "Name in the server's certificate, where it is not the server's host.")
 
 
 def main(argv) -> int:
     del argv
+    import grpc
+
+    from export import pictures
     from export.client import Client
 
     args = flags.FLAGS
-    paths, pictures, failures = [], [], 0
+    credentials = grpc.ssl_channel_credentials(pathlib.Path(args.ssl_ca).read_bytes()) if args.ssl_ca else None
+    paths, found, failures = [], [], 0
     for path in args.image:
         try:
-            pictures.append(read_picture(path))
+            found += pictures.as_list(path)
             paths.append(path)
         except OSError as error:
             failures += 1
             print(f"sqz-predict: {error}", file=sys.stderr)
-    if not pictures:
+    if not found:
         return 1
-    options = {"model_name": args.model_name, "model_version": args.model_version}
-    with Client(args.server, timeout_seconds=args.timeout_seconds, **options) as client:
-        predictions = client.predict_bytes(pictures)
+    with Client(
+        args.server,
+        model_name=args.model_name,
+        model_version=args.model_version,
+        timeout_seconds=args.timeout_seconds,
+        credentials=credentials,
+        server_name=args.ssl_server_name,
+    ) as client:
+        predictions = client.predict(found)
     for path, prediction in zip(paths, predictions, strict=True):
         if prediction.status != contract.STATUS_OK:
             failures += 1

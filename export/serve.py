@@ -1,28 +1,37 @@
-"""Serves the newest version of an exported model over gRPC, as TensorFlow Serving does, on this machine.
+"""Serves the newest version of an exported model over gRPC, on this machine.
 
-sqz-serve --base_path=DIR [--port=8500] [--port_file=FILE]
+sqz-serve --base_path=DIR [--port=8500] [--port_file=FILE] [--ssl_key=FILE --ssl_cert=FILE] [--embedded]
 
-SIGTERM or Ctrl-C ends it: calls that run are finished first.
+It starts TensorFlow's model server where tensorflow_model_server is on the PATH, which listens on every address, and
+otherwise, or with --embedded, a small server of the same protocol, which listens on 127.0.0.1. Both load new versions
+and drop old ones as their folders come and go. SIGTERM or Ctrl-C ends it: calls that run are finished first.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import pathlib
 import signal
+import ssl
+import sys
 import threading
 
 from absl import flags
 
-from export import contract
+from export import contract, model_server
 from sqz_keras import command
 
 
 def define_flags() -> None:
     flags.DEFINE_string("base_path", None, "Folder of the served model, which holds a folder a version.", required=True)
-    flags.DEFINE_string("host", "127.0.0.1", "Address to listen on. There is no encryption and no password.")
+    flags.DEFINE_bool("embedded", False, f"Use the small server even where {model_server.BINARY} is on the PATH.")
+    flags.DEFINE_string("host", "127.0.0.1", "Address on which the embedded server listens. There is no password.")
     flags.DEFINE_integer("port", 8500, "Port to listen on; 0 takes a free one.", lower_bound=0, upper_bound=65535)
     flags.DEFINE_string("port_file", None, "File that gets the port's number once the server answers.")
     flags.DEFINE_string("model_name", contract.MODEL_NAME, "Name by which clients ask for the model.")
+    flags.DEFINE_string("ssl_key", None, "PEM file of the private key; with --ssl_cert clients must speak TLS.")
+    flags.DEFINE_string("ssl_cert", None, "PEM file of the server's certificate, with those that vouch for it.")
 
 
 def main(argv) -> int:
@@ -32,21 +41,73 @@ def main(argv) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
 
-    from export.server import ServerConfig, load_newest, serve, write_port_file
-
     args = flags.FLAGS
     port_file = pathlib.Path(args.port_file) if args.port_file else None
     if port_file:
         port_file.unlink(missing_ok=True)  # an earlier server's, which no client should take for this one's
-    model = load_newest(args.base_path, args.model_name)
-    with serve(model, ServerConfig(host=args.host, port=args.port)) as port:
+    key_and_cert = read_key_and_cert(args.ssl_key, args.ssl_cert)
+    binary = None if args.embedded else model_server.find()
+    server = _model_server(binary, key_and_cert, stopped) if binary else _embedded(key_and_cert)
+    with server as port:
         if port_file:
             write_port_file(port_file, port)
-        print(f"Serving {model.name} version {model.version} on {args.host}:{port}", flush=True)
+        where = f"{'0.0.0.0' if binary else args.host}:{port}"
+        print(f"Serving {args.model_name} on {where} with {binary or 'the embedded server'}", flush=True)
         stopped.wait()
         if port_file:
             port_file.unlink(missing_ok=True)
     return 0
+
+
+def read_key_and_cert(key: str | None, cert: str | None) -> tuple[bytes, bytes] | None:
+    """The contents of both PEM files, or None where neither is named.
+
+    Raises:
+        ValueError: one of them alone, or they are no key and its certificate.
+        OSError: they cannot be read.
+    """
+    if not (key or cert):
+        return None
+    if not (key and cert):
+        raise ValueError("TLS needs both --ssl_key and --ssl_cert.")
+    contents = pathlib.Path(key).read_bytes(), pathlib.Path(cert).read_bytes()
+    try:
+        # An empty password makes a key that wants one an error; OpenSSL would ask for it on the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password="")
+    except ssl.SSLError as error:
+        raise ValueError(
+            f"{key} and {cert} are no private key, unencrypted, and its certificate as PEM: {error}."
+        ) from error
+    return contents
+
+
+def _model_server(
+    binary: str, key_and_cert: tuple[bytes, bytes] | None, stopped: threading.Event
+) -> contextlib.AbstractContextManager[int]:
+    args = flags.FLAGS
+    if args["host"].present and args.host != "0.0.0.0":
+        raise ValueError(
+            f"{binary} listens on every address and cannot be told --host={args.host}. Add --embedded, or take "
+            "--host=0.0.0.0."
+        )
+    print(f"sqz-serve: {binary} listens on every address; --embedded on 127.0.0.1 alone.", file=sys.stderr, flush=True)
+    return model_server.serve(binary, args.base_path, args.model_name, args.port, key_and_cert, stopped.set)
+
+
+def _embedded(key_and_cert: tuple[bytes, bytes] | None) -> contextlib.AbstractContextManager[int]:
+    from export.server import ServerConfig, serve
+
+    args = flags.FLAGS
+    key, cert = key_and_cert or (None, None)
+    config = ServerConfig(host=args.host, port=args.port, model_name=args.model_name, ssl_key=key, ssl_cert=cert)
+    return serve(args.base_path, config)
+
+
+def write_port_file(path: pathlib.Path, port: int) -> None:
+    """Writes the port's number, whole or not at all."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(f"{port}\n")
+    os.replace(temporary, path)
 
 
 def run() -> None:

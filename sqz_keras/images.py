@@ -61,12 +61,13 @@ def read_image(source: str | os.PathLike | bytes) -> np.ndarray:
                 if image.width * image.height > MAX_PIXELS:
                     raise ValueError(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
                 image = ImageOps.exif_transpose(image)
-                return np.asarray(_to_rgb(image))
+                return np.asarray(to_rgb(image))
         except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
             raise ValueError(f"{name}: not a picture that can be read: {error}.") from error
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any picture as 8-bit RGB, as a person sees it: transparency is laid on white."""
     if image.mode.startswith("I"):
         high_bytes = np.asarray(image, np.int64) >> 8
         image = Image.fromarray(high_bytes.clip(0, 255).astype(np.uint8))

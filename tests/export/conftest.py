@@ -1,11 +1,12 @@
 """One served version of a small model, made once for all tests of the export."""
 
 import pytest
+from calls import Stubs
 from samples import random_arrays, small_spec
 
 from export.client import Client
 from export.saved_model import export_saved_model
-from export.server import ServerConfig, load_newest, serve
+from export.server import ServerConfig, serve
 from sqz_keras import squeezenet
 
 
@@ -33,9 +34,15 @@ def base_path(spec, arrays, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def target(base_path):
-    """host:port of a server in this process."""
-    with serve(load_newest(base_path), ServerConfig(port=0)) as port:
+    """host:port of an embedded server in this process."""
+    with serve(base_path, ServerConfig(port=0)) as port:
         yield f"127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="session")
+def stubs(target):
+    with Stubs(target) as stubs:
+        yield stubs
 
 
 @pytest.fixture(scope="session")

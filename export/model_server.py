@@ -1,0 +1,109 @@
+"""TensorFlow's own model server, started with the flags that match those of sqz-serve."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+BINARY = "tensorflow_model_server"
+MAX_THREADS = 64  # its default, 4 a core, refuses calls of 8 clients on 2 cores
+STOP_SECONDS = 10.0
+
+
+def find() -> str | None:
+    """The path of the model server, where it is on the PATH."""
+    return shutil.which(BINARY)
+
+
+def command(
+    binary: str, base_path: str | os.PathLike, model_name: str, port: int, ssl_config_file: str | None = None
+) -> list[str]:
+    """The command that serves one model, as sqz-serve would serve it."""
+    flags = {
+        "port": port,
+        "model_name": model_name,
+        "model_base_path": os.path.abspath(base_path),
+        "grpc_max_threads": MAX_THREADS,
+        "enable_grpc_healthcheck_service": "true",
+    }
+    if ssl_config_file:
+        flags["ssl_config_file"] = ssl_config_file
+    return [binary, *(f"--{name}={value}" for name, value in flags.items())]
+
+
+def ssl_config(key: bytes, cert: bytes) -> str:
+    """The text of an SSLConfig message, which holds the PEM files' contents."""
+
+    def quoted(pem: bytes) -> str:
+        return '"' + pem.decode("ascii").replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+
+    return f"server_key: {quoted(key)}\nserver_cert: {quoted(cert)}\nclient_verify: false\n"
+
+
+@contextlib.contextmanager
+def serve(
+    binary: str,
+    base_path: str | os.PathLike,
+    model_name: str,
+    port: int,
+    key_and_cert: tuple[bytes, bytes] | None = None,
+    on_end: Callable[[], None] = lambda: None,
+) -> Iterator[int]:
+    """Runs the model server for as long as the block runs, and gives the port, once it listens on it.
+
+    It listens on every address of the machine: it has no flag for one.
+
+    Args:
+        binary: its path.
+        base_path: the folder of all versions.
+        model_name: by which clients ask for the model.
+        port: 0 takes a free one.
+        key_and_cert: private key and certificates, PEM, for TLS.
+        on_end: called when the server has ended, by itself or because the block did.
+
+    Raises:
+        OSError: it ended by itself.
+    """
+    port = port or _free_port()
+    with tempfile.TemporaryDirectory(prefix="sqz-serve-") as private:  # mode 700: the key is in it
+        config_file = None
+        if key_and_cert:
+            config_file = os.path.join(private, "ssl_config.txt")
+            with open(config_file, "w", encoding="ascii") as file:
+                file.write(ssl_config(*key_and_cert))
+        process = subprocess.Popen(command(binary, base_path, model_name, port, config_file))
+        threading.Thread(target=lambda: (process.wait(), on_end()), daemon=True).start()
+        try:
+            _wait_until_open(port, process)
+            yield port
+            if process.poll() is not None:
+                raise OSError(f"{binary} ended by itself, with status {process.returncode}; its messages say why.")
+        finally:
+            process.terminate()
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("0.0.0.0", 0))  # where the server will listen
+        return free.getsockname()[1]
+
+
+def _wait_until_open(port: int, process: subprocess.Popen) -> None:
+    """Returns once the port is open, which it is when the model is loaded."""
+    while process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.05)
+    raise OSError(f"{process.args[0]} ended before it served, with status {process.returncode}; its messages say why.")

@@ -1,0 +1,12 @@
+"""A local gRPC server that speaks TensorFlow Serving's protocol: for laptops, demos and tests.
+
+It answers Predict, Classify, GetModelMetadata, GetModelStatus and gRPC's health check for one model, with the status
+codes that TensorFlow's model server gives; the protocol's other calls are UNIMPLEMENTED. Versions are loaded and
+unloaded as their folders come and go.
+
+Top down: `serving` listens, `services` are the calls, `manager` keeps the versions, `model` runs one of them, `warmup`
+replays its requests, `tensors` reads what clients send, `errors` says what they get back.
+"""
+
+from export.server.serving import ServerConfig as ServerConfig
+from export.server.serving import serve as serve

@@ -1,0 +1,205 @@
+"""Which versions of a model are served: those of the newest folder, swapped without a gap."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import grpc
+from absl import logging
+from tensorflow_serving.apis import get_model_status_pb2, model_pb2
+
+from export import versions
+from export.server import warmup
+from export.server.errors import RequestError, describe, invalid
+from export.server.model import ServedVersion
+
+State = get_model_status_pb2.ModelVersionStatus.State
+MAX_LOADS = 6  # a load is tried again five times, a minute apart, as the model server does
+
+
+def load_version(path: pathlib.Path, name: str, version: int) -> ServedVersion:
+    """Loads a version and replays its warm-up requests."""
+    model = ServedVersion(path, name, version)
+    try:
+        warmup.replay(model, path)
+    except BaseException:
+        model.close()
+        raise
+    return model
+
+
+@dataclasses.dataclass
+class _Loaded:
+    """A version that is served, and how many calls hold it."""
+
+    model: ServedVersion
+    calls: int = 0
+
+
+@dataclasses.dataclass
+class _Failed:
+    """How often a version could not be loaded, and when it is tried again."""
+
+    loads: int
+    next_load: float
+
+
+class VersionManager:
+    """Serves the newest version under a folder, and looks for newer ones.
+
+    A new version is loaded and warmed up beside the old one, which goes when the new one is AVAILABLE and its own calls
+    have ended. One that fails leaves the old one serving. When the newest folder goes away, the one before is served.
+
+    Args:
+        base_path: the folder of all versions.
+        name: the model's name.
+        on_change: called with whether there is a version to serve, whenever that may have changed.
+        load: gives a ServedVersion for its folder, the model's name and the number.
+        retry_seconds: how long after a failure a version is tried again.
+    """
+
+    def __init__(
+        self,
+        base_path: str | os.PathLike,
+        name: str,
+        on_change: Callable[[bool], None] = lambda _: None,
+        load: Callable[[pathlib.Path, str, int], ServedVersion] = load_version,
+        retry_seconds: float = 60.0,
+    ):
+        self._base_path, self._name = pathlib.Path(base_path), name
+        self._on_change, self._load, self._retry_seconds = on_change, load, retry_seconds
+        self._changed = threading.Condition()  # guards what follows
+        self._loaded: dict[int, _Loaded] = {}
+        self._statuses: dict[int, get_model_status_pb2.ModelVersionStatus] = {}
+        self._failed: dict[int, _Failed] = {}
+
+    def load_newest(self) -> int:
+        """Loads the newest version, with which serving starts, and gives its number.
+
+        Raises:
+            ValueError: there is none, or it cannot be loaded.
+        """
+        found = versions.list_versions(self._base_path)
+        if not found:
+            raise ValueError(
+                f"{self._base_path}: expected a folder whose subfolders are versions (1, 2, ...), found none. Write "
+                "one with sqz-export --base_path=..."
+            )
+        version, path = max(found.items())
+        if not self._try_to_load(version, path):
+            raise ValueError(
+                f"{path} is no SavedModel that can be loaded ({self._statuses[version].status.error_message:.300}). "
+                "Export the model again as a new version, or remove that folder."
+            )
+        return version
+
+    def poll(self) -> None:
+        """Loads and unloads what one look at the folder asks for; never called by two threads at once."""
+        if not self._base_path.is_dir():
+            return  # perhaps out of reach for a while: what is served stays
+        found = versions.list_versions(self._base_path)
+        newest = max(found, default=None)
+        if newest is not None and newest not in self._loaded and self._is_due(newest):
+            self._try_to_load(newest, found[newest])
+        if newest is None or newest in self._loaded:
+            for version in sorted(set(self._loaded) - {newest}):
+                self._unload(version)
+
+    def close(self) -> None:
+        """Unloads everything, when the calls that run have ended."""
+        for version in sorted(self._loaded):
+            self._unload(version)
+
+    @contextlib.contextmanager
+    def lease(self, asked: model_pb2.ModelSpec) -> Iterator[ServedVersion]:
+        """The version that a request asks for, the newest where it names none; it stays loaded for the block.
+
+        Raises:
+            RequestError: no such model or version.
+        """
+        with self._changed:
+            loaded = self._find(asked)
+            loaded.calls += 1
+        try:
+            yield loaded.model
+        finally:
+            with self._changed:
+                loaded.calls -= 1
+                self._changed.notify_all()
+
+    def statuses(self, asked: model_pb2.ModelSpec) -> list[get_model_status_pb2.ModelVersionStatus]:
+        """The states of the version that a request asks for, or of all that there were, newest first.
+
+        Raises:
+            RequestError: no such model or version.
+        """
+        with self._changed:
+            statuses = dict(self._statuses) if asked.name == self._name else {}
+        if asked.HasField("version"):
+            statuses = {number: status for number, status in statuses.items() if number == asked.version.value}
+        if not statuses:
+            raise self._not_found(asked)
+        return [statuses[version] for version in sorted(statuses, reverse=True)]
+
+    def _find(self, asked: model_pb2.ModelSpec) -> _Loaded:
+        if not asked.name:
+            raise invalid("The request's model_spec has no name.")
+        if asked.name == self._name and asked.WhichOneof("version_choice") == "version_label":
+            raise invalid(f"Unrecognized servable version label: {asked.version_label:.100}.")
+        version = asked.version.value if asked.HasField("version") else max(self._loaded, default=None)
+        if asked.name != self._name or version not in self._loaded:
+            raise self._not_found(asked)
+        return self._loaded[version]
+
+    def _not_found(self, asked: model_pb2.ModelSpec) -> RequestError:
+        version = f", version {asked.version.value}," if asked.HasField("version") else ""
+        have = ", ".join(map(str, sorted(self._loaded))) or "none"
+        return RequestError(
+            grpc.StatusCode.NOT_FOUND,
+            f"Model {asked.name!r:.100}{version} not found; this server has {self._name!r}, versions: {have}.",
+        )
+
+    def _is_due(self, version: int) -> bool:
+        failed = self._failed.get(version)
+        return failed is None or (failed.loads < MAX_LOADS and time.monotonic() >= failed.next_load)
+
+    def _try_to_load(self, version: int, path: pathlib.Path) -> bool:
+        self._set_status(version, State.LOADING)
+        try:
+            model = self._load(path, self._name, version)
+        except Exception as error:  # TensorFlow raises many kinds for a damaged folder
+            loads = self._failed[version].loads + 1 if version in self._failed else 1
+            self._failed[version] = _Failed(loads, time.monotonic() + self._retry_seconds)
+            logging.warning("Version %d of %s cannot be loaded: %s", version, self._name, error)
+            self._set_status(version, State.END, error)
+            return False
+        self._failed.pop(version, None)
+        with self._changed:
+            self._loaded[version] = _Loaded(model)
+        self._set_status(version, State.AVAILABLE)
+        return True
+
+    def _unload(self, version: int) -> None:
+        with self._changed:
+            loaded = self._loaded.pop(version)
+        self._set_status(version, State.UNLOADING)
+        with self._changed:
+            self._changed.wait_for(lambda: not loaded.calls)
+        loaded.model.close()
+        self._set_status(version, State.END)
+
+    def _set_status(self, version: int, state: int, error: Exception | None = None) -> None:
+        status = get_model_status_pb2.ModelVersionStatus(version=version, state=state)
+        if error is not None:
+            code, status.status.error_message = describe(error)
+            status.status.error_code = code.value[0]
+        with self._changed:
+            self._statuses[version] = status
+            available = bool(self._loaded)
+        self._on_change(available)

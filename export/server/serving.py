@@ -1,0 +1,117 @@
+"""How the server listens, starts and ends."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent import futures
+
+import grpc
+from absl import logging
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
+
+from export import contract
+from export.server.manager import VersionManager, load_version
+from export.server.services import ModelService, PredictionService
+
+
+@dataclasses.dataclass(frozen=True)
+class ServerConfig:
+    """How the server listens.
+
+    Args:
+        host: address to listen on.
+        port: 0 takes a free one.
+        model_name: by which clients ask for the model.
+        max_workers: calls that run at once.
+        max_queue: calls that may wait beside those, unread; more get RESOURCE_EXHAUSTED.
+        max_message_bytes: of a request or response.
+        poll_seconds: between two looks for versions that came or went.
+        grace_seconds: that calls which run get at the end.
+        ssl_key: private key, PEM; with `ssl_cert`, the chain of certificates, it makes the server speak TLS alone.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8500
+    model_name: str = contract.MODEL_NAME
+    max_workers: int = 2
+    max_queue: int = 64
+    max_message_bytes: int = contract.MAX_MESSAGE_BYTES
+    poll_seconds: float = 1.0
+    grace_seconds: float = 10.0
+    ssl_key: bytes | None = dataclasses.field(default=None, repr=False)
+    ssl_cert: bytes | None = None
+
+
+@contextlib.contextmanager
+def serve(base_path: str | os.PathLike, config: ServerConfig, load: Callable = load_version) -> Iterator[int]:
+    """Serves the versions under `base_path` in the background for as long as the block runs, and gives the port.
+
+    At its end new calls are refused, and those that run or wait get `config.grace_seconds` to finish.
+
+    Args:
+        base_path: the folder of all versions.
+        config: how to listen.
+        load: as in VersionManager.
+
+    Raises:
+        ValueError: there is no version that can be loaded.
+        OSError: the address cannot be listened on.
+    """
+    checks = health.HealthServicer()
+
+    def tell_health(available: bool) -> None:
+        status = health_pb2.HealthCheckResponse.SERVING if available else health_pb2.HealthCheckResponse.NOT_SERVING
+        checks.set(health.OVERALL_HEALTH, status)
+
+    versions = VersionManager(base_path, config.model_name, tell_health, load)
+    versions.load_newest()
+    server, port = _listen(versions, checks, config)
+    ended = threading.Event()
+    poller = threading.Thread(target=_poll, args=(versions, config.poll_seconds, ended), name="versions", daemon=True)
+    server.start()
+    poller.start()
+    try:
+        yield port
+    finally:
+        ended.set()
+        checks.enter_graceful_shutdown()
+        server.stop(config.grace_seconds).wait()
+        poller.join()
+        versions.close()
+
+
+def _listen(versions: VersionManager, checks: health.HealthServicer, config: ServerConfig) -> tuple[grpc.Server, int]:
+    server = grpc.server(
+        futures.ThreadPoolExecutor(config.max_workers),
+        maximum_concurrent_rpcs=config.max_workers + config.max_queue,
+        options=[
+            ("grpc.max_receive_message_length", config.max_message_bytes),
+            ("grpc.max_send_message_length", config.max_message_bytes),
+            ("grpc.so_reuseport", 0),  # two servers on one port would each get some of the calls
+        ],
+    )
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(versions), server)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(versions), server)
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    address = f"{config.host}:{config.port}"
+    try:
+        if config.ssl_key is None:
+            return server, server.add_insecure_port(address)
+        credentials = grpc.ssl_server_credentials([(config.ssl_key, config.ssl_cert)])
+        return server, server.add_secure_port(address, credentials)
+    except RuntimeError as error:
+        versions.close()
+        raise OSError(f"Cannot listen on {address}: is it taken? --port=0 takes a free port.") from error
+
+
+def _poll(versions: VersionManager, poll_seconds: float, ended: threading.Event) -> None:
+    while not ended.wait(poll_seconds):
+        try:
+            versions.poll()
+        except Exception:  # a folder that cannot be listed, say; the next look may be luckier
+            logging.exception("The versions cannot be looked at.")

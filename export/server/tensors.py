@@ -1,0 +1,74 @@
+"""The tensors of a request, held against the signature before anything of the declared size is allocated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework import types_pb2
+from tensorflow.core.protobuf import meta_graph_pb2
+
+from export import contract
+from export.server.errors import invalid
+
+
+def read_inputs(signature: meta_graph_pb2.SignatureDef, sent: Mapping) -> dict[str, np.ndarray]:
+    """A request's tensors by input name.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT: they are not those of the signature, or too large.
+    """
+    if set(sent) != set(signature.inputs):
+        raise invalid(f"Expected the inputs {sorted(signature.inputs)}, got {sorted(sent)!s:.200}.")
+    return {name: _read(name, signature.inputs[name], proto) for name, proto in sent.items()}
+
+
+def check_batch(count: int) -> None:
+    """Refuses a batch that the contract has no room for: the network's input is far larger than what is sent.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT.
+    """
+    if not 1 <= count <= contract.MAX_BATCH_SIZE:
+        raise invalid(f"Expected 1 to {contract.MAX_BATCH_SIZE} pictures in a call, got {count}.")
+
+
+def _read(name: str, info: meta_graph_pb2.TensorInfo, proto) -> np.ndarray:
+    if proto.dtype != info.dtype:
+        known = proto.dtype in types_pb2.DataType.values()
+        got = types_pb2.DataType.Name(proto.dtype) if known else proto.dtype
+        raise invalid(f"Input {name!r}: expected {types_pb2.DataType.Name(info.dtype)}, got {got}.")
+    shape = [dim.size for dim in proto.tensor_shape.dim]
+    expected = [dim.size for dim in info.tensor_shape.dim]
+    fits = len(shape) == len(expected) and all(want in (-1, size) for want, size in zip(expected, shape, strict=True))
+    if proto.tensor_shape.unknown_rank or not fits or min(shape, default=1) < 1:
+        raise invalid(f"Input {name!r}: expected the shape {expected} (-1: 1 or more), got {shape!s:.200}.")
+    check_batch(shape[0])
+    if proto.dtype == types_pb2.DT_STRING:
+        return _values(name, proto.string_val, object, b"", shape)
+    if proto.dtype != types_pb2.DT_FLOAT:
+        raise invalid(f"Input {name!r}: this server takes float and string tensors alone.")
+    if 4 * math.prod(shape) > contract.MAX_MESSAGE_BYTES:
+        raise invalid(f"Input {name!r}: at most {contract.MAX_MESSAGE_BYTES} bytes, got the shape {shape}.")
+    if not proto.tensor_content:
+        return _values(name, proto.float_val, np.float32, 0.0, shape)
+    if len(proto.tensor_content) != 4 * math.prod(shape):
+        raise invalid(f"Input {name!r}: {len(proto.tensor_content)} bytes are no float tensor of the shape {shape}.")
+    return np.frombuffer(proto.tensor_content, "<f4").reshape(shape)
+
+
+def _values(name: str, sent, dtype, default, shape: list[int]) -> np.ndarray:
+    """Values that are listed one by one; the last stands for those that are left out, as tensor.proto has it."""
+    count = math.prod(shape)
+    if len(sent) > count:
+        raise invalid(f"Input {name!r}: {len(sent)} values are too many for the shape {shape}.")
+    values = np.full(count, sent[-1] if sent else default, dtype)
+    values[: len(sent)] = sent
+    return values.reshape(shape)
+
+
+def as_proto(value: np.ndarray):
+    """An output as it is sent."""
+    return tf.make_tensor_proto(value)
