@@ -23,6 +23,7 @@ _EXTRAS = {
     "tensorflow_model_optimization": "compress",
     "tf_keras": "compress",
     "grpc": "serve",
+    "grpc_health": "serve",
     "tensorflow_serving": "serve",
 }
 

@@ -42,6 +42,7 @@ ONLY_IN = {
     "tensorflow_datasets": ["trainers/"],
     "sklearn": ["trainers/"],
     "grpc": ["export/"],
+    "grpc_health": ["export/"],
     "tensorflow_serving": ["export/"],
     "onnx": ["sqz_keras/importers/onnx_file.py"],
 }

@@ -140,12 +140,12 @@ class VersionManager:
             RequestError: no such model or version.
         """
         with self._changed:
-            statuses = dict(self._statuses) if asked.name == self._name else {}
-        if asked.HasField("version"):
-            statuses = {number: status for number, status in statuses.items() if number == asked.version.value}
-        if not statuses:
-            raise self._not_found(asked)
-        return [statuses[version] for version in sorted(statuses, reverse=True)]
+            known = sorted(self._statuses, reverse=True) if asked.name == self._name else []
+            if asked.HasField("version"):
+                known = [version for version in known if version == asked.version.value]
+            if not known:
+                raise self._not_found(asked)
+            return [self._statuses[version] for version in known]
 
     def _find(self, asked: model_pb2.ModelSpec) -> _Loaded:
         if not asked.name:

@@ -1,0 +1,173 @@
+"""What the embedded server does when it is killed, asked nonsense, or given a version that cannot be loaded.
+
+    python benchmarks/serving_faults.py --image_dir=imagenet_sample [--model=imagenet] [--requests=10000] [--kills=3]
+
+Each part runs on a server process of its own, under the questions of some clients. The bars: after each SIGKILL and
+restart every client goes on and no answer is lost or wrong; each malformed request gets its status code, and the
+server's memory after all is at most 100 MB above that after a tenth of them; a broken version changes nothing.
+"""
+
+import argparse
+import collections
+import contextlib
+import itertools
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from concurrent import futures
+
+import grpc
+import numpy as np
+import serving_malformed
+from serving_server import Server, read_photographs, right_answers, serving
+from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc, predict_pb2
+
+from export import contract
+from export.client import Client, ServingError
+
+MEMORY_BAR = 100e6
+CLIENTS = 4
+
+
+class Questions:
+    """Clients that ask without a pause, each answer held against the right one."""
+
+    def __init__(self, target: str, photographs, answers):
+        self._target, self._photographs, self._answers = target, photographs, answers
+        self.counts, self._lock, self._ended = collections.Counter(), threading.Lock(), threading.Event()
+
+    def _ask(self, first: int) -> None:
+        with Client(self._target, timeout_seconds=60) as client:
+            for number in itertools.count(first, CLIENTS):
+                if self._ended.is_set():
+                    return
+                row = number % len(self._photographs)
+                try:
+                    (prediction,) = client.predict(self._photographs[row])
+                    right = np.allclose(prediction.probabilities, self._answers[row], atol=1e-5)
+                    outcome = "right" if right else "wrong"
+                except ServingError as error:
+                    outcome = error.code.name
+                with self._lock:
+                    self.counts[outcome] += 1
+
+    @contextlib.contextmanager
+    def asked(self) -> Iterator[None]:
+        """Asks for as long as the block runs."""
+        with futures.ThreadPoolExecutor(CLIENTS) as pool:
+            running = [pool.submit(self._ask, first) for first in range(CLIENTS)]
+            try:
+                yield
+            finally:
+                self._ended.set()
+            for each in running:
+                each.result()
+
+    def wait_for(self, more: int) -> None:
+        """Returns after so many more right answers."""
+        wanted = self.counts["right"] + more
+        deadline = time.monotonic() + 120
+        while self.counts["right"] < wanted:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"No answers any more: {dict(self.counts)}")
+            time.sleep(0.02)
+
+
+def kill_and_restart(server: Server, questions: Questions, kills: int) -> None:
+    """Kills the server under load and starts it again, so many times."""
+    with questions.asked():
+        for _ in range(kills):
+            questions.wait_for(20)
+            server.kill()
+            server.start()
+        questions.wait_for(20)
+
+
+def send_malformed(server: Server, photographs, count: int) -> tuple[collections.Counter, int]:
+    """Sends malformed requests; gives the wrong answers, counted, and the growth of memory after a tenth, in bytes."""
+    make, random = serving_malformed.makers(photographs), np.random.default_rng(0)
+    mistakes, memory = collections.Counter(), {}
+    with grpc.insecure_channel(server.target, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        calls = {name: _raw_call(channel, name) for name in ("Predict", "Classify")}
+        for number in range(count):
+            kind = number % len(make)
+            case = make[kind](random)
+            got = ask(calls[case.call], case)
+            if got is not None:
+                mistakes[f"kind {kind}: expected {case.code} {case.status or ''}, got {got}"] += 1
+            if number + 1 in (count // 10, count):
+                memory[number + 1] = server.resident_bytes()
+    return mistakes, memory[count] - memory[count // 10]
+
+
+def _raw_call(channel: grpc.Channel, name: str):
+    return channel.unary_unary(
+        f"/tensorflow.serving.PredictionService/{name}",
+        request_serializer=lambda request: request if isinstance(request, bytes) else request.SerializeToString(),
+    )
+
+
+def ask(call, case: serving_malformed.Case) -> str | None:
+    """Sends one case, and says what came where it is not what should have come."""
+    try:
+        answer, code, details = call(case.request, timeout=60), "OK", ""
+    except grpc.RpcError as error:
+        answer, code, details = b"", error.code().name, error.details()
+    if code != case.code or (code != "OK" and not details):
+        return f"{code} {details:.100}"
+    if code == "OK" and case.status is not None:
+        status = predict_pb2.PredictResponse.FromString(answer).outputs[contract.STATUS.name].string_val[0].decode()
+        return None if status == case.status else status
+    return None
+
+
+def offer_broken_version(server: Server, base_path, questions: Questions) -> str:
+    """Shows the server a version that is no SavedModel, under load, and gives what GetModelStatus says of it."""
+    hidden = base_path / ".broken"
+    shutil.copytree(base_path / "1", hidden)
+    (hidden / "saved_model.pb").write_bytes(b"\xff\xff garbage")
+    request = get_model_status_pb2.GetModelStatusRequest()
+    request.model_spec.name = contract.MODEL_NAME
+    with questions.asked(), grpc.insecure_channel(server.target, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        questions.wait_for(20)
+        hidden.rename(base_path / "2")
+        while True:
+            newest = model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(request).model_version_status[0]
+            if newest.version == 2 and newest.state == newest.END:
+                break
+            time.sleep(0.02)
+        questions.wait_for(20)
+    return newest.status.error_message
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--image_dir", required=True)
+    parser.add_argument("--model", default="imagenet")
+    parser.add_argument("--requests", type=int, default=10_000)
+    parser.add_argument("--kills", type=int, default=3)
+    options = parser.parse_args()
+    photographs = read_photographs(options.image_dir)
+    with serving(options.model) as (server, base_path):
+        answers = right_answers(base_path / "1", photographs)
+        questions = Questions(server.target, photographs, answers)
+        kill_and_restart(server, questions, options.kills)
+        print(f"{options.kills} times killed and started again: {dict(questions.counts)} (bar: right alone)")
+
+        start = time.perf_counter()
+        mistakes, growth = send_malformed(server, photographs, options.requests)
+        seconds = time.perf_counter() - start
+        print(
+            f"{options.requests} malformed requests in {seconds:.0f} s, answered wrongly: {dict(mistakes)} (bar: none)"
+        )
+        print(f"memory: {growth / 1e6:+.1f} MB from {options.requests // 10} to {options.requests} (bar: at most +100)")
+
+        questions = Questions(server.target, photographs, answers)
+        error = offer_broken_version(server, base_path, questions)
+        print(f"beside a version that cannot be loaded: {dict(questions.counts)} (bar: right alone)")
+        print(f"GetModelStatus says of it: {error:.200}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""The embedded server under the load of several clients: its capacity, then arrivals at a share of that.
+
+    python benchmarks/serving_load.py --image_dir=imagenet_sample [--model=imagenet] [--clients=8] [--seconds=60]
+
+First every client asks without a pause, which gives the capacity. Then photographs arrive at 70% of it, at random
+(Poisson) times that wait for no answer, and a latency counts from the arrival. Every answer is held against the
+SavedModel's own for the same photograph. The bars: none lost or wrong, below 1% refused, p99 at most 4 times p50.
+"""
+
+import argparse
+import collections
+import contextlib
+import threading
+import time
+from concurrent import futures
+
+import grpc
+import numpy as np
+from serving_server import read_photographs, right_answers, serving
+
+from export.client import Client, ServingError
+
+CAPACITY_SECONDS = 15
+AT_ONCE = 16  # calls of one client
+
+
+class Tally:
+    """Counts of what became of calls, and their latencies in seconds."""
+
+    def __init__(self, photographs, answers):
+        self._photographs, self._answers = photographs, answers
+        self.counts, self.seconds, self._lock = collections.Counter(), [], threading.Lock()
+
+    def ask(self, client: Client, number: int, arrival: float) -> None:
+        """Asks for a photograph, and counts how that went."""
+        row = number % len(self._photographs)
+        try:
+            (prediction,) = client.predict(self._photographs[row])
+            right = np.allclose(prediction.probabilities, self._answers[row], atol=1e-5)
+            outcome = "right" if right else "wrong"
+        except ServingError as error:
+            outcome = "refused" if error.code == grpc.StatusCode.RESOURCE_EXHAUSTED else "lost"
+        with self._lock:
+            self.counts[outcome] += 1
+            self.seconds.append(time.perf_counter() - arrival)
+
+
+def measure_capacity(clients: list[Client], tally: Tally, seconds: float) -> float:
+    """Photographs a second, when every client asks without a pause."""
+    end = time.perf_counter() + seconds
+
+    def ask_on(first: int) -> None:
+        for number in range(first, 1 << 30, len(clients)):
+            if time.perf_counter() >= end:
+                return
+            tally.ask(clients[first], number, time.perf_counter())
+
+    start = time.perf_counter()
+    with futures.ThreadPoolExecutor(len(clients)) as pool:
+        for done in [pool.submit(ask_on, first) for first in range(len(clients))]:
+            done.result()
+    return tally.counts["right"] / (time.perf_counter() - start)
+
+
+def offer(clients: list[Client], tally: Tally, rate: float, seconds: float) -> int:
+    """Lets photographs arrive at `rate` a second, and gives their number when all are answered."""
+    gaps = np.random.default_rng(0).exponential(1 / rate, int(rate * seconds))
+    arrivals = time.perf_counter() + 0.1 + np.cumsum(gaps)
+    with contextlib.ExitStack() as stack:
+        pools = [stack.enter_context(futures.ThreadPoolExecutor(AT_ONCE)) for _ in clients]
+        done = []
+        for number, arrival in enumerate(arrivals):
+            time.sleep(max(0.0, arrival - time.perf_counter()))
+            client = number % len(clients)
+            done.append(pools[client].submit(tally.ask, clients[client], number, arrival))
+    for each in done:
+        each.result()
+    return len(arrivals)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--image_dir", required=True)
+    parser.add_argument("--model", default="imagenet")
+    parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--load", type=float, default=0.7, help="share of the capacity")
+    options = parser.parse_args()
+    photographs = read_photographs(options.image_dir)
+    with serving(options.model) as (server, base_path), contextlib.ExitStack() as stack:
+        answers = right_answers(base_path / "1", photographs)
+        clients = [stack.enter_context(Client(server.target)) for _ in range(options.clients)]
+        for client in clients:
+            client.predict(photographs[0])
+        full = Tally(photographs, answers)
+        capacity = measure_capacity(clients, full, CAPACITY_SECONDS)
+        print(f"capacity: {capacity:.1f} photographs/s, {options.clients} clients without a pause: {dict(full.counts)}")
+        tally = Tally(photographs, answers)
+        sent = offer(clients, tally, options.load * capacity, options.seconds)
+    p50, p99 = (1e3 * np.quantile(tally.seconds, share) for share in (0.5, 0.99))
+    print(f"{sent} arrived at {options.load:.0%} of that in {options.seconds:.0f} s: {dict(tally.counts)}")
+    lost = sent - tally.counts["right"] - tally.counts["refused"]
+    print(f"lost or wrong: {lost} (bar: 0); refused: {tally.counts['refused'] / sent:.2%} (bar: below 1%)")
+    print(f"p50 {p50:.1f} ms, p99 {p99:.1f} ms, ratio={p99 / p50:.2f} (bar: at most 4)")
+
+
+if __name__ == "__main__":
+    main()

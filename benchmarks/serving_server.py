@@ -1,0 +1,98 @@
+"""A model exported and served by sqz-serve in processes of their own, and its right answers, for the other scripts."""
+
+import contextlib
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from export import contract
+
+START_SECONDS = 120
+
+
+class Server:
+    """sqz-serve --embedded in a process of its own, that can be killed and started again on the same port."""
+
+    def __init__(self, base_path: str | os.PathLike, folder: str | os.PathLike, port: int = 0):
+        self._base_path, self._port_file, self.port = base_path, pathlib.Path(folder, "port"), port
+        self.start()
+
+    @property
+    def target(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Returns when it answers."""
+        arguments = [f"--base_path={self._base_path}", f"--port={self.port}", f"--port_file={self._port_file}"]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "export.serve", "--embedded", *arguments], stdout=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + START_SECONDS
+        while not self._port_file.exists():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise OSError("sqz-serve did not start; its messages say why.")
+            time.sleep(0.02)
+        self.port = int(self._port_file.read_text())
+
+    def kill(self) -> None:
+        """Ends it at once, by SIGKILL."""
+        self.process.kill()
+        self.process.wait()
+        self._port_file.unlink()
+
+    def stop(self) -> None:
+        """Ends it in order, and says if it could not."""
+        self.process.send_signal(signal.SIGTERM)
+        if self.process.wait(60):
+            raise OSError(f"sqz-serve ended with status {self.process.returncode}.")
+
+    def resident_bytes(self) -> int:
+        """Its resident memory; Linux alone tells."""
+        pages = int(pathlib.Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@contextlib.contextmanager
+def serving(model: str) -> Iterator[tuple[Server, pathlib.Path]]:
+    """Exports a model as version 1 and serves it; gives the server and the folder of versions."""
+    with tempfile.TemporaryDirectory() as folder:
+        base_path = pathlib.Path(folder, contract.MODEL_NAME)
+        export = [sys.executable, "-m", "export.saved_model", f"--model={model}", f"--base_path={base_path}"]
+        subprocess.run([*export, "--model_version=1"], check=True)
+        server = Server(base_path, folder)
+        try:
+            yield server, base_path
+            server.stop()
+        finally:
+            server.process.kill()
+            server.process.wait()
+
+
+def read_photographs(folder: str | os.PathLike) -> list[bytes]:
+    """The JPEG files under a folder."""
+    files = sorted(path for path in pathlib.Path(folder).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
+    if not files:
+        raise ValueError(f"{os.fspath(folder)} holds no JPEG files.")
+    return [path.read_bytes() for path in files]
+
+
+def right_answers(version: pathlib.Path, photographs: list[bytes]) -> np.ndarray:
+    """Probabilities of each photograph (N, classes), by the SavedModel itself, without a server.
+
+    Raises:
+        ValueError: two photographs have the same answer, so that taking one for the other would not show.
+    """
+    import tensorflow as tf
+
+    signature = tf.saved_model.load(os.fspath(version)).signatures[contract.SERVE_BYTES.name]
+    answers = np.stack([signature(image_bytes=tf.constant([data]))["probabilities"][0] for data in photographs])
+    if any(np.abs(answers[:row] - answers[row]).max(1).min(initial=1) < 1e-3 for row in range(len(answers))):
+        raise ValueError("Two of the photographs have the same answer: take others.")
+    return answers
