@@ -35,10 +35,10 @@ class Case:
 
 
 def predict_of(signature: contract.Signature, tensor=None, **about) -> predict_pb2.PredictRequest:
-    """A Predict request; `about` overrides the model's name, the version and the input's key."""
+    """A Predict request; `about` overrides the model's name, the signature's name, the version and the input's key."""
     request = predict_pb2.PredictRequest()
     request.model_spec.name = about.get("name", contract.MODEL_NAME)
-    request.model_spec.signature_name = about.get("signature", signature.name)
+    request.model_spec.signature_name = about.get("signature_name", signature.name)
     if "version" in about:
         request.model_spec.version.value = about["version"]
     if tensor is not None:
@@ -91,7 +91,7 @@ def _wrong_requests() -> list[Callable]:
         lambda r: Case("Predict", predict_of(images, good, name=r.bytes(8).hex()), "NOT_FOUND"),
         lambda r: Case("Predict", predict_of(images, good, name=""), INVALID),
         lambda r: Case("Predict", predict_of(images, good, version=int(r.integers(10**6, 2**62))), "NOT_FOUND"),
-        lambda r: Case("Predict", predict_of(images, good, signature=r.bytes(8).hex()), "FAILED_PRECONDITION"),
+        lambda r: Case("Predict", predict_of(images, good, signature_name=r.bytes(8).hex()), "FAILED_PRECONDITION"),
         lambda r: Case("Predict", predict_of(images, good, key=r.bytes(8).hex()), INVALID),
         lambda r: Case("Predict", predict_of(images), INVALID),
         lambda r: Case("Predict", b"\xff" + r.bytes(int(r.integers(1, 1000))), "INTERNAL"),

@@ -10,6 +10,7 @@ and drop old ones as their folders come and go. SIGTERM or Ctrl-C ends it: calls
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import pathlib
 import signal
@@ -97,6 +98,8 @@ def _model_server(
 def _embedded(key_and_cert: tuple[bytes, bytes] | None) -> contextlib.AbstractContextManager[int]:
     from export.server import ServerConfig, serve
 
+    # The loader of sessions is called deprecated; the model server's own is no other.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     args = flags.FLAGS
     key, cert = key_and_cert or (None, None)
     config = ServerConfig(host=args.host, port=args.port, model_name=args.model_name, ssl_key=key, ssl_cert=cert)
