@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import pathlib
 import signal
 import ssl
@@ -21,7 +20,7 @@ import threading
 from absl import flags
 
 from export import contract, model_server
-from sqz_keras import command
+from sqz_keras import command, files
 
 
 def define_flags() -> None:
@@ -51,7 +50,7 @@ def main(argv) -> int:
     server = _model_server(binary, key_and_cert, stopped) if binary else _embedded(key_and_cert)
     with server as port:
         if port_file:
-            write_port_file(port_file, port)
+            files.write_file(port_file, f"{port}\n".encode())
         where = f"{'0.0.0.0' if binary else args.host}:{port}"
         print(f"Serving {args.model_name} on {where} with {binary or 'the embedded server'}", flush=True)
         stopped.wait()
@@ -104,13 +103,6 @@ def _embedded(key_and_cert: tuple[bytes, bytes] | None) -> contextlib.AbstractCo
     key, cert = key_and_cert or (None, None)
     config = ServerConfig(host=args.host, port=args.port, model_name=args.model_name, ssl_key=key, ssl_cert=cert)
     return serve(args.base_path, config)
-
-
-def write_port_file(path: pathlib.Path, port: int) -> None:
-    """Writes the port's number, whole or not at all."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(f"{port}\n")
-    os.replace(temporary, path)
 
 
 def run() -> None:
