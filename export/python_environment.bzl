@@ -1,0 +1,50 @@
+"""The Python environment in which models are exported and tests run."""
+
+# What is installed is part of every action's key: another TensorFlow exports anew.
+_LIST = """
+import importlib.metadata, platform
+print("Python", platform.python_version())
+print(*sorted({f"{each.name}=={each.version}" for each in importlib.metadata.distributions()}), sep="\\n")
+"""
+
+_LAUNCHER = """#!/bin/sh
+{comment}
+exec '{python}' "$@"
+"""
+
+def _python_environment_impl(repository_ctx):
+    folder = repository_ctx.attr.path
+    if not folder.startswith("/"):
+        root = repository_ctx.path(Label("@//:" + repository_ctx.attr.root_file)).dirname
+        folder = "%s/%s" % (root, folder)
+    python = folder + "/bin/python"
+    if not repository_ctx.path(python).exists:
+        fail("python_environment: expected a Python environment with sqz-keras's requirements, and there is no " +
+             "%s. Make it with `make venv`, or name another by path." % python)
+    listed = repository_ctx.execute([python, "-I", "-c", _LIST])
+    if listed.return_code != 0:
+        fail("python_environment: %s does not run: %s" % (python, listed.stderr))
+    comment = "\n".join(["# " + line for line in listed.stdout.strip().split("\n")])
+
+    # A link would not do: Python finds its environment beside the name by which it was called.
+    launcher = _LAUNCHER.format(comment = comment, python = python.replace("'", "'\\''"))
+    repository_ctx.file("python", launcher, executable = True)
+    repository_ctx.file("BUILD.bazel", "exports_files([\"python\"])\n", executable = False)
+
+python_environment = repository_rule(
+    implementation = _python_environment_impl,
+    attrs = {
+        "path": attr.string(
+            default = ".venv",
+            doc = "The environment's folder, as `python -m venv` lays it out: absolute, or below the workspace's root.",
+        ),
+        "root_file": attr.string(
+            default = "WORKSPACE",
+            doc = "A file in the workspace's root, by which that is found: WORKSPACE, MODULE.bazel or WORKSPACE.bazel.",
+        ),
+    },
+    configure = True,
+    local = True,
+    doc = "Names an existing Python environment. Only `@sqz_python` is looked for: give it this name. It is looked " +
+          "at anew whenever Bazel's server starts, and by `bazel sync --configure`.",
+)

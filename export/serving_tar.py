@@ -1,0 +1,102 @@
+"""Packs files and folders into a tar file that is the same, to the byte, whenever and by whomever it is packed.
+
+python -m export.serving_tar --output=FILE.tar --entry=models/squeezenet=serving/squeezenet
+
+A layer for an image of TensorFlow Serving, which looks in /models/<name>/<version>. --entry may be given several times.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import tarfile
+from collections.abc import Iterable
+
+from absl import flags
+
+from sqz_keras import command
+
+
+def pack(output: str | os.PathLike, entries: Iterable[tuple[str, str | os.PathLike]]) -> None:
+    """Writes a tar file, whole or not at all: names sorted, times 0, owner and group 0, modes 755 and 644.
+
+    Args:
+        output: the file; one that is there already is replaced.
+        entries: pairs of a path in the tar file and the file or folder that belongs there. Folders of one path are
+            joined.
+
+    Raises:
+        ValueError: two files have one path, or a path is absolute or leads upwards.
+        OSError: a file cannot be read, or the tar file cannot be written.
+    """
+    members: dict[str, pathlib.Path | None] = {}  # None for folders, which have no content
+    for name, path in entries:
+        for member, source in _members(pathlib.PurePosixPath(name), pathlib.Path(path)):
+            if member in members and not (source is None and members[member] is None):
+                raise ValueError(f"Two files would be {member} in {os.fspath(output)}: give them different paths.")
+            members[member] = source
+    output = pathlib.Path(output)
+    temporary = output.with_name(f".{output.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
+                for member in sorted(members):
+                    _add(archive, member, members[member])
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, output)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _members(name: pathlib.PurePosixPath, path: pathlib.Path) -> Iterable[tuple[str, pathlib.Path | None]]:
+    """(path in the tar file, file or None for a folder) of what is at `path`, and of the folders above `name`."""
+    if name.is_absolute() or ".." in name.parts or not name.parts:
+        raise ValueError(f"A path in the tar file must be relative and below its root, got {str(name)!r}.")
+    for parent in name.parents[:-1]:
+        yield str(parent), None
+    if not path.is_dir():
+        yield str(name), path
+        return
+    for folder, _, files in os.walk(path, followlinks=True):  # a build's sandbox is made of links
+        inside = name / pathlib.Path(folder).relative_to(path).as_posix()
+        yield str(inside), None
+        for file in files:
+            yield str(inside / file), pathlib.Path(folder, file)
+
+
+def _add(archive: tarfile.TarFile, member: str, source: pathlib.Path | None) -> None:
+    entry = tarfile.TarInfo(member)  # its times, owner and group are 0
+    if source is None:
+        entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+        archive.addfile(entry)
+        return
+    entry.mode = 0o644
+    with source.open("rb") as content:
+        entry.size = os.fstat(content.fileno()).st_size
+        archive.addfile(entry, content)
+
+
+def define_flags() -> None:
+    flags.DEFINE_string("output", None, "The tar file.", required=True)
+    flags.DEFINE_multi_string("entry", None, "PATH_IN_TAR=FILE_OR_FOLDER.", required=True)
+
+
+def main(argv) -> None:
+    del argv
+    entries = []
+    for entry in flags.FLAGS.entry:
+        name, separator, path = entry.partition("=")
+        if not separator:
+            raise ValueError(f"--entry must be PATH_IN_TAR=FILE_OR_FOLDER, got {entry!r}.")
+        entries.append((name, path))
+    pack(flags.FLAGS.output, entries)
+    print(f"{flags.FLAGS.output}: {os.path.getsize(flags.FLAGS.output) / 1e6:.2f} MB")
+
+
+def run() -> None:
+    command.run(main, define_flags, __doc__)
+
+
+if __name__ == "__main__":
+    run()

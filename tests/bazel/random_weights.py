@@ -1,0 +1,23 @@
+"""Writes a SqueezeNet v1.0 of ten classes with random weights, the same at each run: random_weights.py FILE.sqz"""
+
+import pathlib
+import sys
+
+import numpy as np
+
+from sqz_keras import ModelSpec, codec
+from sqz_keras.importers import sqz_file
+
+
+def main() -> None:
+    spec = ModelSpec("1.0", classes=10)
+    generator = np.random.default_rng(0)
+    arrays = {
+        name: generator.normal(0, np.sqrt(2 / np.prod(shape[:-1])) if len(shape) == 4 else 0, shape).astype(np.float32)
+        for name, shape in spec.weight_shapes().items()
+    }
+    pathlib.Path(sys.argv[1]).write_bytes(codec.encode(arrays, sqz_file.header(spec, arrays, {"stages": []})))
+
+
+if __name__ == "__main__":
+    main()
