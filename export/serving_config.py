@@ -10,7 +10,6 @@ A label cannot move to a version that is not loaded yet: --move_label also write
 from __future__ import annotations
 
 import dataclasses
-import os
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from absl import flags
 
 from export import contract
 from sqz_keras import command
+from sqz_keras.files import write_file
 
 MODELS_NAME = "models.config"
 NEXT_MODELS_NAME = "models.next.config"
@@ -154,19 +154,6 @@ def monitoring_config(path: str = METRICS_PATH) -> str:
     return "\n".join([*lines, f'prometheus_config {{ enable: true path: "{path}" }}', ""])
 
 
-def write_files(folder: str | os.PathLike, texts: Mapping[str, str]) -> None:
-    """Writes each text to its name in the folder, whole or not at all: a running server may be reading the old one."""
-    folder = pathlib.Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        temporary = folder / f".{name}.tmp"
-        with temporary.open("w", encoding="ascii") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, folder / name)
-
-
 def define_flags() -> None:
     flags.DEFINE_string("output_dir", None, "Folder for the files.", required=True)
     flags.DEFINE_string("model_name", contract.MODEL_NAME, "Name by which clients ask for the model.")
@@ -199,7 +186,10 @@ def main(argv) -> None:
         first, following = first.moving(*_labelled("move_label", args.move_label))
         texts[NEXT_MODELS_NAME] = models_config([following])
     texts[MODELS_NAME] = models_config([first])
-    write_files(args.output_dir, texts)
+    folder = pathlib.Path(args.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        write_file(folder / name, text.encode("ascii"))  # whole: a running server may be reading the old one
     print(f"{args.output_dir}: {', '.join(sorted(texts))}")
 
 

@@ -7,6 +7,7 @@ A layer for an image of TensorFlow Serving, which looks in /models/<name>/<versi
 
 from __future__ import annotations
 
+import io
 import os
 import pathlib
 import tarfile
@@ -15,6 +16,7 @@ from collections.abc import Iterable
 from absl import flags
 
 from sqz_keras import command
+from sqz_keras.files import write_file
 
 
 def pack(output: str | os.PathLike, entries: Iterable[tuple[str, str | os.PathLike]]) -> None:
@@ -35,18 +37,11 @@ def pack(output: str | os.PathLike, entries: Iterable[tuple[str, str | os.PathLi
             if member in members and not (source is None and members[member] is None):
                 raise ValueError(f"Two files would be {member} in {os.fspath(output)}: give them different paths.")
             members[member] = source
-    output = pathlib.Path(output)
-    temporary = output.with_name(f".{output.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
-                for member in sorted(members):
-                    _add(archive, member, members[member])
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, output)
-    finally:
-        temporary.unlink(missing_ok=True)
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for member in sorted(members):
+            _add(archive, member, members[member])
+    write_file(output, packed.getvalue())
 
 
 def _members(name: pathlib.PurePosixPath, path: pathlib.Path) -> Iterable[tuple[str, pathlib.Path | None]]:
