@@ -15,7 +15,11 @@ exec '{python}' "$@"
 def _python_environment_impl(repository_ctx):
     folder = repository_ctx.attr.path
     if not folder.startswith("/"):
-        root = repository_ctx.path(Label("@//:" + repository_ctx.attr.root_file)).dirname
+        # Later Bazels say it, and those before 6 have a file WORKSPACE for sure.
+        if hasattr(repository_ctx, "workspace_root"):
+            root = repository_ctx.workspace_root
+        else:
+            root = repository_ctx.path(Label("@//:WORKSPACE")).dirname
         folder = "%s/%s" % (root, folder)
     python = folder + "/bin/python"
     if not repository_ctx.path(python).exists:
@@ -37,10 +41,6 @@ python_environment = repository_rule(
         "path": attr.string(
             default = ".venv",
             doc = "The environment's folder, as `python -m venv` lays it out: absolute, or below the workspace's root.",
-        ),
-        "root_file": attr.string(
-            default = "WORKSPACE",
-            doc = "A file in the workspace's root, by which that is found: WORKSPACE, MODULE.bazel or WORKSPACE.bazel.",
         ),
     },
     configure = True,

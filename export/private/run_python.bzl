@@ -42,7 +42,7 @@ def run_python(ctx, module, arguments, inputs, outputs, progress_message):
     ctx.actions.run(
         executable = ctx.executable._python,
         arguments = [interpreter, arguments],
-        inputs = depset(inputs, transitive = [modules[DefaultInfo].default_runfiles.files]),
+        inputs = depset(inputs, transitive = [modules[DefaultInfo].files]),
         outputs = outputs,
         env = dict(_ENVIRONMENT, PYTHONPATH = modules.label.workspace_root or "."),
         execution_requirements = {"block-network": ""},
