@@ -4,11 +4,12 @@ SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13)
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
 	$$name -c '$(SUPPORTED)' 2>/dev/null && echo $$name && break; done)
 RUN := .venv/bin/python
+BUILDIFIER := @bazel/buildifier@8.2.1
 PLATFORMS := Python 3.11 to 3.13; Linux x86_64 and aarch64 (glibc 2.28), macOS 14 arm64
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-large lint format lock clean
+.PHONY: help venv demo test test-large bazel lint lint-bazel format lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | awk -F '|' '{ printf "%-18s%s\n", $$1, $$2 }'
@@ -36,9 +37,16 @@ test: venv ## run every test but the large ones; set SQZ_TEST_DATA for those on 
 test-large: venv ## run the large tests
 	$(RUN) -m pytest -m large
 
+bazel: venv ## build and test by Bazel; BAZEL_FLAGS=--config=offline where it reaches no network
+	bazel test $(BAZEL_FLAGS) //...
+	$(RUN) -m pytest tests/bazel/check_docs.py
+
 lint: venv ## check style and formatting
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+
+lint-bazel: ## check the form of Bazel's files (needs npm)
+	npx --yes $(BUILDIFIER) -mode=check -lint=warn $$(git ls-files WORKSPACE '*/WORKSPACE' '*.bazel' '*.bzl')
 
 format: venv ## mend style and formatting
 	$(RUN) -m ruff check --fix .
@@ -49,5 +57,6 @@ lock: ## choose the pins of constraints.txt anew (needs uv on the PATH)
 		--no-annotate --custom-compile-command "make lock  # $(PLATFORMS)" --output-file constraints.txt pyproject.toml
 
 clean: ## remove what these targets made, .venv too
+	[ ! -e bazel-bin ] || bazel clean --expunge
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis demo-output
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

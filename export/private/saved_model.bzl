@@ -5,7 +5,7 @@ load(":run_python.bzl", "PYTHON_ATTRS", "run_python")
 def _saved_model_impl(ctx):
     weights = [file for file in ctx.files.weights if not file.basename.endswith(".spec.json")]
     if len(weights) != 1:
-        fail("expected one file of weights, with or without its .spec.json, got %s" % ctx.files.weights, "weights")
+        fail("weights must be one file, with or without its .spec.json, got %s" % ctx.files.weights)
     base_path = ctx.actions.declare_directory(ctx.label.name)
     arguments = ctx.actions.args()
     arguments.add(weights[0], format = "--model=%s")
