@@ -14,6 +14,7 @@ sqz-export --verify=DIR/<model_version>
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import os
 import pathlib
@@ -34,7 +35,7 @@ SAVED_MODEL, LITERT_INT8 = "saved_model", "litert_int8"
 FORMATS = (SAVED_MODEL, "litert", "litert_float16", LITERT_INT8, "onnx", "keras")
 
 # What may be given with each way of calling the command: first what must be.
-_MODEL_FLAGS = ("model", "version", "bypass", "format")
+_MODEL_FLAGS = ("model", "version", "bypass", "labels", "format")
 _VERIFY = ("--verify", ("verify",), ())
 _VERSION = (f"--format={SAVED_MODEL}", ("base_path",), (*_MODEL_FLAGS, "model_version", "keep_versions"))
 _CALIBRATED = (f"--format={LITERT_INT8}", ("output", "calibration_dir"), (*_MODEL_FLAGS, "calibration_images"))
@@ -89,6 +90,7 @@ def _check_servable(spec: ModelSpec) -> None:
 
 def define_flags() -> None:
     command.define_model_flags()
+    flags.DEFINE_string("labels", None, "Text file with a class's name a line, in place of the model's own.")
     flags.DEFINE_enum("format", SAVED_MODEL, list(FORMATS), "What to write.")
     flags.DEFINE_string("base_path", None, "Folder of the served model, which holds a folder a version.")
     flags.DEFINE_string("model_version", versions.AUTO, "A positive integer, or auto: the newest plus 1.")
@@ -123,10 +125,17 @@ def _use_defaults_of_keras() -> None:
     os.environ["KERAS_BACKEND"] = "tensorflow"
 
 
-def main(argv) -> None:
-    del argv
+def _resolve(args: flags.FlagValues) -> tuple[ModelSpec, dict[str, np.ndarray]]:
+    """The model that the flags name, with the labels that they name."""
     from sqz_keras.weights import resolve_model
 
+    labels = pathlib.Path(args.labels).read_text("utf-8").splitlines() if args.labels else None
+    spec, arrays = resolve_model(args.model, version=args.version, bypass=args.bypass)
+    return (dataclasses.replace(spec, labels=tuple(labels)) if args.labels else spec), arrays
+
+
+def main(argv) -> None:
+    del argv
     args = flags.FLAGS
     check_flags(args)
     _use_defaults_of_keras()
@@ -138,7 +147,7 @@ def main(argv) -> None:
     # What can be refused is refused before the model is fetched and read, which takes longer.
     if args.format == SAVED_MODEL:
         versions.choose_version(args.base_path, args.model_version, args.keep_versions)
-        spec, arrays = resolve_model(args.model, version=args.version, bypass=args.bypass)
+        spec, arrays = _resolve(args)
         path = export_saved_model(spec, arrays, args.base_path, args.model_version, args.keep_versions)
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         signatures = ", ".join(signature.name for signature in contract.EXPORTED)
@@ -149,7 +158,7 @@ def main(argv) -> None:
 
     single_file.check_output(args.output, args.format)
     pictures = find_pictures(args.calibration_dir, args.calibration_images) if args.calibration_dir else []
-    spec, arrays = resolve_model(args.model, version=args.version, bypass=args.bypass)
+    spec, arrays = _resolve(args)
     told = single_file.write(args.format, spec, arrays, args.output, pictures)
     print(f"{args.output}: {os.path.getsize(args.output):,} bytes, {spec.classes} classes; {told}")
 
