@@ -1,8 +1,8 @@
 """A rule that runs files of tests by pytest."""
 
 _LAUNCHER = """#!/bin/sh
-export PYTHONPATH=. HOME="$TEST_TMPDIR"
-exec {python} -m pytest -p no:cacheprovider --basetemp="$TEST_TMPDIR/pytest" --junitxml="$XML_OUTPUT_FILE" {srcs}
+export PYTHONPATH="$PWD" HOME="$TEST_TMPDIR"
+exec {python} -m pytest -m "not large" -p no:cacheprovider --basetemp="$TEST_TMPDIR/pytest" --junitxml="$XML_OUTPUT_FILE" {srcs}
 """
 
 def _pytest_test_impl(ctx):
