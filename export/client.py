@@ -86,7 +86,8 @@ class Client:
     ):
         if timeout_seconds <= 0:
             raise ValueError(f"timeout_seconds must be above 0, got {timeout_seconds}.")
-        self._target, self._model_name, self._model_version = target, model_name, model_version
+        self.model_name = model_name
+        self._target, self._model_version = target, model_version
         self._timeout_seconds = timeout_seconds
         options = [
             ("grpc.max_receive_message_length", contract.MAX_MESSAGE_BYTES),
@@ -123,18 +124,17 @@ class Client:
         Raises:
             ServingError: it cannot after `timeout_seconds`, or the server does not know the model.
         """
-        request = self._about_model(get_model_status_pb2.GetModelStatusRequest())
         deadline = time.monotonic() + timeout_seconds
-        while True:
-            left = max(0.0, deadline - time.monotonic())
-            with self._clear_errors():
-                response = self._get_model_status(request, timeout=left, wait_for_ready=True)
-            if any(
-                version.state == version.AVAILABLE and not version.status.error_code
-                for version in response.model_version_status
-            ):
-                return
+        while not self._available_versions(left := max(0.0, deadline - time.monotonic()), wait_for_ready=True):
             time.sleep(min(0.1, left))
+
+    def available_versions(self) -> list[int]:
+        """The versions of the model that can be asked now, ascending.
+
+        Raises:
+            ServingError: the server did not answer, or does not know the model.
+        """
+        return self._available_versions(self._timeout_seconds)
 
     def predict(self, asked: pictures.Pictures) -> list[Prediction]:
         """Classifies pictures, in as many calls as the contract's limits need.
@@ -200,6 +200,13 @@ class Client:
             }
         return self._signatures
 
+    def _available_versions(self, timeout_seconds: float, wait_for_ready: bool = False) -> list[int]:
+        request = self._about_model(get_model_status_pb2.GetModelStatusRequest())
+        with self._clear_errors():
+            response = self._get_model_status(request, timeout=timeout_seconds, wait_for_ready=wait_for_ready)
+        states = response.model_version_status
+        return sorted(each.version for each in states if each.state == each.AVAILABLE and not each.status.error_code)
+
     def _ask(self, signature: contract.Signature, batch: Sequence[bytes] | Sequence[np.ndarray]) -> dict:
         """One Predict call: its outputs by name, arrays with a row a picture."""
         self._check_signature(signature)
@@ -221,7 +228,7 @@ class Client:
             if dtypes == {signature.input.name: signature.input.dtype} and outputs <= set(found.outputs):
                 return
         raise self._unexpected(
-            f"{self._model_name!r} lacks the signature {signature.name!r} of the contract; it has "
+            f"{self.model_name!r} lacks the signature {signature.name!r} of the contract; it has "
             f"{sorted(self.signatures())}. Export the model again with sqz-export."
         )
 
@@ -233,7 +240,7 @@ class Client:
         return ServingError(grpc.StatusCode.FAILED_PRECONDITION, f"{self._target}: {message}")
 
     def _about_model(self, request, signature_name: str = ""):
-        request.model_spec.name, request.model_spec.signature_name = self._model_name, signature_name
+        request.model_spec.name, request.model_spec.signature_name = self.model_name, signature_name
         if self._model_version is not None:
             request.model_spec.version.value = self._model_version
         return request
