@@ -34,16 +34,16 @@ def read_card(version_folder: str | os.PathLike) -> list[tuple[str, str]]:
         spec = ModelSpec.from_json(form["model_spec"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: not a description that sqz-export wrote: {error}.") from error
-    rows = [
+    return [
         ("Architecture", _architecture(spec)),
         ("Parameters", f"{spec.count_params():,}"),
         ("Input", f"{spec.input_size} x {spec.input_size} pixels, made from a photograph of any size"),
         ("Preprocessing", _preprocessing(spec.preprocessing, spec.input_size)),
         ("Classes", f"{spec.classes:,}"),
         ("Labels", _labels(spec)),
+        ("Exported by", f"sqz-keras {form.get(contract.PACKAGE_VERSION_KEY, 'of an unknown version')!s:.40}"),
         ("Weights, sha256", spec.weights_sha256 or "not recorded"),
     ]
-    return rows
 
 
 def _architecture(spec: ModelSpec) -> str:

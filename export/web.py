@@ -23,10 +23,9 @@ from http import server
 
 from absl import logging
 
-from export import contract, versions
+from export import contract, pictures, versions
 from export.card import read_card
 from export.client import Client, Prediction, ServingError
-from export.predict import upright
 from sqz_keras.spec import imagenet_classes
 
 PAGE_PATH = pathlib.Path(__file__).with_name("web.html")
@@ -65,20 +64,23 @@ def serve_page(
     finally:
         page_server.shutdown()
         thread.join()
-        page_server.server_close()
+        page_server.drain()
 
 
 class _PageServer(server.ThreadingHTTPServer):
+    daemon_threads = False  # `drain` waits for them
+
     def __init__(self, address: tuple[str, int], client: Client, base_path: str | os.PathLike | None):
         self.page = PAGE_PATH.read_bytes()
         self.policy = _policy(self.page.decode())
         self.host, self.client, self.base_path = address[0], client, base_path
         self.turning = threading.Lock()  # one at a time: a large picture takes half a gigabyte when it is turned
-        self._places = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self._places, self._open = threading.BoundedSemaphore(MAX_CONNECTIONS), set()
         super().__init__(address, _Handler)
 
     def process_request(self, request, client_address):
         if self._places.acquire(blocking=False):
+            self._open.add(request)
             super().process_request(request, client_address)
             return
         with contextlib.suppress(OSError):
@@ -90,7 +92,15 @@ class _PageServer(server.ThreadingHTTPServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
+            self._open.discard(request)
             self._places.release()
+
+    def drain(self) -> None:
+        """Ends connections that have asked nothing yet, and waits until the others have their answer."""
+        for request in list(self._open):
+            with contextlib.suppress(OSError):
+                request.shutdown(socket.SHUT_RD)
+        self.server_close()
 
     def is_own(self, name: str) -> bool:
         """Whether a Host header names this server, and not a name that its owner has pointed here (DNS rebinding).
@@ -179,19 +189,18 @@ class _Handler(server.BaseHTTPRequestHandler):
                 rows += read_card(versions.list_versions(base_path)[version])
             except (KeyError, ValueError):
                 rows.append(("More", "this version has no description that sqz-export wrote"))
-        return _JSON, json.dumps({"version": version, "rows": rows}).encode()
+        return _JSON, json.dumps({"rows": rows}).encode()
 
     def _predict(self) -> tuple[str, bytes]:
-        picture = self._read_picture()
+        data = self._read_picture()
         with self.server.turning:
-            picture = upright(picture)
+            picture = pictures.as_list(data)
         start = time.perf_counter()
-        (prediction,) = self.server.client.predict_bytes([picture])
+        (prediction,) = self.server.client.predict(picture)
         milliseconds = 1000 * (time.perf_counter() - start)
         if prediction.status != contract.STATUS_OK:
             raise _RequestError(422, f"This cannot be read: {prediction.status}.")
-        answer = {"top": _top(prediction), "milliseconds": milliseconds, "version": prediction.model_version}
-        return _JSON, json.dumps(answer).encode()
+        return _JSON, json.dumps({"top": _top(prediction), "milliseconds": milliseconds}).encode()
 
     def _read_picture(self) -> bytes:
         length = self.headers.get("Content-Length", "")
