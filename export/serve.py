@@ -5,6 +5,8 @@ sqz-serve --base_path=DIR [--port=8500] [--port_file=FILE] [--ssl_key=FILE --ssl
 It starts TensorFlow's model server where tensorflow_model_server is on the PATH, which listens on every address, and
 otherwise, or with --embedded, a small server of the same protocol, which listens on 127.0.0.1. Both load new versions
 and drop old ones as their folders come and go. SIGTERM or Ctrl-C ends it: calls that run are finished first.
+
+--web adds a page for browsers: drop a photograph, see what it shows.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import signal
 import ssl
 import sys
 import threading
+from collections.abc import Iterator
 
 from absl import flags
 
@@ -26,12 +29,14 @@ from sqz_keras import command, files
 def define_flags() -> None:
     flags.DEFINE_string("base_path", None, "Folder of the served model, which holds a folder a version.", required=True)
     flags.DEFINE_bool("embedded", False, f"Use the small server even where {model_server.BINARY} is on the PATH.")
-    flags.DEFINE_string("host", "127.0.0.1", "Address on which the embedded server listens. There is no password.")
+    flags.DEFINE_string("host", "127.0.0.1", "Address of the embedded server and of the page. There is no password.")
     flags.DEFINE_integer("port", 8500, "Port to listen on; 0 takes a free one.", lower_bound=0, upper_bound=65535)
     flags.DEFINE_string("port_file", None, "File that gets the port's number once the server answers.")
     flags.DEFINE_string("model_name", contract.MODEL_NAME, "Name by which clients ask for the model.")
     flags.DEFINE_string("ssl_key", None, "PEM file of the private key; with --ssl_cert clients must speak TLS.")
     flags.DEFINE_string("ssl_cert", None, "PEM file of the server's certificate, with those that vouch for it.")
+    flags.DEFINE_bool("web", False, "Serve a page too, which shows in a browser what is in a photograph.")
+    flags.DEFINE_integer("web_port", 8080, "The page's port; 0 takes a free one.", lower_bound=0, upper_bound=65535)
 
 
 def main(argv) -> int:
@@ -46,9 +51,15 @@ def main(argv) -> int:
     if port_file:
         port_file.unlink(missing_ok=True)  # an earlier server's, which no client should take for this one's
     key_and_cert = read_key_and_cert(args.ssl_key, args.ssl_cert)
+    if args.web and key_and_cert:
+        raise ValueError("The page of --web has no TLS: leave it out, or --ssl_key and --ssl_cert.")
     binary = None if args.embedded else model_server.find()
     server = _model_server(binary, key_and_cert, stopped) if binary else _embedded(key_and_cert)
-    with server as port:
+    with contextlib.ExitStack() as running:
+        port = running.enter_context(server)
+        if args.web:
+            web_port = running.enter_context(_page(port))
+            print(f"Page at http://{args.host}:{web_port}/", flush=True)
         if port_file:
             files.write_file(port_file, f"{port}\n".encode())
         where = f"{'0.0.0.0' if binary else args.host}:{port}"
@@ -92,6 +103,20 @@ def _model_server(
         )
     print(f"sqz-serve: {binary} listens on every address; --embedded on 127.0.0.1 alone.", file=sys.stderr, flush=True)
     return model_server.serve(binary, args.base_path, args.model_name, args.port, key_and_cert, stopped.set)
+
+
+@contextlib.contextmanager
+def _page(port: int) -> Iterator[int]:
+    from export.client import Client
+    from export.web import serve_page
+
+    args = flags.FLAGS
+    target = f"{'127.0.0.1' if args.host == '0.0.0.0' else args.host}:{port}"
+    with (
+        Client(target, model_name=args.model_name, timeout_seconds=10.0) as client,
+        serve_page(client, args.base_path, host=args.host, port=args.web_port) as web_port,
+    ):
+        yield web_port
 
 
 def _embedded(key_and_cert: tuple[bytes, bytes] | None) -> contextlib.AbstractContextManager[int]:

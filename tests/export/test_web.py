@@ -5,9 +5,13 @@ import contextlib
 import hashlib
 import http.client
 import json
+import pathlib
 import re
 import shutil
+import signal
 import socket
+import subprocess
+import sys
 import time
 
 import grpc
@@ -17,10 +21,11 @@ from browser import Browser
 from PIL import Image
 from samples import encode, picture
 
-from export import contract, web
+from export import contract, serve, web
 from export.client import Client, Prediction, ServingError
 from sqz_keras.spec import imagenet_classes
 
+ROOT = pathlib.Path(__file__).parents[2]
 EVIL = "</script><img src=x onerror=document.title='taken'>&\"'"
 
 
@@ -414,3 +419,21 @@ def test_no_model_server_at_all():
         with Client(dead_target, timeout_seconds=0.5) as client, page_of(client) as port:
             status, told = error_of(ask(port, "GET", "/card"))
     assert status == 503 and "The model server gives no answer" in told
+
+
+def test_sqz_serve_has_a_page(base_path):
+    command = [sys.executable, "-m", "export.serve", "--embedded", "--port=0", f"--base_path={base_path}"]
+    with subprocess.Popen([*command, "--web", "--web_port=0"], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        try:
+            port = int(re.fullmatch(r"Page at http://127\.0\.0\.1:(\d+)/\n", process.stdout.readline())[1])
+            assert dict(json.loads(ask(port, "GET", "/card")[2])["rows"])["Version served"] == "3"
+            assert ask(port, "POST", "/predict", encode(picture(50, 60)))[0] == 200
+        finally:
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+
+
+def test_a_page_beside_tls_is_refused(base_path, run_command, tmp_path, monkeypatch):
+    monkeypatch.setattr(serve, "read_key_and_cert", lambda *_: (b"key", b"cert"))
+    with pytest.raises(ValueError, match="no TLS"):
+        run_command(serve, f"--base_path={base_path}", "--web", "--ssl_key=key.pem", "--ssl_cert=cert.pem")
