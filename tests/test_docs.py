@@ -39,13 +39,15 @@ def commands(page):
 
 @pytest.fixture(scope="module")
 def folder(test_data, tmp_path_factory):
-    """What the pages name: photo.jpg, photos/, and pretrained weights in the cache as after their first use."""
+    """What the pages name: photo.jpg, photos/, PEM files; and pretrained weights in the cache."""
     folder = tmp_path_factory.mktemp("docs")
     samples = sorted((test_data / "images" / "imagenet_sample").iterdir())
     shutil.copy(samples[0], folder / "photo.jpg")
     (folder / "photos").mkdir()
     for path in samples[:4]:
         shutil.copy(path, folder / "photos")
+    for name in ("key.pem", "cert.pem"):
+        (folder / name).write_text("-----BEGIN-----\nMIIB\n-----END-----\n")
     for name in ("squeezenet1.0_deep_compression", "squeezenet1.1_authors"):
         record = records.get_record(name)
         path = fetch.cache_path(record)
