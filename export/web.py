@@ -44,7 +44,7 @@ def serve_page(
 
     Args:
         client: asks the server that answers.
-        base_path: folder of the served model where it is at hand, for the card.
+        base_path: folder of the served model where it is at hand: the card is then the whole description.
         host: address to listen on. There is no encryption and no password.
         port: 0 takes a free one.
 
@@ -184,11 +184,11 @@ class _Handler(server.BaseHTTPRequestHandler):
         if version is None:
             raise _RequestError(503, "The model server has no version ready yet.")
         rows = [("Name", client.model_name), ("Version served", str(version))]
-        if base_path is not None:
-            try:
-                rows += read_card(versions.list_versions(base_path)[version])
-            except (KeyError, ValueError):
-                rows.append(("More", "this version has no description that sqz-export wrote"))
+        folders = versions.list_versions(base_path) if base_path else {}
+        try:
+            rows += read_card(folders[version])
+        except (KeyError, ValueError):  # the folder is elsewhere, or of another exporter: what the server tells
+            rows.append(("Signatures", ", ".join(sorted(client.signatures()))))
         return _JSON, json.dumps({"rows": rows}).encode()
 
     def _predict(self) -> tuple[str, bytes]:
