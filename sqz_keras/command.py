@@ -16,6 +16,7 @@ from absl import logging as absl_logging
 # Packages that only some commands need -> the extra that brings them.
 _EXTRAS = {
     "altair": "train",
+    "optuna": "sweep",
     "sklearn": "train",
     "tensorboard": "train",
     "tensorflow_datasets": "train",

@@ -118,6 +118,26 @@ class ModelSpec:
                     f"{len(set(self.labels))} of them different."
                 )
 
+    def with_net(
+        self, version: str | None = None, bypass: str | None = None, metaparameters: Mapping[str, object] | None = None
+    ) -> ModelSpec:
+        """The same model with another network.
+
+        Args:
+            version: "1.0" or "1.1"; None keeps this one's metaparameters.
+            bypass: "simple" or "complex"; None keeps this one's.
+            metaparameters: fields of `Metaparameters` that are changed on top of that.
+
+        Raises:
+            ValueError: no such version, or values that `Metaparameters` or the bypass refuses.
+        """
+        if version is not None and version not in VERSIONS:
+            raise ValueError(f"version must be one of {tuple(VERSIONS)}, got {version!r}.")
+        net = VERSIONS[version] if version else self.metaparameters
+        net = dataclasses.replace(net, **(metaparameters or {}))
+        known = next((name for name, each in VERSIONS.items() if each == net), None)
+        return dataclasses.replace(self, version=known, metaparameters=net, bypass=bypass or self.bypass)
+
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of all weights by name ("conv1/kernel", "conv1/bias", ...), in net order; kernels are HWIO."""
         kernels: dict[str, tuple[int, int, int, int]] = {}

@@ -41,6 +41,7 @@ ONLY_IN = {
     "tensorflow_model_optimization": ["sqz_keras/compression/tfmot_stages.py"],
     "tensorflow_datasets": ["trainers/"],
     "sklearn": ["trainers/"],
+    "optuna": ["trainers/sweep"],
     "grpc": ["export/"],
     "grpc_health": ["export/"],
     "tensorflow_serving": ["export/"],

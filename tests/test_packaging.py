@@ -29,6 +29,7 @@ COMMANDS = {
     "sqz-prepare-imagenet",
     "sqz-train",
     "sqz-compress",
+    "sqz-sweep",
     "sqz-export",
     "sqz-serve",
     "sqz-predict",
@@ -121,7 +122,7 @@ def test_metadata_declares_what_dependencies_forget(metadata):
     assert "importlib_resources" in needed("train", "3.11")
     assert "setuptools" in needed("compress", "3.12")
     assert "setuptools" not in needed("compress", "3.11")
-    assert {"train", "serve", "compress", "test", "all"} == set(metadata.get_all("Provides-Extra"))
+    assert {"train", "serve", "compress", "sweep", "test", "all"} == set(metadata.get_all("Provides-Extra"))
 
 
 def test_the_wheel_installs_and_imports(dist, tmp_path):

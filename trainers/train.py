@@ -9,38 +9,26 @@ config is a flag; what is left out is the config's own.
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 
 from absl import flags
 
 from sqz_keras import command
-from trainers.config import load_config, override_fields
-
-_DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string, bool: flags.DEFINE_boolean}
+from trainers.config_flags import config_from_flags, define_config_flags, define_net_flags, net_from_flags
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("config", None, "Recipe: the name of a module in trainers/configs.", required=True)
     flags.DEFINE_string("workdir", None, "Folder for what training writes.", required=True)
     flags.DEFINE_string("data_dir", None, "TensorFlow Datasets' own folder; by default the one that it chooses.")
     flags.DEFINE_boolean("dry_run", False, "Print what would be done, and do nothing.")
-    flags.DEFINE_enum("version", None, ["1.0", "1.1"], "Architecture, instead of the recipe's.")
-    flags.DEFINE_enum("bypass", None, ["simple", "complex"], "Architecture, instead of the recipe's.")
-    for name, (kind, text) in override_fields().items():
-        _DEFINE[kind](name, None, text)
+    define_config_flags()
+    define_net_flags()
 
 
 def main(argv) -> int:
     del argv
     args = flags.FLAGS
-    config = load_config(args.config)
-    changes = {name: getattr(args, name) for name in override_fields() if getattr(args, name) is not None}
-    if "image_dir" in changes:
-        changes.setdefault("dataset", "")
-    net = {"version": args.version, "metaparameters": None} if args.version else {}
-    net |= {"bypass": args.bypass} if args.bypass else {}
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, **net), **changes)
+    config = net_from_flags(config_from_flags())
     if args.dry_run:
         from trainers.dry_run import describe
 

@@ -18,7 +18,7 @@ from absl import flags
 from sqz_keras import command, summary
 from sqz_keras.compression.densities import layer_names, parse_densities
 from sqz_keras.files import check_writable, write_file
-from sqz_keras.metaparams import VERSIONS, parse_metaparameters
+from sqz_keras.metaparams import parse_metaparameters
 from sqz_keras.spec import ModelSpec
 
 _HEADS = ("layer", "output", "window", "s1x1/e1x1/e3x3", "kept %", "parameters", "kept", "MACs", "field")
@@ -62,10 +62,7 @@ def _spec(args) -> ModelSpec:
 
         spec, _ = resolve_model(args.model, version=args.version, bypass=args.bypass)
     else:
-        version = args.version or "1.0"
-        net = dataclasses.replace(VERSIONS[version], **metaparameters)
-        known = version if net == VERSIONS[version] else None
-        spec = ModelSpec(known, args.bypass, net, classes=args.classes)
+        spec = ModelSpec(classes=args.classes).with_net(args.version, args.bypass, metaparameters)
     if args.input_size:
         look = dataclasses.replace(spec.preprocessing, resize_to=max(args.input_size, spec.preprocessing.resize_to))
         spec = dataclasses.replace(spec, input_size=args.input_size, preprocessing=look)

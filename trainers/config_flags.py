@@ -1,0 +1,52 @@
+"""The flags that make a `TrainConfig`: a recipe's name, and every field of a config on top of it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from absl import flags
+
+from sqz_keras.metaparams import parse_metaparameters
+from trainers.config import TrainConfig, load_config, override_fields
+
+_DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string, bool: flags.DEFINE_boolean}
+
+
+def define_config_flags(config: str | None = None) -> None:
+    """Declares them; `config` is the recipe where none is named, or None where one must be."""
+    flags.DEFINE_string("config", config, "Recipe: the name of a module in trainers/configs.", required=config is None)
+    for name, (kind, text) in override_fields().items():
+        _DEFINE[kind](name, None, text)
+
+
+def define_net_flags() -> None:
+    """`--version`, `--bypass` and `--metaparameters`, instead of the recipe's."""
+    flags.DEFINE_enum("version", None, ["1.0", "1.1"], "Architecture, instead of the recipe's.")
+    flags.DEFINE_enum("bypass", None, ["simple", "complex"], "Architecture, instead of the recipe's.")
+    flags.DEFINE_string("metaparameters", "", "NAME=VALUE with commas, changed in the architecture: pool_after=1:3:5.")
+
+
+def config_from_flags() -> TrainConfig:
+    """The recipe with the fields that were given.
+
+    Raises:
+        ValueError: no such recipe, or a value that the config refuses.
+    """
+    args = flags.FLAGS
+    config = load_config(args.config)
+    changes = changed_fields()
+    if "image_dir" in changes:
+        changes.setdefault("dataset", "")
+    return dataclasses.replace(config, **changes)
+
+
+def net_from_flags(config: TrainConfig) -> TrainConfig:
+    """The config with the network that was asked for."""
+    args = flags.FLAGS
+    model = config.model.with_net(args.version, args.bypass, parse_metaparameters(args.metaparameters))
+    return dataclasses.replace(config, model=model)
+
+
+def changed_fields() -> dict[str, object]:
+    """The fields that were given as flags."""
+    return {name: getattr(flags.FLAGS, name) for name in override_fields() if getattr(flags.FLAGS, name) is not None}

@@ -1,0 +1,151 @@
+"""The samplers that sqz-sweep takes: Optuna's own, and simulated annealing on its public interface."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+SAMPLERS = ("grid", "random", "tpe", "gp", "nsga2", "annealing")
+
+
+def make_sampler(name: str, seed: int | None, trials: int, objectives: int) -> optuna.samplers.BaseSampler:
+    """The sampler of this name.
+
+    Args:
+        name: one of `SAMPLERS`; "grid" draws nothing itself, as its points are queued.
+        seed: of its draws; None takes other ones each time.
+        trials: of the whole sweep, along which annealing cools.
+        objectives: how many there are.
+
+    Raises:
+        ValueError: an unknown name, one that does not go with the number of objectives, or "gp" without torch.
+    """
+    if name not in SAMPLERS:
+        raise ValueError(f"--sampler={name} must be one of {', '.join(SAMPLERS)}.")
+    if name == "annealing":
+        if objectives > 1:
+            raise ValueError(
+                f"--sampler=annealing follows one objective, and there are {objectives}; name one, or take tpe, nsga2, "
+                "gp, random or grid."
+            )
+        return AnnealingSampler(seed, trials)
+    if name == "gp":
+        if importlib.util.find_spec("torch") is None:  # Optuna would miss it in the midst of the sweep
+            raise ValueError("--sampler=gp needs PyTorch, which no extra brings: pip install torch, or take tpe.")
+        return optuna.samplers.GPSampler(seed=seed)
+    if name == "tpe":
+        return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
+    if name == "nsga2":
+        return optuna.samplers.NSGAIISampler(seed=seed, population_size=max(4, min(50, trials // 4)))
+    return optuna.samplers.RandomSampler(seed)
+
+
+class AnnealingSampler(optuna.samplers.BaseSampler):
+    """Simulated annealing (Kirkpatrick, Gelatt and Vecchi, Science 220, 1983) with one objective.
+
+    The walk is read off the finished trials, in their order, so that it goes on after a restart, and several workers
+    share it: a trial becomes the place where the walk stands if it is better, or else with the probability
+    exp(-loss / temperature). Temperature, in units of the spread of the first trials, and the length of the steps fall
+    linearly to 0 at `trials`.
+
+    Args:
+        seed: of the draws; None takes other ones each time.
+        trials: after which the walk is cold.
+        start_trials: first ones, which are drawn anywhere.
+    """
+
+    def __init__(self, seed: int | None, trials: int, start_trials: int = 5):
+        self._seed = np.random.SeedSequence(seed).entropy
+        self._trials, self._start_trials = trials, start_trials
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """What varied in the trials so far."""
+        return optuna.search_space.intersection_search_space(study.get_trials(deepcopy=False))
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: Mapping[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """A neighbour of the place where the walk stands; {} while there is none."""
+        done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if len(done) < self._start_trials or not search_space:
+            return {}
+        sign = -1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else 1
+        place = self._walk(done, sign)
+        warmth = self._warmth(trial.number)
+        random = self._random(trial.number)
+        moved = random.random(len(search_space)) < max(0.5, 1 / len(search_space))
+        moved[random.integers(len(search_space))] = True
+        return {
+            name: _neighbour(dimension, place.params[name], warmth, random) if moves else place.params[name]
+            for (name, dimension), moves in zip(search_space.items(), moved, strict=True)
+        }
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """A value anywhere, from the seed, the trial and the name alone."""
+        seed = [*self._key(trial.number), *param_name.encode()]
+        return _anywhere(param_distribution, np.random.default_rng(seed))
+
+    def _walk(self, done: Sequence[FrozenTrial], sign: int) -> FrozenTrial:
+        losses = [sign * trial.value for trial in done]
+        spread = float(np.std(losses[: self._start_trials])) or 1.0
+        place, loss = done[0], losses[0]
+        for trial, other in zip(done[1:], losses[1:], strict=True):
+            temperature = spread * self._warmth(trial.number)
+            worse = other - loss
+            chance = 1.0 if worse <= 0 else math.exp(-worse / temperature) if temperature > 0 else 0.0
+            if self._random(-1 - trial.number).random() < chance:
+                place, loss = trial, other
+        return place
+
+    def _warmth(self, number: int) -> float:
+        return max(0.0, 1 - number / self._trials)
+
+    def _random(self, number: int) -> np.random.Generator:
+        return np.random.default_rng(self._key(number))
+
+    def _key(self, number: int) -> list[int]:
+        return [self._seed, abs(number), number < 0]
+
+
+def _anywhere(dimension: BaseDistribution, random: np.random.Generator) -> Any:
+    if isinstance(dimension, CategoricalDistribution):
+        return dimension.choices[random.integers(len(dimension.choices))]
+    return _at(dimension, random.random())
+
+
+def _neighbour(dimension: BaseDistribution, value: Any, warmth: float, random: np.random.Generator) -> Any:
+    """A value at a distance that is normally distributed, of a third of the range where all is hot."""
+    if isinstance(dimension, CategoricalDistribution):
+        others = [choice for choice in dimension.choices if choice != value] or [value]
+        return others[random.integers(len(others))]
+    place = _share(dimension, value) + random.normal() * (0.03 + 0.3 * warmth)
+    return _at(dimension, min(max(place, 0.0), 1.0))
+
+
+def _share(dimension: BaseDistribution, value: float) -> float:
+    """Where in its range a value lies, 0 to 1."""
+    low, high = dimension.low, dimension.high
+    if low == high:
+        return 0.0
+    if dimension.log:
+        return math.log(value / low) / math.log(high / low)
+    return (value - low) / (high - low)
+
+
+def _at(dimension: BaseDistribution, share: float) -> int | float:
+    """The value at a place in the range, on the steps where there are any."""
+    low, high = dimension.low, dimension.high
+    value = low * (high / low) ** share if dimension.log else low + share * (high - low)
+    if dimension.step:
+        value = low + round((value - low) / dimension.step) * dimension.step
+    value = min(max(value, low), high)
+    return round(value) if isinstance(dimension, IntDistribution) else float(value)
