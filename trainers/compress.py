@@ -7,7 +7,8 @@ sqz-compress --output=FILE.sqz --bits=6
 sqz-compress --output=FILE.sqz --target_bytes=400000 --calibration_dir=DIR
     a file of that size, from unlabelled photographs
 sqz-compress --output=FILE.sqz --densities=table1 --bits=6 --image_dir=DIR
-    pruned, clustered and fine-tuned on labelled pictures; or --teacher --calibration_dir=DIR: on unlabelled ones
+    pruned, clustered and fine-tuned on labelled pictures; with --teacher towards the uncompressed net's answers, for
+    which --calibration_dir=DIR, unlabelled ones, will do
 sqz-compress --output=FILE.sqz --base=OLD.sqz
     what is to be sent to those who have OLD.sqz; with --model=FILE.sqz --base=OLD.sqz they make the whole file of it
 
@@ -33,7 +34,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("target_bytes", 0, "Size of the file, without labels.", lower_bound=0)
     flags.DEFINE_string("calibration_dir", None, "Folder of unlabelled photographs, at any depth.")
     flags.DEFINE_integer("calibration_images", 100, "At most so many of them for --target_bytes.", lower_bound=1)
-    flags.DEFINE_boolean("teacher", False, "Fine-tune on --calibration_dir towards the uncompressed net's answers.")
+    flags.DEFINE_boolean("teacher", False, "Fine-tune towards the uncompressed net's answers, not to labels.")
     flags.DEFINE_string("image_dir", None, "Folder of labelled photographs to fine-tune on, a folder a class.")
     flags.DEFINE_string("dataset", None, "Dataset of TensorFlow Datasets to fine-tune on.")
     flags.DEFINE_string("data_dir", None, "TensorFlow Datasets' own folder; by default the one that it chooses.")

@@ -27,7 +27,8 @@ class CompressionConfig:
         target_bytes: size of the whole file that is aimed at without labels; 0 for no such aim.
         calibration_dir: unlabelled photographs, at any depth.
         calibration_images: at most so many of them are held in memory for `target_bytes`.
-        teacher: fine-tune on `calibration_dir`, with the uncompressed net's answers as labels.
+        teacher: fine-tune with the uncompressed net's answers as labels, on `calibration_dir`, or on the labelled
+            photographs, whose own labels then only judge.
         image_dir: labelled photographs to fine-tune on, a folder a class.
         dataset: likewise, of TensorFlow Datasets.
         data_dir: TensorFlow Datasets' own folder.
@@ -72,10 +73,13 @@ class CompressionConfig:
         for wrong, text in (
             (len(labelled) > 1, "--image_dir and --dataset are two sources of labelled pictures; give one."),
             (
-                labelled and self.teacher,
-                f"--teacher takes photographs without labels; leave out --{'/'.join(labelled)}.",
+                self.teacher and not (self.calibration_dir or labelled),
+                "--teacher needs photographs: --calibration_dir=DIR, or labelled ones: --image_dir or --dataset.",
             ),
-            (self.teacher and not self.calibration_dir, "--teacher needs photographs: --calibration_dir=DIR."),
+            (
+                self.teacher and self.calibration_dir and labelled,
+                f"--calibration_dir and --{'/'.join(labelled)} are two sources of pictures for --teacher; give one.",
+            ),
             (
                 self.target_bytes and not self.calibration_dir,
                 "--target_bytes needs photographs: --calibration_dir=DIR.",

@@ -100,7 +100,7 @@ def unlabelled_source(folder: str) -> Source:
 
 
 def _open(config: CompressionConfig, spec: ModelSpec) -> Source:
-    if config.teacher:
+    if config.calibration_dir:
         return unlabelled_source(config.calibration_dir)
     source = open_image_dir(config.image_dir) if config.image_dir else open_dataset(config.dataset, config.data_dir)
     if source.labels != spec.labels:

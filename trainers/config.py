@@ -63,6 +63,8 @@ class TrainConfig:
         dropout_rate: of drop9, in [0, 1).
         conv10_stddev: of the normal distribution that conv10's kernel is drawn from. The authors' 0.01 is for 1000
             classes; with few classes the ReLU behind it can then silence whole classes for good.
+        bypass_scale: factor on the weights that the 1x1 convolutions of complex bypasses begin with, above 0. With the
+            authors' 1 the signal grows from module to module, where the other nets' shrinks or stays.
         seed: of the initial weights, the order of the images and dropout.
         train_split: trained on.
         validation_split: watched during training.
@@ -103,6 +105,7 @@ class TrainConfig:
     deterministic: bool = False
     dropout_rate: float = 0.5
     conv10_stddev: float = 0.01
+    bypass_scale: float = 1.0
     seed: int = 0
     train_split: str = "train"
     validation_split: str = "validation"
@@ -148,6 +151,8 @@ class TrainConfig:
             value = getattr(self, field.name)
             if type(field.default) is float and not 0 <= value < math.inf:
                 raise ValueError(f"{field.name} must be a finite number of at least 0, got {value!r}.")
+        if self.bypass_scale == 0:
+            raise ValueError("bypass_scale must be above 0: from 0 the ReLU behind those convolutions lets none learn.")
         for name in ("momentum", "dropout_rate", "label_smoothing", "ema_decay"):
             if getattr(self, name) >= 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}.")

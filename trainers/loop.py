@@ -16,14 +16,13 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from sqz_keras.importers import check_shapes
 from sqz_keras.spec import ModelSpec
 from sqz_keras.squeezenet import assign, build
-from sqz_keras.weights import resolve_model
 from trainers import checkpoints, workdir
 from trainers.config import TrainConfig
 from trainers.distribute import is_chief, make_strategy, spread, worker_index
 from trainers.image_folder import open_image_dir
+from trainers.initial_weights import initialise
 from trainers.input_pipeline import BadPictures, Source, check_split, evaluation_batches, open_dataset, training_batches
 from trainers.metrics import Outcome, accuracy_fields
 from trainers.progress import Progress
@@ -126,7 +125,7 @@ class _Run:
         keras.utils.set_random_seed(config.seed)
         with strategy.scope(), _precision(config.precision):
             model = build(spec, dropout_rate=config.dropout_rate)
-            _initialise(model, config, spec)
+            initialise(model, config, spec)
         self.state = TrainState(model, config, strategy)
         self.evaluated = build(spec)  # in float32 and on one device, as it will be kept
         self._predict = tf.function(lambda images: self.evaluated(images, training=False), reduce_retracing=True)
@@ -320,25 +319,6 @@ class _Run:
 
     def _images_per_second(self) -> float:
         return round(self.step * self.config.global_batch_size / max(self.seconds, 1e-9), 1)
-
-
-def _initialise(model: keras.Model, config: TrainConfig, spec: ModelSpec) -> None:
-    """Puts in what training starts from: random conv10, or the config's weights, conv10's for the labels they share."""
-    shapes = spec.weight_shapes()
-    kernel = keras.initializers.RandomNormal(stddev=config.conv10_stddev, seed=config.seed)(shapes["conv10/kernel"])
-    arrays = {"conv10/kernel": np.asarray(kernel), "conv10/bias": np.zeros(shapes["conv10/bias"], np.float32)}
-    if config.weights:
-        theirs, pretrained = resolve_model(config.weights, version=spec.version)
-        known = {label: index for index, label in enumerate(theirs.labels or ())}
-        for index, label in enumerate(spec.labels):
-            if label in known and pretrained["conv10/kernel"].shape[:3] == shapes["conv10/kernel"][:3]:
-                for name in ("conv10/kernel", "conv10/bias"):
-                    arrays[name] = np.array(arrays[name])
-                    arrays[name][..., index] = pretrained[name][..., known[label]]
-        trunk = {name: array for name, array in pretrained.items() if not name.startswith("conv10/")}
-        check_shapes(config.weights, arrays | trunk, shapes)
-        arrays |= trunk
-    assign(model, arrays)
 
 
 @contextlib.contextmanager

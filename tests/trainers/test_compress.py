@@ -12,10 +12,11 @@ from PIL import Image
 import sqz_keras.compression
 from sqz_keras import Metaparameters, ModelSpec, Preprocessing, codec, resolve_model
 from sqz_keras.compression.kmeans import kmeans
+from sqz_keras.compression.teacher import teach
 from sqz_keras.importers import sqz_file
 from sqz_keras.squeezenet import build, named_arrays
 from sqz_keras.weights import write_spec
-from trainers import compress
+from trainers import compress, compression_tuning
 from trainers.compression_config import CompressionConfig, parse_bits
 from trainers.photographs import read_inputs
 
@@ -129,13 +130,17 @@ def test_pruned_clustered_and_fine_tuned(run, tmp_path):
     assert again.read_bytes() == path.read_bytes(), "the finished stages are taken from the workdir"
 
 
-def test_without_labels_the_net_teaches_itself(run):
-    options = ["--densities=sensitivity=0.6", "--teacher", "--calibration_dir=photos", "--steps=3", "--batch_size=4"]
-    path, report = run(*options)
+@pytest.mark.parametrize(("pictures", "count"), [("--calibration_dir=photos", 18), ("--image_dir=photos", 15)])
+def test_without_labels_the_net_teaches_itself(run, monkeypatch, pictures, count):
+    taught = []
+    monkeypatch.setattr(compression_tuning, "teach", lambda *arguments: taught.append(teach(*arguments)) or taught[0])
+    path, report = run("--densities=sensitivity=0.6", "--teacher", pictures, "--steps=3", "--batch_size=4")
+    assert taught[0].element_spec[1].shape[1:] == (3,), "probabilities, not labels"
     kernels = [array for name, array in sqz_file.read_model(path).arrays.items() if name.endswith("/kernel")]
     assert sum(map(np.count_nonzero, kernels)) / sum(kernel.size for kernel in kernels) == pytest.approx(0.6, abs=0.01)
     (stage,) = report["provenance"]["stages"]
-    assert (stage["densities"], stage["teacher"], stage["pictures"]) == ("sensitivity=0.6", True, 18)
+    assert (stage["densities"], stage["teacher"], stage["pictures"]) == ("sensitivity=0.6", True, count)
+    assert ("after" in report) == (pictures == "--image_dir=photos")
 
 
 def test_a_size_without_labels(run, monkeypatch):
@@ -191,7 +196,7 @@ def test_a_delta_is_sent_and_laid_on_its_base(run, tmp_path):
         (["--target_bytes=9", "--calibration_dir=photos", "--bits=6"], "chooses bits"),
         (["--calibration_dir=photos"], "--calibration_dir is for"),
         (["--teacher", "--bits=6"], "--teacher needs photographs"),
-        (["--teacher", "--calibration_dir=photos", "--image_dir=photos", "--bits=6"], "without labels"),
+        (["--teacher", "--calibration_dir=photos", "--image_dir=photos", "--bits=6"], "two sources of pictures for"),
         (["--image_dir=photos"], "need something to fine-tune"),
         (["--image_dir=photos", "--dataset=digits", "--bits=6"], "two sources"),
         (["--bits=6", "--workdir=w"], "keeps the stages"),

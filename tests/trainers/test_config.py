@@ -29,6 +29,7 @@ def test_defaults_are_the_authors_solver():
         ("power", float("inf")),
         ("momentum", 1.0),
         ("dropout_rate", 1.0),
+        ("bypass_scale", 0),
         ("weight_decay", -1e-4),
         ("global_batch_size", True),
         ("shuffle_buffer_size", 0),

@@ -1,0 +1,107 @@
+"""Nets from the trainer through tfmot, end to end, to a tenth of their size: what that costs in top-1, over seeds.
+
+    python benchmarks/tuned.py --workdir=DIR --image_dir=IMAGENETTE [--seeds=0,1,2]
+    python benchmarks/tuned.py --workdir=DIR --dataset=digits [--data_dir=TFDS_DIR]
+
+For each seed the recipe is trained (`transfer` on photographs, else the one of the dataset's name), and the net then
+pruned, clustered and fine-tuned as sqz-compress does it, with the uncompressed net as the teacher on its training
+pictures. Both are judged on the split that the recipe keeps for its end. DIR/seed-N/ holds the net (`net/`, by
+sqz-train; one that is there is taken), the stages and the file; a run that was killed goes on from there.
+
+Prints a line a seed, then the mean loss in top-1 with its 95% interval over the seeds (Student's), and the bars: at
+most a tenth of the float32 bytes, and with photographs at most 0.5 points.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from absl import flags
+
+from sqz_keras import command
+
+RATIO = 10.0
+MOST_POINTS = 0.5  # of top-1, on photographs
+STUDENT = (12.706, 4.303, 3.182, 2.776)  # 97.5% quantiles of its t, from one degree of freedom on
+
+
+def define_flags() -> None:
+    flags.DEFINE_string("workdir", None, "Folder of what is made.", required=True)
+    flags.DEFINE_string("image_dir", None, "Folder with `train/` and `val/`, a folder a class in each.")
+    flags.DEFINE_string("dataset", None, "Dataset of TensorFlow Datasets, and name of the recipe.")
+    flags.DEFINE_string("data_dir", None, "TensorFlow Datasets' own folder; by default the one that it chooses.")
+    flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds.")
+    flags.DEFINE_string("densities", "0.55", "As for sqz-compress.")
+    flags.DEFINE_string("bits", "6", "As for sqz-compress.")
+    flags.DEFINE_integer("steps", 300, "Updates of each of both stages.")
+    flags.DEFINE_integer("batch_size", 32, "Pictures an update.")
+    flags.DEFINE_boolean("teacher", True, "Fine-tune towards the uncompressed net's answers, not to labels.")
+
+
+def main(argv) -> None:
+    del argv
+    args = flags.FLAGS
+    if bool(args.image_dir) == bool(args.dataset):
+        raise ValueError("Give --image_dir or --dataset, one of them.")
+    rows = [one_seed(int(seed), args) for seed in args.seeds]
+    losses = [100 * (row["before"] - row["after"]) for row in rows]
+    mean, interval = sum(losses) / len(losses), ""
+    if 1 < len(losses) <= len(STUDENT) + 1:
+        deviation = math.sqrt(sum((loss - mean) ** 2 for loss in losses) / (len(losses) - 1))
+        half = STUDENT[len(losses) - 2] * deviation / math.sqrt(len(losses))
+        interval = f" ({mean - half:.2f} to {mean + half:.2f})"
+    print(f"mean loss in top-1: {mean:.2f} points{interval}")
+    bars = [("size", min(row["ratio"] for row in rows) >= RATIO)]
+    if args.image_dir:
+        bars.append(("loss", mean <= MOST_POINTS))
+    print("bars: " + ", ".join(f"{name} {'met' if met else 'MISSED'}" for name, met in bars))
+
+
+def one_seed(seed: int, args) -> dict:
+    """Trains and compresses, where that is not done yet: `bytes`, `ratio`, top-1 `before` and `after`."""
+    folder = pathlib.Path(args.workdir, f"seed-{seed}")
+    net, output = folder / "net", folder / "tuned.sqz"
+    if not (net / "evaluation.json").exists():
+        from trainers.config import load_config
+        from trainers.loop import train_and_evaluate
+
+        config = load_config("transfer" if args.image_dir else args.dataset)
+        pictures = {"image_dir": args.image_dir} if args.image_dir else {}
+        train_and_evaluate(dataclasses.replace(config, seed=seed, **pictures), net, args.data_dir)
+    from trainers.compression_config import CompressionConfig
+    from trainers.compression_run import compress
+
+    config = CompressionConfig(
+        model=str(net),
+        output=str(output),
+        densities=args.densities,
+        bits=args.bits,
+        teacher=args.teacher,
+        image_dir=args.image_dir,
+        dataset=args.dataset,
+        data_dir=args.data_dir,
+        workdir=str(folder / "stages"),
+        steps=args.steps,
+        batch_size=args.batch_size,
+        seed=seed,
+    )
+    results = compress(config)
+    low, high = results["after"]["agreement_interval"]
+    row = {"bytes": results["bytes"], "ratio": results["compression_ratio"]}
+    row |= {name: results[name]["top1_accuracy"] for name in ("before", "after")}
+    print(
+        f"seed {seed}: {row['bytes']:,} bytes, {row['ratio']:.1f} times less; top-1 {row['before']:.1%} -> "
+        f"{row['after']:.1%} of {results['after']['num_images']}; agreement {results['after']['agreement']:.1%} "
+        f"({low:.1%} to {high:.1%})",
+        flush=True,
+    )
+    return row
+
+
+if __name__ == "__main__":
+    command.run(main, define_flags, __doc__)
