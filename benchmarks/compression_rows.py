@@ -129,11 +129,12 @@ def litert(spec: ModelSpec, arrays: Arrays, calibration: np.ndarray) -> Iterator
 
 def label_free(spec: ModelSpec, arrays: Arrays, calibration: np.ndarray, targets: list[int]) -> Iterator[Candidate]:
     """Quantised to each target size, with the network inputs given and no labels."""
-    from sqz_keras.compression import quantize
+    from sqz_keras.compression import activations, quantize
 
     header = sqz_file.header_bytes(spec, arrays, {})
+    sensitivity = activations.sensitivities(build(spec, arrays), calibration)
     for target in targets:
-        result = quantize.quantize(spec, arrays, calibration, target_bytes=target - header)
+        result = quantize.quantize(spec, arrays, calibration, target_bytes=target - header, sensitivity=sensitivity)
         yield Candidate("label-free", f"for {target:,} bytes", sqz_bytes(spec, result, "max"), result)
 
 

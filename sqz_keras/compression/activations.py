@@ -16,7 +16,9 @@ def convolutions(model: keras.Model) -> list[keras.layers.Layer]:
     return [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
 
 
-def sensitivities(model: keras.Model, images: np.ndarray, report: Callable[[int], None]) -> dict[str, float]:
+def sensitivities(
+    model: keras.Model, images: np.ndarray, report: Callable[[int], None] = lambda done: None
+) -> dict[str, float]:
     """For each array, the mean squared derivative of the model's log-probability by one of its weights.
 
     It is the diagonal of the Fisher information, averaged over the array's weights that are not 0, and so the second

@@ -10,7 +10,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 
 import keras
 import numpy as np
@@ -38,6 +39,7 @@ def quantize(
     *,
     target_bytes: int,
     profile: str = "max",
+    sensitivity: Mapping[str, float] | None = None,
     report: Callable[[str], None] = lambda message: None,
 ) -> Arrays:
     """Weights that are as much like the given ones as a file of `target_bytes` allows.
@@ -48,6 +50,7 @@ def quantize(
         images: float32 (N, S, S, C), as the network takes them: about a hundred unlabelled photographs.
         target_bytes: of `codec.encode(result, {}, profile=profile)`, at most.
         profile: of the file.
+        sensitivity: what `activations.sensitivities` gives, where several sizes are made of one model; None finds it.
         report: called with a line of progress.
 
     Returns:
@@ -64,14 +67,20 @@ def quantize(
     if size(arrays) <= target_bytes:
         return {name: array.copy() for name, array in arrays.items()}
     before = build(spec, arrays)
-    sensitivity = activations.sensitivities(
-        before, images, lambda done: report(f"sensitivities: {done} of {len(images)} photographs")
-    )
+    if sensitivity is None:
+        sensitivity = activations.sensitivities(
+            before, images, lambda done: report(f"sensitivities: {done} of {len(images)} photographs")
+        )
     if not any(sensitivity.values()):
         raise ValueError("The model answers alike whatever its weights: give other photographs, or a trained model.")
+
+    @functools.cache  # each attempt asks again for most of what those before it asked for
+    def plain_size(coarseness: float) -> int:
+        return size(_rounded(arrays, _steps(sensitivity, coarseness)))
+
     best, best_size, aim = None, 0, target_bytes
     for attempt in range(_ATTEMPTS):
-        coarseness = _coarseness_for(arrays, sensitivity, aim, size)
+        coarseness = _coarseness_for(aim, plain_size)
         candidate = _round_net(spec, arrays, before, images, _steps(sensitivity, coarseness), report)
         reached = size(candidate)
         report(f"attempt {attempt + 1}: {reached} bytes of {target_bytes}")
@@ -105,15 +114,14 @@ def _steps(sensitivity: dict[str, float], coarseness: float) -> dict[str, np.flo
     return steps
 
 
-def _coarseness_for(arrays: Arrays, sensitivity: dict[str, float], target_bytes: float, size) -> float:
+def _coarseness_for(target_bytes: float, plain_size: Callable[[float], int]) -> float:
     """The coarseness with which plain rounding, which needs nearly as many bytes, meets the target: by bisection."""
     finest, coarsest = (np.log2(bound) for bound in (1e-6, 1.0))
-    if size(_rounded(arrays, _steps(sensitivity, 2.0**coarsest))) > target_bytes:
+    if plain_size(float(2.0**coarsest)) > target_bytes:
         raise ValueError(f"No useful model fits into {target_bytes:.0f} bytes; ask for more.")
     while coarsest - finest > 0.005:
         middle = (finest + coarsest) / 2
-        fits = size(_rounded(arrays, _steps(sensitivity, 2.0**middle))) <= target_bytes
-        finest, coarsest = (finest, middle) if fits else (middle, coarsest)
+        finest, coarsest = (finest, middle) if plain_size(float(2.0**middle)) <= target_bytes else (middle, coarsest)
     return float(2.0**coarsest)
 
 
