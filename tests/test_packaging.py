@@ -90,7 +90,7 @@ def test_sdist_holds_no_tests_benchmarks_or_examples(dist):
 def test_wheel_holds_the_data_of_the_package(wheel):
     names = wheel.namelist()
     assert "sqz_keras/py.typed" in names
-    assert "export/web.html" in wheel.namelist()
+    assert "export/web.html" in names
     classes = wheel.read("sqz_keras/data/imagenet_classes.txt").decode().splitlines()
     assert len(classes) == 1000
     assert classes[0].startswith("n01440764 ")
