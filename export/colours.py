@@ -17,8 +17,6 @@ INPUT, OUTPUT = "images", "probabilities"
 
 def colour_map(spec: ModelSpec) -> tuple[tuple[int, ...], np.ndarray, np.ndarray]:
     """`preprocess_input` as arithmetic: its channel c is scale[c] * RGB[order[c]] + shift[c]; float32 (channels,)."""
-    if spec.channels != 3:
-        raise ValueError(f"These files take RGB pictures, 3 channels; this model takes {spec.channels}.")
 
     def prepared(rgb) -> np.ndarray:
         return preprocess_input(np.array(rgb, np.float32).reshape(1, 1, 3), "channels_last", spec.preprocessing.mode)

@@ -66,6 +66,8 @@ def write(
     """
     from sqz_keras.weights import write_spec
 
+    if spec.channels != 3:
+        raise ValueError(f"These files take RGB pictures, 3 channels; this model takes {spec.channels}.")
     if format == "litert_int8":
         data, told = _calibrated(spec, arrays, pictures)
     else:
@@ -95,7 +97,7 @@ def _converted(format: str, spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -
 
         data = {"litert": litert.convert, "litert_float16": litert.convert_float16}[format](spec, arrays)
         answers, by = litert.run(data, images), "by LiteRT"
-    difference = float(np.abs(answers - _run_keras(model, spec, images)).max())
+    difference = float(np.abs(answers - run_keras(model, spec, images)).max())
     if not difference <= _TOLERANCES[format]:
         raise ValueError(
             f"The {format} file answers otherwise than Keras: {by}, probabilities differ by {difference:.2g}, at most "
@@ -112,10 +114,12 @@ def _pictures_to_check(spec: ModelSpec) -> np.ndarray:
     return images[:, : spec.input_size, : spec.input_size]
 
 
-def _run_keras(model, spec: ModelSpec, images: np.ndarray) -> np.ndarray:
+def run_keras(model, spec: ModelSpec, images: np.ndarray) -> np.ndarray:
+    """Probabilities (N, classes) of pictures (N, S, S, 3), RGB in 0..255, by the Keras model."""
     from sqz_keras import preprocess_input
 
-    return model.predict_on_batch(preprocess_input(images, "channels_last", spec.preprocessing.mode))
+    inputs = preprocess_input(images, "channels_last", spec.preprocessing.mode)
+    return np.concatenate([model.predict_on_batch(inputs[at : at + 32]) for at in range(0, len(inputs), 32)])
 
 
 def _keras_file(model) -> bytes:
@@ -131,7 +135,7 @@ def _run_keras_file(data: bytes, spec: ModelSpec, images: np.ndarray) -> np.ndar
     with tempfile.TemporaryDirectory() as scratch:
         path = pathlib.Path(scratch, "model.keras")
         path.write_bytes(data)
-        return _run_keras(keras.saving.load_model(path), spec, images)
+        return run_keras(keras.saving.load_model(path), spec, images)
 
 
 def _calibrated(
@@ -141,16 +145,16 @@ def _calibrated(
     from export import litert
     from sqz_keras import squeezenet
 
-    images = _read(pictures, spec)
+    images = read_pictures(pictures, spec)
     data = litert.convert_int8(spec, arrays, images[::2])
     unseen = images[1::2]
     model = squeezenet.build(spec, dict(arrays))
-    wanted = np.concatenate([_run_keras(model, spec, unseen[at : at + 32]) for at in range(0, len(unseen), 32)])
+    wanted = run_keras(model, spec, unseen)
     same = int((litert.run(data, unseen).argmax(axis=1) == wanted.argmax(axis=1)).sum())
     return data, f"agreement={same / len(unseen):.3f} with Keras on {len(unseen)} photographs that did not calibrate"
 
 
-def _read(pictures: Sequence[pathlib.Path], spec: ModelSpec) -> np.ndarray:
+def read_pictures(pictures: Sequence[pathlib.Path], spec: ModelSpec) -> np.ndarray:
     """Float32 (N, S, S, 3), RGB in 0..255, of the photographs that can be read; the others are named on stderr."""
     from sqz_keras.images import read_image
     from sqz_keras.preprocessing import resize_and_crop

@@ -53,9 +53,9 @@ def labels_text(spec: ModelSpec) -> str:
 
 def write_checksums(folder: pathlib.Path) -> None:
     """Writes the checksums of all files under a version's folder."""
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    lines = [f"{_sha256(folder / name)}  {name}\n" for name in names]
-    (folder / contract.EXTRA_FOLDER / CHECKSUMS_NAME).write_text("".join(lines), "utf-8")
+    target = folder / contract.EXTRA_FOLDER / CHECKSUMS_NAME
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != target)
+    target.write_text("".join(f"{_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files), "utf-8")
 
 
 def _check_files(folder: pathlib.Path) -> int:

@@ -45,7 +45,7 @@ ONLY_IN = {
     "grpc": ["export/"],
     "grpc_health": ["export/"],
     "tensorflow_serving": ["export/"],
-    "onnx": ["sqz_keras/importers/onnx_file.py"],
+    "onnx": ["sqz_keras/importers/onnx_file.py", "export/onnx_file.py"],
 }
 HEAVY = [
     "tensorflow_model_optimization",

@@ -71,6 +71,45 @@ def sensitivities(
     return result
 
 
+def layer_statistics(model: keras.Model, images: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """What each convolution gets and gives, in one run of the model.
+
+    Args:
+        model: any.
+        images: float32 (N, S, S, C), as the network takes them; each output position of each photograph gives one
+            vector of K inputs.
+
+    Returns:
+        By layer: float64 covariance (K, K) and mean (K,) of the inputs, and the largest value of each output channel.
+    """
+    import tensorflow as tf
+
+    layers = convolutions(model)
+    probe = keras.Model(model.inputs, [layer.input for layer in layers] + [layer.output for layer in layers])
+
+    @tf.function(autograph=False, reduce_retracing=True)
+    def measure(images):
+        tensors = probe(images, training=False)
+        result = []
+        for layer, before, after in zip(layers, tensors[: len(layers)], tensors[len(layers) :], strict=True):
+            inputs = _patches(before, layer)
+            positions = tf.cast(tf.shape(inputs)[1], tf.float32)
+            inputs = tf.reshape(inputs, (-1, inputs.shape[-1]))
+            products = tf.matmul(inputs, inputs, transpose_a=True)
+            result += [products / positions, tf.reduce_sum(inputs, 0) / positions, tf.reduce_max(after, (0, 1, 2))]
+        return result
+
+    batches = [images[start : start + _BATCH] for start in range(0, len(images), _BATCH)]
+    parts = [[np.asarray(each, np.float64) for each in measure(tf.constant(batch))] for batch in batches]
+    statistics = {}
+    for number, layer in enumerate(layers):
+        products, sums, largest = (np.stack([part[3 * number + kind] for part in parts]) for kind in range(3))
+        mean = sums.sum(axis=0) / len(images)
+        covariance = products.sum(axis=0) / len(images) - np.outer(mean, mean)
+        statistics[layer.name] = (covariance, mean, largest.max(axis=0))
+    return statistics
+
+
 def input_moments(
     before: keras.Model, after: keras.Model, layer: str, images: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

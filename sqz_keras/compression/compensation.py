@@ -53,6 +53,39 @@ def round_to_grid(
     return result
 
 
+def round_filters(weights: np.ndarray, covariance: np.ndarray, levels: int) -> np.ndarray:
+    """Each filter rounded to a grid of its own, whose step is its largest weight over `levels`, with compensation.
+
+    As in `round_to_grid` weights with the largest inputs are rounded first and the rest takes back their errors; the
+    largest weight stays, so that whoever derives the grid from it finds the same. The means of the inputs are left to
+    the bias.
+
+    Args:
+        weights: (K, O), K inputs of each of O filters; all may become something else than 0.
+        covariance: (K, K) float64, of the inputs.
+        levels: the largest integer.
+
+    Returns:
+        float64 (K, O), each a step times integers in -levels..levels.
+    """
+    scale = np.trace(covariance) / len(covariance)
+    moments = covariance / (scale or 1.0) + _DAMPING * np.eye(len(covariance))
+    order = np.argsort(-np.diag(moments), kind="stable")
+    factors = np.linalg.cholesky(np.linalg.inv(moments[np.ix_(order, order)])).T
+    step = np.abs(weights).max(axis=0).astype(np.float64) / levels
+    step[step == 0] = 1.0
+    free = weights[order] / step
+    largest = np.abs(free).argmax(axis=0)
+    integers = np.zeros_like(free)
+    for place in range(len(free)):
+        nearest = np.clip(np.rint(free[place]), -levels, levels)
+        integers[place] = np.where(largest == place, np.rint(weights[order[place]] / step), nearest)
+        free[place:] -= np.outer(factors[place, place:], (free[place] - integers[place]) / factors[place, place])
+    result = np.empty_like(free)
+    result[order] = integers * step
+    return result
+
+
 def _chunks(kept: np.ndarray, diagonal: np.ndarray):
     """Yields filters with about as many weights: their indices (R,), the weights' places (R, n), which are real (R, n).
 

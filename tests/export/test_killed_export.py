@@ -39,12 +39,14 @@ def killed_at(monkeypatch, call, after):
         def wrapper(*args, **kwargs):
             nonlocal count
             count += 1
-            if count == call and not after:
+            mine = count == call
+            if mine and not after:
                 os._exit(9)
-            result = function(*args, **kwargs)
-            if count == call and after:
-                os._exit(9)
-            return result
+            try:
+                return function(*args, **kwargs)
+            finally:
+                if mine:
+                    os._exit(9)
 
         return wrapper
 

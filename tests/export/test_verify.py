@@ -49,10 +49,10 @@ def records(folder):
         yield prediction_log_pb2.PredictionLog.FromString(data)
 
 
-def test_command(base_path, run_command, capsys):
+def test_command(base_path, spec, run_command, capsys):
     run_command(saved_model, f"--verify={base_path / '3'}")
-    told = f"{base_path / '3'}: 7 files, 3,610 weights, 10 labels, 24 warm-up calls: as exported\n"
-    assert capsys.readouterr().out == told
+    told = f"7 files, {spec.count_params():,} weights, 10 labels, 24 warm-up calls: as exported"
+    assert capsys.readouterr().out == f"{base_path / '3'}: {told}\n"
     for folder in (base_path, base_path / "4"):
         with pytest.raises(ValueError, match="no version that sqz-export wrote"):
             run_command(saved_model, f"--verify={folder}")
@@ -98,7 +98,7 @@ def test_a_graph_that_answers_otherwise_than_its_weights_is_found(version):
     other = dataclasses.replace(spec, preprocessing=dataclasses.replace(spec.preprocessing, mode="tf"))
     write_spec(version / contract.EXTRA_FOLDER / "model", other, arrays)
     verify.write_checksums(version)
-    with pytest.raises(ValueError, match="serving_default with 1 pictures answers otherwise than Keras: probabilities"):
+    with pytest.raises(ValueError, match=r"serving_default with 1 .* otherwise than Keras: .*probabilities"):
         verify.verify(version)
 
 

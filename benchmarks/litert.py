@@ -1,0 +1,102 @@
+"""LiteRT in 8 bits beside LiteRT in float32: how often they agree with Keras, and how much faster 8 bits are.
+
+    python benchmarks/litert.py --image_dir=DIR [--model=imagenet] [--threads=2] [--rounds=50]
+
+Calibrated on every other photograph and judged on the rest, and the other way round; intervals are 95%, Wilson's. Times
+are of one picture, the two files in turn in one run, medians, with XNNPACK, as by default, and without. Prints
+`agreement=` and `ratio=`; the bars are 0.94 (reach 0.98) and 2.5. The interpreter is ai-edge-litert's where that is
+installed, else TensorFlow's own.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import statistics
+import sys
+import time
+import warnings
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from absl import flags
+
+from sqz_keras import command
+
+AGREEMENT_BAR, RATIO_BAR = 0.94, 2.5
+
+
+def define_flags() -> None:
+    command.define_model_flags()
+    flags.DEFINE_string("image_dir", None, "Folder of photographs, at any depth.", required=True)
+    flags.DEFINE_integer("images", 200, "At most so many of them.", lower_bound=4)
+    flags.DEFINE_integer("threads", 2, "Of the interpreter.", lower_bound=1)
+    flags.DEFINE_integer("rounds", 50, "Each file runs that often.", lower_bound=2)
+
+
+def main(argv) -> None:
+    del argv
+    import numpy as np
+
+    from export import litert, single_file
+    from sqz_keras.images import find_pictures
+    from sqz_keras.squeezenet import build
+    from sqz_keras.weights import resolve_model
+    from trainers.metrics import accuracy_fields
+
+    args = flags.FLAGS
+    spec, arrays = resolve_model(args.model, version=args.version, bypass=args.bypass)
+    images = single_file.read_pictures(find_pictures(args.image_dir, args.images), spec)
+    wanted = single_file.run_keras(build(spec, arrays), spec, images).argmax(axis=1)
+    answers = np.empty_like(wanted)
+    for fold in (0, 1):
+        eight = litert.convert_int8(spec, arrays, images[fold::2])
+        answers[1 - fold :: 2] = litert.run(eight, images[1 - fold :: 2]).argmax(axis=1)
+    fields = accuracy_fields("agreement", int((answers == wanted).sum()), len(wanted))
+    low, high = fields["agreement_interval"]
+    files = {"float32": litert.convert(spec, arrays), "8 bits": eight}
+    for name, data in files.items():
+        print(f"{name}: {len(data):,} bytes")
+    print(f"agreement={fields['agreement_accuracy']:.3f} ({low:.3f} to {high:.3f}) (bar: at least {AGREEMENT_BAR})")
+    for delegates in (False, True):
+        medians = _milliseconds(files, delegates, args.threads, args.rounds)
+        told = ", ".join(f"{name} {median:.2f} ms" for name, median in medians.items())
+        bar = f" (bar: at least {RATIO_BAR})" if delegates else ""
+        print(f"{'with' if delegates else 'without'} XNNPACK: {told}")
+        print(f"{'' if delegates else 'plain '}ratio={medians['float32'] / medians['8 bits']:.2f}{bar}")
+
+
+def _milliseconds(files: dict[str, bytes], delegates: bool, threads: int, rounds: int) -> dict[str, float]:
+    import numpy as np
+
+    runs = {name: _interpreter(data, delegates, threads) for name, data in files.items()}
+    generator = np.random.default_rng(0)
+    for run in runs.values():
+        (given,) = run.get_input_details()
+        run.set_tensor(given["index"], generator.uniform(0, 255, given["shape"]).astype(given["dtype"]))
+    seconds = {name: [] for name in runs}
+    for number in range(rounds + 5):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run.invoke()
+            if number >= 5:  # the first rounds warm up
+                seconds[name].append(time.perf_counter() - start)
+    return {name: 1000 * statistics.median(taken) for name, taken in seconds.items()}
+
+
+def _interpreter(data: bytes, delegates: bool, threads: int):
+    try:
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+    except ModuleNotFoundError:
+        import tensorflow as tf
+
+        Interpreter, OpResolverType = tf.lite.Interpreter, tf.lite.experimental.OpResolverType  # noqa: N806
+    kinds = {True: OpResolverType.AUTO, False: OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        run = Interpreter(model_content=data, num_threads=threads, experimental_op_resolver_type=kinds[delegates])
+    run.allocate_tensors()
+    return run
+
+
+if __name__ == "__main__":
+    command.run(main, define_flags, __doc__)
