@@ -24,6 +24,7 @@ from export import contract
 from sqz_keras import ModelSpec
 
 _ARRAYS, _SPEC, _ERROR = "arrays.npz", "spec.json", "error.txt"
+_STATUS = {ValueError: 2, OSError: 3}  # with which the process ends, having told why in _ERROR
 
 
 def write_saved_model(spec: ModelSpec, arrays: Mapping[str, np.ndarray], folder: str | os.PathLike) -> None:
@@ -49,9 +50,9 @@ def write_saved_model(spec: ModelSpec, arrays: Mapping[str, np.ndarray], folder:
         # -P: nothing in the current folder is taken for a module.
         command = [sys.executable, "-P", "-m", "export.reproducible", scratch, os.fspath(folder)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", check=False)
-        told = pathlib.Path(scratch, _ERROR)
-        if done.returncode and told.exists():
-            raise ValueError(told.read_text("utf-8"))
+        for kind, status in _STATUS.items():
+            if done.returncode == status:
+                raise kind(pathlib.Path(scratch, _ERROR).read_text("utf-8"))
         if done.returncode:
             raise OSError(f"The process that writes the SavedModel ended with {done.returncode}: {done.stderr[-2000:]}")
 
@@ -99,7 +100,7 @@ def main() -> None:
         _write(scratch, folder)
     except (ValueError, OSError, tf.errors.OpError) as error:
         (scratch / _ERROR).write_text(str(error), "utf-8")
-        raise
+        sys.exit(_STATUS[ValueError if isinstance(error, ValueError) else OSError])
 
 
 if __name__ == "__main__":

@@ -70,6 +70,7 @@ def export_saved_model(
     from sqz_keras.importers import check_shapes
 
     version = versions.choose_version(base_path, model_version, keep_versions)
+    _check_installed()
     _check_servable(spec)
     check_shapes("the model to export", arrays, spec.weight_shapes())
     with versions.new_version(base_path, version) as folder:
@@ -84,6 +85,10 @@ def _check_servable(spec: ModelSpec) -> None:
         raise ValueError(f"Served models take RGB pictures, 3 channels; this one takes {spec.channels}.")
     if any(len(name.splitlines()) != 1 for name in spec.class_names()):
         raise ValueError("Each label must be one line of text, as labels.txt holds one a line; rename the others.")
+
+
+def _check_installed() -> None:
+    """Warm-up records are TensorFlow Serving's; without its package nothing is begun."""
     if importlib.util.find_spec("tensorflow_serving") is None:
         raise ModuleNotFoundError("No module named 'tensorflow_serving'", name="tensorflow_serving")
 
@@ -121,8 +126,12 @@ def check_flags(args: flags.FlagValues) -> None:
 
 
 def _use_defaults_of_keras() -> None:
-    """Whatever a keras.json or the environment says: the formats know TensorFlow and channels_last alone."""
+    """Whatever a keras.json or the environment says: the formats know TensorFlow, channels_last and float32 alone."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
+    import keras
+
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_dtype_policy("float32")
 
 
 def _resolve(args: flags.FlagValues) -> tuple[ModelSpec, dict[str, np.ndarray]]:
@@ -138,8 +147,8 @@ def main(argv) -> None:
     del argv
     args = flags.FLAGS
     check_flags(args)
-    _use_defaults_of_keras()
     if args.verify is not None:
+        _use_defaults_of_keras()
         from export.verify import verify
 
         print(f"{args.verify}: {verify(args.verify)}")
@@ -147,6 +156,7 @@ def main(argv) -> None:
     # What can be refused is refused before the model is fetched and read, which takes longer.
     if args.format == SAVED_MODEL:
         versions.choose_version(args.base_path, args.model_version, args.keep_versions)
+        _check_installed()
         spec, arrays = _resolve(args)
         path = export_saved_model(spec, arrays, args.base_path, args.model_version, args.keep_versions)
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
@@ -159,6 +169,7 @@ def main(argv) -> None:
     single_file.check_output(args.output, args.format)
     pictures = find_pictures(args.calibration_dir, args.calibration_images) if args.calibration_dir else []
     spec, arrays = _resolve(args)
+    _use_defaults_of_keras()
     told = single_file.write(args.format, spec, arrays, args.output, pictures)
     print(f"{args.output}: {os.path.getsize(args.output):,} bytes, {spec.classes} classes; {told}")
 

@@ -74,10 +74,10 @@ def test_fingerprint_is_of_what_is_there(base_path):
 
 def test_command(base_path, tmp_path, run_command, capsys):
     """An exported model is a model too: exported again, it is the same to the byte."""
-    for _ in range(2):
-        run_command(saved_model, f"--model={base_path / '3'}", f"--base_path={tmp_path}", "--keep_versions=1")
+    (tmp_path / "1").mkdir()
+    run_command(saved_model, f"--model={base_path / '3'}", f"--base_path={tmp_path}", "--keep_versions=1")
     assert os.listdir(tmp_path) == ["2"]
-    assert capsys.readouterr().out.startswith(f"{tmp_path / '1'}: ")
+    assert capsys.readouterr().out.startswith(f"{tmp_path / '2'}: ")
     assert tree(tmp_path / "2") == tree(base_path / "3")
     with pytest.raises(ValueError, match="never overwritten"):
         run_command(saved_model, "--model=no such model", f"--base_path={tmp_path}", "--model_version=2")
