@@ -1,0 +1,30 @@
+"""The benchmark of LiteRT runs, and prints what its bars are about."""
+
+import importlib.util
+import pathlib
+
+import numpy as np
+from PIL import Image
+
+from export import single_file
+from sqz_keras import Metaparameters, ModelSpec, Preprocessing
+from sqz_keras.squeezenet import build, named_arrays
+
+_PATH = pathlib.Path(__file__).parents[2] / "benchmarks" / "litert.py"
+_module = importlib.util.spec_from_file_location("litert_benchmark", _PATH)
+litert_benchmark = importlib.util.module_from_spec(_module)
+_module.loader.exec_module(litert_benchmark)
+
+
+def test_it_prints_agreement_and_ratio(tmp_path, run_command, capsys):
+    net = Metaparameters(num_fire_modules=1, base_e=8, stem_filters=4, stem_kernel=3, pool_after=(1,))
+    spec = ModelSpec(None, metaparameters=net, classes=3, input_size=24, preprocessing=Preprocessing(resize_to=24))
+    single_file.write("onnx", spec, named_arrays(build(spec)), tmp_path / "net.onnx")
+    generator = np.random.default_rng(0)
+    for number in range(6):
+        Image.fromarray(generator.integers(0, 256, (24, 24, 3), np.uint8)).save(tmp_path / f"{number}.png")
+    run_command(litert_benchmark, f"--model={tmp_path / 'net.onnx'}", f"--image_dir={tmp_path}", "--rounds=2")
+    told = dict(line.split("=")[:2] for line in capsys.readouterr().out.splitlines() if "=" in line)
+    assert set(told) == {"agreement", "plain ratio", "ratio"}
+    assert 0 <= float(told["agreement"].split()[0]) <= 1
+    assert float(told["ratio"].split()[0]) > 0
