@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 import grpc
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import (
     classification_pb2,
@@ -211,8 +212,7 @@ class Client:
         """One Predict call: its outputs by name, arrays with a row a picture."""
         self._check_signature(signature)
         request = self._about_model(predict_pb2.PredictRequest(), signature.name)
-        values = list(batch) if isinstance(batch[0], bytes) else np.stack(batch).astype(np.float32, copy=False)
-        request.inputs[signature.input.name].CopyFrom(tf.make_tensor_proto(values, signature.input.dtype))
+        _fill(request.inputs[signature.input.name], batch)
         response = self._send(self._service.Predict, request)
         outputs = {output.name: tf.make_ndarray(response.outputs[output.name]) for output in signature.outputs}
         for value in outputs.values():
@@ -269,6 +269,20 @@ class Client:
             raise ServingError(
                 error.code(), f"{self._target}: {error.code().name}: {error.details()} {remedy}".rstrip()
             ) from error
+
+
+def _fill(tensor, batch: Sequence[bytes] | Sequence[np.ndarray]) -> None:
+    """Writes a batch where it is sent from; `tf.make_tensor_proto` would copy pictures twice more."""
+    shape = (len(batch),)
+    if isinstance(batch[0], bytes):
+        tensor.dtype = types_pb2.DT_STRING
+        tensor.string_val.extend(batch)
+    else:
+        tensor.dtype = types_pb2.DT_FLOAT
+        tensor.tensor_content = b"".join(image.tobytes() for image in batch)
+        shape += batch[0].shape
+    for size in shape:
+        tensor.tensor_shape.dim.add(size=size)
 
 
 def _predictions(outputs: dict[str, np.ndarray]) -> list[Prediction]:
