@@ -25,7 +25,6 @@ _EXTRAS = {
     "tf_keras": "compress",
     "grpc": "serve",
     "grpc_health": "serve",
-    "grpc_health": "serve",
     "tensorflow_serving": "serve",
 }
 

@@ -59,7 +59,6 @@ class VersionManager:
     Args:
         base_path: the folder of all versions.
         name: the model's name.
-        on_change: called with whether there is a version to serve, whenever that may have changed.
         load: gives a ServedVersion for its folder, the model's name and the number.
         retry_seconds: how long after a failure a version is tried again.
     """
@@ -68,12 +67,11 @@ class VersionManager:
         self,
         base_path: str | os.PathLike,
         name: str,
-        on_change: Callable[[bool], None] = lambda _: None,
         load: Callable[[pathlib.Path, str, int], ServedVersion] = load_version,
         retry_seconds: float = 60.0,
     ):
         self._base_path, self._name = pathlib.Path(base_path), name
-        self._on_change, self._load, self._retry_seconds = on_change, load, retry_seconds
+        self._load, self._retry_seconds = load, retry_seconds
         self._changed = threading.Condition()  # guards what follows
         self._loaded: dict[int, _Loaded] = {}
         self._statuses: dict[int, get_model_status_pb2.ModelVersionStatus] = {}
@@ -132,6 +130,10 @@ class VersionManager:
             with self._changed:
                 loaded.calls -= 1
                 self._changed.notify_all()
+
+    def any_available(self) -> bool:
+        """Whether there is a version to ask."""
+        return bool(self._loaded)
 
     def statuses(self, asked: model_pb2.ModelSpec) -> list[get_model_status_pb2.ModelVersionStatus]:
         """The states of the version that a request asks for, or of all that there were, newest first.
@@ -201,5 +203,3 @@ class VersionManager:
             status.status.error_code = code.value[0]
         with self._changed:
             self._statuses[version] = status
-            available = bool(self._loaded)
-        self._on_change(available)

@@ -11,10 +11,11 @@ from concurrent import futures
 
 import grpc
 from absl import logging
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
 from export import contract
+from export.server.health import Health
 from export.server.manager import VersionManager, load_version
 from export.server.services import ModelService, PredictionService
 
@@ -38,7 +39,7 @@ class ServerConfig:
     host: str = "127.0.0.1"
     port: int = 8500
     model_name: str = contract.MODEL_NAME
-    max_workers: int = 2
+    max_workers: int = 4
     max_queue: int = 64
     max_message_bytes: int = contract.MAX_MESSAGE_BYTES
     poll_seconds: float = 1.0
@@ -62,16 +63,11 @@ def serve(base_path: str | os.PathLike, config: ServerConfig, load: Callable = l
         ValueError: there is no version that can be loaded.
         OSError: the address cannot be listened on.
     """
-    checks = health.HealthServicer()
-
-    def tell_health(available: bool) -> None:
-        status = health_pb2.HealthCheckResponse.SERVING if available else health_pb2.HealthCheckResponse.NOT_SERVING
-        checks.set(health.OVERALL_HEALTH, status)
-
-    versions = VersionManager(base_path, config.model_name, tell_health, load)
+    versions = VersionManager(base_path, config.model_name, load)
     versions.load_newest()
-    server, port = _listen(versions, checks, config)
     ended = threading.Event()
+    health = Health(lambda: versions.any_available() and not ended.is_set())
+    server, port = _listen(versions, health, config)
     poller = threading.Thread(target=_poll, args=(versions, config.poll_seconds, ended), name="versions", daemon=True)
     server.start()
     poller.start()
@@ -79,13 +75,12 @@ def serve(base_path: str | os.PathLike, config: ServerConfig, load: Callable = l
         yield port
     finally:
         ended.set()
-        checks.enter_graceful_shutdown()
         server.stop(config.grace_seconds).wait()
         poller.join()
         versions.close()
 
 
-def _listen(versions: VersionManager, checks: health.HealthServicer, config: ServerConfig) -> tuple[grpc.Server, int]:
+def _listen(versions: VersionManager, health: Health, config: ServerConfig) -> tuple[grpc.Server, int]:
     server = grpc.server(
         futures.ThreadPoolExecutor(config.max_workers),
         maximum_concurrent_rpcs=config.max_workers + config.max_queue,
@@ -97,7 +92,7 @@ def _listen(versions: VersionManager, checks: health.HealthServicer, config: Ser
     )
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(versions), server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(versions), server)
-    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
     address = f"{config.host}:{config.port}"
     try:
         if config.ssl_key is None:

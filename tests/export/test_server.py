@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from calls import Stubs, bytes_of, code_of, request_of, status_of, tensor
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from samples import encode, picture
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2, regression_pb2
 
@@ -119,6 +120,19 @@ def test_a_call_whose_deadline_passed_in_the_queue_is_not_run(start, model):
     assert model.runs == 2
 
 
+def test_a_server_without_a_version_is_not_healthy(start, tmp_path):
+    with start(poll_seconds=0.02) as port, Stubs(f"127.0.0.1:{port}") as stubs:
+        check = health_pb2_grpc.HealthStub(stubs.channel).Check
+        health, request = health_pb2.HealthCheckResponse, health_pb2.HealthCheckRequest()
+        assert check(request, timeout=10).status == health.SERVING
+        (tmp_path / "3").rmdir()
+        deadline = time.monotonic() + 10
+        while check(request, timeout=10).status != health.NOT_SERVING:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert code_of(stubs.predict, request_of()) == "NOT_FOUND"
+
+
 def test_a_run_ends_at_its_deadline(base_path):
     model = ServedVersion(base_path / "3", "squeezenet", 3)
     request = bytes_of(*[encode(picture(900, 900))] * contract.MAX_BATCH_SIZE)
@@ -132,8 +146,8 @@ class Manager(VersionManager):
     """Of fake versions: `fakes` holds them by number, and a number in `broken` cannot be loaded."""
 
     def __init__(self, folder, **options):
-        self.fakes, self.broken, self.loads, self.up = {}, set(), [], []
-        super().__init__(folder, "squeezenet", on_change=self.up.append, load=self.load_fake, **options)
+        self.fakes, self.broken, self.loads = {}, set(), []
+        super().__init__(folder, "squeezenet", load=self.load_fake, **options)
         (folder / "1").mkdir()
         self.load_newest()
 
@@ -166,7 +180,6 @@ def test_the_old_version_goes_after_the_new_one_came(versions, tmp_path):
     assert versions.loads == [(1, {1: "LOADING"}), (2, {1: "AVAILABLE", 2: "LOADING"})]
     assert states(versions) == {1: "END", 2: "AVAILABLE"}
     assert versions.fakes[1].closed and not versions.fakes[2].closed
-    assert versions.up.count(False) == 1, "before the first version alone"
 
 
 def test_calls_that_run_keep_their_version(versions, tmp_path):
@@ -226,7 +239,7 @@ def test_folders_that_go_away(versions, tmp_path):
     versions.poll()
     with pytest.raises(RequestError, match="versions: none"):
         newest(versions)
-    assert versions.up[-1] is False
+    assert not versions.any_available()
 
 
 def test_newest_version_is_loaded_and_leftovers_are_not(tmp_path):
