@@ -2,7 +2,7 @@
 
     python benchmarks/serving_faults.py --image_dir=imagenet_sample [--model=imagenet] [--requests=10000] [--kills=3]
 
-Each part runs on a server process of its own, under the questions of some clients. The bars: after each SIGKILL and
+The server runs in a process of its own, and four clients ask it at a time. The bars: after each SIGKILL and
 restart every client goes on and no answer is lost or wrong; each malformed request gets its status code, and the
 server's memory after all is at most 100 MB above that after a tenth of them; a broken version changes nothing.
 """
@@ -26,7 +26,6 @@ from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
 from export import contract
 from export.client import Client, ServingError
 
-MEMORY_BAR = 100e6
 CLIENTS = 4
 
 
@@ -86,19 +85,25 @@ def kill_and_restart(server: Server, questions: Questions, kills: int) -> None:
 
 def send_malformed(server: Server, photographs, count: int) -> tuple[collections.Counter, int]:
     """Sends malformed requests; gives the wrong answers, counted, and the growth of memory after a tenth, in bytes."""
-    make, random = serving_malformed.makers(photographs), np.random.default_rng(0)
-    mistakes, memory = collections.Counter(), {}
-    with grpc.insecure_channel(server.target, options=[("grpc.enable_http_proxy", 0)]) as channel:
+    make, mistakes, lock = serving_malformed.makers(photographs), collections.Counter(), threading.Lock()
+    with (
+        grpc.insecure_channel(server.target, options=[("grpc.enable_http_proxy", 0)]) as channel,
+        futures.ThreadPoolExecutor(CLIENTS) as pool,
+    ):
         calls = {name: _raw_call(channel, name) for name in ("Predict", "Classify")}
-        for number in range(count):
+
+        def send(number: int) -> None:
             kind = number % len(make)
-            case = make[kind](random)
+            case = make[kind](np.random.default_rng(number))
             got = ask(calls[case.call], case)
             if got is not None:
-                mistakes[f"kind {kind}: expected {case.code} {case.status or ''}, got {got}"] += 1
-            if number + 1 in (count // 10, count):
-                memory[number + 1] = server.resident_bytes()
-    return mistakes, memory[count] - memory[count // 10]
+                with lock:
+                    mistakes[f"kind {kind}: expected {case.code} {case.status or ''}, got {got}"] += 1
+
+        list(pool.map(send, range(count // 10)))
+        after_a_tenth = server.resident_bytes()
+        list(pool.map(send, range(count // 10, count)))
+        return mistakes, server.resident_bytes() - after_a_tenth
 
 
 def _raw_call(channel: grpc.Channel, name: str):
@@ -147,26 +152,26 @@ def main():
     parser.add_argument("--model", default="imagenet")
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--kills", type=int, default=3)
+    parser.add_argument("--part", choices=["kills", "malformed", "version"], help="only this one")
     options = parser.parse_args()
     photographs = read_photographs(options.image_dir)
     with serving(options.model) as (server, base_path):
         answers = right_answers(base_path / "1", photographs)
-        questions = Questions(server.target, photographs, answers)
-        kill_and_restart(server, questions, options.kills)
-        print(f"{options.kills} times killed and started again: {dict(questions.counts)} (bar: right alone)")
-
-        start = time.perf_counter()
-        mistakes, growth = send_malformed(server, photographs, options.requests)
-        seconds = time.perf_counter() - start
-        print(
-            f"{options.requests} malformed requests in {seconds:.0f} s, answered wrongly: {dict(mistakes)} (bar: none)"
-        )
-        print(f"memory: {growth / 1e6:+.1f} MB from {options.requests // 10} to {options.requests} (bar: at most +100)")
-
-        questions = Questions(server.target, photographs, answers)
-        error = offer_broken_version(server, base_path, questions)
-        print(f"beside a version that cannot be loaded: {dict(questions.counts)} (bar: right alone)")
-        print(f"GetModelStatus says of it: {error:.200}")
+        if options.part in ("kills", None):
+            questions = Questions(server.target, photographs, answers)
+            kill_and_restart(server, questions, options.kills)
+            print(f"{options.kills} times killed and started again: {dict(questions.counts)} (bar: right alone)")
+        if options.part in ("malformed", None):
+            start = time.perf_counter()
+            wrong, growth = send_malformed(server, photographs, options.requests)
+            took = f"{options.requests} malformed requests in {time.perf_counter() - start:.0f} s"
+            print(f"{took}, wrongly answered: {dict(wrong)} (bar: none)")
+            print(f"memory after a tenth of them and after all: {growth / 1e6:+.1f} MB (bar: at most +100)")
+        if options.part in ("version", None):
+            questions = Questions(server.target, photographs, answers)
+            error = offer_broken_version(server, base_path, questions)
+            print(f"beside a version that cannot be loaded: {dict(questions.counts)} (bar: right alone)")
+            print(f"GetModelStatus says of it: {error:.200}")
 
 
 if __name__ == "__main__":
