@@ -7,6 +7,7 @@ same is passed over for the one before it.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pathlib
@@ -15,6 +16,8 @@ import zipfile
 from collections.abc import Mapping
 
 import numpy as np
+
+from sqz_keras.files import write_file
 
 _NAME = re.compile(r"step-(\d{9})\.npz")
 _META = "meta.json"
@@ -35,17 +38,10 @@ def save(folder: str | os.PathLike, step: int, arrays: Mapping[str, np.ndarray],
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = _path(folder, step)
-    temporary = folder / f".{path.name}.tmp"
     text = np.frombuffer(json.dumps({"names": sorted(arrays), "meta": meta}).encode(), np.uint8)
-    try:
-        with open(temporary, "wb") as file:
-            np.savez(file, **{_META: text}, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    archive = io.BytesIO()
+    np.savez(archive, **{_META: text}, **arrays)
+    write_file(path, archive.getbuffer())
     _sync_folder(folder)
     return path
 

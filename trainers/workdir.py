@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import pathlib
 import tempfile
@@ -10,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from sqz_keras.files import write_file
 from sqz_keras.images import read_image
 from sqz_keras.spec import ModelSpec
 from sqz_keras.squeezenet import build
@@ -105,10 +107,8 @@ def write_history(workdir: pathlib.Path, history: Sequence[Mapping]) -> None:
     """Writes metrics.csv, a row for each look at the validation split, whole or not at all."""
     if not history:
         return
-    path = workdir / "metrics.csv"
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, history[0].keys())
-        writer.writeheader()
-        writer.writerows(history)
-    os.replace(temporary, path)
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, history[0].keys())
+    writer.writeheader()
+    writer.writerows(history)
+    write_file(workdir / "metrics.csv", table.getvalue().encode())

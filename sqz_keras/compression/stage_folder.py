@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pathlib
@@ -10,6 +11,8 @@ import zipfile
 from collections.abc import Mapping
 
 import numpy as np
+
+from sqz_keras.files import write_file
 
 _KEPT_CHECKPOINTS = 2
 
@@ -37,7 +40,7 @@ class StageFolder:
         path = self._folder / "config.json"
         config = json.loads(json.dumps(config))
         if not path.exists():
-            _write(path, json.dumps(config, indent=1).encode() + b"\n")
+            write_file(path, json.dumps(config, indent=1).encode() + b"\n")
             return
         try:
             earlier = dict(json.loads(path.read_text("utf-8")))
@@ -72,12 +75,9 @@ class StageFolder:
         """Stores the result, and removes the checkpoints, which are needed no more."""
         if self._folder is None:
             return
-        temporary = self._result_path.with_name(".result.npz.tmp")
-        with open(temporary, "wb") as file:
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self._result_path)
+        archive = io.BytesIO()
+        np.savez(archive, **arrays)
+        write_file(self._result_path, archive.getbuffer())
         shutil.rmtree(self._folder / "checkpoints", ignore_errors=True)
 
     def checkpoints(self, checkpoint):
@@ -95,9 +95,3 @@ class StageFolder:
     @property
     def _result_path(self) -> pathlib.Path:
         return self._folder / "result.npz"
-
-
-def _write(path: pathlib.Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)

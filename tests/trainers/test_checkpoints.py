@@ -3,7 +3,6 @@
 import builtins
 import os
 import pathlib
-import zipfile
 
 import numpy as np
 import pytest
@@ -57,13 +56,31 @@ def killed_at(monkeypatch, call, after):
 
         return wrapper
 
-    monkeypatch.setattr(builtins, "open", patched(builtins.open))
+    class InTwo:
+        """A file whose writes can be cut in the middle."""
+
+        def __init__(self, *args, **kwargs):
+            self.file = opened(*args, **kwargs)
+
+        def write(self, data):
+            for part in (data[: len(data) // 2], data[len(data) // 2 :]):
+                patched(self.file.write)(part)
+                self.file.flush()
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.file.close()
+
+    opened = builtins.open
+    monkeypatch.setattr(builtins, "open", patched(InTwo))
     for name in ("open", "fsync", "replace"):
         monkeypatch.setattr(os, name, patched(getattr(os, name)))
     monkeypatch.setattr(pathlib.Path, "unlink", patched(pathlib.Path.unlink))
-    monkeypatch.setattr(zipfile.ZipFile, "open", patched(zipfile.ZipFile.open))
-    monkeypatch.setattr(zipfile._ZipWriteFile, "write", patched(zipfile._ZipWriteFile.write))
-    monkeypatch.setattr(zipfile._ZipWriteFile, "close", patched(zipfile._ZipWriteFile.close))
 
 
 @pytest.mark.parametrize("after", [False, True])
@@ -89,7 +106,7 @@ def test_killed_at_every_moment_of_a_save(tmp_path, monkeypatch, after):
         checkpoints.save(folder, 2, SECOND, {"step": 2})
         checkpoints.prune(folder, 1, set())
         assert [path.name for path in folder.iterdir()] == ["step-000000002.npz"]
-    assert 10 < call < 99
+    assert 7 < call < 99
     assert seen == {1, 2}
 
 
