@@ -25,6 +25,15 @@ from absl import flags
 
 from sqz_keras import command
 
+# What layers are asked for, by the end of their names: density, bits. Table 1's order of densities, but milder; and few
+# bits where most of the weights are, since zeros come cheaper than the finest steps between the others.
+SETTING = {
+    "conv1": (1.0, 6),
+    "squeeze1x1": (0.9, 5),
+    "expand1x1": (0.9, 5),
+    "expand3x3": (0.57, 4),
+    "conv10": (0.6, 5),
+}
 RATIO = 10.0
 MOST_POINTS = 0.5  # of top-1, on photographs
 STUDENT = (12.706, 4.303, 3.182, 2.776)  # 97.5% quantiles of its t, from one degree of freedom on
@@ -36,9 +45,8 @@ def define_flags() -> None:
     flags.DEFINE_string("dataset", None, "Dataset of TensorFlow Datasets, and name of the recipe.")
     flags.DEFINE_string("data_dir", None, "TensorFlow Datasets' own folder; by default the one that it chooses.")
     flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds.")
-    flags.DEFINE_string("densities", "0.55", "As for sqz-compress.")
-    flags.DEFINE_string("bits", "6", "As for sqz-compress.")
-    flags.DEFINE_integer("steps", 300, "Updates of each of both stages.")
+    flags.DEFINE_integer("steps", 200, "Updates of each of both stages.", lower_bound=1)
+    flags.DEFINE_float("learning_rate", 1e-4, "Of both stages.", lower_bound=0.0)
     flags.DEFINE_integer("batch_size", 32, "Pictures an update.")
     flags.DEFINE_boolean("teacher", True, "Fine-tune towards the uncompressed net's answers, not to labels.")
 
@@ -73,20 +81,25 @@ def one_seed(seed: int, args) -> dict:
         config = load_config("transfer" if args.image_dir else args.dataset)
         pictures = {"image_dir": args.image_dir} if args.image_dir else {}
         train_and_evaluate(dataclasses.replace(config, seed=seed, **pictures), net, args.data_dir)
+    from sqz_keras.compression.densities import layer_names
+    from sqz_keras.weights import resolve_model
     from trainers.compression_config import CompressionConfig
     from trainers.compression_run import compress
 
+    layers = layer_names(resolve_model(net)[1])
+    asked = {layer: SETTING[layer.split("_")[-1]] for layer in layers}
     config = CompressionConfig(
         model=str(net),
         output=str(output),
-        densities=args.densities,
-        bits=args.bits,
+        densities=",".join(f"{layer}={density}" for layer, (density, _) in asked.items()),
+        bits=",".join(f"{layer}={bits}" for layer, (_, bits) in asked.items()),
         teacher=args.teacher,
         image_dir=args.image_dir,
         dataset=args.dataset,
         data_dir=args.data_dir,
         workdir=str(folder / "stages"),
         steps=args.steps,
+        learning_rate=args.learning_rate,
         batch_size=args.batch_size,
         seed=seed,
     )
