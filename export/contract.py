@@ -22,6 +22,7 @@ LABELS_NAME = "labels.txt"  # in assets/: a class's name a line, in the order of
 # A version is a folder whose name is a positive integer; the server takes the highest. A version is never overwritten.
 MAX_VERSION = 2**63 - 1
 
+PRECISIONS = ("float32", "bfloat16")  # what the network computes in; the signatures are float32 in both cases
 TOP_K = 5  # classes, class_ids and scores hold min(TOP_K, number of classes), best first
 ALLOWED_BATCH_SIZES = (1, 2, 4, 8, 16, 32)  # what a batching server fills calls up to
 MAX_BATCH_SIZE = ALLOWED_BATCH_SIZES[-1]  # pictures in one call

@@ -5,43 +5,44 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from export import contract
-from sqz_keras import ModelSpec, prepare_images, squeezenet
+from export.network import ExportedNetwork
+from sqz_keras import ModelSpec, prepare_images
 from sqz_keras.graph_images import JPEG_START, PNG_START, decode_jpeg, decode_png, starts_with
 from sqz_keras.images import MAX_PIXELS
 
+_AT_A_TIME = 8  # pictures
+
 
 class ServedModel(tf.Module):
-    """A model as it is served; its attributes name what is saved.
-
-    `weights` holds the variables by name ("conv1/kernel", ...) so that they can be read back from the checkpoint
-    without running the graph: theirs is the key `weights/conv1.Skernel/.ATTRIBUTES/VARIABLE_VALUE`. The Keras model is
-    not an attribute, so nothing else of it is saved.
+    """A model as it is served: the four signatures of the contract around one network.
 
     Args:
         spec: describes the model.
         arrays: its weights by name.
         labels_path: a text file with a class's name a line, which becomes an asset.
+        precision: one of `contract.PRECISIONS`: what the network computes in. What it takes and gives is float32, as
+            are the weights in the file.
     """
 
-    def __init__(self, spec: ModelSpec, arrays: Mapping[str, np.ndarray], labels_path: str | os.PathLike):
+    def __init__(
+        self,
+        spec: ModelSpec,
+        arrays: Mapping[str, np.ndarray],
+        labels_path: str | os.PathLike,
+        precision: str = contract.PRECISIONS[0],
+    ):
         super().__init__(name=contract.MODEL_NAME)
-        model = squeezenet.build(spec, dict(arrays))
-        self.weights = {
-            name: getattr(model.get_layer(name.split("/")[0]), name.split("/")[1]).value
-            for name in spec.weight_shapes()
-        }
+        if precision not in contract.PRECISIONS:
+            raise ValueError(f"precision must be one of {contract.PRECISIONS}, got {precision!r}.")
         self.labels = tf.saved_model.Asset(os.fspath(labels_path))
         self._spec = spec
-        pooled = keras.layers.GlobalAveragePooling2D()(model.get_layer("drop9").input)
-        whole = keras.Model(model.inputs, [model.output, pooled])
-        # One function for all signatures, so that the network is saved once.
+        # One function for all signatures, so that the network is saved once. Known sizes let operations be fused.
         self._network = tf.function(
-            lambda pictures: whole(pictures, training=False),
+            ExportedNetwork(spec, arrays, precision),
             input_signature=[tf.TensorSpec((None, spec.input_size, spec.input_size, 3), tf.float32, "pictures")],
             autograph=False,
         )
@@ -63,7 +64,7 @@ class ServedModel(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.float32, contract.IMAGES.name)])
     def serving_default(self, images):
         """Whole pictures, float32 (batch, H, W, 3), RGB in 0..255 -> the outputs of `contract.SERVING_DEFAULT`."""
-        probabilities, _ = self._network(self._prepare_all(images))
+        probabilities, _ = self._run(self._prepare_all(images))
         return self._named(probabilities)
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, contract.IMAGE_BYTES.name)])
@@ -80,13 +81,13 @@ class ServedModel(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.float32, contract.IMAGES.name)])
     def features(self, images):
         """Whole pictures, as for `serving_default` -> the outputs of `contract.FEATURES_SIGNATURE`."""
-        _, features = self._network(self._prepare_all(images))
+        _, features = self._run(self._prepare_all(images))
         return {contract.FEATURES.name: features}
 
     def _answer_encoded(self, data, read=tf.identity) -> dict[str, tf.Tensor]:
         """The outputs of `contract.SERVE_BYTES` for what holds a picture that `read` takes out, string (batch,)."""
         pictures, status = self._decode_all(data, read)
-        probabilities, _ = self._network(pictures)
+        probabilities, _ = self._run(pictures)
         good = tf.equal(status, contract.STATUS_OK)
         failed = {
             contract.PROBABILITIES.name: 0.0,
@@ -104,6 +105,20 @@ class ServedModel(tf.Module):
         with tf.control_dependencies([fits]):
             images = tf.identity(images)
         return prepare_images(images, self._spec)
+
+    @tf.autograph.experimental.do_not_convert
+    def _run(self, pictures):
+        """The network on some pictures at a time: the feature maps of more would not stay in the processor's caches."""
+        count, sizes = tf.shape(pictures)[0], (self._spec.classes, self._spec.weight_shapes()["conv10/kernel"][2])
+        parts = (count + _AT_A_TIME - 1) // _AT_A_TIME
+        results = [tf.TensorArray(tf.float32, parts, infer_shape=False, element_shape=(None, size)) for size in sizes]
+
+        def run_part(part, *results):
+            outputs = self._network(pictures[part * _AT_A_TIME : (part + 1) * _AT_A_TIME])
+            return part + 1, *(result.write(part, output) for result, output in zip(results, outputs, strict=True))
+
+        _, *results = tf.while_loop(lambda part, *_: part < parts, run_part, (0, *results), parallel_iterations=1)
+        return [tf.ensure_shape(result.concat(), (None, size)) for result, size in zip(results, sizes, strict=True)]
 
     def _named(self, probabilities) -> dict[str, tf.Tensor]:
         """The outputs of `contract.SERVING_DEFAULT`."""
