@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -41,11 +41,12 @@ class ServedModel(tf.Module):
         self.labels = tf.saved_model.Asset(os.fspath(labels_path))
         self._spec = spec
         # One function for all signatures, so that the network is saved once. Known sizes let operations be fused.
-        self._network = tf.function(
+        network = tf.function(
             ExportedNetwork(spec, arrays, precision),
             input_signature=[tf.TensorSpec((None, spec.input_size, spec.input_size, 3), tf.float32, "pictures")],
             autograph=False,
         )
+        self._run = tf.autograph.experimental.do_not_convert(in_parts(network, spec))
 
     def save(self, folder: str | os.PathLike) -> None:
         """Writes the SavedModel, with the method names of the contract; TensorFlow gives each signature Predict's."""
@@ -105,20 +106,6 @@ class ServedModel(tf.Module):
         with tf.control_dependencies([fits]):
             images = tf.identity(images)
         return prepare_images(images, self._spec)
-
-    @tf.autograph.experimental.do_not_convert
-    def _run(self, pictures):
-        """The network on some pictures at a time: the feature maps of more would not stay in the processor's caches."""
-        count, sizes = tf.shape(pictures)[0], (self._spec.classes, self._spec.weight_shapes()["conv10/kernel"][2])
-        parts = (count + _AT_A_TIME - 1) // _AT_A_TIME
-        results = [tf.TensorArray(tf.float32, parts, infer_shape=False, element_shape=(None, size)) for size in sizes]
-
-        def run_part(part, *results):
-            outputs = self._network(pictures[part * _AT_A_TIME : (part + 1) * _AT_A_TIME])
-            return part + 1, *(result.write(part, output) for result, output in zip(results, outputs, strict=True))
-
-        _, *results = tf.while_loop(lambda part, *_: part < parts, run_part, (0, *results), parallel_iterations=1)
-        return [tf.ensure_shape(result.concat(), (None, size)) for result, size in zip(results, sizes, strict=True)]
 
     def _named(self, probabilities) -> dict[str, tf.Tensor]:
         """The outputs of `contract.SERVING_DEFAULT`."""
@@ -194,3 +181,24 @@ def _fits(height, width):
     shortest, longest = tf.minimum(height, width), tf.maximum(height, width)
     small = (height * width <= MAX_PIXELS) & (longest <= shortest * contract.MAX_ASPECT_RATIO)
     return small & (shortest >= 1)
+
+
+def in_parts(network: Callable, spec: ModelSpec) -> Callable:
+    """`network` on some pictures at a time: the feature maps of more would not stay in the processor's caches.
+
+    Both take pictures (N, S, S, 3) and give probabilities (N, classes) and features (N, channels).
+    """
+    sizes = spec.classes, spec.weight_shapes()["conv10/kernel"][2]
+
+    def run(pictures):
+        parts = (tf.shape(pictures)[0] + _AT_A_TIME - 1) // _AT_A_TIME
+        results = [tf.TensorArray(tf.float32, parts, infer_shape=False, element_shape=(None, size)) for size in sizes]
+
+        def run_part(part, *results):
+            outputs = network(pictures[part * _AT_A_TIME : (part + 1) * _AT_A_TIME])
+            return part + 1, *(result.write(part, output) for result, output in zip(results, outputs, strict=True))
+
+        _, *results = tf.while_loop(lambda part, *_: part < parts, run_part, (0, *results), parallel_iterations=1)
+        return [tf.ensure_shape(result.concat(), (None, size)) for result, size in zip(results, sizes, strict=True)]
+
+    return run

@@ -1,0 +1,163 @@
+"""Milliseconds a picture of the served model and of other ways to run the same net, on the same photographs.
+
+    python benchmarks/serving_speed.py --image_dir=DIR [--model=imagenet] [--base_path=DIR] [--seconds=40]
+
+All take photographs of the network's size, float32 RGB in 0..255, and give probabilities; the exported model resizes to
+that size, which it cannot know to be for nothing. Calls of 1, 8 and 32 pictures, all sides in turn in one run, medians;
+`ratio=` is to onnxruntime. Prints whether the bars are met, and on how many photographs each names onnxruntime's class.
+--base_path keeps the export for the next run. TF_ENABLE_ONEDNN_OPTS=1 is taken where it is not set: TensorFlow does not
+take it of itself on a processor without AVX512.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+from absl import flags
+
+from sqz_keras import command
+
+BATCHES = (1, 8, 32)
+REFERENCE, SAVED, BFLOAT16, SERVED = "onnxruntime", "SavedModel", "bfloat16", "sqz-serve"
+# At most so many times onnxruntime's milliseconds, by batch; bfloat16's hold on a processor with AMX.
+RATIO_BARS = {SAVED: (1.3, 1.1, 1.1), BFLOAT16: (0.8, 0.5, 0.5)}
+GRPC_BAR = 1.5  # milliseconds a picture more than the SavedModel's own call
+AGREEMENT_BARS = {SAVED: 1.0, BFLOAT16: 0.985}
+
+
+def define_flags() -> None:
+    command.define_model_flags()
+    flags.DEFINE_string("image_dir", None, "Folder of photographs, at any depth.", required=True)
+    flags.DEFINE_integer("images", 200, "At most so many of them.", lower_bound=max(BATCHES))
+    flags.DEFINE_string("base_path", None, "Folder for the exported version; a temporary one where it is left out.")
+    flags.DEFINE_float("seconds", 40, "For each batch size.", lower_bound=1)
+
+
+def main(argv) -> None:
+    del argv
+    from benchmarks.serving_server import Server
+    from export.client import Client
+    from export.single_file import read_pictures
+    from sqz_keras.images import find_pictures
+    from sqz_keras.weights import resolve_model
+
+    args = flags.FLAGS
+    spec, arrays = resolve_model(args.model, version=args.version, bypass=args.bypass)
+    photographs = read_pictures(find_pictures(args.image_dir, args.images), spec)
+    resize = dataclasses.replace(spec.preprocessing, resize_to=spec.input_size)
+    spec = dataclasses.replace(spec, preprocessing=resize)
+    with tempfile.TemporaryDirectory() as scratch:
+        base_path = pathlib.Path(args.base_path or scratch, "squeezenet")
+        sides = make_sides(spec, arrays, base_path, pathlib.Path(scratch))
+        server = Server(base_path, scratch)
+        try:
+            with Client(server.target) as client:
+                sides[SERVED] = lambda batch: [each.probabilities for each in client.predict_images(batch)]
+                report_agreement(sides, photographs)
+                for column, batch in enumerate(BATCHES):
+                    report_speed(in_turn(sides, photographs[:batch], args.seconds), batch, column)
+        finally:
+            server.stop()
+
+
+def make_sides(spec, arrays, base_path: pathlib.Path, scratch: pathlib.Path) -> dict[str, Callable]:
+    """Functions from photographs (N, S, S, 3) to probabilities (N, classes), by name."""
+    import onnxruntime
+    import tensorflow as tf
+
+    from export import contract, litert, onnx_file
+    from export.colours import INPUT, OUTPUT
+    from export.saved_model import export_saved_model
+    from export.signatures import ServedModel
+    from export.versions import list_versions
+    from sqz_keras import preprocess_input, squeezenet
+
+    if not list_versions(base_path):
+        export_saved_model(spec, arrays, base_path, 1)
+    loaded = tf.saved_model.load(os.fspath(max(list_versions(base_path).items())[1]))
+    labels_path = scratch / contract.LABELS_NAME
+    labels_path.write_text("not read here\n")
+    coarse = ServedModel(spec, arrays, labels_path, BFLOAT16)
+    session = onnxruntime.InferenceSession(onnx_file.convert(spec, arrays), providers=["CPUExecutionProvider"])
+    interpreter = tf.lite.Interpreter(model_content=litert.convert(spec, arrays), num_threads=os.cpu_count())
+    (given,), (answer,) = interpreter.get_input_details(), interpreter.get_output_details()
+    model = squeezenet.build(spec, arrays)
+
+    def run_litert(images):
+        if tuple(interpreter.get_input_details()[0]["shape"]) != images.shape:
+            interpreter.resize_tensor_input(given["index"], images.shape)
+            interpreter.allocate_tensors()
+        interpreter.set_tensor(given["index"], images)
+        interpreter.invoke()
+        return interpreter.get_tensor(answer["index"])
+
+    def run_keras(images):
+        return model.predict_on_batch(preprocess_input(images, "channels_last", spec.preprocessing.mode))
+
+    probabilities = contract.PROBABILITIES.name
+    serving_default = loaded.signatures[contract.SERVING_DEFAULT.name]
+    return {
+        REFERENCE: lambda images: session.run([OUTPUT], {INPUT: images})[0],
+        SAVED: lambda images: serving_default(images=tf.constant(images))[probabilities].numpy(),
+        BFLOAT16: lambda images: coarse.serving_default(tf.constant(images))[probabilities].numpy(),
+        "LiteRT": run_litert,
+        "Keras predict_on_batch": run_keras,
+    }
+
+
+def in_turn(sides: Mapping[str, Callable], images, seconds: float) -> dict[str, float]:
+    """Each side's median milliseconds a picture. Each is called twice in a row, and the second call counts."""
+    taken = {name: [] for name in sides}
+    for run in sides.values():
+        run(images)
+    deadline = time.perf_counter() + seconds
+    while time.perf_counter() < deadline or min(map(len, taken.values())) < 3:
+        for name, run in sides.items():
+            run(images)
+            start = time.perf_counter()
+            run(images)
+            taken[name].append(1000 * (time.perf_counter() - start) / len(images))
+    return {name: statistics.median(times) for name, times in taken.items()}
+
+
+def report_agreement(sides: Mapping[str, Callable], photographs) -> None:
+    import numpy as np
+
+    named = {
+        name: np.concatenate([np.argmax(run(photographs[at : at + 32]), -1) for at in range(0, len(photographs), 32)])
+        for name, run in sides.items()
+    }
+    for name, classes in named.items():
+        share = float((classes == named[REFERENCE]).mean())
+        bar = AGREEMENT_BARS.get(name)
+        met = told(bar, bar and share >= bar)
+        print(f"{name}: top-1 as {REFERENCE} on {share:.1%} of {len(photographs)}{met}", flush=True)
+
+
+def report_speed(milliseconds: Mapping[str, float], batch: int, column: int) -> None:
+    for name, each in milliseconds.items():
+        ratio = each / milliseconds[REFERENCE]
+        bar = RATIO_BARS[name][column] if name in RATIO_BARS else None
+        print(f"batch {batch}, {name}: {each:.2f} ms a picture, ratio={ratio:.2f}{told(bar, bar and ratio <= bar)}")
+    more = milliseconds[SERVED] - milliseconds[SAVED]
+    print(
+        f"batch {batch}, gRPC over the bare call: {more:.2f} ms a picture{told(GRPC_BAR, more <= GRPC_BAR)}", flush=True
+    )
+
+
+def told(bar: float | None, met: bool | None) -> str:
+    return "" if bar is None else f" (bar {bar:g}: {'met' if met else 'MISSED'})"
+
+
+if __name__ == "__main__":
+    command.run(main, define_flags, __doc__)
