@@ -29,9 +29,9 @@ def convert_float16(spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def convert_int8(spec: ModelSpec, arrays: Mapping[str, np.ndarray], images: np.ndarray) -> bytes:
-    """The model in 8 bits throughout, but for the softmax: in 8 bits it would make improbable classes equal.
+    """The same in 8 bits throughout, but for the softmax: in 8 bits it would make improbable classes equal.
 
-    Input `images`: uint8, the pictures' own values without any loss.
+    A picture's values become bytes without any loss.
 
     Args:
         spec: describes the model.
@@ -47,7 +47,6 @@ def convert_int8(spec: ModelSpec, arrays: Mapping[str, np.ndarray], images: np.n
     images[0, 0, 0] = 0, 255, 0  # so that the input's range is exactly a byte's
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = lambda: ([image[None]] for image in images)
-    converter.inference_input_type = tf.uint8
     options = tf.lite.experimental.QuantizationDebugOptions(denylisted_ops=["SOFTMAX"])
     # The converter has no other way of leaving one operation in float.
     with _quiet():
@@ -68,8 +67,7 @@ def run(data: bytes, images: np.ndarray) -> np.ndarray:
     (given,), (answer,) = interpreter.get_input_details(), interpreter.get_output_details()
     scores = []
     for image in images:
-        values = np.rint(image) if given["dtype"] == np.uint8 else image
-        interpreter.set_tensor(given["index"], values[None].astype(given["dtype"]))
+        interpreter.set_tensor(given["index"], image[None])
         interpreter.invoke()
         scores.append(interpreter.get_tensor(answer["index"])[0])
     return np.stack(scores)
