@@ -29,7 +29,7 @@ def convert_float16(spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def convert_int8(spec: ModelSpec, arrays: Mapping[str, np.ndarray], images: np.ndarray) -> bytes:
-    """The same in 8 bits throughout, but for the softmax: in 8 bits it would make improbable classes equal.
+    """The same in 8 bits throughout, but for the last average and the softmax, which would make classes equal.
 
     A picture's values become bytes without any loss.
 
@@ -38,17 +38,21 @@ def convert_int8(spec: ModelSpec, arrays: Mapping[str, np.ndarray], images: np.n
         arrays: its weights by name.
         images: float32 (N, S, S, 3), RGB in 0..255, of about a hundred photographs, which calibrate.
     """
+    import keras
     import tensorflow as tf
 
     from sqz_keras.compression import int8
 
     images = np.clip(images, 0, 255)
-    converter = _converter(spec, int8.prepare(spec, fold_colours(spec, arrays), images))
+    model = squeezenet.build(spec, int8.prepare(spec, fold_colours(spec, arrays), images))
+    for name in int8.clipped(spec):
+        model.get_layer(name).activation = keras.activations.relu6
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
     images[0, 0, 0] = 0, 255, 0  # so that the input's range is exactly a byte's
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = lambda: ([image[None]] for image in images)
-    options = tf.lite.experimental.QuantizationDebugOptions(denylisted_ops=["SOFTMAX"])
-    # The converter has no other way of leaving one operation in float.
+    options = tf.lite.experimental.QuantizationDebugOptions(denylisted_ops=["MEAN", "SOFTMAX"])
+    # The converter has no other way of leaving an operation in float.
     with _quiet():
         debugger = tf.lite.experimental.QuantizationDebugger(
             converter=converter, debug_dataset=converter.representative_dataset, debug_options=options

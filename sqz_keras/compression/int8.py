@@ -1,9 +1,11 @@
 """Weights for a network whose weights and activations are all held in 8 bits, as LiteRT and others hold them.
 
 1. Channels are equalised (as weights are in arXiv 1906.04721, section 4.1): a ReLU lets positive factors through, so a
-   channel is divided by the largest value that it takes on the photographs, and the next layers' weights are multiplied
-   by it. The float network answers as before, and all channels fill the one range that a tensor has.
-2. Each filter is rounded to the 255 steps that it will get, with compensation, and its bias takes back what the mean
+   channel is divided by a power of the largest value that it takes on the photographs, and the next layers' weights are
+   multiplied by it. The float network answers as before, and all channels fill the one range that a tensor has.
+2. A tensor's range ends a little below its largest value: what few values lose there, all others gain in steps. The
+   factors put that end at 6, so that a ReLU6 in the ReLU's place makes it known to whatever calibrates.
+3. Each filter is rounded to the 255 steps that it will get, with compensation, and its bias takes back what the mean
    output still lacks. Without this, equalised weights lose more than the activations gain.
 """
 
@@ -20,11 +22,18 @@ from sqz_keras.squeezenet import build
 
 Arrays = dict[str, np.ndarray]
 LEVELS = 127
+CLIP = 6.0
+# Chosen on 200 photographs with the authors' v1.0: of the divergence that 8-bit activations cause, 0.0079 with whole
+# equalisation and nothing clipped, 0.0066 with this power, 0.0052 with this end of the range too (0.0062 at 0.8).
+_POWER = 0.8
+_END = 0.9
 _LEAST = 1e-3  # of a tensor's largest value: channels below it, dead ones among them, count as that large
 
 
 def prepare(spec: ModelSpec, arrays: Mapping[str, np.ndarray], images: np.ndarray) -> Arrays:
     """The weights of a network that answers nearly alike, and still does in 8 bits.
+
+    The convolutions that `clipped` names must be followed by a ReLU6.
 
     Args:
         spec: of the model. With bypasses only the squeeze layers' channels are equalised, as sums tie the others.
@@ -49,14 +58,23 @@ def prepare(spec: ModelSpec, arrays: Mapping[str, np.ndarray], images: np.ndarra
     return result
 
 
+def clipped(spec: ModelSpec) -> list[str]:
+    """The convolutions whose outputs end at `CLIP`: all whose channels are free to be scaled."""
+    free = ("_squeeze1x1",) if spec.bypass else ("conv1", "_squeeze1x1", "_expand1x1", "_expand3x3")
+    names = [name.removesuffix("/kernel") for name in spec.weight_shapes() if name.endswith("/kernel")]
+    return [name for name in names if name.endswith(free)]
+
+
 def _factors(spec: ModelSpec, largest: Mapping[str, np.ndarray]) -> tuple[Arrays, Arrays]:
     """By layer, what its input channels are multiplied by and what its output channels are divided by."""
     taken, given = {}, {}
 
     def equalise(producers: list[str], consumers: list[str]) -> None:
         values = np.concatenate([largest[name] for name in producers])
-        factors = np.maximum(values, _LEAST * values.max()) if values.max() > 0 else np.ones_like(values)
-        factors = factors / factors.max()
+        top = values.max()
+        factors = np.ones_like(values)
+        if top > 0:
+            factors = np.maximum(values / top, _LEAST) ** _POWER * (_END * top / CLIP)
         taken.update(dict.fromkeys(consumers, factors))
         ends = np.cumsum([len(largest[name]) for name in producers])
         given.update(zip(producers, np.split(factors, ends[:-1]), strict=True))
