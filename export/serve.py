@@ -124,6 +124,8 @@ def _embedded(key_and_cert: tuple[bytes, bytes] | None) -> contextlib.AbstractCo
 
     # The loader of sessions is called deprecated; the model server's own is no other.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    # A traceback for each message that is none, which any client may send, would fill a disk.
+    logging.getLogger("grpc._common").setLevel(logging.CRITICAL)
     args = flags.FLAGS
     key, cert = key_and_cert or (None, None)
     config = ServerConfig(host=args.host, port=args.port, model_name=args.model_name, ssl_key=key, ssl_cert=cert)
