@@ -8,6 +8,7 @@ import math
 import pkgutil
 import re
 
+from sqz_keras.compression.densities import layer_names, parse_densities
 from sqz_keras.spec import ModelSpec
 from trainers import configs
 
@@ -39,6 +40,10 @@ class TrainConfig:
         weights: what training starts from: a record's name or a path, "" for random weights. conv10 is taken over
             for the labels that both have, and random for the others.
         frozen_steps: first updates, in which conv10 alone is trained.
+        densities: what pruning leaves of each layer of `weights` before the first update: "table1", a density for all
+            layers, LAYER=DENSITY, or several of these with commas; "" prunes nothing.
+        sparse_steps: first updates, in which pruned weights stay 0. Behind them they are trained again, from 0, as in
+            dense-sparse-dense training (arXiv 1607.04381).
         solver: "authors": SGD with momentum and "poly" decay; "modern": SGD with Nesterov momentum and cosine decay.
         max_steps: updates.
         base_learning_rate: of the first update.
@@ -84,6 +89,8 @@ class TrainConfig:
     image_dir: str = ""
     weights: str = ""
     frozen_steps: int = 0
+    densities: str = ""
+    sparse_steps: int = 0
     solver: str = "authors"
     max_steps: int = 170_000
     base_learning_rate: float = 0.04
@@ -121,6 +128,12 @@ class TrainConfig:
         self._check_ranges()
         if bool(self.dataset) == bool(self.image_dir):
             raise ValueError(f"Give dataset or image_dir, one of them; got {self.dataset!r} and {self.image_dir!r}.")
+        if self.densities:
+            parse_densities(self.densities, layer_names(self.model.weight_shapes()))
+            if not self.weights:
+                raise ValueError(f"densities={self.densities} prunes trained weights; give those as weights.")
+        if self.sparse_steps and not self.densities:
+            raise ValueError(f"sparse_steps={self.sparse_steps} needs densities, which say what is pruned.")
         least = self.model.metaparameters.min_input_size()
         if self.model.input_size < least:
             raise ValueError(
@@ -142,7 +155,7 @@ class TrainConfig:
         for name in _AT_LEAST_1:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be an integer of at least 1, got {getattr(self, name)!r}.")
-        for name in ("warmup_steps", "frozen_steps"):
+        for name in ("warmup_steps", "frozen_steps", "sparse_steps"):
             if not 0 <= getattr(self, name) <= self.max_steps:
                 raise ValueError(f"{name} must be an integer in 0..max_steps, got {getattr(self, name)!r}.")
         if not 0 <= self.seed < 1 << 32:

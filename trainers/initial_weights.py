@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 
+from sqz_keras.compression.densities import layer_names, parse_densities, prune_magnitudes
 from sqz_keras.importers import check_shapes
 from sqz_keras.spec import ModelSpec
 from sqz_keras.squeezenet import assign, named_arrays
@@ -16,7 +17,8 @@ def initialise(model: keras.Model, config: TrainConfig, spec: ModelSpec) -> None
     """Puts in what training starts from, over the authors' initial weights that `model` was built with.
 
     conv10 is random, but for the classes whose labels the config's weights have. The rest is theirs, or the authors',
-    with the weights of the convolutions of bypasses made smaller.
+    with the weights of the convolutions of bypasses made smaller. Pretrained weights are then pruned, where the config
+    says so.
 
     Raises:
         ValueError: the config's weights do not fit.
@@ -35,6 +37,8 @@ def initialise(model: keras.Model, config: TrainConfig, spec: ModelSpec) -> None
         trunk = {name: array for name, array in pretrained.items() if not name.startswith("conv10/")}
         check_shapes(config.weights, arrays | trunk, shapes)
         arrays |= trunk
+        if config.densities:
+            arrays = prune_magnitudes(arrays, parse_densities(config.densities, layer_names(arrays)))
     else:
         bypasses = {name: array for name, array in named_arrays(model).items() if "_bypass1x1/" in name}
         arrays |= {name: np.float32(config.bypass_scale) * array for name, array in bypasses.items()}

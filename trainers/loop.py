@@ -148,17 +148,17 @@ class _Run:
 
     def train(self) -> None:
         """Updates up to `max_steps`, or until a callback or a signal stops it."""
-        config, pending, watched = self.config, [], ""
-        head = make_update(self.state, config, self.strategy, head_only=True) if config.frozen_steps else None
-        whole = make_update(self.state, config, self.strategy, head_only=False)
+        config, pending, watched, updates = self.config, [], "", {}
         progress = Progress(config.max_steps, "step", images_per_unit=config.global_batch_size, first=self.step)
         started, before = time.monotonic(), self.seconds
         self.callbacks.on_train_begin()
         batches = self._batches() if self.step < config.max_steps else iter(())
         while self.step < config.max_steps and not self.evaluated.stop_training:
             rate = learning_rate(config, self.step)
-            update = head if self.step < config.frozen_steps else whole
-            pending.append(update(next(batches), tf.constant(rate, tf.float32), self._mix()))
+            phase = (self.step < config.frozen_steps, self.step < config.sparse_steps)
+            if phase not in updates:  # no phase comes back
+                updates = {phase: make_update(self.state, config, self.strategy, *phase)}
+            pending.append(updates[phase](next(batches), tf.constant(rate, tf.float32), self._mix()))
             self.step += 1
             self.seconds = before + time.monotonic() - started
             last = self.step == config.max_steps

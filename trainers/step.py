@@ -60,7 +60,13 @@ class TrainState:
         return named | self.seeds
 
 
-def make_update(state: TrainState, config: TrainConfig, strategy: tf.distribute.Strategy, head_only: bool) -> Callable:
+def make_update(
+    state: TrainState,
+    config: TrainConfig,
+    strategy: tf.distribute.Strategy,
+    head_only: bool,
+    keep_zeros: bool = False,
+) -> Callable:
     """The compiled update: update(batch, learning_rate, mix) -> (loss, images that were right, images that counted).
 
     `batch` is (images (N, S, S, 3), RGB in 0..255 of any dtype, labels int64 (N,), weights float32 (N,)), or what
@@ -77,9 +83,15 @@ def make_update(state: TrainState, config: TrainConfig, strategy: tf.distribute.
         config: of the run.
         strategy: over whose replicas the batch is spread.
         head_only: whether conv10 alone is trained.
+        keep_zeros: whether weights of kernels that are 0 now stay 0.
     """
     names = [name for name in state.weights if not head_only or name.startswith("conv10/")]
     weights = [state.weights[name] for name in names]
+    kept = {
+        name: tf.constant(_numpy(state.weights[name]) != 0, tf.float32)
+        for name in names
+        if keep_zeros and name.endswith("/kernel")
+    }
     # The averages that the softmax takes: a cross-entropy of logits neither clips nor overflows.
     to_logits = keras.Model(state.model.inputs, state.model.get_layer("pool10").output)
 
@@ -93,6 +105,7 @@ def make_update(state: TrainState, config: TrainConfig, strategy: tf.distribute.
             losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
             loss = tf.reduce_sum(counts * losses)
         gradients = tape.gradient(loss, weights)
+        gradients = [each * kept[name] if name in kept else each for name, each in zip(names, gradients, strict=True)]
         right = tf.cast(tf.equal(tf.argmax(logits, 1), labels), tf.float32)
         return [*gradients, loss, tf.reduce_sum(counts * right), tf.reduce_sum(counts)]
 

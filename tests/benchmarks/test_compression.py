@@ -62,8 +62,17 @@ def test_rows_and_plot(arrays, photographs, tmp_path):
     for bits in ("6 bits", "5 bits"):
         assert by_name["profile max", bits]["bytes"] < by_name["clustering", bits]["bytes"]
     for suffix in (".svg", ".png"):
-        save_chart(compression.plot(rows), tmp_path / f"plot{suffix}")
+        save_chart(compression.plot(rows, compression.PUBLISHED), tmp_path / f"plot{suffix}")
     assert "NNCodec" in (tmp_path / "plot.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("version", "agreement", "end"), [("1.1", 0.8, "met"), ("1.1", 0.79, "MISSED"), ("1.0", 0.8, "")]
+)
+def test_bars_are_those_of_the_version(version, agreement, end):
+    row = {"method": "label-free", "setting": "for 470,000 bytes", "bytes": 469_000, "agreement": agreement}
+    line = compression.told(row | {"agreement_interval": (0.7, 0.9)}, version)
+    assert line.endswith(f"bar 470,000 bytes at 80%: {end}" if end else "(70.0% to 90.0%)")
 
 
 def test_halves_are_judged_by_the_other(arrays, photographs, monkeypatch):

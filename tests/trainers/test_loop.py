@@ -12,6 +12,7 @@ import tensorflow as tf
 from PIL import Image
 
 from sqz_keras import Metaparameters, ModelSpec, Preprocessing, load, resolve_model
+from sqz_keras.compression.densities import layer_names, prune_magnitudes
 from trainers import checkpoints, loop, workdir
 from trainers.config import TrainConfig
 from trainers.image_folder import open_image_dir
@@ -116,10 +117,14 @@ class Signal(keras.callbacks.Callback):
             os.kill(os.getpid(), self.number)
 
 
-@pytest.mark.parametrize("options", [{}, {"ema_decay": 0.9, "mixup_alpha": 0.2, "solver": "modern"}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"ema_decay": 0.9, "mixup_alpha": 0.2, "solver": "modern"}, {"densities": "0.5", "sparse_steps": 5}],
+)
 def test_a_stopped_run_goes_on_to_the_same_bits(trained, tmp_path, tfds_dir, options):
     """Dropout, the order of the pictures and their crops included."""
-    config = dataclasses.replace(CONFIG, **options)
+    weights = str(trained[0]) if "densities" in options else ""
+    config = dataclasses.replace(CONFIG, weights=weights, **options)
     whole = trained[0]
     if options:
         whole = tmp_path / "whole"
@@ -139,6 +144,24 @@ def test_a_stopped_run_goes_on_to_the_same_bits(trained, tmp_path, tfds_dir, opt
     newest = [checkpoints.load_newest(folder / "checkpoints")[0] for folder in (stopped, whole)]
     for name, array in newest[0].items():
         np.testing.assert_array_equal(array, newest[1][name], err_msg=name)
+
+
+def test_dense_sparse_dense(trained, tmp_path, tfds_dir):
+    """Pruned weights stay 0 in the sparse phase, with decay and momentum too, and come back behind it."""
+    options = {"weights": str(trained[0]), "densities": "0.5,conv1=1", "sparse_steps": 6, "keep_checkpoints": 9}
+    config = dataclasses.replace(CONFIG, checkpoint_every_steps=1, ema_decay=0.9, **options)
+    loop.train_and_evaluate(config, tmp_path, tfds_dir)
+    _, before = resolve_model(trained[0])
+    expected = prune_magnitudes(before, dict.fromkeys(layer_names(before), 0.5) | {"conv1": 1.0})
+    for step in range(1, 9):
+        arrays, _ = checkpoints.load(tmp_path / "checkpoints", step)
+        for name, pruned in expected.items():
+            if not name.endswith("/kernel"):
+                continue
+            gone = pruned == 0
+            for group in ("weight", "velocity", "average"):
+                assert np.any(arrays[f"{group}/{name}"][gone]) == (step > 6 and name != "conv1/kernel"), (step, name)
+            assert np.all(arrays[f"weight/{name}"][~gone] != pruned[~gone])
 
 
 def test_another_config_is_refused(tmp_path, tfds_dir):
