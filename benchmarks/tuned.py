@@ -17,7 +17,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import pathlib
+import statistics
 import sys
+from collections.abc import Sequence
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
@@ -58,16 +60,21 @@ def main(argv) -> None:
         raise ValueError("Give --image_dir or --dataset, one of them.")
     rows = [one_seed(int(seed), args) for seed in args.seeds]
     losses = [100 * (row["before"] - row["after"]) for row in rows]
-    mean, interval = sum(losses) / len(losses), ""
-    if 1 < len(losses) <= len(STUDENT) + 1:
-        deviation = math.sqrt(sum((loss - mean) ** 2 for loss in losses) / (len(losses) - 1))
-        half = STUDENT[len(losses) - 2] * deviation / math.sqrt(len(losses))
-        interval = f" ({mean - half:.2f} to {mean + half:.2f})"
+    mean, half = mean_and_half_interval(losses)
+    interval = f" ({mean - half:.2f} to {mean + half:.2f})" if half is not None else ""
     print(f"mean loss in top-1: {mean:.2f} points{interval}")
     bars = [("size", min(row["ratio"] for row in rows) >= RATIO)]
     if args.image_dir:
         bars.append(("loss", mean <= MOST_POINTS))
     print("bars: " + ", ".join(f"{name} {'met' if met else 'MISSED'}" for name, met in bars))
+
+
+def mean_and_half_interval(losses: Sequence[float]) -> tuple[float, float | None]:
+    """The mean, and half of its 95% interval where there are 2 to 5 values."""
+    mean = sum(losses) / len(losses)
+    if not 2 <= len(losses) <= len(STUDENT) + 1:
+        return mean, None
+    return mean, STUDENT[len(losses) - 2] * statistics.stdev(losses) / math.sqrt(len(losses))
 
 
 def one_seed(seed: int, args) -> dict:
