@@ -62,7 +62,7 @@ def main(argv) -> None:
         server = Server(base_path, scratch)
         try:
             with Client(server.target) as client:
-                sides[SERVED] = lambda batch: [each.probabilities for each in client.predict_images(batch)]
+                sides[SERVED] = lambda batch: [each.probabilities for each in client.predict(batch)]
                 report_agreement(sides, photographs)
                 for column, batch in enumerate(BATCHES):
                     report_speed(in_turn(sides, photographs[:batch], args.seconds), batch, column)
