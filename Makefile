@@ -58,5 +58,5 @@ lock: ## choose the pins of constraints.txt anew (needs uv on the PATH)
 
 clean: ## remove what these targets made, .venv too
 	[ ! -e bazel-bin ] || bazel clean --expunge
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis demo-output
+	rm -rf .venv .build dist *.egg-info .pytest_cache .ruff_cache .hypothesis demo-output
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 EXAMPLE = ROOT / "bazel-bin" / "export" / "example"
-SHOWN = re.compile(r"`(WORKSPACE|BUILD\.bazel)`:\n\n```\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SHOWN = re.compile(r"`(WORKSPACE|BUILD)`:\n\n```\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def workspace(tmp_path):
     workspace = tmp_path / "workspace"
     workspace.mkdir()
     shown = dict(SHOWN.findall((ROOT / "docs" / "bazel.md").read_text("utf-8")))
-    assert set(shown) == {"WORKSPACE", "BUILD.bazel"}
+    assert set(shown) == {"WORKSPACE", "BUILD"}
     for name, text in shown.items():
         (workspace / name).write_text(text, "utf-8")
     (workspace / "model.sqz").write_bytes((ROOT / "bazel-bin" / "tests" / "bazel" / "random.sqz").read_bytes())
