@@ -27,7 +27,12 @@ _ARRAYS, _SPEC, _ERROR = "arrays.npz", "spec.json", "error.txt"
 _STATUS = {ValueError: 2, OSError: 3}  # with which the process ends, having told why in _ERROR
 
 
-def write_saved_model(spec: ModelSpec, arrays: Mapping[str, np.ndarray], folder: str | os.PathLike) -> None:
+def write_saved_model(
+    spec: ModelSpec,
+    arrays: Mapping[str, np.ndarray],
+    folder: str | os.PathLike,
+    precision: str = contract.PRECISIONS[0],
+) -> None:
     """Fills an empty folder with the SavedModel, its description, warm-up records and checksums.
 
     The warm-up is replayed, so the SavedModel is known to load and to answer as Keras does.
@@ -48,7 +53,7 @@ def write_saved_model(spec: ModelSpec, arrays: Mapping[str, np.ndarray], folder:
         }
         environment.pop("TF_USE_LEGACY_KERAS", None)
         # -P: nothing in the current folder is taken for a module.
-        command = [sys.executable, "-P", "-m", "export.reproducible", scratch, os.fspath(folder)]
+        command = [sys.executable, "-P", "-m", "export.reproducible", scratch, os.fspath(folder), precision]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", check=False)
         for kind, status in _STATUS.items():
             if done.returncode == status:
@@ -57,7 +62,7 @@ def write_saved_model(spec: ModelSpec, arrays: Mapping[str, np.ndarray], folder:
             raise OSError(f"The process that writes the SavedModel ended with {done.returncode}: {done.stderr[-2000:]}")
 
 
-def _write(scratch: pathlib.Path, folder: pathlib.Path) -> None:
+def _write(scratch: pathlib.Path, folder: pathlib.Path, precision: str) -> None:
     from export import verify, warmup
     from export.signatures import ServedModel
     from sqz_keras.weights import write_spec
@@ -67,7 +72,7 @@ def _write(scratch: pathlib.Path, folder: pathlib.Path) -> None:
         arrays = {name: archive[name] for name in spec.weight_shapes()}
     labels_path = scratch / contract.LABELS_NAME
     labels_path.write_text(verify.labels_text(spec), "utf-8")
-    ServedModel(spec, arrays, labels_path).save(folder)
+    ServedModel(spec, arrays, labels_path, precision).save(folder)
     rewrite_fingerprint(folder)
     extra = folder / contract.EXTRA_FOLDER
     extra.mkdir()
@@ -95,9 +100,9 @@ def main() -> None:
     """Runs in the process of its own."""
     import tensorflow as tf
 
-    scratch, folder = map(pathlib.Path, sys.argv[1:])
+    scratch, folder, precision = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3]
     try:
-        _write(scratch, folder)
+        _write(scratch, folder, precision)
     except (ValueError, OSError, tf.errors.OpError) as error:
         (scratch / _ERROR).write_text(str(error), "utf-8")
         sys.exit(_STATUS[ValueError if isinstance(error, ValueError) else OSError])

@@ -1,6 +1,6 @@
 """Exports a model: as a SavedModel that TensorFlow Serving, or sqz-serve, loads, or as one file for other runtimes.
 
-sqz-export --base_path=DIR [--model=imagenet] [--model_version=auto] [--keep_versions=N]
+sqz-export --base_path=DIR [--model=imagenet] [--model_version=auto] [--keep_versions=N] [--precision=bfloat16]
     DIR/<model_version>: the network with its preprocessing, taking float images (signatures serving_default and
     features), encoded JPEG and PNG files (serve_bytes) or tf.train.Examples with one (classify). It appears whole or
     not at all, a version is never overwritten, and the same model gives the same bytes
@@ -37,7 +37,7 @@ FORMATS = (SAVED_MODEL, "litert", "litert_float16", LITERT_INT8, "onnx", "keras"
 # What may be given with each way of calling the command: first what must be.
 _MODEL_FLAGS = ("model", "version", "bypass", "labels", "format")
 _VERIFY = ("--verify", ("verify",), ())
-_VERSION = (f"--format={SAVED_MODEL}", ("base_path",), (*_MODEL_FLAGS, "model_version", "keep_versions"))
+_VERSION = (f"--format={SAVED_MODEL}", ("base_path",), (*_MODEL_FLAGS, "model_version", "keep_versions", "precision"))
 _CALIBRATED = (f"--format={LITERT_INT8}", ("output", "calibration_dir"), (*_MODEL_FLAGS, "calibration_images"))
 
 
@@ -47,6 +47,7 @@ def export_saved_model(
     base_path: str | os.PathLike,
     model_version: int | str = versions.AUTO,
     keep_versions: int = 0,
+    precision: str = contract.PRECISIONS[0],
 ) -> pathlib.Path:
     """Writes a new version of a model.
 
@@ -56,6 +57,7 @@ def export_saved_model(
         base_path: the folder of all versions of this model; it is made where it does not exist.
         model_version: a positive integer, or "auto": the newest plus 1.
         keep_versions: how many versions stay, the newest; 0: all.
+        precision: one of `contract.PRECISIONS`: what the network computes in.
 
     Returns:
         The folder of the new version.
@@ -74,7 +76,7 @@ def export_saved_model(
     _check_servable(spec)
     check_shapes("the model to export", arrays, spec.weight_shapes())
     with versions.new_version(base_path, version) as folder:
-        write_saved_model(spec, arrays, folder)
+        write_saved_model(spec, arrays, folder, precision)
     if keep_versions:
         versions.prune(base_path, keep_versions)
     return pathlib.Path(base_path, str(version))
@@ -100,6 +102,7 @@ def define_flags() -> None:
     flags.DEFINE_string("base_path", None, "Folder of the served model, which holds a folder a version.")
     flags.DEFINE_string("model_version", versions.AUTO, "A positive integer, or auto: the newest plus 1.")
     flags.DEFINE_integer("keep_versions", 0, "Of older versions all but the newest go; 0: all stay.", lower_bound=0)
+    flags.DEFINE_enum("precision", contract.PRECISIONS[0], list(contract.PRECISIONS), "What a SavedModel computes in.")
     flags.DEFINE_string("output", None, "The file to write, of any other format; an older one is replaced.")
     flags.DEFINE_string("calibration_dir", None, "Folder of unlabelled photographs, at any depth, for litert_int8.")
     flags.DEFINE_integer("calibration_images", 200, "At most so many of them.", lower_bound=2)
@@ -158,7 +161,8 @@ def main(argv) -> None:
         versions.choose_version(args.base_path, args.model_version, args.keep_versions)
         _check_installed()
         spec, arrays = _resolve(args)
-        path = export_saved_model(spec, arrays, args.base_path, args.model_version, args.keep_versions)
+        asked = (args.model_version, args.keep_versions, args.precision)
+        path = export_saved_model(spec, arrays, args.base_path, *asked)
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         signatures = ", ".join(signature.name for signature in contract.EXPORTED)
         print(f"{path}: {size / 1e6:.2f} MB, {spec.classes} classes, signatures {signatures}")

@@ -11,7 +11,8 @@ from sqz_keras import ModelSpec
 
 # In contract.EXTRA_FOLDER, in the form of sha256sum: `sha256sum -c` reads it, in the version's folder.
 CHECKSUMS_NAME = "SHA256SUMS"
-TOLERANCE = 1e-5  # of a probability, between the exported graph and Keras
+# Of a probability, between the exported graph and Keras, by what the network computes in.
+TOLERANCES = {"float32": 1e-5, "bfloat16": 0.05}
 
 
 def verify(folder: str | os.PathLike) -> str:
@@ -37,13 +38,15 @@ def verify(folder: str | os.PathLike) -> str:
     labels_path = folder / "assets" / contract.LABELS_NAME
     if labels_path.read_text("utf-8") != labels_text(spec):
         raise ValueError(f"{labels_path} does not name the classes that {contract.SPEC_NAME} describes.")
-    answer = warmup.keras_answer(spec, arrays, TOLERANCE)
+    precision = _precision(folder)
+    answer = warmup.keras_answer(spec, arrays, TOLERANCES[precision])
     try:
         served = tf.saved_model.load(os.fspath(folder))
     except (tf.errors.OpError, ValueError, OSError) as error:
         raise ValueError(f"{folder} cannot be loaded: {error}") from error
     calls = warmup.replay(folder, served, answer)
-    return f"{files} files, {spec.count_params():,} weights, {spec.classes} labels, {calls} warm-up calls: as exported"
+    counted = f"{files} files, {spec.count_params():,} weights, {spec.classes} labels, {calls} warm-up calls"
+    return f"{counted} in {precision}: as exported"
 
 
 def labels_text(spec: ModelSpec) -> str:
@@ -56,6 +59,21 @@ def write_checksums(folder: pathlib.Path) -> None:
     target = folder / contract.EXTRA_FOLDER / CHECKSUMS_NAME
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path != target)
     target.write_text("".join(f"{_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files), "utf-8")
+
+
+def _precision(folder: pathlib.Path) -> str:
+    """What the network computes in, by the types of the graph."""
+    from google.protobuf.message import DecodeError
+    from tensorflow.core.framework import types_pb2
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    try:
+        saved_model = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
+    except DecodeError as error:
+        raise ValueError(f"{folder}/saved_model.pb is damaged: {error}.") from error
+    functions = [function for graph in saved_model.meta_graphs for function in graph.graph_def.library.function]
+    types = {value.type for each in functions for node in each.node_def for value in node.attr.values()}
+    return contract.PRECISIONS[types_pb2.DT_BFLOAT16 in types]
 
 
 def _check_files(folder: pathlib.Path) -> int:

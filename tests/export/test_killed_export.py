@@ -18,7 +18,7 @@ from export.saved_model import export_saved_model
 FILES = ("saved_model.pb", "variables/variables.index", "assets.extra/SHA256SUMS")
 
 
-def write_files(spec, arrays, folder):
+def write_files(spec, arrays, folder, precision):
     """In the place of TensorFlow, which cannot run in a forked process."""
     for name in FILES:
         path = pathlib.Path(folder, name)

@@ -40,7 +40,7 @@ def served(base_path):
 
 @pytest.fixture(scope="module")
 def answer(spec, arrays):
-    return warmup.keras_answer(spec, arrays, verify.TOLERANCE)
+    return warmup.keras_answer(spec, arrays, verify.TOLERANCES["float32"])
 
 
 def records(folder):
@@ -51,11 +51,19 @@ def records(folder):
 
 def test_command(base_path, spec, run_command, capsys):
     run_command(saved_model, f"--verify={base_path / '3'}")
-    told = f"7 files, {spec.count_params():,} weights, 10 labels, 24 warm-up calls: as exported"
+    told = f"7 files, {spec.count_params():,} weights, 10 labels, 24 warm-up calls in float32: as exported"
     assert capsys.readouterr().out == f"{base_path / '3'}: {told}\n"
     for folder in (base_path, base_path / "4"):
         with pytest.raises(ValueError, match="no version that sqz-export wrote"):
             run_command(saved_model, f"--verify={folder}")
+
+
+def test_bfloat16(tmp_path, spec, arrays, answer):
+    """It answers a little otherwise than Keras, and is known for what it is."""
+    folder = export_saved_model(spec, arrays, tmp_path, precision="bfloat16")
+    assert "24 warm-up calls in bfloat16" in verify.verify(folder)
+    with pytest.raises(ValueError, match="otherwise than Keras"):
+        warmup.replay(folder, tf.saved_model.load(os.fspath(folder)), answer)
 
 
 def test_every_file_is_covered(version):
