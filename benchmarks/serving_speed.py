@@ -133,13 +133,12 @@ def in_turn(sides: Mapping[str, Callable], images, seconds: float) -> dict[str, 
 def report_agreement(sides: Mapping[str, Callable], photographs) -> None:
     import numpy as np
 
-    named = {
-        name: np.concatenate([np.argmax(run(photographs[at : at + 32]), -1) for at in range(0, len(photographs), 32)])
-        for name, run in sides.items()
-    }
-    for name, classes in named.items():
-        share = float((classes == named[REFERENCE]).mean())
-        bar = AGREEMENT_BARS.get(name)
+    reference = None
+    for name, run in sides.items():
+        parts = [run(photographs[at : at + 32]) for at in range(0, len(photographs), 32)]
+        classes = np.concatenate([np.argmax(part, axis=-1) for part in parts])
+        reference = classes if reference is None else reference  # onnxruntime is the first
+        share, bar = float((classes == reference).mean()), AGREEMENT_BARS.get(name)
         met = told(bar, bar and share >= bar)
         print(f"{name}: top-1 as {REFERENCE} on {share:.1%} of {len(photographs)}{met}", flush=True)
 
