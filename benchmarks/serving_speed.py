@@ -53,7 +53,8 @@ def main(argv) -> None:
 
     args = flags.FLAGS
     spec, arrays = resolve_model(args.model, version=args.version, bypass=args.bypass)
-    photographs = read_pictures(find_pictures(args.image_dir, args.images), spec)
+    # Resizing rounds to as much as 255.00002, which the client refuses.
+    photographs = read_pictures(find_pictures(args.image_dir, args.images), spec).clip(0, 255)
     resize = dataclasses.replace(spec.preprocessing, resize_to=spec.input_size)
     spec = dataclasses.replace(spec, preprocessing=resize)
     with tempfile.TemporaryDirectory() as scratch:
