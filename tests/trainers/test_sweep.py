@@ -20,12 +20,13 @@ DIGITS = load_config("digits")
 
 # A worker whose trials take as long as its second argument says, and tell in a file that they were run.
 WORKER = """
-import pathlib, sys, time
+import pathlib, signal, sys, time
 from trainers import sweep_study
 from trainers.config import load_config
 from trainers.sweep_space import SPACES
 from trainers.sweep_trial import describe_net
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs are started without
 folder, seconds, sampler, trials = pathlib.Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 
 def run_point(config, trial_folder, *_):
