@@ -91,6 +91,7 @@ def measure(spec, arrays, photographs, kinds, targets, calibration_images) -> li
     import compression_rows as ways
     import numpy as np
 
+    from export import litert
     from sqz_keras.squeezenet import assign, build
     from trainers.agreement import agreement_fields
     from trainers.photographs import read_inputs
@@ -104,7 +105,7 @@ def measure(spec, arrays, photographs, kinds, targets, calibration_images) -> li
 
     def answers(candidate, places):
         if candidate.litert is not None:
-            return ways.litert_scores(candidate.litert, images[places]).argmax(axis=1)
+            return litert.run(candidate.litert, images[places]).argmax(axis=1)
         assign(model, candidate.arrays)
         return model.predict(images[places], batch_size=32, verbose=0).argmax(axis=1)
 

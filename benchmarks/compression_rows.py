@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-import tempfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -136,24 +135,6 @@ def label_free(spec: ModelSpec, arrays: Arrays, calibration: np.ndarray, targets
     for target in targets:
         result = quantize.quantize(spec, arrays, calibration, target_bytes=target - header, sensitivity=sensitivity)
         yield Candidate("label-free", f"for {target:,} bytes", sqz_bytes(spec, result, "max"), result)
-
-
-def litert_scores(data: bytes, images: np.ndarray) -> np.ndarray:
-    """Class scores (N, classes) of a LiteRT file, float in and out."""
-    import tensorflow as tf
-
-    with tempfile.NamedTemporaryFile(suffix=".tflite") as file:
-        file.write(data)
-        file.flush()
-        interpreter = tf.lite.Interpreter(file.name, num_threads=2)
-        interpreter.allocate_tensors()
-        (given,), (answer,) = interpreter.get_input_details(), interpreter.get_output_details()
-        scores = []
-        for image in images:
-            interpreter.set_tensor(given["index"], image[None])
-            interpreter.invoke()
-            scores.append(interpreter.get_tensor(answer["index"])[0])
-    return np.stack(scores)
 
 
 def sqz_bytes(spec: ModelSpec, arrays: Arrays, profile: str) -> int:

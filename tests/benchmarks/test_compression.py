@@ -87,7 +87,7 @@ def test_halves_are_judged_by_the_other(arrays, photographs, monkeypatch):
         return np.eye(3)[np.zeros(len(images), int)]
 
     monkeypatch.setattr(compression_rows, "label_free", label_free)
-    monkeypatch.setattr(compression_rows, "litert_scores", scores)
+    monkeypatch.setattr("export.litert.run", scores)
     (row,) = compression.measure(SPEC, arrays, photographs, ["label_free"], [9], 3)
     assert (row["bytes"], row["num_images"]) == (102, 9)
     inputs = read_inputs([path for path, _ in photographs], SPEC)
