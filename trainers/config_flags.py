@@ -7,6 +7,7 @@ import dataclasses
 from absl import flags
 
 from sqz_keras.metaparams import parse_metaparameters
+from sqz_keras.spec import PREPROCESSING_MODES, ModelSpec
 from trainers.config import TrainConfig, load_config, override_fields
 
 _DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string, bool: flags.DEFINE_boolean}
@@ -17,6 +18,8 @@ def define_config_flags(config: str | None = None) -> None:
     flags.DEFINE_string("config", config, "Recipe: the name of a module in trainers/configs.", required=config is None)
     for name, (kind, text) in override_fields().items():
         _DEFINE[kind](name, None, text)
+    flags.DEFINE_integer("input_size", None, "Pixels, instead of the recipe's; resizing goes with it.", lower_bound=1)
+    flags.DEFINE_enum("preprocessing_mode", None, PREPROCESSING_MODES, "The input's scale, instead of the recipe's.")
 
 
 def define_net_flags() -> None:
@@ -37,7 +40,7 @@ def config_from_flags() -> TrainConfig:
     changes = changed_fields()
     if "image_dir" in changes:
         changes.setdefault("dataset", "")
-    return dataclasses.replace(config, **changes)
+    return dataclasses.replace(config, model=input_from_flags(config.model), **changes)
 
 
 def net_from_flags(config: TrainConfig) -> TrainConfig:
@@ -45,6 +48,15 @@ def net_from_flags(config: TrainConfig) -> TrainConfig:
     args = flags.FLAGS
     model = config.model.with_net(args.version, args.bypass, parse_metaparameters(args.metaparameters))
     return dataclasses.replace(config, model=model)
+
+
+def input_from_flags(model: ModelSpec) -> ModelSpec:
+    """The model with the input that was asked for, cut out of as large a part of a picture as before."""
+    pixels = flags.FLAGS.input_size or model.input_size
+    resize_to = round(model.preprocessing.resize_to * pixels / model.input_size)
+    mode = flags.FLAGS.preprocessing_mode or model.preprocessing.mode
+    preprocessing = dataclasses.replace(model.preprocessing, resize_to=resize_to, mode=mode)
+    return dataclasses.replace(model, input_size=pixels, preprocessing=preprocessing)
 
 
 def changed_fields() -> dict[str, object]:

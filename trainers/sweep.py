@@ -18,7 +18,7 @@ from absl import flags
 
 from sqz_keras import command
 from sqz_keras.spec import ModelSpec
-from trainers.config_flags import config_from_flags, define_config_flags
+from trainers.config_flags import config_from_flags, define_config_flags, input_from_flags
 
 
 def define_flags() -> None:
@@ -45,7 +45,7 @@ def main(argv) -> int:
         from trainers.sweep_table import dry_run_lines
 
         # At the paper's input size and classes, unless a recipe was named.
-        model = train.model if flags.FLAGS["config"].present else ModelSpec()
+        model = train.model if flags.FLAGS["config"].present else input_from_flags(ModelSpec())
         print("\n".join(dry_run_lines(space, model)))
         return 0
     if not args.workdir:

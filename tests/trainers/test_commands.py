@@ -57,12 +57,17 @@ def test_flags_override_the_recipe(monkeypatch, capsys, run_command):
     options = ["--max_steps=500", "--seed=7", "--momentum=0.8", "--deterministic", "--solver=modern", "--bypass=simple"]
     assert run_command(train, "--config=digits", "--workdir=w", "--data_dir=d", *options) == 0
     assert run_command(train, "--config=modern", "--workdir=w", "--image_dir=photographs", "--version=1.0") == 0
+    assert run_command(train, "--config=digits", "--workdir=w", "--input_size=24", "--preprocessing_mode=torch") == 0
     digits, modern = load_config("digits"), load_config("modern")
     net = dataclasses.replace(digits.model, bypass="simple")
     changes = {"max_steps": 500, "seed": 7, "momentum": 0.8, "deterministic": True, "solver": "modern"}
     assert seen[0] == (dataclasses.replace(digits, model=net, **changes), "w", "d")
     net = dataclasses.replace(modern.model, version="1.0", metaparameters=None)
     assert seen[1][0] == dataclasses.replace(modern, model=net, dataset="", image_dir="photographs")
+    # A picture is resized to 52 for 48 pixels, and so to 26 for 24.
+    preprocessing = dataclasses.replace(digits.model.preprocessing, mode="torch", resize_to=26)
+    net = dataclasses.replace(digits.model, input_size=24, preprocessing=preprocessing)
+    assert seen[2][0] == dataclasses.replace(digits, model=net)
     assert capsys.readouterr().out.splitlines()[-1] == "top1_accuracy=0.150"
 
 
