@@ -1,6 +1,8 @@
 """Shared set-up: quiet TensorFlow, a private Keras home, and the folder of real test data."""
 
+import contextlib
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -51,3 +53,15 @@ def run_command():
             flags.FLAGS.unparse_flags()
 
     return run
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """A headless Chromium; skips where there is none."""
+    from browser import Browser
+
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("no chromium on the PATH")
+    with contextlib.closing(Browser(program, tmp_path_factory.mktemp("chromium"))) as browser:
+        yield browser

@@ -105,10 +105,12 @@ SCRIPT = """
   const data = JSON.parse(document.getElementById("data").textContent);
   const dark = matchMedia("(prefers-color-scheme: dark)");
   let drawn = [];
+  // SVG is sharp at any zoom and is read out; with thousands of marks it takes too long.
+  const rowsOf = ({data, layer = []}) => layer.reduce((sum, each) => sum + rowsOf(each), data?.values?.length ?? 0);
   const drawOne = (spec, index) => {
     const place = document.getElementById("chart" + index);
     return vegaEmbed(place, spec, {
-      mode: "vega-lite", renderer: "svg", ast: true, actions: false,
+      mode: "vega-lite", renderer: rowsOf(spec) > 2000 ? "canvas" : "svg", ast: true, actions: false,
       config: data.themes[dark.matches ? "dark" : "light"],
     }).catch(error => { place.textContent = "This chart cannot be drawn: " + error.message; });
   };

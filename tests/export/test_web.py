@@ -7,7 +7,6 @@ import http.client
 import json
 import pathlib
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,7 +16,6 @@ import time
 import grpc
 import numpy as np
 import pytest
-from browser import Browser
 from PIL import Image
 from samples import encode, picture
 
@@ -300,23 +298,10 @@ class TestRefusals:
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("no chromium on the PATH")
-    with contextlib.closing(Browser(program, tmp_path_factory.mktemp("chromium"))) as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
 def photo(tmp_path_factory):
     path = tmp_path_factory.mktemp("photos") / "photo.jpg"
     path.write_bytes(encode(picture(300, 400)))
     return path
-
-
-def complaints(tab):
-    return tab.told("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")
 
 
 ANSWERED = "!document.getElementById('top').hidden"
@@ -343,7 +328,7 @@ class TestInABrowser:
         asked = [event["request"]["url"] for event in tab.told("Network.requestWillBeSent")]
         assert {url.split(":")[0] for url in asked} <= {"http", "blob", "data"}
         assert {url.split("/")[2] for url in asked if url.startswith("http")} == {f"127.0.0.1:{port}"}
-        assert complaints(tab) == []
+        assert tab.complaints() == []
 
     def test_with_the_keyboard_alone(self, browser, fake_port, photo):
         tab = browser.open(f"http://127.0.0.1:{fake_port}/")
@@ -381,7 +366,7 @@ class TestInABrowser:
         tab.wait(ANSWERED)
         assert tab.text("#top .name") == EVIL and EVIL in tab.text("#card")
         assert tab.run("document.querySelectorAll('img').length") == 1
-        assert complaints(tab) == []
+        assert tab.complaints() == []
 
     def test_the_card_comes_when_the_server_does_and_follows_its_version(self, browser, fake, fake_port, photo):
         fake.version = None

@@ -132,6 +132,10 @@ class Tab:
         self.run("0")  # what has happened by now has been told when this is answered
         return [event["params"] for event in self._mine() if event["method"] in methods]
 
+    def complaints(self):
+        """What the page's scripts have thrown or written to the console, and what the browser has said about it."""
+        return self.told("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")
+
     def _mine(self):
         return [event for event in self._browser.events if event.get("sessionId") == self._session]
 
