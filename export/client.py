@@ -279,7 +279,7 @@ def _fill(tensor, batch: Sequence[bytes] | Sequence[np.ndarray]) -> None:
         tensor.string_val.extend(batch)
     else:
         tensor.dtype = types_pb2.DT_FLOAT
-        tensor.tensor_content = b"".join(image.tobytes() for image in batch)
+        tensor.tensor_content = b"".join(np.ascontiguousarray(image).data for image in batch)
         shape += batch[0].shape
     for size in shape:
         tensor.tensor_shape.dim.add(size=size)

@@ -10,9 +10,10 @@ import tensorflow as tf
 
 from export import contract
 from export.network import ExportedNetwork
-from sqz_keras import ModelSpec, prepare_images
+from sqz_keras import ModelSpec, preprocess_input
 from sqz_keras.graph_images import JPEG_START, PNG_START, decode_jpeg, decode_png, starts_with
 from sqz_keras.images import MAX_PIXELS
+from sqz_keras.preprocessing import resize_and_crop
 
 _AT_A_TIME = 8  # pictures
 
@@ -40,13 +41,14 @@ class ServedModel(tf.Module):
             raise ValueError(f"precision must be one of {contract.PRECISIONS}, got {precision!r}.")
         self.labels = tf.saved_model.Asset(os.fspath(labels_path))
         self._spec = spec
+        network = ExportedNetwork(spec, arrays, precision)
         # One function for all signatures, so that the network is saved once. Known sizes let operations be fused.
-        network = tf.function(
-            ExportedNetwork(spec, arrays, precision),
+        run = tf.function(
+            lambda pictures: network(preprocess_input(pictures, "channels_last", spec.preprocessing.mode)),
             input_signature=[tf.TensorSpec((None, spec.input_size, spec.input_size, 3), tf.float32, "pictures")],
             autograph=False,
         )
-        self._run = tf.autograph.experimental.do_not_convert(in_parts(network, spec))
+        self._run = tf.autograph.experimental.do_not_convert(in_parts(run, spec))
 
     def save(self, folder: str | os.PathLike) -> None:
         """Writes the SavedModel, with the method names of the contract; TensorFlow gives each signature Predict's."""
@@ -65,7 +67,7 @@ class ServedModel(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.float32, contract.IMAGES.name)])
     def serving_default(self, images):
         """Whole pictures, float32 (batch, H, W, 3), RGB in 0..255 -> the outputs of `contract.SERVING_DEFAULT`."""
-        probabilities, _ = self._run(self._prepare_all(images))
+        probabilities, _ = self._run(self._check_and_resize(images))
         return self._named(probabilities)
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, contract.IMAGE_BYTES.name)])
@@ -82,7 +84,7 @@ class ServedModel(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.float32, contract.IMAGES.name)])
     def features(self, images):
         """Whole pictures, as for `serving_default` -> the outputs of `contract.FEATURES_SIGNATURE`."""
-        _, features = self._run(self._prepare_all(images))
+        _, features = self._run(self._check_and_resize(images))
         return {contract.FEATURES.name: features}
 
     def _answer_encoded(self, data, read=tf.identity) -> dict[str, tf.Tensor]:
@@ -100,12 +102,24 @@ class ServedModel(tf.Module):
         outputs = {name: tf.where(good[:, None], value, failed[name]) for name, value in outputs.items()}
         return outputs | {contract.STATUS.name: status}
 
-    def _prepare_all(self, images):
+    def _check_and_resize(self, images):
         height, width = tf.shape(images)[1], tf.shape(images)[2]
         fits = tf.debugging.Assert(_fits(height, width), [contract.STATUS_TOO_LARGE, height, width])
         with tf.control_dependencies([fits]):
             images = tf.identity(images)
-        return prepare_images(images, self._spec)
+        return self._resize_and_crop(images)
+
+    def _resize_and_crop(self, images):
+        """Whole pictures (..., H, W, 3) to (..., S, S, 3), float32; one of the right size is not resized."""
+        resize_to, size = self._spec.preprocessing.resize_to, self._spec.input_size
+        start = (resize_to - size) // 2
+        end = start + size
+        cropped = tf.cond(
+            tf.reduce_all(tf.equal(tf.shape(images)[-3:-1], resize_to)),
+            lambda: tf.cast(images[..., start:end, start:end, :], tf.float32),
+            lambda: resize_and_crop(images, self._spec),
+        )
+        return tf.ensure_shape(cropped, [*images.shape[:-3], size, size, 3])
 
     def _named(self, probabilities) -> dict[str, tf.Tensor]:
         """The outputs of `contract.SERVING_DEFAULT`."""
@@ -118,7 +132,7 @@ class ServedModel(tf.Module):
         }
 
     def _decode_all(self, data, read):
-        """Network inputs (batch, S, S, 3), zeros for what cannot be decoded, and the status of each picture."""
+        """Pictures (batch, S, S, 3), zeros for what cannot be decoded, and the status of each."""
         count, size = tf.shape(data, tf.int64)[0], self._spec.input_size
 
         def decode(row, each):
@@ -160,13 +174,10 @@ class ServedModel(tf.Module):
         size = self._spec.input_size
         picture = tf.cond(
             tf.equal(status, contract.STATUS_OK),
-            lambda: tf.cond(is_jpeg, lambda: self._prepare(decode_jpeg(data)), lambda: self._prepare(decode_png(data))),
+            lambda: self._resize_and_crop(tf.cond(is_jpeg, lambda: decode_jpeg(data), lambda: decode_png(data))),
             lambda: tf.zeros((size, size, 3)),
         )
         return picture, status
-
-    def _prepare(self, image):
-        return tf.ensure_shape(prepare_images(image, self._spec), (self._spec.input_size, self._spec.input_size, 3))
 
 
 def _picture_of_example(example):

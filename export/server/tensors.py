@@ -52,11 +52,12 @@ def _read(name: str, info: meta_graph_pb2.TensorInfo, proto) -> np.ndarray:
         raise invalid(f"Input {name!r}: this server takes float and string tensors alone.")
     if 4 * math.prod(shape) > contract.MAX_MESSAGE_BYTES:
         raise invalid(f"Input {name!r}: at most {contract.MAX_MESSAGE_BYTES} bytes, got the shape {shape}.")
-    if not proto.tensor_content:
+    content = proto.tensor_content  # each look at it copies it
+    if not content:
         return _values(name, proto.float_val, np.float32, 0.0, shape)
-    if len(proto.tensor_content) != 4 * math.prod(shape):
-        raise invalid(f"Input {name!r}: {len(proto.tensor_content)} bytes are no float tensor of the shape {shape}.")
-    return np.frombuffer(proto.tensor_content, "<f4").reshape(shape)
+    if len(content) != 4 * math.prod(shape):
+        raise invalid(f"Input {name!r}: {len(content)} bytes are no float tensor of the shape {shape}.")
+    return np.frombuffer(content, "<f4").reshape(shape)
 
 
 def _values(name: str, sent, dtype, default, shape: list[int]) -> np.ndarray:

@@ -58,8 +58,10 @@ def header_only_jpeg(width, height):
     return data[:at] + struct.pack(">HH", height, width) + data[at + 4 :]
 
 
-def test_float_images_of_any_size(served, expected):
-    for size in ((36, 36), (20, 90), (200, 61)):
+def test_float_images_of_any_size(served, expected, spec):
+    resized = (spec.preprocessing.resize_to,) * 2  # these are not resized
+    assert spec.preprocessing.resize_to > spec.input_size
+    for size in ((36, 36), (20, 90), (200, 61), resized, (resized[0], resized[0] + 1)):
         images = np.stack([np.asarray(picture(*size, seed=seed), np.float32) for seed in (1, 2, 3)])
         outputs = served.signatures["serving_default"](images=tf.constant(images))
         np.testing.assert_allclose(outputs["probabilities"], expected(*images), atol=1e-5)
