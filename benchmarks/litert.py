@@ -5,7 +5,8 @@
 Calibrated on every other photograph and judged on the rest, and the other way round; intervals are 95%, Wilson's. Times
 are of one picture, the two files in turn in one run, medians, with XNNPACK, as by default, and without. Prints
 `agreement=` and `ratio=`; the bars are 0.94 (reach 0.98) and 2.5. The interpreter is ai-edge-litert's where that is
-installed, else TensorFlow's own.
+installed, else TensorFlow's own. `control=` is the ratio of a plain conversion to 8 bits by the converter alone: it
+says what the processor and the interpreter make of 8 bits, whatever is done to the net before.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ def main(argv) -> None:
         answers[1 - fold :: 2] = litert.run(eight, images[1 - fold :: 2]).argmax(axis=1)
     fields = accuracy_fields("agreement", int((answers == wanted).sum()), len(wanted))
     low, high = fields["agreement_interval"]
-    files = {"float32": litert.convert(spec, arrays), "8 bits": eight}
+    plain = convert_plainly(spec, arrays, images[1::2])
+    files = {"float32": litert.convert(spec, arrays), "8 bits": eight, "plain 8 bits": plain}
     for name, data in files.items():
         print(f"{name}: {len(data):,} bytes")
     print(f"agreement={fields['agreement_accuracy']:.3f} ({low:.3f} to {high:.3f}) (bar: at least {AGREEMENT_BAR})")
@@ -62,7 +64,24 @@ def main(argv) -> None:
         told = ", ".join(f"{name} {median:.2f} ms" for name, median in medians.items())
         bar = f" (bar: at least {RATIO_BAR})" if delegates else ""
         print(f"{'with' if delegates else 'without'} XNNPACK: {told}")
-        print(f"{'' if delegates else 'plain '}ratio={medians['float32'] / medians['8 bits']:.2f}{bar}")
+        ratio, control = (medians["float32"] / medians[name] for name in ("8 bits", "plain 8 bits"))
+        print(f"{'' if delegates else 'unaccelerated '}ratio={ratio:.2f}{bar} control={control:.2f}")
+
+
+def convert_plainly(spec, arrays, images) -> bytes:
+    """8 bits throughout as TensorFlow's guide does it: nothing is done to the net, nothing is left in float."""
+    import tensorflow as tf
+
+    from export.colours import fold_colours
+    from export.litert import quiet
+    from sqz_keras.squeezenet import build
+
+    converter = tf.lite.TFLiteConverter.from_keras_model(build(spec, fold_colours(spec, arrays)))
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([image[None]] for image in images)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    with quiet():
+        return converter.convert()
 
 
 def _milliseconds(files: dict[str, bytes], delegates: bool, threads: int, rounds: int) -> dict[str, float]:

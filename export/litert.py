@@ -53,7 +53,7 @@ def convert_int8(spec: ModelSpec, arrays: Mapping[str, np.ndarray], images: np.n
     converter.representative_dataset = lambda: ([image[None]] for image in images)
     options = tf.lite.experimental.QuantizationDebugOptions(denylisted_ops=["MEAN", "SOFTMAX"])
     # The converter has no other way of leaving an operation in float.
-    with _quiet():
+    with quiet():
         debugger = tf.lite.experimental.QuantizationDebugger(
             converter=converter, debug_dataset=converter.representative_dataset, debug_options=options
         )
@@ -84,12 +84,12 @@ def _converter(spec: ModelSpec, arrays: Mapping[str, np.ndarray]):
 
 
 def _convert(converter) -> bytes:
-    with _quiet():
+    with quiet():
         return converter.convert()
 
 
 @contextlib.contextmanager
-def _quiet():
+def quiet():
     """TensorFlow lists every weight, and warns of what is as it should be."""
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)

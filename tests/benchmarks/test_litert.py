@@ -25,6 +25,7 @@ def test_it_prints_agreement_and_ratio(tmp_path, run_command, capsys):
         Image.fromarray(generator.integers(0, 256, (24, 24, 3), np.uint8)).save(tmp_path / f"{number}.png")
     run_command(litert_benchmark, f"--model={tmp_path / 'net.onnx'}", f"--image_dir={tmp_path}", "--rounds=2")
     told = dict(line.split("=")[:2] for line in capsys.readouterr().out.splitlines() if "=" in line)
-    assert set(told) == {"agreement", "plain ratio", "ratio"}
+    assert set(told) == {"agreement", "unaccelerated ratio", "ratio"}
     assert 0 <= float(told["agreement"].split()[0]) <= 1
     assert float(told["ratio"].split()[0]) > 0
+    assert told["ratio"].endswith("control")
