@@ -2,16 +2,17 @@
 
     python benchmarks/serving_speed.py --image_dir=DIR [--model=imagenet] [--base_path=DIR] [--seconds=40]
 
-All take photographs of the network's size, float32 RGB in 0..255, and give probabilities; the exported model resizes to
-that size, which it cannot know to be for nothing. Calls of 1, 8 and 32 pictures, all sides in turn in one run, medians;
-`ratio=` is to onnxruntime. Prints whether the bars are met, and on how many photographs each names onnxruntime's class.
---base_path keeps the export for the next run. TF_ENABLE_ONEDNN_OPTS=1 is taken where it is not set: TensorFlow does not
-take it of itself on a processor without AVX512.
+All take photographs of the network's size, float32 RGB in 0..255, and give probabilities. Calls of 1, 8 and 32,
+all sides in turn in one run, medians; `ratio=` is to onnxruntime. Prints whether the bars are met, and on how many
+photographs each names onnxruntime's class. PyTorch takes part where it is installed. --base_path keeps the export for
+the next run. TF_ENABLE_ONEDNN_OPTS=1 is taken where it is not set: TensorFlow does not take it of itself on a processor
+without AVX512.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import os
 import pathlib
 import statistics
@@ -102,18 +103,24 @@ def make_sides(spec, arrays, base_path: pathlib.Path, scratch: pathlib.Path) -> 
         interpreter.invoke()
         return interpreter.get_tensor(answer["index"])
 
-    def run_keras(images):
-        return model.predict_on_batch(preprocess_input(images, "channels_last", spec.preprocessing.mode))
+    def prepared(images):
+        return preprocess_input(images, "channels_last", spec.preprocessing.mode)
 
     probabilities = contract.PROBABILITIES.name
     serving_default = loaded.signatures[contract.SERVING_DEFAULT.name]
-    return {
+    sides = {
         REFERENCE: lambda images: session.run([OUTPUT], {INPUT: images})[0],
         SAVED: lambda images: serving_default(images=tf.constant(images))[probabilities].numpy(),
         BFLOAT16: lambda images: coarse.serving_default(tf.constant(images))[probabilities].numpy(),
         "LiteRT": run_litert,
-        "Keras predict_on_batch": run_keras,
+        "Keras predict_on_batch": lambda images: model.predict_on_batch(prepared(images)),
     }
+    if importlib.util.find_spec("torch"):
+        from benchmarks.torch_network import torch_network
+
+        network = torch_network(spec, arrays)
+        sides["PyTorch"] = lambda images: network(prepared(images))
+    return sides
 
 
 def in_turn(sides: Mapping[str, Callable], images, seconds: float) -> dict[str, float]:
