@@ -86,10 +86,12 @@ def summarize(space: str, tables: Sequence[Mapping]) -> list[dict]:
     rows = []
     for value, record in sorted(tables[0].items(), key=lambda item: item[1]["number"]):
         of_seeds = [table[value] for table in tables]
-        mean, half = mean_and_half_interval([each["test_top1"] for each in of_seeds])
+        seeds = [each["test_top1"] for each in of_seeds]
+        mean, half = mean_and_half_interval(seeds)
         compressed = sum(each["compressed_bytes"] for each in of_seeds) / len(of_seeds)
         rows.append(
-            {"space": space, "value": value, "top1": mean, "half": half or 0.0, "compressed_bytes": round(compressed)}
+            {"space": space, "value": value, "top1": mean, "half": half or 0.0, "seeds": seeds}
+            | {"compressed_bytes": round(compressed)}
             | {name: record[name] for name in ("parameters", "mebibytes", "multiply_accumulates")}
         )
     return rows
@@ -113,32 +115,31 @@ def told(space: str, rows: Sequence[Mapping], tables: Sequence[Mapping]):
 
 
 def plot(rows: Sequence[Mapping]):
-    """A panel a space: the mean over the size, or over the choice, with its interval."""
+    """A panel a space: each point's mean with its interval, and a small ring for each seed."""
     import altair as alt
 
     panels = []
     for space in dict.fromkeys(row["space"] for row in rows):
-        data = [
-            {
-                "value": str(row["value"]),
-                "place": row["value"] if isinstance(row["value"], float) else str(row["value"]),
-                "top1": row["top1"],
-                "low": row["top1"] - row["half"],
-                "high": row["top1"] + row["half"],
-            }
+        means = [
+            {"place": row["value"], "top1": row["top1"]}
+            | {"low": max(0.0, row["top1"] - row["half"]), "high": min(1.0, row["top1"] + row["half"])}
             for row in rows
             if row["space"] == space
         ]
-        kind = "Q" if isinstance(data[0]["place"], float) else "N"
+        seeds = [
+            {"place": row["value"], "top1": top1} for row in rows if row["space"] == space for top1 in row["seeds"]
+        ]
+        kind = "Q" if isinstance(means[0]["place"], float) else "N"
         x = alt.X(f"place:{kind}", title=space, sort=None, axis=alt.Axis(labelAngle=0))
         y = alt.Y("top1:Q", title="test top-1", axis=alt.Axis(format="%"), scale=alt.Scale(zero=False))
-        base = alt.Chart(alt.Data(values=data)).encode(x=x)
-        bars = base.mark_rule(strokeWidth=1.5).encode(
-            y=alt.Y("low:Q", scale=alt.Scale(zero=False), title="test top-1"), y2="high:Q"
-        )
-        points = base.mark_point(filled=True, size=60).encode(y=y)
-        layers = bars + points + base.mark_line().encode(y=y) if kind == "Q" else bars + points
-        panels.append(layers.properties(width=300, height=200))
+        base = alt.Chart(alt.Data(values=means)).encode(x=x, y=y)
+        layers = [
+            base.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", title="test top-1"), y2="high:Q"),
+            alt.Chart(alt.Data(values=seeds)).mark_point(size=25, opacity=0.6).encode(x=x, y=y),
+            base.mark_point(filled=True, size=60),
+        ]
+        layers += [base.mark_line()] if kind == "Q" else []
+        panels.append(alt.layer(*layers).properties(width=300, height=200))
     return alt.concat(*panels, columns=2)
 
 
