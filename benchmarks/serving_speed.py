@@ -32,6 +32,7 @@ BATCHES = (1, 8, 32)
 REFERENCE, SAVED, BFLOAT16, SERVED = "onnxruntime", "SavedModel", "bfloat16", "sqz-serve"
 # At most so many times onnxruntime's milliseconds, by batch; bfloat16's hold on a processor with AMX.
 RATIO_BARS = {SAVED: (1.3, 1.1, 1.1), BFLOAT16: (0.8, 0.5, 0.5)}
+PAUSE_SECONDS = 0.1
 GRPC_BAR = 1.5  # milliseconds a picture more than the SavedModel's own call
 AGREEMENT_BARS = {SAVED: 1.0, BFLOAT16: 0.985}
 
@@ -124,13 +125,17 @@ def make_sides(spec, arrays, base_path: pathlib.Path, scratch: pathlib.Path) -> 
 
 
 def in_turn(sides: Mapping[str, Callable], images, seconds: float) -> dict[str, float]:
-    """Each side's median milliseconds a picture. Each is called twice in a row, and the second call counts."""
+    """Each side's median milliseconds a picture. Each is called twice in a row, and the second call counts.
+
+    Before each there is a pause, as the threads of some spin for a while after their call and take time from the next.
+    """
     taken = {name: [] for name in sides}
     for run in sides.values():
         run(images)
     deadline = time.perf_counter() + seconds
     while time.perf_counter() < deadline or min(map(len, taken.values())) < 3:
         for name, run in sides.items():
+            time.sleep(PAUSE_SECONDS)
             run(images)
             start = time.perf_counter()
             run(images)
