@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import uuid
 
 
 def check_writable(path: str | os.PathLike) -> None:
@@ -20,11 +21,13 @@ def check_writable(path: str | os.PathLike) -> None:
 def write_file(path: str | os.PathLike, data: bytes) -> None:
     """Writes a file whole or not at all, and to the disk; one that is there already is replaced.
 
+    Several processes may write one file at once: it then holds what one of them wrote.
+
     Raises:
         OSError: it cannot be written; what was there before is still there.
     """
     path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(data)

@@ -86,7 +86,7 @@ def prune(folder: str | os.PathLike, keep: int, always: set[int]) -> None:
     for step in steps(folder)[:-keep]:
         if step not in always:
             _path(folder, step).unlink()
-    for leftover in pathlib.Path(folder).glob(".step-*.npz.tmp"):
+    for leftover in pathlib.Path(folder).glob(".step-*.tmp"):
         leftover.unlink()
 
 
