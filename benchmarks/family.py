@@ -74,8 +74,9 @@ def main(argv) -> None:
             config = SweepConfig(SPACES[space], train, sampler="grid", objectives=("top1", "compressed_bytes"))
             records = sweep(config, pathlib.Path(args.workdir, space, f"seed-{seed}"), args.data_dir)
             tables.append({record["point"][space]: record for record in records if record["state"] == "complete"})
-        rows += summarize(space, tables)
-        print("\n".join(told(space, rows, tables)), flush=True)
+        of_space = summarize(space, tables)
+        rows += of_space
+        print("\n".join(told(space, of_space, tables)), flush=True)
     for suffix in (".svg", ".png"):
         save_chart(plot(rows), f"{args.workdir}/family{suffix}")
     print(f"{args.workdir}/family.svg")
@@ -92,15 +93,15 @@ def summarize(space: str, tables: Sequence[Mapping]) -> list[dict]:
         rows.append(
             {"space": space, "value": value, "top1": mean, "half": half or 0.0, "seeds": seeds}
             | {"compressed_bytes": round(compressed)}
-            | {name: record[name] for name in ("parameters", "mebibytes", "multiply_accumulates")}
+            | {name: record[name] for name in ("parameters", "mebibytes")}
         )
     return rows
 
 
 def told(space: str, rows: Sequence[Mapping], tables: Sequence[Mapping]):
-    """Lines of two tables, as Markdown has them."""
+    """Lines of two tables, as Markdown has them, from the rows of one space."""
     yield f"| {space} | parameters | MiB | `.sqz` bytes | test top-1 | interval |\n|---|---|---|---|---|---|"
-    for row in (row for row in rows if row["space"] == space):
+    for row in rows:
         yield (
             f"| {row['value']} | {row['parameters']:,} | {row['mebibytes']:.2f} | {row['compressed_bytes']:,} | "
             f"{row['top1']:.1%} | +- {100 * row['half']:.1f} |"
@@ -120,15 +121,13 @@ def plot(rows: Sequence[Mapping]):
 
     panels = []
     for space in dict.fromkeys(row["space"] for row in rows):
+        of_space = [row for row in rows if row["space"] == space]
         means = [
             {"place": row["value"], "top1": row["top1"]}
             | {"low": max(0.0, row["top1"] - row["half"]), "high": min(1.0, row["top1"] + row["half"])}
-            for row in rows
-            if row["space"] == space
+            for row in of_space
         ]
-        seeds = [
-            {"place": row["value"], "top1": top1} for row in rows if row["space"] == space for top1 in row["seeds"]
-        ]
+        seeds = [{"place": row["value"], "top1": top1} for row in of_space for top1 in row["seeds"]]
         kind = "Q" if isinstance(means[0]["place"], float) else "N"
         x = alt.X(f"place:{kind}", title=space, sort=None, axis=alt.Axis(labelAngle=0))
         y = alt.Y("top1:Q", title="test top-1", axis=alt.Axis(format="%"), scale=alt.Scale(zero=False))

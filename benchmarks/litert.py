@@ -3,7 +3,7 @@
     python benchmarks/litert.py --image_dir=DIR [--model=imagenet] [--threads=2] [--rounds=50]
 
 Calibrated on every other photograph and judged on the rest, and the other way round; intervals are 95%, Wilson's. Times
-are of one picture, the two files in turn in one run, medians, with XNNPACK, as by default, and without. Prints
+are of one picture, all files in turn in one run, medians, with XNNPACK, as by default, and without. Prints
 `agreement=` and `ratio=`; the bars are 0.94 (reach 0.98) and 2.5. The interpreter is ai-edge-litert's where that is
 installed, else TensorFlow's own. `control=` is the ratio of a plain conversion to 8 bits by the converter alone: it
 says what the processor and the interpreter make of 8 bits, whatever is done to the net before.

@@ -8,6 +8,7 @@ out, and `ratio=`, what a report of ten trials takes of that. The bar is 3 s for
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import random
 import shutil
@@ -44,13 +45,12 @@ def main(argv) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for count in taken:
             write_report(pathlib.Path(scratch, f"{count}.html"), count)
-        browser = Browser(program, f"{scratch}/profile")
-        for _ in range(args.rounds):
-            for count, seconds in taken.items():
-                start = time.perf_counter()
-                browser.open(pathlib.Path(scratch, f"{count}.html").as_uri()).wait(DRAWN)
-                seconds.append(time.perf_counter() - start)
-        browser.close()
+        with contextlib.closing(Browser(program, f"{scratch}/profile")) as browser:
+            for _ in range(args.rounds):
+                for count, seconds in taken.items():
+                    start = time.perf_counter()
+                    browser.open(pathlib.Path(scratch, f"{count}.html").as_uri()).wait(DRAWN)
+                    seconds.append(time.perf_counter() - start)
     many, few = (statistics.median(seconds) for seconds in taken.values())
     print(f"{args.trials} trials: {many:.2f} s, {FEW} trials: {few:.2f} s, ratio={many / few:.1f}")
     print(f"bar: at most {BAR:g} s, {'met' if many <= BAR else 'MISSED'}")
