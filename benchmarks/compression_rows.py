@@ -17,6 +17,7 @@ from sqz_keras.compression.kmeans import kmeans
 from sqz_keras.importers import sqz_file
 from sqz_keras.spec import ModelSpec
 from sqz_keras.squeezenet import build
+from trainers.progress import say
 
 Arrays = dict[str, np.ndarray]
 INDEX_BITS = 4  # of a relative index, as in Deep Compression
@@ -133,7 +134,9 @@ def label_free(spec: ModelSpec, arrays: Arrays, calibration: np.ndarray, targets
     header = sqz_file.header_bytes(spec, arrays, {})
     sensitivity = activations.sensitivities(build(spec, arrays), calibration)
     for target in targets:
-        result = quantize.quantize(spec, arrays, calibration, target_bytes=target - header, sensitivity=sensitivity)
+        say(f"label-free, for {target:,} bytes")
+        room = target - header
+        result = quantize.quantize(spec, arrays, calibration, target_bytes=room, sensitivity=sensitivity, report=say)
         yield Candidate("label-free", f"for {target:,} bytes", sqz_bytes(spec, result, "max"), result)
 
 

@@ -39,6 +39,9 @@ def round_to_grid(
     moments = moments / scale + _DAMPING * np.eye(len(moments))
     result = np.zeros(weights.shape, np.int32)
     for filters, places, real in _chunks(kept, np.diag(moments)):
+        targets = np.where(real, wanted[places, filters[:, None]], 0.0)
+        if real.all() and (places == places[0]).all():  # as in a dense layer: one inverse for them all
+            places, real = places[:1], real[:1]
         inverse = np.linalg.inv(
             np.where(
                 real[:, :, None] & real[:, None, :],
@@ -46,7 +49,6 @@ def round_to_grid(
                 np.eye(places.shape[1]),
             )
         )
-        targets = np.where(real, wanted[places, filters[:, None]], 0.0)
         free = (inverse @ targets[:, :, None])[:, :, 0]
         factors = np.swapaxes(np.linalg.cholesky(inverse), 1, 2)
         result[places, filters[:, None]] = np.where(real, _round_in_order(free, factors, step), 0)

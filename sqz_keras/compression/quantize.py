@@ -76,20 +76,21 @@ def quantize(
 
     @functools.cache  # each attempt asks again for most of what those before it asked for
     def plain_size(coarseness: float) -> int:
-        return size(_rounded(arrays, _steps(sensitivity, coarseness)))
+        return size(_rounded(arrays, grid_steps(sensitivity, coarseness)))
 
-    best, best_size, aim = None, 0, target_bytes
+    best, best_size, aim, tried = None, 0, target_bytes, []
     for attempt in range(_ATTEMPTS):
         coarseness = _coarseness_for(aim, plain_size)
-        candidate = _round_net(spec, arrays, before, images, _steps(sensitivity, coarseness), report)
+        candidate = _round_net(spec, arrays, before, images, grid_steps(sensitivity, coarseness), report)
         reached = size(candidate)
         report(f"attempt {attempt + 1}: {reached} bytes of {target_bytes}")
         if best_size < reached <= target_bytes:
             best, best_size = candidate, reached
         if best_size >= (1 - _NEAR_ENOUGH * 2**attempt) * target_bytes:
             break
+        tried.append((reached, aim))
         # A small file follows the aim less smoothly: so the margin grows.
-        aim *= (1 - _NEAR_ENOUGH / 2 * 2**attempt) * target_bytes / reached
+        aim = _next_aim(tried, (1 - _NEAR_ENOUGH / 2 * 2**attempt) * target_bytes)
     if best is None:
         raise ValueError(f"No quantised model of at most {target_bytes} bytes was found; ask for more bytes.")
     return best
@@ -106,8 +107,8 @@ def _check(spec: ModelSpec, arrays: Arrays, images: np.ndarray) -> None:
         raise ValueError("Quantisation needs Keras's image data format to be channels_last.")
 
 
-def _steps(sensitivity: dict[str, float], coarseness: float) -> dict[str, np.float32 | None]:
-    """The grid of each array; None where no photograph reaches it, so that nothing is known of it."""
+def grid_steps(sensitivity: Mapping[str, float], coarseness: float) -> dict[str, np.float32 | None]:
+    """The step of each array's grid, see above; None where no photograph reaches it, so that nothing is known of it."""
     steps = {}
     for (name, value), place in zip(sensitivity.items(), np.linspace(1, -1, len(sensitivity)), strict=True):
         steps[name] = np.float32(coarseness * _EARLY_COARSER**place / np.sqrt(value)) if value > 0 else None
@@ -123,6 +124,16 @@ def _coarseness_for(target_bytes: float, plain_size: Callable[[float], int]) -> 
         middle = (finest + coarsest) / 2
         finest, coarsest = (finest, middle) if plain_size(float(2.0**middle)) <= target_bytes else (middle, coarsest)
     return float(2.0**coarsest)
+
+
+def _next_aim(tried: list[tuple[int, float]], wanted: float) -> float:
+    """What to aim at for `wanted` bytes: between the (bytes, aim) nearest on both sides, else in proportion."""
+    below = max((each for each in tried if each[0] <= wanted), default=None)
+    above = min((each for each in tried if each[0] > wanted), default=None)
+    if below and above:
+        return below[1] + (above[1] - below[1]) * (wanted - below[0]) / (above[0] - below[0])
+    reached, aim = below or above
+    return aim * wanted / reached
 
 
 def _rounded(arrays: Arrays, steps: dict[str, np.float32 | None]) -> Arrays:
