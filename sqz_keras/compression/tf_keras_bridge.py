@@ -35,6 +35,8 @@ _CONFIGS = {
     "Activation": ("activation",),
 }
 _STEPS_BETWEEN_REPORTS = 10
+_TEMPERATURE = 4.0
+_LEAST_PROBABILITY = 1e-37  # float32's softmax gives 0 below
 
 
 def to_tf_keras(model: keras.Model, wrap: Callable | None = None):
@@ -98,7 +100,8 @@ def train(
     Args:
         model: a tf_keras model that ends in a softmax, compiled or not.
         batches: tf.data.Dataset of (images, targets) or (images, targets, sample weights). Targets are class indices
-            (integers) or probabilities (floats); the loss is the cross-entropy of either.
+            (integers), with the cross-entropy as the loss, or another net's probabilities (floats), see
+            `_softened_divergence`.
         steps: updates in all; those that a checkpoint holds are not done again, and their batches are passed over.
         learning_rate: of the first update.
         callbacks: tf_keras callbacks, called before the checkpoint is written.
@@ -115,9 +118,7 @@ def train(
     schedule = tf_keras.optimizers.schedules.PolynomialDecay(learning_rate, steps, end_learning_rate=0.0)
     optimizer = tf_keras.optimizers.Adam(schedule)
     hard = batches.element_spec[1].dtype.is_integer
-    losses = tf_keras.losses
-    loss = losses.SparseCategoricalCrossentropy() if hard else losses.CategoricalCrossentropy()
-    model.compile(optimizer, loss)
+    model.compile(optimizer, tf_keras.losses.SparseCategoricalCrossentropy() if hard else _softened_divergence)
     optimizer.build(model.trainable_variables)
     manager = None
     if checkpoints is not None:
@@ -130,6 +131,22 @@ def train(
         model.fit(batches.skip(done), steps_per_epoch=steps - done, callbacks=[*callbacks, watch], verbose=0)
     if watch.step != steps:
         raise ValueError(f"The batches ended after {watch.step} of {steps} steps; make them endless: .repeat().")
+
+
+def _softened_divergence(targets, probabilities):
+    """For each picture the divergence KL(targets || probabilities) of both at a higher temperature, times its square.
+
+    A trained net is so sure of most pictures that its answers as they are say nearly nothing; softened, every picture
+    says how alike the classes look. The square keeps the size of the gradient (G. Hinton, O. Vinyals and J. Dean,
+    arXiv 1503.02531, section 2).
+    """
+    import tensorflow as tf
+
+    wanted, found = (
+        tf.nn.log_softmax(tf.math.log(tf.maximum(each, _LEAST_PROBABILITY)) / _TEMPERATURE)
+        for each in (targets, probabilities)
+    )
+    return _TEMPERATURE**2 * tf.reduce_sum(tf.exp(wanted) * (wanted - found), axis=-1)
 
 
 def _make_watch(done: int, steps: int, manager, checkpoint_every_steps: int, report: Callable | None):

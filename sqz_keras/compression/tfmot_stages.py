@@ -4,7 +4,8 @@ The one file that names tfmot, which is imported by the first call. Common to al
 
 - `batches` is an endless tf.data.Dataset of (images float32 (B, S, S, C) as the network takes them, targets), with
   sample weights as a third part where there are any. Targets are class indices (B,), integers, or probabilities
-  (B, classes), floats, such as a teacher gives; the loss is the cross-entropy.
+  (B, classes), floats, such as a teacher gives. The loss is the cross-entropy with labels, and a divergence between
+  softened answers with probabilities (`tf_keras_bridge.train`).
 - `learning_rate` is Adam's at the first of `steps` updates and falls linearly to 0.
 - With a `workdir`, a folder of the stage's own, a stage that was killed goes on from its last checkpoint, given the
   same arrays, options and batches, and one that is finished gives its result at once. The batches that are done are

@@ -3,6 +3,7 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from tiny_net import SPEC, TINY, tiny_arrays, tiny_pictures
 
 from sqz_keras.compression import tf_keras_bridge as bridge
@@ -50,3 +51,22 @@ def test_refusals_name_the_mistake(arrays):
     inputs = keras.Input((4,))
     with pytest.raises(ValueError, match="Layer head is a Dense"):
         bridge.to_tf_keras(keras.Model(inputs, keras.layers.Dense(2, name="head")(inputs)))
+
+
+def test_probabilities_are_learnt_at_a_higher_temperature(arrays):
+    """The loss is 16 KL(softmax(z / 4) || softmax(z' / 4)), of a teacher that is sure and of answers that are not."""
+    images, labels = tiny_pictures(8)
+    logits = np.where(np.arange(4) == labels[:, None], 30.0, np.arange(4))
+    batches = tf.data.Dataset.from_tensors((images, np.exp(log_softmax(logits)).astype(np.float32))).repeat()
+    model = build(SPEC, arrays, dropout_rate=0)
+    told = []
+    bridge.train(
+        bridge.to_tf_keras(model), batches, steps=10, learning_rate=1e-9, report=lambda *each: told.append(each)
+    )
+    wanted, found = (log_softmax(each / 4) for each in (logits, np.log(model.predict_on_batch(images))))
+    expected = 16 * np.mean(np.sum(np.exp(wanted) * (wanted - found), axis=1))
+    assert told == [(10, 10, pytest.approx(expected, rel=1e-4))]
+
+
+def log_softmax(logits):
+    return logits - np.log(np.sum(np.exp(logits), axis=1, keepdims=True))
