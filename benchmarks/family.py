@@ -67,6 +67,9 @@ def main(argv) -> None:
     from trainers.sweep_study import SweepConfig, sweep
 
     args, rows = flags.FLAGS, []
+    unknown = sorted(set(args.spaces) - set(FINDINGS))
+    if unknown:
+        raise ValueError(f"--spaces: {unknown[0]!r} is none of {', '.join(FINDINGS)}.")
     for space in args.spaces:
         tables = []
         for seed in args.seeds:
