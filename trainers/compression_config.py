@@ -9,6 +9,9 @@ import pathlib
 from sqz_keras.files import check_writable
 
 SUFFIX = ".sqz"
+SIZE = "size="  # of --bits, with bytes behind it
+SENSITIVITY = "sensitivity="  # of --densities, with a density behind it
+ROUNDING = "rounding"  # likewise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,8 +25,10 @@ class CompressionConfig:
         bypass: likewise.
         profile: "max" for the smallest file, "paper" for Deep Compression's coding.
         base: a `.sqz` file that the receiver has already: only what differs is written.
-        bits: of a layer's codes: "6", or "6,conv1=8"; "" leaves the values apart.
-        densities: "table1", "0.4", "sensitivity=0.33", "conv10=0.2" or several with commas; "" prunes nothing.
+        bits: of a layer's codes: "6", "6,conv1=8", or "size=290000", for a file of about that many bytes; "" leaves the
+            values apart.
+        densities: "table1", "0.4", "conv10=0.2" or several with commas; "sensitivity=0.33", that overall; "rounding",
+            without those that the codes would round to 0; "" prunes nothing.
         target_bytes: size of the whole file that is aimed at without labels; 0 for no such aim.
         calibration_dir: unlabelled photographs, at any depth.
         calibration_images: at most so many of them are held in memory for `target_bytes`.
@@ -101,6 +106,15 @@ class CompressionConfig:
             (
                 self.tuned and not (self.bits or self.densities),
                 "Pictures to fine-tune on need something to fine-tune: --densities, --bits or both.",
+            ),
+            (
+                self.bits.startswith(SIZE) and not self.tuned,
+                f"--bits={self.bits} needs pictures to find out with: --image_dir, --dataset, or --teacher with "
+                "--calibration_dir.",
+            ),
+            (
+                self.densities == ROUNDING and not self.bits,
+                f"--densities={ROUNDING} prunes what the codes would round to 0: give --bits too.",
             ),
             (self.workdir and not self.tuned, "--workdir keeps the stages of fine-tuning, and there are none."),
         ):

@@ -88,18 +88,17 @@ def run_stages(
     config: CompressionConfig, spec: ModelSpec, arrays: Arrays, provenance: dict[str, Any]
 ) -> tuple[Arrays, list[dict]]:
     """The weights after the stages that were asked for, and for each stage what it was asked for."""
-    layers = layer_names(arrays)
-    bits = parse_bits(config.bits, layers) if config.bits else {}
     if config.target_bytes:
         return _quantize(config, spec, arrays, provenance)
     if config.tuned:
         from trainers.compression_tuning import tune
 
-        return tune(config, spec, arrays, bits)
-    if not bits:
+        return tune(config, spec, arrays)
+    if not config.bits:
         return arrays, []
     from sqz_keras.compression.kmeans import kmeans
 
+    bits = parse_bits(config.bits, layer_names(arrays))
     say(f"sharing weights: {config.bits} bits")
     return kmeans(arrays, bits), [{"stage": "kmeans", "bits": config.bits}]
 

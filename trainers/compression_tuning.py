@@ -3,36 +3,43 @@
 from __future__ import annotations
 
 import pathlib
+import random
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow as tf
 
+from sqz_keras.compression import quantize
+from sqz_keras.compression.activations import sensitivities
+from sqz_keras.compression.bits import bits_for_size, round_evenly
 from sqz_keras.compression.densities import layer_names, measure_densities, parse_densities, sensitivity_densities
 from sqz_keras.compression.teacher import teach
 from sqz_keras.compression.tfmot_stages import cluster, prune
 from sqz_keras.images import find_pictures
+from sqz_keras.importers import sqz_file
 from sqz_keras.preprocessing import preprocess_input
 from sqz_keras.spec import ModelSpec
 from sqz_keras.squeezenet import assign, build
-from trainers.compression_config import CompressionConfig
+from trainers.compression_config import ROUNDING, SENSITIVITY, SIZE, CompressionConfig, parse_bits
 from trainers.image_folder import open_image_dir
 from trainers.input_pipeline import Source, evaluation_batches, open_dataset, training_batches
 from trainers.progress import say
 
 Arrays = dict[str, np.ndarray]
 
-SENSITIVITY = "sensitivity="
-# Where a stage's rate is not given: of Adam, whose steps are of that size.
+# Where a stage's rate is not given: of Adam, whose steps are of that size. A teacher's answers say more than labels.
+TAUGHT_RATE = 1.5e-4
 PRUNING_RATE = 1e-4
 CLUSTERING_RATE = 1e-5
-_SCAN_IMAGES = 128
+_SOME_IMAGES = 128
 _SHUFFLE_BUFFER = 4096
 _SPLIT = "train"
 
 
-def tune(config: CompressionConfig, spec: ModelSpec, arrays: Arrays, bits: dict[str, int]) -> tuple[Arrays, list[dict]]:
-    """Prunes to `config.densities` and clusters to `bits`, whichever is given, and fine-tunes in each.
+def tune(config: CompressionConfig, spec: ModelSpec, arrays: Arrays) -> tuple[Arrays, list[dict]]:
+    """Prunes to `config.densities` and clusters to `config.bits`, whichever is given, and fine-tunes in each.
+
+    With a teacher, each clustered weight's code is then chosen anew, so that all answer most like the teacher.
 
     Returns:
         The weights, and for each stage what it was asked for.
@@ -41,6 +48,9 @@ def tune(config: CompressionConfig, spec: ModelSpec, arrays: Arrays, bits: dict[
         ValueError: the pictures are not for this model, or an option is out of range.
     """
     source = _open(config, spec)
+    images = _some(spec, source)
+    bits = _bits(config, spec, arrays, images)
+    densities = _densities(config, spec, arrays, images, bits)
     batches = training_batches(
         source,
         _SPLIT,
@@ -52,22 +62,25 @@ def tune(config: CompressionConfig, spec: ModelSpec, arrays: Arrays, bits: dict[
     ).map(lambda images, *others: (preprocess_input(images, "channels_last", spec.preprocessing.mode), *others))
     if config.teacher:
         batches = teach(batches, spec, arrays)
-    report, stages = _report, []
+    report, stages, before = _report, [], arrays
     told = {"pictures": source.sizes[_SPLIT], "steps": config.steps, "teacher": config.teacher}
-    if config.densities:
-        densities = _densities(config, spec, arrays, source)
+    if densities:
         say(f"pruning for {config.steps} updates")
-        rate = config.learning_rate or PRUNING_RATE
+        rate = config.learning_rate or (TAUGHT_RATE if config.teacher else PRUNING_RATE)
         options = {"steps": config.steps, "learning_rate": rate, "workdir": _folder(config, "prune"), "report": report}
         arrays = prune(spec, arrays, batches, densities=densities, **options)
         say(f"density {_density(arrays):.1%}")
         stages.append({"stage": "prune", "densities": config.densities, "learning_rate": rate, **told})
     if bits:
         say(f"clustering for {config.steps} updates")
-        rate = config.learning_rate or CLUSTERING_RATE
+        rate = config.learning_rate or (TAUGHT_RATE if config.teacher else CLUSTERING_RATE)
         options = {"steps": config.steps, "learning_rate": rate, "workdir": _folder(config, "cluster")}
         arrays = cluster(spec, arrays, batches, bits=bits, report=report, **options)
         stages.append({"stage": "cluster", "bits": config.bits, "learning_rate": rate, **told})
+        if config.teacher:
+            say("choosing the codes anew")
+            arrays = quantize.choose_codes(spec, before, arrays, images)
+            stages.append({"stage": "choose_codes", "images": len(images)})
     return arrays, stages
 
 
@@ -84,8 +97,9 @@ def judging_batches(config: CompressionConfig, spec: ModelSpec) -> Iterator[tupl
 
 
 def unlabelled_source(folder: str) -> Source:
-    """The photographs of a folder at any depth, all of class 0."""
+    """The photographs of a folder at any depth, all of class 0, in an order in which its folders are mixed."""
     paths = [str(path) for path in find_pictures(folder)]
+    random.Random(0).shuffle(paths)
 
     def records(split: str) -> tf.data.Dataset:
         del split
@@ -112,23 +126,44 @@ def _open(config: CompressionConfig, spec: ModelSpec) -> Source:
     return source
 
 
-def _densities(config: CompressionConfig, spec: ModelSpec, arrays: Arrays, source: Source) -> dict[str, float]:
-    layers = layer_names(arrays)
+def _bits(config: CompressionConfig, spec: ModelSpec, arrays: Arrays, images: np.ndarray) -> dict[str, int]:
+    if not config.bits.startswith(SIZE):
+        return parse_bits(config.bits, layer_names(arrays)) if config.bits else {}
+    wanted = int(_number_behind(SIZE, "--bits", config.bits))
+    say("measuring how sensitive each layer is")
+    room = wanted - sqz_file.header_bytes(spec, arrays, {})
+    bits = bits_for_size(arrays, sensitivities(build(spec, arrays), images), room, config.profile)
+    say(", ".join(f"{layer} {number}" for layer, number in bits.items()))
+    return bits
+
+
+def _densities(
+    config: CompressionConfig, spec: ModelSpec, arrays: Arrays, images: np.ndarray, bits: dict[str, int]
+) -> dict[str, float]:
+    if config.densities == ROUNDING:
+        return {layer: share for layer, share in measure_densities(round_evenly(arrays, bits)).items() if share}
     if not config.densities.startswith(SENSITIVITY):
-        return parse_densities(config.densities, layers)
-    target = config.densities.removeprefix(SENSITIVITY)
-    try:
-        target_density = float(target)
-    except ValueError:
-        raise ValueError(f"--densities={config.densities}: expected a density behind {SENSITIVITY}") from None
+        return parse_densities(config.densities, layer_names(arrays)) if config.densities else {}
+    mean = _number_behind(SENSITIVITY, "--densities", config.densities)
     say("scanning how sensitive each layer is")
-    return sensitivity_densities(arrays, target_density, _damage(spec, arrays, source))
+    return sensitivity_densities(arrays, mean, _damage(spec, arrays, images))
 
 
-def _damage(spec: ModelSpec, arrays: Arrays, source: Source) -> Callable[[Arrays], float]:
-    """From weights to the cross-entropy of their answers with those of the uncompressed net, on some photographs."""
-    batches = evaluation_batches(source, _SPLIT, spec, batch_size=32).take(_SCAN_IMAGES // 32)
-    images = np.concatenate([images.numpy()[weights.numpy() > 0] for images, _, weights in batches])
+def _number_behind(prefix: str, flag: str, text: str) -> float:
+    try:
+        return float(text.removeprefix(prefix))
+    except ValueError:
+        raise ValueError(f"{flag}={text}: expected a number behind {prefix}") from None
+
+
+def _some(spec: ModelSpec, source: Source) -> np.ndarray:
+    """Some of the training pictures, as network inputs."""
+    batches = evaluation_batches(source, _SPLIT, spec, batch_size=32).take(_SOME_IMAGES // 32)
+    return np.concatenate([images.numpy()[weights.numpy() > 0] for images, _, weights in batches])
+
+
+def _damage(spec: ModelSpec, arrays: Arrays, images: np.ndarray) -> Callable[[Arrays], float]:
+    """From weights to the cross-entropy of their answers with those of the uncompressed net, on these pictures."""
     model = build(spec, arrays)
     wanted = model.predict(images, verbose=0)
 

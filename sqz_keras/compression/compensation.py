@@ -1,4 +1,4 @@
-"""Rounding a layer to a grid so that the errors of its weights cancel in its outputs (OBQ, arXiv 2208.11580, and GPTQ).
+"""Rounding a layer so that the errors of its weights cancel in its outputs (OBQ, arXiv 2208.11580, and GPTQ).
 
 The weights of a filter are rounded one after the other; what rounding one of them changes in the filter's outputs,
 those that are still free take back as well as they can. Pruned weights stay 0.
@@ -6,16 +6,22 @@ those that are still free take back as well as they can. Pruned weights stay 0.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 _DAMPING = 0.01  # of the mean squared input: how strongly a weight is held where the photographs say little about it
 _CHUNK_BYTES = 64 << 20  # of the matrices that are inverted at once
 
 
-def round_to_grid(
-    weights: np.ndarray, kept: np.ndarray, moments: np.ndarray, cross_moments: np.ndarray, step: float
+def round_to_nearest(
+    weights: np.ndarray,
+    kept: np.ndarray,
+    moments: np.ndarray,
+    cross_moments: np.ndarray,
+    nearest: Callable[[np.ndarray], np.ndarray],
 ) -> np.ndarray:
-    """The integers whose grid of `step` makes the layer's outputs, on its new inputs, most like the old ones.
+    """The allowed values that make the layer's outputs, on its new inputs, most like the old ones.
 
     With W the old weights, p their inputs and q the inputs that the layer gets now, as the layers before it were
     rounded: first the W' is found that minimises E|W^T p - W'^T q|^2, a filter at a time and among the kept weights;
@@ -26,18 +32,18 @@ def round_to_grid(
         kept: (K, O) bool, the weights that may differ from 0.
         moments: (K, K) float64, E[q q^T].
         cross_moments: (K, K) float64, E[p q^T].
-        step: of the grid.
+        nearest: from numbers, float64 of any shape, to the allowed value next to each.
 
     Returns:
-        (K, O) int32.
+        (K, O) float64.
     """
     scale = np.trace(moments) / len(moments)
     if scale == 0:  # no photograph reaches this layer
-        return (np.rint(weights / step) * kept).astype(np.int32)
+        return nearest(weights.astype(np.float64)) * kept
     weights = weights.astype(np.float64)
     wanted = cross_moments.T @ weights / scale + _DAMPING * weights
     moments = moments / scale + _DAMPING * np.eye(len(moments))
-    result = np.zeros(weights.shape, np.int32)
+    result = np.zeros(weights.shape)
     for filters, places, real in _chunks(kept, np.diag(moments)):
         targets = np.where(real, wanted[places, filters[:, None]], 0.0)
         if real.all() and (places == places[0]).all():  # as in a dense layer: one inverse for them all
@@ -51,14 +57,14 @@ def round_to_grid(
         )
         free = (inverse @ targets[:, :, None])[:, :, 0]
         factors = np.swapaxes(np.linalg.cholesky(inverse), 1, 2)
-        result[places, filters[:, None]] = np.where(real, _round_in_order(free, factors, step), 0)
+        result[places, filters[:, None]] = np.where(real, _round_in_order(free, factors, nearest), 0)
     return result
 
 
 def round_filters(weights: np.ndarray, covariance: np.ndarray, levels: int) -> np.ndarray:
     """Each filter rounded to a grid of its own, whose step is its largest weight over `levels`, with compensation.
 
-    As in `round_to_grid` weights with the largest inputs are rounded first and the rest takes back their errors; the
+    As in `round_to_nearest` weights with the largest inputs are rounded first and the rest takes back their errors; the
     largest weight stays, so that whoever derives the grid from it finds the same. The means of the inputs are left to
     the bias.
 
@@ -105,11 +111,11 @@ def _chunks(kept: np.ndarray, diagonal: np.ndarray):
         start += len(filters)
 
 
-def _round_in_order(free: np.ndarray, factors: np.ndarray, step: float) -> np.ndarray:
+def _round_in_order(free: np.ndarray, factors: np.ndarray, nearest: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Rounds (R, n) weights column by column, by the upper Cholesky factors (R, n, n) of the inverse moments."""
-    rounded = np.zeros(free.shape, np.int32)
+    rounded = np.zeros(free.shape)
     for place in range(free.shape[1]):
-        rounded[:, place] = np.rint(free[:, place] / step)
-        error = (free[:, place] - rounded[:, place] * step) / factors[:, place, place]
+        rounded[:, place] = nearest(free[:, place])
+        error = (free[:, place] - rounded[:, place]) / factors[:, place, place]
         free[:, place:] -= error[:, None] * factors[:, place, place:]
     return rounded

@@ -4,7 +4,7 @@
    same wherever it is, which is where distortion is least for a given number of bits; but coarser in early layers,
    whose errors later ones take back, and finer in late ones.
 2. Layers are rounded in net order. Each is first fitted to the inputs that the rounded layers before it give, then
-   rounded with compensation (`compensation.round_to_grid`); its bias takes back what the mean output still lacks.
+   rounded with compensation (`compensation.round_to_nearest`); its bias takes back what the mean output still lacks.
 3. The coarseness is the one with which the file has the size that was asked for.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from sqz_keras import codec
 from sqz_keras.compression import activations
-from sqz_keras.compression.compensation import round_to_grid
+from sqz_keras.compression.compensation import round_to_nearest
 from sqz_keras.importers.arrays import check_shapes
 from sqz_keras.spec import ModelSpec
 from sqz_keras.squeezenet import build
@@ -78,10 +78,14 @@ def quantize(
     def plain_size(coarseness: float) -> int:
         return size(_rounded(arrays, grid_steps(sensitivity, coarseness)))
 
+    kept = {name: _kept(array) for name, array in arrays.items()}
     best, best_size, aim, tried = None, 0, target_bytes, []
     for attempt in range(_ATTEMPTS):
         coarseness = _coarseness_for(aim, plain_size)
-        candidate = _round_net(spec, arrays, before, images, grid_steps(sensitivity, coarseness), report)
+        nearest = {
+            name: functools.partial(_on_grid, step=step) for name, step in grid_steps(sensitivity, coarseness).items()
+        }
+        candidate = _round_net(spec, arrays, before, images, kept, nearest, report)
         reached = size(candidate)
         report(f"attempt {attempt + 1}: {reached} bytes of {target_bytes}")
         if best_size < reached <= target_bytes:
@@ -144,12 +148,58 @@ def _on_grid(array: np.ndarray, step: np.float32 | None) -> np.ndarray:
     return np.zeros_like(array) if step is None else step * np.rint(array / step).astype(np.float32)
 
 
+def choose_codes(
+    spec: ModelSpec,
+    arrays: Arrays,
+    clustered: Arrays,
+    images: np.ndarray,
+    report: Callable[[str], None] = lambda message: None,
+) -> Arrays:
+    """Clustered weights whose codes are chosen anew, with compensation, so that the net answers most like another.
+
+    Args:
+        spec: of both.
+        arrays: the net that it is to be like.
+        clustered: kernels of few values, which are all that the result has; zeros stay 0 unless they are few.
+        images: as `quantize` takes them.
+        report: called with a line of progress.
+
+    Returns:
+        float32 arrays; biases take back what the mean outputs still lack.
+
+    Raises:
+        ValueError: the arguments do not fit together.
+    """
+    _check(spec, arrays, images)
+    check_shapes("clustered", clustered, spec.weight_shapes())
+
+    def nearest_value(name: str) -> Callable[[np.ndarray], np.ndarray]:
+        values = np.unique(clustered[name]).astype(np.float64)
+        borders = (values[1:] + values[:-1]) / 2
+        return lambda free: values[np.searchsorted(borders, free)]
+
+    def rounding(name: str) -> Callable[[np.ndarray], np.ndarray]:
+        return nearest_value(name) if name.endswith("/kernel") else lambda bias: bias
+
+    kept = {name: _kept(array) for name, array in clustered.items()}
+    return _round_net(
+        spec, arrays, build(spec, arrays), images, kept, {name: rounding(name) for name in arrays}, report
+    )
+
+
+def _kept(kernel: np.ndarray) -> np.ndarray:
+    """The weights that may differ from 0, shaped (inputs, filters)."""
+    kept = kernel.reshape(-1, kernel.shape[-1]) != 0
+    return kept | (kept.mean() >= _NEARLY_DENSE)
+
+
 def _round_net(
     spec: ModelSpec,
     arrays: Arrays,
     before: keras.Model,
     images: np.ndarray,
-    steps: dict[str, np.float32 | None],
+    kept: Mapping[str, np.ndarray],
+    nearest: Mapping[str, Callable[[np.ndarray], np.ndarray]],
     report: Callable[[str], None],
 ) -> Arrays:
     """All layers, in net order, each on the inputs that those before it give."""
@@ -160,14 +210,9 @@ def _round_net(
         kernel, bias = f"{layer.name}/kernel", f"{layer.name}/bias"
         moments, cross_moments, mean_before, mean_after = activations.input_moments(before, after, layer.name, images)
         weights = arrays[kernel].reshape(-1, arrays[kernel].shape[-1])
-        if steps[kernel] is None:
-            rounded = np.zeros_like(weights)
-        else:
-            kept = (weights != 0) | ((weights != 0).mean() >= _NEARLY_DENSE)
-            integers = round_to_grid(weights, kept, moments, cross_moments, steps[kernel])
-            rounded = steps[kernel] * integers.astype(np.float32)
+        rounded = round_to_nearest(weights, kept[kernel], moments, cross_moments, nearest[kernel]).astype(np.float32)
         lacking = (mean_before @ weights - mean_after @ rounded).astype(np.float32)
         result[kernel] = rounded.reshape(arrays[kernel].shape)
-        result[bias] = _on_grid(arrays[bias] + lacking, steps[bias])
+        result[bias] = nearest[bias](arrays[bias] + lacking)
         layer.set_weights([result[kernel], result[bias]])
     return result

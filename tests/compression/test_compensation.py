@@ -3,9 +3,15 @@
 import numpy as np
 import pytest
 
-from sqz_keras.compression.compensation import round_to_grid
+from sqz_keras.compression.compensation import round_to_nearest
 
 DAMPING = 0.01
+
+
+def round_to_grid(weights, kept, moments, cross_moments, step):
+    values = round_to_nearest(weights, kept, moments, cross_moments, lambda free: step * np.rint(free / step))
+    np.testing.assert_allclose(values, step * np.rint(values / step), rtol=1e-12)
+    return np.rint(values / step).astype(int)
 
 
 def correlated_inputs(count, width, seed=0):

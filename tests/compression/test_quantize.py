@@ -3,7 +3,8 @@ import pytest
 from tiny_net import SPEC, tiny_arrays, tiny_pictures
 
 from sqz_keras import codec
-from sqz_keras.compression.quantize import quantize
+from sqz_keras.compression.kmeans import kmeans
+from sqz_keras.compression.quantize import choose_codes, quantize
 from sqz_keras.squeezenet import build
 
 TARGET = 1500
@@ -57,6 +58,18 @@ def test_it_comes_out_the_same_again(pruned, quantized):
         np.testing.assert_array_equal(again[name], array)
 
 
+def test_codes_chosen_anew_answer_more_alike(pruned):
+    clustered = kmeans(pruned, 3)
+    chosen = choose_codes(SPEC, pruned, clustered, tiny_pictures(64)[0])
+    for name, array in chosen.items():
+        if name.endswith("/kernel"):
+            assert set(np.unique(array)) <= set(np.unique(clustered[name])) | {0}
+            if (clustered[name] != 0).mean() < 0.9:
+                assert not array[clustered[name] == 0].any()
+    unseen = tiny_pictures(64, seed=1)[0]
+    assert divergence(pruned, chosen, unseen) < 0.5 * divergence(pruned, clustered, unseen)
+
+
 def test_what_fits_as_it_is_stays_as_it_is(pruned):
     result = quantize(SPEC, pruned, tiny_pictures(8)[0], target_bytes=1 << 20)
     for name, array in pruned.items():
@@ -85,5 +98,7 @@ def test_a_net_that_is_silent_is_refused(pruned):
 
 
 def test_arrays_of_another_net_are_refused(pruned):
+    with pytest.raises(ValueError, match="clustered"):
+        choose_codes(SPEC, pruned, {"conv1/bias": np.zeros(3, np.float32)}, tiny_pictures(2)[0])
     with pytest.raises(ValueError, match="do not fit"):
         quantize(SPEC, pruned | {"conv1/bias": np.zeros(3, np.float32)}, tiny_pictures(2)[0], target_bytes=TARGET)

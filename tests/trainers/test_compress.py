@@ -143,6 +143,21 @@ def test_without_labels_the_net_teaches_itself(run, monkeypatch, pictures, count
     assert ("after" in report) == (pictures == "--image_dir=photos")
 
 
+def test_bits_for_a_size_and_what_they_round_to_0_pruned_first(run, capsys):
+    options = ["--bits=size=2500", "--densities=rounding", "--steps=3", "--batch_size=4", "--image_dir=photos"]
+    path, report = run(*options, "--teacher")
+    told = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("conv1 "))
+    bits = {layer: int(number) for layer, number in (each.split() for each in told.split(", "))}
+    arrays = sqz_file.read_model(path).arrays
+    assert [f"{layer}/kernel" for layer in bits] == [name for name in arrays if name.endswith("/kernel")]
+    for layer, number in bits.items():
+        assert len(np.unique(arrays[f"{layer}/kernel"])) <= 2**number
+    assert 1500 < path.stat().st_size < 1.05 * 2500
+    stages = report["provenance"]["stages"]
+    assert [stage["stage"] for stage in stages] == ["prune", "cluster", "choose_codes"]
+    assert (stages[0]["densities"], stages[1]["bits"]) == ("rounding", "size=2500")
+
+
 def test_a_size_without_labels(run, monkeypatch):
     """Unlabelled photographs from all over the folder reach the quantiser as network inputs."""
     asked = []
@@ -203,6 +218,10 @@ def test_a_delta_is_sent_and_laid_on_its_base(run, tmp_path):
         (["--evaluation_dir=nowhere"], "is not a folder"),
         (["--bits=six"], "expected a number"),
         (["--bits=99"], "bits must be"),
+        (["--bits=size=5000"], "needs pictures to find out with"),
+        (["--bits=size=small", "--image_dir=photos"], "--bits=size=small: expected a number"),
+        (["--bits=size=900", "--image_dir=photos"], "With 3 bits for every layer the weights need"),
+        (["--densities=rounding", "--image_dir=photos"], "give --bits too"),
         (["--bits=fire9=6"], "no layer 'fire9'"),
         (["--model=nonsense"], "No model 'nonsense'"),
     ],
