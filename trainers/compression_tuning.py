@@ -79,7 +79,7 @@ def tune(config: CompressionConfig, spec: ModelSpec, arrays: Arrays) -> tuple[Ar
         stages.append({"stage": "cluster", "bits": config.bits, "learning_rate": rate, **told})
         if config.teacher:
             say("choosing the codes anew")
-            arrays = quantize.choose_codes(spec, before, arrays, images)
+            arrays = quantize.choose_codes(spec, before, arrays, images, say)
             stages.append({"stage": "choose_codes", "images": len(images)})
     return arrays, stages
 

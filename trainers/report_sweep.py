@@ -130,7 +130,6 @@ def _parallel(complete: Sequence[Mapping[str, Any]], objectives: Sequence[str]) 
             "number": record["number"],
             "axis": axis,
             "place": scales[axis][index],
-            "value": _value(record, axis),
             "top1": record["top1"],
         }
         for index, record in enumerate(complete)
@@ -146,7 +145,7 @@ def _parallel(complete: Sequence[Mapping[str, Any]], objectives: Sequence[str]) 
             y=alt.Y("place:Q", title="least to greatest", axis=alt.Axis(labels=False, ticks=False, grid=False)),
             detail="number:N",
             color=alt.Color("top1:Q", title="top-1", scale=alt.Scale(range="ramp"), legend=alt.Legend(format="%")),
-            tooltip=_tips(["number", "axis", "value", "top1"]),
+            tooltip=_tips(["number", "top1"]),
         )
         .properties(width="container", height=300)
     )
