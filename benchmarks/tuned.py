@@ -28,7 +28,6 @@ from absl import flags
 from sqz_keras import command
 
 RATIO = 10.0
-ASKED = 0.985  # of the bytes that are allowed: fine-tuning changes the size a little
 MOST_POINTS = 0.5  # of top-1, on photographs
 STUDENT = (12.706, 4.303, 3.182, 2.776)  # 97.5% quantiles of its t, from one degree of freedom on
 
@@ -39,6 +38,7 @@ def define_flags() -> None:
     flags.DEFINE_string("dataset", None, "Dataset of TensorFlow Datasets, and name of the recipe.")
     flags.DEFINE_string("data_dir", None, "TensorFlow Datasets' own folder; by default the one that it chooses.")
     flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds.")
+    flags.DEFINE_float("asked", 0.985, "Share of the bytes that are allowed: fine-tuning changes the size.", 0.1, 1.0)
     flags.DEFINE_integer("steps", 150, "Updates of each of both stages.", lower_bound=1)
     flags.DEFINE_float("learning_rate", 0.0, "Of both stages; 0 for what sqz-compress takes.", lower_bound=0.0)
     flags.DEFINE_integer("batch_size", 32, "Pictures an update.")
@@ -88,7 +88,7 @@ def one_seed(seed: int, args) -> dict:
         model=str(net),
         output=str(output),
         densities="rounding",
-        bits=f"size={ASKED * 4 * resolve_model(net)[0].count_params() / RATIO:.0f}",
+        bits=f"size={args.asked * 4 * resolve_model(net)[0].count_params() / RATIO:.0f}",
         teacher=args.teacher,
         image_dir=args.image_dir,
         dataset=args.dataset,
