@@ -6,9 +6,6 @@ import sys
 
 import pytest
 
-from sqz_keras import ModelSpec
-from sqz_keras.compression.densities import layer_names
-
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "benchmarks"))
 
 tuned = importlib.import_module("tuned")
@@ -18,9 +15,3 @@ def test_the_interval_is_students():
     mean, half = tuned.mean_and_half_interval([0.1, 0.2, 0.3])
     assert (mean, half) == (pytest.approx(0.2), pytest.approx(4.303 * 0.1 / 3**0.5))
     assert tuned.mean_and_half_interval([0.4]) == (0.4, None)
-
-
-def test_every_layer_has_a_setting():
-    for version in ("1.0", "1.1"):
-        ends = {layer.split("_")[-1] for layer in layer_names(ModelSpec(version).weight_shapes())}
-        assert ends == tuned.SETTING.keys()
