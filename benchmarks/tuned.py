@@ -1,7 +1,7 @@
 """Nets from the trainer through tfmot, end to end, to a tenth of their size: what that costs in top-1, over seeds.
 
     python benchmarks/tuned.py --workdir=DIR --image_dir=IMAGENETTE [--seeds=0,1,2]
-    python benchmarks/tuned.py --workdir=DIR --dataset=digits [--data_dir=TFDS_DIR]
+    python benchmarks/tuned.py --workdir=DIR --dataset=digits --asked=0.94 [--data_dir=TFDS_DIR]
 
 For each seed the recipe is trained (`transfer` on photographs, else the one of the dataset's name), and the net then
 pruned, clustered and fine-tuned as sqz-compress does it, with the uncompressed net as the teacher on its training

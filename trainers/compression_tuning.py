@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import random
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from trainers.input_pipeline import Source, evaluation_batches, open_dataset, tr
 from trainers.progress import say
 
 Arrays = dict[str, np.ndarray]
+Pictures = Callable[[], np.ndarray]
 
 # Where a stage's rate is not given: of Adam, whose steps are of that size. A teacher's answers say more than labels.
 TAUGHT_RATE = 1.5e-4
@@ -48,7 +50,7 @@ def tune(config: CompressionConfig, spec: ModelSpec, arrays: Arrays) -> tuple[Ar
         ValueError: the pictures are not for this model, or an option is out of range.
     """
     source = _open(config, spec)
-    images = _some(spec, source)
+    images = functools.cache(lambda: _some(spec, source))  # read only where something asks for them
     bits = _bits(config, spec, arrays, images)
     densities = _densities(config, spec, arrays, images, bits)
     batches = training_batches(
@@ -66,21 +68,21 @@ def tune(config: CompressionConfig, spec: ModelSpec, arrays: Arrays) -> tuple[Ar
     told = {"pictures": source.sizes[_SPLIT], "steps": config.steps, "teacher": config.teacher}
     if densities:
         say(f"pruning for {config.steps} updates")
-        rate = config.learning_rate or (TAUGHT_RATE if config.teacher else PRUNING_RATE)
+        rate = _rate(config, PRUNING_RATE)
         options = {"steps": config.steps, "learning_rate": rate, "workdir": _folder(config, "prune"), "report": report}
         arrays = prune(spec, arrays, batches, densities=densities, **options)
         say(f"density {_density(arrays):.1%}")
         stages.append({"stage": "prune", "densities": config.densities, "learning_rate": rate, **told})
     if bits:
         say(f"clustering for {config.steps} updates")
-        rate = config.learning_rate or (TAUGHT_RATE if config.teacher else CLUSTERING_RATE)
+        rate = _rate(config, CLUSTERING_RATE)
         options = {"steps": config.steps, "learning_rate": rate, "workdir": _folder(config, "cluster")}
         arrays = cluster(spec, arrays, batches, bits=bits, report=report, **options)
         stages.append({"stage": "cluster", "bits": config.bits, "learning_rate": rate, **told})
         if config.teacher:
             say("choosing the codes anew")
-            arrays = quantize.choose_codes(spec, before, arrays, images, say)
-            stages.append({"stage": "choose_codes", "images": len(images)})
+            arrays = quantize.choose_codes(spec, before, arrays, images(), say)
+            stages.append({"stage": "choose_codes", "images": len(images())})
     return arrays, stages
 
 
@@ -126,19 +128,23 @@ def _open(config: CompressionConfig, spec: ModelSpec) -> Source:
     return source
 
 
-def _bits(config: CompressionConfig, spec: ModelSpec, arrays: Arrays, images: np.ndarray) -> dict[str, int]:
+def _rate(config: CompressionConfig, of_stage: float) -> float:
+    return config.learning_rate or (TAUGHT_RATE if config.teacher else of_stage)
+
+
+def _bits(config: CompressionConfig, spec: ModelSpec, arrays: Arrays, images: Pictures) -> dict[str, int]:
     if not config.bits.startswith(SIZE):
         return parse_bits(config.bits, layer_names(arrays)) if config.bits else {}
     wanted = int(_number_behind(SIZE, "--bits", config.bits))
     say("measuring how sensitive each layer is")
     room = wanted - sqz_file.header_bytes(spec, arrays, {})
-    bits = bits_for_size(arrays, sensitivities(build(spec, arrays), images), room, config.profile)
+    bits = bits_for_size(arrays, sensitivities(build(spec, arrays), images()), room, config.profile)
     say(", ".join(f"{layer} {number}" for layer, number in bits.items()))
     return bits
 
 
 def _densities(
-    config: CompressionConfig, spec: ModelSpec, arrays: Arrays, images: np.ndarray, bits: dict[str, int]
+    config: CompressionConfig, spec: ModelSpec, arrays: Arrays, images: Pictures, bits: dict[str, int]
 ) -> dict[str, float]:
     if config.densities == ROUNDING:
         return {layer: share for layer, share in measure_densities(round_evenly(arrays, bits)).items() if share}
@@ -146,7 +152,7 @@ def _densities(
         return parse_densities(config.densities, layer_names(arrays)) if config.densities else {}
     mean = _number_behind(SENSITIVITY, "--densities", config.densities)
     say("scanning how sensitive each layer is")
-    return sensitivity_densities(arrays, mean, _damage(spec, arrays, images))
+    return sensitivity_densities(arrays, mean, _damage(spec, arrays, images()))
 
 
 def _number_behind(prefix: str, flag: str, text: str) -> float:

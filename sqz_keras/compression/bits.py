@@ -8,7 +8,7 @@ import numpy as np
 
 from sqz_keras import codec
 from sqz_keras.compression.densities import layer_names
-from sqz_keras.compression.quantize import grid_steps
+from sqz_keras.compression.quantize import grid_steps, on_grid
 
 Arrays = Mapping[str, np.ndarray]
 CHOICES = range(3, 9)
@@ -66,6 +66,5 @@ def round_evenly(arrays: Arrays, bits: Mapping[str, int]) -> dict[str, np.ndarra
     rounded = dict(arrays)
     for layer, number in bits.items():
         kernel = arrays[f"{layer}/kernel"]
-        step = np.ptp(kernel) / (2**number - 2) or 1.0
-        rounded[f"{layer}/kernel"] = (step * np.rint(kernel / step)).astype(np.float32)
+        rounded[f"{layer}/kernel"] = on_grid(kernel, np.ptp(kernel) / (2**number - 2) or None)
     return rounded

@@ -83,7 +83,7 @@ def quantize(
     for attempt in range(_ATTEMPTS):
         coarseness = _coarseness_for(aim, plain_size)
         nearest = {
-            name: functools.partial(_on_grid, step=step) for name, step in grid_steps(sensitivity, coarseness).items()
+            name: functools.partial(on_grid, step=step) for name, step in grid_steps(sensitivity, coarseness).items()
         }
         candidate = _round_net(spec, arrays, before, images, kept, nearest, report)
         reached = size(candidate)
@@ -141,10 +141,11 @@ def _next_aim(tried: list[tuple[int, float]], wanted: float) -> float:
 
 
 def _rounded(arrays: Arrays, steps: dict[str, np.float32 | None]) -> Arrays:
-    return {name: _on_grid(array, steps[name]) for name, array in arrays.items()}
+    return {name: on_grid(array, steps[name]) for name, array in arrays.items()}
 
 
-def _on_grid(array: np.ndarray, step: np.float32 | None) -> np.ndarray:
+def on_grid(array: np.ndarray, step: np.float32 | None) -> np.ndarray:
+    """The multiples of `step` next to the values; all 0 where it is None."""
     return np.zeros_like(array) if step is None else step * np.rint(array / step).astype(np.float32)
 
 
@@ -173,18 +174,16 @@ def choose_codes(
     _check(spec, arrays, images)
     check_shapes("clustered", clustered, spec.weight_shapes())
 
-    def nearest_value(name: str) -> Callable[[np.ndarray], np.ndarray]:
+    def rounding(name: str) -> Callable[[np.ndarray], np.ndarray]:
+        if name.endswith("/bias"):
+            return lambda bias: bias
         values = np.unique(clustered[name]).astype(np.float64)
         borders = (values[1:] + values[:-1]) / 2
         return lambda free: values[np.searchsorted(borders, free)]
 
-    def rounding(name: str) -> Callable[[np.ndarray], np.ndarray]:
-        return nearest_value(name) if name.endswith("/kernel") else lambda bias: bias
-
     kept = {name: _kept(array) for name, array in clustered.items()}
-    return _round_net(
-        spec, arrays, build(spec, arrays), images, kept, {name: rounding(name) for name in arrays}, report
-    )
+    nearest = {name: rounding(name) for name in arrays}
+    return _round_net(spec, arrays, build(spec, arrays), images, kept, nearest, report)
 
 
 def _kept(kernel: np.ndarray) -> np.ndarray:
