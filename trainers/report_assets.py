@@ -127,8 +127,20 @@ SCRIPT = """
     if (x !== undefined || y !== undefined) return x !== undefined ? -1 : 1;
     return words.compare(a.textContent, b.textContent);
   };
+  // A thousand rows take a second to lay out: only the first ones are shown, and more with every scroll to their end.
   for (const table of document.querySelectorAll(".rows > table")) {
-    const body = table.tBodies[0], heads = [...table.tHead.rows[0].cells];
+    const body = table.tBodies[0], heads = [...table.tHead.rows[0].cells], portion = Number(table.dataset.portion);
+    const filter = table.closest("section").querySelector(".filter"), box = table.parentElement;
+    let wanted = "", most = portion, found = body.rows.length;
+    const show = () => {
+      found = 0;
+      for (const row of body.rows) {
+        const text = wanted && [...row.cells].map(cell => cell.textContent).join(" ").toLowerCase();
+        const fits = !wanted || text.includes(wanted);
+        found += fits;
+        row.hidden = !fits || found > most;
+      }
+    };
     heads.forEach((head, column) => head.firstElementChild.addEventListener("click", () => {
       const sign = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
       heads.forEach(other => other.removeAttribute("aria-sort"));
@@ -138,18 +150,20 @@ SCRIPT = """
         if ("none" in a.dataset || "none" in b.dataset) return ("none" in a.dataset) - ("none" in b.dataset);
         return sign * compare(a, b);
       }));
+      show();
     }));
-    const filter = table.closest("section").querySelector(".filter");
+    box.addEventListener("scroll", () => {
+      if (found <= most || box.scrollTop + 2 * box.clientHeight < box.scrollHeight) return;
+      most += portion;
+      show();
+    });
+    addEventListener("beforeprint", () => { most = Infinity; show(); });
     if (filter) filter.firstElementChild.addEventListener("input", event => {
-      const wanted = event.target.value.trim().toLowerCase();
-      let shown = 0;
-      for (const row of body.rows) {
-        const text = [...row.cells].map(cell => cell.textContent).join(" ").toLowerCase();
-        row.hidden = !text.includes(wanted);
-        shown += !row.hidden;
-      }
+      wanted = event.target.value.trim().toLowerCase();
+      most = portion;
+      show();
       filter.lastElementChild.textContent =
-        shown.toLocaleString("en") + " of " + body.rows.length.toLocaleString("en");
+        found.toLocaleString("en") + " of " + body.rows.length.toLocaleString("en");
     });
   }
 })();

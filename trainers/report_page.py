@@ -27,6 +27,7 @@ from sqz_keras.files import check_writable, write_file
 from trainers.report_assets import SCRIPT, STYLE, THEMES
 
 _FILTER_FROM_ROWS = 12  # a shorter table is seen at a glance
+_PORTION = 100  # rows of a table that are shown at first, and more with every scroll to their end
 _LONGEST_TEXT = 400  # characters of a cell
 # Altair's charts are written for one release of Vega-Lite, which vl-convert knows by its first two numbers.
 _VEGALITE = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
@@ -183,14 +184,18 @@ def _table(table: Table, title: str) -> str:
         f'<th scope="col"{style}><button type="button">{html.escape(name)}</button></th>'
         for name, style in zip(table.columns, classes, strict=True)
     )
-    body = "".join(f"<tr>{''.join(map(_cell, row, classes))}</tr>" for row in rows)
+    body = "".join(
+        f"<tr{' hidden' if index >= _PORTION else ''}>{''.join(map(_cell, row, classes))}</tr>"
+        for index, row in enumerate(rows)
+    )
     search = (
         f'<p class="filter"><input type="search" placeholder="Filter" aria-label="Filter {label}"> '
         f'<output aria-live="polite">{len(rows):,} of {len(rows):,}</output></p>'
     )
     return (
         f'{search if len(rows) >= _FILTER_FROM_ROWS else ""}<div class="rows" tabindex="0" role="region" '
-        f'aria-label="{label}"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
+        f'aria-label="{label}"><table data-portion="{_PORTION}"><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
     )
 
 

@@ -277,3 +277,26 @@ class TestInABrowser:
             "3 of 12",
             12,
         ]
+
+    def test_a_long_table_shows_more_rows_as_the_reader_scrolls(self, tmp_path, browser):
+        rows = [[index, f"item {index}"] for index in range(250)]
+        write_page(tmp_path / "page.html", "t", [Section("t", table=Table(["number", "name"], rows))])
+        tab = browser.open((tmp_path / "page.html").as_uri())
+        shown = "[...document.querySelectorAll('tbody tr')].filter(row => row.getClientRects().length)"
+        first_and_count = f"(rows => [rows[0].cells[0].textContent, rows.length])({shown})"
+        to_the_end = "(box => { box.scrollTop = box.scrollHeight; })(document.querySelector('.rows'))"
+        assert tab.run(first_and_count) == ["0", 100]
+        for count in (200, 250, 250):
+            tab.run(to_the_end)
+            tab.wait(f"{shown}.length === {count}")
+        tab.run("document.querySelectorAll('th button')[0].click()")
+        tab.run("document.querySelectorAll('th button')[0].click()")
+        assert tab.run(first_and_count)[0] == "249"
+        filter_by = "(input => { input.value = '%s'; input.dispatchEvent(new Event('input')); })"
+        tab.run(filter_by % "item 3" + "(document.querySelector('input'))")
+        assert tab.run(first_and_count) == ["39", 11]
+        tab.run(filter_by % "" + "(document.querySelector('input'))")
+        assert tab.run(first_and_count) == ["249", 100]
+        tab.run("dispatchEvent(new Event('beforeprint'))")
+        assert tab.run(first_and_count) == ["249", 250]
+        assert tab.complaints() == []
