@@ -1,0 +1,170 @@
+"""Nets of two kinds in as many bytes: the paper's family beside nets that a search has found, over seeds.
+
+    python benchmarks/equal_bytes.py --workdir=DIR --bytes=100000 --family=SWEEP,... --searched=SWEEP,...
+
+A SWEEP is a folder of sqz-sweep; runs that differ in their seed alone are one net, and a net needs two seeds or more.
+Each run is quantised to `--bytes` without labels (as `sqz-compress --target_bytes` does it) on its training pictures,
+or kept as it is where it fits. Of each kind the net that is best on the validation split, on average over its seeds,
+is then compared on the test split: the last line is the difference in points, seed by seed, with its 95% interval
+(Student's). DIR/results.json keeps what was measured; the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from absl import flags
+
+from benchmarks.tuned import mean_and_half_interval
+from sqz_keras import command
+
+KINDS = ("family", "searched")
+
+
+def define_flags() -> None:
+    flags.DEFINE_string("workdir", None, "Folder of what is measured.", required=True)
+    flags.DEFINE_integer("bytes", None, "Of each `.sqz` file, at most.", lower_bound=1, required=True)
+    flags.DEFINE_list("family", None, "Folders of sqz-sweep with the paper's nets.", required=True)
+    flags.DEFINE_list("searched", None, "Folders of sqz-sweep with the others.", required=True)
+    flags.DEFINE_integer("calibration_images", 400, "Of the training split.", lower_bound=1)
+    flags.DEFINE_string("data_dir", None, "TensorFlow Datasets' own folder; by default the one that it chooses.")
+
+
+def main(argv) -> None:
+    del argv
+    from trainers.progress import say
+    from trainers.report import write_json
+
+    args = flags.FLAGS
+    nets = {kind: find_nets(getattr(args, kind)) for kind in KINDS}
+    pathlib.Path(args.workdir).mkdir(parents=True, exist_ok=True)
+    path = pathlib.Path(args.workdir, "results.json")
+    results = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    for kind, of_kind in nets.items():
+        for runs in of_kind.values():
+            for folder in runs.values():
+                key = result_key(folder, args)
+                if key not in results:
+                    say(f"{kind}: {folder}")
+                    results[key] = measure(folder, args)
+                    write_json(path, results)
+    best = {}
+    print("| kind | net | parameters | bytes | validation | test | interval | by seed |\n" + 8 * "|---" + "|")
+    for kind, of_kind in nets.items():
+        rows = [
+            summarize(name, {seed: results[result_key(folder, args)] for seed, folder in runs.items()})
+            for (name, _), runs in of_kind.items()
+        ]
+        rows.sort(key=lambda each: -each["validation"])
+        best[kind] = rows[0]
+        print("\n".join(told(kind, each) for each in rows))
+    if not all(each["validation"] for each in best.values()):
+        print(f"no difference: of one kind no net fits into {args.bytes:,} bytes with every seed")
+        return
+    family, searched = (best[kind]["test"] for kind in KINDS)
+    seeds = sorted(set(family) & set(searched))
+    mean, half = mean_and_half_interval([100 * (searched[seed] - family[seed]) for seed in seeds])
+    interval = f" ({mean - half:+.1f} to {mean + half:+.1f})" if half is not None else ""
+    print(f"the best searched net less the family's, seeds {', '.join(map(str, seeds))}: {mean:+.1f} points{interval}")
+
+
+def find_nets(sweeps: Sequence[str]) -> dict[tuple[str, str], dict[int, pathlib.Path]]:
+    """The finished runs of these sweeps, by net (recipe and flags) and then by seed; a net has two or more.
+
+    Raises:
+        ValueError: there are none.
+    """
+    from sqz_keras.spec import ModelSpec
+    from trainers.sweep_space import point_flags
+
+    nets = {}
+    for sweep in sweeps:
+        for done in sorted(pathlib.Path(sweep).glob("trials/*/evaluation.json")):
+            config = json.loads((done.parent / "config.json").read_text("utf-8"))
+            seed = config.pop("seed")
+            recipe = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+            name = point_flags(ModelSpec.from_json(config["model"]))
+            nets.setdefault((name, recipe), {})[seed] = done.parent
+    found = {key: runs for key, runs in nets.items() if len(runs) > 1}
+    if not found:
+        raise ValueError(f"{', '.join(sweeps)}: no net there was trained with two seeds or more.")
+    return found
+
+
+def result_key(folder: pathlib.Path, args) -> str:
+    """By what results.json knows a run."""
+    return f"{folder}, {args.bytes} bytes, {args.calibration_images} pictures"
+
+
+def measure(folder: pathlib.Path, args) -> dict | None:
+    """`parameters`, the file's `bytes`, and top-1 on the `validation` and `test` split; None where nothing fits."""
+    import numpy as np
+
+    from sqz_keras import codec
+    from sqz_keras.compression.quantize import quantize
+    from sqz_keras.importers import sqz_file
+    from sqz_keras.squeezenet import build
+    from sqz_keras.weights import resolve_model
+    from trainers.input_pipeline import evaluation_batches, open_dataset
+
+    spec, arrays = resolve_model(folder)
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    source = open_dataset(config["dataset"], args.data_dir)
+
+    def pictures(split):
+        batches = evaluation_batches(source, config[f"{split}_split"], spec, batch_size=32).as_numpy_iterator()
+        images, labels, weights = map(np.concatenate, zip(*batches, strict=True))
+        return images[weights > 0], labels[weights > 0]
+
+    room = args.bytes - sqz_file.header_bytes(spec, arrays, {})
+    try:
+        result = quantize(spec, arrays, pictures("train")[0][: args.calibration_images], target_bytes=room)
+    except ValueError as error:
+        if "ask for more" not in str(error):
+            raise
+        return None
+    model = build(spec, result)
+    found = {"parameters": spec.count_params()}
+    found["bytes"] = len(codec.encode(result, sqz_file.header(spec, result, {})))
+    for split in ("validation", "test"):
+        images, labels = pictures(split)
+        found[split] = float((model.predict(images, verbose=0).argmax(axis=1) == labels).mean())
+    return found
+
+
+def summarize(name: str, by_seed: Mapping[int, dict | None]) -> dict:
+    """A net's row: means over its seeds; `validation` is 0 where one of them does not fit."""
+    if None in by_seed.values():
+        return {"net": name, "validation": 0.0}
+    mean, half = mean_and_half_interval([each["test"] for each in by_seed.values()])
+    count = len(by_seed)
+    return {
+        "net": name,
+        "parameters": by_seed[min(by_seed)]["parameters"],
+        "bytes": round(sum(each["bytes"] for each in by_seed.values()) / count),
+        "validation": sum(each["validation"] for each in by_seed.values()) / count,
+        "mean": mean,
+        "half": half or 0.0,
+        "test": {seed: each["test"] for seed, each in sorted(by_seed.items())},
+    }
+
+
+def told(kind: str, row: Mapping) -> str:
+    """The row as Markdown has it."""
+    if not row["validation"]:
+        return f"| {kind} | {row['net']} | | does not fit | | | | |"
+    seeds = ", ".join(f"{100 * top1:.1f}" for top1 in row["test"].values())
+    return (
+        f"| {kind} | {row['net']} | {row['parameters']:,} | {row['bytes']:,} | {row['validation']:.1%} | "
+        f"{row['mean']:.1%} | +- {100 * row['half']:.1f} | {seeds} |"
+    )
+
+
+if __name__ == "__main__":
+    command.run(main, define_flags, __doc__)
