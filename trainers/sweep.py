@@ -1,7 +1,7 @@
 """Searches the SqueezeNet family for the nets that do best, by training them: the paper's sections 5 and 6 as a tool.
 
 sqz-sweep --space=squeeze_ratio|pct_3x3|bypass|pool_after|full|FILE.json --workdir=DIR [--sampler=tpe] [--trials=20]
-    [--objectives=top1,bytes] [--config=digits] [--max_steps=N] ...
+    [--objectives=top1,bytes] [--config=digits_family] [--max_steps=N] ...
 sqz-sweep --space=squeeze_ratio --dry_run
     every point of a grid, and what is known of its net without training
 
@@ -32,7 +32,7 @@ def define_flags() -> None:
     flags.DEFINE_string("storage", "", "URL of a database that several workers share, as postgresql://HOST/NAME.")
     flags.DEFINE_string("data_dir", None, "TensorFlow Datasets' own folder; by default the one that it chooses.")
     flags.DEFINE_boolean("dry_run", False, "Print the points of the grid and their nets, and do nothing.")
-    define_config_flags("digits")
+    define_config_flags("digits_family")
 
 
 def main(argv) -> int:

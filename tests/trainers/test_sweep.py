@@ -183,11 +183,12 @@ def call(module, *arguments):
     flags.FLAGS.unparse_flags()
 
 folder, space, data = sys.argv[1:]
-common = ["--max_steps=3", "--global_batch_size=8", "--deterministic", f"--data_dir={data}", "--seed=5"]
+common = ["--max_steps=3", "--warmup_steps=0", "--global_batch_size=8", "--deterministic", "--seed=5"]
+common += [f"--data_dir={data}"]
 call(sweep, f"--space={space}", "--sampler=grid", f"--workdir={folder}/sweep", *common)
 import json, pathlib
 (record,) = json.loads(pathlib.Path(folder, "sweep", "trials.json").read_text())["trials"]
-call(train, "--config=digits", *record["flags"].split(), f"--workdir={folder}/alone", *common)
+call(train, "--config=digits_family", *record["flags"].split(), f"--workdir={folder}/alone", *common)
 (swept,) = pathlib.Path(folder, "sweep", "trials").iterdir()
 (spec, arrays), (other, alone) = resolve_model(swept), resolve_model(f"{folder}/alone")
 assert spec == other
