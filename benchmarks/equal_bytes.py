@@ -1,8 +1,9 @@
 """Nets of two kinds in as many bytes: the paper's family beside nets that a search has found, over seeds.
 
-    python benchmarks/equal_bytes.py --workdir=DIR --bytes=100000 --family=SWEEP,... --searched=SWEEP,...
+    python benchmarks/equal_bytes.py --workdir=DIR --bytes=100000 --family=RUNS,... --searched=RUNS,...
 
-A SWEEP is a folder of sqz-sweep; runs that differ in their seed alone are one net, and a net needs two seeds or more.
+RUNS is a folder with what sqz-train and sqz-sweep have trained, at any depth; runs that differ in their seed alone are
+one net, and a net needs two seeds or more.
 Each run is quantised to `--bytes` without labels (as `sqz-compress --target_bytes` does it) on its training pictures,
 or kept as it is where it fits. Of each kind the net that is best on the validation split, on average over its seeds,
 is then compared on the test split: the last line is the difference in points, seed by seed, with its 95% interval
@@ -30,8 +31,8 @@ KINDS = ("family", "searched")
 def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "Folder of what is measured.", required=True)
     flags.DEFINE_integer("bytes", None, "Of each `.sqz` file, at most.", lower_bound=1, required=True)
-    flags.DEFINE_list("family", None, "Folders of sqz-sweep with the paper's nets.", required=True)
-    flags.DEFINE_list("searched", None, "Folders of sqz-sweep with the others.", required=True)
+    flags.DEFINE_list("family", None, "Folders with runs of the paper's nets.", required=True)
+    flags.DEFINE_list("searched", None, "Folders with runs of the others.", required=True)
     flags.DEFINE_integer("calibration_images", 400, "Of the training split.", lower_bound=1)
     flags.DEFINE_string("data_dir", None, "TensorFlow Datasets' own folder; by default the one that it chooses.")
 
@@ -74,8 +75,8 @@ def main(argv) -> None:
     print(f"the best searched net less the family's, seeds {', '.join(map(str, seeds))}: {mean:+.1f} points{interval}")
 
 
-def find_nets(sweeps: Sequence[str]) -> dict[tuple[str, str], dict[int, pathlib.Path]]:
-    """The finished runs of these sweeps, by net (recipe and flags) and then by seed; a net has two or more.
+def find_nets(folders: Sequence[str]) -> dict[tuple[str, str], dict[int, pathlib.Path]]:
+    """The finished runs in these folders, by net (recipe and flags) and then by seed; a net has two or more.
 
     Raises:
         ValueError: there are none.
@@ -84,8 +85,8 @@ def find_nets(sweeps: Sequence[str]) -> dict[tuple[str, str], dict[int, pathlib.
     from trainers.sweep_space import point_flags
 
     nets = {}
-    for sweep in sweeps:
-        for done in sorted(pathlib.Path(sweep).glob("trials/*/evaluation.json")):
+    for folder in folders:
+        for done in sorted(pathlib.Path(folder).rglob("evaluation.json")):
             config = json.loads((done.parent / "config.json").read_text("utf-8"))
             seed = config.pop("seed")
             recipe = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
@@ -93,7 +94,7 @@ def find_nets(sweeps: Sequence[str]) -> dict[tuple[str, str], dict[int, pathlib.
             nets.setdefault((name, recipe), {})[seed] = done.parent
     found = {key: runs for key, runs in nets.items() if len(runs) > 1}
     if not found:
-        raise ValueError(f"{', '.join(sweeps)}: no net there was trained with two seeds or more.")
+        raise ValueError(f"{', '.join(folders)}: no net there was trained with two seeds or more.")
     return found
 
 

@@ -13,9 +13,8 @@ from trainers.config import load_config
 RECIPE = load_config("digits_family")
 
 
-def add_run(sweep, name, seed, bypass=None):
-    """A finished run as sqz-sweep leaves it, as far as it is looked at."""
-    folder = sweep / "trials" / name
+def add_run(folder, seed, bypass=None):
+    """A finished run as sqz-train leaves it, as far as it is looked at."""
     folder.mkdir(parents=True)
     config = dataclasses.replace(RECIPE, seed=seed, model=dataclasses.replace(RECIPE.model, bypass=bypass))
     (folder / "config.json").write_text(json.dumps(config.to_json()))
@@ -24,20 +23,20 @@ def add_run(sweep, name, seed, bypass=None):
 
 
 def test_the_nets_that_are_best_on_validation_are_compared_on_test(tmp_path, run_command, capsys):
-    measured = {  # by sweep: (bypass, validation, test by seed); None is a net that does not fit
+    measured = {  # by kind: (bypass, validation, test by seed); None is a net that does not fit
         "family": [(None, 0.9, (0.80, 0.90)), ("simple", 0.8, (0.99, 0.99)), ("complex", None, ())],
         "searched": [("simple", 0.95, (0.90, 0.98))],
     }
     results = {}
-    for sweep, nets in measured.items():
+    for kind, nets in measured.items():
         for bypass, validation, tests in nets:
             for seed in (0, 1):
-                folder = add_run(tmp_path / sweep, f"{bypass}-{seed}", seed, bypass)
+                folder = add_run(tmp_path / kind / f"{bypass}-{seed}", seed, bypass)
                 key = f"{folder}, 70000 bytes, 400 pictures"
                 results[key] = validation and {"parameters": 5, "bytes": 69_000 + seed, "validation": validation}
                 if tests:
                     results[key]["test"] = tests[seed]
-    add_run(tmp_path / "searched", "alone", 2, "complex")  # one seed is no net
+    add_run(tmp_path / "searched" / "trials" / "alone", 2, "complex")  # one seed is no net
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "results.json").write_text(json.dumps(results))
     flags = [f"--{kind}={tmp_path / kind}" for kind in ("family", "searched")]
@@ -49,7 +48,7 @@ def test_the_nets_that_are_best_on_validation_are_compared_on_test(tmp_path, run
     assert "alone" not in told and told.count("\n| searched") == 1
 
 
-def test_sweeps_without_a_second_seed_are_refused(tmp_path):
-    add_run(tmp_path / "sweep", "alone", 0)
+def test_runs_without_a_second_seed_are_refused(tmp_path):
+    add_run(tmp_path / "trials" / "alone", 0)
     with pytest.raises(ValueError, match="no net there was trained with two seeds or more"):
-        equal_bytes.find_nets([str(tmp_path / "sweep")])
+        equal_bytes.find_nets([str(tmp_path)])
