@@ -298,7 +298,8 @@ def _twin(trial: optuna.Trial) -> FrozenTrial | None:
 def _importances(study: optuna.Study) -> dict[str, float]:
     """How much each dimension matters for good values of the first objective (PED-ANOVA); {} if it cannot be told."""
     sign = -1 if study.directions[0] == optuna.study.StudyDirection.MAXIMIZE else 1
-    with contextlib.suppress(ValueError, RuntimeError, ZeroDivisionError):
+    with contextlib.suppress(ValueError, RuntimeError, ZeroDivisionError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says that low values are good ones, which `sign` has seen to
         return dict(
             optuna.importance.get_param_importances(
                 study,
