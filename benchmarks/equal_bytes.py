@@ -2,12 +2,15 @@
 
     python benchmarks/equal_bytes.py --workdir=DIR --bytes=100000 --family=RUNS,... --searched=RUNS,...
 
-RUNS is a folder with what sqz-train and sqz-sweep have trained, at any depth; runs that differ in their seed alone are
-one net, and a net needs two seeds or more.
-Each run is quantised to `--bytes` without labels (as `sqz-compress --target_bytes` does it) on its training pictures,
-or kept as it is where it fits. Of each kind the net that is best on the validation split, on average over its seeds,
-is then compared on the test split: the last line is the difference in points, seed by seed, with its 95% interval
-(Student's). DIR/results.json keeps what was measured; the same command goes on from there.
+RUNS is a folder with what sqz-train and sqz-sweep have trained on a dataset, at any depth; runs that differ in their
+seed alone are one net, and a net needs two seeds or more. Each run is brought below `--bytes`: by k-means of 6 bits
+where that is enough, else in two ways, of which the validation split chooses: quantised without labels, as
+`sqz-compress --target_bytes` does it; and pruned, clustered to 4 bits and fine-tuned towards its own answers, as
+`sqz-compress --densities=sensitivity=D --bits=4 --teacher` does it, with as many weights kept as fit.
+
+Of each kind the net that is best on the validation split, on average over its seeds, is then compared on the test
+split: the last line is the difference in points, seed by seed, with its 95% interval (Student's). DIR/results.json
+keeps what was measured; the same command goes on from there.
 """
 
 from __future__ import annotations
@@ -26,6 +29,9 @@ from benchmarks.tuned import mean_and_half_interval
 from sqz_keras import command
 
 KINDS = ("family", "searched")
+CALIBRATION_IMAGES = 100
+BITS_A_WEIGHT = 8.0  # of those kept: what pruning to a tenth and clustering to 4 bits takes here
+ATTEMPTS = 3
 
 
 def define_flags() -> None:
@@ -33,7 +39,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("bytes", None, "Of each `.sqz` file, at most.", lower_bound=1, required=True)
     flags.DEFINE_list("family", None, "Folders with runs of the paper's nets.", required=True)
     flags.DEFINE_list("searched", None, "Folders with runs of the others.", required=True)
-    flags.DEFINE_integer("calibration_images", 400, "Of the training split.", lower_bound=1)
+    flags.DEFINE_integer("steps", 500, "Updates of pruning, and of clustering.", lower_bound=1)
     flags.DEFINE_string("data_dir", None, "TensorFlow Datasets' own folder; by default the one that it chooses.")
 
 
@@ -56,7 +62,7 @@ def main(argv) -> None:
                     results[key] = measure(folder, args)
                     write_json(path, results)
     best = {}
-    print("| kind | net | parameters | bytes | validation | test | interval | by seed |\n" + 8 * "|---" + "|")
+    print("| kind | net | parameters | by | bytes | validation | test | interval | by seed |\n" + 9 * "|---" + "|")
     for kind, of_kind in nets.items():
         rows = [
             summarize(name, {seed: results[result_key(folder, args)] for seed, folder in runs.items()})
@@ -100,43 +106,94 @@ def find_nets(folders: Sequence[str]) -> dict[tuple[str, str], dict[int, pathlib
 
 def result_key(folder: pathlib.Path, args) -> str:
     """By what results.json knows a run."""
-    return f"{folder}, {args.bytes} bytes, {args.calibration_images} pictures"
+    return f"{folder}, {args.bytes} bytes, {args.steps} steps"
 
 
 def measure(folder: pathlib.Path, args) -> dict | None:
-    """`parameters`, the file's `bytes`, and top-1 on the `validation` and `test` split; None where nothing fits."""
-    import numpy as np
+    """The `way`, `parameters`, `bytes`, and top-1 on the `validation` and `test` split; None where nothing fits."""
+    from sqz_keras.compression.kmeans import kmeans
+    from sqz_keras.weights import resolve_model
 
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    spec, arrays = resolve_model(folder)
+    ways = {"k-means": kmeans(arrays, 6)}
+    if size(spec, ways["k-means"]) > args.bytes:
+        ways = {"label-free": quantized(spec, arrays, config, args), "fine-tuned": fine_tuned(folder, config, args)}
+    found = []
+    for way, result in ways.items():
+        if result is not None:
+            top1 = {split: accuracy(spec, result, config, split, args) for split in ("validation", "test")}
+            found.append({"way": way, "parameters": spec.count_params(), "bytes": size(spec, result)} | top1)
+    return max(found, key=lambda each: each["validation"], default=None)
+
+
+def size(spec, arrays) -> int:
+    """Bytes of the `.sqz` file."""
     from sqz_keras import codec
+    from sqz_keras.importers import sqz_file
+
+    return len(codec.encode(arrays, sqz_file.header(spec, arrays, {})))
+
+
+def quantized(spec, arrays, config: Mapping, args):
+    """The weights quantised without labels, or None where nothing useful fits."""
     from sqz_keras.compression.quantize import quantize
     from sqz_keras.importers import sqz_file
-    from sqz_keras.squeezenet import build
-    from sqz_keras.weights import resolve_model
-    from trainers.input_pipeline import evaluation_batches, open_dataset
-
-    spec, arrays = resolve_model(folder)
-    config = json.loads((folder / "config.json").read_text("utf-8"))
-    source = open_dataset(config["dataset"], args.data_dir)
-
-    def pictures(split):
-        batches = evaluation_batches(source, config[f"{split}_split"], spec, batch_size=32).as_numpy_iterator()
-        images, labels, weights = map(np.concatenate, zip(*batches, strict=True))
-        return images[weights > 0], labels[weights > 0]
 
     room = args.bytes - sqz_file.header_bytes(spec, arrays, {})
+    images, _ = pictures(spec, config, "train", args)
     try:
-        result = quantize(spec, arrays, pictures("train")[0][: args.calibration_images], target_bytes=room)
+        return quantize(spec, arrays, images[:CALIBRATION_IMAGES], target_bytes=room)
     except ValueError as error:
         if "ask for more" not in str(error):
             raise
         return None
-    model = build(spec, result)
-    found = {"parameters": spec.count_params()}
-    found["bytes"] = len(codec.encode(result, sqz_file.header(spec, result, {})))
-    for split in ("validation", "test"):
-        images, labels = pictures(split)
-        found[split] = float((model.predict(images, verbose=0).argmax(axis=1) == labels).mean())
-    return found
+
+
+def fine_tuned(folder: pathlib.Path, config: Mapping, args):
+    """The weights after pruning and clustering, or None where they are still too many."""
+    from sqz_keras.weights import resolve_model
+    from trainers.compression_config import CompressionConfig
+    from trainers.compression_run import compress
+
+    output = pathlib.Path(args.workdir, f"{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}.sqz")
+    density = 8 * args.bytes / (BITS_A_WEIGHT * resolve_model(folder)[0].count_params())
+    for _ in range(ATTEMPTS):
+        asked = CompressionConfig(
+            model=str(folder),
+            output=str(output),
+            bits="4",
+            densities=f"sensitivity={density:.4f}",
+            teacher=True,
+            dataset=config["dataset"],
+            data_dir=args.data_dir,
+            steps=args.steps,
+        )
+        reached = compress(asked)["bytes"]
+        if reached <= args.bytes:
+            return resolve_model(output)[1]
+        density *= 0.98 * args.bytes / reached
+    return None
+
+
+def accuracy(spec, arrays, config: Mapping, split: str, args) -> float:
+    """Top-1 on a split of the run's dataset."""
+    from sqz_keras.squeezenet import build
+
+    images, labels = pictures(spec, config, split, args)
+    return float((build(spec, arrays).predict(images, verbose=0).argmax(axis=1) == labels).mean())
+
+
+def pictures(spec, config: Mapping, split: str, args):
+    """Network inputs and labels of a split of the run's dataset."""
+    import numpy as np
+
+    from trainers.input_pipeline import evaluation_batches, open_dataset
+
+    source = open_dataset(config["dataset"], args.data_dir)
+    batches = evaluation_batches(source, config[f"{split}_split"], spec, batch_size=32).as_numpy_iterator()
+    images, labels, weights = map(np.concatenate, zip(*batches, strict=True))
+    return images[weights > 0], labels[weights > 0]
 
 
 def summarize(name: str, by_seed: Mapping[int, dict | None]) -> dict:
@@ -148,6 +205,7 @@ def summarize(name: str, by_seed: Mapping[int, dict | None]) -> dict:
     return {
         "net": name,
         "parameters": by_seed[min(by_seed)]["parameters"],
+        "way": ", ".join(sorted({each["way"] for each in by_seed.values()})),
         "bytes": round(sum(each["bytes"] for each in by_seed.values()) / count),
         "validation": sum(each["validation"] for each in by_seed.values()) / count,
         "mean": mean,
@@ -159,11 +217,11 @@ def summarize(name: str, by_seed: Mapping[int, dict | None]) -> dict:
 def told(kind: str, row: Mapping) -> str:
     """The row as Markdown has it."""
     if not row["validation"]:
-        return f"| {kind} | {row['net']} | | does not fit | | | | |"
+        return f"| {kind} | {row['net']} | | | does not fit | | | | |"
     seeds = ", ".join(f"{100 * top1:.1f}" for top1 in row["test"].values())
     return (
-        f"| {kind} | {row['net']} | {row['parameters']:,} | {row['bytes']:,} | {row['validation']:.1%} | "
-        f"{row['mean']:.1%} | +- {100 * row['half']:.1f} | {seeds} |"
+        f"| {kind} | {row['net']} | {row['parameters']:,} | {row['way']} | {row['bytes']:,} | "
+        f"{row['validation']:.1%} | {row['mean']:.1%} | +- {100 * row['half']:.1f} | {seeds} |"
     )
 
 
