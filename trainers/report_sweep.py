@@ -26,6 +26,7 @@ FIGURE_3 = {
         (0.99, 21, 0.853),
     ],
 }
+_PAPER_WIDTH = 560  # of a chart that stands alone, in pixels
 _COLUMNS = (
     "state",
     "top1",
@@ -79,7 +80,7 @@ def write_sweep_report(
     sections.append(Section("Trials", table=_table(records), note=note))
     write_page(path, f"Sweep: {space}", sections)
     for suffix in (".svg", ".png"):
-        save_chart(scatter, f"{os.path.splitext(path)[0]}{suffix}")
+        save_chart(scatter.properties(width=_PAPER_WIDTH), f"{os.path.splitext(path)[0]}{suffix}")
 
 
 def accuracy_chart(complete: Sequence[Mapping[str, Any]], size: str) -> alt.TopLevelMixin:
@@ -90,7 +91,7 @@ def accuracy_chart(complete: Sequence[Mapping[str, Any]], size: str) -> alt.TopL
     x = alt.X(
         "size:Q",
         title=size.replace("_", " "),
-        axis=alt.Axis(format="~s"),
+        axis=alt.Axis(format="~s", labelOverlap="greedy", labelSeparation=8),
         scale=alt.Scale(type="log", nice=False, padding=12),
     )
     y = alt.Y("top1:Q", title="validation top-1", axis=alt.Axis(format="%"), scale=alt.Scale(zero=False))
