@@ -31,6 +31,7 @@ from sqz_keras import command
 KINDS = ("family", "searched")
 CALIBRATION_IMAGES = 100
 BITS_A_WEIGHT = 8.0  # of those kept: what pruning to a tenth and clustering to 4 bits takes here
+LEAST_DENSITY = 0.1  # below it the layers' sensitivities are not scanned
 ATTEMPTS = 3
 
 
@@ -157,7 +158,7 @@ def fine_tuned(folder: pathlib.Path, config: Mapping, args):
     from trainers.compression_run import compress
 
     output = pathlib.Path(args.workdir, f"{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}.sqz")
-    density = 8 * args.bytes / (BITS_A_WEIGHT * resolve_model(folder)[0].count_params())
+    density = max(8 * args.bytes / (BITS_A_WEIGHT * resolve_model(folder)[0].count_params()), LEAST_DENSITY)
     for _ in range(ATTEMPTS):
         asked = CompressionConfig(
             model=str(folder),
@@ -172,7 +173,9 @@ def fine_tuned(folder: pathlib.Path, config: Mapping, args):
         reached = compress(asked)["bytes"]
         if reached <= args.bytes:
             return resolve_model(output)[1]
-        density *= 0.98 * args.bytes / reached
+        if density == LEAST_DENSITY:
+            break
+        density = max(0.98 * density * args.bytes / reached, LEAST_DENSITY)
     return None
 
 
