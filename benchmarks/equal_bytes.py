@@ -30,7 +30,7 @@ from sqz_keras import command
 
 KINDS = ("family", "searched")
 CALIBRATION_IMAGES = 100
-BITS_A_WEIGHT = 8.0  # of those kept: what pruning to a tenth and clustering to 4 bits takes here
+BITS_A_WEIGHT = 8.2  # of those kept: what pruning to a tenth and clustering to 4 bits takes here
 LEAST_DENSITY = 0.1  # below it the layers' sensitivities are not scanned
 ATTEMPTS = 3
 
@@ -119,7 +119,10 @@ def measure(folder: pathlib.Path, args) -> dict | None:
     spec, arrays = resolve_model(folder)
     ways = {"k-means": kmeans(arrays, 6)}
     if size(spec, ways["k-means"]) > args.bytes:
-        ways = {"label-free": quantized(spec, arrays, config, args), "fine-tuned": fine_tuned(folder, config, args)}
+        ways = {
+            "label-free": quantized(spec, arrays, config, args),
+            "fine-tuned": fine_tuned(folder, spec, config, args),
+        }
     found = []
     for way, result in ways.items():
         if result is not None:
@@ -151,14 +154,14 @@ def quantized(spec, arrays, config: Mapping, args):
         return None
 
 
-def fine_tuned(folder: pathlib.Path, config: Mapping, args):
+def fine_tuned(folder: pathlib.Path, spec, config: Mapping, args):
     """The weights after pruning and clustering, or None where they are still too many."""
     from sqz_keras.weights import resolve_model
     from trainers.compression_config import CompressionConfig
     from trainers.compression_run import compress
 
     output = pathlib.Path(args.workdir, f"{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}.sqz")
-    density = max(8 * args.bytes / (BITS_A_WEIGHT * resolve_model(folder)[0].count_params()), LEAST_DENSITY)
+    density = max(8 * args.bytes / (BITS_A_WEIGHT * spec.count_params()), LEAST_DENSITY)
     for _ in range(ATTEMPTS):
         asked = CompressionConfig(
             model=str(folder),
