@@ -30,7 +30,7 @@ from sqz_keras import command
 
 KINDS = ("family", "searched")
 CALIBRATION_IMAGES = 100
-BITS_A_WEIGHT = 8.2  # of those kept: what pruning to a tenth and clustering to 4 bits takes here
+BITS_A_WEIGHT = 8.0  # of those kept: what pruning to a tenth and clustering to 4 bits takes here
 LEAST_DENSITY = 0.1  # below it the layers' sensitivities are not scanned
 ATTEMPTS = 3
 
