@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sqz_keras import codec
 from sqz_keras.compression.densities import layer_names, prune_magnitudes
 from sqz_keras.compression.kmeans import kmeans
 from sqz_keras.importers import sqz_file
@@ -101,13 +100,13 @@ def shared(spec: ModelSpec, arrays: Arrays) -> Iterator[Candidate]:
         yield Candidate("clustering", f"{bits} bits", plain, clustered)
         yield Candidate("pruning + clustering", f"{bits} bits", _indexed_bytes(clustered, bits, 2**bits), clustered)
         for profile, name in (("paper", "+ Huffman (profile paper)"), ("max", "profile max")):
-            yield Candidate(name, f"{bits} bits", sqz_bytes(spec, clustered, profile), clustered)
+            yield Candidate(name, f"{bits} bits", len(sqz_file.encode(spec, clustered, profile=profile)), clustered)
 
 
 def lossless(spec: ModelSpec, arrays: Arrays) -> Iterator[Candidate]:
     """The weights as they are, in both profiles."""
     for profile in ("paper", "max"):
-        yield Candidate(f"lossless, {profile}", "", sqz_bytes(spec, arrays, profile), arrays)
+        yield Candidate(f"lossless, {profile}", "", len(sqz_file.encode(spec, arrays, profile=profile)), arrays)
 
 
 def litert(spec: ModelSpec, arrays: Arrays, calibration: np.ndarray) -> Iterator[Candidate]:
@@ -137,12 +136,7 @@ def label_free(spec: ModelSpec, arrays: Arrays, calibration: np.ndarray, targets
         say(f"label-free, for {target:,} bytes")
         room = target - header
         result = quantize.quantize(spec, arrays, calibration, target_bytes=room, sensitivity=sensitivity, report=say)
-        yield Candidate("label-free", f"for {target:,} bytes", sqz_bytes(spec, result, "max"), result)
-
-
-def sqz_bytes(spec: ModelSpec, arrays: Arrays, profile: str) -> int:
-    """Size of the `.sqz` file."""
-    return len(codec.encode(arrays, sqz_file.header(spec, arrays, {}), profile=profile))
+        yield Candidate("label-free", f"for {target:,} bytes", len(sqz_file.encode(spec, result)), result)
 
 
 def _indexed_bytes(arrays: Arrays, value_bits: int, codebook: int) -> int:

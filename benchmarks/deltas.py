@@ -38,6 +38,7 @@ def main(argv) -> None:
     import keras
 
     from sqz_keras.compression.kmeans import kmeans
+    from sqz_keras.importers import sqz_file
     from sqz_keras.weights import resolve_model
     from trainers.photographs import class_labels, find_photographs, read_inputs
 
@@ -54,7 +55,7 @@ def main(argv) -> None:
         images.reshape(args.updates, args.batch_size, *images.shape[1:]),
         np.array([photographs[place][1] for place in chosen]).reshape(args.updates, args.batch_size),
     )
-    bases = {bits: encode(spec, kmeans(arrays, bits)) for bits in BITS}
+    bases = {bits: sqz_file.encode(spec, kmeans(arrays, bits)) for bits in BITS}
     heads = "".join(f"{what + f', {bits} bits':>16}" for bits in BITS for what in ("whole", "delta"))
     print(f"{'changed':<16}{heads}  loss of the first and last updates")
     for name, prefixes in CHANGES.items():
@@ -62,7 +63,7 @@ def main(argv) -> None:
         sizes = []
         for bits, base in bases.items():
             shared = kmeans(changed, bits)
-            sizes += [len(encode(spec, shared)), len(encode(spec, shared, base))]
+            sizes += [len(sqz_file.encode(spec, shared)), len(sqz_file.encode(spec, shared, base=base))]
         told = f"{np.mean(losses[:10]):.2f} {np.mean(losses[-10:]):.2f}" if losses else ""
         print(f"{name:<16}{''.join(f'{size:>16,}' for size in sizes)}  {told}", flush=True)
 
@@ -94,14 +95,6 @@ def finetune(spec, arrays, prefixes, images, labels, learning_rate) -> tuple[dic
 
     losses = [float(update(tf.constant(each), tf.constant(truth))) for each, truth in zip(images, labels, strict=True)]
     return named_arrays(model), losses
-
-
-def encode(spec, arrays, base: bytes | None = None) -> bytes:
-    """The `.sqz` file."""
-    from sqz_keras import codec
-    from sqz_keras.importers import sqz_file
-
-    return codec.encode(arrays, sqz_file.header(spec, arrays, {}), base=base)
 
 
 def _name(weight) -> str:

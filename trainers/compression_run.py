@@ -129,7 +129,7 @@ def write_sqz(
     Raises:
         ValueError: what was encoded does not come back.
     """
-    data = codec.encode(arrays, sqz_file.header(spec, arrays, provenance), profile=config.profile, base=base)
+    data = sqz_file.encode(spec, arrays, provenance, profile=config.profile, base=base)
     back = codec.decode(data, base).arrays
     if any(not np.array_equal(array.view(np.uint32), back[name].view(np.uint32)) for name, array in arrays.items()):
         raise ValueError("What was encoded does not come back bit for bit; nothing was written. Please report it.")

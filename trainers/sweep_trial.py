@@ -107,9 +107,8 @@ def measure_latency(spec: ModelSpec, arrays: dict[str, np.ndarray]) -> float:
 
 def compressed_bytes(spec: ModelSpec, arrays: dict[str, np.ndarray]) -> int:
     """Bytes of the `.sqz` file after k-means of 6 bits, nothing trained again."""
-    from sqz_keras import codec
     from sqz_keras.compression.kmeans import kmeans
     from sqz_keras.importers import sqz_file
 
     shared = kmeans(arrays, COMPRESSED_BITS)
-    return len(codec.encode(shared, sqz_file.header(spec, shared, {}), profile="max"))
+    return len(sqz_file.encode(spec, shared))

@@ -82,6 +82,18 @@ def header(spec: ModelSpec, arrays: Mapping[str, np.ndarray], provenance: Mappin
     return {"model_spec": spec.to_json(), "provenance": dict(provenance)}
 
 
+def encode(
+    spec: ModelSpec,
+    arrays: Mapping[str, np.ndarray],
+    provenance: Mapping[str, Any] | None = None,
+    *,
+    profile: str = "max",
+    base: bytes | None = None,
+) -> bytes:
+    """The `.sqz` file of a model; `profile` and `base` are those of `codec.encode`."""
+    return codec.encode(arrays, header(spec, arrays, provenance or {}), profile=profile, base=base)
+
+
 def header_bytes(spec: ModelSpec, arrays: Mapping[str, np.ndarray], provenance: Mapping[str, Any]) -> int:
     """What the header of a model takes of its file at most, beyond an empty one, whatever the weights' hash is."""
     return _SLACK + len(codec.encode({}, header(spec, arrays, provenance))) - len(codec.encode({}, {}))
