@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import pathlib
 import random
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from sqz_keras.spec import ModelSpec
 from sqz_keras.squeezenet import assign, build
 from trainers.compression_config import ROUNDING, SENSITIVITY, SIZE, CompressionConfig, parse_bits
 from trainers.image_folder import open_image_dir
-from trainers.input_pipeline import Source, evaluation_batches, open_dataset, training_batches
+from trainers.input_pipeline import Source, open_dataset, readable_batches, training_batches
 from trainers.progress import say
 
 Arrays = dict[str, np.ndarray]
@@ -92,10 +93,7 @@ def judging_batches(config: CompressionConfig, spec: ModelSpec) -> Iterator[tupl
     split = next((name for name in ("test", "validation") if source.sizes.get(name)), None)
     if split is None:
         raise ValueError(f"{source.name} has no split that fine-tuning leaves out: 'test' or 'validation'.")
-    return (
-        (images.numpy()[weights.numpy() > 0], labels.numpy()[weights.numpy() > 0])
-        for images, labels, weights in evaluation_batches(source, split, spec, batch_size=config.batch_size)
-    )
+    return readable_batches(source, split, spec, batch_size=config.batch_size)
 
 
 def unlabelled_source(folder: str) -> Source:
@@ -164,8 +162,8 @@ def _number_behind(prefix: str, flag: str, text: str) -> float:
 
 def _some(spec: ModelSpec, source: Source) -> np.ndarray:
     """Some of the training pictures, as network inputs."""
-    batches = evaluation_batches(source, _SPLIT, spec, batch_size=32).take(_SOME_IMAGES // 32)
-    return np.concatenate([images.numpy()[weights.numpy() > 0] for images, _, weights in batches])
+    batches = itertools.islice(readable_batches(source, _SPLIT, spec, batch_size=32), _SOME_IMAGES // 32)
+    return np.concatenate([images for images, _ in batches])
 
 
 def _damage(spec: ModelSpec, arrays: Arrays, images: np.ndarray) -> Callable[[Arrays], float]:

@@ -6,8 +6,9 @@ import dataclasses
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from absl import logging
@@ -231,6 +232,14 @@ def evaluation_batches(
 
     examples = _decoded(source.records(split).enumerate(), prepared)
     return _finished(examples.batch(batch_size), bad_pictures)
+
+
+def readable_batches(
+    source: Source, split: str, spec: ModelSpec, *, batch_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """`evaluation_batches` as network inputs and labels, without the pictures that could not be decoded."""
+    batches = evaluation_batches(source, split, spec, batch_size=batch_size).as_numpy_iterator()
+    return ((images[weights > 0], labels[weights > 0]) for images, labels, weights in batches)
 
 
 def _decoded(stream: tf.data.Dataset, make: Callable) -> tf.data.Dataset:
