@@ -31,7 +31,6 @@ from sqz_keras import command
 KINDS = ("family", "searched")
 CALIBRATION_IMAGES = 100
 BITS_A_WEIGHT = 8.0  # of those kept: what pruning to a tenth and clustering to 4 bits takes here
-LEAST_DENSITY = 0.1  # below it the layers' sensitivities are not scanned
 ATTEMPTS = 3
 
 
@@ -113,55 +112,57 @@ def result_key(folder: pathlib.Path, args) -> str:
 def measure(folder: pathlib.Path, args) -> dict | None:
     """The `way`, `parameters`, `bytes`, and top-1 on the `validation` and `test` split; None where nothing fits."""
     from sqz_keras.compression.kmeans import kmeans
+    from sqz_keras.importers import sqz_file
     from sqz_keras.weights import resolve_model
+    from trainers.agreement import compare_models
+    from trainers.input_pipeline import open_dataset, readable_batches
+    from trainers.sweep_trial import COMPRESSED_BITS
 
     config = json.loads((folder / "config.json").read_text("utf-8"))
+    source = open_dataset(config["dataset"], args.data_dir)
     spec, arrays = resolve_model(folder)
-    ways = {"k-means": kmeans(arrays, 6)}
-    if size(spec, ways["k-means"]) > args.bytes:
+    ways = {"k-means": kmeans(arrays, COMPRESSED_BITS)}
+    if len(sqz_file.encode(spec, ways["k-means"])) > args.bytes:
+        images, _ = next(readable_batches(source, config["train_split"], spec, batch_size=CALIBRATION_IMAGES))
         ways = {
-            "label-free": quantized(spec, arrays, config, args),
-            "fine-tuned": fine_tuned(folder, spec, config, args),
+            "label-free": quantized(spec, arrays, images, args.bytes),
+            "fine-tuned": fine_tuned(folder, spec, config["dataset"], args),
         }
-    found = []
-    for way, result in ways.items():
-        if result is not None:
-            top1 = {split: accuracy(spec, result, config, split, args) for split in ("validation", "test")}
-            found.append({"way": way, "parameters": spec.count_params(), "bytes": size(spec, result)} | top1)
-    return max(found, key=lambda each: each["validation"], default=None)
+        ways = {way: result for way, result in ways.items() if result is not None}
+    if not ways:
+        return None
+    found = [
+        {"way": way, "parameters": spec.count_params(), "bytes": len(sqz_file.encode(spec, result))}
+        for way, result in ways.items()
+    ]
+    for split in ("validation", "test"):
+        batches = readable_batches(source, config[f"{split}_split"], spec, batch_size=32)
+        for each, fields in zip(found, compare_models(spec, list(ways.values()), batches), strict=True):
+            each[split] = fields["top1_accuracy"]
+    return max(found, key=lambda each: each["validation"])
 
 
-def size(spec, arrays) -> int:
-    """Bytes of the `.sqz` file."""
-    from sqz_keras import codec
-    from sqz_keras.importers import sqz_file
-
-    return len(codec.encode(arrays, sqz_file.header(spec, arrays, {})))
-
-
-def quantized(spec, arrays, config: Mapping, args):
+def quantized(spec, arrays, images, most: int):
     """The weights quantised without labels, or None where nothing useful fits."""
-    from sqz_keras.compression.quantize import quantize
+    from sqz_keras.compression.quantize import TooFewBytesError, quantize
     from sqz_keras.importers import sqz_file
 
-    room = args.bytes - sqz_file.header_bytes(spec, arrays, {})
-    images, _ = pictures(spec, config, "train", args)
     try:
-        return quantize(spec, arrays, images[:CALIBRATION_IMAGES], target_bytes=room)
-    except ValueError as error:
-        if "ask for more" not in str(error):
-            raise
+        return quantize(spec, arrays, images, target_bytes=most - sqz_file.header_bytes(spec, arrays, {}))
+    except TooFewBytesError:
         return None
 
 
-def fine_tuned(folder: pathlib.Path, spec, config: Mapping, args):
+def fine_tuned(folder: pathlib.Path, spec, dataset: str, args):
     """The weights after pruning and clustering, or None where they are still too many."""
+    from sqz_keras.compression.densities import SCANNED
     from sqz_keras.weights import resolve_model
     from trainers.compression_config import CompressionConfig
     from trainers.compression_run import compress
 
     output = pathlib.Path(args.workdir, f"{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}.sqz")
-    density = max(8 * args.bytes / (BITS_A_WEIGHT * spec.count_params()), LEAST_DENSITY)
+    least = min(SCANNED)
+    density = max(8 * args.bytes / (BITS_A_WEIGHT * spec.count_params()), least)
     for _ in range(ATTEMPTS):
         asked = CompressionConfig(
             model=str(folder),
@@ -169,37 +170,17 @@ def fine_tuned(folder: pathlib.Path, spec, config: Mapping, args):
             bits="4",
             densities=f"sensitivity={density:.4f}",
             teacher=True,
-            dataset=config["dataset"],
+            dataset=dataset,
             data_dir=args.data_dir,
             steps=args.steps,
         )
         reached = compress(asked)["bytes"]
         if reached <= args.bytes:
             return resolve_model(output)[1]
-        if density == LEAST_DENSITY:
+        if density == least:
             break
-        density = max(0.98 * density * args.bytes / reached, LEAST_DENSITY)
+        density = max(0.98 * density * args.bytes / reached, least)
     return None
-
-
-def accuracy(spec, arrays, config: Mapping, split: str, args) -> float:
-    """Top-1 on a split of the run's dataset."""
-    from sqz_keras.squeezenet import build
-
-    images, labels = pictures(spec, config, split, args)
-    return float((build(spec, arrays).predict(images, verbose=0).argmax(axis=1) == labels).mean())
-
-
-def pictures(spec, config: Mapping, split: str, args):
-    """Network inputs and labels of a split of the run's dataset."""
-    import numpy as np
-
-    from trainers.input_pipeline import evaluation_batches, open_dataset
-
-    source = open_dataset(config["dataset"], args.data_dir)
-    batches = evaluation_batches(source, config[f"{split}_split"], spec, batch_size=32).as_numpy_iterator()
-    images, labels, weights = map(np.concatenate, zip(*batches, strict=True))
-    return images[weights > 0], labels[weights > 0]
 
 
 def summarize(name: str, by_seed: Mapping[int, dict | None]) -> dict:

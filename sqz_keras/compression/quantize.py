@@ -32,6 +32,10 @@ _NEAR_ENOUGH = 0.004  # below the target, as a share of it, at the first attempt
 _ATTEMPTS = 6
 
 
+class TooFewBytesError(ValueError):
+    """Nothing useful fits into the bytes that were asked for."""
+
+
 def quantize(
     spec: ModelSpec,
     arrays: Arrays,
@@ -57,7 +61,8 @@ def quantize(
         float32 arrays, each a step times integers; `arrays` themselves where they fit into `target_bytes` as they are.
 
     Raises:
-        ValueError: the arguments do not fit together, or nothing useful fits into `target_bytes`.
+        ValueError: the arguments do not fit together.
+        TooFewBytesError: nothing useful fits into `target_bytes`.
     """
     _check(spec, arrays, images)
 
@@ -96,7 +101,7 @@ def quantize(
         # A small file follows the aim less smoothly: so the margin grows.
         aim = _next_aim(tried, (1 - _NEAR_ENOUGH / 2 * 2**attempt) * target_bytes)
     if best is None:
-        raise ValueError(f"No quantised model of at most {target_bytes} bytes was found; ask for more bytes.")
+        raise TooFewBytesError(f"No quantised model of at most {target_bytes} bytes was found; ask for more bytes.")
     return best
 
 
@@ -123,7 +128,7 @@ def _coarseness_for(target_bytes: float, plain_size: Callable[[float], int]) -> 
     """The coarseness with which plain rounding, which needs nearly as many bytes, meets the target: by bisection."""
     finest, coarsest = (np.log2(bound) for bound in (1e-6, 1.0))
     if plain_size(float(2.0**coarsest)) > target_bytes:
-        raise ValueError(f"No useful model fits into {target_bytes:.0f} bytes; ask for more.")
+        raise TooFewBytesError(f"No useful model fits into {target_bytes:.0f} bytes; ask for more.")
     while coarsest - finest > 0.005:
         middle = (finest + coarsest) / 2
         finest, coarsest = (finest, middle) if plain_size(float(2.0**middle)) <= target_bytes else (middle, coarsest)
