@@ -61,7 +61,7 @@ def define_flags() -> None:
 
 def main(argv) -> None:
     del argv
-    from trainers.config_flags import config_from_flags
+    from trainers.config_flags import config_from_flags, given_flags
     from trainers.report_page import save_chart
     from trainers.sweep_space import SPACES
     from trainers.sweep_study import SweepConfig, sweep
@@ -74,7 +74,13 @@ def main(argv) -> None:
         tables = []
         for seed in args.seeds:
             train = dataclasses.replace(config_from_flags(), seed=int(seed))
-            config = SweepConfig(SPACES[space], train, sampler="grid", objectives=("top1", "compressed_bytes"))
+            config = SweepConfig(
+                SPACES[space],
+                train,
+                train_flags=f"{given_flags()} --seed={seed}",
+                sampler="grid",
+                objectives=("top1", "compressed_bytes"),
+            )
             records = sweep(config, pathlib.Path(args.workdir, space, f"seed-{seed}"), args.data_dir)
             tables.append({record["point"][space]: record for record in records if record["state"] == "complete"})
         of_space = summarize(space, tables)

@@ -76,7 +76,7 @@ def write_report(path: pathlib.Path, count: int) -> None:
             continue
         net = describe_net(spec)
         records.append(
-            {"number": len(records), "state": "complete", "point": point, "flags": point_flags(spec)}
+            {"number": len(records), "state": "complete", "point": point, "command": f"sqz-train {point_flags(spec)}"}
             | {"top1": draw.uniform(0.5, 1), "test_top1": draw.uniform(0.5, 1), "train_seconds": draw.uniform(9, 99)}
             | net
             | {"compressed_bytes": net["parameters"] // 2, "latency": draw.uniform(0.001, 0.1)}

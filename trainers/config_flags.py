@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 
 from absl import flags
 
@@ -57,6 +58,14 @@ def input_from_flags(model: ModelSpec) -> ModelSpec:
     mode = flags.FLAGS.preprocessing_mode or model.preprocessing.mode
     preprocessing = dataclasses.replace(model.preprocessing, resize_to=resize_to, mode=mode)
     return dataclasses.replace(model, input_size=pixels, preprocessing=preprocessing)
+
+
+def given_flags() -> str:
+    """The recipe and all that was given on top of it, with --data_dir, as a shell takes them."""
+    args = flags.FLAGS
+    names = ["config", "data_dir", *override_fields(), "input_size", "preprocessing_mode"]
+    given = [args[name].serialize() for name in names if name == "config" or args[name].present]
+    return " ".join(shlex.quote(flag) for flag in given)
 
 
 def changed_fields() -> dict[str, object]:

@@ -76,7 +76,7 @@ def write_sweep_report(
     if importances:
         note = "How much each matters for good values of the first objective, within these trials (PED-ANOVA)."
         sections.append(Section("Importance", chart=_importance_chart(importances), note=note))
-    note = "The flags are sqz-train's and sqz-summary's. top1 is on the validation split, which chose."
+    note = "The command trains the net again. top1 is on the validation split, which chose."
     sections.append(Section("Trials", table=_table(records), note=note))
     write_page(path, f"Sweep: {space}", sections)
     for suffix in (".svg", ".png"):
@@ -175,8 +175,8 @@ def _table(records: Sequence[Mapping[str, Any]]) -> Table:
             record["number"],
             *(record["point"].get(name) for name in names),
             *(record.get(name) for name in columns),
-            record.get("flags", ""),
+            record.get("command", ""),
         ]
         for record in records
     ]
-    return Table(("number", *names, *columns, "flags"), rows)
+    return Table(("number", *names, *columns, "command"), rows)

@@ -18,7 +18,7 @@ from absl import flags
 
 from sqz_keras import command
 from sqz_keras.spec import ModelSpec
-from trainers.config_flags import config_from_flags, define_config_flags, input_from_flags
+from trainers.config_flags import config_from_flags, define_config_flags, given_flags, input_from_flags
 
 
 def define_flags() -> None:
@@ -58,6 +58,7 @@ def main(argv) -> int:
     config = SweepConfig(
         space=space,
         train=train,
+        train_flags=given_flags(),
         sampler=args.sampler,
         objectives=tuple(args.objectives),
         trials=args.trials,

@@ -40,6 +40,7 @@ class SweepConfig:
 
     Args:
         space: of the nets.
+        train_flags: sqz-train's for `train`, for the command that stands beside each point.
         sampler: one of `SAMPLERS`.
         objectives: one or more of `OBJECTIVES`.
         trials: finished ones after which the sweep ends; a grid ends with its last point.
@@ -55,6 +56,7 @@ class SweepConfig:
 
     space: Space
     train: TrainConfig
+    train_flags: str = ""
     sampler: str = "tpe"
     objectives: tuple[str, ...] = ("top1",)
     trials: int = 20
@@ -93,6 +95,10 @@ class SweepConfig:
     def trial_config(self, point: Point) -> TrainConfig:
         """How the net at a point is trained."""
         return dataclasses.replace(self.train, model=self.space.spec(self.train.model, point))
+
+    def command(self, run: TrainConfig) -> str:
+        """What trains the net of `run` again."""
+        return " ".join(filter(None, ("sqz-train", self.train_flags, point_flags(run.model), "--workdir=DIR")))
 
 
 def sweep(config: SweepConfig, workdir: str | os.PathLike, data_dir: str | None = None) -> list[dict[str, Any]]:
@@ -187,7 +193,7 @@ class _Objective:
         if known is not None:
             trial.set_user_attr(_COPY, known.number)
             return known.values
-        trial.set_user_attr("flags", point_flags(run.model))
+        trial.set_user_attr("command", config.command(run))
         say(f"trial {trial.number}: {', '.join(f'{name} {value}' for name, value in point.items())}")
         watch = [_watch(trial)] if config.prune else []
         try:

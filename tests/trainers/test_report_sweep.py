@@ -45,12 +45,12 @@ def test_its_table_is_sorted_and_filtered(tab):
         tab.run(f"document.querySelectorAll('th button')[{place}].click()")
     top1 = [float(text) for text in tab.run(column.format("", place))]
     assert len(top1) == TRIALS and top1 == sorted(top1, reverse=True)
-    every = tab.run(column.format("", heads.index("flags")))
+    every = tab.run(column.format("", heads.index("command")))
     tab.run(
         "(input => { input.value = '--bypass=complex'; input.dispatchEvent(new Event('input')); })"
         "(document.querySelector('.filter input'))"
     )
-    shown = tab.run(column.format(":not([hidden])", heads.index("flags")))
+    shown = tab.run(column.format(":not([hidden])", heads.index("command")))
     assert shown and all("--bypass=complex" in text for text in shown)
     found = sum("--bypass=complex" in text for text in every)
     assert tab.text(".filter output") == f"{found} of 1,000"

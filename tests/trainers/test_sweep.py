@@ -186,9 +186,11 @@ folder, space, data = sys.argv[1:]
 common = ["--max_steps=3", "--warmup_steps=0", "--global_batch_size=8", "--deterministic", "--seed=5"]
 common += [f"--data_dir={data}"]
 call(sweep, f"--space={space}", "--sampler=grid", f"--workdir={folder}/sweep", *common)
-import json, pathlib
+import json, pathlib, shlex
 (record,) = json.loads(pathlib.Path(folder, "sweep", "trials.json").read_text())["trials"]
-call(train, "--config=digits_family", *record["flags"].split(), f"--workdir={folder}/alone", *common)
+name, *words, last = shlex.split(record["command"])
+assert (name, last) == ("sqz-train", "--workdir=DIR")
+call(train, *words, f"--workdir={folder}/alone")
 (swept,) = pathlib.Path(folder, "sweep", "trials").iterdir()
 (spec, arrays), (other, alone) = resolve_model(swept), resolve_model(f"{folder}/alone")
 assert spec == other
