@@ -68,6 +68,8 @@ class TrainConfig:
         dropout_rate: of drop9, in [0, 1).
         conv10_stddev: of the normal distribution that conv10's kernel is drawn from. The authors' 0.01 is for 1000
             classes; with few classes the ReLU behind it can then silence whole classes for good.
+        conv10_bias: what conv10's biases begin with, at least 0. From the authors' 0 the first updates can push all of
+            a class's map below the ReLU, where no gradient reaches it again; 1 keeps every class alive.
         bypass_scale: factor on the weights that the 1x1 convolutions of complex bypasses begin with, above 0. With the
             authors' 1 the signal grows from module to module, where the other nets' shrinks or stays.
         seed: of the initial weights, the order of the images and dropout.
@@ -112,6 +114,7 @@ class TrainConfig:
     deterministic: bool = False
     dropout_rate: float = 0.5
     conv10_stddev: float = 0.01
+    conv10_bias: float = 0.0
     bypass_scale: float = 1.0
     seed: int = 0
     train_split: str = "train"

@@ -25,7 +25,8 @@ def initialise(model: keras.Model, config: TrainConfig, spec: ModelSpec) -> None
     """
     shapes = spec.weight_shapes()
     kernel = keras.initializers.RandomNormal(stddev=config.conv10_stddev, seed=config.seed)(shapes["conv10/kernel"])
-    arrays = {"conv10/kernel": np.asarray(kernel), "conv10/bias": np.zeros(shapes["conv10/bias"], np.float32)}
+    bias = np.full(shapes["conv10/bias"], config.conv10_bias, np.float32)
+    arrays = {"conv10/kernel": np.asarray(kernel), "conv10/bias": bias}
     if config.weights:
         theirs, pretrained = resolve_model(config.weights, version=spec.version)
         known = {label: index for index, label in enumerate(theirs.labels or ())}

@@ -301,7 +301,7 @@ class _Run:
         if self.step >= warmed_up and abs(loss - floor) <= _STUCK_WITHIN * floor:
             logging.warning(
                 "At step %d the loss is %.3f, which is ln(%d classes): the net has learnt nothing yet. What helps: a "
-                "lower base_learning_rate, warmup_steps, a wider conv10_stddev where classes are few, with a bypass "
+                "lower base_learning_rate, warmup_steps, conv10_bias=1 where classes are few, with a bypass "
                 "--preprocessing_mode=torch, whose inputs are small, labels that fit the pictures.",
                 self.step,
                 loss,

@@ -31,6 +31,14 @@ def test_bypass_scale_touches_the_bypasses_convolutions_alone():
         np.testing.assert_array_equal(array, begun(plain, bypass_scale=0.25)[name])
 
 
+def test_conv10_bias_touches_conv10s_biases_alone():
+    authors, raised = begun(SPEC), begun(SPEC, conv10_bias=1.0)
+    np.testing.assert_array_equal(raised.pop("conv10/bias"), np.ones(10, np.float32))
+    np.testing.assert_array_equal(authors.pop("conv10/bias"), np.zeros(10, np.float32))
+    for name, array in authors.items():
+        np.testing.assert_array_equal(array, raised[name])
+
+
 def test_the_recipe_for_ten_classes_keeps_the_signals_size_in_a_complex_bypass():
     """From the authors' weights what reaches conv10 is several times what conv1 gave, and no class then learns."""
     recipe = load_config("imagenette")
