@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 import warnings
 from collections.abc import Mapping, Sequence
 
 BYPASSES = (None, "simple", "complex")
+_MOST = 1 << 16  # filters of a layer's kind, and whatever else is counted: far beyond any use, and no memory is at risk
+_INTEGERS = {  # least and greatest
+    "base_e": (2, _MOST),
+    "incr_e": (0, _MOST),
+    "freq": (1, _MOST),
+    "num_fire_modules": (1, 1_000),
+    "stem_filters": (1, _MOST),
+    "stem_kernel": (1, 1_000),
+}
+_MOST_SQUEEZE = 1_000.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,15 +48,15 @@ class Metaparameters:
     squeeze_ratio * e_i. Counts round half up and are at least 1.
 
     Args:
-        base_e: expand filters of the first fire module, at least 2.
+        base_e: expand filters of the first fire module, at least 2; like all counts of filters at most 65,536.
         incr_e: expand filters added after every `freq` modules, at least 0.
         freq: modules between two increments, at least 1.
         pct_3x3: share of 3x3 filters among the expand filters, a fraction in [0, 1].
-        squeeze_ratio: squeeze filters per expand filter, above 0. At 1 or more the squeeze layer is no narrower than
-            the expand layers, which draws a warning.
-        num_fire_modules: at least 1; they are called fire2, fire3, ...
+        squeeze_ratio: squeeze filters per expand filter, above 0 and at most 1,000. At 1 or more the squeeze
+            layer is no narrower than the expand layers, which draws a warning.
+        num_fire_modules: 1 to 1,000; they are called fire2, fire3, ...
         stem_filters: filters of conv1.
-        stem_kernel: height and width of conv1's kernel, in pixels; its stride is 2.
+        stem_kernel: height and width of conv1's kernel, in pixels, at most 1,000; its stride is 2.
         pool_after: numbers of the layers (1 is conv1, 2 is fire2, ...) behind which a max pool stands, ascending.
 
     Raises:
@@ -65,22 +74,29 @@ class Metaparameters:
     pool_after: tuple[int, ...] = (1, 4, 8)
 
     def __post_init__(self):
-        minimum = {"base_e": 2, "incr_e": 0, "freq": 1, "num_fire_modules": 1, "stem_filters": 1, "stem_kernel": 1}
-        for name, least in minimum.items():
+        for name, (least, most) in _INTEGERS.items():
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"Metaparameters: {name} must be an integer of at least {least}, got {value!r}.")
+            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+                raise ValueError(
+                    f"Metaparameters: {name} must be an integer of at least {least} and at most {most:,}, "
+                    f"got {value!r:.40}."
+                )
         for name in ("pct_3x3", "squeeze_ratio"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
                 raise ValueError(f"Metaparameters: {name} must be a finite number, got {value!r}.")
         if not 0 <= self.pct_3x3 <= 1:
             raise ValueError(f"Metaparameters: pct_3x3 is a fraction in [0, 1], got {self.pct_3x3}.")
-        if self.squeeze_ratio <= 0:
-            raise ValueError(f"Metaparameters: squeeze_ratio must be above 0, got {self.squeeze_ratio}.")
+        if not 0 < self.squeeze_ratio <= _MOST_SQUEEZE:
+            raise ValueError(
+                f"Metaparameters: squeeze_ratio must be above 0 and at most {_MOST_SQUEEZE:,.0f}, "
+                f"got {self.squeeze_ratio}."
+            )
         object.__setattr__(self, "pool_after", tuple(self.pool_after))
         layers = range(1, self.num_fire_modules + 2)
-        if list(self.pool_after) != sorted(set(self.pool_after) & set(layers)):
+        if any(type(layer) is not int for layer in self.pool_after) or list(self.pool_after) != sorted(
+            set(self.pool_after) & set(layers)
+        ):
             raise ValueError(
                 f"Metaparameters: pool_after must name layers from 1 (conv1) to {layers[-1]} (the last fire module), "
                 f"ascending and each once, got {self.pool_after}."
@@ -135,11 +151,13 @@ class Metaparameters:
 
     def min_input_size(self) -> int:
         """The smallest input height (and width), in pixels, that leaves one pixel for the classifier."""
-        return next(size for size in itertools.count(1) if self.feature_size(size) >= 1)
+        return self.stem_kernel + 2 * (2 ** len(self.pool_after) - 1)
 
 
 def parse_metaparameters(text: str) -> dict[str, int | float | tuple[int, ...]]:
     """Fields of `Metaparameters` from text: "squeeze_ratio=0.25,pool_after=1:3:5"; "" names none.
+
+    "pool_after=" is a net without pools.
 
     Raises:
         ValueError: an item is not NAME=VALUE, the name is no metaparameter, or the value is not of its kind.
@@ -151,7 +169,10 @@ def parse_metaparameters(text: str) -> dict[str, int | float | tuple[int, ...]]:
         if not equals or name not in kinds:
             raise ValueError(f"Expected NAME=VALUE with a name of {', '.join(kinds)}; got {item!r}.")
         try:
-            values[name] = tuple(map(int, value.split(":"))) if kinds[name] is tuple else kinds[name](value)
+            if kinds[name] is tuple:
+                values[name] = tuple(map(int, value.split(":"))) if value else ()
+            else:
+                values[name] = kinds[name](value)
         except ValueError:
             form = "layer numbers with colons, as 1:4:8" if kinds[name] is tuple else f"of type {kinds[name].__name__}"
             raise ValueError(f"The metaparameter {name} must be {form}, got {value!r}.") from None

@@ -69,7 +69,7 @@ def test_counts_round_half_up_and_are_at_least_1():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"base_e": 1}, "base_e must be an integer of at least 2, got 1"),
+        ({"base_e": 1}, "base_e must be an integer of at least 2 and at most 65,536, got 1"),
         ({"base_e": 128.0}, "base_e must be an integer"),
         ({"freq": 0}, "freq must be"),
         ({"incr_e": -1}, "incr_e must be"),
@@ -80,7 +80,11 @@ def test_counts_round_half_up_and_are_at_least_1():
         ({"pool_after": (1, 10)}, r"from 1 \(conv1\) to 9"),
         ({"pool_after": (4, 1)}, "ascending"),
         ({"pool_after": (1, 1)}, "each once"),
+        ({"pool_after": (1.0, 3.0)}, "pool_after must name layers"),
         ({"num_fire_modules": 0}, "num_fire_modules"),
+        ({"num_fire_modules": 10**9}, "at most 1,000"),
+        ({"base_e": 10**310}, "at most 65,536"),
+        ({"squeeze_ratio": 1e308}, "at most 1,000"),
     ],
 )
 def test_values_out_of_range_are_refused(options, message):
@@ -120,3 +124,6 @@ def test_min_input_size():
     assert VERSIONS["1.0"].min_input_size() == 21
     assert VERSIONS["1.1"].min_input_size() == 17
     assert Metaparameters(stem_kernel=3, pool_after=()).min_input_size() == 3
+    for net in (VERSIONS["1.0"], VERSIONS["1.1"], Metaparameters(stem_kernel=2, pool_after=(1, 2, 3, 4, 5))):
+        least = net.min_input_size()
+        assert net.feature_size(least) >= 1 > net.feature_size(least - 1)
