@@ -68,6 +68,8 @@ def main(argv) -> None:
 
     args, rows = flags.FLAGS, []
     unknown = sorted(set(args.spaces) - set(FINDINGS))
+    if not args.seeds:
+        raise ValueError("--seeds must name a seed.")
     if unknown:
         raise ValueError(f"--spaces: {unknown[0]!r} is none of {', '.join(FINDINGS)}.")
     for space in args.spaces:
@@ -83,6 +85,8 @@ def main(argv) -> None:
             )
             records = sweep(config, pathlib.Path(args.workdir, space, f"seed-{seed}"), args.data_dir)
             tables.append({record["point"][space]: record for record in records if record["state"] == "complete"})
+            if tables[-1].keys() != tables[0].keys():
+                raise ValueError(f"{space}: seeds {args.seeds[0]} and {seed} trained different nets to their end.")
         of_space = summarize(space, tables)
         rows += of_space
         print("\n".join(told(space, of_space, tables)), flush=True)
@@ -100,7 +104,7 @@ def summarize(space: str, tables: Sequence[Mapping]) -> list[dict]:
         mean, half = mean_and_half_interval(seeds)
         compressed = sum(each["compressed_bytes"] for each in of_seeds) / len(of_seeds)
         rows.append(
-            {"space": space, "value": value, "top1": mean, "half": half or 0.0, "seeds": seeds}
+            {"space": space, "value": value, "top1": mean, "half": half, "seeds": seeds}
             | {"compressed_bytes": round(compressed)}
             | {name: record[name] for name in ("parameters", "mebibytes")}
         )
@@ -111,9 +115,10 @@ def told(space: str, rows: Sequence[Mapping], tables: Sequence[Mapping]):
     """Lines of two tables, as Markdown has them, from the rows of one space."""
     yield f"| {space} | parameters | MiB | `.sqz` bytes | test top-1 | interval |\n|---|---|---|---|---|---|"
     for row in rows:
+        interval = "one seed" if row["half"] is None else f"+- {100 * row['half']:.1f}"
         yield (
             f"| {row['value']} | {row['parameters']:,} | {row['mebibytes']:.2f} | {row['compressed_bytes']:,} | "
-            f"{row['top1']:.1%} | +- {100 * row['half']:.1f} |"
+            f"{row['top1']:.1%} | {interval} |"
         )
     yield "\n| finding | difference, points | interval |\n|---|---|---|"
     for better, other, finding in FINDINGS[space]:
@@ -133,7 +138,7 @@ def plot(rows: Sequence[Mapping]):
         of_space = [row for row in rows if row["space"] == space]
         means = [
             {"place": row["value"], "top1": row["top1"]}
-            | {"low": max(0.0, row["top1"] - row["half"]), "high": min(1.0, row["top1"] + row["half"])}
+            | {"low": max(0.0, row["top1"] - (row["half"] or 0)), "high": min(1.0, row["top1"] + (row["half"] or 0))}
             for row in of_space
         ]
         seeds = [{"place": row["value"], "top1": top1} for row in of_space for top1 in row["seeds"]]

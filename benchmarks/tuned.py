@@ -29,7 +29,17 @@ from sqz_keras import command
 
 RATIO = 10.0
 MOST_POINTS = 0.5  # of top-1, on photographs
-STUDENT = (12.706, 4.303, 3.182, 2.776)  # 97.5% quantiles of its t, from one degree of freedom on
+STUDENT = (
+    12.706,
+    4.303,
+    3.182,
+    2.776,
+    2.571,
+    2.447,
+    2.365,
+    2.306,
+    2.262,
+)  # 97.5% quantiles of its t, from one degree of freedom on
 
 
 def define_flags() -> None:
@@ -62,7 +72,7 @@ def main(argv) -> None:
 
 
 def mean_and_half_interval(losses: Sequence[float]) -> tuple[float, float | None]:
-    """The mean, and half of its 95% interval where there are 2 to 5 values."""
+    """The mean, and half of its 95% interval where there are 2 to 10 values."""
     mean = sum(losses) / len(losses)
     if not 2 <= len(losses) <= len(STUDENT) + 1:
         return mean, None

@@ -125,7 +125,7 @@ class ModelSpec:
 
         Args:
             version: "1.0" or "1.1"; None keeps this one's metaparameters.
-            bypass: "simple" or "complex"; None keeps this one's.
+            bypass: "none", "simple" or "complex"; None keeps this one's.
             metaparameters: fields of `Metaparameters` that are changed on top of that.
 
         Raises:
@@ -136,7 +136,8 @@ class ModelSpec:
         net = VERSIONS[version] if version else self.metaparameters
         net = dataclasses.replace(net, **(metaparameters or {}))
         known = next((name for name, each in VERSIONS.items() if each == net), None)
-        return dataclasses.replace(self, version=known, metaparameters=net, bypass=bypass or self.bypass)
+        bypass = {None: self.bypass, "none": None}.get(bypass, bypass)
+        return dataclasses.replace(self, version=known, metaparameters=net, bypass=bypass)
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of all weights by name ("conv1/kernel", "conv1/bias", ...), in net order; kernels are HWIO."""

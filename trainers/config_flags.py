@@ -26,7 +26,7 @@ def define_config_flags(config: str | None = None) -> None:
 def define_net_flags() -> None:
     """`--version`, `--bypass` and `--metaparameters`, instead of the recipe's."""
     flags.DEFINE_enum("version", None, ["1.0", "1.1"], "Architecture, instead of the recipe's.")
-    flags.DEFINE_enum("bypass", None, ["simple", "complex"], "Architecture, instead of the recipe's.")
+    flags.DEFINE_enum("bypass", None, ["none", "simple", "complex"], "Architecture, instead of the recipe's.")
     flags.DEFINE_string("metaparameters", "", "NAME=VALUE with commas, changed in the architecture: pool_after=1:3:5.")
 
 

@@ -24,7 +24,7 @@ from trainers.distribute import is_chief, make_strategy, spread, worker_index
 from trainers.image_folder import open_image_dir
 from trainers.initial_weights import initialise
 from trainers.input_pipeline import BadPictures, Source, check_split, evaluation_batches, open_dataset, training_batches
-from trainers.metrics import Outcome, accuracy_fields
+from trainers.metrics import LossNotFiniteError, Outcome, accuracy_fields
 from trainers.progress import Progress
 from trainers.report import write_json
 from trainers.schedules import learning_rate
@@ -80,9 +80,7 @@ def train_and_evaluate(
         raise ValueError(f"Training needs Keras on TensorFlow, not on {keras.backend.backend()}; unset KERAS_BACKEND.")
     strategy = make_strategy(config.strategy)
     config.check_replicas(strategy.num_replicas_in_sync)
-    source = open_image_dir(config.image_dir) if config.image_dir else open_dataset(config.dataset, data_dir)
-    for split in (config.train_split, config.validation_split, config.test_split):
-        check_split(source, split)
+    source = open_source(config, data_dir)
     spec = dataclasses.replace(config.model, classes=len(source.labels), labels=source.labels)
     saved = checkpoints.load_newest(folder / "checkpoints")
     if saved is not None:
@@ -104,6 +102,18 @@ def train_and_evaluate(
         workdir.write_report(folder, spec, source, outcome, run.history, results)
         workdir.save_outputs(folder, spec, best, results)
     return results
+
+
+def open_source(config: TrainConfig, data_dir: str | os.PathLike | None = None) -> Source:
+    """The pictures of a config, prepared where need be.
+
+    Raises:
+        ValueError: there is no such dataset, folder or split.
+    """
+    source = open_image_dir(config.image_dir) if config.image_dir else open_dataset(config.dataset, data_dir)
+    for split in (config.train_split, config.validation_split, config.test_split):
+        check_split(source, split)
+    return source
 
 
 class _Run:
@@ -247,14 +257,15 @@ class _Run:
         """The mean loss and top-1 accuracy of the updates since the last time, which it forgets.
 
         Raises:
-            ValueError: a loss is not finite, its step is named; or too many pictures could not be decoded.
+            LossNotFiniteError: a loss is not finite; its step is named.
+            ValueError: too many pictures could not be decoded.
         """
         self.bad_pictures.check()
         losses, right, counts = np.array([[float(value) for value in each] for each in pending]).T
         pending.clear()
         if not np.isfinite(losses).all():
             step = self.step - len(losses) + int(np.argmin(np.isfinite(losses)))
-            raise ValueError(
+            raise LossNotFiniteError(
                 f"The loss is {losses[~np.isfinite(losses)][0]} at step {step}; training stopped. The checkpoints "
                 f"before it are in {self.folder / 'checkpoints'}. Lower base_learning_rate, or look for damaged images."
             )

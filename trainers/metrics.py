@@ -10,6 +10,10 @@ import numpy as np
 _Z = 1.959964  # two-sided 95% quantile of the normal distribution
 
 
+class LossNotFiniteError(ValueError):
+    """A loss came out infinite or as no number: this net cannot be trained so, or a picture is damaged."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Outcome:
     """What a model answered on a split; arrays (N,), one entry for each picture that could be read.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 import os
 import pathlib
 import warnings
@@ -18,8 +19,10 @@ from sqz_keras.spec import MAX_JSON_BYTES, ModelSpec
 Point = Mapping[str, int | float | str]
 
 BYPASS = "bypass"
-_NO_BYPASS = "none"
+_BYPASSES = ("none", "simple", "complex")
 _MOST_POINTS = 100_000  # of a grid
+_KINDS = {field.name: type(field.default) for field in dataclasses.fields(Metaparameters)}
+_MOST_STEPS = 1e9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,13 +47,12 @@ class Space:
             ValueError: no such network exists, or its pools need a larger input.
         """
         values = dict(point)
-        bypass = values.pop(BYPASS, _NO_BYPASS)
+        bypass = str(values.pop(BYPASS, "none"))
         if "pool_after" in values:
             values |= parse_metaparameters(f"pool_after={values['pool_after']}")
-        plain = dataclasses.replace(model, bypass=None)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a squeeze ratio of 1, which the paper's own sweep has
-            spec = plain.with_net("1.0", None if bypass == _NO_BYPASS else str(bypass), {**self.base, **values})
+            spec = model.with_net("1.0", bypass, {**self.base, **values})
         least = spec.metaparameters.min_input_size()
         if spec.input_size < least:
             raise ValueError(f"an input of {spec.input_size} pixels is too small for these pools: {least} are needed")
@@ -62,12 +64,10 @@ class Space:
         Raises:
             ValueError: a dimension has no steps, or there are too many points.
         """
-        axes = {name: _values(name, dimension) for name, dimension in self.dimensions.items()}
-        count = 1
-        for axis in axes.values():
-            count *= len(axis)
+        count = math.prod(_count(name, dimension) for name, dimension in self.dimensions.items())
         if count > _MOST_POINTS:
             raise ValueError(f"The space {self.name} has {count:,} points, and a grid at most {_MOST_POINTS:,}.")
+        axes = {name: _values(dimension) for name, dimension in self.dimensions.items()}
         return (dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values()))
 
     def to_json(self) -> dict:
@@ -77,13 +77,12 @@ class Space:
 
 
 def point_flags(spec: ModelSpec) -> str:
-    """The flags with which sqz-train and sqz-summary build this network."""
+    """The flags with which sqz-train builds this network, whatever the recipe's own is."""
     net, usual = dataclasses.asdict(spec.metaparameters), dataclasses.asdict(Metaparameters())
     changed = {name: value for name, value in net.items() if value != usual[name]}
     words = ["--version=1.0"]
     words += [f"--metaparameters={format_metaparameters(changed)}"] if changed else []
-    words += [f"--bypass={spec.bypass}"] if spec.bypass else []
-    return " ".join(words)
+    return " ".join([*words, f"--bypass={spec.bypass or 'none'}"])
 
 
 def find_space(name: str) -> Space:
@@ -104,39 +103,110 @@ def find_space(name: str) -> Space:
     try:
         form = json.loads(pathlib.Path(name).read_text("utf-8"))
         return _from_json(pathlib.Path(name).stem, form)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except RecursionError:
+        raise ValueError(f"--space={name}: lists within lists within lists, which no space needs.") from None
+    except ValueError as error:
         raise ValueError(f"--space={name}: {error}") from error
 
 
-def _from_json(name: str, form: Mapping) -> Space:
-    known = {field.name: type(field.default) for field in dataclasses.fields(Metaparameters)}
-    unknown = sorted(set(form) - {"base", "parameters"})
-    if unknown or not form.get("parameters"):
-        raise ValueError(f'expected {{"base": {{...}}, "parameters": {{...}}}}, got the fields {sorted(form)}')
-    base = {each: tuple(value) if each == "pool_after" else value for each, value in form.get("base", {}).items()}
-    for each in (*base, *form["parameters"]):
-        if each not in known and (each != BYPASS or each in base):
-            raise ValueError(f"{each!r} is no metaparameter; there are {', '.join(known)}, and {BYPASS} to vary")
-    dataclasses.replace(Metaparameters(), **base)
-    dimensions = {}
-    for each, values in form["parameters"].items():
-        if isinstance(values, list):
-            dimensions[each] = CategoricalDistribution(tuple(values))
-        elif known.get(each) in (int, float):
-            kind = IntDistribution if known[each] is int else FloatDistribution
-            dimensions[each] = kind(**values)
-        else:
-            raise ValueError(f"{each} takes a list of values, got {values!r}")
-    return Space(name, base, dimensions)
+def _from_json(name: str, form: object) -> Space:
+    parts = form if isinstance(form, dict) else {}
+    base, parameters = parts.get("base", {}), parts.get("parameters")
+    if (
+        set(parts) - {"base", "parameters"}
+        or not isinstance(base, dict)
+        or not (parameters and isinstance(parameters, dict))
+    ):
+        raise ValueError(f'expected {{"base": {{...}}, "parameters": {{...}}}} with a parameter, got {form!r:.200}')
+    for each in (*base, *parameters):
+        if each not in _KINDS and (each != BYPASS or each in base):
+            raise ValueError(f"{each!r} is no metaparameter; there are {', '.join(_KINDS)}, and {BYPASS} to vary")
+    if "pool_after" in base:
+        if not isinstance(base["pool_after"], list):
+            raise ValueError(f"pool_after of the base must be a list of layers, got {base['pool_after']!r:.40}")
+        base = base | {"pool_after": tuple(base["pool_after"])}
+    # Where layers or pools vary, v1.0's pools need not fit.
+    pools = {"pool_after": ()} if {"pool_after", "num_fire_modules"} & set(parameters) else {}
+    _quiet_net(pools | base)
+    return Space(name, base, {each: _dimension(each, values) for each, values in parameters.items()})
 
 
-def _values(name: str, dimension: BaseDistribution) -> list:
+def _dimension(name: str, values: object) -> BaseDistribution:
+    """The distribution that a list of values or a range describes, every value of which is one of `name`'s.
+
+    Raises:
+        ValueError: it is neither, or holds what `name` cannot be.
+    """
+    if isinstance(values, list):
+        for value in values:
+            _check_value(name, value)
+        if not values or len(set(values)) != len(values):
+            raise ValueError(f"{name} takes a list of values that differ, got {values!r:.200}")
+        return CategoricalDistribution(tuple(values))
+    if _KINDS.get(name) not in (int, float):
+        raise ValueError(f"{name} takes a list of values, got {values!r:.200}")
+    if not isinstance(values, dict) or not {"low", "high"} <= set(values) <= {"low", "high", "step", "log"}:
+        raise ValueError(
+            f'{name} takes a list of values, or {{"low", "high"}} with "step" or "log", got {values!r:.200}'
+        )
+    for end in ("low", "high"):
+        _check_value(name, values[end])
+    low, high, step, log = values["low"], values["high"], values.get("step"), values.get("log", False)
+    if low > high:
+        raise ValueError(f"{name} has a low of {low} above its high of {high}")
+    if not isinstance(log, bool):
+        raise ValueError(f"log of {name} must be true or false, got {log!r:.40}")
+    kind = IntDistribution if _KINDS[name] is int else FloatDistribution
+    if step is None:
+        return kind(low, high, log=log)
+    if log or not _is_number(step, _KINDS[name]) or step <= 0:
+        raise ValueError(f"step of {name} must be above 0, of the kind of its values and without log, got {step!r:.40}")
+    count = (high - low) / step
+    if count > _MOST_STEPS or abs(count - round(count)) > 1e-6:
+        raise ValueError(f"step of {name} must divide its range: {step} does not go into {low} to {high}")
+    return kind(low, high, step=step)
+
+
+def _check_value(name: str, value: object) -> None:
+    if name == BYPASS:
+        if value not in _BYPASSES:
+            raise ValueError(f"{BYPASS} must be one of {', '.join(_BYPASSES)}, got {value!r:.40}")
+    elif name == "pool_after":
+        if not isinstance(value, str):
+            raise ValueError(f'pool_after must be text such as "1:4:8", got {value!r:.40}')
+        parse_metaparameters(f"pool_after={value}")
+    elif not _is_number(value, _KINDS[name]):
+        raise ValueError(f"{name} must be of type {_KINDS[name].__name__} and finite, got {value!r:.40}")
+    else:
+        _quiet_net({"pool_after": (), name: value})
+
+
+def _is_number(value: object, kind: type) -> bool:
+    kinds = (int,) if kind is int else (int, float)
+    return type(value) in kinds and -math.inf < value < math.inf
+
+
+def _quiet_net(changes: Mapping[str, object]) -> None:
+    """Refuses what no net has; a wide squeeze layer, of which it would warn, is the paper's own sweep's."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataclasses.replace(Metaparameters(), **changes)
+
+
+def _count(name: str, dimension: BaseDistribution) -> int:
     if isinstance(dimension, CategoricalDistribution):
-        return list(dimension.choices)
+        return len(dimension.choices)
     if dimension.step is None or dimension.log:
         raise ValueError(f"A grid needs steps, and {name} has none between {dimension.low} and {dimension.high}.")
-    count = round((dimension.high - dimension.low) / dimension.step) + 1
-    return [dimension.low + place * dimension.step for place in range(count)]
+    return round((dimension.high - dimension.low) / dimension.step) + 1
+
+
+def _values(dimension: BaseDistribution) -> list:
+    if isinstance(dimension, CategoricalDistribution):
+        return list(dimension.choices)
+    places = range(_count("", dimension))
+    # A sum of floats may lie a hair beyond the end, which is then no value of the dimension.
+    return [min(round(dimension.low + place * dimension.step, 12), dimension.high) for place in places]
 
 
 def _form(dimension: BaseDistribution) -> dict | list:
@@ -160,7 +230,7 @@ SPACES = {
             {"squeeze_ratio": 0.5},
             {"pct_3x3": CategoricalDistribution((0.01, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 0.99))},
         ),
-        Space("bypass", {}, {BYPASS: CategoricalDistribution((_NO_BYPASS, "simple", "complex"))}),
+        Space("bypass", {}, {BYPASS: CategoricalDistribution(_BYPASSES)}),
         Space("pool_after", {}, {"pool_after": CategoricalDistribution(("1:2:3", "1:3:5", "1:4:8", "4:6:8"))}),
         Space(
             "full",
@@ -173,7 +243,7 @@ SPACES = {
                 "squeeze_ratio": FloatDistribution(0.0625, 1.0, log=True),
                 "stem_filters": IntDistribution(16, 96, step=16),
                 "pool_after": CategoricalDistribution(("1:2:3", "1:3:5", "1:4:8", "4:6:8")),
-                BYPASS: CategoricalDistribution((_NO_BYPASS, "simple", "complex")),
+                BYPASS: CategoricalDistribution(_BYPASSES),
             },
         ),
     )

@@ -13,10 +13,12 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import optuna
+import sqlalchemy
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from trainers.config import TrainConfig
+from trainers.metrics import LossNotFiniteError
 from trainers.progress import say
 from trainers.report import write_json
 from trainers.report_sweep import write_sweep_report
@@ -30,8 +32,11 @@ if TYPE_CHECKING:
 STUDY = "sqz-sweep"
 _HEARTBEAT_SECONDS, _MOST_RETRIES, _MOST_INVALID = 30, 3, 200
 _SUBJECT = "subject"  # the study's attribute that says what is swept
-_INVALID, _COPY = "invalid", "copy_of"  # a trial's: why it was not run
+_INVALID, _HELD, _COPY = "invalid", "held_by", "copy_of"  # a trial's: why it was not run
+_DIVERGED, _QUEUED = "diverged", "queued"  # what went wrong in it; the point, where no sampler drew it
+_BAD_IN_URL = "?%{}"  # SQLAlchemy or Optuna read these otherwise in the path of a database
 _POLL_SECONDS = 1.0
+_LOCK_SECONDS = 60  # that a worker waits for the others' hold on an SQLite file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,11 +115,12 @@ def sweep(config: SweepConfig, workdir: str | os.PathLike, data_dir: str | None 
         The records of the finished trials, as trials.json holds them.
 
     Raises:
-        ValueError: the study is of another sweep, the storage cannot be opened, or hardly any point is valid.
+        ValueError: the study is of another sweep, the storage cannot be opened, hardly any point is valid, or the
+            recipe does not fit the dataset.
         Interrupted, KeyboardInterrupt: a signal came; all that was finished is kept.
     """
     workdir = pathlib.Path(workdir)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # it warns of each interruption, with a traceback
     # Heartbeats and the importances are marked so; the tests hold what is used of them.
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     workdir.mkdir(parents=True, exist_ok=True)
@@ -134,45 +140,85 @@ def sweep(config: SweepConfig, workdir: str | os.PathLike, data_dir: str | None 
 
 def open_study(config: SweepConfig, workdir: pathlib.Path) -> optuna.Study:
     """The study, made by whoever comes first."""
+    if not config.storage and set(_BAD_IN_URL) & set(str(workdir)):
+        raise ValueError(f"--workdir={workdir} must be without {_BAD_IN_URL}, or --storage name the database's place.")
     url = config.storage or f"sqlite:///{workdir / 'study.db'}"
     storage = _open_storage(url, config.heartbeat_seconds)
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=5) if config.prune else optuna.pruners.NopPruner()
+    directions = [OBJECTIVES[name] for name in config.objectives]
     seed, subject = config.seed, json.dumps(config.subject(), sort_keys=True)
-    made = True
     try:
-        study = optuna.create_study(
-            storage=storage, study_name=STUDY, directions=[OBJECTIVES[name] for name in config.objectives]
-        )
+        study = optuna.create_study(storage=storage, study_name=STUDY, directions=directions)
         study.set_user_attr(_SUBJECT, subject)
     except optuna.exceptions.DuplicatedStudyError:
-        made, seed = False, None  # a second worker, or a later one, must not draw the first one's points again
+        seed = None  # a second worker, or a later one, must not draw the first one's points again
         study = optuna.load_study(storage=storage, study_name=STUDY)
-    found = study.user_attrs.get(_SUBJECT, subject)
-    if found != subject:
+    found = study.user_attrs.get(_SUBJECT)
+    if found not in (subject, None):
         raise ValueError(f"{url} holds a sweep of another kind: {_difference(json.loads(found), json.loads(subject))}.")
+    if [direction.name.lower() for direction in study.directions] != directions or (found is None and study.trials):
+        raise ValueError(f"{url} holds a study called {STUDY} that is none of ours; give another --storage.")
     study.sampler = make_sampler(config.sampler, seed, config.trials, len(config.objectives))
-    study.pruner = pruner
+    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=5) if config.prune else optuna.pruners.NopPruner()
     if config.sampler == "grid":
-        for point in config.space.grid():
-            study.enqueue_trial(point, skip_if_exists=not made)
+        _enqueue_missing(study, config.space)
     return study
+
+
+def _enqueue_missing(study: optuna.Study, space: Space) -> None:
+    """Queues the points of a grid that are neither done nor waiting nor in hand."""
+    states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING, TrialState.WAITING)
+    known = {
+        tuple(trial.user_attrs[_QUEUED].items())
+        for trial in study.get_trials(deepcopy=False, states=states)
+        if _HELD not in trial.user_attrs
+    }
+    for point in space.grid():
+        if tuple(point.items()) not in known:
+            _enqueue(study, point)
+
+
+def _enqueue(study: optuna.Study, point: Point) -> None:
+    study.enqueue_trial(point, user_attrs={_QUEUED: point})
 
 
 def _open_storage(url: str, heartbeat_seconds: int) -> optuna.storages.RDBStorage:
     retry = optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=_MOST_RETRIES)
     for last in (False, False, True):
         try:
-            return optuna.storages.RDBStorage(
+            storage = optuna.storages.RDBStorage(
                 url,
                 heartbeat_interval=heartbeat_seconds,
                 grace_period=3 * heartbeat_seconds,
                 heartbeat_stale_trial_callback=retry,
             )
+            break
         except Exception as error:  # SQLAlchemy, its drivers and Optuna each have their own
             # Two workers that find an empty database both make its tables, and one of them is late.
             if last:
                 raise ValueError(f"--storage: {url} cannot be opened: {error!s:.300}") from error
             time.sleep(_POLL_SECONDS)
+    if storage.engine.dialect.name == "sqlite":
+        _lock_at_once(storage.engine)
+    return storage
+
+
+def _lock_at_once(engine: sqlalchemy.Engine) -> None:
+    """Has each transaction of SQLite lock the file when it begins.
+
+    Else two workers can both read that a trial waits before either takes it: SQLite has no SELECT ... FOR UPDATE, on
+    which Optuna relies. https://docs.sqlalchemy.org/en/20/dialects/sqlite.html tells of the two events.
+    """
+
+    @sqlalchemy.event.listens_for(engine, "connect")
+    def connect(connection, _):
+        connection.isolation_level = None  # the driver then leaves BEGIN to what follows
+        connection.execute(f"PRAGMA busy_timeout = {1000 * _LOCK_SECONDS}")
+
+    @sqlalchemy.event.listens_for(engine, "begin")
+    def begin(connection):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    engine.dispose()  # connections that were made without them
 
 
 class _Objective:
@@ -183,6 +229,9 @@ class _Objective:
 
     def __call__(self, trial: optuna.Trial) -> list[float]:
         config = self._config
+        if config.sampler == "grid" and _QUEUED not in trial.user_attrs:
+            trial.set_user_attr(_HELD, "another worker took the last point that waited")
+            raise optuna.TrialPruned
         point = {name: _suggest(trial, name, dimension) for name, dimension in config.space.dimensions.items()}
         try:
             run = config.trial_config(point)
@@ -198,15 +247,18 @@ class _Objective:
         watch = [_watch(trial)] if config.prune else []
         try:
             measured = run_point(run, trial_folder(self._workdir, run), config.objectives, self._data_dir, watch)
-        except ValueError as error:  # such as a loss that is not finite: this net's trouble, not the sweep's
-            trial.set_user_attr(_INVALID, str(error))
+        except (
+            LossNotFiniteError
+        ) as error:  # this net's trouble; every other mistake is the recipe's, and ends the sweep
+            trial.set_user_attr(_DIVERGED, str(error))
+            say(f"trial {trial.number} is given up: {error}")
             raise optuna.TrialPruned(str(error)) from error
         except optuna.TrialPruned as hopeless:
             say(f"trial {trial.number} is given up: {hopeless}")
             raise
         except BaseException:
             # Stopped from outside: the next worker takes the point up where its folder stands.
-            trial.study.enqueue_trial(point)
+            _enqueue(trial.study, point)
             raise
         for name, value in measured.items():
             trial.set_user_attr(name, value)
@@ -239,15 +291,16 @@ def trial_folder(workdir: pathlib.Path, run: TrainConfig) -> pathlib.Path:
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials that came to an end: complete ones, and those that were pruned as hopeless."""
+    """Trials that came to an end: complete ones, and those that were given up."""
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-    return [trial for trial in trials if _INVALID not in trial.user_attrs]
+    return [trial for trial in trials if not {_INVALID, _HELD} & set(trial.user_attrs)]
 
 
 def write_records(config: SweepConfig, study: optuna.Study, workdir: pathlib.Path) -> list[dict[str, Any]]:
     """Writes trials.json: what came of each point, once."""
     records = [
-        {"number": trial.number, "state": trial.state.name.lower(), "point": dict(trial.params)} | trial.user_attrs
+        {"number": trial.number, "state": trial.state.name.lower(), "point": dict(trial.params)}
+        | {name: value for name, value in trial.user_attrs.items() if name != _QUEUED}
         for trial in finished(study)
         if _COPY not in trial.user_attrs
     ]
@@ -296,7 +349,8 @@ def _twin(trial: optuna.Trial) -> FrozenTrial | None:
         if other.state == TrialState.COMPLETE:
             return other
         if other.state == TrialState.RUNNING:
-            trial.set_user_attr(_INVALID, f"trial {other.number} has the same point")
+            trial.set_user_attr(_HELD, other.number)
+            time.sleep(_POLL_SECONDS)  # for it to end: others may be all that is left
             raise optuna.TrialPruned
     return None
 
@@ -318,8 +372,8 @@ def _importances(study: optuna.Study) -> dict[str, float]:
 
 def _difference(found: dict, wanted: dict, prefix: str = "") -> str:
     told = []
-    for name in wanted:
-        before, now = found.get(name), wanted[name]
+    for name in found | wanted:
+        before, now = found.get(name), wanted.get(name)
         if isinstance(before, dict) and isinstance(now, dict) and before != now:
             told.append(_difference(before, now, f"{prefix}{name}."))
         elif before != now:

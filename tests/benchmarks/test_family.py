@@ -41,4 +41,5 @@ def test_means_intervals_and_findings(tmp_path):
 
 def test_one_seed_has_no_interval():
     seen = tables("pool_after", dict.fromkeys(("1:2:3", "1:3:5", "1:4:8", "4:6:8"), (0.5,)))
-    assert "one seed" in "\n".join(family.told("pool_after", family.summarize("pool_after", seen), seen))
+    lines = "\n".join(family.told("pool_after", family.summarize("pool_after", seen), seen))
+    assert "| 1:2:3 | 5 | 1.50 | 1,000 | 50.0% | one seed |" in lines and "| +0.0 | one seed |" in lines

@@ -8,15 +8,19 @@ import subprocess
 import sys
 import time
 
+import optuna
 import pytest
+from optuna.distributions import FloatDistribution
 
 from trainers import sweep as command
 from trainers import sweep_study
 from trainers.config import load_config
+from trainers.metrics import LossNotFiniteError
 from trainers.sweep_space import SPACES
 from trainers.sweep_study import SweepConfig, sweep
 
 DIGITS = load_config("digits")
+WIDE = {"pct_3x3": FloatDistribution(0.01, 0.64, step=0.01)}
 
 # A worker whose trials take as long as its second argument says, and tell in a file that they were run.
 WORKER = """
@@ -166,6 +170,79 @@ def test_hopeless_trials_are_given_up(tmp_path, monkeypatch):
     assert max(accuracies["pruned"]) < sorted(accuracies["complete"])[-1]
 
 
+def trained(run, *_):
+    return {"top1": 0.5, "test_top1": 0.5, "bytes": 4, "mebibytes": 1.0}
+
+
+def test_a_net_that_diverges_is_told_and_the_others_go_on(tmp_path, monkeypatch, capsys):
+    def run_point(run, *_):
+        if run.model.bypass == "simple":
+            raise LossNotFiniteError("The loss is nan at step 3")
+        return trained(run)
+
+    monkeypatch.setattr(sweep_study, "run_point", run_point)
+    records = sweep(config(space=SPACES["bypass"], sampler="grid"), tmp_path)
+    assert [(record["point"]["bypass"], record["state"]) for record in records] == [
+        ("none", "complete"),
+        ("simple", "pruned"),
+        ("complex", "complete"),
+    ]
+    assert records[1]["diverged"] == "The loss is nan at step 3"
+    assert "trial 1 is given up: The loss is nan at step 3" in capsys.readouterr().err
+
+
+def test_any_other_mistake_ends_the_sweep_and_costs_no_point(tmp_path, monkeypatch):
+    def run_point(*_):
+        raise ValueError("global_batch_size=32 must be a multiple of 3")
+
+    monkeypatch.setattr(sweep_study, "run_point", run_point)
+    with pytest.raises(ValueError, match="multiple of 3"):
+        sweep(config(space=SPACES["bypass"], sampler="grid"), tmp_path)
+    monkeypatch.setattr(sweep_study, "run_point", trained)
+    assert len(sweep(config(space=SPACES["bypass"], sampler="grid"), tmp_path)) == 3
+
+
+def test_a_point_that_was_lost_outside_of_its_training_comes_back(tmp_path, monkeypatch):
+    """As by Ctrl-C while what was measured is written down."""
+    monkeypatch.setattr(sweep_study, "run_point", trained)
+    write = optuna.Trial.set_user_attr
+
+    def interrupted(trial, name, value):
+        if (trial.number, name) == (1, "top1"):
+            raise KeyboardInterrupt
+        write(trial, name, value)
+
+    grid = config(space=SPACES["bypass"], sampler="grid")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(optuna.Trial, "set_user_attr", interrupted)
+        sweep(grid, tmp_path)
+    assert {record["point"]["bypass"] for record in sweep(grid, tmp_path)} == {"none", "simple", "complex"}
+
+
+def test_a_large_grid_opens_again_at_once(tmp_path):
+    """400 points took a minute when each was looked for in all of the study."""
+    grid = config(space=dataclasses.replace(SPACES["pct_3x3"], dimensions=WIDE), sampler="grid")
+    sweep_study.open_study(grid, tmp_path)
+    read, looked = optuna.Study.get_trials, []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(optuna.Study, "get_trials", lambda *a, **k: looked.append(1) or read(*a, **k))
+        study = sweep_study.open_study(grid, tmp_path)
+    assert len(looked) <= 2 and len(study.trials) == 64
+
+
+def test_someone_elses_study_is_refused(tmp_path):
+    url = f"sqlite:///{tmp_path}/study.db"
+    other = optuna.create_study(storage=url, study_name="sqz-sweep", direction="minimize")
+    other.add_trial(optuna.create_trial(value=1.0))
+    with pytest.raises(ValueError, match="none of ours"):
+        sweep(config(), tmp_path)
+
+
+def test_a_workdir_that_no_url_can_hold_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="must be without"):
+        sweep(config(), tmp_path / "a?b")
+
+
 BIT_EQUAL = """
 import sys
 import numpy as np
@@ -218,3 +295,10 @@ def test_dry_run_and_mistakes_touch_nothing(tmp_path, run_command, capsys):
     assert "6,279,016" in capsys.readouterr().out
     with pytest.raises(ValueError, match="--workdir=DIR is needed"):
         run_command(command, "--space=bypass")
+    for flag in ("--sampler=best", "--objectives=speed", "--storage=study.db", "--trials=0"):
+        with pytest.raises(ValueError, match=flag.partition("=")[0]):
+            run_command(command, "--space=bypass", "--dry_run", flag)
+    for flag in ("--dataset=nonsense", f"--image_dir={tmp_path}/missing", "--test_split=nosuch"):
+        with pytest.raises(ValueError):
+            run_command(command, "--space=bypass", "--sampler=grid", f"--workdir={tmp_path}/sweep", flag)
+    assert not (tmp_path / "sweep").exists()
