@@ -49,9 +49,9 @@ def dry_run_lines(space: Space, model: ModelSpec) -> Iterator[str]:
 
 
 def listed_size(size: int) -> str:
-    """Bytes as `ls -lh` prints them and the paper's figures have them: MiB rounded up, to a tenth below 10."""
-    mebibytes = size / 2**20
-    return f"{math.ceil(mebibytes)}M" if mebibytes > 9.9 else f"{math.ceil(10 * mebibytes) / 10:.1f}M"
+    """Bytes as `ls -lh` prints them and the paper's figures have them: KiB or MiB rounded up, to a tenth below 10."""
+    unit, value = ("K", size / 2**10) if size <= 1023 * 2**10 else ("M", size / 2**20)
+    return f"{math.ceil(value)}{unit}" if value > 9.9 else f"{math.ceil(10 * value) / 10:.1f}{unit}"
 
 
 def best_lines(objectives: Sequence[str], records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
