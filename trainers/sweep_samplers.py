@@ -15,7 +15,9 @@ from optuna.trial import FrozenTrial, TrialState
 SAMPLERS = ("grid", "random", "tpe", "gp", "nsga2", "annealing")
 
 
-def make_sampler(name: str, seed: int | None, trials: int, objectives: int) -> optuna.samplers.BaseSampler:
+def make_sampler(
+    name: str, seed: int | None, trials: int, objectives: int, walk_seed: int | None = None
+) -> optuna.samplers.BaseSampler:
     """The sampler of this name.
 
     Args:
@@ -23,6 +25,7 @@ def make_sampler(name: str, seed: int | None, trials: int, objectives: int) -> o
         seed: of its draws; None takes other ones each time.
         trials: of the whole sweep, along which annealing cools.
         objectives: how many there are.
+        walk_seed: of annealing's decisions, on which all workers must agree; None is `seed`.
 
     Raises:
         ValueError: an unknown name, one that does not go with the number of objectives, or "gp" without torch.
@@ -35,7 +38,7 @@ def make_sampler(name: str, seed: int | None, trials: int, objectives: int) -> o
                 f"--sampler=annealing follows one objective, and there are {objectives}; name one, or take tpe, nsga2, "
                 "gp, random or grid."
             )
-        return AnnealingSampler(seed, trials)
+        return AnnealingSampler(seed, trials, walk_seed)
     if name == "gp":
         if importlib.util.find_spec("torch") is None:  # Optuna would miss it in the midst of the sweep
             raise ValueError("--sampler=gp needs PyTorch, which no extra brings: pip install torch, or take tpe.")
@@ -58,11 +61,13 @@ class AnnealingSampler(optuna.samplers.BaseSampler):
     Args:
         seed: of the draws; None takes other ones each time.
         trials: after which the walk is cold.
+        walk_seed: of the decisions whether a worse trial becomes the place; None is `seed`.
         start_trials: first ones, which are drawn anywhere.
     """
 
-    def __init__(self, seed: int | None, trials: int, start_trials: int = 5):
+    def __init__(self, seed: int | None, trials: int, walk_seed: int | None = None, start_trials: int = 5):
         self._seed = np.random.SeedSequence(seed).entropy
+        self._walk_seed = self._seed if walk_seed is None else walk_seed
         self._trials, self._start_trials = trials, start_trials
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -102,7 +107,7 @@ class AnnealingSampler(optuna.samplers.BaseSampler):
             temperature = spread * self._warmth(trial.number)
             worse = other - loss
             chance = 1.0 if worse <= 0 else math.exp(-worse / temperature) if temperature > 0 else 0.0
-            if self._random(-1 - trial.number).random() < chance:
+            if np.random.default_rng([self._walk_seed, trial.number + 1, 1]).random() < chance:
                 place, loss = trial, other
         return place
 
@@ -113,7 +118,7 @@ class AnnealingSampler(optuna.samplers.BaseSampler):
         return np.random.default_rng(self._key(number))
 
     def _key(self, number: int) -> list[int]:
-        return [self._seed, abs(number), number < 0]
+        return [self._seed, number, 0]
 
 
 def _anywhere(dimension: BaseDistribution, random: np.random.Generator) -> Any:

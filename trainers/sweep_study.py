@@ -157,7 +157,7 @@ def open_study(config: SweepConfig, workdir: pathlib.Path) -> optuna.Study:
         raise ValueError(f"{url} holds a sweep of another kind: {_difference(json.loads(found), json.loads(subject))}.")
     if [direction.name.lower() for direction in study.directions] != directions or (found is None and study.trials):
         raise ValueError(f"{url} holds a study called {STUDY} that is none of ours; give another --storage.")
-    study.sampler = make_sampler(config.sampler, seed, config.trials, len(config.objectives))
+    study.sampler = make_sampler(config.sampler, seed, config.trials, len(directions), walk_seed=config.seed)
     study.pruner = optuna.pruners.MedianPruner(n_startup_trials=5) if config.prune else optuna.pruners.NopPruner()
     if config.sampler == "grid":
         _enqueue_missing(study, config.space)
@@ -170,7 +170,7 @@ def _enqueue_missing(study: optuna.Study, space: Space) -> None:
     known = {
         tuple(trial.user_attrs[_QUEUED].items())
         for trial in study.get_trials(deepcopy=False, states=states)
-        if _HELD not in trial.user_attrs
+        if _QUEUED in trial.user_attrs and _HELD not in trial.user_attrs
     }
     for point in space.grid():
         if tuple(point.items()) not in known:
@@ -247,9 +247,8 @@ class _Objective:
         watch = [_watch(trial)] if config.prune else []
         try:
             measured = run_point(run, trial_folder(self._workdir, run), config.objectives, self._data_dir, watch)
-        except (
-            LossNotFiniteError
-        ) as error:  # this net's trouble; every other mistake is the recipe's, and ends the sweep
+        except LossNotFiniteError as error:
+            # This net's trouble; every other mistake is the recipe's, and ends the sweep.
             trial.set_user_attr(_DIVERGED, str(error))
             say(f"trial {trial.number} is given up: {error}")
             raise optuna.TrialPruned(str(error)) from error

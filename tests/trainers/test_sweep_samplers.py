@@ -52,6 +52,15 @@ def test_annealing_goes_on_where_another_sampler_object_stopped():
     assert [trial.params for trial in study.trials] == [trial.params for trial in whole.trials]
 
 
+def test_workers_that_draw_anew_agree_where_the_walk_stands():
+    _, study = best(AnnealingSampler(5, 40), 30)
+    for count in range(6, 31):
+        done = study.trials[:count]
+        first, later = AnnealingSampler(5, 40), AnnealingSampler(None, 40, walk_seed=5)
+        assert first._walk(done, -1).number == later._walk(done, -1).number
+        assert later._random(count).random() != first._random(count).random()
+
+
 def test_a_cold_walk_only_takes_what_is_better():
     sampler = AnnealingSampler(0, 1)
     study = optuna.create_study(direction="maximize")
