@@ -29,17 +29,8 @@ from sqz_keras import command
 
 RATIO = 10.0
 MOST_POINTS = 0.5  # of top-1, on photographs
-STUDENT = (
-    12.706,
-    4.303,
-    3.182,
-    2.776,
-    2.571,
-    2.447,
-    2.365,
-    2.306,
-    2.262,
-)  # 97.5% quantiles of its t, from one degree of freedom on
+# 97.5% quantiles of Student's t, from one degree of freedom on.
+STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
 def define_flags() -> None:

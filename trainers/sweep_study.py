@@ -128,7 +128,14 @@ def sweep(config: SweepConfig, workdir: str | os.PathLike, data_dir: str | None 
     objective = _Objective(config, workdir, data_dir)
     try:
         while not _is_done(config, study):
-            study.optimize(objective, n_trials=1)
+            try:
+                study.optimize(objective, n_trials=1)
+            except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
+                # Optuna refuses what comes of a trial that was given to another worker, as this one was thought dead:
+                # its machine had slept, say.
+                if not objective.measured:
+                    raise
+                say("another worker has taken that trial over; its folder keeps what came of it")
             write_records(config, study, workdir)
     finally:
         records = write_records(config, study, workdir)
@@ -226,9 +233,11 @@ class _Objective:
 
     def __init__(self, config: SweepConfig, workdir: pathlib.Path, data_dir: str | None):
         self._config, self._workdir, self._data_dir = config, workdir, data_dir
+        self.measured = False  # whether the newest trial came to its end
 
     def __call__(self, trial: optuna.Trial) -> list[float]:
         config = self._config
+        self.measured = False
         if config.sampler == "grid" and _QUEUED not in trial.user_attrs:
             trial.set_user_attr(_HELD, "another worker took the last point that waited")
             raise optuna.TrialPruned
@@ -259,6 +268,7 @@ class _Objective:
             # Stopped from outside: the next worker takes the point up where its folder stands.
             _enqueue(trial.study, point)
             raise
+        self.measured = True
         for name, value in measured.items():
             trial.set_user_attr(name, value)
         return [measured[name] for name in config.objectives]

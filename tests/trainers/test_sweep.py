@@ -219,6 +219,23 @@ def test_a_point_that_was_lost_outside_of_its_training_comes_back(tmp_path, monk
     assert {record["point"]["bypass"] for record in sweep(grid, tmp_path)} == {"none", "simple", "complex"}
 
 
+def test_a_worker_whose_trial_was_taken_over_goes_on(tmp_path, monkeypatch, capsys):
+    grid = config(space=SPACES["bypass"], sampler="grid")
+
+    def run_point(run, *_):
+        if run.model.bypass == "simple" and not (tmp_path / "taken").exists():
+            (tmp_path / "taken").touch()
+            other = optuna.load_study(storage=f"sqlite:///{tmp_path}/study.db", study_name=sweep_study.STUDY)
+            other.tell(1, state=optuna.trial.TrialState.FAIL)
+            other.enqueue_trial({"bypass": "simple"}, user_attrs=other.trials[1].user_attrs)
+        return trained(run)
+
+    monkeypatch.setattr(sweep_study, "run_point", run_point)
+    records = sweep(grid, tmp_path)
+    assert sorted(record["point"]["bypass"] for record in records) == ["complex", "none", "simple"]
+    assert "taken that trial over" in capsys.readouterr().err
+
+
 def test_a_large_grid_opens_again_at_once(tmp_path):
     """400 points took a minute when each was looked for in all of the study."""
     grid = config(space=dataclasses.replace(SPACES["pct_3x3"], dimensions=WIDE), sampler="grid")
