@@ -238,6 +238,8 @@ class _Objective:
     def __call__(self, trial: optuna.Trial) -> list[float]:
         config = self._config
         self.measured = False
+        # Optuna's thread gives the first sign of life a little later, and without one no other worker ever takes over.
+        trial.storage.record_heartbeat(trial._trial_id)
         if config.sampler == "grid" and _QUEUED not in trial.user_attrs:
             trial.set_user_attr(_HELD, "another worker took the last point that waited")
             raise optuna.TrialPruned
