@@ -67,7 +67,7 @@ class Space:
         count = math.prod(_count(name, dimension) for name, dimension in self.dimensions.items())
         if count > _MOST_POINTS:
             raise ValueError(f"The space {self.name} has {count:,} points, and a grid at most {_MOST_POINTS:,}.")
-        axes = {name: _values(dimension) for name, dimension in self.dimensions.items()}
+        axes = {name: _values(name, dimension) for name, dimension in self.dimensions.items()}
         return (dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values()))
 
     def to_json(self) -> dict:
@@ -201,10 +201,10 @@ def _count(name: str, dimension: BaseDistribution) -> int:
     return round((dimension.high - dimension.low) / dimension.step) + 1
 
 
-def _values(dimension: BaseDistribution) -> list:
+def _values(name: str, dimension: BaseDistribution) -> list:
     if isinstance(dimension, CategoricalDistribution):
         return list(dimension.choices)
-    places = range(_count("", dimension))
+    places = range(_count(name, dimension))
     # A sum of floats may lie a hair beyond the end, which is then no value of the dimension.
     return [min(round(dimension.low + place * dimension.step, 12), dimension.high) for place in places]
 

@@ -123,7 +123,6 @@ def sweep(config: SweepConfig, workdir: str | os.PathLike, data_dir: str | None 
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # it warns of each interruption, with a traceback
     # Heartbeats and the importances are marked so; the tests hold what is used of them.
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    workdir.mkdir(parents=True, exist_ok=True)
     study = open_study(config, workdir)
     objective = _Objective(config, workdir, data_dir)
     try:
@@ -149,6 +148,7 @@ def open_study(config: SweepConfig, workdir: pathlib.Path) -> optuna.Study:
     """The study, made by whoever comes first."""
     if not config.storage and set(_BAD_IN_URL) & set(str(workdir)):
         raise ValueError(f"--workdir={workdir} must be without {_BAD_IN_URL}, or --storage name the database's place.")
+    workdir.mkdir(parents=True, exist_ok=True)
     url = config.storage or f"sqlite:///{workdir / 'study.db'}"
     storage = _open_storage(url, config.heartbeat_seconds)
     directions = [OBJECTIVES[name] for name in config.objectives]

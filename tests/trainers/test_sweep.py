@@ -258,6 +258,7 @@ def test_someone_elses_study_is_refused(tmp_path):
 def test_a_workdir_that_no_url_can_hold_is_refused(tmp_path):
     with pytest.raises(ValueError, match="must be without"):
         sweep(config(), tmp_path / "a?b")
+    assert not (tmp_path / "a?b").exists()
 
 
 BIT_EQUAL = """
