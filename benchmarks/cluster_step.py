@@ -26,7 +26,7 @@ from sqz_keras import ModelSpec
 from sqz_keras.compression import tf_keras_bridge as bridge
 from sqz_keras.compression.densities import TABLE1, prune_magnitudes
 from sqz_keras.compression.tfmot_stages import import_tfmot, sorted_search
-from sqz_keras.squeezenet import build, named_arrays
+from sqz_keras.models.squeezenet import build, named_arrays
 
 BAR = 1.3
 WARM_UP = 2

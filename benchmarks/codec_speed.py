@@ -33,14 +33,14 @@ def main(argv) -> None:
     import numpy as np
 
     from sqz_keras import codec
-    from sqz_keras.importers import sqz_file
-    from sqz_keras.weights import resolve_model
+    from sqz_keras.weights import sqz
+    from sqz_keras.weights.resolve import resolve_model
 
     args = flags.FLAGS
     spec, arrays = resolve_model(args.model, version=args.version, bypass=args.bypass)
     archive = io.BytesIO()
     np.savez_compressed(archive, **arrays)
-    header, files, encoding = sqz_file.header(spec, arrays, {}), {}, {}
+    header, files, encoding = sqz.header(spec, arrays, {}), {}, {}
     for profile in ("paper", "max"):
         start = time.perf_counter()
         files[profile] = codec.encode(arrays, header, profile=profile)

@@ -41,9 +41,9 @@ def main(argv) -> None:
     import numpy as np
     import tensorflow as tf
 
-    from sqz_keras.spec import ModelSpec, Preprocessing
-    from trainers.augmentation import random_window
-    from trainers.input_pipeline import Source, training_batches
+    from sqz_keras.architecture.spec import ModelSpec, Preprocessing
+    from trainers.data.augmentation import random_window
+    from trainers.data.batches import Source, training_batches
 
     args = flags.FLAGS
     paths = sorted(path for path in pathlib.Path(args.image_dir).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))

@@ -38,11 +38,11 @@ def main(argv) -> None:
     del argv
     import numpy as np
 
-    from export import litert, single_file
-    from sqz_keras.images import find_pictures
-    from sqz_keras.squeezenet import build
-    from sqz_keras.weights import resolve_model
-    from trainers.metrics import accuracy_fields
+    from export.formats import litert, single_file
+    from sqz_keras.images.files import find_pictures
+    from sqz_keras.models.squeezenet import build
+    from sqz_keras.weights.resolve import resolve_model
+    from trainers.evaluation.metrics import accuracy_fields
 
     args = flags.FLAGS
     spec, arrays = resolve_model(args.model, version=args.version, bypass=args.bypass)
@@ -72,9 +72,9 @@ def convert_plainly(spec, arrays, images) -> bytes:
     """8 bits throughout as TensorFlow's guide does it: nothing is done to the net, nothing is left in float."""
     import tensorflow as tf
 
-    from export.colours import fold_colours
-    from export.litert import quiet
-    from sqz_keras.squeezenet import build
+    from export.formats.colours import fold_colours
+    from export.formats.litert import quiet
+    from sqz_keras.models.squeezenet import build
 
     converter = tf.lite.TFLiteConverter.from_keras_model(build(spec, fold_colours(spec, arrays)))
     converter.optimizations = [tf.lite.Optimize.DEFAULT]

@@ -10,8 +10,8 @@ import argparse
 import dataclasses
 
 import sqz_keras
-from trainers.evaluation import evaluate_photographs
-from trainers.photographs import class_labels, find_photographs
+from trainers.data.image_reader import class_labels, find_photographs
+from trainers.evaluation.accuracy import evaluate_photographs
 
 
 def main():

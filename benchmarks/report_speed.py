@@ -60,10 +60,10 @@ def write_report(path: pathlib.Path, count: int) -> None:
     """The report of so many trials at random points, whose nets are described and not trained."""
     import optuna
 
-    from sqz_keras.spec import ModelSpec
-    from trainers.report_sweep import write_sweep_report
-    from trainers.sweep_space import SPACES, point_flags
-    from trainers.sweep_trial import describe_net
+    from sqz_keras.architecture.spec import ModelSpec
+    from trainers.reports.sweep import write_sweep_report
+    from trainers.search.space import SPACES, point_flags
+    from trainers.search.trial import describe_net
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     draw, records = random.Random(0), []

@@ -11,20 +11,24 @@ import argparse
 import collections
 import contextlib
 import itertools
+import pathlib
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent import futures
 
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
 import grpc
 import numpy as np
-import serving_malformed
-from serving_server import Server, read_photographs, right_answers, serving
 from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc, predict_pb2
 
+from benchmarks import serving_malformed
+from benchmarks.serving_server import Server, read_photographs, right_answers, serving
 from export import contract
-from export.client import Client, ServingError
+from export.client.client import Client, ServingError
 
 CLIENTS = 4
 

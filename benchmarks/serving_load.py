@@ -10,15 +10,19 @@ SavedModel's own for the same photograph. The bars: none lost or wrong, below 1%
 import argparse
 import collections
 import contextlib
+import pathlib
+import sys
 import threading
 import time
 from concurrent import futures
 
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
 import grpc
 import numpy as np
-from serving_server import read_photographs, right_answers, serving
 
-from export.client import Client, ServingError
+from benchmarks.serving_server import read_photographs, right_answers, serving
+from export.client.client import Client, ServingError
 
 CAPACITY_SECONDS = 15
 AT_ONCE = 16  # calls of one client

@@ -32,8 +32,8 @@ def main(argv) -> None:
     import numpy as np
 
     from sqz_keras import prepare_images
-    from sqz_keras.images import find_pictures, read_image
-    from sqz_keras.weights import resolve_model
+    from sqz_keras.images.files import find_pictures, read_image
+    from sqz_keras.weights.resolve import resolve_model
 
     args = flags.FLAGS
     spec, arrays = resolve_model(args.model, version=args.version, bypass=args.bypass)
@@ -53,8 +53,8 @@ def make_sides(spec, arrays) -> dict:
     """Functions from network inputs (N, S, S, 3) to probabilities (N, classes), by what is undone."""
     import tensorflow as tf
 
-    from export.network import ExportedNetwork
-    from export.signatures import in_parts
+    from export.graph.network import ExportedNetwork
+    from export.graph.signatures import in_parts
 
     class Variables(ExportedNetwork):
         def __init__(self, *args):

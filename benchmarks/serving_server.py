@@ -64,7 +64,7 @@ def serving(model: str) -> Iterator[tuple[Server, pathlib.Path]]:
     """Exports a model as version 1 and serves it; gives the server and the folder of versions."""
     with tempfile.TemporaryDirectory() as folder:
         base_path = pathlib.Path(folder, contract.MODEL_NAME)
-        export = [sys.executable, "-m", "export.saved_model", f"--model={model}", f"--base_path={base_path}"]
+        export = [sys.executable, "-m", "export.export", f"--model={model}", f"--base_path={base_path}"]
         subprocess.run([*export, "--model_version=1"], check=True)
         server = Server(base_path, folder)
         try:

@@ -48,10 +48,10 @@ def define_flags() -> None:
 def main(argv) -> None:
     del argv
     from benchmarks.serving_server import Server
-    from export.client import Client
-    from export.single_file import read_pictures
-    from sqz_keras.images import find_pictures
-    from sqz_keras.weights import resolve_model
+    from export.client.client import Client
+    from export.formats.single_file import read_pictures
+    from sqz_keras.images.files import find_pictures
+    from sqz_keras.weights.resolve import resolve_model
 
     args = flags.FLAGS
     spec, arrays = resolve_model(args.model, version=args.version, bypass=args.bypass)
@@ -78,12 +78,15 @@ def make_sides(spec, arrays, base_path: pathlib.Path, scratch: pathlib.Path) -> 
     import onnxruntime
     import tensorflow as tf
 
-    from export import contract, litert, onnx_file
-    from export.colours import INPUT, OUTPUT
-    from export.saved_model import export_saved_model
-    from export.signatures import ServedModel
+    from export import contract
+    from export.formats import litert
+    from export.formats import onnx as onnx_format
+    from export.formats.colours import INPUT, OUTPUT
+    from export.formats.saved_model import export_saved_model
+    from export.graph.signatures import ServedModel
     from export.versions import list_versions
-    from sqz_keras import preprocess_input, squeezenet
+    from sqz_keras import preprocess_input
+    from sqz_keras.models import squeezenet
 
     if not list_versions(base_path):
         export_saved_model(spec, arrays, base_path, 1)
@@ -91,7 +94,7 @@ def make_sides(spec, arrays, base_path: pathlib.Path, scratch: pathlib.Path) -> 
     labels_path = scratch / contract.LABELS_NAME
     labels_path.write_text("not read here\n")
     coarse = ServedModel(spec, arrays, labels_path, BFLOAT16)
-    session = onnxruntime.InferenceSession(onnx_file.convert(spec, arrays), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(onnx_format.convert(spec, arrays), providers=["CPUExecutionProvider"])
     interpreter = tf.lite.Interpreter(model_content=litert.convert(spec, arrays), num_threads=os.cpu_count())
     (given,), (answer,) = interpreter.get_input_details(), interpreter.get_output_details()
     model = squeezenet.build(spec, arrays)

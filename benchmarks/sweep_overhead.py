@@ -32,10 +32,10 @@ def define_flags() -> None:
 
 def main(argv) -> None:
     del argv
-    from trainers import loop
-    from trainers.config import load_config
-    from trainers.sweep_space import SPACES
-    from trainers.sweep_study import SweepConfig, sweep
+    from trainers.configs import load_config
+    from trainers.search.space import SPACES
+    from trainers.search.study import SweepConfig, sweep
+    from trainers.training import loop
 
     args = flags.FLAGS
     train = dataclasses.replace(load_config("digits_family"), max_steps=args.max_steps)

@@ -1,4 +1,4 @@
-"""The network in PyTorch, for comparisons of speed: the function of `sqz_keras.squeezenet.build`."""
+"""The network in PyTorch, for comparisons of speed: the function of `sqz_keras.models.squeezenet.build`."""
 
 from __future__ import annotations
 

@@ -18,10 +18,10 @@ import numpy as np
 import tensorflow as tf
 
 from sqz_keras import ModelSpec
-from sqz_keras.preprocessing import preprocess_input
-from sqz_keras.squeezenet import build
-from trainers.config import TrainConfig
-from trainers.step import TrainState, make_update
+from sqz_keras.images.preprocessing import preprocess_input
+from sqz_keras.models.squeezenet import build
+from trainers.training.config import TrainConfig
+from trainers.training.step import TrainState, make_update
 
 KINDS = ("bare", "trainer")
 WARM_UP = 3

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from sqz_keras import weights
+from sqz_keras.weights import resolve as weights
 
 MODEL_NAME = "squeezenet"
 

@@ -31,15 +31,15 @@ def main(argv) -> int:
     del argv
     import grpc
 
-    from export import pictures
-    from export.client import Client
+    from export.client import images as client_images
+    from export.client.client import Client
 
     args = flags.FLAGS
     credentials = grpc.ssl_channel_credentials(pathlib.Path(args.ssl_ca).read_bytes()) if args.ssl_ca else None
     paths, found, failures = [], [], 0
     for path in args.image:
         try:
-            found += pictures.as_list(path)
+            found += client_images.as_list(path)
             paths.append(path)
         except OSError as error:
             failures += 1

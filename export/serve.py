@@ -22,7 +22,8 @@ from collections.abc import Iterator
 
 from absl import flags
 
-from export import contract, model_server
+from export import contract
+from export.server import model_server
 from sqz_keras import command, files
 
 
@@ -107,8 +108,8 @@ def _model_server(
 
 @contextlib.contextmanager
 def _page(port: int) -> Iterator[int]:
-    from export.client import Client
-    from export.web import serve_page
+    from export.client.client import Client
+    from export.page.server import serve_page
 
     args = flags.FLAGS
     target = f"{'127.0.0.1' if args.host == '0.0.0.0' else args.host}:{port}"

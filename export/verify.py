@@ -30,7 +30,7 @@ def verify(folder: str | os.PathLike) -> str:
     import tensorflow as tf
 
     from export import warmup
-    from sqz_keras.weights import resolve_model
+    from sqz_keras.weights.resolve import resolve_model
 
     folder = pathlib.Path(folder)
     files = _check_files(folder)

@@ -19,8 +19,9 @@ from PIL import Image
 from tensorflow_serving.apis import classification_pb2, predict_pb2, prediction_log_pb2
 
 from export import contract
-from sqz_keras import ModelSpec, prepare_images, squeezenet
-from sqz_keras.images import read_image
+from sqz_keras import ModelSpec, prepare_images
+from sqz_keras.images.files import read_image
+from sqz_keras.models import squeezenet
 
 _SIZE = 8  # pixels; the graph scales the picture up
 

@@ -3,14 +3,15 @@
 import importlib
 import typing
 
-from sqz_keras.metaparams import Metaparameters
-from sqz_keras.records import Record, get_record, list_records
-from sqz_keras.spec import ModelSpec, Preprocessing
-from sqz_keras.weights import resolve_model
+from sqz_keras.architecture.metaparameters import Metaparameters
+from sqz_keras.architecture.spec import ModelSpec, Preprocessing
+from sqz_keras.version import __version__ as __version__
+from sqz_keras.weights.records import Record, get_record, list_records
+from sqz_keras.weights.resolve import resolve_model
 
 if typing.TYPE_CHECKING:
-    from sqz_keras.preprocessing import decode_predictions, prepare_images, preprocess_input
-    from sqz_keras.squeezenet import (
+    from sqz_keras.images.preprocessing import decode_predictions, prepare_images, preprocess_input
+    from sqz_keras.models.squeezenet import (
         SqueezeNet,
         SqueezeNetComplexBypass,
         SqueezeNetSimpleBypass,
@@ -18,8 +19,6 @@ if typing.TYPE_CHECKING:
         load,
         squeezenet_from_metaparameters,
     )
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Metaparameters",
@@ -46,5 +45,5 @@ def __getattr__(name: str):
     if name not in __all__:
         raise AttributeError(f"module 'sqz_keras' has no attribute {name!r}")
     preprocessing = name in ("decode_predictions", "prepare_images", "preprocess_input")
-    home = importlib.import_module(f"sqz_keras.{'preprocessing' if preprocessing else 'squeezenet'}")
-    return getattr(home, name)
+    module = "sqz_keras.images.preprocessing" if preprocessing else "sqz_keras.models.squeezenet"
+    return getattr(importlib.import_module(module), name)

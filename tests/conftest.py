@@ -58,7 +58,7 @@ def run_command():
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory):
     """A headless Chromium; skips where there is none."""
-    from browser import Browser
+    from tests.browser import Browser
 
     program = shutil.which("chromium")
     if program is None:

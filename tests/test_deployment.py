@@ -9,7 +9,8 @@ import pytest
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from export import model_server, serving_config
+from export import serving_config
+from export.server import model_server
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 # Of TensorFlow Serving's main.cc: one that it does not know ends it.

@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from sqz_keras import fetch, records
+from sqz_keras.weights import download, records
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -50,7 +50,7 @@ def folder(test_data, tmp_path_factory):
         (folder / name).write_text("-----BEGIN-----\nMIIB\n-----END-----\n")
     for name in ("squeezenet1.0_deep_compression", "squeezenet1.1_authors"):
         record = records.get_record(name)
-        path = fetch.cache_path(record)
+        path = download.cache_path(record)
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(next((test_data / "weights").rglob(record.filename)), path)
     return folder

@@ -9,43 +9,35 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 
-# From what imports nothing of the project to what is imported by nobody. A module may import from its own layer's
-# modules listed in the same row, and from every row above.
-LAYERS = [
-    ["sqz_keras.metaparams"],
-    ["sqz_keras.spec"],
-    ["sqz_keras.importers", "sqz_keras.codec"],
-    [
-        "sqz_keras",
-        "sqz_keras.applications",
-        "sqz_keras.blocks",
-        "sqz_keras.command",
-        "sqz_keras.drawing",
-        "sqz_keras.fetch",
-        "sqz_keras.files",
-        "sqz_keras.graph_images",
-        "sqz_keras.images",
-        "sqz_keras.preprocessing",
-        "sqz_keras.records",
-        "sqz_keras.squeezenet",
-        "sqz_keras.summary",
-        "sqz_keras.weights",
-    ],
+# From what imports nothing of the project to what is imported by nobody. A module imports from the rows above its own
+# and from its own room, never from another room of its own row.
+ROWS = [
+    ["sqz_keras.version", "sqz_keras.command", "sqz_keras.files"],
+    ["sqz_keras.architecture", "sqz_keras.codec"],
+    ["sqz_keras.weights", "sqz_keras.images"],
+    ["sqz_keras.models"],
     ["sqz_keras.compression"],
-    ["sqz_keras.cli", "trainers", "export"],
+    ["sqz_keras"],
+    ["sqz_keras.applications", "sqz_keras.cli", "trainers.progress", "trainers.report", "export.contract"],
+    ["trainers.datasets", "trainers.evaluation.metrics", "trainers.evaluation.objectives", "export.versions"],
+    ["trainers.data", "export.graph", "export.client", "export.warmup"],
+    ["trainers.evaluation", "trainers.reports", "export.verify"],
+    ["trainers.training", "export.formats", "export.server", "export.page"],
+    ["trainers.configs"],
+    ["trainers.config_flags", "trainers.compression", "trainers.search"],
+    ["trainers", "export"],
 ]
-TOP = LAYERS[-1]
 # Third parties that only some parts may name, and never at a module's top level inside sqz_keras.
 ONLY_IN = {
     "tf_keras": ["sqz_keras/compression/tf_keras_bridge.py"],
     "tensorflow_model_optimization": ["sqz_keras/compression/tfmot_stages.py"],
     "tensorflow_datasets": ["trainers/"],
     "sklearn": ["trainers/"],
-    "optuna": ["trainers/sweep"],
+    "optuna": ["trainers/search/"],
     "grpc": ["export/"],
     "grpc_health": ["export/"],
     "tensorflow_serving": ["export/"],
-    "onnx": ["sqz_keras/importers/onnx_file.py", "export/onnx_file.py"],
+    "onnx": ["sqz_keras/weights/readers/onnx_file.py", "export/formats/onnx.py"],
 }
 HEAVY = [
     "tensorflow_model_optimization",
@@ -60,6 +52,7 @@ HEAVY = [
 
 
 def sources():
+    """(module, path) of every file of the three packages."""
     for top in ("sqz_keras", "trainers", "export"):
         for path in sorted((ROOT / top).rglob("*.py")):
             name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
@@ -67,7 +60,7 @@ def sources():
 
 
 def imports(path):
-    """(imported module, line, whether it is at the top level) of each import statement."""
+    """(imported module or name, line, whether it is at the top level) of each import statement."""
     tree = ast.parse(path.read_text("utf-8"))
     at_top = {id(node) for node in tree.body}
     for node in ast.walk(tree):
@@ -78,45 +71,106 @@ def imports(path):
             yield from ((f"{node.module}.{alias.name}", node.lineno, id(node) in at_top) for alias in node.names)
 
 
-def row(module):
-    parts = module.split(".")
-    for length in range(len(parts), 0, -1):
-        prefix = ".".join(parts[:length])
-        for number, names in enumerate(LAYERS):
-            if prefix in names:
-                return number, prefix
-    raise AssertionError(f"{module} is in no layer: add it to LAYERS where it belongs")
+def import_graph():
+    """The modules of the project that each of its modules imports, wherever in the file the statement stands."""
+    modules = dict(sources())
+    graph = {}
+    for name, path in modules.items():
+        graph[name] = set()
+        for imported, _, _ in imports(path):
+            module = imported if imported in modules else imported.rpartition(".")[0]
+            if module in modules:
+                graph[name].add(module)
+    return graph
+
+
+def find_cycle(graph):
+    """The modules of a cycle in the order of their imports, or []."""
+    done = set()
+
+    def visit(module, way):
+        if module in way:
+            return way[way.index(module) :]
+        if module in done:
+            return []
+        done.add(module)
+        return next(filter(None, (visit(other, [*way, module]) for other in sorted(graph[module]))), [])
+
+    return next(filter(None, (visit(module, []) for module in sorted(graph))), [])
+
+
+def room(module):
+    """(row, room) of a module: the longest name in ROWS that it begins with."""
+    found = [
+        (len(name), number, name)
+        for number, names in enumerate(ROWS)
+        for name in names
+        if f"{module}.".startswith(f"{name}.")
+    ]
+    _, number, name = max(found)
+    return number, name
+
+
+def upward_imports(graph):
+    """The imports of a graph that go up, or across a row."""
+    wrong = []
+    for module, imported in graph.items():
+        for other in imported:
+            (mine, my_room), (theirs, their_room) = room(module), room(other)
+            if theirs > mine or (theirs == mine and my_room != their_room):
+                wrong.append(f"{module} imports {other}")
+            if {module.split(".")[0], other.split(".")[0]} == {"trainers", "export"}:
+                wrong.append(f"{module} imports {other}")
+    return wrong
 
 
 def test_there_is_something_to_check():
-    assert {name.split(".")[0] for name, _ in sources()} == {"sqz_keras", "trainers", "export"}
+    graph = import_graph()
+    assert {name.split(".")[0] for name in graph} == {"sqz_keras", "trainers", "export"}
+    assert "sqz_keras.codec.container" in graph["sqz_keras.codec.files"]
+    assert "sqz_keras.weights.sqz" in graph["sqz_keras.weights.resolve"]
 
 
 def test_imports_go_down():
-    wrong = []
-    for name, path in sources():
-        mine, prefix = row(name)
-        for module, line, _ in imports(path):
-            if module.split(".")[0] not in ("sqz_keras", "trainers", "export"):
-                continue
-            theirs, other = row(module)
-            if theirs > mine or (theirs == mine and mine == len(LAYERS) - 1 and other != prefix):
-                wrong.append(f"{path.relative_to(ROOT)}:{line} imports {module}")
-    assert wrong == []
+    assert upward_imports(import_graph()) == []
 
 
-def test_the_models_have_no_circles():
-    """Inside the one row with several modules, too."""
-    graph = {name: {row(m)[1] for m, _, _ in imports(path) if m.startswith("sqz_keras")} for name, path in sources()}
-    graph = {name: {each for each in needed if each != "sqz_keras"} for name, needed in graph.items()}
+def test_there_are_no_cycles():
+    assert find_cycle(import_graph()) == []
 
-    def reaches(start, goal, seen):
-        for each in graph.get(start, ()):
-            if each == goal or (each not in seen and reaches(each, goal, seen | {each})):
-                return True
-        return False
 
-    assert [name for name in graph if name in LAYERS[3] and reaches(name, name, {name})] == []
+@pytest.mark.parametrize(
+    ("module", "imported"),
+    [
+        ("sqz_keras.weights.records", "sqz_keras.weights.resolve"),  # inside a room
+        ("sqz_keras.codec.errors", "sqz_keras.codec"),  # of a module with its own package
+        ("trainers.training.config", "trainers.training.loop"),
+    ],
+)
+def test_a_planted_cycle_is_found(module, imported):
+    graph = import_graph()
+    graph[module].add(imported)
+    cycle = find_cycle(graph)
+    assert module in cycle and imported in cycle
+
+
+@pytest.mark.parametrize(
+    ("module", "imported"),
+    [
+        ("sqz_keras.weights.records", "sqz_keras"),
+        ("sqz_keras.codec.container", "sqz_keras.architecture.spec"),
+        ("sqz_keras.images.files", "sqz_keras.weights.arrays"),
+        ("sqz_keras.compression.bits", "trainers.progress"),
+        ("trainers.data.batches", "trainers.training.config"),
+        ("trainers.search.study", "trainers.compression.run"),
+        ("trainers.train", "export.contract"),
+        ("export.contract", "export.formats.onnx"),
+    ],
+)
+def test_a_planted_arrow_upwards_is_found(module, imported):
+    graph = import_graph()
+    graph[module].add(imported)
+    assert upward_imports(graph) == [f"{module} imports {imported}"]
 
 
 def test_third_parties_stay_where_they_belong():
@@ -140,8 +194,10 @@ def test_tf_keras_by_its_old_name_is_written_nowhere():
 
 
 def test_reading_files_and_help_need_no_keras():
-    modules = "sqz_keras, sqz_keras.importers, sqz_keras.cli.inspect, trainers.train, trainers.compress, export.predict"
-    code = f"import sys, {modules}; print([name for name in ['keras', 'tensorflow', 'jax'] if name in sys.modules])"
+    modules = "sqz_keras, sqz_keras.weights.readers, sqz_keras.cli.inspect"
+    commands = "trainers.train, trainers.compress, export.predict"
+    loaded = "[name for name in ['keras', 'tensorflow', 'jax'] if name in sys.modules]"
+    code = f"import sys, {modules}, {commands}; print({loaded})"
     assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True) == "[]\n"
 
 

@@ -20,7 +20,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "sqz_keras" / "__init__.py").read_text("utf-8"), re.MULTILINE)[1]
+VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "sqz_keras" / "version.py").read_text("utf-8"), re.MULTILINE)[1]
 COMMANDS = {
     "sqz-classify",
     "sqz-inspect",
@@ -90,7 +90,7 @@ def test_sdist_holds_no_tests_benchmarks_or_examples(dist):
 def test_wheel_holds_the_data_of_the_package(wheel):
     names = wheel.namelist()
     assert "sqz_keras/py.typed" in names
-    assert "export/web.html" in names
+    assert "export/page/index.html" in names
     classes = wheel.read("sqz_keras/data/imagenet_classes.txt").decode().splitlines()
     assert len(classes) == 1000
     assert classes[0].startswith("n01440764 ")

@@ -50,12 +50,12 @@ def main(argv) -> None:
     del argv
     import dataclasses
 
-    from trainers.compression_config import CompressionConfig
+    from trainers.compression.config import CompressionConfig
 
     names = [field.name for field in dataclasses.fields(CompressionConfig)]
     config = CompressionConfig(**{name: getattr(flags.FLAGS, name) for name in names})
 
-    from trainers.compression_run import compress
+    from trainers.compression.run import compress
 
     results = compress(config)
     print(f"{config.output}: {results['bytes']:,} bytes, {results['compression_ratio']:.1f} times less than float32")

@@ -7,9 +7,10 @@ import shlex
 
 from absl import flags
 
-from sqz_keras.metaparams import parse_metaparameters
-from sqz_keras.spec import PREPROCESSING_MODES, ModelSpec
-from trainers.config import TrainConfig, load_config, override_fields
+from sqz_keras.architecture.metaparameters import parse_metaparameters
+from sqz_keras.architecture.spec import PREPROCESSING_MODES, ModelSpec
+from trainers.configs import load_config
+from trainers.training.config import TrainConfig, override_fields
 
 _DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string, bool: flags.DEFINE_boolean}
 

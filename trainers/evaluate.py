@@ -25,9 +25,9 @@ def define_flags() -> None:
 def main(argv) -> int:
     del argv
     from sqz_keras.files import check_writable
-    from sqz_keras.weights import resolve_model
-    from trainers.evaluation import evaluate_photographs
-    from trainers.photographs import class_labels, find_photographs
+    from sqz_keras.weights.resolve import resolve_model
+    from trainers.data.image_reader import class_labels, find_photographs
+    from trainers.evaluation.accuracy import evaluate_photographs
     from trainers.report import write_json
 
     args = flags.FLAGS

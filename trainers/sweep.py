@@ -17,7 +17,7 @@ import sys
 from absl import flags
 
 from sqz_keras import command
-from sqz_keras.spec import ModelSpec
+from sqz_keras.architecture.spec import ModelSpec
 from trainers.config_flags import config_from_flags, define_config_flags, given_flags, input_from_flags
 
 
@@ -42,8 +42,8 @@ def define_flags() -> None:
 def main(argv) -> int:
     del argv
     args = flags.FLAGS
-    from trainers.sweep_space import find_space
-    from trainers.sweep_study import SweepConfig, sweep
+    from trainers.search.space import find_space
+    from trainers.search.study import SweepConfig, sweep
 
     space, train = find_space(args.space), config_from_flags()
     config = SweepConfig(
@@ -58,7 +58,7 @@ def main(argv) -> int:
         storage=args.storage,
     )
     if args.dry_run:
-        from trainers.sweep_table import dry_run_lines
+        from trainers.search.table import dry_run_lines
 
         # At the paper's input size and classes, unless a recipe was named.
         model = train.model if flags.FLAGS["config"].present else input_from_flags(ModelSpec())
@@ -67,8 +67,8 @@ def main(argv) -> int:
     if not args.workdir:
         raise ValueError("--workdir=DIR is needed, a folder for what the sweep writes; or --dry_run.")
 
-    from trainers.loop import Interrupted, open_source
-    from trainers.sweep_table import best_lines
+    from trainers.search.table import best_lines
+    from trainers.training.loop import Interrupted, open_source
 
     open_source(train, args.data_dir)  # a study keeps its recipe, so what that gets wrong is told before there is one
     try:

@@ -30,12 +30,12 @@ def main(argv) -> int:
     args = flags.FLAGS
     config = net_from_flags(config_from_flags())
     if args.dry_run:
-        from trainers.dry_run import describe
+        from trainers.training.dry_run import describe
 
         print(describe(config, args.data_dir))
         return 0
 
-    from trainers.loop import Interrupted, train_and_evaluate
+    from trainers.training.loop import Interrupted, train_and_evaluate
 
     try:
         results = train_and_evaluate(config, args.workdir, args.data_dir)

@@ -18,7 +18,7 @@ def _saved_model_impl(ctx):
         arguments.add(ctx.file.labels, format = "--labels=%s")
     run_python(
         ctx,
-        module = "export.saved_model",
+        module = "export.export",
         arguments = arguments,
         inputs = ctx.files.weights + ctx.files.labels,
         outputs = [base_path],

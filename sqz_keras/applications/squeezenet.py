@@ -1,8 +1,8 @@
 """SqueezeNet as keras.applications would offer it: `from sqz_keras.applications.squeezenet import SqueezeNet`."""
 
-from sqz_keras.metaparams import Metaparameters
-from sqz_keras.preprocessing import decode_predictions, preprocess_input
-from sqz_keras.squeezenet import (
+from sqz_keras.architecture.metaparameters import Metaparameters
+from sqz_keras.images.preprocessing import decode_predictions, preprocess_input
+from sqz_keras.models.squeezenet import (
     SqueezeNet,
     SqueezeNetComplexBypass,
     SqueezeNetSimpleBypass,

@@ -13,8 +13,8 @@ import sys
 from absl import flags
 
 from sqz_keras import command
-from sqz_keras.images import read_image
-from sqz_keras.weights import resolve_model
+from sqz_keras.images.files import read_image
+from sqz_keras.weights.resolve import resolve_model
 
 
 def define_flags() -> None:
@@ -28,8 +28,8 @@ def main(argv) -> int:
     args = flags.FLAGS
     spec, arrays = resolve_model(args.model, version=args.version, bypass=args.bypass)
 
-    from sqz_keras.preprocessing import prepare_images
-    from sqz_keras.squeezenet import build
+    from sqz_keras.images.preprocessing import prepare_images
+    from sqz_keras.models.squeezenet import build
 
     model, names = build(spec, arrays), spec.class_names()
     failures = 0

@@ -14,7 +14,7 @@ import math
 from absl import flags
 
 from sqz_keras import codec, command
-from sqz_keras.importers.arrays import WeightsFileError, read_bytes
+from sqz_keras.weights.arrays import WeightsFileError, read_bytes
 
 _LONGEST_LIST = 10
 

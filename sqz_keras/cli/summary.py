@@ -15,11 +15,12 @@ import dataclasses
 
 from absl import flags
 
-from sqz_keras import command, summary
+from sqz_keras import command
+from sqz_keras.architecture import summary
+from sqz_keras.architecture.metaparameters import parse_metaparameters
+from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.compression.densities import layer_names, parse_densities
 from sqz_keras.files import check_writable, write_file
-from sqz_keras.metaparams import parse_metaparameters
-from sqz_keras.spec import ModelSpec
 
 _HEADS = ("layer", "output", "window", "s1x1/e1x1/e3x3", "kept %", "parameters", "kept", "MACs", "field")
 
@@ -40,7 +41,7 @@ def main(argv) -> None:
     args = flags.FLAGS
     spec = _spec(args)
     if args.drawing:
-        from sqz_keras.drawing import drawing
+        from sqz_keras.architecture.drawing import drawing
 
         check_writable(args.drawing)
         picture = drawing(spec, args.drawing)
@@ -58,7 +59,7 @@ def _spec(args) -> ModelSpec:
     if args.model:
         if metaparameters:
             raise ValueError("--model has metaparameters of its own; leave out --metaparameters.")
-        from sqz_keras.weights import resolve_model
+        from sqz_keras.weights.resolve import resolve_model
 
         spec, _ = resolve_model(args.model, version=args.version, bypass=args.bypass)
     else:

@@ -9,15 +9,17 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from sqz_keras.codec import container, maximal, paper, sides
-from sqz_keras.codec.base import BaseArray, from_moves, moved, same
+from sqz_keras.codec import container, profile_paper
+from sqz_keras.codec import planes as byte_planes
+from sqz_keras.codec.array_table import Kind, Row, check_codebook_used, check_used, read_row
 from sqz_keras.codec.cursor import Cursor
+from sqz_keras.codec.delta import BaseArray, from_moves, moved, same
 from sqz_keras.codec.errors import BaseFileError, TableError
-from sqz_keras.codec.rows import Kind, Row, check_codebook_used, check_used, read_row
-from sqz_keras.codec.streams import Bits, Codes, Shape
+from sqz_keras.codec.profile_max import coder as profile_max
+from sqz_keras.codec.types import Bits, Codes, Shape
 from sqz_keras.codec.values import Quantized, check_grid, codebook_values, grid_values, quantized
 
-_PROFILES = {"paper": paper, "max": maximal}
+_PROFILES = {"paper": profile_paper, "max": profile_max}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +89,7 @@ def encode(
     codes = [each for _, parts, _ in stored for each in parts]
     forms = [form for _, _, form in stored if form is not None]
     floats = [array for (row, *_), array in zip(stored, arrays.values(), strict=True) if row.kind == Kind.PLANES]
-    planes = sides.pack(floats, [form.values for form in forms if form.values is not None])
+    planes = byte_planes.pack(floats, [form.values for form in forms if form.values is not None])
     steps = b"".join(struct.pack("<f", form.step) for form in forms if form.step is not None)
     part, raw, stream = _PROFILES[profile].write(codes, planes, steps)
     table = b"".join(row.to_bytes() for row, *_ in stored) + part
@@ -149,8 +151,8 @@ def read_parts(data: bytes, base: bytes | None = None, measure: bool = False) ->
         _codes(row, [next(streams) for _ in parts], known, start) if parts else None
         for row, parts in zip(rows, coded, strict=True)
     ]
-    floats = sides.unpack_floats(found.planes, float_sizes, values_at)
-    codebooks = sides.unpack_codebooks(found.planes, codebook_sizes, values_at)
+    floats = byte_planes.unpack_floats(found.planes, float_sizes, values_at)
+    codebooks = byte_planes.unpack_codebooks(found.planes, codebook_sizes, values_at)
     arrays = _arrays(rows, codes, floats, codebooks, np.frombuffer(found.steps, "<f4"), known, values_at)
     if not measure:
         return Parts(profile, header, rows, arrays, codes, None)

@@ -8,8 +8,8 @@ import itertools
 import numpy as np
 
 from sqz_keras.codec import container
+from sqz_keras.codec.array_table import Kind
 from sqz_keras.codec.files import read_parts
-from sqz_keras.codec.rows import Kind
 
 
 @dataclasses.dataclass(frozen=True)

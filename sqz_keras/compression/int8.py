@@ -15,10 +15,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.compression.activations import layer_statistics
 from sqz_keras.compression.compensation import round_filters
-from sqz_keras.spec import ModelSpec
-from sqz_keras.squeezenet import build
+from sqz_keras.models.squeezenet import build
 
 Arrays = dict[str, np.ndarray]
 LEVELS = 127

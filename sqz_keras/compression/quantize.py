@@ -17,11 +17,11 @@ import keras
 import numpy as np
 
 from sqz_keras import codec
+from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.compression import activations
 from sqz_keras.compression.compensation import round_to_nearest
-from sqz_keras.importers.arrays import check_shapes
-from sqz_keras.spec import ModelSpec
-from sqz_keras.squeezenet import build
+from sqz_keras.models.squeezenet import build
+from sqz_keras.weights.arrays import check_shapes
 
 Arrays = dict[str, np.ndarray]
 # Times the step of the first layer, and by as much less of the last one, evenly in between. Without it the authors'

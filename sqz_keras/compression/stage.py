@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from sqz_keras.architecture.spec import ModelSpec, hash_arrays
 from sqz_keras.compression import tf_keras_bridge as bridge
 from sqz_keras.compression.stage_folder import StageFolder
-from sqz_keras.importers.arrays import check_shapes
-from sqz_keras.spec import ModelSpec, hash_arrays
-from sqz_keras.squeezenet import build
+from sqz_keras.models.squeezenet import build
+from sqz_keras.weights.arrays import check_shapes
 
 Arrays = dict[str, np.ndarray]
 Report = Callable[[int, int, float], None]

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.compression.tf_keras_bridge import to_tf_keras
-from sqz_keras.spec import ModelSpec
-from sqz_keras.squeezenet import build
+from sqz_keras.models.squeezenet import build
 
 
 def teach(batches, spec: ModelSpec, arrays: Mapping[str, np.ndarray]):

@@ -28,11 +28,11 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.compression import centroid_search
 from sqz_keras.compression.densities import check_densities, count_kept, count_nonzeros, count_values, layer_names
 from sqz_keras.compression.stage import Arrays, Report, Stage, StageError, Training, run_stage
-from sqz_keras.importers.arrays import check_shapes
-from sqz_keras.spec import ModelSpec
+from sqz_keras.weights.arrays import check_shapes
 
 INITIALIZATIONS = {"linear": "LINEAR", "density": "DENSITY_BASED", "kmeans++": "KMEANS_PLUS_PLUS"}
 BITS = range(2, 13)

@@ -11,7 +11,8 @@ from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
 from export import contract
-from sqz_keras import prepare_images, resolve_model, squeezenet
+from sqz_keras import prepare_images, resolve_model
+from sqz_keras.models import squeezenet
 
 BUILT = pathlib.Path("export")
 TREES = pathlib.Path("tests/bazel/trees.txt").read_text("utf-8").splitlines()

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 
 from sqz_keras import ModelSpec, Preprocessing, codec
-from sqz_keras.importers import sqz_file
+from sqz_keras.weights import sqz
 
 
 def main() -> None:
@@ -16,7 +16,7 @@ def main() -> None:
         name: generator.normal(0, np.sqrt(2 / np.prod(shape[:-1])) if len(shape) == 4 else 0, shape).astype(np.float32)
         for name, shape in spec.weight_shapes().items()
     }
-    pathlib.Path(sys.argv[1]).write_bytes(codec.encode(arrays, sqz_file.header(spec, arrays, {"stages": []})))
+    pathlib.Path(sys.argv[1]).write_bytes(codec.encode(arrays, sqz.header(spec, arrays, {"stages": []})))
 
 
 if __name__ == "__main__":

@@ -1,20 +1,13 @@
 """The benchmark of LiteRT runs, and prints what its bars are about."""
 
-import importlib.util
-import pathlib
-
 import keras
 import numpy as np
 from PIL import Image
 
-from export import single_file
+from benchmarks import litert as litert_benchmark
+from export.formats import single_file
 from sqz_keras import Metaparameters, ModelSpec, Preprocessing
-from sqz_keras.squeezenet import build, named_arrays
-
-_PATH = pathlib.Path(__file__).parents[2] / "benchmarks" / "litert.py"
-_module = importlib.util.spec_from_file_location("litert_benchmark", _PATH)
-litert_benchmark = importlib.util.module_from_spec(_module)
-_module.loader.exec_module(litert_benchmark)
+from sqz_keras.models.squeezenet import build, named_arrays
 
 
 def test_it_prints_agreement_and_ratio(tmp_path, run_command, capsys):

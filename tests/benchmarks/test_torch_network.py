@@ -6,8 +6,8 @@ pytest.importorskip("torch", reason="PyTorch is no dependency; it takes part in 
 
 from benchmarks.torch_network import torch_network
 from sqz_keras import Metaparameters, ModelSpec
-from sqz_keras.spec import Preprocessing
-from sqz_keras.squeezenet import build, named_arrays
+from sqz_keras.architecture.spec import Preprocessing
+from sqz_keras.models.squeezenet import build, named_arrays
 
 
 @pytest.mark.parametrize("bypass", [None, "simple", "complex"])

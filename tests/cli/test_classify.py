@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sqz_keras import fetch, records
+from sqz_keras.weights import download, records
 
 
 def run(*arguments, **env):
@@ -23,7 +23,7 @@ def run(*arguments, **env):
 def cached_weights(test_data):
     """The record behind "imagenet" in the cache, as after its first use."""
     record = records.get_record("squeezenet1.0_deep_compression")
-    path = fetch.cache_path(record)
+    path = download.cache_path(record)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes((test_data / "weights" / "deep_compression" / record.filename).read_bytes())
 

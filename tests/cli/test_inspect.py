@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sqz_keras import Metaparameters, ModelSpec, codec
-from sqz_keras.importers import sqz_file
+from sqz_keras.weights import sqz
 
 SMALL = Metaparameters(base_e=8, incr_e=8, squeeze_ratio=0.5, stem_filters=4, stem_kernel=3)
 SPEC = ModelSpec(version=None, metaparameters=SMALL, classes=30, labels=tuple(f"label{n}" for n in range(30)))
@@ -21,7 +21,7 @@ def path(tmp_path):
         array[random.random(shape) < 0.5] = 0
         arrays[name] = array.astype(np.float32)
     path = tmp_path / "model.sqz"
-    path.write_bytes(codec.encode(arrays, sqz_file.header(SPEC, arrays, {"stages": ["by hand"]}), profile="paper"))
+    path.write_bytes(codec.encode(arrays, sqz.header(SPEC, arrays, {"stages": ["by hand"]}), profile="paper"))
     return path
 
 

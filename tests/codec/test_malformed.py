@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sqz_keras import codec
-from sqz_keras.codec import container, huffman, sides
+from sqz_keras.codec import container, huffman, planes
 from sqz_keras.codec.cursor import Cursor, varint
 from tests.codec.samples import codebook, grid, sealed, sections, with_section
 
@@ -124,8 +124,8 @@ def test_grids_and_codebooks():
         refused(with_section(data, "VALS", other.tobytes()), codec.CodebookError, match)
     two = [np.array([part], np.uint8) for part in (0, 0, 0, 0, 0x90, 0, 0, 0)]
     with pytest.raises(codec.CodebookError, match="sides of zero"):
-        sides.unpack_codebooks(two, [(1, 0)], 7)
-    assert sides.unpack_codebooks(two, [(0, 1)], 7)[0] > 0
+        planes.unpack_codebooks(two, [(1, 0)], 7)
+    assert planes.unpack_codebooks(two, [(0, 1)], 7)[0] > 0
     floats = whole(arrays={"f": ARRAYS["f"]})
     refused(with_section(floats, "VALS", b"\xff" * 12), codec.CodebookError, "NaN or infinite")
 
@@ -159,7 +159,7 @@ def test_huffman_lengths():
 
 
 def test_fillers_and_gaps():
-    from sqz_keras.codec.paper import from_relative_index, relative_index
+    from sqz_keras.codec.profile_paper import from_relative_index, relative_index
 
     flat = np.zeros(60, np.int16)
     flat[[3, 50]] = 2, -1

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from sqz_keras import codec
-from sqz_keras.importers import read_arrays
-from sqz_keras.spec import ModelSpec
+from sqz_keras.architecture.spec import ModelSpec
+from sqz_keras.weights.readers import read_arrays
 from tests.codec.samples import assert_same
 
 HEADER = {"model_spec": ModelSpec(conv10_padding=1).to_json(), "provenance": {"from": "compressed_SqueezeNet.net"}}

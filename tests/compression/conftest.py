@@ -1,5 +1,6 @@
 import pytest
-from tiny_net import SPEC, tiny_arrays, tiny_batches
+
+from tests.compression.tiny_net import SPEC, tiny_arrays, tiny_batches
 
 
 @pytest.fixture(scope="session")

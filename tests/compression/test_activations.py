@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from tiny_net import SPEC, tiny_arrays, tiny_pictures
 
 from sqz_keras.compression.activations import convolutions, input_moments, sensitivities
-from sqz_keras.squeezenet import build
+from sqz_keras.models.squeezenet import build
+from tests.compression.tiny_net import SPEC, tiny_arrays, tiny_pictures
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import pytest
 
 from sqz_keras import codec, resolve_model
 from sqz_keras.compression.kmeans import kmeans
-from sqz_keras.importers import sqz_file
-from trainers.agreement import compare_models, find_judging_photographs, photograph_batches
+from sqz_keras.weights import sqz
+from trainers.evaluation.agreement import compare_models, find_judging_photographs, photograph_batches
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def shared(net):
 
 
 def encode(spec, arrays, profile):
-    return codec.encode(arrays, sqz_file.header(spec, arrays, {"stages": []}), profile=profile)
+    return codec.encode(arrays, sqz.header(spec, arrays, {"stages": []}), profile=profile)
 
 
 @pytest.mark.parametrize(("profile", "most"), [("max", 533_000), ("paper", 547_000)])

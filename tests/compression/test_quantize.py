@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
-from tiny_net import SPEC, tiny_arrays, tiny_pictures
 
 from sqz_keras import codec
 from sqz_keras.compression.kmeans import kmeans
 from sqz_keras.compression.quantize import choose_codes, quantize
-from sqz_keras.squeezenet import build
+from sqz_keras.models.squeezenet import build
+from tests.compression.tiny_net import SPEC, tiny_arrays, tiny_pictures
 
 TARGET = 1500
 

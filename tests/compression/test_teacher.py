@@ -2,10 +2,10 @@ import gc
 
 import numpy as np
 import tensorflow as tf
-from tiny_net import SPEC, tiny_pictures
 
 from sqz_keras.compression.teacher import teach
-from sqz_keras.squeezenet import build
+from sqz_keras.models.squeezenet import build
+from tests.compression.tiny_net import SPEC, tiny_pictures
 
 
 def test_the_targets_are_the_nets_probabilities(arrays):

@@ -4,10 +4,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from tiny_net import SPEC, TINY, tiny_arrays, tiny_pictures
 
 from sqz_keras.compression import tf_keras_bridge as bridge
-from sqz_keras.squeezenet import build, named_arrays
+from sqz_keras.models.squeezenet import build, named_arrays
+from tests.compression.tiny_net import SPEC, TINY, tiny_arrays, tiny_pictures
 
 
 @pytest.mark.parametrize("bypass, padding", [(None, 0), ("complex", 1), ("simple", 0)])

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from tiny_net import SPEC, tiny_arrays, tiny_pictures
 
 from sqz_keras.compression import centroid_search, stage, tfmot_stages
 from sqz_keras.compression.densities import count_nonzeros, count_values, layer_names, measure_densities
 from sqz_keras.compression.stage import StageError
 from sqz_keras.compression.teacher import teach
 from sqz_keras.compression.tfmot_stages import cluster, finetune, prune, sorted_search
-from sqz_keras.squeezenet import build
+from sqz_keras.models.squeezenet import build
+from tests.compression.tiny_net import SPEC, tiny_arrays, tiny_pictures
 
 ROOT = Path(__file__).parents[2]
 LAYERS = layer_names(SPEC.weight_shapes())
@@ -214,7 +214,7 @@ def test_an_interrupted_stage_goes_on_where_it_was(arrays, batches, tmp_path, mo
 
 CHILD = """
 import sys
-from tiny_net import SPEC, tiny_arrays, tiny_batches
+from tests.compression.tiny_net import SPEC, tiny_arrays, tiny_batches
 from sqz_keras.compression.tfmot_stages import cluster
 
 def report(step, steps, loss):
@@ -226,7 +226,7 @@ cluster(SPEC, tiny_arrays(SPEC), tiny_batches(), bits=4, steps=150, learning_rat
 
 
 def test_a_stage_that_was_killed_goes_on_where_it_was(arrays, batches, tmp_path):
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{Path(__file__).parent}", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD, str(tmp_path)], env=environment, stdout=subprocess.PIPE, text=True
     )

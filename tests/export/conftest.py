@@ -1,13 +1,13 @@
 """One served version of a small model, made once for all tests of the export."""
 
 import pytest
-from calls import Stubs
-from samples import random_arrays, small_spec
 
-from export.client import Client
-from export.saved_model import export_saved_model
+from export.client.client import Client
+from export.formats.saved_model import export_saved_model
 from export.server import ServerConfig, serve
-from sqz_keras import squeezenet
+from sqz_keras.models import squeezenet
+from tests.export.calls import Stubs
+from tests.export.samples import random_arrays, small_spec
 
 
 @pytest.fixture(scope="session")

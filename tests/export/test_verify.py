@@ -11,10 +11,10 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from export import contract, saved_model, verify, warmup
-from export.saved_model import export_saved_model
+from export import contract, export, verify, warmup
+from export.formats.saved_model import export_saved_model
 from sqz_keras import resolve_model
-from sqz_keras.weights import write_spec
+from sqz_keras.weights.resolve import write_spec
 
 FILES = (
     "saved_model.pb",
@@ -50,12 +50,12 @@ def records(folder):
 
 
 def test_command(base_path, spec, run_command, capsys):
-    run_command(saved_model, f"--verify={base_path / '3'}")
+    run_command(export, f"--verify={base_path / '3'}")
     told = f"7 files, {spec.count_params():,} weights, 10 labels, 24 warm-up calls in float32: as exported"
     assert capsys.readouterr().out == f"{base_path / '3'}: {told}\n"
     for folder in (base_path, base_path / "4"):
         with pytest.raises(ValueError, match="no version that sqz-export wrote"):
-            run_command(saved_model, f"--verify={folder}")
+            run_command(export, f"--verify={folder}")
 
 
 def test_bfloat16(tmp_path, spec, arrays, answer):

@@ -17,6 +17,6 @@ def digits_builder(digits, tfds_dir):
 @pytest.fixture(scope="session")
 def digits(tfds_dir):
     """The digits as a source of labelled pictures."""
-    from trainers.input_pipeline import open_dataset
+    from trainers.data.batches import open_dataset
 
     return open_dataset("digits", tfds_dir)

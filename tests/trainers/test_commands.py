@@ -5,8 +5,9 @@ import sys
 
 import pytest
 
-from trainers import loop, train
-from trainers.config import load_config
+from trainers import train
+from trainers.configs import load_config
+from trainers.training import loop
 
 SCRIPT = """
 import contextlib, io, sys

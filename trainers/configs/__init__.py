@@ -1,1 +1,24 @@
 """Recipes, a module each: `--config=NAME` takes what `get_config()` of `trainers/configs/NAME.py` returns."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+from trainers.training.config import TrainConfig
+
+
+def list_configs() -> list[str]:
+    """The names that `--config` takes."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def load_config(name: str) -> TrainConfig:
+    """The recipe of this name.
+
+    Raises:
+        ValueError: there is none; the message lists the names.
+    """
+    if name not in list_configs():
+        raise ValueError(f"No config is called {name!r}; there are {', '.join(list_configs())}.")
+    return importlib.import_module(f"{__name__}.{name}").get_config()

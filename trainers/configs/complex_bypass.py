@@ -12,9 +12,9 @@ or then stays at it, give --bypass_scale=0.1.
 
 import dataclasses
 
-from sqz_keras.spec import ModelSpec
-from trainers.config import TrainConfig
+from sqz_keras.architecture.spec import ModelSpec
 from trainers.configs import squeezenet_v1_0
+from trainers.training.config import TrainConfig
 
 
 def get_config() -> TrainConfig:

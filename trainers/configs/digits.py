@@ -9,8 +9,8 @@ all was chosen. 1,200 steps are 71 epochs.
 With --bypass=simple or complex this recipe learns nothing; `digits_family` is the one for those.
 """
 
-from sqz_keras.spec import ModelSpec, Preprocessing
-from trainers.config import TrainConfig
+from sqz_keras.architecture.spec import ModelSpec, Preprocessing
+from trainers.training.config import TrainConfig
 
 
 def get_config() -> TrainConfig:

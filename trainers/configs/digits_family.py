@@ -9,8 +9,8 @@ gradients are clipped, and conv10's biases begin at 1, without which classes fal
 updates are 30 epochs, one and a half minutes on one core.
 """
 
-from sqz_keras.spec import ModelSpec, Preprocessing
-from trainers.config import TrainConfig
+from sqz_keras.architecture.spec import ModelSpec, Preprocessing
+from trainers.training.config import TrainConfig
 
 
 def get_config() -> TrainConfig:

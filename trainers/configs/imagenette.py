@@ -7,8 +7,8 @@ IMAGENETTE holds `train/` and `val/` with 400 and 100 photographs of each class.
 (62.8, 69.1 and 66.1% on 1,000 pictures, seed 0; chance is 10%).
 """
 
-from sqz_keras.spec import ModelSpec, Preprocessing
-from trainers.config import TrainConfig
+from sqz_keras.architecture.spec import ModelSpec, Preprocessing
+from trainers.training.config import TrainConfig
 
 
 def get_config() -> TrainConfig:

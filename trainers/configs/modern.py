@@ -7,8 +7,8 @@ GPUs. As in squeezenet_v1_0, the accuracy is that of the best look at the very s
 of one's own: --image_dir=DIR, with --max_steps and --global_batch_size to suit.
 """
 
-from sqz_keras.spec import ModelSpec
-from trainers.config import TrainConfig
+from sqz_keras.architecture.spec import ModelSpec
+from trainers.training.config import TrainConfig
 
 
 def get_config() -> TrainConfig:

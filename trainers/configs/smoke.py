@@ -7,8 +7,8 @@ Seconds; the accuracy says nothing.
 
 import dataclasses
 
-from trainers.config import TrainConfig
 from trainers.configs import digits
+from trainers.training.config import TrainConfig
 
 
 def get_config() -> TrainConfig:

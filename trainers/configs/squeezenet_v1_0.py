@@ -8,8 +8,8 @@ looks at the validation split is kept, and its accuracy on that same split repor
 a little too high therefore.
 """
 
-from sqz_keras.spec import ModelSpec
-from trainers.config import TrainConfig
+from sqz_keras.architecture.spec import ModelSpec
+from trainers.training.config import TrainConfig
 
 
 def get_config() -> TrainConfig:

@@ -9,8 +9,8 @@ reported.
 
 import dataclasses
 
-from trainers.config import TrainConfig
 from trainers.configs import squeezenet_v1_0
+from trainers.training.config import TrainConfig
 
 
 def get_config() -> TrainConfig:

@@ -8,9 +8,9 @@ and GPUs. As in squeezenet_v1_0, the accuracy is that of the best look at the ve
 
 import dataclasses
 
-from sqz_keras.spec import ModelSpec
-from trainers.config import TrainConfig
+from sqz_keras.architecture.spec import ModelSpec
 from trainers.configs import squeezenet_v1_0
+from trainers.training.config import TrainConfig
 
 
 def get_config() -> TrainConfig:

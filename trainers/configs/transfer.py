@@ -7,8 +7,8 @@ ImageNet's wnids, conv10 is taken over for them. 250 updates took 5 minutes on 2
 validation pictures of a subset of Imagenette.
 """
 
-from sqz_keras.spec import ModelSpec
-from trainers.config import TrainConfig
+from sqz_keras.architecture.spec import ModelSpec
+from trainers.training.config import TrainConfig
 
 
 def get_config() -> TrainConfig:

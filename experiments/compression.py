@@ -1,0 +1,176 @@
+"""Ways of making one net smaller, side by side: bytes, agreement with the net as it was, top-1.
+
+    python experiments/compression.py --image_dir=DIR [--model=imagenet] [--rows=lossless,shared] [--output=FILE]
+
+DIR holds photographs, labelled by their names as for sqz-evaluate or not. What needs photographs to work on
+(label-free, LiteRT int8) is run twice: calibrated on every other photograph and judged on the rest, and the other way
+round; its bytes are those of the larger file. Prints a table and the bars, and writes FILE.json and the plot FILE.svg
+and FILE.png. --earlier=OTHER.json takes over the rows of an earlier run, so that it can be done in parts.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from absl import flags
+
+from sqz_keras import command
+from sqz_keras.files import check_writable
+
+ROWS = ("zipped", "svd", "pruning", "shared", "lossless", "litert", "label_free")
+# Figures of others on a thousand photographs of imagenet-sample-images: method, bytes, agreement.
+PUBLISHED = (
+    ("the authors' .net", 675_763, 1.0),
+    ("NNCodec 2.1.3", 478_100, 0.957),
+    ("NNCodec 2.1.3", 399_900, 0.881),
+    ("NNCodec 2.1.3", 345_100, 0.789),
+    ("6-bit k-means, entropy-coded", 365_000, 0.791),
+    ("uniform grid, second order", 360_200, 0.880),
+    ("uniform grid, second order", 320_300, 0.824),
+)
+# (version, method, setting) -> most bytes, least agreement. 1.0 is as the authors pruned it, 1.1 dense.
+BARS = {
+    ("1.0", "lossless, max", ""): (537_000, 1.0),
+    ("1.0", "lossless, paper", ""): (547_000, 1.0),
+    ("1.0", "+ Huffman (profile paper)", "6 bits"): (372_000, 0.79),
+    ("1.0", "label-free", "for 400,000 bytes"): (400_000, 0.92),
+    ("1.0", "label-free", "for 330,000 bytes"): (330_000, 0.86),
+    ("1.1", "label-free", "for 470,000 bytes"): (470_000, 0.8),
+    ("1.1", "label-free", "for 650,000 bytes"): (650_000, 0.9),
+}
+
+
+def define_flags() -> None:
+    command.define_model_flags()
+    flags.DEFINE_string("image_dir", None, "Folder of photographs.", required=True)
+    flags.DEFINE_list("rows", list(ROWS), f"Of {', '.join(ROWS)}.")
+    flags.DEFINE_list("targets", ["330000", "360000", "400000", "450000", "480000"], "Sizes for label_free, in bytes.")
+    flags.DEFINE_integer("calibration_images", 100, "At most so many of each half.", lower_bound=1)
+    flags.DEFINE_string("earlier", None, "JSON file of an earlier run on the same net and photographs.")
+    flags.DEFINE_string("output", "compression", "FILE, without a suffix, of the JSON and the plot.")
+
+
+def main(argv) -> None:
+    del argv
+    from trainers.report import write_json
+
+    args = flags.FLAGS
+    unknown = sorted(set(args.rows) - set(ROWS))
+    if unknown:
+        raise ValueError(f"--rows: {unknown[0]!r} is none of {', '.join(ROWS)}.")
+    check_writable(f"{args.output}.json")
+    targets = [int(target) for target in args.targets]
+
+    from sqz_keras.weights.resolve import resolve_model
+    from trainers.evaluation.agreement import find_judging_photographs
+    from trainers.reports.page import save_chart
+
+    spec, arrays = resolve_model(args.model, version=args.version, bypass=args.bypass)
+    photographs = find_judging_photographs(args.image_dir, spec)
+    subject, earlier = {"model": args.model, "image_dir": args.image_dir}, []
+    if args.earlier:
+        found = json.loads(pathlib.Path(args.earlier).read_text("utf-8"))
+        earlier = found.pop("rows")
+        if found != subject:
+            raise ValueError(f"--earlier={args.earlier} is of {found}, and this run of {subject}.")
+    rows = earlier + measure(spec, arrays, photographs, args.rows, targets, args.calibration_images)
+    write_json(f"{args.output}.json", subject | {"rows": rows})
+    chart = plot(rows, PUBLISHED if spec.version == "1.0" else ())
+    for suffix in (".svg", ".png"):
+        save_chart(chart, f"{args.output}{suffix}")
+    print(f"{args.output}.json, .svg and .png")
+
+
+def measure(spec, arrays, photographs, kinds, targets, calibration_images) -> list[dict]:
+    """A dict a row: method, setting, bytes and the `agreement_fields`."""
+    import numpy as np
+
+    from experiments import compression_rows as ways
+    from export.formats import litert
+    from sqz_keras.models.squeezenet import assign, build
+    from trainers.data.image_reader import read_inputs
+    from trainers.evaluation.agreement import agreement_fields
+
+    images = read_inputs([path for path, _ in photographs], spec)
+    if len(images) != len(photographs):
+        raise ValueError("Remove the photographs that cannot be read: they would shift the others.")
+    known = [index for _, index in photographs]
+    labels = None if None in known else np.array(known)
+    everything, model = np.arange(len(images)), build(spec, arrays)
+
+    def answers(candidate, places):
+        if candidate.litert is not None:
+            return litert.run(candidate.litert, images[places]).argmax(axis=1)
+        assign(model, candidate.arrays)
+        return model.predict(images[places], batch_size=32, verbose=0).argmax(axis=1)
+
+    reference = model.predict(images, batch_size=32, verbose=0).argmax(axis=1)
+    rows = []
+
+    def add(candidate, size, found):
+        row = {"method": candidate.method, "setting": candidate.setting, "bytes": size}
+        rows.append(row | agreement_fields(reference, found, labels))
+        print(told(rows[-1], spec.version), flush=True)
+
+    for kind in kinds:
+        if kind not in ("litert", "label_free"):
+            for candidate in getattr(ways, kind)(spec, arrays):
+                add(candidate, candidate.bytes, answers(candidate, everything))
+            continue
+        halves = [everything[0::2], everything[1::2]]
+        folds = []
+        for seen in halves:
+            chosen = seen[np.linspace(0, len(seen) - 1, min(len(seen), calibration_images)).round().astype(int)]
+            made = {"litert": ways.litert, "label_free": lambda *a: ways.label_free(*a, targets)}[kind]
+            folds.append(made(spec, arrays, images[chosen]))
+        for pair in zip(*folds, strict=True):
+            found = np.empty(len(images), np.int64)
+            for candidate, unseen in zip(pair, reversed(halves), strict=True):
+                found[unseen] = answers(candidate, unseen)
+            add(pair[0], max(candidate.bytes for candidate in pair), found)
+    return rows
+
+
+def told(row: dict, version: str | None) -> str:
+    """A line of the table, with the bar where there is one for this version."""
+    low, high = row["agreement_interval"]
+    line = f"{row['method']:<28}{row['setting']:<24}{row['bytes']:>10,} bytes  agreement {row['agreement']:6.1%}"
+    line += f" ({low:.1%} to {high:.1%})"
+    if "top1_accuracy" in row:
+        line += f"  top-1 {row['top1_accuracy']:.1%}"
+    bar = BARS.get((version, row["method"], row["setting"]))
+    if bar:
+        met = row["bytes"] <= bar[0] and row["agreement"] >= bar[1]
+        line += f"  bar {bar[0]:,} bytes at {bar[1]:.0%}: {'met' if met else 'MISSED'}"
+    return line
+
+
+def plot(rows: list[dict], published: Sequence[tuple[str, int, float]]):
+    """Agreement over bytes, with intervals, and the figures of others in black."""
+    import altair as alt
+
+    points = [row | dict(zip(("low", "high"), row["agreement_interval"], strict=True)) for row in rows]
+    scale = alt.Scale(type="log", nice=False, padding=12)
+    ticks = [3e5, 3.5e5, 4e5, 5e5, 7e5, 1e6, 2e6, 5e6]
+    x = alt.X("bytes:Q", title="bytes of the file", scale=scale, axis=alt.Axis(format="~s", values=ticks))
+    y = alt.Y("agreement:Q", title="top-1 as the uncompressed net's", axis=alt.Axis(format="%"))
+    colour = alt.Color("method:N", title=None, scale=alt.Scale(scheme="tableau20"), legend=alt.Legend(columns=1))
+    ours = alt.Chart(alt.Data(values=points)).encode(x=x, color=colour)
+    spread = ours.mark_rule(opacity=0.5).encode(alt.Y("low:Q", title=""), alt.Y2("high:Q"))
+    lines = ours.mark_line(strokeWidth=1.5).encode(y=y) + ours.mark_point(filled=True, size=45).encode(y=y)
+    others = [{"method": method, "bytes": size, "agreement": share} for method, size, share in published]
+    shape = alt.Shape("method:N", title="figures of others", legend=alt.Legend(columns=1, symbolStrokeColor="black"))
+    base = alt.Chart(alt.Data(values=others)).encode(x=x, y=y, detail="method:N")
+    theirs = base.mark_line(strokeWidth=1, strokeDash=[3, 3], color="black") + base.mark_point(
+        size=60, color="black"
+    ).encode(shape=shape)
+    return (spread + lines + theirs).resolve_scale(shape="independent").properties(width=760, height=460)
+
+
+if __name__ == "__main__":
+    command.run(main, define_flags, __doc__)

@@ -1,0 +1,153 @@
+"""The ways of making a net smaller that experiments/compression.py compares, each with the bytes that it takes."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from sqz_keras.architecture.spec import ModelSpec
+from sqz_keras.compression.densities import layer_names, prune_magnitudes
+from sqz_keras.compression.kmeans import kmeans
+from sqz_keras.models.squeezenet import build
+from sqz_keras.weights import sqz
+from trainers.progress import say
+
+Arrays = dict[str, np.ndarray]
+INDEX_BITS = 4  # of a relative index, as in Deep Compression
+SVD_ENERGIES = (0.99, 0.95, 0.9, 0.8)
+PRUNED_SHARES = (1.0, 0.8, 0.6)
+BITS = (8, 6, 5)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A compressed net.
+
+    Args:
+        method: what made it, one name a curve of the plot.
+        setting: of the method, "" where there is none.
+        bytes: that it takes, whole.
+        arrays: the weights that come back, or None where `litert` holds the net.
+        litert: a LiteRT file, or None.
+    """
+
+    method: str
+    setting: str
+    bytes: int
+    arrays: Arrays | None = None
+    litert: bytes | None = None
+
+
+def zipped(spec: ModelSpec, arrays: Arrays) -> Iterator[Candidate]:
+    """The float32 weights, as they are and in general-purpose compressors at their strongest."""
+    del spec
+    raw = b"".join(array.tobytes() for array in arrays.values())
+    yield Candidate("float32", "", len(raw), arrays)
+    yield Candidate("gzip", "-9", len(zlib.compress(raw, 9, 31)), arrays)
+    try:
+        import zstandard
+    except ModuleNotFoundError:
+        print("zstandard is not installed: zstd is left out")
+        return
+    yield Candidate("zstd", "-19", len(zstandard.compress(raw, 19)), arrays)
+
+
+def svd(spec: ModelSpec, arrays: Arrays) -> Iterator[Candidate]:
+    """Each kernel as a matrix (height x width x in, out), cut to the rank that keeps a share of its energy, as factors.
+
+    A kernel whose factors would be larger than itself stays.
+    """
+    del spec
+    for energy in SVD_ENERGIES:
+        size, cut = 0, dict(arrays)
+        for name, array in arrays.items():
+            size += array.nbytes
+            if not name.endswith("/kernel"):
+                continue
+            matrix = array.reshape(-1, array.shape[-1])
+            left, values, right = np.linalg.svd(matrix, full_matrices=False)
+            kept = np.cumsum(values**2) / np.sum(values**2)
+            rank = int(np.searchsorted(kept, energy)) + 1
+            if rank * sum(matrix.shape) < matrix.size:
+                size += 4 * rank * sum(matrix.shape) - array.nbytes
+                cut[name] = ((left[:, :rank] * values[:rank]) @ right[:rank]).reshape(array.shape).astype(np.float32)
+        yield Candidate("SVD", f"{energy:.0%} of the energy", size, cut)
+
+
+def pruning(spec: ModelSpec, arrays: Arrays) -> Iterator[Candidate]:
+    """The weights that are left, in float32, with relative indices; not trained again."""
+    del spec
+    for share in PRUNED_SHARES:
+        kernels = {layer: arrays[f"{layer}/kernel"] for layer in layer_names(arrays)}
+        densities = {layer: share * np.count_nonzero(kernel) / kernel.size for layer, kernel in kernels.items()}
+        pruned = arrays if share == 1 else prune_magnitudes(arrays, densities)
+        yield Candidate("pruning", f"{share:.0%} of the non-zeros", _indexed_bytes(pruned, 32, 0), pruned)
+
+
+def shared(spec: ModelSpec, arrays: Arrays) -> Iterator[Candidate]:
+    """K-means of the non-zeros: as plain codes for all weights, with relative indices, and in both profiles."""
+    for bits in BITS:
+        clustered = kmeans(arrays, bits)
+        kernels = [array for name, array in clustered.items() if name.endswith("/kernel")]
+        codes = sum(math.ceil(bits * kernel.size / 8) + 4 * 2**bits for kernel in kernels)
+        plain = codes + sum(array.nbytes for name, array in clustered.items() if name.endswith("/bias"))
+        yield Candidate("clustering", f"{bits} bits", plain, clustered)
+        yield Candidate("pruning + clustering", f"{bits} bits", _indexed_bytes(clustered, bits, 2**bits), clustered)
+        for profile, name in (("paper", "+ Huffman (profile paper)"), ("max", "profile max")):
+            yield Candidate(name, f"{bits} bits", len(sqz.encode(spec, clustered, profile=profile)), clustered)
+
+
+def lossless(spec: ModelSpec, arrays: Arrays) -> Iterator[Candidate]:
+    """The weights as they are, in both profiles."""
+    for profile in ("paper", "max"):
+        yield Candidate(f"lossless, {profile}", "", len(sqz.encode(spec, arrays, profile=profile)), arrays)
+
+
+def litert(spec: ModelSpec, arrays: Arrays, calibration: np.ndarray) -> Iterator[Candidate]:
+    """LiteRT files: float16, 8-bit weights, and 8 bits throughout, calibrated on the network inputs given."""
+    import tensorflow as tf
+
+    model = build(spec, arrays)
+    for setting in ("float16", "int8 weights", "int8"):
+        converter = tf.lite.TFLiteConverter.from_keras_model(model)
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if setting == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        elif setting == "int8":
+            converter.representative_dataset = lambda: ([image[None]] for image in calibration)
+        with contextlib.redirect_stdout(io.StringIO()):  # where it lists every weight
+            data = converter.convert()
+        yield Candidate("LiteRT", setting, len(data), litert=data)
+
+
+def label_free(spec: ModelSpec, arrays: Arrays, calibration: np.ndarray, targets: list[int]) -> Iterator[Candidate]:
+    """Quantised to each target size, with the network inputs given and no labels."""
+    from sqz_keras.compression import activations, quantize
+
+    header = sqz.header_bytes(spec, arrays, {})
+    sensitivity = activations.sensitivities(build(spec, arrays), calibration)
+    for target in targets:
+        say(f"label-free, for {target:,} bytes")
+        room = target - header
+        result = quantize.quantize(spec, arrays, calibration, target_bytes=room, sensitivity=sensitivity, report=say)
+        yield Candidate("label-free", f"for {target:,} bytes", len(sqz.encode(spec, result)), result)
+
+
+def _indexed_bytes(arrays: Arrays, value_bits: int, codebook: int) -> int:
+    """Bytes of the layout of Deep Compression's .net, with values of so many bits and codebooks of so many entries."""
+    total = 0
+    for name, array in arrays.items():
+        if name.endswith("/bias"):
+            total += array.nbytes
+            continue
+        positions = np.flatnonzero(np.transpose(array, (3, 2, 0, 1)))
+        gaps = np.diff(positions, prepend=-1) - 1
+        entries = len(positions) + int((gaps >> INDEX_BITS).sum())
+        total += 4 + 4 * codebook + math.ceil(entries * value_bits / 8) + math.ceil(entries * INDEX_BITS / 8)
+    return total

@@ -1,0 +1,106 @@
+"""What an update of a model in the field takes as a delta, beside the whole file, by how much of the net it changes.
+
+    python experiments/deltas.py --image_dir=DIR [--model=imagenet] [--updates=40] [--batch_size=8]
+
+DIR holds labelled photographs, as for sqz-evaluate. The net is fine-tuned on some of them: conv10's bias, conv10 alone
+or everything; pruned weights stay 0. Before and after, k-means shares the weights anew, and the file of the one is the
+base of the other's delta. Prints a table of bytes, and the loss of the first and last ten updates, which says that
+something was learnt.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+import numpy as np
+from absl import flags
+
+from sqz_keras import command
+
+BITS = (6, 8)
+CHANGES = {"nothing": (), "conv10's bias": ("conv10/bias",), "conv10 alone": ("conv10/",), "everything": ("",)}
+
+
+def define_flags() -> None:
+    command.define_model_flags()
+    flags.DEFINE_string("image_dir", None, "Folder of labelled photographs.", required=True)
+    flags.DEFINE_integer("updates", 40, "Of the fine-tuning.", lower_bound=1)
+    flags.DEFINE_integer("batch_size", 8, "Photographs an update.", lower_bound=1)
+    flags.DEFINE_float("learning_rate", 1e-4, "Of SGD with momentum 0.9.", lower_bound=0.0)
+    flags.DEFINE_integer("seed", 0, "Of the choice of photographs.", lower_bound=0)
+
+
+def main(argv) -> None:
+    del argv
+    import keras
+
+    from sqz_keras.compression.kmeans import kmeans
+    from sqz_keras.weights import sqz
+    from sqz_keras.weights.resolve import resolve_model
+    from trainers.data.image_reader import class_labels, find_photographs, read_inputs
+
+    args = flags.FLAGS
+    keras.utils.set_random_seed(args.seed)
+    spec, arrays = resolve_model(args.model, version=args.version, bypass=args.bypass)
+    photographs = find_photographs(args.image_dir, class_labels(spec))
+    count = args.updates * args.batch_size
+    chosen = np.random.default_rng(args.seed).choice(len(photographs), count, replace=count > len(photographs))
+    images = read_inputs([photographs[place][0] for place in chosen], spec)
+    if len(images) != count:
+        raise ValueError("Remove the photographs that cannot be read: they would shift the others.")
+    batches = (
+        images.reshape(args.updates, args.batch_size, *images.shape[1:]),
+        np.array([photographs[place][1] for place in chosen]).reshape(args.updates, args.batch_size),
+    )
+    bases = {bits: sqz.encode(spec, kmeans(arrays, bits)) for bits in BITS}
+    heads = "".join(f"{what + f', {bits} bits':>16}" for bits in BITS for what in ("whole", "delta"))
+    print(f"{'changed':<16}{heads}  loss of the first and last updates")
+    for name, prefixes in CHANGES.items():
+        changed, losses = finetune(spec, arrays, prefixes, *batches, args.learning_rate)
+        sizes = []
+        for bits, base in bases.items():
+            shared = kmeans(changed, bits)
+            sizes += [len(sqz.encode(spec, shared)), len(sqz.encode(spec, shared, base=base))]
+        told = f"{np.mean(losses[:10]):.2f} {np.mean(losses[-10:]):.2f}" if losses else ""
+        print(f"{name:<16}{''.join(f'{size:>16,}' for size in sizes)}  {told}", flush=True)
+
+
+def finetune(spec, arrays, prefixes, images, labels, learning_rate) -> tuple[dict[str, np.ndarray], list[float]]:
+    """The arrays after an update a batch of those whose names start with one of the prefixes, and the losses."""
+    import keras
+    import tensorflow as tf
+
+    from sqz_keras.models.squeezenet import build, named_arrays
+
+    model = build(spec, arrays)
+    weights = [each.value for each in model.trainable_variables if _name(each).startswith(prefixes)]
+    if not weights:
+        return arrays, []
+    masks = [tf.cast(weight != 0, tf.float32) if len(weight.shape) > 1 else 1.0 for weight in weights]
+    velocities = [tf.Variable(tf.zeros(weight.shape)) for weight in weights]
+
+    @tf.function(autograph=False)
+    def update(pictures, truth):
+        with tf.GradientTape() as tape:
+            answers = model(pictures, training=False)
+            loss = tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(truth, answers))
+        gradients = tape.gradient(loss, weights)
+        for weight, velocity, gradient, mask in zip(weights, velocities, gradients, masks, strict=True):
+            velocity.assign(0.9 * velocity + learning_rate * mask * gradient)
+            weight.assign_sub(velocity)
+        return loss
+
+    losses = [float(update(tf.constant(each), tf.constant(truth))) for each, truth in zip(images, labels, strict=True)]
+    return named_arrays(model), losses
+
+
+def _name(weight) -> str:
+    """The weight as the arrays are named: `conv10/bias`."""
+    return "/".join(weight.path.split("/")[-2:])
+
+
+if __name__ == "__main__":
+    command.run(main, define_flags, __doc__)

@@ -1,0 +1,97 @@
+"""Models as LiteRT (TensorFlow Lite) files: float32, float16 weights, or 8 bits throughout."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Mapping
+
+import numpy as np
+
+from export.formats.colours import fold_colours
+from sqz_keras import ModelSpec
+from sqz_keras.models import squeezenet
+
+
+def convert(spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -> bytes:
+    """The model in float32; input and output as in `export.formats.colours`, one picture at a time."""
+    return _convert(_converter(spec, fold_colours(spec, arrays)))
+
+
+def convert_float16(spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -> bytes:
+    """The same with weights in float16, half as large; it computes in float32."""
+    import tensorflow as tf
+
+    converter = _converter(spec, fold_colours(spec, arrays))
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.target_spec.supported_types = [tf.float16]
+    return _convert(converter)
+
+
+def convert_int8(spec: ModelSpec, arrays: Mapping[str, np.ndarray], images: np.ndarray) -> bytes:
+    """The same in 8 bits throughout, but for the last average and the softmax, which would make classes equal.
+
+    A picture's values become bytes without any loss.
+
+    Args:
+        spec: describes the model.
+        arrays: its weights by name.
+        images: float32 (N, S, S, 3), RGB in 0..255, of about a hundred photographs, which calibrate.
+    """
+    import keras
+    import tensorflow as tf
+
+    from sqz_keras.compression import int8
+
+    images = np.clip(images, 0, 255)
+    model = squeezenet.build(spec, int8.prepare(spec, fold_colours(spec, arrays), images))
+    for name in int8.clipped(spec):
+        model.get_layer(name).activation = keras.activations.relu6
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    images[0, 0, 0] = 0, 255, 0  # so that the input's range is exactly a byte's
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([image[None]] for image in images)
+    options = tf.lite.experimental.QuantizationDebugOptions(denylisted_ops=["MEAN", "SOFTMAX"])
+    # The converter has no other way of leaving an operation in float.
+    with quiet():
+        debugger = tf.lite.experimental.QuantizationDebugger(
+            converter=converter, debug_dataset=converter.representative_dataset, debug_options=options
+        )
+        return debugger.get_nondebug_quantized_model()
+
+
+def run(data: bytes, images: np.ndarray) -> np.ndarray:
+    """Probabilities (N, classes) of pictures (N, S, S, 3), RGB in 0..255."""
+    import tensorflow as tf
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that this class moves to the package ai-edge-litert
+        interpreter = tf.lite.Interpreter(model_content=data)
+    interpreter.allocate_tensors()
+    (given,), (answer,) = interpreter.get_input_details(), interpreter.get_output_details()
+    scores = []
+    for image in images:
+        interpreter.set_tensor(given["index"], image[None])
+        interpreter.invoke()
+        scores.append(interpreter.get_tensor(answer["index"])[0])
+    return np.stack(scores)
+
+
+def _converter(spec: ModelSpec, arrays: Mapping[str, np.ndarray]):
+    import tensorflow as tf
+
+    return tf.lite.TFLiteConverter.from_keras_model(squeezenet.build(spec, dict(arrays)))
+
+
+def _convert(converter) -> bytes:
+    with quiet():
+        return converter.convert()
+
+
+@contextlib.contextmanager
+def quiet():
+    """TensorFlow lists every weight, and warns of what is as it should be."""
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield

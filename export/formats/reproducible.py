@@ -1,0 +1,112 @@
+"""A SavedModel whose bytes depend on the model and the installed packages alone.
+
+TensorFlow numbers what it traces over the life of a process, so a second export in one process differs from the first;
+and Keras builds by settings of the process. So the SavedModel is written by a process of its own, which begins with the
+same numbers and Keras's defaults whatever the caller has done. What TensorFlow then draws at random, the fingerprint's
+uuid, is made of the fingerprint's checksums.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Mapping
+
+import numpy as np
+
+from export import contract
+from sqz_keras import ModelSpec
+
+_ARRAYS, _SPEC, _ERROR = "arrays.npz", "spec.json", "error.txt"
+_STATUS = {ValueError: 2, OSError: 3}  # with which the process ends, having told why in _ERROR
+
+
+def write_saved_model(
+    spec: ModelSpec,
+    arrays: Mapping[str, np.ndarray],
+    folder: str | os.PathLike,
+    precision: str = contract.PRECISIONS[0],
+) -> None:
+    """Fills an empty folder with the SavedModel, its description, warm-up records and checksums.
+
+    The warm-up is replayed, so the SavedModel is known to load and to answer as Keras does.
+
+    Raises:
+        ValueError: it does not.
+        OSError: writing failed.
+    """
+    with tempfile.TemporaryDirectory(prefix="sqz-export-") as scratch:
+        np.savez(os.path.join(scratch, _ARRAYS), **arrays)
+        pathlib.Path(scratch, _SPEC).write_text(json.dumps(spec.to_json()), "utf-8")
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+            "PYTHONHASHSEED": "0",
+            "KERAS_BACKEND": "tensorflow",
+            "KERAS_HOME": scratch,  # without a user's keras.json
+            "CUDA_VISIBLE_DEVICES": "-1",  # the devices of this machine are no part of the graph
+        }
+        environment.pop("TF_USE_LEGACY_KERAS", None)
+        # -P: nothing in the current folder is taken for a module.
+        command = [sys.executable, "-P", "-m", "export.formats.reproducible", scratch, os.fspath(folder), precision]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", check=False)
+        for kind, status in _STATUS.items():
+            if done.returncode == status:
+                raise kind(pathlib.Path(scratch, _ERROR).read_text("utf-8"))
+        if done.returncode:
+            raise OSError(f"The process that writes the SavedModel ended with {done.returncode}: {done.stderr[-2000:]}")
+
+
+def _write(scratch: pathlib.Path, folder: pathlib.Path, precision: str) -> None:
+    from export import verify, warmup
+    from export.graph.signatures import ServedModel
+    from sqz_keras.weights.resolve import write_spec
+
+    spec = ModelSpec.from_json(json.loads((scratch / _SPEC).read_text("utf-8")))
+    with np.load(scratch / _ARRAYS, allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in spec.weight_shapes()}
+    labels_path = scratch / contract.LABELS_NAME
+    labels_path.write_text(verify.labels_text(spec), "utf-8")
+    ServedModel(spec, arrays, labels_path, precision).save(folder)
+    rewrite_fingerprint(folder)
+    extra = folder / contract.EXTRA_FOLDER
+    extra.mkdir()
+    write_spec(extra / contract.SPEC_NAME.removesuffix(".spec.json"), spec, arrays)
+    warmup.write(folder)
+    verify.write_checksums(folder)
+    verify.verify(folder)
+
+
+def rewrite_fingerprint(folder: pathlib.Path) -> None:
+    """Computes fingerprint.pb anew, of saved_model.pb as it now is, with a uuid that follows from the rest."""
+    from tensorflow.core.protobuf import fingerprint_pb2
+
+    # No public function does this; the test that reads the fingerprint back holds it.
+    from tensorflow.python.saved_model.pywrap_saved_model import fingerprinting
+
+    fingerprint = fingerprint_pb2.FingerprintDef.FromString(fingerprinting.CreateFingerprintDef(os.fspath(folder)))
+    fingerprint.uuid = ""
+    digest = hashlib.sha256(fingerprint.SerializeToString(deterministic=True)).digest()
+    fingerprint.uuid = str(uuid.UUID(bytes=digest[:16]).int)
+    (folder / "fingerprint.pb").write_bytes(fingerprint.SerializeToString(deterministic=True))
+
+
+def main() -> None:
+    """Runs in the process of its own."""
+    import tensorflow as tf
+
+    scratch, folder, precision = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3]
+    try:
+        _write(scratch, folder, precision)
+    except (ValueError, OSError, tf.errors.OpError) as error:
+        (scratch / _ERROR).write_text(str(error), "utf-8")
+        sys.exit(_STATUS[ValueError if isinstance(error, ValueError) else OSError])
+
+
+if __name__ == "__main__":
+    main()

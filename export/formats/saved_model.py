@@ -1,0 +1,66 @@
+"""A new version of a served model, as a SavedModel: whole or not at all, and never in the place of another."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from export import contract, versions
+from export.formats import reproducible
+from sqz_keras import ModelSpec
+from sqz_keras.weights.readers import check_shapes
+
+
+def export_saved_model(
+    spec: ModelSpec,
+    arrays: Mapping[str, np.ndarray],
+    base_path: str | os.PathLike,
+    model_version: int | str = versions.AUTO,
+    keep_versions: int = 0,
+    precision: str = contract.PRECISIONS[0],
+) -> pathlib.Path:
+    """Writes a new version of a model.
+
+    Args:
+        spec: describes the model; its input has 3 channels.
+        arrays: its weights by name, float32, as `resolve_model` returns them.
+        base_path: the folder of all versions of this model; it is made where it does not exist.
+        model_version: a positive integer, or "auto": the newest plus 1.
+        keep_versions: how many versions stay, the newest; 0: all.
+        precision: one of `contract.PRECISIONS`: what the network computes in.
+
+    Returns:
+        The folder of the new version.
+
+    Raises:
+        ValueError: the version exists or is no positive integer, or the model cannot be served; nothing is written. Or
+            what was written does not answer as Keras does; nothing that a server could load is left.
+        OSError: writing failed; nothing that a server could load is left.
+        ModuleNotFoundError: the package's extra `serve` is not installed.
+    """
+    version = versions.choose_version(base_path, model_version, keep_versions)
+    check_installed()
+    _check_servable(spec)
+    check_shapes("the model to export", arrays, spec.weight_shapes())
+    with versions.new_version(base_path, version) as folder:
+        reproducible.write_saved_model(spec, arrays, folder, precision)
+    if keep_versions:
+        versions.prune(base_path, keep_versions)
+    return pathlib.Path(base_path, str(version))
+
+
+def _check_servable(spec: ModelSpec) -> None:
+    if spec.channels != 3:
+        raise ValueError(f"Served models take RGB pictures, 3 channels; this one takes {spec.channels}.")
+    if any(len(name.splitlines()) != 1 for name in spec.class_names()):
+        raise ValueError("Each label must be one line of text, as labels.txt holds one a line; rename the others.")
+
+
+def check_installed() -> None:
+    """Warm-up records are TensorFlow Serving's; without its package nothing is begun."""
+    if importlib.util.find_spec("tensorflow_serving") is None:
+        raise ModuleNotFoundError("No module named 'tensorflow_serving'", name="tensorflow_serving")

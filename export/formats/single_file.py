@@ -1,0 +1,170 @@
+"""Models as one file for other runtimes, checked against Keras before it appears.
+
+What the LiteRT and ONNX files take and give is told in `export.formats.colours`. Beside FILE.suffix lies
+FILE.spec.json, which says which photographs the model wants and what its classes are called.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from sqz_keras import ModelSpec
+from sqz_keras.files import check_writable, write_file
+
+SUFFIXES = {
+    "litert": ".tflite",
+    "litert_float16": ".tflite",
+    "litert_int8": ".tflite",
+    "onnx": ".onnx",
+    "keras": ".keras",
+}
+# Probabilities of the file and of Keras differ by at most so much. 8 bits are judged by how often the answers agree.
+_TOLERANCES = {"litert": 1e-5, "litert_float16": 2e-2, "onnx": 1e-5, "keras": 1e-6}
+_CHECKED_PICTURES = 4
+
+
+def check_output(output: str | os.PathLike, format: str) -> None:
+    """Refuses a file that could not be written, or whose name readers would take for another format.
+
+    Raises:
+        ValueError: it says why.
+    """
+    suffix = SUFFIXES[format]
+    if pathlib.Path(output).suffix.lower() != suffix:
+        raise ValueError(f"--format={format} writes files that end in {suffix}, got --output={output}.")
+    check_writable(output)
+
+
+def write(
+    format: str,
+    spec: ModelSpec,
+    arrays: Mapping[str, np.ndarray],
+    output: str | os.PathLike,
+    pictures: Sequence[pathlib.Path] = (),
+) -> str:
+    """Writes the file, and its description beside it, each whole or not at all.
+
+    Args:
+        format: a key of `SUFFIXES`.
+        spec: describes the model.
+        arrays: its weights by name, float32.
+        output: the file; an older one is replaced.
+        pictures: photographs that calibrate 8 bits; half of them, which do not calibrate, judge.
+
+    Returns:
+        How far the file's answers are Keras's, for people.
+
+    Raises:
+        ValueError: the model cannot be written so, or the file does not answer as Keras does; nothing is written.
+        OSError: the file cannot be written.
+    """
+    from sqz_keras.weights.resolve import write_spec
+
+    if spec.channels != 3:
+        raise ValueError(f"These files take RGB pictures, 3 channels; this model takes {spec.channels}.")
+    if format == "litert_int8":
+        data, told = _calibrated(spec, arrays, pictures)
+    else:
+        data, told = _converted(format, spec, arrays)
+    write_file(output, data)
+    write_spec(output, spec, arrays)
+    return told
+
+
+def _converted(format: str, spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -> tuple[bytes, str]:
+    from sqz_keras.models import squeezenet
+
+    model = squeezenet.build(spec, dict(arrays))
+    images = _pictures_to_check(spec)
+    if format == "keras":
+        data = _keras_file(model)
+        answers, by = _run_keras_file(data, spec, images), "read back"
+    elif format == "onnx":
+        from export.formats import onnx as onnx_format
+
+        data = onnx_format.convert(spec, arrays)
+        answers, by = onnx_format.run(data, images), "by onnxruntime"
+        if answers is None:
+            return data, "not checked, as onnxruntime is not installed"
+    else:
+        from export.formats import litert
+
+        data = {"litert": litert.convert, "litert_float16": litert.convert_float16}[format](spec, arrays)
+        answers, by = litert.run(data, images), "by LiteRT"
+    difference = float(np.abs(answers - run_keras(model, spec, images)).max())
+    if not difference <= _TOLERANCES[format]:
+        raise ValueError(
+            f"The {format} file answers otherwise than Keras: {by}, probabilities differ by {difference:.2g}, at most "
+            f"{_TOLERANCES[format]:.0e} allowed. Nothing was written."
+        )
+    return data, f"{by}, probabilities within {difference:.1e} of Keras's"
+
+
+def _pictures_to_check(spec: ModelSpec) -> np.ndarray:
+    """Float32 (N, S, S, 3), RGB in 0..255: tiles of random colours, which are as smooth as photographs."""
+    tile = -(-spec.input_size // 8)
+    colours = np.random.default_rng(0).uniform(0, 255, (_CHECKED_PICTURES, 8, 8, 3))
+    images = colours.repeat(tile, axis=1).repeat(tile, axis=2).astype(np.float32)
+    return images[:, : spec.input_size, : spec.input_size]
+
+
+def run_keras(model, spec: ModelSpec, images: np.ndarray) -> np.ndarray:
+    """Probabilities (N, classes) of pictures (N, S, S, 3), RGB in 0..255, by the Keras model."""
+    from sqz_keras import preprocess_input
+
+    inputs = preprocess_input(images, "channels_last", spec.preprocessing.mode)
+    return np.concatenate([model.predict_on_batch(inputs[at : at + 32]) for at in range(0, len(inputs), 32)])
+
+
+def _keras_file(model) -> bytes:
+    with tempfile.TemporaryDirectory() as scratch:
+        path = pathlib.Path(scratch, "model.keras")
+        model.save(path)
+        return path.read_bytes()
+
+
+def _run_keras_file(data: bytes, spec: ModelSpec, images: np.ndarray) -> np.ndarray:
+    import keras
+
+    with tempfile.TemporaryDirectory() as scratch:
+        path = pathlib.Path(scratch, "model.keras")
+        path.write_bytes(data)
+        return run_keras(keras.saving.load_model(path), spec, images)
+
+
+def _calibrated(
+    spec: ModelSpec, arrays: Mapping[str, np.ndarray], pictures: Sequence[pathlib.Path]
+) -> tuple[bytes, str]:
+    """8 bits: every other photograph calibrates, and the rest tell how often the file answers as Keras does."""
+    from export.formats import litert
+    from sqz_keras.models import squeezenet
+
+    images = read_pictures(pictures, spec)
+    data = litert.convert_int8(spec, arrays, images[::2])
+    unseen = images[1::2]
+    model = squeezenet.build(spec, dict(arrays))
+    wanted = run_keras(model, spec, unseen)
+    same = int((litert.run(data, unseen).argmax(axis=1) == wanted.argmax(axis=1)).sum())
+    return data, f"agreement={same / len(unseen):.3f} with Keras on {len(unseen)} photographs that did not calibrate"
+
+
+def read_pictures(pictures: Sequence[pathlib.Path], spec: ModelSpec) -> np.ndarray:
+    """Float32 (N, S, S, 3), RGB in 0..255, of the photographs that can be read; the others are named on stderr."""
+    from sqz_keras.images.files import read_image
+    from sqz_keras.images.preprocessing import resize_and_crop
+
+    images = []
+    for picture in pictures:
+        try:
+            images.append(np.asarray(resize_and_crop(read_image(picture), spec)))
+        except (ValueError, OSError) as error:
+            print(f"Left out: {error}", file=sys.stderr)
+    if len(images) < 2:
+        raise ValueError(f"Only {len(images)} of {len(pictures)} photographs could be read; at least 2 are needed.")
+    return np.stack(images)

@@ -1,0 +1,215 @@
+"""The exported graph: preprocessing, network and names behind the signatures of the contract."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from export import contract
+from export.graph.network import ExportedNetwork
+from sqz_keras import ModelSpec, preprocess_input
+from sqz_keras.images.files import MAX_PIXELS
+from sqz_keras.images.graph import JPEG_START, PNG_START, decode_jpeg, decode_png, starts_with
+from sqz_keras.images.preprocessing import resize_and_crop
+
+_AT_A_TIME = 8  # pictures
+
+
+class ServedModel(tf.Module):
+    """A model as it is served: the four signatures of the contract around one network.
+
+    Args:
+        spec: describes the model.
+        arrays: its weights by name.
+        labels_path: a text file with a class's name a line, which becomes an asset.
+        precision: one of `contract.PRECISIONS`: what the network computes in. What it takes and gives is float32, as
+            are the weights in the file.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        arrays: Mapping[str, np.ndarray],
+        labels_path: str | os.PathLike,
+        precision: str = contract.PRECISIONS[0],
+    ):
+        super().__init__(name=contract.MODEL_NAME)
+        if precision not in contract.PRECISIONS:
+            raise ValueError(f"precision must be one of {contract.PRECISIONS}, got {precision!r}.")
+        self.labels = tf.saved_model.Asset(os.fspath(labels_path))
+        self._spec = spec
+        network = ExportedNetwork(spec, arrays, precision)
+        # One function for all signatures, so that the network is saved once. Known sizes let operations be fused.
+        run = tf.function(
+            lambda pictures: network(preprocess_input(pictures, "channels_last", spec.preprocessing.mode)),
+            input_signature=[tf.TensorSpec((None, spec.input_size, spec.input_size, 3), tf.float32, "pictures")],
+            autograph=False,
+        )
+        self._run = tf.autograph.experimental.do_not_convert(in_parts(run, spec))
+
+    def save(self, folder: str | os.PathLike) -> None:
+        """Writes the SavedModel, with the method names of the contract; TensorFlow gives each signature Predict's."""
+        functions = {
+            contract.SERVING_DEFAULT: self.serving_default,
+            contract.SERVE_BYTES: self.serve_bytes,
+            contract.CLASSIFY: self.classify,
+            contract.FEATURES_SIGNATURE: self.features,
+        }
+        tf.saved_model.save(self, os.fspath(folder), {each.name: functions[each] for each in contract.EXPORTED})
+        updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(os.fspath(folder))
+        for signature in contract.EXPORTED:
+            updater.replace_method_name(signature.name, signature.method_name)
+        updater.save()
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.float32, contract.IMAGES.name)])
+    def serving_default(self, images):
+        """Whole pictures, float32 (batch, H, W, 3), RGB in 0..255 -> the outputs of `contract.SERVING_DEFAULT`."""
+        probabilities, _ = self._run(self._check_and_resize(images))
+        return self._named(probabilities)
+
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, contract.IMAGE_BYTES.name)])
+    def serve_bytes(self, image_bytes):
+        """Encoded pictures, string (batch,) -> the outputs of `contract.SERVE_BYTES`."""
+        return self._answer_encoded(image_bytes)
+
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, contract.EXAMPLES.name)])
+    def classify(self, inputs):
+        """Serialised `tf.train.Example`s, string (batch,) -> the outputs of `contract.CLASSIFY`."""
+        outputs = self._answer_encoded(inputs, _picture_of_example)
+        return {output.name: outputs[output.name] for output in contract.CLASSIFY.outputs}
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.float32, contract.IMAGES.name)])
+    def features(self, images):
+        """Whole pictures, as for `serving_default` -> the outputs of `contract.FEATURES_SIGNATURE`."""
+        _, features = self._run(self._check_and_resize(images))
+        return {contract.FEATURES.name: features}
+
+    def _answer_encoded(self, data, read=tf.identity) -> dict[str, tf.Tensor]:
+        """The outputs of `contract.SERVE_BYTES` for what holds a picture that `read` takes out, string (batch,)."""
+        pictures, status = self._decode_all(data, read)
+        probabilities, _ = self._run(pictures)
+        good = tf.equal(status, contract.STATUS_OK)
+        failed = {
+            contract.PROBABILITIES.name: 0.0,
+            contract.CLASSES.name: contract.FAILED_CLASS,
+            contract.CLASS_IDS.name: contract.FAILED_CLASS_ID,
+            contract.SCORES.name: 0.0,
+        }
+        outputs = self._named(probabilities)
+        outputs = {name: tf.where(good[:, None], value, failed[name]) for name, value in outputs.items()}
+        return outputs | {contract.STATUS.name: status}
+
+    def _check_and_resize(self, images):
+        height, width = tf.shape(images)[1], tf.shape(images)[2]
+        fits = tf.debugging.Assert(_fits(height, width), [contract.STATUS_TOO_LARGE, height, width])
+        with tf.control_dependencies([fits]):
+            images = tf.identity(images)
+        return self._resize_and_crop(images)
+
+    def _resize_and_crop(self, images):
+        """Whole pictures (..., H, W, 3) to (..., S, S, 3), float32; one of the right size is not resized."""
+        resize_to, size = self._spec.preprocessing.resize_to, self._spec.input_size
+        start = (resize_to - size) // 2
+        end = start + size
+        cropped = tf.cond(
+            tf.reduce_all(tf.equal(tf.shape(images)[-3:-1], resize_to)),
+            lambda: tf.cast(images[..., start:end, start:end, :], tf.float32),
+            lambda: resize_and_crop(images, self._spec),
+        )
+        return tf.ensure_shape(cropped, [*images.shape[:-3], size, size, 3])
+
+    def _named(self, probabilities) -> dict[str, tf.Tensor]:
+        """The outputs of `contract.SERVING_DEFAULT`."""
+        scores, class_ids = tf.math.top_k(probabilities, min(contract.TOP_K, self._spec.classes))
+        return {
+            contract.PROBABILITIES.name: probabilities,
+            contract.CLASSES.name: tf.gather(tf.constant(self._spec.class_names()), class_ids),
+            contract.CLASS_IDS.name: class_ids,
+            contract.SCORES.name: scores,
+        }
+
+    def _decode_all(self, data, read):
+        """Pictures (batch, S, S, 3), zeros for what cannot be decoded, and the status of each."""
+        count, size = tf.shape(data, tf.int64)[0], self._spec.input_size
+
+        def decode(row, each):
+            return row, *self._decode(read(each))
+
+        # A dataset is the one place in a graph where an op may fail for one picture and not for all: the picture drops
+        # out, and its row keeps the values below. The last element keeps the batch from being empty.
+        decoded = tf.data.Dataset.from_tensor_slices((tf.range(count), data)).map(decode).ignore_errors()
+        last = tf.data.Dataset.from_tensors((count, tf.zeros((size, size, 3)), contract.STATUS_OK))
+        rows, pictures, status = decoded.concatenate(last).batch(count + 1).get_single_element()
+        rows = rows[:, None]
+        pictures = tf.scatter_nd(rows, pictures, tf.stack([count + 1, size, size, 3]))
+        damaged = tf.fill([count + 1], contract.STATUS_DAMAGED)
+        return pictures[:count], tf.tensor_scatter_nd_update(damaged, rows, status)[:count]
+
+    @tf.autograph.experimental.do_not_convert
+    def _decode(self, data):
+        """One picture; raises inside the graph where it is damaged. Nothing is decoded before its size is known."""
+        is_jpeg, is_png = starts_with(data, JPEG_START), starts_with(data, PNG_START)
+
+        def by_format(jpeg, png, neither):
+            return tf.cond(is_jpeg, jpeg, lambda: tf.cond(is_png, png, neither))
+
+        height, width = tf.unstack(
+            by_format(
+                lambda: tf.io.extract_jpeg_shape(data)[:2],
+                lambda: tf.reverse(
+                    tf.ensure_shape(tf.io.decode_raw(tf.strings.substr(data, 16, 8), tf.int32, False), [2]), [0]
+                ),
+                lambda: tf.ones([2], tf.int32),
+            )
+        )
+        fits = _fits(height, width)
+        status = by_format(
+            lambda: tf.where(fits, contract.STATUS_OK, contract.STATUS_TOO_LARGE),
+            lambda: tf.where(fits, contract.STATUS_OK, contract.STATUS_TOO_LARGE),
+            lambda: tf.constant(contract.STATUS_UNKNOWN_FORMAT),
+        )
+        size = self._spec.input_size
+        picture = tf.cond(
+            tf.equal(status, contract.STATUS_OK),
+            lambda: self._resize_and_crop(tf.cond(is_jpeg, lambda: decode_jpeg(data), lambda: decode_png(data))),
+            lambda: tf.zeros((size, size, 3)),
+        )
+        return picture, status
+
+
+def _picture_of_example(example):
+    """The encoded picture in a serialised `tf.train.Example`; an empty string where it has none."""
+    feature = tf.io.FixedLenFeature([], tf.string, default_value="")
+    return tf.io.parse_single_example(example, {contract.EXAMPLE_FEATURE: feature})[contract.EXAMPLE_FEATURE]
+
+
+def _fits(height, width):
+    """Whether a picture's size is within the contract's bounds; false for sizes below 1 too."""
+    height, width = tf.cast(height, tf.int64), tf.cast(width, tf.int64)
+    shortest, longest = tf.minimum(height, width), tf.maximum(height, width)
+    small = (height * width <= MAX_PIXELS) & (longest <= shortest * contract.MAX_ASPECT_RATIO)
+    return small & (shortest >= 1)
+
+
+def in_parts(network: Callable, spec: ModelSpec) -> Callable:
+    """`network` on some pictures at a time: the feature maps of more would not stay in the processor's caches.
+
+    Both take pictures (N, S, S, 3) and give probabilities (N, classes) and features (N, channels).
+    """
+    sizes = spec.classes, spec.weight_shapes()["conv10/kernel"][2]
+
+    def run(pictures):
+        parts = (tf.shape(pictures)[0] + _AT_A_TIME - 1) // _AT_A_TIME
+        results = [tf.TensorArray(tf.float32, parts, infer_shape=False, element_shape=(None, size)) for size in sizes]
+
+        def run_part(part, *results):
+            outputs = network(pictures[part * _AT_A_TIME : (part + 1) * _AT_A_TIME])
+            return part + 1, *(result.write(part, output) for result, output in zip(results, outputs, strict=True))
+
+        _, *results = tf.while_loop(lambda part, *_: part < parts, run_part, (0, *results), parallel_iterations=1)
+        return [tf.ensure_shape(result.concat(), (None, size)) for result, size in zip(results, sizes, strict=True)]
+
+    return run

@@ -1,0 +1,233 @@
+"""`ModelSpec`: everything that a file of weights does not say about its model, with a JSON form."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+import types
+import typing
+from collections.abc import Mapping
+
+import numpy as np
+
+from sqz_keras.architecture.metaparameters import VERSIONS, Metaparameters
+
+PREPROCESSING_MODES = ("authors", "caffe", "torch", "tf")
+RESIZES = ("stretch", "shortest_side")
+MAX_JSON_BYTES = 1 << 20
+
+
+@functools.cache
+def imagenet_classes() -> tuple[tuple[str, str], ...]:
+    """The 1000 (wnid, name) pairs of ILSVRC2012 in the order of the class indices."""
+    path = pathlib.Path(__file__).parents[1] / "data" / "imagenet_classes.txt"
+    return tuple(tuple(line.split(" ", 1)) for line in path.read_text("utf-8").splitlines())
+
+
+@functools.cache
+def imagenet_wnids() -> tuple[str, ...]:
+    """The 1000 wnids of ILSVRC2012 in the order of the class indices."""
+    return tuple(wnid for wnid, _ in imagenet_classes())
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """From a photograph, RGB in 0..255, to what the network takes.
+
+    Args:
+        mode: "authors": BGR minus (104, 117, 123); "caffe": BGR minus (103.939, 116.779, 123.68); "torch": RGB / 255,
+            minus (.485, .456, .406), over (.229, .224, .225); "tf": RGB / 127.5 - 1.
+        resize: "stretch" to a square of `resize_to` pixels, or "shortest_side" to `resize_to` with the aspect kept.
+            Bilinear in both cases; the centre of the network's input size is cut out after it.
+        resize_to: pixels.
+        antialias: whether the bilinear filter widens when it shrinks a picture, as Pillow's and torchvision's does.
+    """
+
+    mode: str = "authors"
+    resize: str = "stretch"
+    resize_to: int = 256
+    antialias: bool = True
+
+    def __post_init__(self):
+        if self.mode not in PREPROCESSING_MODES:
+            raise ValueError(f"Preprocessing: mode must be one of {PREPROCESSING_MODES}, got {self.mode!r}.")
+        if self.resize not in RESIZES:
+            raise ValueError(f"Preprocessing: resize must be one of {RESIZES}, got {self.resize!r}.")
+        if self.resize_to < 1:
+            raise ValueError(f"Preprocessing: resize_to must be at least 1 pixel, got {self.resize_to}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSpec:
+    """A model, described to whoever holds only its weights.
+
+    Args:
+        version: "1.0", "1.1", or None where `metaparameters` are the caller's own.
+        bypass: None, "simple" or "complex".
+        metaparameters: follow from `version` where they are left out.
+        classes: number of classes.
+        labels: names in the order of the class indices (wnids for ImageNet), or None where unknown.
+        input_size: height and width of the network's input, in pixels.
+        channels: channels of the network's input.
+        preprocessing: from a photograph to the network's input.
+        conv10_padding: rows and columns of zeros around conv10's input: 0 in the paper's Table 1, 1 in the released
+            v1.0.
+        weights_sha256: `hash_arrays` of the weights, or None.
+
+    Raises:
+        ValueError: a field is out of range, or two fields contradict each other.
+    """
+
+    version: str | None = "1.0"
+    bypass: str | None = None
+    metaparameters: Metaparameters | None = None
+    classes: int = 1000
+    labels: tuple[str, ...] | None = None
+    input_size: int = 227
+    channels: int = 3
+    preprocessing: Preprocessing = Preprocessing()
+    conv10_padding: int = 0
+    weights_sha256: str | None = None
+
+    def __post_init__(self):
+        if self.version is None:
+            if self.metaparameters is None:
+                raise ValueError("ModelSpec: version=None needs metaparameters.")
+        elif self.version not in VERSIONS:
+            raise ValueError(f"version must be one of {tuple(VERSIONS)}, got {self.version!r}.")
+        elif self.metaparameters not in (None, VERSIONS[self.version]):
+            raise ValueError(f"ModelSpec: these metaparameters are not version {self.version}'s; give version=None.")
+        object.__setattr__(self, "metaparameters", self.metaparameters or VERSIONS[self.version])
+        self.metaparameters.bypasses(self.bypass)
+        for name, least in {"classes": 1, "input_size": 1, "channels": 1, "conv10_padding": 0}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"ModelSpec: {name} must be at least {least}, got {getattr(self, name)}.")
+        if self.preprocessing.resize_to < self.input_size:
+            raise ValueError(
+                f"ModelSpec: photographs are resized to {self.preprocessing.resize_to} pixels and then cropped to "
+                f"input_size={self.input_size}, which is more; give preprocessing.resize_to >= input_size."
+            )
+        if self.labels is not None:
+            object.__setattr__(self, "labels", tuple(self.labels))
+            if len(self.labels) != self.classes or len(set(self.labels)) != self.classes:
+                raise ValueError(
+                    f"ModelSpec: labels must be {self.classes} different names, one a class; got {len(self.labels)}, "
+                    f"{len(set(self.labels))} of them different."
+                )
+
+    def with_net(
+        self, version: str | None = None, bypass: str | None = None, metaparameters: Mapping[str, object] | None = None
+    ) -> ModelSpec:
+        """The same model with another network.
+
+        Args:
+            version: "1.0" or "1.1"; None keeps this one's metaparameters.
+            bypass: "none", "simple" or "complex"; None keeps this one's.
+            metaparameters: fields of `Metaparameters` that are changed on top of that.
+
+        Raises:
+            ValueError: no such version, or values that `Metaparameters` or the bypass refuses.
+        """
+        if version is not None and version not in VERSIONS:
+            raise ValueError(f"version must be one of {tuple(VERSIONS)}, got {version!r}.")
+        net = VERSIONS[version] if version else self.metaparameters
+        net = dataclasses.replace(net, **(metaparameters or {}))
+        known = next((name for name, each in VERSIONS.items() if each == net), None)
+        bypass = {None: self.bypass, "none": None}.get(bypass, bypass)
+        return dataclasses.replace(self, version=known, metaparameters=net, bypass=bypass)
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of all weights by name ("conv1/kernel", "conv1/bias", ...), in net order; kernels are HWIO."""
+        kernels: dict[str, tuple[int, int, int, int]] = {}
+        net = self.metaparameters
+        kernels["conv1"] = (net.stem_kernel, net.stem_kernel, self.channels, net.stem_filters)
+        channels = net.stem_filters
+        for fire, around in zip(net.fire_modules(), net.bypasses(self.bypass), strict=True):
+            kernels[f"{fire.name}_squeeze1x1"] = (1, 1, channels, fire.squeeze1x1)
+            kernels[f"{fire.name}_expand1x1"] = (1, 1, fire.squeeze1x1, fire.expand1x1)
+            kernels[f"{fire.name}_expand3x3"] = (3, 3, fire.squeeze1x1, fire.expand3x3)
+            if around == "conv":
+                kernels[f"{fire.name}_bypass1x1"] = (1, 1, channels, fire.channels)
+            channels = fire.channels
+        kernels["conv10"] = (1, 1, channels, self.classes)
+        shapes: dict[str, tuple[int, ...]] = {}
+        for layer, kernel in kernels.items():
+            shapes[f"{layer}/kernel"] = kernel
+            shapes[f"{layer}/bias"] = kernel[3:]
+        return shapes
+
+    def count_params(self) -> int:
+        """Number of weights and biases."""
+        return sum(int(np.prod(shape)) for shape in self.weight_shapes().values())
+
+    def class_names(self) -> tuple[str, ...]:
+        """A name a person reads for each class: ImageNet's names for its wnids, else the labels, else the indices."""
+        if self.labels == imagenet_wnids():
+            return tuple(name for _, name in imagenet_classes())
+        return self.labels or tuple(str(index) for index in range(self.classes))
+
+    def to_json(self) -> dict:
+        """The JSON form: plain dicts, lists, strings and numbers. ImageNet's wnids are written as "imagenet"."""
+        form = json.loads(json.dumps(dataclasses.asdict(self)))
+        if self.labels == imagenet_wnids():
+            form["labels"] = "imagenet"
+        return form
+
+    @classmethod
+    def from_json(cls, form: Mapping) -> ModelSpec:
+        """The spec that `to_json` wrote.
+
+        Raises:
+            ValueError: a field is unknown, has another type than it should, or a value that no ModelSpec takes.
+        """
+        fields = _typed_fields(cls, form)
+        if fields.get("labels") == "imagenet":
+            fields["labels"] = imagenet_wnids()
+        if fields.get("metaparameters") is not None:
+            fields["metaparameters"] = Metaparameters(**_typed_fields(Metaparameters, fields["metaparameters"]))
+        if "preprocessing" in fields:
+            fields["preprocessing"] = Preprocessing(**_typed_fields(Preprocessing, fields["preprocessing"]))
+        return cls(**fields)
+
+
+def _typed_fields(cls: type, form: object) -> dict:
+    """The fields of a dataclass out of parsed JSON, each of the type that the dataclass declares."""
+    if not isinstance(form, Mapping):
+        raise ValueError(f"{cls.__name__}: expected a JSON object, got {type(form).__name__}.")
+    hints = typing.get_type_hints(cls)
+    unknown = sorted(set(form) - set(hints))
+    if unknown:
+        raise ValueError(f"{cls.__name__}: unknown fields {unknown}; known are {sorted(hints)}.")
+    for name, value in form.items():
+        if name == "labels" and value == "imagenet":
+            continue
+        if not any(_is_a(value, hint) for hint in _alternatives(hints[name])):
+            raise ValueError(f"{cls.__name__}: {name} must be {hints[name]}, got {value!r:.80}.")
+    return dict(form)
+
+
+def _alternatives(hint: object) -> tuple:
+    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+
+
+def _is_a(value: object, hint: object) -> bool:
+    if typing.get_origin(hint) is tuple:
+        item = typing.get_args(hint)[0]
+        return isinstance(value, list) and all(_is_a(each, item) for each in value)
+    if dataclasses.is_dataclass(hint):
+        return isinstance(value, Mapping)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is hint
+
+
+def hash_arrays(arrays: Mapping[str, np.ndarray]) -> str:
+    """sha256 over names, shapes and little-endian float32 values, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(f"{name}{list(arrays[name].shape)}".encode())
+        digest.update(np.ascontiguousarray(arrays[name], "<f4").tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Image files, and the way from an image to the network's input."""

@@ -1,0 +1,118 @@
+"""From photographs to the network's inputs, and from its outputs to names."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import ops
+
+from sqz_keras.architecture.spec import PREPROCESSING_MODES, ModelSpec, imagenet_classes
+
+_BGR_MEANS = {"authors": (104.0, 117.0, 123.0), "caffe": (103.939, 116.779, 123.68)}
+_TORCH_MEANS, _TORCH_STDS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def preprocess_input(x, data_format=None, mode="authors"):
+    """Colours from RGB in 0..255 to what the network was trained on; never changes the caller's array.
+
+    Args:
+        x: array or tensor of shape (..., H, W, 3), or (..., 3, H, W) with channels first; any numeric dtype.
+        data_format: "channels_last", "channels_first", or None for Keras's setting.
+        mode: "authors" (BGR minus (104, 117, 123): the authors' weights), "caffe" (BGR minus (103.939, 116.779,
+            123.68), as in keras.applications), "torch" (RGB / 255, minus (.485, .456, .406), over (.229, .224, .225):
+            torchvision's and Gluon's) or "tf" (RGB / 127.5 - 1). Each record's `spec.preprocessing.mode` names its own.
+
+    Returns:
+        A new float32 array (for an array) or tensor (for a tensor) of x's shape.
+
+    Raises:
+        ValueError: unknown mode or data format, or not 3 channels.
+    """
+    if mode not in PREPROCESSING_MODES:
+        raise ValueError(f"mode must be one of {PREPROCESSING_MODES}, got {mode!r}.")
+    data_format = data_format or keras.config.image_data_format()
+    if data_format not in ("channels_last", "channels_first"):
+        raise ValueError(f"data_format must be 'channels_last' or 'channels_first', got {data_format!r}.")
+    axis = -1 if data_format == "channels_last" else -3
+    array = x if hasattr(x, "shape") else np.asarray(x)
+    if len(array.shape) < 3 or array.shape[axis] != 3:
+        raise ValueError(f"x must have 3 channels ({data_format}) and at least 3 axes, got shape {tuple(array.shape)}.")
+    numeric = np if isinstance(array, np.ndarray) else ops
+    array = array.astype(np.float32) if isinstance(array, np.ndarray) else ops.cast(array, "float32")
+
+    def along(values):
+        return np.asarray(values, np.float32).reshape((3,) + (1,) * (-1 - axis))
+
+    if mode in _BGR_MEANS:
+        return numeric.flip(array, axis) - along(_BGR_MEANS[mode])
+    if mode == "torch":
+        return (array / 255.0 - along(_TORCH_MEANS)) / along(_TORCH_STDS)
+    return array / 127.5 - 1.0
+
+
+def prepare_images(images, spec: ModelSpec):
+    """Whole photographs to the network's inputs: resize, centre crop, `preprocess_input`, as the spec says.
+
+    Evaluation, classification, training and the exported graph all call this one function, inside a TensorFlow graph
+    too (where height and width may be unknown).
+
+    Args:
+        images: array or tensor (N, H, W, 3) or (H, W, 3), RGB in 0..255, any numeric dtype.
+        spec: of the model that takes them; S is its `input_size`.
+
+    Returns:
+        A float32 tensor (N, S, S, 3) or (S, S, 3).
+    """
+    return preprocess_input(resize_and_crop(images, spec), data_format="channels_last", mode=spec.preprocessing.mode)
+
+
+def resize_and_crop(images, spec: ModelSpec):
+    """`prepare_images` without its last part: RGB in 0..255 still, as float32."""
+    how, crop = spec.preprocessing, spec.input_size
+    images = ops.cast(images, "float32")
+    height = width = how.resize_to
+    if how.resize == "shortest_side":
+        height, width = ops.shape(images)[-3:-1]
+        known = isinstance(height, int) and isinstance(width, int)
+        shortest = min(height, width) if known else ops.minimum(height, width)
+        height, width = height * how.resize_to // shortest, width * how.resize_to // shortest
+    images = _resize(images, height, width, how.antialias)
+    top, left = (height - crop) // 2, (width - crop) // 2
+    images = images[..., top : top + crop, left : left + crop, :]
+    # A crop of a size that only the running graph knows has lost its static shape.
+    return ops.reshape(images, (crop, crop, 3) if len(images.shape) == 3 else (-1, crop, crop, 3))
+
+
+def _resize(images, height, width, antialias: bool):
+    if isinstance(height, int) and isinstance(width, int):
+        return ops.image.resize(images, (height, width), antialias=antialias, data_format="channels_last")
+    # keras.ops takes no size that is known only when the graph runs; the op that it would call does.
+    import tensorflow as tf
+
+    return tf.image.resize(images, (height, width), antialias=antialias)
+
+
+def decode_predictions(preds, top=5):
+    """The names of the `top` most probable ImageNet classes of each row; works offline.
+
+    Args:
+        preds: array (N, 1000) of probabilities.
+        top: how many, 1..1000.
+
+    Returns:
+        A list of N lists of (wnid, name, score), most probable first.
+
+    Raises:
+        ValueError: `preds` has another shape, or `top` is out of range.
+    """
+    preds = np.asarray(preds)
+    if preds.ndim != 2 or preds.shape[1] != 1000:
+        raise ValueError(
+            f"preds must have shape (N, 1000), ImageNet's classes, got {preds.shape}. For other classes take the "
+            "labels of the model's ModelSpec."
+        )
+    if not 1 <= top <= 1000:
+        raise ValueError(f"top must be in 1..1000, got {top}.")
+    classes = imagenet_classes()
+    best = np.argsort(-preds, axis=1, kind="stable")[:, :top]
+    return [[(*classes[i], float(row[i])) for i in order] for row, order in zip(preds, best, strict=True)]

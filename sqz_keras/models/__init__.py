@@ -1,0 +1,1 @@
+"""The network in Keras: its blocks and its builders."""

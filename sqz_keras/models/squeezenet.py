@@ -1,0 +1,332 @@
+"""The SqueezeNet builders: one private builder, whose public variants are rows of a table."""
+
+from __future__ import annotations
+
+import os
+
+import keras
+import numpy as np
+from keras import layers
+
+from sqz_keras.architecture.metaparameters import Metaparameters
+from sqz_keras.architecture.spec import ModelSpec
+from sqz_keras.models.blocks import classifier, conv_relu, fire_module, max_pool
+from sqz_keras.weights import resolve
+
+DEFAULT_SIZE = 227
+
+_ARGUMENTS = """
+    The arguments and their order are those of keras.applications. Inputs are what `preprocess_input` returns for the
+    mode that the weights' record names: for "imagenet" BGR in about [-123, 151].
+
+    Args:
+        input_shape: (height, width, channels), or channels first where that is Keras's image data format. Height and
+            width may be None. Left alone: (227, 227, 3) with the top, (None, None, 3) without.
+        include_top: whether drop9, conv10, pool10 and the activation are part of the model.
+        weights: None (random: the authors' initialisers), "imagenet" (0.7 MB are downloaded at first use for v1.0, 2.5
+            MB for v1.1), another record's name (`sqz_keras.list_records()`), or a path to a file or folder of weights:
+            `.weights.h5`, `.keras`, or whatever an importer reads.
+        input_tensor: a Keras tensor to use as the model's input, instead of a new `keras.Input`.
+        pooling: without the top: None (feature maps (N, H, W, 512), outputs of ReLUs), "avg" or "max" (N, 512).
+        classes: number of classes, 1000 where the weights are ImageNet's.
+        classifier_activation: "softmax", another activation, or None. conv10 is followed by a ReLU, so that with None
+            the model returns averages of ReLU outputs, never below 0, not logits in the usual sense.
+        name: of the model.
+        dropout_rate: of drop9, in [0, 1).
+        conv10_padding: rows and columns of zeros around conv10's input. Left alone it is 0, as in the paper's Table 1,
+            or what the record of the weights says: the released v1.0 was trained with 1.
+
+    Returns:
+        A functional `keras.Model`: float inputs (N, H, W, C) -> float32 (N, classes) with the top.
+
+    Raises:
+        ValueError: an argument is not one of those described here, or does not fit the weights. It is raised before
+            anything is downloaded or built.
+"""
+
+
+def _make_variant(function_name: str, model_name: str, version: str, bypass: str | None, summary: str):
+    """A public builder with its version and bypass fixed."""
+
+    def builder(
+        input_shape=None,
+        include_top=True,
+        weights="imagenet",
+        input_tensor=None,
+        pooling=None,
+        classes=1000,
+        classifier_activation="softmax",
+        name=model_name,
+        *,
+        dropout_rate=0.5,
+        conv10_padding=None,
+    ):
+        return SqueezeNet(
+            input_shape,
+            include_top,
+            weights,
+            input_tensor,
+            pooling,
+            classes,
+            classifier_activation,
+            name,
+            version=version,
+            bypass=bypass,
+            dropout_rate=dropout_rate,
+            conv10_padding=conv10_padding,
+        )
+
+    builder.__name__ = builder.__qualname__ = function_name
+    builder.__doc__ = f"{summary}\n{_ARGUMENTS}"
+    return builder
+
+
+def SqueezeNet(  # noqa: N802 - named as keras.applications names its builders
+    input_shape=None,
+    include_top=True,
+    weights="imagenet",
+    input_tensor=None,
+    pooling=None,
+    classes=1000,
+    classifier_activation="softmax",
+    name="squeezenet",
+    *,
+    version="1.0",
+    bypass=None,
+    dropout_rate=0.5,
+    conv10_padding=None,
+):
+    architecture = ModelSpec(version=version, bypass=bypass)
+    return _squeezenet(
+        architecture,
+        input_shape,
+        include_top,
+        weights,
+        input_tensor,
+        pooling,
+        classes,
+        classifier_activation,
+        name,
+        dropout_rate,
+        conv10_padding,
+    )
+
+
+SqueezeNet.__doc__ = f"""SqueezeNet (arXiv 1602.07360): v1.0 has 1,248,424 parameters, v1.1 1,235,496.
+
+    Keyword only: `version` ("1.0" or "1.1") and `bypass` (None, "simple" or "complex"; paper, section 6).
+{_ARGUMENTS}"""
+
+SqueezeNetV1_1 = _make_variant(
+    "SqueezeNetV1_1", "squeezenet_v1_1", "1.1", None, "SqueezeNet v1.1: 1,235,496 parameters, 2.1 times less work."
+)
+SqueezeNetSimpleBypass = _make_variant(
+    "SqueezeNetSimpleBypass",
+    "squeezenet_simple_bypass",
+    "1.0",
+    "simple",
+    "SqueezeNet v1.0 with additions around fire3, fire5, fire7 and fire9: 1,248,424 parameters.",
+)
+SqueezeNetComplexBypass = _make_variant(
+    "SqueezeNetComplexBypass",
+    "squeezenet_complex_bypass",
+    "1.0",
+    "complex",
+    "SqueezeNet v1.0 with bypasses around all fire modules: 1,589,672 parameters; the paper prints 7.7 MB for it.",
+)
+
+
+def squeezenet_from_metaparameters(
+    metaparameters,
+    input_shape=None,
+    include_top=True,
+    weights=None,
+    input_tensor=None,
+    pooling=None,
+    classes=1000,
+    classifier_activation="softmax",
+    name="squeezenet",
+    *,
+    bypass=None,
+    dropout_rate=0.5,
+    conv10_padding=None,
+):
+    if not isinstance(metaparameters, Metaparameters):
+        raise ValueError(f"metaparameters must be a sqz_keras.Metaparameters, got {type(metaparameters).__name__}.")
+    architecture = ModelSpec(version=None, metaparameters=metaparameters, bypass=bypass)
+    return _squeezenet(
+        architecture,
+        input_shape,
+        include_top,
+        weights,
+        input_tensor,
+        pooling,
+        classes,
+        classifier_activation,
+        name,
+        dropout_rate,
+        conv10_padding,
+    )
+
+
+squeezenet_from_metaparameters.__doc__ = f"""The member of the SqueezeNet family with these `Metaparameters`.
+
+    No pretrained weights exist for it, so `weights` is None or a path.
+{_ARGUMENTS}"""
+
+
+def load(model: str | os.PathLike, *, version: str | None = None, bypass: str | None = None) -> keras.Model:
+    """The model that a record's name, file or folder holds, with its weights.
+
+    Args:
+        model: "imagenet", another record's name, or a path; see `resolve_model`.
+        version: "1.0" or "1.1", where the file does not say.
+        bypass: "simple" or "complex", where the file does not say.
+
+    Returns:
+        A functional `keras.Model` with the top and a softmax.
+
+    Raises:
+        ValueError: nothing of this name, or a file that is not what it should be.
+    """
+    return build(*resolve.resolve_model(model, version=version, bypass=bypass))
+
+
+def build(spec: ModelSpec, arrays: dict[str, np.ndarray] | None = None, dropout_rate: float = 0.5) -> keras.Model:
+    """The model that a `ModelSpec` describes, with the top and a softmax, holding `arrays` where they are given."""
+    model = _build_graph(
+        spec, _default_shape(spec.input_size, spec.channels), True, None, None, "softmax", "squeezenet", dropout_rate
+    )
+    if arrays is not None:
+        assign(model, arrays)
+    return model
+
+
+def assign(model: keras.Model, arrays: dict[str, np.ndarray]) -> None:
+    """Puts named arrays ("conv1/kernel", ...; kernels HWIO) into the layers of those names, and skips other layers."""
+    for layer in model.layers:
+        if f"{layer.name}/kernel" in arrays:
+            layer.set_weights([arrays[f"{layer.name}/kernel"], arrays[f"{layer.name}/bias"]])
+
+
+def named_arrays(model: keras.Model) -> dict[str, np.ndarray]:
+    """A model's convolution weights by name, in net order; the other direction of `assign`."""
+    arrays = {}
+    for layer in model.layers:
+        if isinstance(layer, layers.Conv2D):
+            kernel, bias = layer.get_weights()
+            arrays[f"{layer.name}/kernel"], arrays[f"{layer.name}/bias"] = kernel, bias
+    return arrays
+
+
+def _squeezenet(
+    architecture,
+    input_shape,
+    include_top,
+    weights,
+    input_tensor,
+    pooling,
+    classes,
+    activation,
+    name,
+    dropout_rate,
+    conv10_padding,
+):
+    """Checks the arguments, finds the weights, builds the graph, fills it: in this order."""
+    _check_options(include_top, pooling, classes, activation, dropout_rate, conv10_padding, weights)
+    shape = _input_shape(architecture.metaparameters, input_shape, input_tensor, include_top)
+    channels = shape[0] if _data_format() == "channels_first" else shape[-1]
+    spec, arrays = resolve.for_architecture(
+        weights,
+        architecture,
+        channels=channels,
+        classes=classes if include_top else None,
+        conv10_padding=conv10_padding,
+    )
+    model = _build_graph(spec, shape, include_top, input_tensor, pooling, activation, name, dropout_rate)
+    if arrays is not None:
+        assign(model, arrays)
+    return model
+
+
+def _build_graph(spec, input_shape, include_top, input_tensor, pooling, activation, name, dropout_rate) -> keras.Model:
+    """The network, top to bottom (paper, Table 1)."""
+    net, data_format = spec.metaparameters, _data_format()
+    inputs = keras.Input(input_shape, name="images") if input_tensor is None else input_tensor
+
+    x = conv_relu(inputs, net.stem_filters, net.stem_kernel, "conv1", data_format, strides=2)
+    if 1 in net.pool_after:
+        x = max_pool(x, "pool1", data_format)
+    for fire, around in zip(net.fire_modules(), net.bypasses(spec.bypass), strict=True):
+        x = fire_module(x, fire, around, data_format)
+        if fire.number in net.pool_after:
+            x = max_pool(x, f"pool{fire.number}", data_format)
+
+    if include_top:
+        x = classifier(x, spec.classes, activation, dropout_rate, spec.conv10_padding, data_format)
+    elif pooling == "avg":
+        x = layers.GlobalAveragePooling2D(data_format=data_format, name="avg_pool")(x)
+    elif pooling == "max":
+        x = layers.GlobalMaxPooling2D(data_format=data_format, name="max_pool")(x)
+    if input_tensor is not None:
+        sources = keras.utils.get_source_inputs(input_tensor)
+        inputs = sources[0] if len(sources) == 1 else sources
+    return keras.Model(inputs, x, name=name)
+
+
+def _check_options(include_top, pooling, classes, activation, dropout_rate, conv10_padding, weights) -> None:
+    if pooling not in (None, "avg", "max"):
+        raise ValueError(f"pooling must be None, 'avg' or 'max', got {pooling!r}.")
+    if include_top and pooling is not None:
+        raise ValueError(f"pooling={pooling!r} has no effect with the top; pass include_top=False, or pooling=None.")
+    if isinstance(classes, bool) or not isinstance(classes, int | np.integer) or classes < 1:
+        raise ValueError(f"classes must be an integer of at least 1, got {classes!r}.")
+    if not isinstance(dropout_rate, int | float) or not 0 <= dropout_rate < 1:
+        raise ValueError(f"dropout_rate must be in [0, 1), got {dropout_rate!r}.")
+    if conv10_padding is not None and (not isinstance(conv10_padding, int) or conv10_padding < 0):
+        raise ValueError(f"conv10_padding must be None or an integer of at least 0, got {conv10_padding!r}.")
+    fits_weights = (keras.activations.softmax, keras.activations.linear)
+    if include_top and keras.activations.get(activation) not in fits_weights and weights is not None:
+        raise ValueError(
+            f"classifier_activation must be 'softmax' or None with pretrained weights, got {activation!r}; "
+            "pass weights=None for another one."
+        )
+
+
+def _input_shape(net: Metaparameters, input_shape, input_tensor, include_top: bool) -> tuple:
+    """The shape of the input, without the batch, checked."""
+    first = _data_format() == "channels_first"
+    if input_tensor is not None:
+        if not keras.utils.is_keras_tensor(input_tensor):
+            raise ValueError(
+                f"input_tensor must be a Keras tensor, such as keras.Input(...) returns; got "
+                f"{type(input_tensor).__name__}. To apply the model to values, build it and call it on them."
+            )
+        tensor_shape = tuple(input_tensor.shape[1:])
+        if input_shape is not None and tuple(input_shape) != tensor_shape:
+            raise ValueError(f"input_shape={tuple(input_shape)} is not input_tensor's {tensor_shape}; leave one out.")
+        input_shape = tensor_shape
+    if input_shape is None:
+        return _default_shape(DEFAULT_SIZE if include_top else None, 3)
+    order = "(channels, height, width)" if first else "(height, width, channels)"
+    if not isinstance(input_shape, tuple | list) or len(input_shape) != 3:
+        raise ValueError(f"input_shape must be {order}, without the batch, got {input_shape!r}.")
+    channels, *size = input_shape if first else (input_shape[2], input_shape[0], input_shape[1])
+    if not isinstance(channels, int | np.integer) or channels < 1:
+        raise ValueError(f"input_shape must be {order} with a known number of channels, got {tuple(input_shape)}.")
+    least = net.min_input_size()
+    for pixels in size:
+        if pixels is not None and (not isinstance(pixels, int | np.integer) or pixels < least):
+            raise ValueError(
+                f"input_shape must be {order} with at least {least}x{least} pixels, or None, for these "
+                f"metaparameters; got {tuple(input_shape)}. Enlarge the pictures, or take fewer pools."
+            )
+    return tuple(input_shape)
+
+
+def _default_shape(size: int | None, channels: int) -> tuple:
+    return (channels, size, size) if _data_format() == "channels_first" else (size, size, channels)
+
+
+def _data_format() -> str:
+    return keras.config.image_data_format()

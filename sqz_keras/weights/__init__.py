@@ -1,0 +1,1 @@
+"""Pretrained records and files of weights: found, verified, read, written."""

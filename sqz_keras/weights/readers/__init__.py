@@ -1,0 +1,57 @@
+"""Readers of weights files: each gives a dict of named float32 arrays, and none executes what a file says."""
+
+from __future__ import annotations
+
+import importlib
+import os
+
+import numpy as np
+
+from sqz_keras.weights.arrays import WeightsFileError, check_shapes
+
+__all__ = ["READERS", "WeightsFileError", "check_shapes", "read_arrays"]
+
+# Suffix or folder -> the module with its reader, and what the kind is called.
+READERS = {
+    ".sqz": ("sqz_file", "this project's compressed model"),
+    ".net": ("deep_compression", "Deep Compression's compressed SqueezeNet v1.0"),
+    ".onnx": ("onnx_file", "ONNX"),
+    ".caffemodel": ("caffe", "Caffe"),
+    ".pth": ("torch_file", "torchvision state dict"),
+    ".pt": ("torch_file", "torchvision state dict"),
+    ".h5": ("keras_h5", "Keras weights, .weights.h5 or legacy .h5"),
+    ".keras": ("keras_h5", "Keras model"),
+    "folder with saved_model.pb": ("saved_model", "SavedModel of this project"),
+    "folder of .npy": ("npy_folder", "NumPy arrays, a file a weight"),
+}
+
+
+def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Reads a weights file or folder of any known kind (see `READERS`).
+
+    Args:
+        path: a file, whose suffix tells its kind, or a folder.
+
+    Returns:
+        float32 arrays by name ("conv1/kernel", "conv1/bias", "fire2_squeeze1x1/kernel", ...) in net order; kernels are
+        (height, width, in, out). Whether they fit a net is for `check_shapes` to say.
+
+    Raises:
+        WeightsFileError: the kind is unknown, or the file is damaged, too large or not a SqueezeNet's.
+    """
+    kind = _kind(os.fspath(path))
+    if kind not in READERS:
+        kinds = "\n".join(f"  {key}: {title}" for key, (_, title) in READERS.items())
+        raise WeightsFileError(f"{path}: expected a weights file or folder of a known kind. These are read:\n{kinds}")
+    return importlib.import_module(f"{__name__}.{READERS[kind][0]}").read(path)
+
+
+def _kind(path: str) -> str | None:
+    if not os.path.isdir(path):
+        return os.path.splitext(path)[1].lower()
+    if os.path.exists(os.path.join(path, "saved_model.pb")):
+        return "folder with saved_model.pb"
+    for folder in (path, os.path.join(path, "weights")):
+        if os.path.isdir(folder) and any(name.endswith(".npy") for name in os.listdir(folder)):
+            return "folder of .npy"
+    return None

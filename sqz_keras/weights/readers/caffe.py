@@ -1,0 +1,108 @@
+"""Caffe's `.caffemodel`: a NetParameter message, of which only the layers' names and blobs are looked at.
+
+Fields of the public message layout (caffe.proto):
+NetParameter: layers (V1LayerParameter) 2, layer (LayerParameter) 100.
+LayerParameter: name 1, blobs 7. V1LayerParameter: name 4, blobs 6.
+BlobProto: num 1, channels 2, height 3, width 4, data 5 (packed float), shape 7, double_data 8 (packed double).
+BlobShape: dim 1.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+
+import numpy as np
+
+from sqz_keras.weights.arrays import (
+    WeightsFileError,
+    check_declared,
+    check_kernel_rank,
+    float32_arrays,
+    hwio,
+    layer_name,
+    read_bytes,
+)
+from sqz_keras.weights.readers.wire import BYTES, VARINT, WireReader
+
+# Field of NetParameter that holds layers -> the fields of name and blobs in such a layer.
+_LAYERS = {2: (4, 6), 100: (1, 7)}
+_LEGACY_SHAPE = {1: 0, 2: 1, 3: 2, 4: 3}
+_DATA = {5: np.dtype("<f4"), 8: np.dtype("<f8")}
+
+
+def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Reads the convolutions of a `.caffemodel`.
+
+    Returns:
+        float32 arrays by name, kernels HWIO, in net order. The input's channels stay in the file's order (BGR in the
+        authors' releases).
+
+    Raises:
+        WeightsFileError: the file is damaged or too large, or has weights that no SqueezeNet has.
+    """
+    reader = WireReader(path)
+    blobs: dict[str, tuple[tuple[int, ...], np.ndarray]] = {}
+    for number, wire_type, value in reader.fields(memoryview(read_bytes(path))):
+        if number in _LAYERS and wire_type == BYTES:
+            for name, blob in _layer(path, reader, value, *_LAYERS[number]).items():
+                if name in blobs:
+                    raise WeightsFileError(f"{path}: {name} is there twice.")
+                blobs[name] = _blob(path, reader, name, blob)
+    check_declared(path, {name: shape for name, (shape, _) in blobs.items()})
+    arrays = {}
+    for name, (shape, values) in blobs.items():
+        if values.size != math.prod(shape):
+            raise WeightsFileError(f"{path}: {name} of shape {list(shape)} has {values.size} values.")
+        array = values.reshape(shape)
+        arrays[name] = hwio(array) if array.ndim == 4 else array
+    return float32_arrays(path, arrays)
+
+
+def _layer(
+    path: str | os.PathLike, reader: WireReader, layer: memoryview, name_field: int, blobs_field: int
+) -> dict[str, memoryview]:
+    """The kernel's and the bias's BlobProto by our names; none for a layer without weights."""
+    name, blobs = "", []
+    for number, wire_type, value in reader.fields(layer):
+        if number == name_field and wire_type == BYTES:
+            name = bytes(value[:200]).decode("utf-8", "replace")
+        elif number == blobs_field and wire_type == BYTES:
+            blobs.append(value)
+    if not blobs:
+        return {}
+    ours = layer_name(name)
+    if ours is None:
+        raise WeightsFileError(f"{path}: layer {name!r} has weights, but no SqueezeNet has such a layer.")
+    if len(blobs) != 2:
+        raise WeightsFileError(f"{path}: layer {name!r} must have a kernel and a bias, got {len(blobs)} blobs.")
+    return {f"{ours}/kernel": blobs[0], f"{ours}/bias": blobs[1]}
+
+
+def _blob(
+    path: str | os.PathLike, reader: WireReader, name: str, blob: memoryview
+) -> tuple[tuple[int, ...], np.ndarray]:
+    """Shape (out, in, height, width) or (out,), and the values, still unshaped and not yet copied."""
+    legacy, shape, values = [1, 1, 1, 1], None, None
+    for number, wire_type, value in reader.fields(blob):
+        if number in _LEGACY_SHAPE and wire_type == VARINT:
+            legacy[_LEGACY_SHAPE[number]] = value
+        elif number == 7 and wire_type == BYTES:
+            shape = [
+                dim
+                for field, dim_type, dims in reader.fields(value)
+                if field == 1
+                for dim in reader.varints(dim_type, dims)
+            ]
+        elif number in _DATA:
+            dtype = _DATA[number]
+            if values is not None or wire_type != BYTES or len(value) % dtype.itemsize:
+                raise WeightsFileError(f"{path}: {name} must have one packed list of floats; the file is damaged.")
+            values = np.frombuffer(value, dtype)
+    if values is None:
+        raise WeightsFileError(f"{path}: {name} has no values.")
+    if shape is None:
+        # Caffe's older files give every blob four dimensions.
+        shape = legacy[3:] if name.endswith("/bias") and legacy[:3] == [1, 1, 1] else legacy
+    check_kernel_rank(path, name, shape)
+    return tuple(shape), values

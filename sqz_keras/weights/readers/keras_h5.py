@@ -1,0 +1,110 @@
+"""Keras's HDF5 files: `.weights.h5`, the one inside `.keras`, and the legacy `.h5` (also of keras-squeezenet).
+
+Weights are found by their layer's name, an attribute that current versions of Keras 3 write into a `.weights.h5`. The
+groups' own names ("conv2d_1") only tell a class and an order, which do not say which layer is meant.
+
+The HDF5 library is kept in a process of its own (`h5_worker`): some damaged files make it crash or loop for ever.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+
+from sqz_keras.weights.arrays import MAX_BYTES, WeightsFileError, float32_arrays, layer_name, read_bytes
+from sqz_keras.weights.readers.archives import open_archive, read_member
+
+_WORKER = pathlib.Path(__file__).with_name("h5_worker.py")
+_SECONDS = 60
+_MAGIC = b"\x89HDF\r\n\x1a\n"
+_END_AT = {0: 40, 2: 28, 3: 28}  # superblock's version -> where it says the file's length
+
+
+def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Reads the convolutions of a Keras file. A `.keras` file's config is not looked at; nothing is deserialised.
+
+    Returns:
+        float32 arrays by name, kernels HWIO, in net order.
+
+    Raises:
+        WeightsFileError: the file is damaged or too large, points outside itself, does not name its layers, or has
+            weights that no SqueezeNet has.
+    """
+    data = read_bytes(path)
+    if data.startswith(b"PK"):
+        with open_archive(path) as archive:
+            data = read_member(path, archive, "model.weights.h5", MAX_BYTES)
+    _check_end(path, data)
+    replies = ask_worker([data])
+    if not replies:
+        raise WeightsFileError(f"{path}: the file is damaged: the HDF5 library failed on it. Fetch or save it again.")
+    return float32_arrays(path, _named(path, replies[0]))
+
+
+def ask_worker(files: Sequence[bytes]) -> list[bytes]:
+    """The worker's reply for each file, up to the first that it crashes or hangs on."""
+    # The worker finds numpy and h5py where this process does, and nothing in the folder that it lies in.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+    process = subprocess.Popen(
+        [sys.executable, "-P", os.fspath(_WORKER), str(MAX_BYTES)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+    )
+    with process:
+        try:
+            output, _ = process.communicate(b"".join(_framed(file) for file in files), timeout=_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            output, _ = process.communicate()
+    replies, at = [], 0
+    while len(output) - at >= 8:
+        size = int.from_bytes(output[at : at + 8], "little")
+        if size > len(output) - at - 8:
+            break
+        replies.append(output[at + 8 : at + 8 + size])
+        at += 8 + size
+    return replies
+
+
+def _framed(data: bytes) -> bytes:
+    return len(data).to_bytes(8, "little") + data
+
+
+def _check_end(path: str | os.PathLike, data: bytes) -> None:
+    """Compares the length with what the superblock says; HDF5 itself ignores bytes behind the end."""
+    at = _END_AT.get(data[8]) if data.startswith(_MAGIC) and len(data) > 64 else None
+    if at is None:
+        raise WeightsFileError(f"{path}: expected an HDF5 file, or a .keras file with one in it.")
+    end = int.from_bytes(data[at : at + 8], "little")
+    if end != len(data):
+        raise WeightsFileError(f"{path}: expected {end} bytes by its header, got {len(data)}. Fetch or save it again.")
+
+
+def _named(path: str | os.PathLike, reply: bytes) -> dict[str, np.ndarray]:
+    """The worker's arrays by our names."""
+    line, _, values = reply.partition(b"\n")
+    told = json.loads(line)
+    if "error" in told:
+        raise WeightsFileError(f"{path}: {told['error']}.")
+    arrays, at = {}, 0
+    for name, items in told["layers"]:
+        layer = layer_name(name)
+        if layer is None or f"{layer}/kernel" in arrays:
+            trouble = "is there twice" if layer else "has weights, but no SqueezeNet of this project has such a layer"
+            raise WeightsFileError(f"{path}: layer {name!r:.80} {trouble}.")
+        if len(items) != 2:
+            raise WeightsFileError(f"{path}: {layer} must have a kernel and a bias, got {len(items)} weights.")
+        for part, (dtype, shape) in zip(("kernel", "bias"), items, strict=True):
+            array = np.frombuffer(values, dtype, math.prod(shape), at).reshape(shape)
+            arrays[f"{layer}/{part}"] = array
+            at += array.nbytes
+    return arrays

@@ -1,0 +1,98 @@
+"""A SavedModel folder of this project: the constants of its graph are read, and nothing of it is loaded or run."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterator
+
+import numpy as np
+
+from sqz_keras.weights.arrays import WeightsFileError, check_declared, float32_arrays, read_bytes
+from sqz_keras.weights.readers.wire import BYTES, VARINT, WireReader
+
+_NAME = re.compile(rb"([a-z0-9_]+)/(kernel|bias)")
+_FLOAT = 1  # TensorFlow's DT_FLOAT
+# Field numbers of saved_model.proto and what it holds: the path to the operations of the functions in the graph.
+_META_GRAPHS, _GRAPH, _LIBRARY, _FUNCTION, _NODE = 2, 2, 2, 1, 3
+_NODE_NAME, _NODE_OP, _NODE_ATTR = 1, 2, 5
+_KEY, _VALUE, _TENSOR = 1, 2, 8
+_DTYPE, _SHAPE, _CONTENT, _FLOATS = 1, 2, 4, 5
+_DIM, _SIZE = 2, 1
+
+
+def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Reads the weights of a SavedModel folder that was exported by this project. TensorFlow is not needed.
+
+    They are the graph's constants of the weights' names ("conv1/kernel", ...).
+
+    Returns:
+        float32 arrays by name, kernels HWIO, in net order.
+
+    Raises:
+        WeightsFileError: there is no graph in the folder, it is damaged, or it is not of this project.
+    """
+    reader = WireReader(path)
+    found: dict[str, memoryview] = {}
+    messages = [memoryview(read_bytes(os.path.join(path, "saved_model.pb")))]
+    for number in (_META_GRAPHS, _GRAPH, _LIBRARY, _FUNCTION, _NODE):
+        messages = [inner for message in messages for inner in _inner(reader, message, number)]
+    for node in messages:
+        fields = _of_numbers(reader, node, (_NODE_NAME, _NODE_OP))
+        name = bytes(fields.get(_NODE_NAME, b""))
+        if bytes(fields.get(_NODE_OP, b"")) != b"Const" or not _NAME.fullmatch(name):
+            continue
+        if name.decode() in found:
+            raise WeightsFileError(f"{path}: two constants are called {name.decode()!r}; the file is damaged.")
+        found[name.decode()] = _tensor(path, reader, node)
+    if not found:
+        raise WeightsFileError(
+            f"{path}: expected the constants of a model exported by this project, <layer>/<kernel or bias>, and found "
+            "none. Export the model again from its .keras or .weights.h5 file."
+        )
+    shapes = {name: _shape(reader, tensor) for name, tensor in found.items()}
+    check_declared(path, shapes)
+    return float32_arrays(path, {name: _values(path, reader, name, found[name], shapes[name]) for name in found})
+
+
+def _inner(reader: WireReader, message: memoryview, wanted: int) -> Iterator[memoryview]:
+    """The messages, strings and bytes in a message's field."""
+    for number, wire_type, value in reader.fields(message):
+        if number == wanted and wire_type == BYTES:
+            yield value
+
+
+def _of_numbers(reader: WireReader, message: memoryview, numbers: tuple[int, ...]) -> dict[int, memoryview]:
+    return {number: value for number, kind, value in reader.fields(message) if kind == BYTES and number in numbers}
+
+
+def _tensor(path: str | os.PathLike, reader: WireReader, node: memoryview) -> memoryview:
+    """The TensorProto of a Const: the tensor of its attribute `value`."""
+    for attribute in _inner(reader, node, _NODE_ATTR):
+        fields = _of_numbers(reader, attribute, (_KEY, _VALUE))
+        if bytes(fields.get(_KEY, b"")) == b"value" and _VALUE in fields:
+            for tensor in _inner(reader, fields[_VALUE], _TENSOR):
+                return tensor
+    raise WeightsFileError(f"{path}: a constant has no value; the file is damaged.")
+
+
+def _shape(reader: WireReader, tensor: memoryview) -> list[int]:
+    shape = []
+    for message in _inner(reader, tensor, _SHAPE):
+        for dim in _inner(reader, message, _DIM):
+            sizes = [value for number, kind, value in reader.fields(dim) if number == _SIZE and kind == VARINT]
+            shape.append(sizes[-1] if sizes else 0)
+    return shape
+
+
+def _values(path: str | os.PathLike, reader: WireReader, name: str, tensor: memoryview, shape: list[int]) -> np.ndarray:
+    """A tensor's values, once their number is known to be what its shape says."""
+    dtypes = [value for number, kind, value in reader.fields(tensor) if number == _DTYPE and kind == VARINT]
+    if dtypes != [_FLOAT]:
+        raise WeightsFileError(f"{path}: {name} must be float32, got TensorFlow's data types {dtypes[:4]}.")
+    # A single value is written as a list of one number, more are written as they lie in memory.
+    content = [bytes(value) for field in (_CONTENT, _FLOATS) for value in _inner(reader, tensor, field)]
+    if len(content) != 1 or len(content[0]) != 4 * math.prod(shape):
+        raise WeightsFileError(f"{path}: {name} of shape {shape} has {sum(map(len, content))} bytes.")
+    return np.frombuffer(content[0], "<f4").reshape(shape)

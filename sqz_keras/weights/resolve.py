@@ -1,0 +1,256 @@
+"""Weights from a record's name, a file or a folder: found, verified, read, described."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from sqz_keras.architecture.metaparameters import VERSIONS
+from sqz_keras.architecture.spec import MAX_JSON_BYTES, ModelSpec, Preprocessing, hash_arrays
+from sqz_keras.files import write_file
+from sqz_keras.version import __version__
+from sqz_keras.weights import download, readers, sqz
+from sqz_keras.weights.arrays import WeightsFileError, check_shapes
+from sqz_keras.weights.records import IMAGENET, RECORDS, Record, get_record, list_records
+
+SPEC_NAME = "model.spec.json"
+PACKAGE_VERSION_KEY = "package_version"  # in it
+EXTRA_FOLDER = "assets.extra"  # of a SavedModel: where TensorFlow leaves room for files like SPEC_NAME
+_SUFFIXES = (".weights.h5", ".keras")
+Arrays = dict[str, np.ndarray]
+
+
+def resolve_model(
+    model: str | os.PathLike, *, version: str | None = None, bypass: str | None = None
+) -> tuple[ModelSpec, Arrays]:
+    """What every `--model=` means: a model's description and its weights.
+
+    Args:
+        model: "imagenet" (of `version` and `bypass`, v1.0 where they are left out); a record's name; a file of weights
+            (`.sqz`, `.weights.h5`, `.keras`, or any that an importer reads); a folder that `sqz-train` or `sqz-export`
+            wrote, or of `.npy` files.
+        version: "1.0" or "1.1": must agree with what the file says of itself, and is needed where it says nothing.
+        bypass: "simple" or "complex", likewise.
+
+    Returns:
+        The ModelSpec and the float32 weights by name ("conv1/kernel", ...; kernels HWIO), checked against it.
+
+    Raises:
+        ValueError: nothing of that name exists, or it contradicts `version`, `bypass` or its own description.
+        OSError: a download failed.
+    """
+    model = os.fspath(model)
+    if model == "imagenet":
+        model = _imagenet_name(version or "1.0", bypass)
+    if model in list_records():
+        record = get_record(model)
+        _check_agrees(record.name, record.spec, version, bypass)
+        return _read_record(record)
+    path = pathlib.Path(model)
+    if not path.exists():
+        raise ValueError(
+            f"No model {model!r}: expected 'imagenet', a record's name ({', '.join(list_records())}), or a path, and "
+            "no file or folder of this name exists."
+        )
+    return _read_path(path, version, bypass)
+
+
+def for_architecture(
+    weights: str | os.PathLike | None,
+    architecture: ModelSpec,
+    *,
+    channels: int,
+    classes: int | None,
+    conv10_padding: int | None,
+) -> tuple[ModelSpec, Arrays | None]:
+    """What a builder's `weights=` means: the architecture filled in, and the arrays for it (None for random ones).
+
+    `classes` is None for a model without the top, which takes whatever trunk the weights hold.
+
+    Raises:
+        ValueError: unknown weights, or weights that do not fit the architecture.
+        OSError: a download failed.
+    """
+    padding = {} if conv10_padding is None else {"conv10_padding": conv10_padding}
+    architecture = dataclasses.replace(architecture, channels=channels, classes=classes or architecture.classes)
+    if weights is None:
+        return dataclasses.replace(architecture, **padding), None
+    name = os.fspath(weights) if isinstance(weights, str | os.PathLike) else repr(weights)
+    if name == "imagenet":
+        name = _imagenet_name(architecture.version, architecture.bypass)
+    if name in list_records():
+        record = get_record(name)
+        _check_fits(record.name, record.spec, architecture, classes)
+        spec, arrays = _read_record(record)
+    elif os.path.exists(name):
+        spec, arrays = _read_path(pathlib.Path(name), None, None, architecture, trunk_only=classes is None)
+        _check_fits(name, spec, architecture, classes)
+    else:
+        raise ValueError(
+            f"weights must be None, 'imagenet', a record's name ({', '.join(list_records())}) or a path; got "
+            f"{weights!r}, and no file or folder of this name exists."
+        )
+    spec = dataclasses.replace(spec, **padding)
+    if classes is None:
+        arrays = _trunk(arrays)
+    return spec, arrays
+
+
+def write_spec(path: str | os.PathLike, spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -> pathlib.Path:
+    """Writes the description that belongs beside a file of weights, `model.weights.h5` -> `model.spec.json`.
+
+    It holds the version of this package, the ModelSpec (with the hash of the weights) and each tensor's shape and hash,
+    so that tensors which were swapped, or a file that was replaced, are noticed when they are read back.
+
+    Returns:
+        The path that was written.
+    """
+    path = spec_path(path)
+    spec = dataclasses.replace(spec, weights_sha256=hash_arrays(arrays))
+    tensors = {name: {"shape": list(array.shape), "sha256": _sha256(array)} for name, array in arrays.items()}
+    form = {PACKAGE_VERSION_KEY: __version__, "model_spec": spec.to_json(), "tensors": tensors}
+    write_file(path, (json.dumps(form, indent=1) + "\n").encode())
+    return path
+
+
+def spec_path(path: str | os.PathLike) -> pathlib.Path:
+    """Where the description of a file of weights is: its name with the suffix replaced by `.spec.json`."""
+    path = pathlib.Path(path)
+    for suffix in _SUFFIXES:
+        if path.name.endswith(suffix):
+            return path.with_name(path.name.removesuffix(suffix) + ".spec.json")
+    return path.with_suffix(".spec.json")
+
+
+def _imagenet_name(version: str | None, bypass: str | None) -> str:
+    name = IMAGENET.get((version, bypass))
+    if name is None:
+        net = "custom metaparameters" if version is None else f"version {version} with bypass={bypass!r}"
+        known = ", ".join(f"version {v} with bypass={b!r}" for v, b in IMAGENET)
+        raise ValueError(f"No ImageNet weights exist for {net}, only for {known}. Pass weights=None, or a path.")
+    return name
+
+
+def _read_record(record: Record) -> tuple[ModelSpec, Arrays]:
+    path = download.fetch(record)
+    arrays = readers.read_arrays(path)
+    check_shapes(path, arrays, record.spec.weight_shapes())
+    return dataclasses.replace(record.spec, weights_sha256=hash_arrays(arrays)), arrays
+
+
+def _read_path(
+    path: pathlib.Path,
+    version: str | None,
+    bypass: str | None,
+    architecture: ModelSpec | None = None,
+    trunk_only: bool = False,
+) -> tuple[ModelSpec, Arrays]:
+    """Weights and description of a file or folder.
+
+    The description is in it (`.sqz`), beside it, or found by the hashes of the records; else it is `architecture`, or
+    what the shapes say. With `trunk_only` a conv10 of any size, or none, will do.
+    """
+    described = path / SPEC_NAME if path.is_dir() else spec_path(path)
+    if path.is_dir() and (path / "saved_model.pb").exists():
+        described = path / EXTRA_FOLDER / SPEC_NAME
+    elif path.is_dir() and described.exists():
+        path = path / SPEC_NAME.replace(".spec.json", ".weights.h5")
+    if path.suffix.lower() == ".sqz" and not path.is_dir():
+        model = sqz.read_model(path)
+        spec, arrays = model.spec, model.arrays
+    else:
+        arrays = readers.read_arrays(path)
+        if described.exists():
+            spec = _read_spec(described, path, arrays)
+        else:
+            spec = _known_spec(path, arrays) or architecture or _infer_spec(path, arrays, version, bypass)
+    _check_agrees(str(path), spec, version, bypass)
+    shapes = spec.weight_shapes()
+    if trunk_only:
+        arrays, shapes = _trunk(arrays), _trunk(shapes)
+    check_shapes(path, arrays, shapes)
+    return dataclasses.replace(spec, weights_sha256=hash_arrays(arrays)), arrays
+
+
+def _trunk(by_name: Mapping) -> dict:
+    return {name: value for name, value in by_name.items() if not name.startswith("conv10/")}
+
+
+def _read_spec(described: pathlib.Path, path: pathlib.Path, arrays: Arrays) -> ModelSpec:
+    """The description beside the weights, held against them."""
+    if described.stat().st_size > MAX_JSON_BYTES:
+        raise WeightsFileError(f"{described}: more than {MAX_JSON_BYTES} bytes, which no description of ours is.")
+    try:
+        form = json.loads(described.read_text("utf-8"))
+        spec = ModelSpec.from_json(form["model_spec"])
+        hashes = {name: tensor["sha256"] for name, tensor in form["tensors"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsFileError(f"{described}: not a description that write_spec wrote: {error}.") from error
+    wrong = sorted(name for name in hashes.keys() | arrays.keys() if _sha256(arrays.get(name)) != hashes.get(name))
+    if wrong:
+        raise WeightsFileError(
+            f"{path}: {len(wrong)} tensors are not those that {described.name} describes, first {wrong[0]}: they were "
+            "swapped, changed or belong to another file. Restore the pair, or remove the description to load the file "
+            "as it is."
+        )
+    return spec
+
+
+def _known_spec(path: pathlib.Path, arrays: Arrays) -> ModelSpec | None:
+    """The spec of the record whose file, or whose weights, these are."""
+    content = path.read_bytes() if path.is_file() else b""
+    tensors = hash_arrays(arrays)
+    for record in RECORDS:
+        if record.spec.weights_sha256 == tensors or record.verifies(content):
+            return record.spec
+    return None
+
+
+def _infer_spec(path: pathlib.Path, arrays: Arrays, version: str | None, bypass: str | None) -> ModelSpec:
+    """A spec from the shapes alone; the preprocessing is what the kind of file is usually made for."""
+    if any("_bypass1x1/" in name for name in arrays):
+        bypass = "complex"
+    options = {"bypass": bypass}
+    if path.suffix in (".pth", ".pt"):
+        options |= {"input_size": 224, "preprocessing": Preprocessing("torch", "shortest_side", 256)}
+    if "conv10/bias" in arrays and arrays["conv10/bias"].size:
+        options["classes"] = int(arrays["conv10/bias"].size)
+    for candidate in [version] if version else VERSIONS:
+        spec = ModelSpec(candidate, **options)
+        if arrays.get("conv1/kernel", np.empty(0)).shape == spec.weight_shapes()["conv1/kernel"]:
+            return spec
+    return ModelSpec(version or "1.0", **options)
+
+
+def _check_agrees(name: str, spec: ModelSpec, version: str | None, bypass: str | None) -> None:
+    if version not in (None, spec.version) or bypass not in (None, spec.bypass):
+        raise ValueError(
+            f"{name} holds version {spec.version} with bypass={spec.bypass!r}, but version {version} with "
+            f"bypass={bypass!r} was asked for. Leave them out, or name other weights."
+        )
+
+
+def _check_fits(name: str, spec: ModelSpec, architecture: ModelSpec, classes: int | None) -> None:
+    """Whether weights of this spec belong into this architecture."""
+    if (spec.metaparameters, spec.bypass) != (architecture.metaparameters, architecture.bypass):
+        raise ValueError(
+            f"weights={name!r} are of version {spec.version} with bypass={spec.bypass!r}, and the model is of version "
+            f"{architecture.version} with bypass={architecture.bypass!r}: give the same version and bypass."
+        )
+    if spec.channels != architecture.channels:
+        raise ValueError(f"weights={name!r} need {spec.channels} channels, and the input has {architecture.channels}.")
+    if classes not in (None, spec.classes):
+        raise ValueError(
+            f"weights={name!r} have {spec.classes} classes, got classes={classes}. For other classes take "
+            "include_top=False and put your own classifier on top."
+        )
+
+
+def _sha256(array: np.ndarray | None) -> str | None:
+    return None if array is None else hashlib.sha256(np.ascontiguousarray(array, "<f4").tobytes()).hexdigest()

@@ -1,0 +1,99 @@
+"""This project's own `.sqz`: compressed weights that say themselves which model they are of."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from sqz_keras import codec
+from sqz_keras.architecture.spec import ModelSpec, hash_arrays
+from sqz_keras.weights.arrays import WeightsFileError, check_shapes, float32_arrays, read_bytes
+
+_SLACK = 16  # bytes by which a header of another hash may deflate worse
+
+
+@dataclasses.dataclass(frozen=True)
+class SqzModel:
+    """What a `.sqz` file holds.
+
+    Args:
+        spec: of the model.
+        arrays: its weights by name, float32, kernels HWIO, checked against the spec.
+        provenance: of what the file was made, and how.
+        profile: "paper" or "max".
+    """
+
+    spec: ModelSpec
+    arrays: dict[str, np.ndarray]
+    provenance: dict[str, Any]
+    profile: str
+
+
+def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """The arrays of a `.sqz` file by name; see `read_model`."""
+    return read_model(path).arrays
+
+
+def read_model(path: str | os.PathLike, base: str | os.PathLike | None = None) -> SqzModel:
+    """Reads a model from a `.sqz` file.
+
+    Args:
+        path: of the file.
+        base: the `.sqz` file on which it is a delta, where it is one.
+
+    Raises:
+        WeightsFileError: the file is damaged, of another version, a delta on another file, or no model of ours.
+    """
+    data, base_data = read_bytes(path), None if base is None else read_bytes(base)
+    try:
+        contents = codec.decode(data, base_data)
+    except codec.SqzError as error:
+        raise WeightsFileError(f"{path}: {error}.") from error
+    spec, provenance = read_header(path, contents.header)
+    arrays = float32_arrays(path, contents.arrays)
+    check_shapes(path, arrays, spec.weight_shapes())
+    if spec.weights_sha256 not in (None, hash_arrays(arrays)):
+        raise WeightsFileError(f"{path}: the weights are not those whose hash the file states. Make it anew.")
+    return SqzModel(spec, arrays, provenance, contents.profile)
+
+
+def read_header(path: str | os.PathLike, header: Mapping) -> tuple[ModelSpec, dict[str, Any]]:
+    """The description and the provenance that the header of a model's `.sqz` holds.
+
+    Raises:
+        WeightsFileError: it holds something else.
+    """
+    try:
+        spec, provenance = ModelSpec.from_json(header["model_spec"]), header["provenance"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise WeightsFileError(f"{path}: its header describes no model of this project: {error!r:.200}.") from error
+    if not isinstance(provenance, dict):
+        raise WeightsFileError(f"{path}: its provenance must be a JSON object, got {type(provenance).__name__}.")
+    return spec, provenance
+
+
+def header(spec: ModelSpec, arrays: Mapping[str, np.ndarray], provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """The header of the `.sqz` file of a model; the spec gets the hash of the weights."""
+    spec = dataclasses.replace(spec, weights_sha256=hash_arrays(arrays))
+    return {"model_spec": spec.to_json(), "provenance": dict(provenance)}
+
+
+def encode(
+    spec: ModelSpec,
+    arrays: Mapping[str, np.ndarray],
+    provenance: Mapping[str, Any] | None = None,
+    *,
+    profile: str = "max",
+    base: bytes | None = None,
+) -> bytes:
+    """The `.sqz` file of a model; `profile` and `base` are those of `codec.encode`."""
+    return codec.encode(arrays, header(spec, arrays, provenance or {}), profile=profile, base=base)
+
+
+def header_bytes(spec: ModelSpec, arrays: Mapping[str, np.ndarray], provenance: Mapping[str, Any]) -> int:
+    """What the header of a model takes of its file at most, beyond an empty one, whatever the weights' hash is."""
+    return _SLACK + len(codec.encode({}, header(spec, arrays, provenance))) - len(codec.encode({}, {}))

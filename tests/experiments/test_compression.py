@@ -1,0 +1,94 @@
+"""The comparison of ways to compress: its bytes are right, and nothing is judged on what it was calibrated on."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import compression, compression_rows
+from sqz_keras import Metaparameters, ModelSpec, Preprocessing, resolve_model
+from sqz_keras.models.squeezenet import build, named_arrays
+from trainers.data.image_reader import read_inputs
+from trainers.evaluation.agreement import find_judging_photographs
+from trainers.reports.page import save_chart
+
+SMALL = Metaparameters(
+    base_e=32, incr_e=8, squeeze_ratio=0.5, num_fire_modules=2, stem_filters=8, stem_kernel=3, pool_after=(1,)
+)
+SPEC = ModelSpec(
+    None,
+    metaparameters=SMALL,
+    classes=3,
+    labels=("a", "b", "c"),
+    input_size=32,
+    preprocessing=Preprocessing(resize_to=32),
+)
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    return named_arrays(build(SPEC))
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photographs")
+    random = np.random.default_rng(0)
+    for index in range(9):
+        picture = random.integers(0, 256, (32, 32, 3), np.uint8)
+        Image.fromarray(picture).save(folder / f"{'abc'[index % 3]}_{index}.png")
+    return find_judging_photographs(folder, SPEC)
+
+
+def test_rows_and_plot(arrays, photographs, tmp_path):
+    kinds = ["zipped", "svd", "pruning", "shared", "lossless"]
+    rows = compression.measure(SPEC, arrays, photographs, kinds, [], 4)
+    by_name = {(row["method"], row["setting"]): row for row in rows}
+    assert by_name["float32", ""]["bytes"] == 4 * SPEC.count_params()
+    for name in (("float32", ""), ("gzip", "-9"), ("lossless, paper", ""), ("lossless, max", "")):
+        assert by_name[name]["agreement"] == 1
+    assert by_name["SVD", "80% of the energy"]["bytes"] < by_name["SVD", "95% of the energy"]["bytes"]
+    for bits in ("6 bits", "5 bits"):
+        assert by_name["profile max", bits]["bytes"] < by_name["clustering", bits]["bytes"]
+    for suffix in (".svg", ".png"):
+        save_chart(compression.plot(rows, compression.PUBLISHED), tmp_path / f"plot{suffix}")
+    assert "NNCodec" in (tmp_path / "plot.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("version", "agreement", "end"), [("1.1", 0.8, "met"), ("1.1", 0.79, "MISSED"), ("1.0", 0.8, "")]
+)
+def test_bars_are_those_of_the_version(version, agreement, end):
+    row = {"method": "label-free", "setting": "for 470,000 bytes", "bytes": 469_000, "agreement": agreement}
+    line = compression.told(row | {"agreement_interval": (0.7, 0.9)}, version)
+    assert line.endswith(f"bar 470,000 bytes at 80%: {end}" if end else "(70.0% to 90.0%)")
+
+
+def test_halves_are_judged_by_the_other(arrays, photographs, monkeypatch):
+    seen, judged = [], []
+
+    def label_free(spec, arrays, calibration, targets):
+        seen.append(calibration)
+        yield compression_rows.Candidate("label-free", "", 100 + len(seen), litert=bytes([len(seen)]))
+
+    def scores(data, images):
+        judged.append((data[0], images))
+        return np.eye(3)[np.zeros(len(images), int)]
+
+    monkeypatch.setattr(compression_rows, "label_free", label_free)
+    monkeypatch.setattr("export.formats.litert.run", scores)
+    (row,) = compression.measure(SPEC, arrays, photographs, ["label_free"], [9], 3)
+    assert (row["bytes"], row["num_images"]) == (102, 9)
+    inputs = read_inputs([path for path, _ in photographs], SPEC)
+    for number, images in judged:
+        for image in images:
+            assert not any(np.array_equal(image, other) for other in seen[number - 1])
+    assert sum(len(images) for _, images in judged) == len(inputs)
+    assert [len(images) for images in seen] == [3, 3]
+
+
+def test_the_layout_without_entropy_coding_is_the_authors(test_data):
+    """Codes, gaps and codebooks of the released net as they are: the size of its file, to the byte."""
+    path = test_data / "weights" / "deep_compression" / "compressed_SqueezeNet.net"
+    spec, arrays = resolve_model(path)
+    rows = {(row.method, row.setting): row for row in compression_rows.shared(spec, arrays)}
+    assert rows["pruning + clustering", "8 bits"].bytes == path.stat().st_size

@@ -1,0 +1,45 @@
+"""What is made of a family's trained points, whose training takes too long for a test."""
+
+import pytest
+
+pytest.importorskip("altair", reason="the figures need the extra `train`")
+
+from experiments import family
+from trainers.reports.page import save_chart
+
+
+def tables(space, accuracies):
+    """A table a seed, from the accuracies of each point by seed."""
+    seeds = zip(*accuracies.values(), strict=True)
+    return [
+        {
+            value: {"number": number, "test_top1": top1, "compressed_bytes": 1000 + seed, "parameters": 5}
+            | {"mebibytes": 1.5, "multiply_accumulates": 7}
+            for number, (value, top1) in enumerate(zip(accuracies, of_seed, strict=True))
+        }
+        for seed, of_seed in enumerate(seeds)
+    ]
+
+
+def test_means_intervals_and_findings(tmp_path):
+    seen = tables("bypass", {"none": (0.5, 0.6, 0.7), "simple": (0.7, 0.8, 0.9), "complex": (0.6, 0.9, 0.9)})
+    rows = family.summarize("bypass", seen)
+    assert [row["value"] for row in rows] == ["none", "simple", "complex"]
+    assert rows[1]["top1"] == pytest.approx(0.8) and rows[1]["half"] == pytest.approx(4.303 * 0.1 / 3**0.5)
+    lines = "\n".join(family.told("bypass", rows, seen))
+    assert "| none | 5 | 1.50 | 1,001 | 60.0% | +- 24.8 |" in lines
+    # Seed by seed simple bypass is 20 points better than none, whatever the seeds differ by.
+    assert "| simple bypass beats none: simple less none | +20.0 | +20.0 to +20.0 |" in lines
+    assert "| simple bypass beats complex: simple less complex | +0.0 | -24.8 to +24.8 |" in lines
+
+    ratios = dict.fromkeys((0.125, 0.25, 0.5, 0.75, 1.0), (0.9, 0.91, 0.92))
+    rows += family.summarize("squeeze_ratio", tables("squeeze_ratio", ratios))
+    save_chart(family.plot(rows), tmp_path / "family.svg")
+    drawn = (tmp_path / "family.svg").read_text("utf-8")
+    assert drawn.count("bypass") >= 1 and "squeeze_ratio" in drawn and drawn.count("aria-roledescription") > 8
+
+
+def test_one_seed_has_no_interval():
+    seen = tables("pool_after", dict.fromkeys(("1:2:3", "1:3:5", "1:4:8", "4:6:8"), (0.5,)))
+    lines = "\n".join(family.told("pool_after", family.summarize("pool_after", seen), seen))
+    assert "| 1:2:3 | 5 | 1.50 | 1,000 | 50.0% | one seed |" in lines and "| +0.0 | one seed |" in lines

@@ -1,0 +1,253 @@
+"""The client and sqz-predict: answers in order, limits kept, wrong use told before anything is sent."""
+
+import socket
+import threading
+import time
+
+import grpc
+import numpy as np
+import pytest
+from PIL import Image
+
+from export import contract, predict
+from export.client import images as client_images
+from export.client.client import Client, Prediction, ServingError
+from export.server import ServerConfig, serve
+from export.server.errors import RequestError
+from export.server.model import ServedVersion
+from sqz_keras import prepare_images
+from sqz_keras.images.files import read_image
+from tests.export.samples import encode, picture
+
+
+@pytest.fixture(scope="module")
+def dead_target():
+    """An address on which nothing answers."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+@pytest.fixture
+def photo(tmp_path):
+    path = tmp_path / "photo.png"
+    path.write_bytes(encode(picture(45, 61), "PNG"))
+    return path
+
+
+def test_every_kind_of_picture_gets_the_models_answer(client, model, spec, photo):
+    image = np.asarray(picture(45, 61))
+    want = model.predict_on_batch(prepare_images(image[None], spec))[0]
+    best = np.argsort(-want, kind="stable")[:5]
+    kinds = [photo, str(photo), photo.read_bytes(), Image.open(photo), image, image.astype(np.float64)]
+    alone = [client.predict(kind) for kind in kinds]
+    assert [len(found) for found in alone] == [1] * len(kinds)
+    for prediction in [*client.predict(kinds), *client.predict(image[None]), *(found[0] for found in alone)]:
+        assert isinstance(prediction, Prediction)
+        assert prediction.status == contract.STATUS_OK
+        np.testing.assert_allclose(prediction.probabilities, want, atol=1e-5)
+        assert prediction.class_ids == tuple(best)
+        assert prediction.classes == tuple(spec.labels[index] for index in best)
+        np.testing.assert_allclose(prediction.scores, want[best], atol=1e-5)
+
+
+def test_features_and_classify(client, model, spec, photo):
+    image = np.asarray(picture(45, 61))
+    features = client.features([photo, image])
+    assert features.shape == (2, model.get_layer("conv10").kernel.shape[2])
+    assert features.dtype == np.float32
+    np.testing.assert_allclose(features[0], features[1], atol=1e-5)
+    (want,) = client.predict(photo)
+    for found in client.classify([photo, image]):
+        assert [name for name, _ in found] == list(want.classes)
+        np.testing.assert_allclose([score for _, score in found], want.scores, atol=1e-5)
+
+
+def test_more_pictures_than_a_call_takes(client):
+    count = 2 * contract.MAX_BATCH_SIZE + 3
+    files = [encode(picture(20, 20 + index % 7)) for index in range(count)]
+    files[contract.MAX_BATCH_SIZE] = b"broken"
+    predictions = client.predict(files)
+    assert [index for index, each in enumerate(predictions) if each.status != "OK"] == [contract.MAX_BATCH_SIZE]
+    for index in (0, 40, count - 1):
+        want = client.predict(files[index])[0].probabilities
+        np.testing.assert_allclose(predictions[index].probabilities, want, atol=1e-6)
+    images = np.stack([np.asarray(picture(20, 20, seed=index)) for index in range(count)])
+    assert len({each.scores for each in client.predict(images)}) == count
+    assert len(client.classify(files)) == count
+
+
+def test_arrays_of_many_sizes(client):
+    images = [np.asarray(picture(20, 20 + index // 3, seed=index)) for index in range(9)]
+    together = client.predict(images)
+    for image, prediction in zip(images, together, strict=True):
+        np.testing.assert_allclose(prediction.probabilities, client.predict(image)[0].probabilities, atol=1e-6)
+
+
+def test_more_bytes_than_a_message_takes(client, monkeypatch):
+    data = encode(picture(64, 64))
+    monkeypatch.setattr(contract, "MAX_MESSAGE_BYTES", (1 << 16) + 2 * len(data))
+    assert [each.status for each in client.predict([data] * 5)] == ["OK"] * 5
+    with pytest.raises(ValueError, match="at most"):
+        client.predict(data + bytes(2 * len(data)))
+
+
+GREY = np.zeros((8, 8))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ([], "at least one"),
+        (np.zeros((0, 8, 8, 3)), "at least one"),
+        (GREY, "H, W, 3"),
+        (np.zeros((8, 8, 4)), "H, W, 3"),
+        (np.zeros((3, 8, 8)), "H, W, 3"),
+        (np.zeros((1, 1, 8, 8, 3)), "H, W, 3"),
+        (np.zeros((0, 8, 3)), "H, W, 3"),
+        (np.array([[["a", "b", "c"]]]), "H, W, 3"),
+        (np.full((1, 8, 8, 3), -1.0), "0..255"),
+        (np.full((8, 8, 3), 256), "0..255"),
+        (np.full((8, 8, 3), np.nan), "0..255"),
+        (np.full((8, 8, 3), 0.5), "multiply by 255"),
+        (GREY.tolist(), r"numpy\.asarray"),
+        ([7], "got int"),
+    ],
+)
+def test_what_is_no_picture_is_refused_before_it_is_sent(dead_target, wrong, told):
+    with Client(dead_target) as client, pytest.raises(ValueError, match=told):
+        client.predict(wrong)
+
+
+def test_a_missing_file_is_named(client, tmp_path):
+    with pytest.raises(OSError, match=r"nothing\.jpg"):
+        client.predict(tmp_path / "nothing.jpg")
+
+
+def test_no_server_is_a_clear_error(dead_target):
+    with Client(dead_target, timeout_seconds=0.5) as client:
+        start = time.monotonic()
+        with pytest.raises(ServingError, match=r"UNAVAILABLE.*sqz-serve") as caught:
+            client.predict(b"x")
+        assert caught.value.code == grpc.StatusCode.UNAVAILABLE
+        assert time.monotonic() - start < 2
+        with pytest.raises(ServingError) as caught:
+            client.wait_until_ready(0.3)
+        assert caught.value.code == grpc.StatusCode.DEADLINE_EXCEEDED
+    with pytest.raises(ValueError, match="above 0"):
+        Client(dead_target, timeout_seconds=0)
+
+
+def test_unknown_model_and_version_are_clear_errors(target):
+    for options in ({"model_name": "resnet"}, {"model_version": 4}):
+        with Client(target, **options) as client:
+            for call in (client.wait_until_ready, lambda asked=client: asked.predict(b"x")):
+                with pytest.raises(ServingError, match="not found") as caught:
+                    call()
+                assert caught.value.code == grpc.StatusCode.NOT_FOUND
+
+
+class MoodyVersion(ServedVersion):
+    """Refuses as many calls as `errors` holds codes, and counts what it is asked."""
+
+    errors, runs, metadata_calls = (), 0, 0
+
+    def predict(self, request, timeout_ms=0):
+        self.runs += 1
+        if self.runs <= len(self.errors):
+            raise RequestError(self.errors[self.runs - 1], "not now")
+        return super().predict(request, timeout_ms)
+
+    def metadata(self):
+        self.metadata_calls += 1
+        return super().metadata()
+
+
+@pytest.fixture
+def moody(base_path):
+    """A version, and the port of its server."""
+    version = MoodyVersion(base_path / "3", "squeezenet", 3)
+    with serve(base_path, ServerConfig(port=0), load=lambda *_: version) as port:
+        yield version, port
+
+
+def test_unavailable_is_tried_again_and_nothing_else(moody):
+    version, port = moody
+    with Client(f"127.0.0.1:{port}") as client:
+        version.errors = [grpc.StatusCode.UNAVAILABLE] * 3
+        assert client.predict(encode(picture(20, 20)))[0].status == "OK"
+        assert version.runs == 4
+        for code in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INTERNAL):
+            version.runs, version.errors = 0, [code]
+            with pytest.raises(ServingError) as caught:
+                client.predict(b"x")
+            assert (caught.value.code, version.runs) == (code, 1)
+    with Client(f"127.0.0.1:{port}", timeout_seconds=0.7) as client:
+        version.runs, version.errors = 0, [grpc.StatusCode.UNAVAILABLE] * 1000
+        with pytest.raises(ServingError, match="UNAVAILABLE"):
+            client.predict(b"x")
+        assert 2 <= version.runs < 12, "the pauses grow"
+
+
+def test_signatures_are_read_once_and_held_against_the_contract(moody):
+    version, port = moody
+    with Client(f"127.0.0.1:{port}") as client:
+        client.predict([encode(picture(20, 20)), np.asarray(picture(20, 20))])
+        client.classify(encode(picture(20, 20)))
+        assert version.metadata_calls == 1
+        assert set(client.signatures()) == {signature.name for signature in contract.EXPORTED}
+    version.signature_defs["serving_default"].inputs["images"].dtype = 2  # a double
+    del version.signature_defs["features"]
+    version.runs = 0
+    with Client(f"127.0.0.1:{port}") as client:
+        for call in (client.predict, client.features):
+            with pytest.raises(ServingError, match=r"lacks the signature.*sqz-export"):
+                call(np.asarray(picture(20, 20)))
+    assert version.runs == 0
+
+
+def test_a_server_that_is_started_again_is_found_again(base_path):
+    data = encode(picture(20, 20))
+    with serve(base_path, ServerConfig(port=0)) as port, Client(f"127.0.0.1:{port}") as client:
+        (want,) = client.predict(data)
+    found = []
+    with Client(f"127.0.0.1:{port}") as client:
+        asking = threading.Thread(target=lambda: found.extend(client.predict(data)))
+        asking.start()
+        with serve(base_path, ServerConfig(port=port)):
+            asking.join()
+    assert found == [want]
+
+
+def test_command_prints_a_table_and_reports_what_cannot_be_read(target, client, tmp_path, run_command, capsys):
+    good, broken, missing = tmp_path / "good.jpg", tmp_path / "broken.jpg", tmp_path / "missing.jpg"
+    good.write_bytes(encode(picture(50, 50)))
+    broken.write_bytes(good.read_bytes()[:200])
+    (want,) = client.predict(good)
+    assert run_command(predict, f"--server={target}", f"--image={good}", "--top=2") == 0
+    rows = [f"  {score:7.2%}  {name}" for name, score in zip(want.classes, want.scores, strict=True)]
+    assert capsys.readouterr().out.splitlines() == [str(good), *rows[:2]]
+
+    images = [f"--image={path}" for path in (broken, missing, good)]
+    assert run_command(predict, f"--server={target}", *images) == 1
+    printed = capsys.readouterr()
+    assert printed.out.splitlines() == [str(good), *rows]
+    assert f"{broken}: {contract.STATUS_DAMAGED}" in printed.err
+    assert str(missing) in printed.err
+    assert run_command(predict, f"--server={target}", f"--image={missing}") == 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_rotated_photographs_are_sent_upright(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(encode(picture(30, 50), exif=exif))
+    (sent,), (same,) = client_images.as_list(path), client_images.as_list(path.read_bytes())
+    assert sent == same
+    assert (sent == path.read_bytes()) == (orientation == 1)
+    with Image.open(path) as stored:
+        assert stored.size == (50, 30)
+        (from_pil,) = client_images.as_list(stored)
+    np.testing.assert_array_equal(read_image(sent), read_image(path))
+    np.testing.assert_array_equal(read_image(from_pil), read_image(path))

@@ -1,0 +1,109 @@
+"""Whatever moment an export is killed at, every version that a server sees is whole."""
+
+import builtins
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from export import versions
+from export.formats import reproducible
+from export.formats.saved_model import export_saved_model
+
+FILES = ("saved_model.pb", "variables/variables.index", "assets.extra/SHA256SUMS")
+
+
+def write_files(spec, arrays, folder, precision):
+    """In the place of TensorFlow, which cannot run in a forked process."""
+    for name in FILES:
+        path = pathlib.Path(folder, name)
+        path.parent.mkdir(exist_ok=True)
+        with open(path, "w") as file:
+            file.write(name)
+
+
+def is_whole(folder):
+    return all((folder / name).is_file() and (folder / name).read_text() == name for name in FILES)
+
+
+def killed_at(monkeypatch, call, after):
+    """Ends this process at the n-th open, fsync, rename, making or removal, before or after it is done."""
+    count = 0
+
+    def patched(function):
+        def wrapper(*args, **kwargs):
+            nonlocal count
+            count += 1
+            mine = count == call
+            if mine and not after:
+                os._exit(9)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                if mine:
+                    os._exit(9)
+
+        return wrapper
+
+    monkeypatch.setattr(builtins, "open", patched(builtins.open))
+    for name in ("open", "fsync", "rename", "mkdir", "unlink", "rmdir"):
+        monkeypatch.setattr(os, name, patched(getattr(os, name)))
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_killed_at_every_moment(tmp_path, monkeypatch, spec, arrays, after):
+    """A forked child is ended at each of its calls: the old version is there whole, or the new one, or both."""
+    monkeypatch.setattr(reproducible, "write_saved_model", write_files)
+    seen = set()
+    for call in range(1, 200):
+        base = tmp_path / str(call)
+        export_saved_model(spec, arrays, base)
+        child = os.fork()
+        if child == 0:
+            killed_at(monkeypatch, call, after)
+            export_saved_model(spec, arrays, base, keep_versions=1)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        found = versions.list_versions(base)
+        assert found and all(is_whole(folder) for folder in found.values())
+        seen.add(tuple(found))
+        if os.waitstatus_to_exitcode(status) == 0:
+            break
+        # The next export is not in the way of what was left.
+        assert is_whole(export_saved_model(spec, arrays, base, keep_versions=1))
+        assert len(versions.list_versions(base)) == 1
+    assert 20 < call < 199
+    assert seen == {(1,), (1, 2), (2,)}
+
+
+def test_the_writing_process_fails(tmp_path, monkeypatch, spec, arrays):
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    with pytest.raises(OSError, match="ended with 1"):
+        export_saved_model(spec, arrays, tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.large
+def test_killed_for_real_at_random_moments(tmp_path, base_path):
+    """The whole process group of sqz-export, by SIGKILL; nothing that is left is a version, and the next one works."""
+    command = [sys.executable, "-m", "export.export", f"--model={base_path / '3'}", f"--base_path={tmp_path}"]
+    start = time.monotonic()
+    subprocess.run(command, check=True)
+    seconds = time.monotonic() - start
+    moments = random.Random(int.from_bytes(os.urandom(4)))
+    for _ in range(3):
+        process = subprocess.Popen(command, start_new_session=True)
+        try:
+            process.wait(timeout=moments.uniform(0.2, 0.95) * seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        for folder in versions.list_versions(tmp_path).values():
+            subprocess.run([*command[:3], f"--verify={folder}"], check=True)
+    subprocess.run(command, check=True)

@@ -1,0 +1,157 @@
+"""The files for other runtimes answer as Keras does, and appear whole or not at all."""
+
+import json
+import os
+
+import keras
+import numpy as np
+import onnx
+import pytest
+import tensorflow as tf
+
+from export import export
+from export.formats import colours, litert, single_file
+from export.formats import onnx as onnx_format
+from sqz_keras import Metaparameters, Preprocessing, preprocess_input, resolve_model
+from sqz_keras.compression import int8
+from sqz_keras.models import squeezenet
+from tests.export.samples import picture, random_arrays, small_spec
+
+IMAGES = np.stack([np.asarray(picture(32, 32, seed=seed), np.float32) for seed in range(4)])
+
+
+@pytest.fixture(scope="module")
+def model_folder(base_path):
+    return base_path / "3"
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photographs")
+    for seed in range(60):
+        picture(50, 40, seed=seed).save(folder / f"{seed}.png")
+    (folder / "broken.png").write_bytes(b"no picture")
+    return folder
+
+
+def answers(spec, arrays, images=IMAGES):
+    return single_file.run_keras(squeezenet.build(spec, arrays), spec, images)
+
+
+@pytest.mark.parametrize("format", ["litert", "litert_float16", "onnx", "keras"])
+def test_command(model_folder, tmp_path, spec, arrays, run_command, capsys, format):
+    path = tmp_path / f"model{single_file.SUFFIXES[format]}"
+    path.write_bytes(b"an older file")
+    run_command(export, f"--format={format}", f"--model={model_folder}", f"--output={path}")
+    told = capsys.readouterr().out
+    assert told.startswith(f"{path}: {path.stat().st_size:,} bytes, 10 classes; ")
+    assert "of Keras's" in told
+    assert sorted(os.listdir(tmp_path)) == sorted([path.name, "model.spec.json"])
+    expected = answers(spec, arrays)
+    if format == "keras":
+        read_spec, read_arrays = resolve_model(path)
+        assert read_spec.labels == spec.labels
+        np.testing.assert_array_equal(answers(read_spec, read_arrays), expected)
+    elif format == "onnx":
+        np.testing.assert_allclose(onnx_format.run(path.read_bytes(), IMAGES), expected, atol=1e-5)
+    else:
+        atol = 1e-5 if format == "litert" else 2e-2
+        np.testing.assert_allclose(litert.run(path.read_bytes(), IMAGES), expected, atol=atol)
+    assert np.ptp(expected, axis=0).max() > 0.01, "the pictures must differ"
+
+
+def test_8_bits(model_folder, photographs, tmp_path, spec, arrays, run_command, capsys):
+    path = tmp_path / "model.tflite"
+    argv = ("--format=litert_int8", f"--model={model_folder}", f"--calibration_dir={photographs}")
+    run_command(export, *argv, f"--output={path}")
+    told = capsys.readouterr()
+    assert "broken.png" in told.err
+    assert "on 30 photographs that did not calibrate" in told.out
+    assert float(told.out.partition("agreement=")[2].split()[0]) > 0.8
+    interpreter = tf.lite.Interpreter(os.fspath(path))
+    tensors = [each for each in interpreter.get_tensor_details() if len(each["shape"]) == 4]
+    floats = [each["shape"].tolist() for each in tensors if each["dtype"] == np.float32]
+    assert len(floats) == 2 and [1, 32, 32, 3] in floats, "the input and the maps that are averaged, and no other"
+    first = next(each for each in tensors if each["dtype"] == np.int8 and each["shape"].tolist() == [1, 32, 32, 3])
+    np.testing.assert_allclose(first["quantization"], (1, -128), atol=1e-6)  # a byte is a byte
+    assert np.abs(litert.run(path.read_bytes(), IMAGES) - answers(spec, arrays)).max() < 0.2
+
+
+@pytest.mark.parametrize("bypass", [None, "simple", "complex"])
+def test_weights_for_8_bits_answer_as_before_and_lie_on_the_grid(bypass):
+    net = Metaparameters(num_fire_modules=3, base_e=8, incr_e=8, freq=2, stem_filters=4, pool_after=(1,))
+    spec = small_spec(metaparameters=net, bypass=bypass)
+    arrays = random_arrays(spec)
+    images = np.stack([np.asarray(picture(32, 32, seed=seed), np.float32) for seed in range(10, 50)])
+    prepared = int8.prepare(spec, colours.fold_colours(spec, arrays), images)
+    model = squeezenet.build(spec, prepared)
+    for name in int8.clipped(spec):
+        model.get_layer(name).activation = keras.activations.relu6
+    after = model.predict_on_batch(IMAGES)
+    np.testing.assert_allclose(after, answers(spec, arrays), atol=0.03)
+    for name, kernel in prepared.items():
+        if name.endswith("/kernel"):
+            step = np.abs(kernel).max(axis=(0, 1, 2)) / int8.LEVELS
+            np.testing.assert_allclose(kernel / step, np.rint(kernel / step), atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["authors", "caffe", "torch", "tf"])
+def test_colours_are_part_of_the_files(mode):
+    spec = small_spec(preprocessing=Preprocessing(mode, resize_to=36))
+    arrays = random_arrays(spec)
+    if mode in ("torch", "tf"):
+        arrays["conv1/kernel"] *= 60
+    model = squeezenet.build(spec, colours.fold_colours(spec, arrays))
+    np.testing.assert_allclose(model.predict_on_batch(IMAGES), answers(spec, arrays), atol=1e-5)
+    np.testing.assert_allclose(
+        onnx_format.run(onnx_format.convert(spec, arrays), IMAGES), answers(spec, arrays), atol=1e-5
+    )
+    order, scale, shift = colours.colour_map(spec)
+    rgb = IMAGES[0]
+    np.testing.assert_allclose(rgb[..., list(order)] * scale + shift, preprocess_input(rgb, mode=mode), atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [31, 32, 33, 34])
+@pytest.mark.parametrize(("bypass", "padding"), [(None, 1), ("simple", 0), ("complex", 2)])
+def test_onnx_of_every_size_and_bypass(size, bypass, padding):
+    """Pools in ceil mode, sums, and conv10's padding."""
+    net = Metaparameters(num_fire_modules=3, base_e=8, incr_e=8, freq=2, stem_filters=4, pool_after=(1, 3))
+    spec = small_spec(metaparameters=net, bypass=bypass, conv10_padding=padding, input_size=size)
+    arrays = random_arrays(spec)
+    images = np.stack([np.asarray(picture(size, size, seed=seed), np.float32) for seed in range(3)])
+    data = onnx_format.convert(spec, arrays)
+    np.testing.assert_allclose(onnx_format.run(data, images), answers(spec, arrays, images), atol=1e-5)
+
+
+def test_onnx_is_read_back_with_its_description(spec, arrays, tmp_path):
+    single_file.write("onnx", spec, arrays, tmp_path / "net.onnx")
+    read_spec, read_arrays = resolve_model(tmp_path / "net.onnx")
+    assert read_spec.labels == spec.labels
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(read_arrays[name], array)
+    model = onnx.load(tmp_path / "net.onnx")
+    (entry,) = model.metadata_props
+    assert json.loads(entry.value)["labels"] == list(spec.labels)
+    assert [dim.dim_param or dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim] == [
+        "batch",
+        32,
+        32,
+        3,
+    ]
+
+
+def test_what_answers_otherwise_is_not_written(spec, arrays, tmp_path, monkeypatch):
+    other = arrays | {"conv10/bias": arrays["conv10/bias"] + np.arange(10, dtype=np.float32)}
+    convert = onnx_format.convert
+    monkeypatch.setattr(onnx_format, "convert", lambda spec, arrays: convert(spec, other))
+    with pytest.raises(ValueError, match="answers otherwise than Keras: by onnxruntime"):
+        single_file.write("onnx", spec, arrays, tmp_path / "net.onnx")
+    assert os.listdir(tmp_path) == []
+
+
+def test_grey_models_are_refused(tmp_path):
+    spec = small_spec(channels=1)
+    for format in single_file.SUFFIXES:
+        with pytest.raises(ValueError, match="3 channels"):
+            single_file.write(format, spec, random_arrays(spec), tmp_path / "model")
+    assert os.listdir(tmp_path) == []

@@ -1,0 +1,93 @@
+"""The exported arrangement of the network computes what the model does, in every variant."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from export import contract
+from export.graph.network import ExportedNetwork
+from export.graph.signatures import ServedModel
+from sqz_keras import Metaparameters, ModelSpec, Preprocessing, prepare_images, resolve_model
+from sqz_keras.images.files import read_image
+from sqz_keras.models import squeezenet
+from tests.export.samples import picture, random_arrays, small_spec
+
+SMALL = Preprocessing(resize_to=72)
+CUSTOM = Metaparameters(
+    num_fire_modules=3, base_e=16, incr_e=16, freq=2, pct_3x3=0.25, stem_filters=16, pool_after=(2, 4)
+)
+SPECS = {
+    f"{version}, {bypass}": ModelSpec(version, bypass, classes=20, input_size=64, preprocessing=SMALL)
+    for version in ("1.0", "1.1")
+    for bypass in (None, "simple", "complex")
+} | {
+    f"custom, {bypass}": ModelSpec(
+        None, bypass, CUSTOM, classes=3, input_size=61, preprocessing=SMALL, conv10_padding=padding
+    )
+    for bypass, padding in ((None, 2), ("simple", 0), ("complex", 1))
+}
+
+
+@pytest.fixture(scope="module")
+def labels_path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("labels") / contract.LABELS_NAME
+    path.write_text("not read by the graph\n")
+    return path
+
+
+def arrays_that_tell_pictures_apart(spec, inputs):
+    """Random weights whose probabilities neither saturate nor are all alike, whatever the bypasses add up to."""
+    arrays = random_arrays(spec)
+    _, features = ExportedNetwork(spec, arrays)(tf.constant(inputs))
+    spread = np.ptp(features.numpy() @ arrays["conv10/kernel"][0, 0], axis=0).max()
+    return arrays | {"conv10/kernel": arrays["conv10/kernel"] * np.float32(3 / spread)}
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_every_variant_is_served_as_it_predicts(name, labels_path):
+    spec, count = SPECS[name], 10  # more than are computed at a time
+    images = np.stack([np.asarray(picture(80, 70, seed=seed), np.float32) for seed in range(count)])
+    inputs = np.asarray(prepare_images(images, spec))
+    arrays = arrays_that_tell_pictures_apart(spec, inputs)
+    want = squeezenet.build(spec, arrays).predict(inputs, batch_size=4, verbose=0)
+    served = ServedModel(spec, arrays, labels_path)
+    got = served.serving_default(tf.constant(images))["probabilities"]
+    np.testing.assert_allclose(got, want, atol=1e-5)
+    assert np.ptp(want, axis=0).max() > 1e-2, "the pictures must differ"
+
+
+@pytest.mark.parametrize("size", range(24, 40))
+def test_every_input_size_pools_as_caffe_does(size):
+    """Odd and even maps before each pool."""
+    spec = small_spec(metaparameters=Metaparameters(2, 0, num_fire_modules=3, stem_kernel=3, pool_after=(1, 2, 3)),
+                      input_size=size, preprocessing=Preprocessing(resize_to=size))  # fmt: skip
+    arrays = random_arrays(spec)
+    pictures = np.random.default_rng(size).normal(0, 60, (2, size, size, 3)).astype(np.float32)
+    probabilities, _ = ExportedNetwork(spec, arrays)(tf.constant(pictures))
+    np.testing.assert_allclose(probabilities, squeezenet.build(spec, arrays)(pictures), atol=1e-5)
+
+
+def test_bfloat16_is_close_and_unknown_precisions_are_refused(labels_path):
+    spec = small_spec()
+    arrays = random_arrays(spec)
+    images = tf.constant(np.stack([np.asarray(picture(50, 40, seed=seed), np.float32) for seed in range(4)]))
+    models = [ServedModel(spec, arrays, labels_path, precision) for precision in contract.PRECISIONS]
+    exact, coarse = (model.serving_default(images)["probabilities"] for model in models)
+    assert coarse.dtype == tf.float32
+    difference = np.abs(exact - coarse).max()
+    assert 1e-6 < difference < 0.05
+    with pytest.raises(ValueError, match="bfloat16"):
+        ServedModel(spec, arrays, labels_path, "float16")
+
+
+def test_real_weights_name_the_same_classes_on_photographs(test_data, labels_path):
+    """The authors' v1.0, whose conv10 has a border, on whole photographs as they are stored."""
+    spec, arrays = resolve_model(test_data / "weights" / "deep_compression" / "compressed_SqueezeNet.net")
+    served = ServedModel(spec, arrays, labels_path)
+    paths = sorted((test_data / "images" / "imagenet_sample").iterdir())[:20]
+    outputs = served.serve_bytes(tf.constant([path.read_bytes() for path in paths]))
+    inputs = np.stack([prepare_images(read_image(path), spec) for path in paths])
+    want = squeezenet.build(spec, arrays).predict(inputs, verbose=0)
+    np.testing.assert_allclose(outputs["probabilities"], want, atol=1e-5)
+    np.testing.assert_array_equal(outputs["class_ids"][:, 0], want.argmax(1))
+    assert want.max() > 0.9

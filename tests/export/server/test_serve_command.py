@@ -1,0 +1,194 @@
+"""sqz-serve: from its start to SIGTERM, over TLS, and with TensorFlow's model server in its place."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import grpc
+import pytest
+from absl import flags
+
+from export import predict, serve
+from export.client.client import Client, ServingError
+from export.server import ServerConfig, model_server
+from export.server import serve as serve_embedded
+from tests.export.samples import encode, picture
+
+ROOT = pathlib.Path(__file__).parents[3]
+
+# Stands for tensorflow_model_server: it writes down its arguments and its TLS configuration, and listens.
+FAKE = f"""#!{sys.executable}
+import json, os, signal, socket, sys
+flags = dict(argument[2:].split("=", 1) for argument in sys.argv[1:])
+if "broken" in flags["model_base_path"]:
+    sys.exit("no such model")
+ssl = open(flags["ssl_config_file"]).read() if "ssl_config_file" in flags else None
+with open(os.environ["FAKE_RECORD"], "w") as file:
+    json.dump([flags, ssl], file)
+listening = socket.create_server(("127.0.0.1", int(flags["port"])))
+signal.sigwait([signal.SIGTERM])
+"""
+
+
+@pytest.fixture(scope="module")
+def key_and_cert(tmp_path_factory):
+    """Paths of a private key and its own certificate, for 127.0.0.1 and the name squeezenet.test."""
+    if not shutil.which("openssl"):
+        pytest.skip("needs the openssl command")
+    folder = tmp_path_factory.mktemp("tls")
+    key, cert = folder / "key.pem", folder / "cert.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=test"
+    names = ["-addext", "subjectAltName=IP:127.0.0.1,DNS:squeezenet.test"]
+    subprocess.run([*command.split(), *names, "-keyout", key, "-out", cert], check=True, capture_output=True)
+    return key, cert
+
+
+@pytest.fixture
+def started(tmp_path):
+    """Starts sqz-serve in a process of its own, and gives it when its port file is there."""
+    processes = []
+
+    def start(*arguments, **environment):
+        port_file = tmp_path / "port"
+        port_file.write_text("1\n")  # an earlier server's
+        process = subprocess.Popen(
+            [sys.executable, "-m", "export.serve", "--port=0", f"--port_file={port_file}", *arguments],
+            cwd=ROOT,
+            env=os.environ | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        process.first_line = process.stdout.readline()
+        return process, port_file
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def test_from_start_to_sigterm_over_tls(base_path, key_and_cert, started, tmp_path, run_command, capsys):
+    key, cert = key_and_cert
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(encode(picture(40, 40)))
+    process, port_file = started(f"--base_path={base_path}", "--embedded", f"--ssl_key={key}", f"--ssl_cert={cert}")
+    address = f"127.0.0.1:{port_file.read_text().strip()}"
+    assert process.first_line == f"Serving squeezenet on {address} with the embedded server\n"
+    assert run_command(predict, f"--server={address}", f"--image={photo}", f"--ssl_ca={cert}") == 0
+    assert capsys.readouterr().out.startswith(f"{photo}\n")
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 0, errors
+    assert not port_file.exists()
+
+
+def test_tls_refuses_whom_it_should(base_path, key_and_cert):
+    key, cert = (path.read_bytes() for path in key_and_cert)
+    trusted = grpc.ssl_channel_credentials(cert)
+    data = encode(picture(20, 20))
+    with serve_embedded(base_path, ServerConfig(port=0, ssl_key=key, ssl_cert=cert)) as port:
+        for credentials, name, fits in (
+            (trusted, None, True),
+            (trusted, "squeezenet.test", True),
+            (trusted, "other.test", False),
+            (grpc.ssl_channel_credentials(), None, False),
+            (None, None, False),
+        ):
+            options = {"credentials": credentials, "server_name": name, "timeout_seconds": 30 if fits else 0.3}
+            with Client(f"127.0.0.1:{port}", **options) as client:
+                if fits:
+                    assert client.predict(data)[0].status == "OK"
+                    continue
+                with pytest.raises(ServingError, match="TLS") as caught:
+                    client.predict(data)
+                assert caught.value.code == grpc.StatusCode.UNAVAILABLE
+
+
+def test_wrong_tls_files_are_clear_errors(key_and_cert, tmp_path):
+    key, cert = map(str, key_and_cert)
+    for pair, told in (((key, None), "both"), ((None, cert), "both"), ((cert, key), "PEM"), ((key, key), "PEM")):
+        with pytest.raises(ValueError, match=told):
+            serve.read_key_and_cert(*pair)
+    with pytest.raises(OSError, match="missing"):
+        serve.read_key_and_cert(key, str(tmp_path / "missing"))
+    assert serve.read_key_and_cert(None, None) is None
+
+
+@pytest.fixture
+def with_fake(tmp_path):
+    """The environment in which a fake model server is on the PATH."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    fake = folder / model_server.BINARY
+    fake.write_text(FAKE)
+    fake.chmod(0o755)
+    return {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "FAKE_RECORD": str(tmp_path / "record.json")}
+
+
+def test_the_model_server_is_started_where_it_is_on_the_path(key_and_cert, started, with_fake, tmp_path):
+    key, cert = key_and_cert
+    process, port_file = started(
+        f"--base_path={tmp_path}", "--model_name=net", f"--ssl_key={key}", f"--ssl_cert={cert}", **with_fake
+    )
+    port = port_file.read_text().strip()
+    found, ssl_config = json.loads(pathlib.Path(with_fake["FAKE_RECORD"]).read_text())
+    config_file = pathlib.Path(found.pop("ssl_config_file"))
+    assert found == {
+        "port": port,
+        "model_name": "net",
+        "model_base_path": str(tmp_path),
+        "grpc_max_threads": "64",
+        "enable_grpc_healthcheck_service": "true",
+    }
+    fields = dict(line.split(": ", 1) for line in ssl_config.splitlines())
+    assert json.loads(fields["server_key"]) == key.read_text()
+    assert json.loads(fields["server_cert"]) == cert.read_text()
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 0, errors
+    assert "listens on every address" in errors
+    assert not port_file.exists() and not config_file.exists()
+
+
+def test_the_model_servers_end_is_ours(started, with_fake, tmp_path):
+    process, port_file = started(f"--base_path={tmp_path / 'broken'}", **with_fake)
+    _, errors = process.communicate(timeout=20)
+    assert (process.returncode, process.first_line) == (1, "")
+    assert "ended before it served" in errors and "no such model" in errors
+    assert not port_file.exists()
+
+    process, port_file = started(f"--base_path={tmp_path}", **with_fake)
+    (child,) = children(process.pid)
+    os.kill(child, signal.SIGKILL)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "ended by itself, with status -9" in errors
+
+
+def children(pid):
+    """The processes that a process started."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        found = [
+            int(child)
+            for task in pathlib.Path(f"/proc/{pid}/task").iterdir()
+            for child in (task / "children").read_text().split()
+        ]
+        if found:
+            return found
+        time.sleep(0.05)
+    return []
+
+
+def test_an_address_that_the_model_server_cannot_keep_to_is_refused(with_fake, tmp_path, run_command, monkeypatch):
+    monkeypatch.setenv("PATH", with_fake["PATH"])
+    with pytest.raises(ValueError, match="--embedded"):
+        run_command(serve, f"--base_path={tmp_path}", "--host=127.0.0.1")
+    assert "base_path" not in flags.FLAGS

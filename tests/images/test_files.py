@@ -1,0 +1,106 @@
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sqz_keras.images.files import MAX_PIXELS, read_image
+
+
+def encode(image: Image.Image, **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, **options)
+    return file.getvalue()
+
+
+@pytest.fixture
+def picture():
+    """Left half red, right half blue, 40 wide and 20 high, so that every turn is seen."""
+    pixels = np.zeros((20, 40, 3), np.uint8)
+    pixels[:, :20] = (230, 20, 20)
+    pixels[:, 20:] = (20, 20, 230)
+    return Image.fromarray(pixels)
+
+
+def assert_shows(array, picture):
+    assert array.dtype == np.uint8
+    assert array.shape == (picture.height, picture.width, 3)
+    assert np.abs(array.astype(int)[5:15, [5, 34]] - np.asarray(picture).astype(int)[5:15, [5, 34]]).max() < 12
+
+
+def test_jpeg_png_and_path(picture, tmp_path):
+    assert_shows(read_image(encode(picture, format="JPEG", quality=95)), picture)
+    (tmp_path / "a.png").write_bytes(encode(picture, format="PNG"))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), np.asarray(picture))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_undone(picture, orientation):
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = picture if orientation == 1 else picture.transpose(undo[orientation])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert_shows(read_image(encode(stored, format="JPEG", quality=95, exif=exif)), picture)
+
+
+def test_cmyk_is_shown_in_its_colours(picture):
+    assert_shows(read_image(encode(picture.convert("CMYK"), format="JPEG", quality=95)), picture)
+
+
+def test_grey_palette_and_transparency(picture):
+    grey = read_image(encode(picture.convert("L"), format="JPEG"))
+    assert grey.shape == (20, 40, 3)
+    assert (np.ptp(grey, axis=2) == 0).all()
+    assert_shows(read_image(encode(picture.quantize(4), format="PNG")), picture)
+    clear = picture.convert("RGBA")
+    clear.putalpha(0)
+    assert (read_image(encode(clear, format="PNG")) == 255).all()
+
+
+def test_16_bits_become_8():
+    levels = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+    array = read_image(encode(Image.fromarray(levels), format="PNG"))
+    np.testing.assert_array_equal(array[..., 0], levels >> 8)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a picture", b"\xff\xd8\xff\xe0garbage"])
+def test_what_is_no_picture_is_refused(content, tmp_path):
+    with pytest.raises(ValueError, match="not a picture"):
+        read_image(content)
+    (tmp_path / "broken.jpg").write_bytes(content)
+    with pytest.raises(ValueError, match=r"broken\.jpg: not a picture"):
+        read_image(tmp_path / "broken.jpg")
+
+
+def test_half_a_file_is_refused(picture):
+    content = encode(picture.resize((400, 200)), format="JPEG")
+    with pytest.raises(ValueError, match="not a picture"):
+        read_image(content[: len(content) // 2])
+
+
+def test_a_huge_declared_size_is_refused_before_it_is_decoded():
+    """A PNG of a few hundred bytes that says it is 30,000 x 30,000."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0))
+    bomb = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+    assert MAX_PIXELS < 30_000 * 30_000
+    with pytest.raises(ValueError, match="pixels"):
+        read_image(bomb)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(OSError, match=r"none\.jpg"):
+        read_image(tmp_path / "none.jpg")

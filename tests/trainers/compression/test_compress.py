@@ -1,0 +1,262 @@
+"""sqz-compress from its flags to its file and its reports, on a small net."""
+
+import json
+import pathlib
+import types
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import sqz_keras.compression
+from sqz_keras import Metaparameters, ModelSpec, Preprocessing, codec, resolve_model
+from sqz_keras.compression.kmeans import kmeans
+from sqz_keras.compression.teacher import teach
+from sqz_keras.models.squeezenet import build, named_arrays
+from sqz_keras.weights import sqz
+from sqz_keras.weights.resolve import write_spec
+from trainers import compress
+from trainers.compression import tuned as compression_tuning
+from trainers.compression.config import CompressionConfig, parse_bits
+from trainers.data.image_reader import read_inputs
+
+SMALL = Metaparameters(
+    base_e=8, incr_e=8, squeeze_ratio=0.5, num_fire_modules=2, stem_filters=4, stem_kernel=3, pool_after=(1,)
+)
+SPEC = ModelSpec(
+    None,
+    metaparameters=SMALL,
+    classes=3,
+    labels=("a", "b", "c"),
+    input_size=32,
+    preprocessing=Preprocessing(resize_to=32),
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """model.weights.h5, and the photographs a/, b/ and c/ in photos/."""
+    folder = tmp_path_factory.mktemp("compress")
+    keras.utils.set_random_seed(0)
+    model = build(SPEC)
+    model.save_weights(folder / "model.weights.h5")
+    write_spec(folder / "model.weights.h5", SPEC, named_arrays(model))
+    random = np.random.default_rng(0)
+    for index in range(18):
+        path = folder / "photos" / "abc"[index % 3] / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (40, 40, 3), np.uint8)).save(path)
+    return folder
+
+
+@pytest.fixture
+def run(folder, tmp_path, run_command, monkeypatch):
+    """Runs the command, and returns the model that it wrote, the JSON report and the path."""
+    monkeypatch.chdir(folder)
+
+    def call(*options, model="model.weights.h5", name="out.sqz"):
+        path = tmp_path / name
+        run_command(compress, f"--model={model}", f"--output={path}", *options)
+        assert not [each for each in tmp_path.iterdir() if "tmp" in each.name]
+        return path, json.loads(path.with_suffix(".json").read_text())
+
+    return call
+
+
+def differing(one, other):
+    return [name for name in one if not np.array_equal(one[name], other[name])]
+
+
+@pytest.mark.parametrize("profile", ["paper", "max"])
+def test_alone_it_is_lossless(run, profile, capsys):
+    path, report = run(f"--profile={profile}")
+    before, model = resolve_model("model.weights.h5")[1], sqz.read_model(path)
+    assert differing(before, model.arrays) == []
+    assert model.profile == report["profile"] == profile
+    assert report["lossless"] and report["bytes"] == path.stat().st_size
+    assert report["float32_bytes"] == 4 * SPEC.count_params()
+    assert model.provenance == report["provenance"]
+    assert (model.provenance["model"], model.provenance["stages"]) == ("model.weights.h5", [])
+    page = path.with_suffix(".html").read_text()
+    for part in ("Beside the paper", "363x", "510x", "Weights and their centroids", "conv10/kernel"):
+        assert part in page
+    assert capsys.readouterr().out.splitlines()[-1] == f"bytes={path.stat().st_size}"
+
+
+def test_bits_alone_share_weights(run):
+    path, report = run("--bits=3,conv1=2", "--evaluation_dir=photos")
+    arrays = sqz.read_model(path).arrays
+    for name, array in arrays.items():
+        if name.endswith("/kernel"):
+            assert len(np.unique(array[array != 0])) <= (3 if name == "conv1/kernel" else 7)
+    assert not report["lossless"]
+    assert report["provenance"]["stages"] == [{"stage": "kmeans", "bits": "3,conv1=2"}]
+    assert report["before"]["agreement"] == 1 and report["after"]["num_images"] == 18
+    assert {"top1_accuracy", "top1_interval", "agreement_interval"} <= report["after"].keys()
+
+
+def test_compressing_again_keeps_the_history(run):
+    path, _ = run("--bits=3")
+    again, report = run("--profile=paper", model=path, name="again.sqz")
+    assert report["lossless"]
+    assert [stage["stage"] for stage in report["provenance"]["stages"]] == ["kmeans"]
+    assert report["provenance"]["model"] == "model.weights.h5"
+    assert differing(sqz.read_model(path).arrays, sqz.read_model(again).arrays) == []
+
+
+@pytest.mark.parametrize(
+    "provenance", [{}, {"stages": ["by hand", {"bits": 3}, 7]}, {"stages": "by hand", "model": []}]
+)
+def test_a_file_that_others_made_is_taken(run, tmp_path, provenance):
+    spec, arrays = resolve_model("model.weights.h5")
+    other = tmp_path / "other.sqz"
+    other.write_bytes(codec.encode(arrays, sqz.header(spec, arrays, provenance)))
+    path, report = run("--bits=3", model=other)
+    known = provenance.get("stages")
+    assert report["provenance"]["stages"][:-1] == (known if isinstance(known, list) else [])
+    assert sqz.read_model(path).provenance == report["provenance"]
+
+
+def test_pruned_clustered_and_fine_tuned(run, tmp_path):
+    options = ["--densities=0.5,conv1=1", "--bits=3", "--steps=3", "--batch_size=4", "--image_dir=photos"]
+    path, report = run(*options, f"--workdir={tmp_path / 'stages'}")
+    arrays = sqz.read_model(path).arrays
+    for name, array in arrays.items():
+        if name.endswith("/kernel"):
+            assert np.count_nonzero(array) <= array.size * (1 if name == "conv1/kernel" else 0.5) + 1
+            assert len(np.unique(array[array != 0])) <= 7
+    assert [stage["stage"] for stage in report["provenance"]["stages"]] == ["prune", "cluster"]
+    again, _ = run(*options, f"--workdir={tmp_path / 'stages'}", name="again.sqz")
+    assert again.read_bytes() == path.read_bytes(), "the finished stages are taken from the workdir"
+
+
+@pytest.mark.parametrize(("pictures", "count"), [("--calibration_dir=photos", 18), ("--image_dir=photos", 15)])
+def test_without_labels_the_net_teaches_itself(run, monkeypatch, pictures, count):
+    taught = []
+    monkeypatch.setattr(compression_tuning, "teach", lambda *arguments: taught.append(teach(*arguments)) or taught[0])
+    path, report = run("--densities=sensitivity=0.6", "--teacher", pictures, "--steps=3", "--batch_size=4")
+    assert taught[0].element_spec[1].shape[1:] == (3,), "probabilities, not labels"
+    kernels = [array for name, array in sqz.read_model(path).arrays.items() if name.endswith("/kernel")]
+    assert sum(map(np.count_nonzero, kernels)) / sum(kernel.size for kernel in kernels) == pytest.approx(0.6, abs=0.01)
+    (stage,) = report["provenance"]["stages"]
+    assert (stage["densities"], stage["teacher"], stage["pictures"]) == ("sensitivity=0.6", True, count)
+    assert ("after" in report) == (pictures == "--image_dir=photos")
+
+
+def test_bits_for_a_size_and_what_they_round_to_0_pruned_first(run, capsys):
+    options = ["--bits=size=2500", "--densities=rounding", "--steps=3", "--batch_size=4", "--image_dir=photos"]
+    path, report = run(*options, "--teacher")
+    told = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("conv1 "))
+    bits = {layer: int(number) for layer, number in (each.split() for each in told.split(", "))}
+    arrays = sqz.read_model(path).arrays
+    assert [f"{layer}/kernel" for layer in bits] == [name for name in arrays if name.endswith("/kernel")]
+    for layer, number in bits.items():
+        assert len(np.unique(arrays[f"{layer}/kernel"])) <= 2**number
+    assert 1500 < path.stat().st_size < 1.05 * 2500
+    stages = report["provenance"]["stages"]
+    assert [stage["stage"] for stage in stages] == ["prune", "cluster", "choose_codes"]
+    assert (stages[0]["densities"], stages[1]["bits"]) == ("rounding", "size=2500")
+
+
+def test_a_size_without_labels(run, monkeypatch):
+    """Unlabelled photographs from all over the folder reach the quantiser as network inputs."""
+    asked = []
+
+    def quantize(spec, arrays, images, *, target_bytes, profile, report):
+        report("half way")
+        assert profile == "max"
+        asked.append((spec, images, target_bytes))
+        return kmeans(arrays, 2)
+
+    monkeypatch.setattr(sqz_keras.compression, "quantize", types.SimpleNamespace(quantize=quantize), raising=False)
+    _, report = run("--target_bytes=90000", "--calibration_dir=photos", "--calibration_images=4")
+    ((spec, images, target),) = asked
+    assert (images.shape, images.dtype, spec.classes) == ((4, 32, 32, 3), np.float32, 3)
+    assert 85_000 < target <= 90_000
+    paths = sorted(pathlib.Path("photos").rglob("*.png"))
+    np.testing.assert_array_equal(images, read_inputs([paths[place] for place in (0, 6, 11, 17)], spec))
+    assert report["provenance"]["stages"] == [{"stage": "quantize", "target_bytes": 90000, "images": 4}]
+    with pytest.raises(ValueError, match="more than the 100 that were asked for"):
+        run("--target_bytes=100", "--calibration_dir=photos", name="small.sqz")
+
+
+def test_a_size_without_labels_is_met(run):
+    path, report = run("--target_bytes=1800", "--calibration_dir=photos", "--evaluation_dir=photos")
+    assert 1_500 < path.stat().st_size == report["bytes"] <= 1_800
+    assert not report["lossless"] and report["after"]["agreement"] > 0.5
+
+
+def test_a_delta_is_sent_and_laid_on_its_base(run, tmp_path):
+    old, _ = run(name="old.sqz")
+    spec, arrays = resolve_model("model.weights.h5")
+    arrays["conv10/bias"] = arrays["conv10/bias"] + 0.5
+    new = tmp_path / "new.weights.h5"
+    build(spec, arrays).save_weights(new)
+    write_spec(new, spec, arrays)
+    delta, report = run(f"--base={old}", model=new, name="delta.sqz")
+    assert report["bytes"] < old.stat().st_size / 2
+    with pytest.raises(ValueError, match=r"delta\.sqz"):
+        resolve_model(delta)
+    whole, _ = run(f"--base={old}", model=delta, name="whole.sqz")
+    assert differing(resolve_model(whole)[1], arrays) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--output=model.bin"], "must end in .sqz"),
+        (["--output=nowhere/model.sqz"], "existing folder"),
+        (["--densities=table1"], "--densities needs pictures"),
+        (["--target_bytes=9"], "--target_bytes needs photographs"),
+        (["--target_bytes=9", "--calibration_dir=photos", "--bits=6"], "chooses bits"),
+        (["--calibration_dir=photos"], "--calibration_dir is for"),
+        (["--teacher", "--bits=6"], "--teacher needs photographs"),
+        (["--teacher", "--calibration_dir=photos", "--image_dir=photos", "--bits=6"], "two sources of pictures for"),
+        (["--image_dir=photos"], "need something to fine-tune"),
+        (["--image_dir=photos", "--dataset=digits", "--bits=6"], "two sources"),
+        (["--bits=6", "--workdir=w"], "keeps the stages"),
+        (["--evaluation_dir=nowhere"], "is not a folder"),
+        (["--bits=six"], "expected a number"),
+        (["--bits=99"], "bits must be"),
+        (["--bits=size=5000"], "needs pictures to find out with"),
+        (["--bits=size=small", "--image_dir=photos"], "--bits=size=small: expected a number"),
+        (["--bits=size=900", "--image_dir=photos"], "With 3 bits for every layer the weights need"),
+        (["--densities=rounding", "--image_dir=photos"], "give --bits too"),
+        (["--bits=fire9=6"], "no layer 'fire9'"),
+        (["--model=nonsense"], "No model 'nonsense'"),
+    ],
+)
+def test_mistakes_are_refused_and_nothing_is_written(folder, tmp_path, run_command, monkeypatch, options, message):
+    monkeypatch.chdir(folder)
+    path = tmp_path / "out.sqz"
+    with pytest.raises(ValueError, match=message):
+        run_command(compress, "--model=model.weights.h5", f"--output={path}", *options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pictures_of_other_classes_are_refused(run, folder, tmp_path):
+    (tmp_path / "other").mkdir()
+    for name in ("a", "x"):
+        (tmp_path / "other" / name).symlink_to(folder / "photos" / "a")
+    with pytest.raises(ValueError, match="which are not the model's 3"):
+        run("--bits=3", f"--image_dir={tmp_path / 'other'}")
+
+
+def test_an_older_file_survives_a_failure(run, monkeypatch):
+    path, _ = run()
+    whole = path.read_bytes()
+    monkeypatch.setattr("trainers.compression.run.codec.encode", lambda *_, **__: b"not a file")
+    with pytest.raises(ValueError):
+        run()
+    assert path.read_bytes() == whole
+
+
+def test_bits_by_layer():
+    assert parse_bits("6,b=8", ["a", "b"]) == {"a": 6, "b": 8}
+    assert parse_bits("b=8", ["a", "b"]) == {"b": 8}
+
+
+def test_configs_are_checked_without_flags(tmp_path):
+    with pytest.raises(ValueError, match="--teacher needs"):
+        CompressionConfig("imagenet", str(tmp_path / "a.sqz"), teacher=True)

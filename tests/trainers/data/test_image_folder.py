@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from sqz_keras import ModelSpec, Preprocessing
+from trainers.data.batches import evaluation_batches
+from trainers.data.image_folder import open_image_dir
+
+SPEC = ModelSpec("1.1", classes=2, input_size=16, preprocessing=Preprocessing(resize_to=16))
+
+
+def _write(root, *names):
+    for number, name in enumerate(names):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix.lower() in (".jpg", ".png"):
+            Image.new("RGB", (20, 18), (number, 0, 0)).save(path)
+        else:
+            path.write_text("notes")
+
+
+def _ids(source, split):
+    return {record["id"].decode(): int(record["label"]) for record in source.records(split).as_numpy_iterator()}
+
+
+def test_split_folders(tmp_path):
+    _write(
+        tmp_path, "train/dog/1.jpg", "train/cat/2.PNG", "train/cat/a.txt", "val/cat/3.jpg", "train/.x/1.jpg", "list.csv"
+    )
+    source = open_image_dir(tmp_path)
+    assert source.labels == ("cat", "dog") and source.sizes == {"train": 2, "validation": 1}
+    assert _ids(source, "train") == {"train/dog/1.jpg": 1, "train/cat/2.PNG": 0}
+    assert _ids(source, "validation") == {"val/cat/3.jpg": 0}
+    ((images, labels, weights),) = evaluation_batches(source, "train", SPEC, batch_size=5)
+    assert images.shape == (2, 16, 16, 3) and sorted(labels.numpy()) == [0, 1] and set(weights.numpy()) == {1}
+
+
+def test_class_folders_are_split_by_position(tmp_path):
+    _write(tmp_path, *(f"cat/{n:02}.jpg" for n in range(11)), *(f"dog/{n:02}.jpg" for n in range(5)))
+    source = open_image_dir(tmp_path)
+    assert _ids(source, "validation") == {"cat/04.jpg": 0, "cat/09.jpg": 0, "dog/04.jpg": 1}
+    assert source.sizes == {"train": 13, "validation": 3} and len(_ids(source, "train")) == 13
+    assert not set(_ids(source, "train")) & set(_ids(source, "validation"))
+
+
+def test_records_are_mixed_and_in_a_fixed_order(tmp_path):
+    _write(tmp_path, *(f"{label}/{n}.jpg" for label in "ab" for n in range(25)))
+    orders = [list(_ids(open_image_dir(tmp_path), "train").items()) for _ in range(2)]
+    assert orders[0] == orders[1]
+    labels = np.array([label for _, label in orders[0]])
+    assert 5 < labels[:20].sum() < 15
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["1.jpg"], "no folders"),
+        (["cat/notes.txt"], "cat holds no photographs"),
+        (["cat/1.jpg", "cat/2.jpg"], "'cat' has 2 photographs"),
+        (["train/cat/1.jpg"], "expected 'val' or 'validation'"),
+        (["train/cat/1.jpg", "val/dog/1.jpg"], "'dog', a class that the train split lacks"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_refused(tmp_path, names, message):
+    _write(tmp_path, *names)
+    with pytest.raises(ValueError, match=message):
+        open_image_dir(tmp_path)
+
+
+def test_a_missing_folder_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="not a folder"):
+        open_image_dir(tmp_path / "nothing")

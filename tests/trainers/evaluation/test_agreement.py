@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from sqz_keras.architecture.spec import ModelSpec, Preprocessing
+from sqz_keras.models.squeezenet import build, named_arrays
+from trainers.evaluation.agreement import agreement_fields, compare_models, find_judging_photographs, photograph_batches
+
+SPEC = ModelSpec("1.1", classes=3, labels=("a", "b", "c"), input_size=32, preprocessing=Preprocessing(resize_to=36))
+
+
+@pytest.fixture
+def image_dir(tmp_path):
+    random = np.random.default_rng(0)
+    for index in range(7):
+        folder = tmp_path / "images" / "abc"[index % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (40, 40, 3), np.uint8)).save(folder / f"{index}.png")
+    return tmp_path / "images"
+
+
+def test_shares_and_intervals():
+    fields = agreement_fields(np.array([0, 1, 2, 2]), np.array([0, 1, 2, 0]), np.array([0, 0, 0, 0]))
+    assert (fields["num_images"], fields["agreement"], fields["top1_accuracy"]) == (4, 0.75, 0.5)
+    low, high = fields["agreement_interval"]
+    assert low == pytest.approx(0.3006, abs=1e-4) and high == pytest.approx(0.9544, abs=1e-4)
+    assert "top1_accuracy" not in agreement_fields(np.array([0]), np.array([0]), None)
+
+
+def test_models_are_compared_with_the_first(image_dir):
+    arrays = named_arrays(build(SPEC))
+    # Of random weights with a bias for one class: whatever the picture, it is the answer.
+    always = [arrays | {"conv10/bias": np.eye(3, dtype=np.float32)[index] * 99} for index in (0, 0, 1)]
+    first, same, other = compare_models(
+        SPEC, always, photograph_batches(find_judging_photographs(image_dir, SPEC), SPEC, batch_size=2)
+    )
+    assert first == same
+    assert (first["agreement"], first["top1_accuracy"]) == (1.0, round(3 / 7, 6))
+    assert (other["agreement"], other["top1_accuracy"]) == (0.0, round(2 / 7, 6))
+
+
+def test_without_labels_agreement_is_what_is_left(image_dir, capsys):
+    (image_dir / "a").rename(image_dir / "holiday")
+    photographs = find_judging_photographs(image_dir, SPEC)
+    assert [index for _, index in photographs] == [None] * 7
+    assert "Without labels" in capsys.readouterr().err
+    (fields,) = compare_models(SPEC, [named_arrays(build(SPEC))], photograph_batches(photographs, SPEC))
+    assert fields["agreement"] == 1 and "top1_accuracy" not in fields
+
+
+def test_broken_photographs_are_named_and_left_out(image_dir, capsys):
+    (image_dir / "a" / "broken.png").write_bytes(b"no picture")
+    (fields,) = compare_models(
+        SPEC, [named_arrays(build(SPEC))], photograph_batches(find_judging_photographs(image_dir, SPEC), SPEC)
+    )
+    assert fields["num_images"] == 7
+    assert "broken.png" in capsys.readouterr().err
+    for path in image_dir.rglob("*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match="None of the photographs"):
+        compare_models(
+            SPEC, [named_arrays(build(SPEC))], photograph_batches(find_judging_photographs(image_dir, SPEC), SPEC)
+        )

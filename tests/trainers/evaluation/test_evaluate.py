@@ -1,0 +1,113 @@
+import json
+import shutil
+import types
+
+import numpy as np
+import pytest
+from absl import flags
+from PIL import Image
+
+from sqz_keras import ModelSpec, Preprocessing, get_record, resolve_model
+from sqz_keras.models.squeezenet import build, named_arrays
+from sqz_keras.weights.download import cache_path
+from sqz_keras.weights.resolve import write_spec
+from trainers import evaluate
+from trainers.data.image_reader import class_labels, find_photographs
+from trainers.evaluation.accuracy import evaluate_photographs
+
+SPEC = ModelSpec("1.1", classes=3, labels=("a", "b", "c"), input_size=32, preprocessing=Preprocessing(resize_to=36))
+
+
+@pytest.mark.parametrize(("version", "top1", "top5"), [("1.0", 135, 175), ("1.1", 139, 181)])
+def test_imagenet_weights_name_the_sample_photographs(test_data, version, top1, top5):
+    files = {"1.0": "squeezenet1.0_deep_compression", "1.1": "squeezenet1.1_authors"}
+    folders = {"1.0": "deep_compression", "1.1": "squeezenet1.1_authors"}
+    cached = cache_path(get_record(files[version]))
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(test_data / "weights" / folders[version] / cached.name, cached)
+    spec, arrays = resolve_model("imagenet", version=version)
+    photographs = find_photographs(test_data / "images" / "imagenet_sample", class_labels(spec))
+    results = evaluate_photographs(spec, arrays, photographs, batch_size=32)
+    assert (results["num_images"], results["num_failed"]) == (200, 0)
+    assert results["top1_accuracy"] * 200 == pytest.approx(top1, abs=2)
+    assert results["top5_accuracy"] * 200 == pytest.approx(top5, abs=2)
+
+
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory):
+    """A model of random weights that is sure to prefer one class or another."""
+    path = tmp_path_factory.mktemp("model") / "model.weights.h5"
+    model = build(SPEC)
+    model.save_weights(path)
+    write_spec(path, SPEC, named_arrays(model))
+    return path
+
+
+@pytest.fixture
+def image_dir(tmp_path):
+    random = np.random.default_rng(0)
+    for index in range(7):
+        folder = tmp_path / "images" / "abc"[index % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        picture = random.integers(0, 256, (40 + index, 50, 3), np.uint8)
+        Image.fromarray(picture).save(folder / f"{index}.png")
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def main(model_path, image_dir, tmp_path, monkeypatch):
+    """Runs the command's main with these values of its flags instead of those that absl would parse."""
+
+    def call(**values):
+        defaults = {"model": str(model_path), "version": None, "bypass": None, "image_dir": str(image_dir)}
+        defaults |= {"batch_size": 3, "report": str(tmp_path / "report.json")}
+        monkeypatch.setattr(flags, "FLAGS", types.SimpleNamespace(**defaults | values))
+        return evaluate.main(["sqz-evaluate"])
+
+    return call
+
+
+def test_report_and_last_lines(main, tmp_path, capsys):
+    assert main() == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (report["num_images"], report["num_failed"]) == (7, 0)
+    assert report["top5_accuracy"] == 1.0, "among three classes every one is in the top five"
+    assert ModelSpec.from_json(report["model_spec"]).labels == ("a", "b", "c")
+    low, high = report["top1_interval"]
+    assert 0 <= low <= report["top1_accuracy"] <= high <= 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2:] == [f"top1_accuracy={report['top1_accuracy']:.3f}", "top5_accuracy=1.000"]
+
+
+@pytest.mark.parametrize("batch_size", [1, 100])
+def test_result_does_not_depend_on_the_batch_size(main, tmp_path, batch_size):
+    assert main() == 0
+    expected = json.loads((tmp_path / "report.json").read_text())
+    assert main(batch_size=batch_size) == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert {**report, "images_per_second": 0} == {**expected, "images_per_second": 0}
+
+
+def test_a_broken_photograph_is_named_and_left_out(main, image_dir, tmp_path, capsys):
+    whole = (image_dir / "a" / "0.png").read_bytes()
+    (image_dir / "a" / "truncated.png").write_bytes(whole[: len(whole) // 2])
+    (image_dir / "b" / "text.jpg").write_text("no picture")
+    assert main() == 1
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (report["num_images"], report["num_failed"]) == (7, 2)
+    output = capsys.readouterr()
+    assert "truncated.png" in output.err and "text.jpg" in output.err
+    assert output.out.splitlines()[-1].startswith("top5_accuracy=")
+
+
+def test_a_report_that_cannot_be_written_is_refused_first(main, tmp_path, capsys):
+    with pytest.raises(ValueError, match="existing folder"):
+        main(report=str(tmp_path / "nothing" / "report.json"))
+    assert not capsys.readouterr().err
+
+
+def test_photographs_that_all_fail_are_an_error(main, image_dir):
+    for path in image_dir.glob("*/*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match="None of the 7"):
+        main()

@@ -1,0 +1,31 @@
+import numpy as np
+import pytest
+
+from trainers.evaluation.metrics import accuracy_fields, count_in_top, wilson_interval
+
+
+@pytest.mark.parametrize(
+    ("correct", "total", "low", "high"),
+    # Newcombe, Statistics in Medicine 17 (1998), Table I, method 3.
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilson_interval_is_that_of_published_tables(correct, total, low, high):
+    assert wilson_interval(correct, total) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_wilson_interval_stays_inside_0_and_1():
+    assert wilson_interval(7, 7)[1] == 1.0
+    assert wilson_interval(0, 7)[0] == 0.0
+
+
+def test_count_in_top_counts_labels_among_the_k_highest():
+    scores = np.array([[0.1, 0.5, 0.4], [0.6, 0.3, 0.1], [0.2, 0.2, 0.6]])
+    labels = np.array([2, 0, 1])
+    assert [count_in_top(scores, labels, k) for k in (1, 2, 3, 5)] == [1, 2, 3, 3]
+
+
+def test_fields_of_reports():
+    assert accuracy_fields("top1", 1, 2) == {
+        "top1_accuracy": 0.5,
+        "top1_interval": [round(bound, 6) for bound in wilson_interval(1, 2)],
+    }

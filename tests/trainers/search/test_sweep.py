@@ -1,0 +1,322 @@
+"""A sweep shared by workers, stopped, killed and resumed; nearly always with something quick instead of training."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import optuna
+import pytest
+from optuna.distributions import FloatDistribution
+
+from trainers import sweep as command
+from trainers.configs import load_config
+from trainers.evaluation.metrics import LossNotFiniteError
+from trainers.search import study as sweep_study
+from trainers.search.space import SPACES
+from trainers.search.study import SweepConfig, sweep
+
+DIGITS = load_config("digits")
+WIDE = {"pct_3x3": FloatDistribution(0.01, 0.64, step=0.01)}
+
+# A worker whose trials take as long as its second argument says, and tell in a file that they were run.
+WORKER = """
+import pathlib, signal, sys, time
+from trainers.search import study as sweep_study
+from trainers.configs import load_config
+from trainers.search.space import SPACES
+from trainers.search.trial import describe_net
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs are started without
+folder, seconds, sampler, trials = pathlib.Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+
+def run_point(config, trial_folder, *_):
+    with open(folder / "log.txt", "a") as log:
+        log.write(f"start {trial_folder.name}\\n")
+        log.flush()
+        time.sleep(seconds)
+        log.write(f"end {trial_folder.name}\\n")
+    top1 = 1 - 1e5 / config.model.count_params()
+    return describe_net(config.model) | {"top1": top1, "test_top1": top1, "train_seconds": seconds, "latency": 0.001}
+
+sweep_study.run_point = run_point
+config = sweep_study.SweepConfig(
+    SPACES["pct_3x3"], load_config("digits"), sampler=sampler, trials=trials, heartbeat_seconds=1
+)
+records = sweep_study.sweep(config, folder)
+print(len(records))
+"""
+
+
+def worker(folder, seconds, sampler="grid", trials=100):
+    arguments = [sys.executable, "-c", WORKER, str(folder), str(seconds), sampler, str(trials)]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def ended(folder):
+    return [line.split()[1] for line in (folder / "log.txt").read_text().splitlines() if line.startswith("end")]
+
+
+def wait_for(folder, word, count, seconds=60):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        text = (folder / "log.txt").read_text() if (folder / "log.txt").exists() else ""
+        if sum(line.startswith(word) for line in text.splitlines()) >= count:
+            return
+        time.sleep(0.05)
+    pytest.fail(f"no {count} lines {word!r}")
+
+
+def told(folder):
+    return json.loads((folder / "trials.json").read_text())["trials"]
+
+
+def test_two_workers_share_a_grid_and_run_no_point_twice(tmp_path):
+    workers = [worker(tmp_path, 0.3), worker(tmp_path, 0.3)]
+    for each in workers:
+        _, errors = each.communicate(timeout=100)
+        assert each.returncode == 0, errors
+    assert len(ended(tmp_path)) == len(set(ended(tmp_path))) == 9
+    assert sorted(record["point"]["pct_3x3"] for record in told(tmp_path)) == sorted(
+        point["pct_3x3"] for point in SPACES["pct_3x3"].grid()
+    )
+    assert (tmp_path / "report.html").exists() and (tmp_path / "report.svg").exists()
+
+
+def test_a_killed_workers_point_is_noticed_and_given_to_another(tmp_path):
+    killed = worker(tmp_path, 60)
+    wait_for(tmp_path, "start", 1)
+    killed.kill()
+    killed.communicate()
+    _, errors = (other := worker(tmp_path, 0)).communicate(timeout=100)
+    assert other.returncode == 0, errors
+    # The nine points, the dead worker's among them, each finished once.
+    assert len(ended(tmp_path)) == len(set(ended(tmp_path))) == 9
+    assert len(told(tmp_path)) == 9
+
+
+def test_an_interrupted_sweep_keeps_what_is_finished_and_goes_on(tmp_path):
+    stopped = worker(tmp_path, 5)
+    wait_for(tmp_path, "start", 2)
+    stopped.send_signal(signal.SIGINT)
+    _, errors = stopped.communicate(timeout=60)
+    assert stopped.returncode != 0
+    kept = ended(tmp_path)
+    assert len(told(tmp_path)) == len(kept) == 1
+    _, errors = (other := worker(tmp_path, 0)).communicate(timeout=100)
+    assert other.returncode == 0, errors
+    assert len(ended(tmp_path)) == len(set(ended(tmp_path))) == 9
+
+
+def test_a_point_that_is_drawn_again_is_not_trained_again(tmp_path):
+    output, errors = (only := worker(tmp_path, 0, "random", 20)).communicate(timeout=100)
+    assert only.returncode == 0, errors
+    assert len(ended(tmp_path)) == len(set(ended(tmp_path))) == int(output) <= 9
+
+
+def config(**changes):
+    return SweepConfig(**{"space": SPACES["squeeze_ratio"], "train": DIGITS} | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"objectives": ("top1", "speed")}, "different ones of top1, bytes, latency, compressed_bytes"),
+        ({"objectives": ("top1", "top1")}, "different ones"),
+        ({"sampler": "best"}, "must be one of grid, random"),
+        ({"sampler": "annealing", "objectives": ("top1", "bytes")}, "follows one objective"),
+        ({"sampler": "grid", "space": SPACES["full"]}, "A grid needs steps"),
+        ({"prune": True, "objectives": ("bytes",)}, "goes with --objectives=top1"),
+        ({"trials": 0}, "at least 1"),
+        ({"storage": "study.db"}, "must be a URL"),
+    ],
+)
+def test_what_cannot_be_is_refused_at_once(changes, message):
+    with pytest.raises(ValueError, match=message):
+        config(**changes)
+
+
+def test_a_storage_that_cannot_be_opened_is_refused_before_a_trial(tmp_path):
+    with pytest.raises(ValueError, match="cannot be opened"):
+        sweep(config(storage=f"sqlite:///{tmp_path}/missing/study.db"), tmp_path)
+    assert not (tmp_path / "trials").exists()
+
+
+def test_another_sweep_in_the_same_study_is_refused(tmp_path):
+    sweep_study.open_study(config(), tmp_path)
+    changed = dataclasses.replace(DIGITS, max_steps=7)
+    with pytest.raises(ValueError, match=r"train\.max_steps was 1200, now 7"):
+        sweep_study.open_study(config(train=changed), tmp_path)
+
+
+def test_hopeless_trials_are_given_up(tmp_path, monkeypatch):
+    def run_point(run, folder, objectives, data_dir, callbacks):
+        accuracy = run.model.metaparameters.pct_3x3
+        for epoch in range(3):
+            callbacks[0].on_epoch_end(epoch, {"val_accuracy": accuracy})
+        return {"top1": accuracy, "test_top1": accuracy, "bytes": 4, "mebibytes": 1.0}
+
+    monkeypatch.setattr(sweep_study, "run_point", run_point)
+    records = sweep(config(space=SPACES["full"], sampler="random", trials=20, prune=True), tmp_path)
+    accuracies = {
+        state: [record["point"]["pct_3x3"] for record in records if record["state"] == state]
+        for state in ("complete", "pruned")
+    }
+    assert len(records) == 20 and len(accuracies["pruned"]) >= 3
+    # The first five are spared; what is given up lies below the median of what was finished before it.
+    assert max(accuracies["pruned"]) < sorted(accuracies["complete"])[-1]
+
+
+def trained(run, *_):
+    return {"top1": 0.5, "test_top1": 0.5, "bytes": 4, "mebibytes": 1.0}
+
+
+def test_a_net_that_diverges_is_told_and_the_others_go_on(tmp_path, monkeypatch, capsys):
+    def run_point(run, *_):
+        if run.model.bypass == "simple":
+            raise LossNotFiniteError("The loss is nan at step 3")
+        return trained(run)
+
+    monkeypatch.setattr(sweep_study, "run_point", run_point)
+    records = sweep(config(space=SPACES["bypass"], sampler="grid"), tmp_path)
+    assert [(record["point"]["bypass"], record["state"]) for record in records] == [
+        ("none", "complete"),
+        ("simple", "pruned"),
+        ("complex", "complete"),
+    ]
+    assert records[1]["diverged"] == "The loss is nan at step 3"
+    assert "trial 1 is given up: The loss is nan at step 3" in capsys.readouterr().err
+
+
+def test_any_other_mistake_ends_the_sweep_and_costs_no_point(tmp_path, monkeypatch):
+    def run_point(*_):
+        raise ValueError("global_batch_size=32 must be a multiple of 3")
+
+    monkeypatch.setattr(sweep_study, "run_point", run_point)
+    with pytest.raises(ValueError, match="multiple of 3"):
+        sweep(config(space=SPACES["bypass"], sampler="grid"), tmp_path)
+    monkeypatch.setattr(sweep_study, "run_point", trained)
+    assert len(sweep(config(space=SPACES["bypass"], sampler="grid"), tmp_path)) == 3
+
+
+def test_a_point_that_was_lost_outside_of_its_training_comes_back(tmp_path, monkeypatch):
+    """As by Ctrl-C while what was measured is written down."""
+    monkeypatch.setattr(sweep_study, "run_point", trained)
+    write = optuna.Trial.set_user_attr
+
+    def interrupted(trial, name, value):
+        if (trial.number, name) == (1, "top1"):
+            raise KeyboardInterrupt
+        write(trial, name, value)
+
+    grid = config(space=SPACES["bypass"], sampler="grid")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(optuna.Trial, "set_user_attr", interrupted)
+        sweep(grid, tmp_path)
+    assert {record["point"]["bypass"] for record in sweep(grid, tmp_path)} == {"none", "simple", "complex"}
+
+
+def test_a_worker_whose_trial_was_taken_over_goes_on(tmp_path, monkeypatch, capsys):
+    grid = config(space=SPACES["bypass"], sampler="grid")
+
+    def run_point(run, *_):
+        if run.model.bypass == "simple" and not (tmp_path / "taken").exists():
+            (tmp_path / "taken").touch()
+            other = optuna.load_study(storage=f"sqlite:///{tmp_path}/study.db", study_name=sweep_study.STUDY)
+            other.tell(1, state=optuna.trial.TrialState.FAIL)
+            other.enqueue_trial({"bypass": "simple"}, user_attrs=other.trials[1].user_attrs)
+        return trained(run)
+
+    monkeypatch.setattr(sweep_study, "run_point", run_point)
+    records = sweep(grid, tmp_path)
+    assert sorted(record["point"]["bypass"] for record in records) == ["complex", "none", "simple"]
+    assert "taken that trial over" in capsys.readouterr().err
+
+
+def test_a_large_grid_opens_again_at_once(tmp_path):
+    """400 points took a minute when each was looked for in all of the study."""
+    grid = config(space=dataclasses.replace(SPACES["pct_3x3"], dimensions=WIDE), sampler="grid")
+    sweep_study.open_study(grid, tmp_path)
+    read, looked = optuna.Study.get_trials, []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(optuna.Study, "get_trials", lambda *a, **k: looked.append(1) or read(*a, **k))
+        study = sweep_study.open_study(grid, tmp_path)
+    assert len(looked) <= 2 and len(study.trials) == 64
+
+
+def test_someone_elses_study_is_refused(tmp_path):
+    url = f"sqlite:///{tmp_path}/study.db"
+    other = optuna.create_study(storage=url, study_name="sqz-sweep", direction="minimize")
+    other.add_trial(optuna.create_trial(value=1.0))
+    with pytest.raises(ValueError, match="none of ours"):
+        sweep(config(), tmp_path)
+
+
+def test_a_workdir_that_no_url_can_hold_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="must be without"):
+        sweep(config(), tmp_path / "a?b")
+    assert not (tmp_path / "a?b").exists()
+
+
+BIT_EQUAL = """
+import sys
+import numpy as np
+from absl import app, flags
+from trainers import sweep, train
+from sqz_keras import resolve_model
+
+def call(module, *arguments):
+    before = set(flags.FLAGS)
+    module.define_flags()
+    flags.FLAGS(["command", *arguments])
+    module.main(["command"])
+    for name in set(flags.FLAGS) - before:
+        delattr(flags.FLAGS, name)
+    flags.FLAGS.unparse_flags()
+
+folder, space, data = sys.argv[1:]
+common = ["--max_steps=3", "--warmup_steps=0", "--global_batch_size=8", "--deterministic", "--seed=5"]
+common += [f"--data_dir={data}"]
+call(sweep, f"--space={space}", "--sampler=grid", f"--workdir={folder}/sweep", *common)
+import json, pathlib, shlex
+(record,) = json.loads(pathlib.Path(folder, "sweep", "trials.json").read_text())["trials"]
+name, *words, last = shlex.split(record["command"])
+assert (name, last) == ("sqz-train", "--workdir=DIR")
+call(train, *words, f"--workdir={folder}/alone")
+(swept,) = pathlib.Path(folder, "sweep", "trials").iterdir()
+(spec, arrays), (other, alone) = resolve_model(swept), resolve_model(f"{folder}/alone")
+assert spec == other
+assert all(np.array_equal(arrays[name], alone[name]) for name in arrays)
+print("equal")
+"""
+
+
+def test_a_point_has_the_weights_of_sqz_train_bit_for_bit(tmp_path, tfds_dir, digits):
+    (tmp_path / "one.json").write_text(
+        json.dumps(
+            {
+                "base": {"num_fire_modules": 2, "pool_after": [1], "base_e": 8, "incr_e": 8},
+                "parameters": {"squeeze_ratio": [0.3]},
+            }
+        )
+    )
+    arguments = [sys.executable, "-c", BIT_EQUAL, str(tmp_path), str(tmp_path / "one.json"), str(tfds_dir)]
+    done = subprocess.run(arguments, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": os.getcwd()})
+    assert done.stdout.endswith("equal\n"), done.stderr[-3000:]
+
+
+def test_dry_run_and_mistakes_touch_nothing(tmp_path, run_command, capsys):
+    assert run_command(command, "--space=squeeze_ratio", "--dry_run") == 0
+    assert "6,279,016" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="--workdir=DIR is needed"):
+        run_command(command, "--space=bypass")
+    for flag in ("--sampler=best", "--objectives=speed", "--storage=study.db", "--trials=0"):
+        with pytest.raises(ValueError, match=flag.partition("=")[0]):
+            run_command(command, "--space=bypass", "--dry_run", flag)
+    for flag in ("--dataset=nonsense", f"--image_dir={tmp_path}/missing", "--test_split=nosuch"):
+        with pytest.raises(ValueError):
+            run_command(command, "--space=bypass", "--sampler=grid", f"--workdir={tmp_path}/sweep", flag)
+    assert not (tmp_path / "sweep").exists()

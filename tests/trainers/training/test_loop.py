@@ -1,0 +1,309 @@
+import csv
+import dataclasses
+import json
+import logging
+import os
+import signal
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from sqz_keras import Metaparameters, ModelSpec, Preprocessing, load, resolve_model
+from sqz_keras.compression.densities import layer_names, prune_magnitudes
+from trainers.data.batches import evaluation_batches, training_batches
+from trainers.data.image_folder import open_image_dir
+from trainers.training import checkpoints, loop, workdir
+from trainers.training.config import TrainConfig
+
+TINY = Metaparameters(8, 4, squeeze_ratio=0.5, num_fire_modules=2, stem_filters=8, stem_kernel=3, pool_after=(1,))
+SPEC = ModelSpec(None, None, TINY, classes=10, input_size=16, preprocessing=Preprocessing(resize_to=18))
+CONFIG = TrainConfig(
+    model=SPEC,
+    dataset="digits",
+    max_steps=8,
+    base_learning_rate=1e-3,
+    global_batch_size=32,
+    conv10_stddev=0.05,
+    augmentation="crop",
+    shuffle_buffer_size=2_000,
+    eval_every_steps=3,
+    checkpoint_every_steps=2,
+    deterministic=True,
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def determinism_ends_here():
+    """TensorFlow's public interface switches it on for good, and XLA then refuses the tests of other modules."""
+    yield
+    from tensorflow.python.framework import config
+
+    config.disable_op_determinism()
+
+
+@pytest.fixture(scope="module")
+def trained(tfds_dir, digits, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "new" / "workdir"
+    return folder, loop.train_and_evaluate(CONFIG, folder, tfds_dir)
+
+
+def test_a_run_leaves_its_files_and_nothing_else(trained):
+    folder, results = trained
+    others = {"checkpoints", "config.json", "metrics.csv", "report.html", "tensorboard"}
+    assert {path.name for path in folder.iterdir()} == {*workdir.OUTPUTS, *others}
+    assert json.loads((folder / "evaluation.json").read_text()) == results
+    assert (results["split"], results["num_images"]) == ("test", 355)
+    assert results["num_params"] == SPEC.count_params()
+    assert results["config"] == CONFIG.to_json()
+
+
+@pytest.mark.parametrize("name", ["", "model.weights.h5", "model.keras"])
+def test_the_model_reloads_with_its_labels_and_its_accuracy(trained, digits, name):
+    folder, results = trained
+    spec, _ = resolve_model(folder / name)
+    assert spec.labels == tuple("0123456789")
+    assert (spec.metaparameters, spec.input_size, spec.preprocessing) == (TINY, 16, SPEC.preprocessing)
+    model = load(folder / name)
+    batches = list(evaluation_batches(digits, "test", spec, batch_size=100))
+    scores = np.concatenate([model.predict_on_batch(images) for images, _, _ in batches])
+    again = keras.models.load_model(folder / "model.keras").predict_on_batch(batches[0][0])
+    np.testing.assert_array_equal(scores[:100], again)
+    right = scores.argmax(1) == np.concatenate([labels for _, labels, _ in batches])
+    assert round(float(right.mean()), 6) == results["top1_accuracy"]
+
+
+def test_a_workdir_with_a_model_is_refused_and_kept(trained, tfds_dir):
+    folder, _ = trained
+    before = (folder / "model.keras").read_bytes()
+    with pytest.raises(ValueError, match="another --workdir"):
+        loop.train_and_evaluate(CONFIG, folder, tfds_dir)
+    assert (folder / "model.keras").read_bytes() == before
+
+
+def test_a_workdir_that_is_a_file_is_refused(tmp_path, tfds_dir):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="--workdir"):
+        loop.train_and_evaluate(CONFIG, tmp_path / "file" / "below", tfds_dir)
+
+
+def test_a_loss_that_is_not_finite_names_its_step_and_is_never_saved(tmp_path, tfds_dir, digits):
+    config = dataclasses.replace(CONFIG, base_learning_rate=1e30, max_steps=30)
+    with pytest.raises(ValueError, match=r"The loss is (nan|inf) at step [1-9]\b"):
+        loop.train_and_evaluate(config, tmp_path, tfds_dir)
+    assert not (tmp_path / "model.keras").exists()
+    for step in checkpoints.steps(tmp_path / "checkpoints"):
+        arrays, _ = checkpoints.load(tmp_path / "checkpoints", step)
+        assert all(np.isfinite(array).all() for array in arrays.values())
+
+
+def test_a_split_that_does_not_exist_is_refused_before_training(tmp_path, tfds_dir, digits):
+    with pytest.raises(ValueError, match="no split 'dev'"):
+        loop.train_and_evaluate(dataclasses.replace(CONFIG, validation_split="dev"), tmp_path / "w", tfds_dir)
+    assert not (tmp_path / "w").exists()
+
+
+class Signal(keras.callbacks.Callback):
+    """Sends this process a signal at the n-th look."""
+
+    def __init__(self, look, number=signal.SIGTERM):
+        super().__init__()
+        self.look, self.number = look, number
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == self.look:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"ema_decay": 0.9, "mixup_alpha": 0.2, "solver": "modern"}, {"densities": "0.5", "sparse_steps": 5}],
+)
+def test_a_stopped_run_goes_on_to_the_same_bits(trained, tmp_path, tfds_dir, options):
+    """Dropout, the order of the pictures and their crops included."""
+    weights = str(trained[0]) if "densities" in options else ""
+    config = dataclasses.replace(CONFIG, weights=weights, **options)
+    whole = trained[0]
+    if options:
+        whole = tmp_path / "whole"
+        loop.train_and_evaluate(config, whole, tfds_dir)
+    stopped = tmp_path / "stopped"
+    for look, number in ((0, signal.SIGTERM), (1, signal.SIGINT)):
+        with pytest.raises(loop.Interrupted, match=f"{number.name} at step") as stop:
+            loop.train_and_evaluate(config, stopped, tfds_dir, callbacks=[Signal(look, number)])
+        assert stop.value.signal is number
+        assert not (stopped / "model.keras").exists()
+    assert checkpoints.steps(stopped / "checkpoints")
+    results = loop.train_and_evaluate(config, stopped, tfds_dir)
+    assert results["steps"] == 8
+    for file in ("model.weights.h5", "model.spec.json"):
+        assert (stopped / file).stat().st_size == (whole / file).stat().st_size
+    assert (stopped / "model.spec.json").read_bytes() == (whole / "model.spec.json").read_bytes()
+    newest = [checkpoints.load_newest(folder / "checkpoints")[0] for folder in (stopped, whole)]
+    for name, array in newest[0].items():
+        np.testing.assert_array_equal(array, newest[1][name], err_msg=name)
+
+
+def test_dense_sparse_dense(trained, tmp_path, tfds_dir):
+    """Pruned weights stay 0 in the sparse phase, with decay and momentum too, and come back behind it."""
+    options = {"weights": str(trained[0]), "densities": "0.5,conv1=1", "sparse_steps": 6, "keep_checkpoints": 9}
+    config = dataclasses.replace(CONFIG, checkpoint_every_steps=1, ema_decay=0.9, **options)
+    loop.train_and_evaluate(config, tmp_path, tfds_dir)
+    _, before = resolve_model(trained[0])
+    expected = prune_magnitudes(before, dict.fromkeys(layer_names(before), 0.5) | {"conv1": 1.0})
+    for step in range(1, 9):
+        arrays, _ = checkpoints.load(tmp_path / "checkpoints", step)
+        for name, pruned in expected.items():
+            if not name.endswith("/kernel"):
+                continue
+            gone = pruned == 0
+            for group in ("weight", "velocity", "average"):
+                assert np.any(arrays[f"{group}/{name}"][gone]) == (step > 6 and name != "conv1/kernel"), (step, name)
+            assert np.all(arrays[f"weight/{name}"][~gone] != pruned[~gone])
+
+
+def test_another_config_is_refused(tmp_path, tfds_dir):
+    with pytest.raises(loop.Interrupted):
+        loop.train_and_evaluate(CONFIG, tmp_path, tfds_dir, callbacks=[Signal(0)])
+    changed = dataclasses.replace(CONFIG, momentum=0.8, checkpoint_every_steps=5)
+    with pytest.raises(ValueError, match=r"another config: momentum was 0\.9, now 0\.8\. "):
+        loop.train_and_evaluate(changed, tmp_path, tfds_dir)
+
+
+def test_the_history(trained):
+    folder, results = trained
+    rows = list(csv.DictReader((folder / "metrics.csv").open()))
+    assert [int(row["step"]) for row in rows] == [3, 6, 8]
+    best = max(rows, key=lambda row: (float(row["validation_top1_accuracy"]), int(row["step"])))
+    assert results["best_step"] == int(best["step"])
+    assert {"loss", "learning_rate", "images_per_second"} <= rows[0].keys()
+    page = (folder / "report.html").read_text("utf-8")
+    assert "onfusion" in page
+    events = list((folder / "tensorboard").iterdir())
+    tags = {value.tag for event in tf.compat.v1.train.summary_iterator(str(events[0])) for value in event.summary.value}
+    assert {"loss", "validation_top1_accuracy"} <= tags
+
+
+def test_the_best_weights_are_kept_not_the_last(tmp_path, tfds_dir, monkeypatch):
+    """With a rate that ruins the net after the first look, the weights of that look are what is saved."""
+    rates = iter([1e-3] * 3 + [0.3] * 5)
+    monkeypatch.setattr(loop, "learning_rate", lambda config, step: next(rates))
+    results = loop.train_and_evaluate(dataclasses.replace(CONFIG, weight_decay=1.0), tmp_path, tfds_dir)
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    assert results["validation_top1_accuracy"] == max(float(row["validation_top1_accuracy"]) for row in rows)
+    if results["best_step"] != 8:
+        arrays, _ = checkpoints.load(tmp_path / "checkpoints", results["best_step"])
+        _, kept = resolve_model(tmp_path)
+        for name, array in kept.items():
+            np.testing.assert_array_equal(array, arrays[f"weight/{name}"])
+
+
+def test_a_stuck_run_is_told(tmp_path, tfds_dir, caplog):
+    config = dataclasses.replace(CONFIG, base_learning_rate=1e-12, conv10_stddev=1e-9)
+    with caplog.at_level(logging.WARNING):
+        loop.train_and_evaluate(config, tmp_path, tfds_dir)
+    assert "the loss is 2.303, which is ln(10 classes)" in caplog.text
+    assert "warmup_steps" in caplog.text
+
+
+def test_keras_callbacks_work(tmp_path, tfds_dir):
+    callbacks = [
+        keras.callbacks.CSVLogger(tmp_path / "log.csv"),
+        keras.callbacks.TensorBoard(tmp_path / "board"),
+        keras.callbacks.EarlyStopping("val_accuracy", mode="max", min_delta=1.0),
+    ]
+    results = loop.train_and_evaluate(CONFIG, tmp_path / "run", tfds_dir, callbacks)
+    assert results["steps"] == 6
+    rows = list(csv.DictReader((tmp_path / "log.csv").open()))
+    assert rows[0].keys() == {"epoch", "accuracy", "learning_rate", "loss", "val_accuracy"}
+    assert len(rows) == 2
+
+
+def test_two_replicas_train_as_one(trained, tmp_path, tfds_dir, monkeypatch):
+    """The whole loop on two logical CPUs, without dropout: the same weights up to rounding."""
+    config = dataclasses.replace(CONFIG, dropout_rate=0.0)
+    loop.train_and_evaluate(config, tmp_path / "one", tfds_dir)
+    monkeypatch.setattr(loop, "make_strategy", lambda _: tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
+    loop.train_and_evaluate(dataclasses.replace(config, strategy="mirrored"), tmp_path / "two", tfds_dir)
+    one, two = (checkpoints.load_newest(tmp_path / name / "checkpoints")[0] for name in ("one", "two"))
+    for name, array in one.items():
+        if not name.startswith("seed/"):
+            np.testing.assert_allclose(two[name], array, rtol=0, atol=1e-5, err_msg=name)
+
+
+def test_training_moves_every_weight(trained):
+    """Or the tests above would compare nets that stand still."""
+    folder, _ = trained
+    (first, _), (last, _) = (checkpoints.load(folder / "checkpoints", step) for step in (6, 8))
+    for name, array in last.items():
+        if name.startswith(("weight/", "velocity/")):
+            assert not np.array_equal(array, first[name]), name
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Two classes of ten small pictures each, one of them damaged."""
+    random = np.random.default_rng(0)
+    for label in ("cats", "dogs"):
+        (tmp_path / "photographs" / label).mkdir(parents=True)
+        for number in range(10):
+            pixels = random.integers(0, 256, (20, 24, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photographs" / label / f"{number}.png")
+    damaged = tmp_path / "photographs" / "cats" / "3.png"
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    return tmp_path / "photographs"
+
+
+def test_damaged_pictures_are_named_and_counted_up_to_a_limit(tmp_path, photographs):
+    config = dataclasses.replace(
+        CONFIG, dataset="", image_dir=str(photographs), test_split="validation", global_batch_size=8
+    )
+    with pytest.raises(ValueError, match=r"1 pictures cannot be decoded, and at most 0 may be: cats/3\.png"):
+        loop.train_and_evaluate(config, tmp_path / "strict")
+    config = dataclasses.replace(config, max_bad_pictures=1)
+    with pytest.raises(loop.Interrupted):
+        loop.train_and_evaluate(config, tmp_path / "run", callbacks=[Signal(1)])
+    results = loop.train_and_evaluate(config, tmp_path / "run")
+    assert results["bad_pictures"] == 1
+    assert results["num_images"] == 4
+    assert resolve_model(tmp_path / "run")[0].labels == ("cats", "dogs")
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_the_guard_takes_over_at_the_batch_with_the_damaged_picture(tmp_path, photographs, monkeypatch, replicas):
+    """Nothing is lost, repeated or changed by it, wherever the run begins; and the picture is named."""
+    source = open_image_dir(photographs)
+    config = dataclasses.replace(CONFIG, dataset="", image_dir=str(photographs), global_batch_size=2)
+    spec = dataclasses.replace(SPEC, classes=2, labels=source.labels)
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]) if replicas == 2 else tf.distribute.get_strategy()
+    made = []
+    monkeypatch.setattr(
+        loop, "training_batches", lambda *args, **options: made.append(options) or training_batches(*args, **options)
+    )
+    for step in (0, 5):
+        run = loop._Run(config, spec, source, strategy, tmp_path, ())
+        run.step = step
+        expected = training_batches(
+            source,
+            "train",
+            spec,
+            batch_size=2,
+            seed=config.seed,
+            augmentation=config.augmentation,
+            shuffle_buffer_size=config.shuffle_buffer_size,
+            start_example=2 * step,
+        ).take(20)
+        made.clear()
+        for batch, wanted in zip(run._batches(), expected, strict=False):
+            for value, each in zip(batch, wanted, strict=True):
+                parts = strategy.experimental_local_results(value)
+                assert len(parts) == replicas
+                np.testing.assert_array_equal(np.concatenate(parts), each)
+        first_bad = next(place for place, (_, _, weights) in enumerate(expected) if min(weights) == 0)
+        assert [(options["guarded"], options["start_example"]) for options in made] == [
+            (False, 2 * step),
+            (True, 2 * (step + first_bad)),
+        ]
+        assert run.bad_pictures.names == ("cats/3.png",)

@@ -1,0 +1,275 @@
+import collections
+import io
+import pickle
+import struct
+import sys
+import types
+import zipfile
+
+import numpy as np
+import pytest
+
+from sqz_keras.weights.readers import WeightsFileError, torch_file
+from sqz_keras.weights.readers.state_pickle import read_pickle
+
+from .mutations import (
+    SHAPES,
+    assert_equal,
+    broken_arrays,
+    check_harmless,
+    check_refused,
+    check_refused_in_little_memory,
+    flips,
+    load,
+    oihw,
+    random_arrays,
+    truncations,
+)
+
+FILE_NAME = "squeezenet.pth"
+MODULES = dict(zip([f"fire{number}" for number in range(2, 10)], (3, 4, 6, 7, 9, 10, 11, 12), strict=True))
+STORAGES = {"float32": "FloatStorage", "float16": "HalfStorage", "float64": "DoubleStorage", "int64": "LongStorage"}
+
+
+def theirs(name):
+    """torchvision's name of a weight."""
+    layer, part = name.split("/")
+    part = {"kernel": "weight", "bias": "bias"}[part]
+    if layer in ("conv1", "conv10", "conv11"):
+        return f"{({'conv1': 'features.0', 'conv10': 'classifier.1'}).get(layer, layer)}.{part}"
+    fire, _, kind = layer.partition("_")
+    return f"features.{MODULES.get(fire, 13)}.{kind.replace('squeeze1x1', 'squeeze')}.{part}"
+
+
+def state_dict(arrays):
+    return {theirs(name): np.ascontiguousarray(oihw(array)) for name, array in arrays.items()}
+
+
+class Writer:
+    """Writes torch's two formats with `pickle` and stand-ins for torch's classes; torch itself is not needed."""
+
+    def __init__(self, monkeypatch):
+        utils = types.ModuleType("torch._utils")
+        self.rebuild = types.FunctionType((lambda *_: None).__code__, {}, "_rebuild_tensor_v2")
+        self.rebuild.__module__, self.rebuild.__qualname__ = "torch._utils", "_rebuild_tensor_v2"
+        utils._rebuild_tensor_v2 = self.rebuild
+        torch = types.ModuleType("torch")
+        torch._utils = utils
+        for storage in STORAGES.values():
+            setattr(torch, storage, type(storage, (), {"__module__": "torch"}))
+        monkeypatch.setitem(sys.modules, "torch", torch)
+        monkeypatch.setitem(sys.modules, "torch._utils", utils)
+        self.torch = torch
+
+    def pickle(self, state, extra=(), edit=lambda arguments: arguments):
+        rebuild, torch, arrays = self.rebuild, self.torch, list(state.values())
+
+        class Tensor:
+            def __init__(self, key, array):
+                self.key, self.array = key, array
+
+            def __reduce__(self):
+                strides = tuple(stride // self.array.itemsize for stride in self.array.strides)
+                storage = Storage(self.key, self.array)
+                arguments = (storage, 0, self.array.shape, strides, False, collections.OrderedDict())
+                return rebuild, edit(arguments)
+
+        Storage = collections.namedtuple("Storage", ("key", "array"))
+
+        class Pickler(pickle.Pickler):
+            def persistent_id(self, item):
+                if not isinstance(item, Storage):
+                    return None
+                kind = getattr(torch, STORAGES[item.array.dtype.name])
+                return ("storage", kind, item.key, "cpu", item.array.size, *extra)
+
+        stream = io.BytesIO()
+        tensors = [(name, Tensor(str(i), array)) for i, (name, array) in enumerate(zip(state, arrays, strict=True))]
+        Pickler(stream, protocol=2).dump(collections.OrderedDict(tensors))
+        return stream.getvalue()
+
+    def zipped(self, state, pickled=None, **members):
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w") as archive:
+            archive.writestr("net/data.pkl", self.pickle(state) if pickled is None else pickled)
+            archive.writestr("net/byteorder", members.get("byteorder", "little"))
+            for i, array in enumerate(state.values()):
+                archive.writestr(f"net/data/{i}", array.tobytes())
+            archive.writestr("net/version", "3\n")
+        return stream.getvalue()
+
+    def legacy(self, state, little_endian=True, keys=None):
+        keys = [str(i) for i in range(len(state))] if keys is None else keys
+        system = {"protocol_version": 1001, "little_endian": little_endian, "type_sizes": {"int": 4}}
+        heads = [pickle.dumps(each, protocol=2) for each in (0x1950A86A20F9469CFC6C, 1001, system)]
+        storages = [struct.pack("<q", array.size) + array.tobytes() for array in state.values()]
+        return b"".join([*heads, self.pickle(state, (None,)), pickle.dumps(keys, protocol=2), *storages])
+
+
+@pytest.fixture
+def writer(monkeypatch):
+    return Writer(monkeypatch)
+
+
+@pytest.mark.parametrize("kind", ["zipped", "legacy"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_reads_what_was_written(writer, path, kind, dtype):
+    arrays = {name: np.round(array * 8) / 8 for name, array in random_arrays().items()}
+    state = {name: array.astype(dtype) for name, array in state_dict(arrays).items()}
+    path.write_bytes(getattr(writer, kind)(state))
+    assert_equal(load(path), arrays)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_reads_what_torch_saves(path, zipped):
+    torch = pytest.importorskip("torch", reason="torch writes the file of this test; it is not needed to read it")
+    arrays = random_arrays()
+    root = torch.nn.Module()
+    for name, array in arrays.items():
+        *modules, part = theirs(name).split(".")
+        parent = root
+        for module in modules:
+            if module not in dict(parent.named_children()):
+                parent.add_module(module, torch.nn.Module())
+            parent = parent.get_submodule(module)
+        tensor = torch.from_numpy(np.ascontiguousarray(oihw(array)))
+        if name == "conv1/kernel":
+            tensor = tensor.to(memory_format=torch.channels_last)
+        parent.register_parameter(part, torch.nn.Parameter(tensor))
+    torch.save(root.state_dict(), path, _use_new_zipfile_serialization=zipped)
+    assert_equal(load(path), arrays)
+
+
+def structural(writer, arrays):
+    state = state_dict(arrays)
+    for write in (writer.zipped, writer.legacy):
+        data = write(state)
+        yield from truncations(data, 60)
+        yield from (data + extra for extra in (b"\0", b"\xff" * 12, b"PK\5\6" + b"\0" * 17, data[: len(data) // 2]))
+        yield from (write(state_dict(broken)) for broken in broken_arrays(arrays))
+        yield write({**state, "features.0.weight": state["features.0.weight"].astype(np.int64)})
+        yield write({**state, "features.1.weight": state["features.0.weight"]})
+        yield write({**state, "features.0.squeeze.weight": state["features.0.weight"]})
+    yield writer.zipped(state, byteorder="big")
+    yield writer.legacy(state, little_endian=False)
+    yield writer.legacy(state, keys=["0"])
+    yield writer.legacy(state, keys=[str(i) for i in reversed(range(len(state)))])
+    for edit in EDITS:
+        yield writer.zipped(state, writer.pickle(state, edit=edit))
+
+
+EDITS = (
+    lambda a: (a[0], 1, *a[2:]),
+    lambda a: (a[0], -1, *a[2:]),
+    lambda a: (a[0], 2**70, *a[2:]),
+    lambda a: (a[0], True, *a[2:]),
+    lambda a: (a[0], 0, (*a[2], 2), (*a[3], 1), *a[4:]),
+    lambda a: (a[0], 0, (2**40, *a[2][1:]), *a[3:]),
+    lambda a: (a[0], 0, (-4, *a[2][1:]), *a[3:]),
+    lambda a: (a[0], 0, (0, *a[2][1:]), *a[3:]),
+    lambda a: (a[0], 0, a[2], (a[3][0] + 1, *a[3][1:]), *a[4:]),
+    lambda a: (a[0], 0, a[2], tuple(-stride for stride in a[3]), *a[4:]),
+    lambda a: (a[0], 0, a[2], a[3][1:], *a[4:]),
+    lambda a: (a[0], 0, (1.0,), (1,)),
+    lambda a: (a[0], 0),
+    lambda a: ("storage", *a[1:]),
+)
+
+
+def test_structural_damage_is_refused(writer, path):
+    assert check_refused(path, structural(writer, random_arrays())) > 500
+
+
+@pytest.mark.parametrize("kind", ["zipped", "legacy"])
+def test_random_damage_is_refused_or_gives_finite_weights(writer, path, kind):
+    data = getattr(writer, kind)(state_dict(random_arrays()))
+    assert check_harmless(path, flips(data, 300, seed=4)) == 300
+
+
+@pytest.mark.filterwarnings("ignore:invalid escape sequence")
+def test_damage_to_the_pickle_is_refused_or_harmless(writer, path):
+    state = state_dict(random_arrays())
+    assert (
+        check_harmless(path, (writer.zipped(state, copy) for copy in flips(writer.pickle(state), 300, seed=5))) == 300
+    )
+
+
+class Evil:
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_nothing_that_a_pickle_names_is_called(writer, path, protocol, monkeypatch):
+    called = []
+    monkeypatch.setattr(sys.modules[__name__], "trap", called.append, raising=False)
+    for payload in (Evil(sys.modules[__name__].trap, 1), Evil(eval, "trap(1)"), {"features.0.weight": Evil(exec, "1")}):
+        pickled = (
+            pickle.dumps(payload, protocol=protocol)
+            if payload.__class__ is not Evil
+            else pickle.dumps({"x": Evil(eval, "1")}, protocol=protocol)
+        )
+        path.write_bytes(writer.zipped(state_dict(random_arrays()), pickled))
+        with pytest.raises(WeightsFileError, match="refused"):
+            torch_file.read(path)
+    assert not called
+
+
+@pytest.mark.parametrize(
+    "opcodes",
+    [
+        b"ccollections\nOrderedDict\n(ios\nsystem\n.",
+        b"\x80\x02]\x85\x85\x85R.",
+        b"\x80\x02ccollections\nOrderedDict\nK\x01\x85R.",
+        b"\x80\x02" + b"(" * 50_000 + b"t" * 50_000 + b".",
+        b"\x80\x02K\x01K\x02.",
+        b"\x80\x02t.",
+        b"\x80\x02h\x07.",
+        b"\x80\x02X\xff\xff\xff\x7fabc.",
+        b"I" + b"9" * 100_000 + b"\n.",
+        b"\x80\x02}]K\x01s.",
+        b"",
+    ],
+)
+def test_hostile_pickles_are_refused_or_plain_values(opcodes):
+    try:
+        value = read_pickle("file.pth", io.BytesIO(opcodes))
+    except WeightsFileError as error:
+        assert "file.pth" in str(error)
+    else:
+        assert isinstance(value, tuple)
+
+
+def test_a_checkpoint_that_is_no_state_dict_says_what_to_save(path):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("net/data.pkl", pickle.dumps({"epoch": 3, "state_dict": {}}, protocol=2))
+    path.write_bytes(stream.getvalue())
+    with pytest.raises(WeightsFileError, match=r"save its model\.state_dict\(\) alone"):
+        torch_file.read(path)
+
+
+def test_declared_sizes_are_bounded_before_anything_is_allocated(writer, path):
+    state = state_dict(random_arrays())
+    huge = lambda a: (a[0], 0, (2**29,), (0,), *a[4:])  # noqa: E731
+    path.write_bytes(writer.zipped(state, writer.pickle(state, edit=huge)))
+    check_refused_in_little_memory(path)
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("net/data.pkl", b"\0" * (64 << 20))
+    path.write_bytes(stream.getvalue())
+    check_refused_in_little_memory(path)
+    assert set(SHAPES) == set(random_arrays())
+
+
+def test_an_archive_with_a_huge_directory_is_refused(path):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for i in range(20_000):
+            archive.writestr(f"net/{i:040}", b"")
+    path.write_bytes(stream.getvalue())
+    with pytest.raises(WeightsFileError, match="directory has"):
+        torch_file.read(path)

@@ -1,0 +1,248 @@
+import dataclasses
+import functools
+import hashlib
+import http.server
+import json
+import shutil
+import threading
+
+import keras
+import numpy as np
+import pytest
+
+import sqz_keras
+from sqz_keras import Metaparameters, ModelSpec, SqueezeNet
+from sqz_keras.models.squeezenet import build, named_arrays
+from sqz_keras.weights import download, records
+from sqz_keras.weights import resolve as weights
+from sqz_keras.weights.readers import WeightsFileError
+
+SMALL = Metaparameters(base_e=8, incr_e=8, squeeze_ratio=0.5, stem_filters=4, stem_kernel=3)
+SPEC = ModelSpec(version=None, metaparameters=SMALL, classes=3, labels=("a", "b", "c"), input_size=40)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A folder as sqz-train leaves it, and the model's arrays."""
+    model = build(SPEC)
+    model.save(tmp_path / "model.keras")
+    model.save_weights(tmp_path / "model.weights.h5")
+    weights.write_spec(tmp_path / "model.weights.h5", SPEC, named_arrays(model))
+    return tmp_path, named_arrays(model)
+
+
+def assert_same(arrays, expected):
+    assert arrays.keys() == expected.keys()
+    for name in expected:
+        np.testing.assert_array_equal(arrays[name], expected[name])
+
+
+@pytest.mark.parametrize("name", ["model.keras", "model.weights.h5", "."])
+def test_what_is_trained_is_resolved(saved, name):
+    folder, arrays = saved
+    spec, read = weights.resolve_model(folder / name)
+    assert_same(read, arrays)
+    assert dataclasses.replace(spec, weights_sha256=None) == SPEC
+    inputs = np.ones((1, 40, 40, 3), np.float32)
+    model = sqz_keras.load(folder / name)
+    np.testing.assert_array_equal(model(inputs), keras.models.load_model(folder / "model.keras")(inputs))
+
+
+def test_builders_take_paths(saved):
+    folder, arrays = saved
+    model = sqz_keras.squeezenet_from_metaparameters(SMALL, classes=3, weights=folder / "model.keras")
+    assert_same(named_arrays(model), arrays)
+    trunk = sqz_keras.squeezenet_from_metaparameters(SMALL, include_top=False, weights=str(folder))
+    assert_same(named_arrays(trunk), {name: arrays[name] for name in named_arrays(trunk)})
+    with pytest.raises(ValueError, match="have 3 classes, got classes=1000"):
+        sqz_keras.squeezenet_from_metaparameters(SMALL, weights=folder)
+    with pytest.raises(ValueError, match="the model is of version 1"):
+        SqueezeNet(weights=folder, classes=3)
+
+
+def test_a_trunk_saved_alone_is_loaded(tmp_path):
+    trunk = sqz_keras.squeezenet_from_metaparameters(SMALL, include_top=False)
+    trunk.save_weights(tmp_path / "trunk.weights.h5")
+    again = sqz_keras.squeezenet_from_metaparameters(SMALL, include_top=False, weights=tmp_path / "trunk.weights.h5")
+    assert_same(named_arrays(again), named_arrays(trunk))
+    with pytest.raises(ValueError, match=r"missing.*conv10/kernel"):
+        sqz_keras.squeezenet_from_metaparameters(SMALL, weights=tmp_path / "trunk.weights.h5")
+
+
+def test_swapped_tensors_are_noticed(saved):
+    """Two tensors of one shape, exchanged: Keras loads such a file without a word."""
+    folder, _ = saved
+    model = build(SPEC, weights.resolve_model(folder)[1])
+    one, other = model.get_layer("fire2_expand3x3"), model.get_layer("fire3_expand3x3")
+    first, second = one.get_weights(), other.get_weights()
+    one.set_weights(second), other.set_weights(first)
+    model.save_weights(folder / "model.weights.h5")
+    with pytest.raises(WeightsFileError, match=r"tensors are not those.*fire2_expand3x3/kernel"):
+        weights.resolve_model(folder / "model.weights.h5")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"model_spec": {}, "tensors": []}',
+        b'{"model_spec": {"classes": "x"}, "tensors": {}}',
+        b"\xff",
+    ],
+)
+def test_a_broken_description_is_refused(saved, content):
+    folder, _ = saved
+    (folder / "model.spec.json").write_bytes(content)
+    with pytest.raises(WeightsFileError, match="not a description"):
+        weights.resolve_model(folder)
+
+
+def test_a_huge_description_is_refused(saved):
+    folder, _ = saved
+    with open(folder / "model.spec.json", "wb") as file:
+        file.truncate(1 << 30)
+    with pytest.raises(WeightsFileError, match="more than 1048576 bytes"):
+        weights.resolve_model(folder)
+
+
+def test_files_without_a_description(tmp_path):
+    for version, bypass in [("1.0", None), ("1.1", "complex")]:
+        path = tmp_path / f"{version}.weights.h5"
+        SqueezeNet(weights=None, version=version, bypass=bypass, classes=7).save_weights(path)
+        spec, _ = weights.resolve_model(path)
+        assert (spec.version, spec.bypass, spec.classes) == (version, bypass, 7)
+    spec, _ = weights.resolve_model(tmp_path / "1.0.weights.h5", bypass="simple")
+    assert spec.bypass == "simple"
+    with pytest.raises(ValueError, match=r"holds version 1\.0|do not fit"):
+        weights.resolve_model(tmp_path / "1.0.weights.h5", version="1.1")
+
+
+def test_what_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match=r"squeezenet1\.1_authors.*no file or folder of this name"):
+        weights.resolve_model("squeezenet")
+    with pytest.raises(ValueError, match=r"holds version 1\.1"):
+        weights.resolve_model("squeezenet1.1_authors", version="1.0")
+    with pytest.raises(ValueError, match="No pretrained weights are called"):
+        sqz_keras.get_record("squeezenet")
+
+
+def test_every_record_describes_its_model():
+    for record in records.RECORDS:
+        assert record.spec.classes == 1000
+        assert record.spec.labels
+        assert record.spec.count_params() in (1_248_424, 1_235_496)
+        assert (record.url is None) == (record.hash_kind is None)
+        assert record.url is None or record.url.startswith("https://")
+        assert len(record.digest or "") in {"sha256": [64], "git_blob_sha1": [40], "sha256_prefix": [8]}.get(
+            record.hash_kind, [0]
+        )
+    assert set(records.IMAGENET.values()) <= set(records.list_records())
+    for (version, bypass), name in records.IMAGENET.items():
+        spec = records.get_record(name).spec
+        assert (spec.version, spec.bypass) == (version, bypass)
+
+
+def test_each_kind_of_hash():
+    record, content = records.RECORDS[0], b"weights"
+    for kind, digest in [
+        ("sha256", hashlib.sha256(content).hexdigest()),
+        ("sha256_prefix", hashlib.sha256(content).hexdigest()[:8]),
+        ("git_blob_sha1", hashlib.sha1(b"blob 7\x00weights").hexdigest()),
+    ]:
+        changed = dataclasses.replace(record, hash_kind=kind, digest=digest)
+        assert changed.verifies(content)
+        assert not changed.verifies(b"Weights")
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A web server on 127.0.0.1 with the files of `tmp_path / "www"`."""
+    (tmp_path / "www").mkdir()
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path / "www")
+    handler.log_message = lambda *_: None
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever)
+        thread.start()
+        yield tmp_path / "www", f"http://127.0.0.1:{httpd.server_port}"
+        httpd.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def downloadable(server, monkeypatch, tmp_path):
+    """A record whose file is on the test's server, and an empty cache."""
+    folder, url = server
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
+    (folder / "a.net").write_bytes(b"weights" * 1000)
+    digest = hashlib.sha256(b"weights" * 1000).hexdigest()
+    return dataclasses.replace(
+        records.RECORDS[0], filename="a.net", url=f"{url}/a.net", digest=digest, megabytes=0.007
+    ), folder / "a.net"
+
+
+def test_download_is_cached_and_works_offline(downloadable, capsys):
+    record, source = downloadable
+    path = download.fetch(record)
+    assert path.read_bytes() == source.read_bytes()
+    assert "Downloading 0.007 MB from http://127.0.0.1" in capsys.readouterr().err
+    source.unlink()
+    assert download.fetch(record) == path
+    assert capsys.readouterr().err == ""
+    assert [each.name for each in path.parent.iterdir()] == ["a.net"]
+
+
+def test_a_damaged_cache_is_fetched_again(downloadable):
+    record, source = downloadable
+    path = download.fetch(record)
+    path.write_bytes(b"Weights" * 1000)
+    assert download.fetch(record).read_bytes() == source.read_bytes()
+
+
+@pytest.mark.parametrize("content", [b"", b"Weights" * 1000, b"weights" * 999, b"weights" * 10_000])
+def test_another_file_is_refused_and_deleted(downloadable, content):
+    record, source = downloadable
+    source.write_bytes(content)
+    with pytest.raises(OSError, match=r"a\.net to .*(what came is not the file|more than twice)"):
+        download.fetch(record)
+    assert list(download.cache_path(record).parent.iterdir()) == []
+
+
+def test_a_failed_download_says_what_to_do(downloadable):
+    record, source = downloadable
+    source.unlink()
+    with pytest.raises(OSError) as error:
+        download.fetch(record)
+    for part in (record.url, str(download.cache_path(record)), "404", "put the file at"):
+        assert part in str(error.value)
+
+
+def test_a_record_without_a_url_asks_for_a_path():
+    with pytest.raises(OSError, match="Give the path of your copy"):
+        weights.resolve_model("squeezenet1.1_gluon")
+
+
+def test_a_changed_value_is_refused_where_a_record_has_a_hash(test_data, monkeypatch, tmp_path):
+    """A file that would decode, with one bit of one codebook changed, in the place of the record's."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    record = dataclasses.replace(records.RECORDS[0], url="http://127.0.0.1:9/none")
+    path = download.cache_path(record)
+    path.parent.mkdir(parents=True)
+    content = bytearray((test_data / "weights" / "deep_compression" / record.filename).read_bytes())
+    content[110] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(OSError, match="Could not download"):
+        download.fetch(record)
+    assert not path.exists()
+
+
+def test_the_description_beside_the_weights(saved):
+    folder, arrays = saved
+    form = json.loads((folder / "model.spec.json").read_text())
+    assert form["model_spec"]["labels"] == ["a", "b", "c"]
+    assert form["tensors"].keys() == arrays.keys()
+    assert form["tensors"]["conv1/kernel"]["shape"] == [3, 3, 3, 4]
+    assert [path.name for path in folder.iterdir() if "tmp" in path.name] == []
+    shutil.copy(folder / "model.weights.h5", folder / "copy.weights.h5")
+    assert weights.spec_path(folder / "copy.weights.h5").name == "copy.spec.json"

@@ -1,0 +1,147 @@
+"""From one encoded picture to one of the network's size, in a TensorFlow graph: decoding and random variation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from sqz_keras.architecture.spec import ModelSpec
+from sqz_keras.images.graph import JPEG_START, PNG_START, decode_jpeg, decode_png, starts_with
+from sqz_keras.images.preprocessing import resize_and_crop
+
+AUGMENTATIONS = ("none", "crop", "authors", "modern")
+
+# Each random choice has a key of its own above the 32 bits of a seed, so that no two of them draw the same numbers.
+_CROP, _MIRROR = 1 << 32, 2 << 32
+_WINDOW_AREA, _WINDOW_ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)
+_WINDOW_ATTEMPTS = 10
+
+
+def check_augmentation(name: str) -> None:
+    """Refuses a name that `augmented` does not know.
+
+    Raises:
+        ValueError: it is none of `AUGMENTATIONS`.
+    """
+    if name not in AUGMENTATIONS:
+        raise ValueError(f"augmentation must be one of {AUGMENTATIONS}, got {name!r}.")
+
+
+def augmented(
+    data: tf.Tensor, spec: ModelSpec, augmentation: str, seed: int, position, *, guarded: bool = True
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """One encoded picture in the network's size; all that is random follows from (seed, position).
+
+    Args:
+        data: scalar string: JPEG (grey and CMYK too), PNG, BMP or GIF (its first picture), whatever its file was
+            called. EXIF orientation is not applied, as in the exported graph.
+        spec: of the model; S is its `input_size`.
+        augmentation: "none": resized and cropped as in evaluation; "crop": resized as the spec says, then a random
+            square of S pixels, where evaluation takes the centre; "authors": "crop", and every other picture mirrored;
+            "modern": a random window of 8% to 100% of the area and an aspect of 3/4 to 4/3, resized to S, mirrored
+            likewise (RandomResizedCrop of "Going Deeper with Convolutions", section 6).
+        seed: of the run, in 0..2**32 - 1.
+        position: of the example in the whole run, scalar int64.
+        guarded: see `decode`.
+
+    Returns:
+        RGB in 0..255, (S, S, 3): uint8 for "modern", rounded, or float32; its colours are left to `preprocess_input`.
+        And whether the picture could be decoded: 1.0, or 0.0 and a black picture.
+    """
+    size = spec.input_size
+    if augmentation == "modern":
+        image, weight = _random_window(data, size, seed, position, guarded)
+        image = tf.cast(tf.image.resize(image, (size, size)) + 0.5, tf.uint8)
+        return tf.ensure_shape(_mirrored(image, seed, position), (size, size, 3)), weight
+    image, weight = decode(data, guarded=guarded)
+    if augmentation == "none":
+        return tf.ensure_shape(resize_and_crop(image, spec), (size, size, 3)), weight
+    image = resize_and_crop(image, dataclasses.replace(spec, input_size=spec.preprocessing.resize_to))
+    image = tf.image.stateless_random_crop(image, (size, size, 3), seed=_seed(_CROP, seed, position))
+    if augmentation == "authors":
+        image = _mirrored(image, seed, position)
+    return tf.ensure_shape(image, (size, size, 3)), weight
+
+
+def decode(data: tf.Tensor, *, guarded: bool = True) -> tuple[tf.Tensor, tf.Tensor]:
+    """RGB, uint8 (H, W, 3), to the bit as Pillow decodes it, transparency on white; and 1.0.
+
+    If it fails: one black pixel and 0.0 where `guarded`, at some cost for every picture, or else an
+    InvalidArgumentError.
+    """
+    return _by_kind(decode_jpeg, _decode_other, (data,), guarded)
+
+
+def _by_kind(of_jpeg: Callable, of_other: Callable, values: tuple, guarded: bool) -> tuple[tf.Tensor, tf.Tensor]:
+    """What the one or the other decoder makes of `values`, whose first one is the encoded picture; as `decode`."""
+
+    def attempt(decoder):
+        image, weight = _or_black(decoder, *values) if guarded else (decoder(*values), tf.constant(1.0))
+        return tf.ensure_shape(image, (None, None, 3)), weight
+
+    return tf.cond(starts_with(values[0], JPEG_START), lambda: attempt(of_jpeg), lambda: attempt(of_other))
+
+
+def _or_black(decoder: Callable, data, *others) -> tuple[tf.Tensor, tf.Tensor]:
+    """decoder(data, ...) and 1.0; or, where that fails, one black pixel and 0.0."""
+    # A dataset is the one place in a graph where an op may fail and the rest go on.
+    attempt = tf.data.Dataset.from_tensors((data, *others)).map(lambda *values: (decoder(*values), 1.0))
+    black = tf.data.Dataset.from_tensors((tf.zeros((1, 1, 3), tf.uint8), 0.0))
+    return attempt.ignore_errors().concatenate(black).take(1).get_single_element()
+
+
+def _decode_other(data):
+    image = tf.cond(
+        starts_with(data, PNG_START),
+        lambda: decode_png(data),
+        lambda: tf.io.decode_image(data, channels=3, expand_animations=False),
+    )
+    return tf.ensure_shape(image, (None, None, 3))
+
+
+def _seed(key: int, seed: int, position):
+    return tf.stack([tf.constant(key + seed, tf.int64), tf.cast(position, tf.int64)])
+
+
+def _mirrored(image, seed: int, position):
+    mirror = tf.random.stateless_uniform((), seed=_seed(_MIRROR, seed, position)) < 0.5
+    return tf.cond(mirror, lambda: tf.reverse(image, [1]), lambda: image)
+
+
+def _random_window(data, size: int, seed: int, position, guarded: bool) -> tuple[tf.Tensor, tf.Tensor]:
+    """A random window as `decode` gives the whole; less than 2 * `size` pixels on its shorter side where it is a JPEG.
+
+    Of a JPEG, no more is decoded than the window needs, and in the decoder's own halved sizes: quicker, and a filter.
+    """
+
+    def of_jpeg(data, position):
+        window = random_window(tf.io.extract_jpeg_shape(data), seed, position)
+        halvings = tf.reduce_sum(tf.cast(tf.reduce_min(window[2:]) >= [2 * size, 4 * size, 8 * size], tf.int32))
+        branches = [
+            lambda ratio=ratio: tf.io.decode_and_crop_jpeg(data, window // ratio, channels=3, ratio=ratio)
+            for ratio in (1, 2, 4, 8)
+        ]
+        return tf.switch_case(halvings, branches)
+
+    def of_other(data, position):
+        image = _decode_other(data)
+        top, left, height, width = tf.unstack(random_window(tf.shape(image), seed, position))
+        return image[top : top + height, left : left + width]
+
+    return _by_kind(of_jpeg, of_other, (data, position), guarded)
+
+
+def random_window(shape: tf.Tensor, seed: int, position) -> tf.Tensor:
+    """The window of "modern" for a picture of shape (height, width, channels): int32 (top, left, height, width)."""
+    begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
+        shape,
+        tf.zeros((1, 0, 4)),
+        seed=_seed(_CROP, seed, position),
+        area_range=_WINDOW_AREA,
+        aspect_ratio_range=_WINDOW_ASPECT,
+        max_attempts=_WINDOW_ATTEMPTS,
+        use_image_if_no_bounding_boxes=True,
+    )
+    return tf.concat([begin[:2], extent[:2]], 0)

@@ -1,0 +1,286 @@
+"""From a source of labelled, encoded pictures to batches of pictures, labels and weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from absl import logging
+
+from sqz_keras.architecture.spec import ModelSpec
+from sqz_keras.images.preprocessing import prepare_images
+from trainers.data.augmentation import augmented, check_augmentation, decode
+from trainers.datasets import digits as _digits  # noqa: F401 - registers its builder
+
+_FOREVER = tf.int64.max
+# More than the cores: pictures come out in order, so a slow one makes those that are done wait.
+_PARALLEL_CALLS = 4 * (os.cpu_count() or 1)
+_PREFETCHED_BATCHES = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Labelled pictures, split by split.
+
+    Args:
+        name: for people.
+        labels: names of the classes, in the order of their indices.
+        sizes: number of pictures of each split.
+        records: from a split's name to its dataset of {"image": string (encoded), "label": int64, "id": string}, in a
+            fixed order; ids are unique within a split.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    sizes: dict[str, int]
+    records: Callable[[str], tf.data.Dataset]
+
+
+class BadPictures:
+    """Counts the pictures that cannot be decoded, each once however often it comes by, and names them in the log.
+
+    Args:
+        limit: of different pictures that `check` puts up with.
+    """
+
+    def __init__(self, limit: int = 0):
+        self.limit = limit
+        self._names: dict[str, None] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def count(self) -> int:
+        """How many different ones."""
+        return len(self._names)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Their ids, in the order in which they were met."""
+        with self._lock:
+            return tuple(self._names)
+
+    def add(self, name: str) -> None:
+        """Counts a picture; safe from any thread."""
+        with self._lock:
+            known = name in self._names
+            self._names[name] = None
+        if not known:
+            logging.warning("Left out, since it cannot be decoded: %s", name)
+
+    def check(self) -> None:
+        """Does nothing up to the limit.
+
+        Raises:
+            ValueError: there are more than that; the message names the first ones.
+        """
+        names = self.names
+        if len(names) > self.limit:
+            raise ValueError(
+                f"{len(names)} pictures cannot be decoded, and at most {self.limit} may be: {', '.join(names[:5])}"
+                f"{', ...' if len(names) > 5 else ''}. Replace them, or raise the limit."
+            )
+
+
+def open_dataset(name: str, data_dir: str | os.PathLike | None = None) -> Source:
+    """The dataset of this name of TensorFlow Datasets; prepares it in `data_dir` where it is not.
+
+    Args:
+        name: as in `tfds.builder(name)`, or "digits".
+        data_dir: TensorFlow Datasets' own folder; None is its default.
+
+    Raises:
+        ValueError: as `find_builder`, or it is ImageNet and not prepared.
+    """
+    builder = find_builder(name, data_dir)
+    if builder.name == "imagenet2012" and not builder.is_prepared():
+        raise ValueError(f"imagenet2012 is not prepared in {builder.data_dir}; run sqz-prepare-imagenet first.")
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+    return Source(
+        name=name,
+        labels=tuple(builder.info.features["label"].names),
+        sizes={split: info.num_examples for split, info in builder.info.splits.items()},
+        records=lambda split: _tfds_records(builder, split),
+    )
+
+
+def find_builder(name: str, data_dir: str | os.PathLike | None = None) -> tfds.core.DatasetBuilder:
+    """The builder of an image classification dataset, prepared or not.
+
+    Raises:
+        ValueError: no dataset has this name, or it has no features "image" and "label" (classes).
+    """
+    try:
+        builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
+    except tfds.core.DatasetNotFoundError as error:
+        raise ValueError(f"No dataset is called {name!r}; name one of TensorFlow Datasets, or 'digits'.") from error
+    features = builder.info.features
+    kinds = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
+    wrong = [key for key, kind in kinds.items() if key not in features or not isinstance(features[key], kind)]
+    if wrong:
+        raise ValueError(f"Dataset {name!r} is no image classification: it needs the features {list(kinds)}.")
+    return builder
+
+
+def _tfds_records(builder: tfds.core.DatasetBuilder, split: str) -> tf.data.Dataset:
+    # A cache would be thrown away, with a warning, whenever a run does not end with an epoch.
+    config = tfds.ReadConfig(add_tfds_id=True, try_autocache=False)
+    records = builder.as_dataset(split=split, decoders={"image": tfds.decode.SkipDecoding()}, read_config=config)
+    key = "file_name" if "file_name" in builder.info.features else "tfds_id"
+    return records.map(lambda record: {"image": record["image"], "label": record["label"], "id": record[key]})
+
+
+def check_split(source: Source, split: str) -> int:
+    """The number of pictures of a split.
+
+    Raises:
+        ValueError: the source has no such split, or it is empty.
+    """
+    if not source.sizes.get(split):
+        raise ValueError(f"Dataset {source.name!r} has no split {split!r}, only {sorted(source.sizes)}.")
+    return source.sizes[split]
+
+
+def training_batches(
+    source: Source,
+    split: str,
+    spec: ModelSpec,
+    *,
+    batch_size: int,
+    seed: int,
+    augmentation: str = "none",
+    shuffle_buffer_size: int,
+    start_example: int = 0,
+    bad_pictures: BadPictures | None = None,
+    guarded: bool = True,
+    num_shards: int = 1,
+    shard_index: int = 0,
+    data_service: str = "",
+) -> tf.data.Dataset:
+    """Endless batches for training; order and augmentation follow from (seed, epoch, position) alone.
+
+    Every epoch holds every picture once, in an order of its own. Batches run over the ends of epochs, so that no
+    picture is left out and all batches are of one size.
+
+    Args:
+        source: of the pictures.
+        split: of the source.
+        spec: of the model; S is its `input_size`.
+        batch_size: pictures a batch; with shards, of this shard alone.
+        seed: in 0..2**32 - 1.
+        augmentation: see `augmented`.
+        shuffle_buffer_size: encoded pictures among which the next one is drawn.
+        start_example: the stream begins with this example, exactly as it would go on there; what comes before it in
+            its epoch is read but not decoded.
+        bad_pictures: told of each picture that cannot be decoded, which keeps its place with zeros and weight 0.
+        guarded: or else such a picture ends the dataset, with an InvalidArgumentError in place of its batch; quicker.
+        num_shards: workers among which the examples are dealt out in turn, before they are decoded.
+        shard_index: of this worker.
+        data_service: address of the tf.data service whose workers make the batches; they must reach the same files.
+            Each of its workers takes the next whole epoch, so that with more than one the order is not fixed, and a
+            later start leaves out the first pictures of several epochs.
+
+    Returns:
+        Dataset of (RGB in 0..255 (batch_size, S, S, 3), int64 (batch_size,), float32 weights (batch_size,)). The
+            pictures are uint8 or float32, as the augmentation has it; `preprocess_input` makes network inputs of them.
+
+    Raises:
+        ValueError: the split or the augmentation is unknown.
+    """
+    size = check_split(source, split)
+    check_augmentation(augmentation)
+    records = source.records(split)
+
+    def epoch_records(epoch):
+        # The seed of this function's graph, not the process's, which would otherwise mix with the one below.
+        tf.random.set_seed(1)
+        epoch_seed = tf.random.stateless_uniform((), seed=[seed, epoch], maxval=_FOREVER, dtype=tf.int64)
+        # Encoded pictures are shuffled, since decoded ones would need many times the memory.
+        return records.shuffle(shuffle_buffer_size, seed=epoch_seed, reshuffle_each_iteration=False)
+
+    epoch, position = divmod(start_example, size)
+    stream = tf.data.Dataset.range(epoch, _FOREVER).flat_map(epoch_records).skip(position)
+    stream = stream.enumerate(start=start_example).shard(num_shards, shard_index)
+    examples = _decoded(stream, lambda data, n: augmented(data, spec, augmentation, seed, n, guarded=guarded))
+    batches = examples.batch(batch_size, drop_remainder=True)
+    if data_service:
+        sharding = tf.data.experimental.service.ShardingPolicy.DYNAMIC
+        batches = batches.apply(tf.data.experimental.service.distribute(sharding, data_service))
+    return _finished(batches, bad_pictures)
+
+
+def evaluation_batches(
+    source: Source, split: str, spec: ModelSpec, *, batch_size: int, bad_pictures: BadPictures | None = None
+) -> tf.data.Dataset:
+    """Every picture of a split exactly once, in the source's order; the last batch may be smaller.
+
+    Returns:
+        Triples as from `training_batches`, but with network inputs, float32, as `prepare_images` gives them.
+    """
+    check_split(source, split)
+
+    def prepared(data, _):
+        image, weight = decode(data)
+        return tf.ensure_shape(prepare_images(image, spec), (spec.input_size, spec.input_size, 3)), weight
+
+    examples = _decoded(source.records(split).enumerate(), prepared)
+    return _finished(examples.batch(batch_size), bad_pictures)
+
+
+def readable_batches(
+    source: Source, split: str, spec: ModelSpec, *, batch_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """`evaluation_batches` as network inputs and labels, without the pictures that could not be decoded."""
+    batches = evaluation_batches(source, split, spec, batch_size=batch_size).as_numpy_iterator()
+    return ((images[weights > 0], labels[weights > 0]) for images, labels, weights in batches)
+
+
+def _decoded(stream: tf.data.Dataset, make: Callable) -> tf.data.Dataset:
+    """From (position, record) to (image, label, weight, id), where make(data, position) gives image and weight."""
+
+    def decode_one(position, record):
+        image, weight = make(record["image"], position)
+        return image, record["label"], weight, record["id"]
+
+    return stream.map(decode_one, _PARALLEL_CALLS)
+
+
+def _finished(batches: tf.data.Dataset, bad_pictures: BadPictures | None) -> tf.data.Dataset:
+    """The triples, from batches of what `_decoded` gives."""
+    bad_pictures = bad_pictures or BadPictures()
+
+    def report(ids):
+        for name in ids:
+            bad_pictures.add(name.decode("utf-8", "replace"))
+
+    def report_bad(images, labels, weights, ids):
+        def call():
+            tf.numpy_function(report, [tf.boolean_mask(ids, weights == 0)], [])
+            return False
+
+        tf.cond(tf.reduce_all(weights > 0), lambda: True, call)
+        return images, labels, weights
+
+    # Apart from decoding, since with op determinism TensorFlow calls Python from one thread only.
+    return _with_options(batches.map(report_bad).prefetch(_PREFETCHED_BATCHES))
+
+
+def _with_options(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Without tf.data's tuning thread, which TensorFlow 2.21 at times cannot stop before its next look.
+
+    The time between its looks doubles, so the end of an iterator then takes up to as long as all that went before.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    # Each picture goes into its batch while it is still in the cache of the core that made it.
+    options.experimental_optimization.map_and_batch_fusion = True
+    # Pictures are worked on side by side already.
+    options.threading.max_intra_op_parallelism = 1
+    return batches.with_options(options)

@@ -1,0 +1,113 @@
+"""One's own photographs, in a folder a class, as a source of labelled pictures."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+from trainers.data.batches import Source
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")  # what the input pipeline decodes
+# The folders that are splits, by the split's name.
+_SPLIT_FOLDERS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
+_EVERY_FIFTH = 5
+
+
+def open_image_dir(image_dir: str | os.PathLike) -> Source:
+    """The photographs of `image_dir`, whose labels are the sorted names of their folders.
+
+    Args:
+        image_dir: with the folders "train" and "val" (or "validation"), and "test" if there is one, each of which holds
+            a folder of photographs a class; or with the folders of the classes themselves: then every fifth photograph
+            of a class, by name, is for validation and the others for training. Files and folders whose names start
+            with a dot, and files that are no pictures by their suffix, are passed over.
+
+    Returns:
+        A source with the splits "train" and "validation", and "test" where there is one. Its ids are paths below
+            `image_dir`; its records come in a fixed order in which the classes are mixed.
+
+    Raises:
+        ValueError: not a folder, no photographs in a class or split, or a class of another split that the training
+            split lacks.
+    """
+    root = pathlib.Path(image_dir)
+    if not root.is_dir():
+        raise ValueError(f"--image_dir={image_dir} is not a folder.")
+    folders = {path.name: path for path in _visible(root) if path.is_dir()}
+    if "train" in folders:
+        classes = {
+            split: _photographs(folders[name])
+            for split, names in _SPLIT_FOLDERS.items()
+            for name in names
+            if name in folders
+        }
+        if "validation" not in classes:
+            raise ValueError(f"{root} holds the folder 'train'; expected 'val' or 'validation' beside it.")
+    else:
+        classes = _split_by_position(_photographs(root))
+    labels = tuple(sorted(classes["train"]))
+    for split, found in classes.items():
+        unknown = sorted(set(found) - set(labels))
+        if unknown:
+            raise ValueError(f"{root}: the {split} split holds {unknown[0]!r}, a class that the train split lacks.")
+    files = {split: _mixed(found, labels) for split, found in classes.items()}
+    return Source(
+        name=str(root),
+        labels=labels,
+        sizes={split: len(paths) for split, (paths, _) in files.items()},
+        records=lambda split: _records(root, *files[split]),
+    )
+
+
+def _visible(folder: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _photographs(root: pathlib.Path) -> dict[str, list[str]]:
+    """The sorted paths of each class's photographs, by class."""
+    found = {}
+    for folder in _visible(root):
+        if folder.is_dir():
+            found[folder.name] = [str(path) for path in _visible(folder) if path.suffix.lower() in SUFFIXES]
+            if not found[folder.name]:
+                raise ValueError(f"{folder} holds no photographs ({', '.join(SUFFIXES)}).")
+    if not found:
+        raise ValueError(f"{root} holds no folders; expected one a class, with photographs in it.")
+    return found
+
+
+def _split_by_position(classes: dict[str, list[str]]) -> dict[str, dict[str, list[str]]]:
+    few = [label for label, paths in classes.items() if len(paths) < _EVERY_FIFTH]
+    if few:
+        raise ValueError(
+            f"Class {few[0]!r} has {len(classes[few[0]])} photographs; to split a class into training and validation "
+            f"it takes {_EVERY_FIFTH}. Add some, or sort them into the folders 'train' and 'val' yourself."
+        )
+    last = _EVERY_FIFTH - 1
+    return {
+        "train": {
+            label: [path for place, path in enumerate(paths) if place % _EVERY_FIFTH != last]
+            for label, paths in classes.items()
+        },
+        "validation": {label: paths[last::_EVERY_FIFTH] for label, paths in classes.items()},
+    }
+
+
+def _mixed(classes: dict[str, list[str]], labels: tuple[str, ...]) -> tuple[list[str], np.ndarray]:
+    """Paths and class indices in a fixed order, mixed, which a shuffle buffer smaller than the split needs."""
+    pairs = [(path, index) for index, label in enumerate(labels) for path in classes.get(label, ())]
+    order = np.random.default_rng(0).permutation(len(pairs))
+    return [pairs[place][0] for place in order], np.array([pairs[place][1] for place in order], np.int64)
+
+
+def _records(root: pathlib.Path, paths: list[str], labels: np.ndarray) -> tf.data.Dataset:
+    ids = [pathlib.Path(path).relative_to(root).as_posix() for path in paths]
+
+    def read(path, label, name):
+        return {"image": tf.io.read_file(path), "label": label, "id": name}
+
+    # Some files ahead, so that a slow disk is not waited for one file at a time.
+    return tf.data.Dataset.from_tensor_slices((paths, labels, ids)).map(read, num_parallel_calls=16)

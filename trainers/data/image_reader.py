@@ -1,0 +1,128 @@
+"""Folders of labelled photographs: which files there are, of which class, read in threads."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import os
+import pathlib
+import sys
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from sqz_keras.architecture.spec import ModelSpec, imagenet_wnids
+from sqz_keras.images.files import SUFFIXES, only_pictures, read_image
+from sqz_keras.images.preprocessing import prepare_images
+
+_THREADS = min(8, os.cpu_count() or 1)
+
+
+def class_labels(spec: ModelSpec) -> tuple[str, ...]:
+    """The labels of a model's classes, in order; a model with 1000 nameless classes is one for ImageNet's wnids.
+
+    Raises:
+        ValueError: the labels are unknown.
+    """
+    if spec.labels is None and spec.classes != len(imagenet_wnids()):
+        raise ValueError(
+            f"The model has {spec.classes} classes without labels, so photographs cannot be matched to them. Name them "
+            "in the model.spec.json beside its weights."
+        )
+    return spec.labels or imagenet_wnids()
+
+
+def find_photographs(image_dir: str | os.PathLike, labels: Sequence[str]) -> list[tuple[pathlib.Path, int]]:
+    """The photographs of a folder and their class indices, sorted by path.
+
+    Args:
+        image_dir: a folder with a folder of photographs a class, named by its label; or with photographs named
+            `<label>_<anything>.<suffix>`. Files that are no pictures by their suffix are passed over.
+        labels: in the order of the class indices.
+
+    Raises:
+        ValueError: not a folder, no photographs, or a folder or photograph that matches no label.
+    """
+    root = pathlib.Path(image_dir)
+    if not root.is_dir():
+        raise ValueError(f"--image_dir={image_dir} is not a folder.")
+    indices = {label: index for index, label in enumerate(labels)}
+    visible = sorted(path for path in root.iterdir() if not path.name.startswith("."))
+    folders = [path for path in visible if path.is_dir()]
+    found, unmatched = [], []
+    for path in folders or visible:
+        index = indices.get(path.name) if folders else _index_of_prefix(path.stem, indices)
+        pictures = only_pictures(path.iterdir() if folders else [path])
+        if index is not None:
+            found += [(picture, index) for picture in pictures]
+        elif pictures:
+            unmatched.append(path.name)
+        elif folders:
+            unmatched.append(f"{path.name}/")
+    if unmatched:
+        raise ValueError(
+            f"{root}: expected {'folders named' if folders else 'photographs whose names start with'} "
+            f"{_example(labels, folders)}; {len(unmatched)} match no label of the model, first {unmatched[0]!r}."
+        )
+    if not found:
+        raise ValueError(
+            f"{root} holds no photographs ({', '.join(SUFFIXES)}); expected folders named, or photographs whose names "
+            f"start with, {_example(labels, folders)}."
+        )
+    return found
+
+
+def read_inputs(pictures: Sequence[pathlib.Path], spec: ModelSpec) -> np.ndarray:
+    """Network inputs, float32 (N, S, S, 3), of unlabelled photographs; those that cannot be read are named on stderr.
+
+    Raises:
+        ValueError: none could be read.
+    """
+    inputs = []
+    for batch in prepared_batches([(picture, None) for picture in pictures], spec, 32):
+        for _, outcome in batch:
+            if isinstance(outcome, Exception):
+                print(f"Left out: {outcome}", file=sys.stderr)
+            else:
+                inputs.append(outcome)
+    if not inputs:
+        raise ValueError(f"None of the {len(pictures)} photographs could be read, first {pictures[0]}.")
+    return np.stack(inputs)
+
+
+def _example(labels: Sequence[str], folders: list) -> str:
+    return (
+        f"by the model's labels, such as {labels[0]!r}" if folders else f"a label of the model, such as '{labels[0]}_'"
+    )
+
+
+def _index_of_prefix(stem: str, indices: dict[str, int]) -> int | None:
+    """The class of the longest label that the name starts with, up to an underscore."""
+    parts = stem.split("_")
+    prefixes = ("_".join(parts[:count]) for count in range(len(parts) - 1, 0, -1))
+    return next((indices[prefix] for prefix in prefixes if prefix in indices), None)
+
+
+def prepared_batches(
+    photographs: Sequence[tuple[pathlib.Path, int | None]], spec: ModelSpec, batch_size: int
+) -> Iterator[list[tuple[int | None, np.ndarray | Exception]]]:
+    """Yields the photographs in order, `batch_size` at a time, as (class index, network input or why there is none).
+
+    The inputs are float32 (S, S, 3). The next batch is read while the caller works on this one, and no more than that.
+    """
+
+    def load(photograph):
+        path, index = photograph
+        try:
+            return index, np.asarray(prepare_images(read_image(path), spec))
+        except (ValueError, OSError) as error:
+            return index, error
+
+    with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+        ahead = collections.deque()
+        for start in range(0, len(photographs), batch_size):
+            ahead.append([pool.submit(load, each) for each in photographs[start : start + batch_size]])
+            if len(ahead) > 1:
+                yield [future.result() for future in ahead.popleft()]
+        while ahead:
+            yield [future.result() for future in ahead.popleft()]

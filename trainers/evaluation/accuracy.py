@@ -1,0 +1,67 @@
+"""Accuracy of a model on labelled photographs."""
+
+from __future__ import annotations
+
+import pathlib
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from sqz_keras.architecture.spec import ModelSpec
+from sqz_keras.models.squeezenet import build
+from trainers.data.image_reader import prepared_batches
+from trainers.evaluation.metrics import accuracy_fields, count_in_top
+from trainers.progress import Progress
+
+
+def evaluate_photographs(
+    spec: ModelSpec,
+    arrays: dict[str, np.ndarray],
+    photographs: Sequence[tuple[pathlib.Path, int]],
+    batch_size: int,
+) -> dict:
+    """Accuracies of a model on photographs, with 95% intervals; those that cannot be read are named on stderr.
+
+    Args:
+        spec: of the model.
+        arrays: the weights that belong to it, by name.
+        photographs: (path, class index) of each, as `find_photographs` gives it.
+        batch_size: photographs at a time.
+
+    Returns:
+        `top1_accuracy`, `top1_interval`, `top5_accuracy`, `top5_interval`, `num_images`, `num_failed`,
+        `images_per_second` (reading included), `num_params` and `model_spec`. With fewer than 5 classes, top-5 is
+        among them all.
+
+    Raises:
+        ValueError: no photograph could be read.
+    """
+    model = build(spec, arrays)
+    progress, start = Progress(len(photographs), "photograph"), time.monotonic()
+    top1 = top5 = total = failed = 0
+    for batch in prepared_batches(photographs, spec, batch_size):
+        errors = [outcome for _, outcome in batch if isinstance(outcome, Exception)]
+        for error in errors:
+            progress.message(f"sqz-evaluate: left out: {error}")
+        read = [(index, outcome) for index, outcome in batch if not isinstance(outcome, Exception)]
+        if read:
+            labels = np.array([index for index, _ in read])
+            scores = model.predict_on_batch(np.stack([image for _, image in read]))
+            top1 += count_in_top(scores, labels, 1)
+            top5 += count_in_top(scores, labels, 5)
+        total, failed = total + len(read), failed + len(errors)
+        progress.show(total + failed, f"top-1 {top1 / max(total, 1):.1%}")
+    if not total:
+        raise ValueError(f"None of the {failed} photographs could be read.")
+    return (
+        accuracy_fields("top1", top1, total)
+        | accuracy_fields("top5", top5, total)
+        | {
+            "num_images": total,
+            "num_failed": failed,
+            "images_per_second": round(total / (time.monotonic() - start), 1),
+            "num_params": model.count_params(),
+            "model_spec": spec.to_json(),
+        }
+    )

@@ -1,0 +1,92 @@
+"""How often a compressed model answers as the one that it was made of, and how often both are right."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from sqz_keras.architecture.spec import ModelSpec
+from sqz_keras.images.files import find_pictures
+from sqz_keras.models.squeezenet import build
+from trainers.data.image_reader import class_labels, find_photographs, prepared_batches
+from trainers.evaluation.metrics import accuracy_fields
+from trainers.progress import Progress
+
+Batch = tuple[np.ndarray, np.ndarray | None]
+
+
+def find_judging_photographs(folder: str, spec: ModelSpec) -> list[tuple[pathlib.Path, int | None]]:
+    """The photographs of a folder, with their class indices where its names tell them for all, else with None.
+
+    Raises:
+        ValueError: not a folder, or no photographs.
+    """
+    try:
+        return find_photographs(folder, class_labels(spec))
+    except ValueError as error:
+        pictures = find_pictures(folder)
+        print(f"Without labels, so judged by agreement alone: {error}", file=sys.stderr)
+        return [(picture, None) for picture in pictures]
+
+
+def photograph_batches(
+    photographs: Sequence[tuple[pathlib.Path, int | None]], spec: ModelSpec, batch_size: int = 32
+) -> Iterator[Batch]:
+    """Batches for `compare_models`; photographs that cannot be read are named on stderr and left out."""
+    progress, done = Progress(len(photographs), "photograph"), 0
+    for batch in prepared_batches(photographs, spec, batch_size):
+        for _, outcome in batch:
+            if isinstance(outcome, Exception):
+                progress.message(f"Left out: {outcome}")
+        read = [(index, outcome) for index, outcome in batch if not isinstance(outcome, Exception)]
+        if read:
+            labels = [index for index, _ in read]
+            yield np.stack([image for _, image in read]), None if None in labels else np.array(labels)
+        done += len(batch)
+        progress.show(done)
+
+
+def compare_models(spec: ModelSpec, models: Sequence[dict[str, np.ndarray]], batches: Iterable[Batch]) -> list[dict]:
+    """Each model's `agreement_fields` beside the first one's answers, on the same pictures.
+
+    Args:
+        spec: of all models.
+        models: the weights of each, by name.
+        batches: of (network inputs, float32 (B, S, S, C); class indices (B,), or None where they are unknown).
+
+    Raises:
+        ValueError: there are no pictures.
+    """
+    built = [build(spec, arrays) for arrays in models]
+    answers, labels = [], []
+    for images, truth in batches:
+        answers.append([model.predict_on_batch(images).argmax(axis=1) for model in built])
+        labels.append(truth)
+    if not answers:
+        raise ValueError("None of the photographs that were to judge could be read.")
+    first, *_ = by_model = np.concatenate(answers, axis=1)
+    truth = None if any(each is None for each in labels) else np.concatenate(labels)
+    return [agreement_fields(first, each, truth) for each in by_model]
+
+
+def agreement_fields(reference: np.ndarray, answers: np.ndarray, labels: np.ndarray | None) -> dict:
+    """The share of photographs whose top-1 is the reference's, and the share whose top-1 is right.
+
+    Args:
+        reference: class indices (N,) that the uncompressed model names.
+        answers: likewise, of the model that is judged.
+        labels: the truth, or None where it is unknown.
+
+    Returns:
+        `num_images`, `agreement`, `agreement_interval`, and with labels `top1_accuracy`, `top1_interval`; the
+        intervals are 95%, Wilson's.
+    """
+    same = accuracy_fields("agreement", int((answers == reference).sum()), len(answers))
+    fields = {"num_images": len(answers), "agreement": same["agreement_accuracy"]}
+    fields["agreement_interval"] = same["agreement_interval"]
+    if labels is not None:
+        fields |= accuracy_fields("top1", int((answers == labels).sum()), len(answers))
+    return fields

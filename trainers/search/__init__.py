@@ -1,0 +1,1 @@
+"""What sqz-sweep does."""

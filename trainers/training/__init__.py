@@ -1,0 +1,1 @@
+"""One training run: its config, its loop, and what it keeps on disk."""

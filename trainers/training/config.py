@@ -1,0 +1,212 @@
+"""What a training run is: one frozen config, checked when it is made."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+
+from sqz_keras.architecture.spec import ModelSpec
+from sqz_keras.compression.densities import layer_names, parse_densities
+
+_CHOICES = {
+    "solver": ("authors", "modern"),
+    "augmentation": ("none", "crop", "authors", "modern"),
+    "precision": ("float32", "bfloat16"),
+    "strategy": ("one", "mirrored", "multiworker", "tpu"),
+}
+_AT_LEAST_1 = (
+    "max_steps",
+    "global_batch_size",
+    "shuffle_buffer_size",
+    "eval_every_steps",
+    "accumulation_steps",
+    "checkpoint_every_steps",
+    "keep_checkpoints",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """A training run; the defaults are the authors' solver for ImageNet (their solver.prototxt).
+
+    Args:
+        model: the architecture, input size and preprocessing; its classes and labels are the dataset's.
+        dataset: a name of TensorFlow Datasets with features "image" and "label", or "" with `image_dir`.
+        image_dir: a folder of photographs, a folder a class, instead of a dataset.
+        weights: what training starts from: a record's name or a path, "" for random weights. conv10 is taken over
+            for the labels that both have, and random for the others.
+        frozen_steps: first updates, in which conv10 alone is trained.
+        densities: what pruning leaves of each layer of `weights` before the first update: "table1", a density for all
+            layers, LAYER=DENSITY, or several of these with commas; "" prunes nothing.
+        sparse_steps: first updates, in which pruned weights stay 0. Behind them they are trained again, from 0, as in
+            dense-sparse-dense training (arXiv 1607.04381).
+        solver: "authors": SGD with momentum and "poly" decay; "modern": SGD with Nesterov momentum and cosine decay.
+        max_steps: updates.
+        base_learning_rate: of the first update.
+        power: of the "poly" decay, base_learning_rate * (1 - step / max_steps) ** power.
+        warmup_steps: first updates, over which the rate rises linearly to that decay; 0 is none.
+        momentum: in [0, 1).
+        weight_decay: Caffe's coupled L2: gradient += weight_decay * weight, biases too.
+        clip_norm: the gradient's norm is cut down to it, before weight decay; 0 is no clipping.
+        label_smoothing: share of the target spread over all classes, in [0, 1).
+        mixup_alpha: of mixup's Beta(alpha, alpha); 0 is none.
+        ema_decay: of the moving average of the weights, which is then what is evaluated and kept; 0 is none.
+        augmentation: "none", "authors" (random crop of the stretched picture, mirror), "crop" (the same without the
+            mirror) or "modern" (random resized crop, mirror).
+        global_batch_size: images an update, over all replicas.
+        accumulation_steps: slices in which each replica goes through its part of them, where memory is short.
+        precision: "float32", or "bfloat16" for the activations.
+        jit_compile: compile the update with XLA; on one device only.
+        strategy: "one" device, "mirrored" over this machine's GPUs, "multiworker" by TF_CONFIG, or "tpu" (untested).
+        data_service: address of a tf.data service, grpc://HOST:PORT, whose workers then decode the training pictures
+            (tried with workers on one machine only); "" is none.
+        deterministic: the same weights to the bit from the same seed, at some cost in speed.
+        dropout_rate: of drop9, in [0, 1).
+        conv10_stddev: of the normal distribution that conv10's kernel is drawn from. The authors' 0.01 is for 1000
+            classes; with few classes the ReLU behind it can then silence whole classes for good.
+        conv10_bias: what conv10's biases begin with, at least 0. From the authors' 0 the first updates can push all of
+            a class's map below the ReLU, where no gradient reaches it again; 1 keeps every class alive.
+        bypass_scale: factor on the weights that the 1x1 convolutions of complex bypasses begin with, above 0. With the
+            authors' 1 the signal grows from module to module, where the other nets' shrinks or stays.
+        seed: of the initial weights, the order of the images and dropout.
+        train_split: trained on.
+        validation_split: watched during training.
+        test_split: evaluated once, at the end.
+        shuffle_buffer_size: encoded images among which the next one is drawn.
+        eval_every_steps: updates between two looks at the validation split.
+        checkpoint_every_steps: updates between two checkpoints; each look ends in one too.
+        keep_checkpoints: how many of the newest are kept, beside the best.
+        max_bad_pictures: pictures that cannot be decoded before the run is ended.
+
+    Raises:
+        ValueError: a value is outside the range given above.
+    """
+
+    model: ModelSpec
+    dataset: str = ""
+    image_dir: str = ""
+    weights: str = ""
+    frozen_steps: int = 0
+    densities: str = ""
+    sparse_steps: int = 0
+    solver: str = "authors"
+    max_steps: int = 170_000
+    base_learning_rate: float = 0.04
+    power: float = 1.0
+    warmup_steps: int = 0
+    momentum: float = 0.9
+    weight_decay: float = 2e-4
+    clip_norm: float = 0.0
+    label_smoothing: float = 0.0
+    mixup_alpha: float = 0.0
+    ema_decay: float = 0.0
+    augmentation: str = "authors"
+    global_batch_size: int = 512
+    accumulation_steps: int = 1
+    precision: str = "float32"
+    jit_compile: bool = False
+    strategy: str = "one"
+    data_service: str = ""
+    deterministic: bool = False
+    dropout_rate: float = 0.5
+    conv10_stddev: float = 0.01
+    conv10_bias: float = 0.0
+    bypass_scale: float = 1.0
+    seed: int = 0
+    train_split: str = "train"
+    validation_split: str = "validation"
+    test_split: str = "test"
+    shuffle_buffer_size: int = 16_384
+    eval_every_steps: int = 5_000
+    checkpoint_every_steps: int = 1_000
+    keep_checkpoints: int = 2
+    max_bad_pictures: int = 0
+
+    def __post_init__(self):
+        self._check_types()
+        self._check_ranges()
+        if bool(self.dataset) == bool(self.image_dir):
+            raise ValueError(f"Give dataset or image_dir, one of them; got {self.dataset!r} and {self.image_dir!r}.")
+        if self.densities:
+            parse_densities(self.densities, layer_names(self.model.weight_shapes()))
+            if not self.weights:
+                raise ValueError(f"densities={self.densities} prunes trained weights; give those as weights.")
+        if self.sparse_steps and not self.densities:
+            raise ValueError(f"sparse_steps={self.sparse_steps} needs densities, which say what is pruned.")
+        least = self.model.metaparameters.min_input_size()
+        if self.model.input_size < least:
+            raise ValueError(
+                f"model.input_size must be at least {least} pixels for these metaparameters, got "
+                f"{self.model.input_size}. Enlarge it, or take fewer pools."
+            )
+
+    def _check_types(self) -> None:
+        for field in dataclasses.fields(self):
+            value, kind = getattr(self, field.name), type(field.default)
+            if field.name == "model":
+                kind = ModelSpec
+            if kind is float and type(value) is int:
+                object.__setattr__(self, field.name, float(value))
+            elif type(value) is not kind:
+                raise ValueError(f"{field.name} must be {kind.__name__}, got {value!r}.")
+
+    def _check_ranges(self) -> None:
+        for name in _AT_LEAST_1:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be an integer of at least 1, got {getattr(self, name)!r}.")
+        for name in ("warmup_steps", "frozen_steps", "sparse_steps"):
+            if not 0 <= getattr(self, name) <= self.max_steps:
+                raise ValueError(f"{name} must be an integer in 0..max_steps, got {getattr(self, name)!r}.")
+        if not 0 <= self.seed < 1 << 32:
+            raise ValueError(f"seed must be an integer in 0..{(1 << 32) - 1}, got {self.seed!r}.")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if type(field.default) is float and not 0 <= value < math.inf:
+                raise ValueError(f"{field.name} must be a finite number of at least 0, got {value!r}.")
+        if self.bypass_scale == 0:
+            raise ValueError("bypass_scale must be above 0: from 0 the ReLU behind those convolutions lets none learn.")
+        for name in ("momentum", "dropout_rate", "label_smoothing", "ema_decay"):
+            if getattr(self, name) >= 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}.")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}.")
+        if self.jit_compile and self.deterministic:
+            raise ValueError("jit_compile and deterministic exclude each other: XLA has no deterministic max pool.")
+        if self.data_service and not re.fullmatch(r"grpc://[^/\s]+:\d+", self.data_service):
+            raise ValueError(f"data_service must be grpc://HOST:PORT, got {self.data_service!r}.")
+        if self.data_service and self.deterministic:
+            raise ValueError("data_service and deterministic exclude each other: several workers keep no order.")
+        if self.max_bad_pictures < 0:
+            raise ValueError(f"max_bad_pictures must be at least 0, got {self.max_bad_pictures}.")
+
+    def check_replicas(self, replicas: int) -> None:
+        """Whether the run can be spread over so many replicas.
+
+        Raises:
+            ValueError: the batch cannot be divided, or XLA is asked for on several devices.
+        """
+        parts = replicas * self.accumulation_steps
+        if self.global_batch_size % parts:
+            raise ValueError(
+                f"global_batch_size={self.global_batch_size} must be a multiple of {parts}: {replicas} replicas times "
+                f"accumulation_steps={self.accumulation_steps}."
+            )
+        if self.jit_compile and replicas > 1:
+            raise ValueError(
+                f"jit_compile works on one device only, as XLA cannot reach another's variables, and there are "
+                f"{replicas} replicas; leave it out."
+            )
+
+    def to_json(self) -> dict:
+        """The JSON form: plain dicts, strings and numbers."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return fields | {"model": self.model.to_json()}
+
+
+def override_fields() -> dict[str, tuple[type, str]]:
+    """The fields that a command line may override: name -> (type, what it is, from the docstring above)."""
+    texts = dict(re.findall(r"^ {8}(\w+): (.+(?:\n {12}.+)*)", TrainConfig.__doc__, re.MULTILINE))
+    fields = [field for field in dataclasses.fields(TrainConfig) if field.name != "model"]
+    return {field.name: (type(field.default), " ".join(texts[field.name].split())) for field in fields}

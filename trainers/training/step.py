@@ -1,0 +1,185 @@
+"""One update of the network: gradients on every replica, summed, then Caffe's rule; and the state that it carries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from sqz_keras.images.preprocessing import preprocess_input
+from sqz_keras.models.squeezenet import named_arrays
+from trainers.training.config import TrainConfig
+
+
+class TrainState:
+    """All that an update changes: weights, velocities, their moving averages, and the seeds of dropout.
+
+    Args:
+        model: built inside the scope of `strategy`.
+        config: of the run.
+        strategy: of tf.distribute; its default one stands for a single device.
+    """
+
+    def __init__(self, model: keras.Model, config: TrainConfig, strategy: tf.distribute.Strategy):
+        self.model = model
+        self.weights = {_name(weight): weight.value for weight in model.trainable_variables}
+        with strategy.scope():
+            self.velocities = {name: _like(weight, zero=True) for name, weight in self.weights.items()}
+            self.averages = {name: _like(weight) for name, weight in self.weights.items()} if config.ema_decay else {}
+        # Dropout's, which no file of Keras holds.
+        self.seeds = {f"seed/{i}": each.value for i, each in enumerate(model.non_trainable_variables)}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything by name, for a checkpoint."""
+        return {name: _numpy(variable) for name, variable in self._variables().items()}
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """Takes over what `arrays` gave.
+
+        Raises:
+            ValueError: names or shapes are another model's.
+        """
+        variables = self._variables()
+        shapes = {name: array.shape for name, array in arrays.items()}
+        if shapes != {name: tuple(variable.shape) for name, variable in variables.items()}:
+            raise ValueError("The checkpoint's tensors are not this model's; it is of another run.")
+        for name, variable in variables.items():
+            variable.assign(arrays[name])
+
+    def served_arrays(self) -> dict[str, np.ndarray]:
+        """The weights to evaluate and to keep: the moving averages where there are any."""
+        if not self.averages:
+            return named_arrays(self.model)
+        return {name: _numpy(average) for name, average in self.averages.items()}
+
+    def _variables(self) -> dict[str, tf.Variable]:
+        groups = {"weight": self.weights, "velocity": self.velocities, "average": self.averages}
+        named = {f"{group}/{name}": each for group, members in groups.items() for name, each in members.items()}
+        return named | self.seeds
+
+
+def make_update(
+    state: TrainState,
+    config: TrainConfig,
+    strategy: tf.distribute.Strategy,
+    head_only: bool,
+    keep_zeros: bool = False,
+) -> Callable:
+    """The compiled update: update(batch, learning_rate, mix) -> (loss, images that were right, images that counted).
+
+    `batch` is (images (N, S, S, 3), RGB in 0..255 of any dtype, labels int64 (N,), weights float32 (N,)), or what
+    `spread` makes of it; a picture of weight 0 does not count. `mix` in [0, 1] is mixup's share of each picture itself,
+    1 for none. The loss is the mean cross-entropy over the global batch, without L2.
+
+    Each replica goes through its part in `config.accumulation_steps` slices and sums their gradients, so that an update
+    is an update however little memory there is. With v the velocity, w a weight or bias and g the gradient of the mean
+    loss, clipped to `config.clip_norm` where that is not 0: g += weight_decay * w; v = momentum * v + rate * g; w -= v,
+    or, with Nesterov, w -= momentum * v + rate * g.
+
+    Args:
+        state: what is updated.
+        config: of the run.
+        strategy: over whose replicas the batch is spread.
+        head_only: whether conv10 alone is trained.
+        keep_zeros: whether weights of kernels that are 0 now stay 0.
+    """
+    names = [name for name in state.weights if not head_only or name.startswith("conv10/")]
+    weights = [state.weights[name] for name in names]
+    kept = {
+        name: tf.constant(_numpy(state.weights[name]) != 0, tf.float32)
+        for name in names
+        if keep_zeros and name.endswith("/kernel")
+    }
+    # The averages that the softmax takes: a cross-entropy of logits neither clips nor overflows.
+    to_logits = keras.Model(state.model.inputs, state.model.get_layer("pool10").output)
+
+    def sums(images, labels, counts, mix):
+        """(gradients of the summed loss, summed loss, right answers, pictures) of one slice."""
+        images = preprocess_input(images, data_format="channels_last", mode=config.model.preprocessing.mode)
+        with tf.GradientTape() as tape:
+            mixed = mix * images + (1 - mix) * images[::-1] if config.mixup_alpha else images
+            logits = tf.cast(to_logits(mixed, training=True), tf.float32)
+            targets = _targets(labels, logits.shape[1], mix, config)
+            losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
+            loss = tf.reduce_sum(counts * losses)
+        gradients = tape.gradient(loss, weights)
+        gradients = [each * kept[name] if name in kept else each for name, each in zip(names, gradients, strict=True)]
+        right = tf.cast(tf.equal(tf.argmax(logits, 1), labels), tf.float32)
+        return [*gradients, loss, tf.reduce_sum(counts * right), tf.reduce_sum(counts)]
+
+    def replica_sums(images, labels, counts, mix):
+        slices = config.accumulation_steps
+        if slices == 1:
+            totals = sums(images, labels, counts, mix)
+        else:
+            parts = [tf.reshape(each, [slices, -1, *each.shape[1:]]) for each in (images, labels, counts)]
+            totals = [tf.zeros(weight.shape) for weight in weights] + [tf.zeros(())] * 3
+            totals = tf.while_loop(
+                lambda i, _: i < slices,
+                lambda i, so_far: (
+                    i + 1,
+                    [a + b for a, b in zip(so_far, sums(*(p[i] for p in parts), mix), strict=True)],
+                ),
+                (tf.constant(0), totals),
+                parallel_iterations=1,
+            )[1]
+        context = tf.distribute.get_replica_context()
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, totals) if context.num_replicas_in_sync > 1 else totals
+
+    if config.jit_compile:
+        replica_sums = tf.function(replica_sums, jit_compile=True)
+
+    def apply(weight, velocity, gradient, rate):
+        gradient += config.weight_decay * weight
+        velocity.assign(config.momentum * velocity + rate * gradient)
+        weight.assign_sub(config.momentum * velocity + rate * gradient if config.solver == "modern" else velocity)
+
+    def average(mean, weight):
+        mean.assign(config.ema_decay * mean + (1 - config.ema_decay) * weight)
+
+    def first(per_replica):
+        return strategy.experimental_local_results(per_replica)[0]
+
+    @tf.function
+    def update(batch, rate, mix):
+        *gradients, loss, right, count = strategy.run(replica_sums, args=(*batch, mix))
+        loss, right, count = first(loss), first(right), first(count)
+        scale = 1 / tf.maximum(count, 1)
+        if config.clip_norm:
+            norm = scale * tf.linalg.global_norm([first(gradient) for gradient in gradients])
+            scale *= tf.minimum(1.0, config.clip_norm / tf.maximum(norm, 1e-12))
+        for name, gradient in zip(names, gradients, strict=True):
+            strategy.extended.update(
+                state.weights[name],
+                lambda weight, velocity, gradient, rate, scale: apply(weight, velocity, scale * gradient, rate),
+                args=(state.velocities[name], gradient, rate, scale),
+            )
+        for name, mean in state.averages.items():
+            strategy.extended.update(mean, average, args=(state.weights[name],))
+        return loss / tf.maximum(count, 1), right, count
+
+    return update
+
+
+def _targets(labels, classes: int, mix, config: TrainConfig):
+    """Soft labels (N, classes): one-hot, then mixup, then label smoothing."""
+    targets = tf.one_hot(labels, classes)
+    if config.mixup_alpha:
+        targets = mix * targets + (1 - mix) * targets[::-1]
+    return (1 - config.label_smoothing) * targets + config.label_smoothing / classes
+
+
+def _name(weight) -> str:
+    layer, part = weight.path.split("/")[-2:]
+    return f"{layer}/{part}"
+
+
+def _like(weight: tf.Variable, zero: bool = False) -> tf.Variable:
+    value = _numpy(weight)
+    return tf.Variable(np.zeros_like(value) if zero else value, trainable=False)
+
+
+def _numpy(variable: tf.Variable) -> np.ndarray:
+    return np.asarray(variable.read_value() if isinstance(variable, tf.Variable) else variable)

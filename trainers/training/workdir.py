@@ -1,0 +1,114 @@
+"""The folder of a run: whether it may be used, and what a finished run leaves in it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import pathlib
+import tempfile
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from sqz_keras.architecture.spec import ModelSpec
+from sqz_keras.files import write_file
+from sqz_keras.images.files import read_image
+from sqz_keras.models.squeezenet import build
+from sqz_keras.weights.resolve import SPEC_NAME, write_spec
+from trainers.data.batches import Source
+from trainers.evaluation.metrics import Outcome
+from trainers.report import write_json
+from trainers.reports.training import MOST_MISTAKES, Mistake, write_training_report
+from trainers.training.config import TrainConfig
+
+OUTPUTS = ("model.keras", "model.weights.h5", SPEC_NAME, "evaluation.json")
+# Fields that may change between the parts of a run without changing what comes out of it.
+_FREE_FIELDS = {"checkpoint_every_steps", "data_service", "keep_checkpoints", "max_bad_pictures", "strategy"}
+
+
+def check_workdir(workdir: pathlib.Path) -> None:
+    """Refuses a folder that holds a trained model, or that cannot be written to.
+
+    Raises:
+        ValueError: either is so; the message names the remedy.
+    """
+    present = [name for name in OUTPUTS if (workdir / name).exists()]
+    if present:
+        raise ValueError(f"{workdir} holds {present[0]} of an earlier run; choose another --workdir, or remove it.")
+    existing = next(folder for folder in (workdir, *workdir.absolute().parents) if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise ValueError(f"--workdir={workdir} must be a folder that you may write to; {existing} is not.")
+
+
+def check_same_run(config: TrainConfig, earlier: Mapping, workdir: pathlib.Path) -> None:
+    """Whether a checkpoint belongs to a run with this config.
+
+    Raises:
+        ValueError: fields differ that would make the resumed run another one; they are named.
+    """
+    now = config.to_json()
+    changed = sorted(
+        name for name in now.keys() | earlier.keys() if name not in _FREE_FIELDS and now.get(name) != earlier.get(name)
+    )
+    if changed:
+        told = "; ".join(f"{name} was {earlier.get(name)!r:.60}, now {now.get(name)!r:.60}" for name in changed)
+        raise ValueError(
+            f"{workdir} holds checkpoints of a run with another config: {told}. Run with the earlier values, or choose "
+            "another --workdir."
+        )
+
+
+def save_outputs(workdir: pathlib.Path, spec: ModelSpec, arrays: Mapping[str, np.ndarray], results: Mapping) -> None:
+    """Writes the model, its description and its results under temporary names first: each appears whole or not at all.
+
+    evaluation.json comes last: where it is, all is.
+    """
+    model = build(spec, dict(arrays))
+    with tempfile.TemporaryDirectory(dir=workdir, prefix=".partial-") as partial:
+        folder = pathlib.Path(partial)
+        model.save(folder / "model.keras")
+        model.save_weights(folder / "model.weights.h5")
+        write_spec(folder / "model.weights.h5", spec, arrays)
+        write_json(folder / "evaluation.json", dict(results))
+        for name in OUTPUTS:
+            os.replace(folder / name, workdir / name)
+
+
+def write_report(
+    workdir: pathlib.Path,
+    spec: ModelSpec,
+    source: Source,
+    outcome: Outcome,
+    history: Sequence[Mapping],
+    results: Mapping,
+) -> None:
+    """Writes report.html: curves, confusions, the surest mistakes with their pictures, results and config."""
+    wrong = {int(outcome.positions[entry]): int(entry) for entry in outcome.surest_mistakes(MOST_MISTAKES)}
+    mistakes = {}
+    for position, record in enumerate(source.records(results["split"]).as_numpy_iterator()):
+        if position in wrong:
+            entry = wrong[position]
+            picture, truth, predicted = read_image(record["image"]), outcome.truth[entry], outcome.predicted[entry]
+            mistakes[position] = Mistake(picture, int(truth), int(predicted), float(outcome.probability[entry]))
+    write_training_report(
+        workdir / "report.html",
+        title=f"{results['top1_accuracy']:.1%} top-1 on {source.name}",
+        history=list(history),
+        confusion=outcome.confusion(spec.classes),
+        labels=spec.class_names(),
+        mistakes=[mistakes[position] for position in wrong],
+        config=results["config"],
+        results={name: value for name, value in results.items() if name != "config"},
+    )
+
+
+def write_history(workdir: pathlib.Path, history: Sequence[Mapping]) -> None:
+    """Writes metrics.csv, a row for each look at the validation split, whole or not at all."""
+    if not history:
+        return
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, history[0].keys())
+    writer.writeheader()
+    writer.writerows(history)
+    write_file(workdir / "metrics.csv", table.getvalue().encode())
