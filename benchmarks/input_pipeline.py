@@ -1,11 +1,11 @@
-"""Photographs a second of the training pipeline beside bare `decode_and_crop_jpeg`.
+"""Images a second of the training pipeline beside bare `decode_and_crop_jpeg`.
 
     python benchmarks/input_pipeline.py --image_dir=DIR [--input_size=227] [--rounds=7]
 
 The bare side decodes the same bytes in the same windows from one thread a core, and does nothing else; the pipeline
 also resizes, mirrors and batches. Both run in turn in one process; the ratio is that of the medians. The pipeline is
 timed once its batches flow, as training waits for its start only once. Prints `ratio=`; the bar is 0.85. Where other
-work shares the cores, the ratio of CPU times, printed above it, says more. DIR is any folder with JPEG photographs in
+work shares the cores, the ratio of CPU times, printed above it, says more. DIR is any folder with JPEG images in
 it, at any depth; those as large as ImageNet's (110 KB on average) give the number that matters.
 """
 
@@ -31,7 +31,7 @@ CORES = os.cpu_count() or 1
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("image_dir", None, "Folder with JPEG photographs.", required=True)
+    flags.DEFINE_string("image_dir", None, "Folder with JPEG images.", required=True)
     flags.DEFINE_integer("input_size", 227, "Of the network, in pixels.", lower_bound=1)
     flags.DEFINE_integer("rounds", 7, "Each side runs that often.", lower_bound=1)
 
@@ -48,18 +48,18 @@ def main(argv) -> None:
     args = flags.FLAGS
     paths = sorted(path for path in pathlib.Path(args.image_dir).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
     if not paths:
-        raise ValueError(f"--image_dir={args.image_dir} holds no JPEG photographs.")
-    photographs = [path.read_bytes() for path in paths]
-    # Whole batches of whole epochs, some 1,200 photographs, from memory: the disk is not what is measured.
+        raise ValueError(f"--image_dir={args.image_dir} holds no JPEG images.")
+    images = [path.read_bytes() for path in paths]
+    # Whole batches of whole epochs, some 1,200 images, from memory: the disk is not what is measured.
     count = 1200 // BATCH_SIZE * BATCH_SIZE
-    photographs = [photographs[index % len(photographs)] for index in range(count)]
+    images = [images[index % len(images)] for index in range(count)]
     ids = [str(index) for index in range(count)]
-    records = {"image": photographs, "label": tf.zeros(count, tf.int64), "id": ids}
+    records = {"image": images, "label": tf.zeros(count, tf.int64), "id": ids}
     # The bare side's bytes lie ready too: a cache gives them out without copying them.
     dataset = tf.data.Dataset.from_tensor_slices(records).cache()
-    source = Source("photographs", ("any",), {"train": count}, lambda _: dataset)
+    source = Source("images", ("any",), {"train": count}, lambda _: dataset)
     spec = ModelSpec(input_size=args.input_size, preprocessing=Preprocessing(resize_to=args.input_size))
-    # Unshuffled, so that position n is photograph n and its window is known.
+    # Unshuffled, so that position n is image n and its window is known.
     batches = training_batches(
         source,
         "train",
@@ -68,10 +68,10 @@ def main(argv) -> None:
         seed=SEED,
         augmentation="modern",
         shuffle_buffer_size=1,
-        guarded=False,  # as training reads until a picture cannot be decoded
+        guarded=False,  # as training reads until an image cannot be decoded
     )
-    windows = [random_window(tf.io.extract_jpeg_shape(data), SEED, n) for n, data in enumerate(photographs)]
-    work = list(zip([tf.constant(data) for data in photographs], windows, strict=True))
+    windows = [random_window(tf.io.extract_jpeg_shape(data), SEED, n) for n, data in enumerate(images)]
+    work = list(zip([tf.constant(data) for data in images], windows, strict=True))
 
     def time_pipeline():
         stream = iter(batches)
@@ -104,11 +104,9 @@ def main(argv) -> None:
                 taken[name].append(seconds)
     elapsed, cpu = ({name: np.median(each, 0)[kind] for name, each in taken.items()} for kind in range(2))
     rates = {name: count / each for name, each in elapsed.items()}
-    kilobytes = sum(map(len, photographs)) / count / 1000
-    print(
-        f"{count} photographs of {kilobytes:.0f} KB to {args.input_size} pixels, {CORES} cores, load {os.getloadavg()}"
-    )
-    print(f"photographs a second: pipeline {rates['pipeline']:.0f}, bare {rates['bare']:.0f}")
+    kilobytes = sum(map(len, images)) / count / 1000
+    print(f"{count} images of {kilobytes:.0f} KB to {args.input_size} pixels, {CORES} cores, load {os.getloadavg()}")
+    print(f"images a second: pipeline {rates['pipeline']:.0f}, bare {rates['bare']:.0f}")
     print(f"ratio of CPU times, bare to pipeline: {cpu['bare'] / cpu['pipeline']:.3f}")
     print(f"ratio={rates['pipeline'] / rates['bare']:.3f} (bar: at least {BAR})")
 

@@ -2,8 +2,8 @@
 
     python benchmarks/litert.py --image_dir=DIR [--model=imagenet] [--threads=2] [--rounds=50]
 
-Calibrated on every other photograph and judged on the rest, and the other way round; intervals are 95%, Wilson's. Times
-are of one picture, all files in turn in one run, medians, with XNNPACK, as by default, and without. Prints
+Calibrated on every other image and judged on the rest, and the other way round; intervals are 95%, Wilson's. Times
+are of one image, all files in turn in one run, medians, with XNNPACK, as by default, and without. Prints
 `agreement=` and `ratio=`; the bars are 0.94 (reach 0.98) and 2.5. The interpreter is ai-edge-litert's where that is
 installed, else TensorFlow's own. `control=` is the ratio of a plain conversion to 8 bits by the converter alone: it
 says what the processor and the interpreter make of 8 bits, whatever is done to the net before.
@@ -28,7 +28,7 @@ AGREEMENT_BAR, RATIO_BAR = 0.94, 2.5
 
 def define_flags() -> None:
     command.define_model_flags()
-    flags.DEFINE_string("image_dir", None, "Folder of photographs, at any depth.", required=True)
+    flags.DEFINE_string("image_dir", None, "Folder of images, at any depth.", required=True)
     flags.DEFINE_integer("images", 200, "At most so many of them.", lower_bound=4)
     flags.DEFINE_integer("threads", 2, "Of the interpreter.", lower_bound=1)
     flags.DEFINE_integer("rounds", 50, "Each file runs that often.", lower_bound=2)
@@ -39,14 +39,14 @@ def main(argv) -> None:
     import numpy as np
 
     from export.formats import litert, single_file
-    from sqz_keras.images.files import find_pictures
+    from sqz_keras.images.files import find_images
     from sqz_keras.models.squeezenet import build
     from sqz_keras.weights.resolve import resolve_model
     from trainers.evaluation.metrics import accuracy_fields
 
     args = flags.FLAGS
     spec, arrays = resolve_model(args.model, version=args.version, bypass=args.bypass)
-    images = single_file.read_pictures(find_pictures(args.image_dir, args.images), spec)
+    images = single_file.read_images(find_images(args.image_dir, args.images), spec)
     wanted = single_file.run_keras(build(spec, arrays), spec, images).argmax(axis=1)
     answers = np.empty_like(wanted)
     for fold in (0, 1):

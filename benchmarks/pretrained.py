@@ -1,8 +1,8 @@
-"""Photographs that the two "imagenet" records name rightly, resized with and without antialiasing.
+"""Images that the two "imagenet" records name rightly, resized with and without antialiasing.
 
     python benchmarks/pretrained.py --image_dir=imagenet_sample
 
-Prints top-1 and top-5 counts. On the 200 photographs of EliSchwartz/imagenet-sample-images the bars are 135 and 175 for
+Prints top-1 and top-5 counts. On the 200 images of EliSchwartz/imagenet-sample-images the bars are 135 and 175 for
 v1.0, 139 and 181 for v1.1, each within 2, with antialiasing as Pillow has it.
 """
 
@@ -10,8 +10,8 @@ import argparse
 import dataclasses
 
 import sqz_keras
-from trainers.data.image_reader import class_labels, find_photographs
-from trainers.evaluation.accuracy import evaluate_photographs
+from trainers.data.image_reader import class_labels, find_labelled_images
+from trainers.evaluation.accuracy import evaluate_images
 
 
 def main():
@@ -20,10 +20,10 @@ def main():
     options = parser.parse_args()
     for version in ("1.0", "1.1"):
         spec, arrays = sqz_keras.resolve_model("imagenet", version=version)
-        photographs = find_photographs(options.image_dir, class_labels(spec))
+        images = find_labelled_images(options.image_dir, class_labels(spec))
         for antialias in (True, False):
             how = dataclasses.replace(spec.preprocessing, antialias=antialias)
-            results = evaluate_photographs(dataclasses.replace(spec, preprocessing=how), arrays, photographs, 32)
+            results = evaluate_images(dataclasses.replace(spec, preprocessing=how), arrays, images, 32)
             total = results["num_images"]
             top1, top5 = (round(results[f"{name}_accuracy"] * total) for name in ("top1", "top5"))
             print(f"v{version} antialias={antialias}: top-1 {top1} of {total}, top-5 {top5} of {total}")

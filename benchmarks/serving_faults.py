@@ -26,7 +26,7 @@ import numpy as np
 from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc, predict_pb2
 
 from benchmarks import serving_malformed
-from benchmarks.serving_server import Server, read_photographs, right_answers, serving
+from benchmarks.serving_server import Server, read_images, right_answers, serving
 from export import contract
 from export.client.client import Client, ServingError
 
@@ -36,8 +36,8 @@ CLIENTS = 4
 class Questions:
     """Clients that ask without a pause, each answer held against the right one."""
 
-    def __init__(self, target: str, photographs, answers):
-        self._target, self._photographs, self._answers = target, photographs, answers
+    def __init__(self, target: str, images, answers):
+        self._target, self._images, self._answers = target, images, answers
         self.counts, self._lock, self._ended = collections.Counter(), threading.Lock(), threading.Event()
 
     def _ask(self, first: int) -> None:
@@ -45,9 +45,9 @@ class Questions:
             for number in itertools.count(first, CLIENTS):
                 if self._ended.is_set():
                     return
-                row = number % len(self._photographs)
+                row = number % len(self._images)
                 try:
-                    (prediction,) = client.predict(self._photographs[row])
+                    (prediction,) = client.predict(self._images[row])
                     right = np.allclose(prediction.probabilities, self._answers[row], atol=1e-5)
                     outcome = "right" if right else "wrong"
                 except ServingError as error:
@@ -87,9 +87,9 @@ def kill_and_restart(server: Server, questions: Questions, kills: int) -> None:
         questions.wait_for(20)
 
 
-def send_malformed(server: Server, photographs, count: int) -> tuple[collections.Counter, int]:
+def send_malformed(server: Server, images, count: int) -> tuple[collections.Counter, int]:
     """Sends malformed requests; gives the wrong answers, counted, and the growth of memory after a tenth, in bytes."""
-    make, mistakes, lock = serving_malformed.makers(photographs), collections.Counter(), threading.Lock()
+    make, mistakes, lock = serving_malformed.makers(images), collections.Counter(), threading.Lock()
     with (
         grpc.insecure_channel(server.target, options=[("grpc.enable_http_proxy", 0)]) as channel,
         futures.ThreadPoolExecutor(CLIENTS) as pool,
@@ -158,21 +158,21 @@ def main():
     parser.add_argument("--kills", type=int, default=3)
     parser.add_argument("--part", choices=["kills", "malformed", "version"], help="only this one")
     options = parser.parse_args()
-    photographs = read_photographs(options.image_dir)
+    images = read_images(options.image_dir)
     with serving(options.model) as (server, base_path):
-        answers = right_answers(base_path / "1", photographs)
+        answers = right_answers(base_path / "1", images)
         if options.part in ("kills", None):
-            questions = Questions(server.target, photographs, answers)
+            questions = Questions(server.target, images, answers)
             kill_and_restart(server, questions, options.kills)
             print(f"{options.kills} times killed and started again: {dict(questions.counts)} (bar: right alone)")
         if options.part in ("malformed", None):
             start = time.perf_counter()
-            wrong, growth = send_malformed(server, photographs, options.requests)
+            wrong, growth = send_malformed(server, images, options.requests)
             took = f"{options.requests} malformed requests in {time.perf_counter() - start:.0f} s"
             print(f"{took}, wrongly answered: {dict(wrong)} (bar: none)")
             print(f"memory after a tenth of them and after all: {growth / 1e6:+.1f} MB (bar: at most +100)")
         if options.part in ("version", None):
-            questions = Questions(server.target, photographs, answers)
+            questions = Questions(server.target, images, answers)
             error = offer_broken_version(server, base_path, questions)
             print(f"beside a version that cannot be loaded: {dict(questions.counts)} (bar: right alone)")
             print(f"GetModelStatus says of it: {error:.200}")

@@ -2,9 +2,9 @@
 
     python benchmarks/serving_load.py --image_dir=imagenet_sample [--model=imagenet] [--clients=8] [--seconds=60]
 
-First every client asks without a pause, which gives the capacity. Then photographs arrive at 70% of it, at random
+First every client asks without a pause, which gives the capacity. Then images arrive at 70% of it, at random
 (Poisson) times that wait for no answer, and a latency counts from the arrival. Every answer is held against the
-SavedModel's own for the same photograph. The bars: none lost or wrong, below 1% refused, p99 at most 4 times p50.
+SavedModel's own for the same image. The bars: none lost or wrong, below 1% refused, p99 at most 4 times p50.
 """
 
 import argparse
@@ -21,7 +21,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 import grpc
 import numpy as np
 
-from benchmarks.serving_server import read_photographs, right_answers, serving
+from benchmarks.serving_server import read_images, right_answers, serving
 from export.client.client import Client, ServingError
 
 CAPACITY_SECONDS = 15
@@ -31,15 +31,15 @@ AT_ONCE = 16  # calls of one client
 class Tally:
     """Counts of what became of calls, and their latencies in seconds."""
 
-    def __init__(self, photographs, answers):
-        self._photographs, self._answers = photographs, answers
+    def __init__(self, images, answers):
+        self._images, self._answers = images, answers
         self.counts, self.seconds, self._lock = collections.Counter(), [], threading.Lock()
 
     def ask(self, client: Client, number: int, arrival: float) -> None:
-        """Asks for a photograph, and counts how that went."""
-        row = number % len(self._photographs)
+        """Asks for an image, and counts how that went."""
+        row = number % len(self._images)
         try:
-            (prediction,) = client.predict(self._photographs[row])
+            (prediction,) = client.predict(self._images[row])
             right = np.allclose(prediction.probabilities, self._answers[row], atol=1e-5)
             outcome = "right" if right else "wrong"
         except ServingError as error:
@@ -50,7 +50,7 @@ class Tally:
 
 
 def measure_capacity(clients: list[Client], tally: Tally, seconds: float) -> float:
-    """Photographs a second, when every client asks without a pause."""
+    """Images a second, when every client asks without a pause."""
     end = time.perf_counter() + seconds
 
     def ask_on(first: int) -> None:
@@ -67,7 +67,7 @@ def measure_capacity(clients: list[Client], tally: Tally, seconds: float) -> flo
 
 
 def offer(clients: list[Client], tally: Tally, rate: float, seconds: float) -> int:
-    """Lets photographs arrive at `rate` a second, and gives their number when all are answered."""
+    """Lets images arrive at `rate` a second, and gives their number when all are answered."""
     gaps = np.random.default_rng(0).exponential(1 / rate, int(rate * seconds))
     arrivals = time.perf_counter() + 0.1 + np.cumsum(gaps)
     with contextlib.ExitStack() as stack:
@@ -90,16 +90,16 @@ def main():
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--load", type=float, default=0.7, help="share of the capacity")
     options = parser.parse_args()
-    photographs = read_photographs(options.image_dir)
+    images = read_images(options.image_dir)
     with serving(options.model) as (server, base_path), contextlib.ExitStack() as stack:
-        answers = right_answers(base_path / "1", photographs)
+        answers = right_answers(base_path / "1", images)
         clients = [stack.enter_context(Client(server.target)) for _ in range(options.clients)]
         for client in clients:
-            client.predict(photographs[0])
-        full = Tally(photographs, answers)
+            client.predict(images[0])
+        full = Tally(images, answers)
         capacity = measure_capacity(clients, full, CAPACITY_SECONDS)
-        print(f"capacity: {capacity:.1f} photographs/s, {options.clients} clients without a pause: {dict(full.counts)}")
-        tally = Tally(photographs, answers)
+        print(f"capacity: {capacity:.1f} images/s, {options.clients} clients without a pause: {dict(full.counts)}")
+        tally = Tally(images, answers)
         sent = offer(clients, tally, options.load * capacity, options.seconds)
     p50, p99 = (1e3 * np.quantile(tally.seconds, share) for share in (0.5, 0.99))
     print(f"{sent} arrived at {options.load:.0%} of that in {options.seconds:.0f} s: {dict(tally.counts)}")

@@ -25,7 +25,7 @@ class Case:
         call: "Predict" or "Classify".
         request: its message, or bytes that are none.
         code: of the answer.
-        status: of the one picture in it, where the code is OK; None for any.
+        status: of the one image in it, where the code is OK; None for any.
     """
 
     call: str
@@ -69,9 +69,9 @@ def bomb(side: int) -> bytes:
     return png(side, side, zlib.compress(bytes((3 * side + 1) * side), 9))
 
 
-def jpeg_that_claims(photograph: bytes, width: int, height: int) -> bytes:
-    """A photograph whose header declares another size than its pixels have."""
-    with Image.open(io.BytesIO(photograph)) as image:
+def jpeg_that_claims(image: bytes, width: int, height: int) -> bytes:
+    """An image whose header declares another size than its pixels have."""
+    with Image.open(io.BytesIO(image)) as image:
         file = io.BytesIO()
         image.convert("RGB").save(file, "JPEG")  # baseline, so that the frame header starts with FF C0
     data = file.getvalue()
@@ -79,9 +79,9 @@ def jpeg_that_claims(photograph: bytes, width: int, height: int) -> bytes:
     return data[:at] + struct.pack(">HH", height, width) + data[at + 4 :]
 
 
-def makers(photographs: Sequence[bytes]) -> list[Callable[[np.random.Generator], Case]]:
+def makers(images: Sequence[bytes]) -> list[Callable[[np.random.Generator], Case]]:
     """Functions that each make a case of another kind from random numbers."""
-    return [*_wrong_requests(), *_wrong_tensors(), *_wrong_pictures(photographs), *_wrong_examples(photographs)]
+    return [*_wrong_requests(), *_wrong_tensors(), *_wrong_images(images), *_wrong_examples(images)]
 
 
 def _wrong_requests() -> list[Callable]:
@@ -123,13 +123,13 @@ def _wrong_tensors() -> list[Callable]:
     ]
 
 
-def _wrong_pictures(photographs: Sequence[bytes]) -> list[Callable]:
+def _wrong_images(images: Sequence[bytes]) -> list[Callable]:
     def file(data: bytes, status: str | None) -> Case:
         tensor = tensor_of((1,), 7, string_val=[data])
         return Case("Predict", predict_of(contract.SERVE_BYTES, tensor), OK, status)
 
     def any_of(r) -> bytes:
-        return photographs[int(r.integers(len(photographs)))]
+        return images[int(r.integers(len(images)))]
 
     def cut(r) -> bytes:
         data = any_of(r)
@@ -140,7 +140,7 @@ def _wrong_pictures(photographs: Sequence[bytes]) -> list[Callable]:
         data[r.integers(2, len(data), 20)] = r.integers(0, 256, 20)
         return data.tobytes()
 
-    claims = jpeg_that_claims(photographs[0], 30_000, 30_000)
+    claims = jpeg_that_claims(images[0], 30_000, 30_000)
     pixels, whole = zlib.compress(bytes(1000)), bomb(2000)
     unknown = contract.STATUS_UNKNOWN_FORMAT
     return [
@@ -150,14 +150,14 @@ def _wrong_pictures(photographs: Sequence[bytes]) -> list[Callable]:
         lambda r: file(png(30_000, 30_000, pixels), contract.STATUS_TOO_LARGE),
         lambda r: file(png(int(r.integers(2**16, 2**31)), 2**31 - 1, pixels), contract.STATUS_TOO_LARGE),
         lambda r: file(png(int(r.integers(64, 2000)), 1000, pixels), contract.STATUS_DAMAGED),
-        lambda r: file(whole, contract.STATUS_OK),  # a bomb within the bounds is a picture
+        lambda r: file(whole, contract.STATUS_OK),  # a bomb within the bounds is an image
         lambda r: file(b"", unknown),
         lambda r: file(b"GIF89a" + r.bytes(100), unknown),
         lambda r: file(b"hello", unknown),
     ]
 
 
-def _wrong_examples(photographs: Sequence[bytes]) -> list[Callable]:
+def _wrong_examples(images: Sequence[bytes]) -> list[Callable]:
     def classification(*features, signature: str = contract.CLASSIFY.name) -> classification_pb2.ClassificationRequest:
         request = classification_pb2.ClassificationRequest()
         request.model_spec.name, request.model_spec.signature_name = contract.MODEL_NAME, signature

@@ -2,8 +2,8 @@
 
     python benchmarks/serving_rewrites.py --image_dir=DIR [--model=imagenet] [--seconds=40]
 
-The network alone, on prepared photographs, 1, 8 and 32 in a call; all sides in turn in one run, medians. Prints
-milliseconds a picture and `gain=`, what the network takes with the rewrite undone over what it takes as it is.
+The network alone, on prepared images, 1, 8 and 32 in a call; all sides in turn in one run, medians. Prints
+milliseconds an image and `gain=`, what the network takes with the rewrite undone over what it takes as it is.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sqz_keras import command
 
 def define_flags() -> None:
     command.define_model_flags()
-    flags.DEFINE_string("image_dir", None, "Folder of photographs, at any depth.", required=True)
+    flags.DEFINE_string("image_dir", None, "Folder of images, at any depth.", required=True)
     flags.DEFINE_float("seconds", 40, "For each batch size.", lower_bound=1)
 
 
@@ -32,19 +32,19 @@ def main(argv) -> None:
     import numpy as np
 
     from sqz_keras import prepare_images
-    from sqz_keras.images.files import find_pictures, read_image
+    from sqz_keras.images.files import find_images, read_image
     from sqz_keras.weights.resolve import resolve_model
 
     args = flags.FLAGS
     spec, arrays = resolve_model(args.model, version=args.version, bypass=args.bypass)
-    paths = find_pictures(args.image_dir, max(BATCHES))
+    paths = find_images(args.image_dir, max(BATCHES))
     inputs = np.stack([prepare_images(read_image(path), spec) for path in paths])
     sides = make_sides(spec, arrays)
     for batch in BATCHES:
         milliseconds = in_turn(sides, inputs[:batch], args.seconds)
         for name, each in milliseconds.items():
             print(
-                f"batch {batch}, {name}: {each:.2f} ms a picture, gain={each / milliseconds['as exported']:.2f}",
+                f"batch {batch}, {name}: {each:.2f} ms an image, gain={each / milliseconds['as exported']:.2f}",
                 flush=True,
             )
 
@@ -102,7 +102,7 @@ def make_sides(spec, arrays) -> dict:
     }
     sides = {"as exported": function(ExportedNetwork(spec, arrays))}
     sides |= {name: function(kind(spec, arrays)) for name, kind in kinds.items()}
-    sides["all pictures of a call at once"] = function(ExportedNetwork(spec, arrays), parts=False)
+    sides["all images of a call at once"] = function(ExportedNetwork(spec, arrays), parts=False)
     return sides | {"all of these": function(Undone(spec, arrays), parts=False)}
 
 

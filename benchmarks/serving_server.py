@@ -75,7 +75,7 @@ def serving(model: str) -> Iterator[tuple[Server, pathlib.Path]]:
             server.process.wait()
 
 
-def read_photographs(folder: str | os.PathLike) -> list[bytes]:
+def read_images(folder: str | os.PathLike) -> list[bytes]:
     """The JPEG files under a folder."""
     files = sorted(path for path in pathlib.Path(folder).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
     if not files:
@@ -83,16 +83,16 @@ def read_photographs(folder: str | os.PathLike) -> list[bytes]:
     return [path.read_bytes() for path in files]
 
 
-def right_answers(version: pathlib.Path, photographs: list[bytes]) -> np.ndarray:
-    """Probabilities of each photograph (N, classes), by the SavedModel itself, without a server.
+def right_answers(version: pathlib.Path, images: list[bytes]) -> np.ndarray:
+    """Probabilities of each image (N, classes), by the SavedModel itself, without a server.
 
     Raises:
-        ValueError: two photographs have the same answer, so that taking one for the other would not show.
+        ValueError: two images have the same answer, so that taking one for the other would not show.
     """
     import tensorflow as tf
 
     signature = tf.saved_model.load(os.fspath(version)).signatures[contract.SERVE_BYTES.name]
-    answers = np.stack([signature(image_bytes=tf.constant([data]))["probabilities"][0] for data in photographs])
+    answers = np.stack([signature(image_bytes=tf.constant([data]))["probabilities"][0] for data in images])
     if any(np.abs(answers[:row] - answers[row]).max(1).min(initial=1) < 1e-4 for row in range(len(answers))):
-        raise ValueError("Two of the photographs have the same answer: take others.")
+        raise ValueError("Two of the images have the same answer: take others.")
     return answers

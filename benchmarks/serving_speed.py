@@ -1,10 +1,10 @@
-"""Milliseconds a picture of the served model and of other ways to run the same net, on the same photographs.
+"""Milliseconds an image of the served model and of other ways to run the same net, on the same images.
 
     python benchmarks/serving_speed.py --image_dir=DIR [--model=imagenet] [--base_path=DIR] [--seconds=40]
 
-All take photographs of the network's size, float32 RGB in 0..255, and give probabilities. Calls of 1, 8 and 32,
+All take images of the network's size, float32 RGB in 0..255, and give probabilities. Calls of 1, 8 and 32,
 all sides in turn in one run, medians; `ratio=` is to onnxruntime. Prints whether the bars are met, and on how many
-photographs each names onnxruntime's class. PyTorch takes part where it is installed. --base_path keeps the export for
+images each names onnxruntime's class. PyTorch takes part where it is installed. --base_path keeps the export for
 the next run. TF_ENABLE_ONEDNN_OPTS=1 is taken where it is not set: TensorFlow does not take it of itself on a processor
 without AVX512.
 """
@@ -33,13 +33,13 @@ REFERENCE, SAVED, BFLOAT16, SERVED = "onnxruntime", "SavedModel", "bfloat16", "s
 # At most so many times onnxruntime's milliseconds, by batch; bfloat16's hold on a processor with AMX.
 RATIO_BARS = {SAVED: (1.3, 1.1, 1.1), BFLOAT16: (0.8, 0.5, 0.5)}
 PAUSE_SECONDS = 0.1
-GRPC_BAR = 1.5  # milliseconds a picture more than the SavedModel's own call
+GRPC_BAR = 1.5  # milliseconds an image more than the SavedModel's own call
 AGREEMENT_BARS = {SAVED: 1.0, BFLOAT16: 0.985}
 
 
 def define_flags() -> None:
     command.define_model_flags()
-    flags.DEFINE_string("image_dir", None, "Folder of photographs, at any depth.", required=True)
+    flags.DEFINE_string("image_dir", None, "Folder of images, at any depth.", required=True)
     flags.DEFINE_integer("images", 200, "At most so many of them.", lower_bound=max(BATCHES))
     flags.DEFINE_string("base_path", None, "Folder for the exported version; a temporary one where it is left out.")
     flags.DEFINE_float("seconds", 40, "For each batch size.", lower_bound=1)
@@ -49,14 +49,14 @@ def main(argv) -> None:
     del argv
     from benchmarks.serving_server import Server
     from export.client.client import Client
-    from export.formats.single_file import read_pictures
-    from sqz_keras.images.files import find_pictures
+    from export.formats.single_file import read_images
+    from sqz_keras.images.files import find_images
     from sqz_keras.weights.resolve import resolve_model
 
     args = flags.FLAGS
     spec, arrays = resolve_model(args.model, version=args.version, bypass=args.bypass)
     # Resizing rounds to as much as 255.00002, which the client refuses.
-    photographs = read_pictures(find_pictures(args.image_dir, args.images), spec).clip(0, 255)
+    images = read_images(find_images(args.image_dir, args.images), spec).clip(0, 255)
     resize = dataclasses.replace(spec.preprocessing, resize_to=spec.input_size)
     spec = dataclasses.replace(spec, preprocessing=resize)
     with tempfile.TemporaryDirectory() as scratch:
@@ -66,15 +66,15 @@ def main(argv) -> None:
         try:
             with Client(server.target) as client:
                 sides[SERVED] = lambda batch: [each.probabilities for each in client.predict(batch)]
-                report_agreement(sides, photographs)
+                report_agreement(sides, images)
                 for column, batch in enumerate(BATCHES):
-                    report_speed(in_turn(sides, photographs[:batch], args.seconds), batch, column)
+                    report_speed(in_turn(sides, images[:batch], args.seconds), batch, column)
         finally:
             server.stop()
 
 
 def make_sides(spec, arrays, base_path: pathlib.Path, scratch: pathlib.Path) -> dict[str, Callable]:
-    """Functions from photographs (N, S, S, 3) to probabilities (N, classes), by name."""
+    """Functions from images (N, S, S, 3) to probabilities (N, classes), by name."""
     import onnxruntime
     import tensorflow as tf
 
@@ -128,7 +128,7 @@ def make_sides(spec, arrays, base_path: pathlib.Path, scratch: pathlib.Path) -> 
 
 
 def in_turn(sides: Mapping[str, Callable], images, seconds: float) -> dict[str, float]:
-    """Each side's median milliseconds a picture. Each is called twice in a row, and the second call counts.
+    """Each side's median milliseconds an image. Each is called twice in a row, and the second call counts.
 
     Before each there is a pause, as the threads of some spin for a while after their call and take time from the next.
     """
@@ -146,27 +146,27 @@ def in_turn(sides: Mapping[str, Callable], images, seconds: float) -> dict[str, 
     return {name: statistics.median(times) for name, times in taken.items()}
 
 
-def report_agreement(sides: Mapping[str, Callable], photographs) -> None:
+def report_agreement(sides: Mapping[str, Callable], images) -> None:
     import numpy as np
 
     reference = None
     for name, run in sides.items():
-        parts = [run(photographs[at : at + 32]) for at in range(0, len(photographs), 32)]
+        parts = [run(images[at : at + 32]) for at in range(0, len(images), 32)]
         classes = np.concatenate([np.argmax(part, axis=-1) for part in parts])
         reference = classes if reference is None else reference  # onnxruntime is the first
         share, bar = float((classes == reference).mean()), AGREEMENT_BARS.get(name)
         met = told(bar, bar and share >= bar)
-        print(f"{name}: top-1 as {REFERENCE} on {share:.1%} of {len(photographs)}{met}", flush=True)
+        print(f"{name}: top-1 as {REFERENCE} on {share:.1%} of {len(images)}{met}", flush=True)
 
 
 def report_speed(milliseconds: Mapping[str, float], batch: int, column: int) -> None:
     for name, each in milliseconds.items():
         ratio = each / milliseconds[REFERENCE]
         bar = RATIO_BARS[name][column] if name in RATIO_BARS else None
-        print(f"batch {batch}, {name}: {each:.2f} ms a picture, ratio={ratio:.2f}{told(bar, bar and ratio <= bar)}")
+        print(f"batch {batch}, {name}: {each:.2f} ms an image, ratio={ratio:.2f}{told(bar, bar and ratio <= bar)}")
     more = milliseconds[SERVED] - milliseconds[SAVED]
     print(
-        f"batch {batch}, gRPC over the bare call: {more:.2f} ms a picture{told(GRPC_BAR, more <= GRPC_BAR)}", flush=True
+        f"batch {batch}, gRPC over the bare call: {more:.2f} ms an image{told(GRPC_BAR, more <= GRPC_BAR)}", flush=True
     )
 
 

@@ -44,19 +44,19 @@ def bare_step(model):
 
 
 def make_run(kind, options):
-    """A function that makes one update, always with the same pictures."""
+    """A function that makes one update, always with the same images."""
     spec = ModelSpec("1.1", input_size=options.input_size)
     random = np.random.default_rng(0)
     shape = (options.batch, options.input_size, options.input_size, 3)
-    pictures = random.integers(0, 256, shape, np.uint8)
+    raw_images = random.integers(0, 256, shape, np.uint8)
     labels = tf.constant(random.integers(0, 1000, options.batch))
     if kind == "bare":
-        step, images = bare_step(build(spec)), tf.constant(preprocess_input(pictures, "channels_last"))
+        step, images = bare_step(build(spec)), tf.constant(preprocess_input(raw_images, "channels_last"))
         return lambda: float(step(images, labels))
     config = TrainConfig(spec, "digits", global_batch_size=options.batch)
     strategy = tf.distribute.get_strategy()
     update = make_update(TrainState(build(spec), config, strategy), config, strategy, head_only=False)
-    batch, rate, mix = (tf.constant(pictures), labels, tf.ones(options.batch)), tf.constant(1e-4), tf.constant(1.0)
+    batch, rate, mix = (tf.constant(raw_images), labels, tf.ones(options.batch)), tf.constant(1e-4), tf.constant(1.0)
     return lambda: float(update(batch, rate, mix)[0])
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 OUTPUT = pathlib.Path("demo-output")
-WORKDIR, BASE_PATH, PORT_FILE, PICTURE = (OUTPUT / name for name in ("train", "squeezenet", "port", "digit.png"))
+WORKDIR, BASE_PATH, PORT_FILE, IMAGE = (OUTPUT / name for name in ("train", "squeezenet", "port", "digit.png"))
 SERVER_SECONDS = 60
 
 
@@ -27,11 +27,11 @@ def main() -> None:
     OUTPUT.mkdir()
     run("sqz-train", "--config=digits", f"--workdir={WORKDIR}", f"--data_dir={OUTPUT / 'tfds'}")
     run("sqz-export", f"--model={WORKDIR}", f"--base_path={BASE_PATH}", "--model_version=1")
-    truth = save_test_digit(PICTURE)
+    truth = save_test_digit(IMAGE)
     server = start("sqz-serve", f"--base_path={BASE_PATH}", "--port=0", f"--port_file={PORT_FILE}")
     try:
         port = wait_for_port(server)
-        answer = run("sqz-predict", f"--server=127.0.0.1:{port}", f"--image={PICTURE}", "--top=3")
+        answer = run("sqz-predict", f"--server=127.0.0.1:{port}", f"--image={IMAGE}", "--top=3")
     finally:
         server.terminate()
         server.wait()
@@ -79,8 +79,8 @@ def print_table(answer: str, truth: int) -> None:
     low, high = results["top1_interval"]
     saved_model = sum(path.stat().st_size for path in (BASE_PATH / "1").rglob("*") if path.is_file())
     rows = {
-        f"answer for a picture of a {truth}": answer.splitlines()[1].strip(),
-        "top-1 on the test split": f"{results['top1_accuracy']:.1%} of {results['num_images']} pictures",
+        f"answer for an image of a {truth}": answer.splitlines()[1].strip(),
+        "top-1 on the test split": f"{results['top1_accuracy']:.1%} of {results['num_images']} images",
         "95% interval": f"{low:.1%} to {high:.1%}",
         "parameters": f"{results['num_params']:,}",
         "training": f"{results['train_seconds']:.0f} s",

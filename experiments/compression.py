@@ -2,8 +2,8 @@
 
     python experiments/compression.py --image_dir=DIR [--model=imagenet] [--rows=lossless,shared] [--output=FILE]
 
-DIR holds photographs, labelled by their names as for sqz-evaluate or not. What needs photographs to work on
-(label-free, LiteRT int8) is run twice: calibrated on every other photograph and judged on the rest, and the other way
+DIR holds images, labelled by their names as for sqz-evaluate or not. What needs images to work on
+(label-free, LiteRT int8) is run twice: calibrated on every other image and judged on the rest, and the other way
 round; its bytes are those of the larger file. Prints a table and the bars, and writes FILE.json and the plot FILE.svg
 and FILE.png. --earlier=OTHER.json takes over the rows of an earlier run, so that it can be done in parts.
 """
@@ -23,7 +23,7 @@ from sqz_keras import command
 from sqz_keras.files import check_writable
 
 ROWS = ("zipped", "svd", "pruning", "shared", "lossless", "litert", "label_free")
-# Figures of others on a thousand photographs of imagenet-sample-images: method, bytes, agreement.
+# Figures of others on a thousand images of imagenet-sample-images: method, bytes, agreement.
 PUBLISHED = (
     ("the authors' .net", 675_763, 1.0),
     ("NNCodec 2.1.3", 478_100, 0.957),
@@ -47,17 +47,17 @@ BARS = {
 
 def define_flags() -> None:
     command.define_model_flags()
-    flags.DEFINE_string("image_dir", None, "Folder of photographs.", required=True)
+    flags.DEFINE_string("image_dir", None, "Folder of images.", required=True)
     flags.DEFINE_list("rows", list(ROWS), f"Of {', '.join(ROWS)}.")
     flags.DEFINE_list("targets", ["330000", "360000", "400000", "450000", "480000"], "Sizes for label_free, in bytes.")
     flags.DEFINE_integer("calibration_images", 100, "At most so many of each half.", lower_bound=1)
-    flags.DEFINE_string("earlier", None, "JSON file of an earlier run on the same net and photographs.")
+    flags.DEFINE_string("earlier", None, "JSON file of an earlier run on the same net and images.")
     flags.DEFINE_string("output", "compression", "FILE, without a suffix, of the JSON and the plot.")
 
 
 def main(argv) -> None:
     del argv
-    from trainers.report import write_json
+    from sqz_keras.files import write_json
 
     args = flags.FLAGS
     unknown = sorted(set(args.rows) - set(ROWS))
@@ -67,18 +67,18 @@ def main(argv) -> None:
     targets = [int(target) for target in args.targets]
 
     from sqz_keras.weights.resolve import resolve_model
-    from trainers.evaluation.agreement import find_judging_photographs
+    from trainers.evaluation.agreement import find_evaluation_images
     from trainers.reports.page import save_chart
 
     spec, arrays = resolve_model(args.model, version=args.version, bypass=args.bypass)
-    photographs = find_judging_photographs(args.image_dir, spec)
+    images = find_evaluation_images(args.image_dir, spec)
     subject, earlier = {"model": args.model, "image_dir": args.image_dir}, []
     if args.earlier:
         found = json.loads(pathlib.Path(args.earlier).read_text("utf-8"))
         earlier = found.pop("rows")
         if found != subject:
             raise ValueError(f"--earlier={args.earlier} is of {found}, and this run of {subject}.")
-    rows = earlier + measure(spec, arrays, photographs, args.rows, targets, args.calibration_images)
+    rows = earlier + measure(spec, arrays, images, args.rows, targets, args.calibration_images)
     write_json(f"{args.output}.json", subject | {"rows": rows})
     chart = plot(rows, PUBLISHED if spec.version == "1.0" else ())
     for suffix in (".svg", ".png"):
@@ -86,7 +86,7 @@ def main(argv) -> None:
     print(f"{args.output}.json, .svg and .png")
 
 
-def measure(spec, arrays, photographs, kinds, targets, calibration_images) -> list[dict]:
+def measure(spec, arrays, labelled_images, kinds, targets, calibration_images) -> list[dict]:
     """A dict a row: method, setting, bytes and the `agreement_fields`."""
     import numpy as np
 
@@ -96,10 +96,10 @@ def measure(spec, arrays, photographs, kinds, targets, calibration_images) -> li
     from trainers.data.image_reader import read_inputs
     from trainers.evaluation.agreement import agreement_fields
 
-    images = read_inputs([path for path, _ in photographs], spec)
-    if len(images) != len(photographs):
-        raise ValueError("Remove the photographs that cannot be read: they would shift the others.")
-    known = [index for _, index in photographs]
+    images = read_inputs([path for path, _ in labelled_images], spec)
+    if len(images) != len(labelled_images):
+        raise ValueError("Remove the images that cannot be read: they would shift the others.")
+    known = [index for _, index in labelled_images]
     labels = None if None in known else np.array(known)
     everything, model = np.arange(len(images)), build(spec, arrays)
 

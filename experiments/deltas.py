@@ -2,7 +2,7 @@
 
     python experiments/deltas.py --image_dir=DIR [--model=imagenet] [--updates=40] [--batch_size=8]
 
-DIR holds labelled photographs, as for sqz-evaluate. The net is fine-tuned on some of them: conv10's bias, conv10 alone
+DIR holds labelled images, as for sqz-evaluate. The net is fine-tuned on some of them: conv10's bias, conv10 alone
 or everything; pruned weights stay 0. Before and after, k-means shares the weights anew, and the file of the one is the
 base of the other's delta. Prints a table of bytes, and the loss of the first and last ten updates, which says that
 something was learnt.
@@ -26,11 +26,11 @@ CHANGES = {"nothing": (), "conv10's bias": ("conv10/bias",), "conv10 alone": ("c
 
 def define_flags() -> None:
     command.define_model_flags()
-    flags.DEFINE_string("image_dir", None, "Folder of labelled photographs.", required=True)
+    flags.DEFINE_string("image_dir", None, "Folder of labelled images.", required=True)
     flags.DEFINE_integer("updates", 40, "Of the fine-tuning.", lower_bound=1)
-    flags.DEFINE_integer("batch_size", 8, "Photographs an update.", lower_bound=1)
+    flags.DEFINE_integer("batch_size", 8, "Images an update.", lower_bound=1)
     flags.DEFINE_float("learning_rate", 1e-4, "Of SGD with momentum 0.9.", lower_bound=0.0)
-    flags.DEFINE_integer("seed", 0, "Of the choice of photographs.", lower_bound=0)
+    flags.DEFINE_integer("seed", 0, "Of the choice of images.", lower_bound=0)
 
 
 def main(argv) -> None:
@@ -40,20 +40,20 @@ def main(argv) -> None:
     from sqz_keras.compression.kmeans import kmeans
     from sqz_keras.weights import sqz
     from sqz_keras.weights.resolve import resolve_model
-    from trainers.data.image_reader import class_labels, find_photographs, read_inputs
+    from trainers.data.image_reader import class_labels, find_labelled_images, read_inputs
 
     args = flags.FLAGS
     keras.utils.set_random_seed(args.seed)
     spec, arrays = resolve_model(args.model, version=args.version, bypass=args.bypass)
-    photographs = find_photographs(args.image_dir, class_labels(spec))
+    labelled_images = find_labelled_images(args.image_dir, class_labels(spec))
     count = args.updates * args.batch_size
-    chosen = np.random.default_rng(args.seed).choice(len(photographs), count, replace=count > len(photographs))
-    images = read_inputs([photographs[place][0] for place in chosen], spec)
+    chosen = np.random.default_rng(args.seed).choice(len(labelled_images), count, replace=count > len(labelled_images))
+    images = read_inputs([labelled_images[place][0] for place in chosen], spec)
     if len(images) != count:
-        raise ValueError("Remove the photographs that cannot be read: they would shift the others.")
+        raise ValueError("Remove the images that cannot be read: they would shift the others.")
     batches = (
         images.reshape(args.updates, args.batch_size, *images.shape[1:]),
-        np.array([photographs[place][1] for place in chosen]).reshape(args.updates, args.batch_size),
+        np.array([labelled_images[place][1] for place in chosen]).reshape(args.updates, args.batch_size),
     )
     bases = {bits: sqz.encode(spec, kmeans(arrays, bits)) for bits in BITS}
     heads = "".join(f"{what + f', {bits} bits':>16}" for bits in BITS for what in ("whole", "delta"))
@@ -83,9 +83,9 @@ def finetune(spec, arrays, prefixes, images, labels, learning_rate) -> tuple[dic
     velocities = [tf.Variable(tf.zeros(weight.shape)) for weight in weights]
 
     @tf.function(autograph=False)
-    def update(pictures, truth):
+    def update(batch, truth):
         with tf.GradientTape() as tape:
-            answers = model(pictures, training=False)
+            answers = model(batch, training=False)
             loss = tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(truth, answers))
         gradients = tape.gradient(loss, weights)
         for weight, velocity, gradient, mask in zip(weights, velocities, gradients, masks, strict=True):

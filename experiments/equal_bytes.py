@@ -45,8 +45,8 @@ def define_flags() -> None:
 
 def main(argv) -> None:
     del argv
+    from sqz_keras.files import write_json
     from trainers.progress import say
-    from trainers.report import write_json
 
     args = flags.FLAGS
     nets = {kind: find_nets(getattr(args, kind)) for kind in KINDS}

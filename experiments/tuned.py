@@ -3,13 +3,13 @@
     python experiments/tuned.py --workdir=DIR --image_dir=IMAGENETTE [--seeds=0,1,2]
     python experiments/tuned.py --workdir=DIR --dataset=digits --asked=0.94 [--data_dir=TFDS_DIR]
 
-For each seed the recipe is trained (`transfer` on photographs, else the one of the dataset's name), and the net then
+For each seed the recipe is trained (`transfer` on images, else the one of the dataset's name), and the net then
 pruned, clustered and fine-tuned as sqz-compress does it, with the uncompressed net as the teacher on its training
-pictures. Both are judged on the split that the recipe keeps for its end. DIR/seed-N/ holds the net (`net/`, by
+images. Both are judged on the split that the recipe keeps for its end. DIR/seed-N/ holds the net (`net/`, by
 sqz-train; one that is there is taken), the stages and the file; a run that was killed goes on from there.
 
 Prints a line a seed, then the mean loss in top-1 with its 95% interval over the seeds (Student's), and the bars: at
-most a tenth of the float32 bytes, and with photographs at most 0.5 points.
+most a tenth of the float32 bytes, and with images at most 0.5 points.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from absl import flags
 from sqz_keras import command
 
 RATIO = 10.0
-MOST_POINTS = 0.5  # of top-1, on photographs
+MOST_POINTS = 0.5  # of top-1, on images
 # 97.5% quantiles of Student's t, from one degree of freedom on.
 STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
@@ -42,7 +42,7 @@ def define_flags() -> None:
     flags.DEFINE_float("asked", 0.985, "Share of the bytes that are allowed: fine-tuning changes the size.", 0.1, 1.0)
     flags.DEFINE_integer("steps", 150, "Updates of each of both stages.", lower_bound=1)
     flags.DEFINE_float("learning_rate", 0.0, "Of both stages; 0 for what sqz-compress takes.", lower_bound=0.0)
-    flags.DEFINE_integer("batch_size", 32, "Pictures an update.")
+    flags.DEFINE_integer("batch_size", 32, "Images an update.")
     flags.DEFINE_boolean("teacher", True, "Fine-tune towards the uncompressed net's answers, not to labels.")
 
 
@@ -79,8 +79,8 @@ def one_seed(seed: int, args) -> dict:
         from trainers.training.loop import train_and_evaluate
 
         config = load_config("transfer" if args.image_dir else args.dataset)
-        pictures = {"image_dir": args.image_dir} if args.image_dir else {}
-        train_and_evaluate(dataclasses.replace(config, seed=seed, **pictures), net, args.data_dir)
+        images = {"image_dir": args.image_dir} if args.image_dir else {}
+        train_and_evaluate(dataclasses.replace(config, seed=seed, **images), net, args.data_dir)
     from sqz_keras.weights.resolve import resolve_model
     from trainers.compression.config import CompressionConfig
     from trainers.compression.run import compress

@@ -25,16 +25,16 @@ MAX_VERSION = 2**63 - 1
 PRECISIONS = ("float32", "bfloat16")  # what the network computes in; the signatures are float32 in both cases
 TOP_K = 5  # classes, class_ids and scores hold min(TOP_K, number of classes), best first
 ALLOWED_BATCH_SIZES = (1, 2, 4, 8, 16, 32)  # what a batching server fills calls up to
-MAX_BATCH_SIZE = ALLOWED_BATCH_SIZES[-1]  # pictures in one call
+MAX_BATCH_SIZE = ALLOWED_BATCH_SIZES[-1]  # images in one call
 MAX_MESSAGE_BYTES = 64 << 20  # of one request or response
-MAX_ASPECT_RATIO = 100  # long side over short side: scaling the short side up must not make a huge picture
+MAX_ASPECT_RATIO = 100  # long side over short side: scaling the short side up must not make a huge image
 
-# What `status` says of each picture. Where it is not "OK", the picture's probabilities and scores are 0, its class_ids
+# What `status` says of each image. Where it is not "OK", the image's probabilities and scores are 0, its class_ids
 # are -1 and its classes are empty strings; `classify`, which has no status, tells by these alone.
 STATUS_OK = "OK"
-STATUS_UNKNOWN_FORMAT = "not a JPEG or PNG picture"
-STATUS_TOO_LARGE = "too many pixels, or too elongated a picture"
-STATUS_DAMAGED = "a damaged or truncated picture"
+STATUS_UNKNOWN_FORMAT = "not a JPEG or PNG image"
+STATUS_TOO_LARGE = "too many pixels, or too elongated an image"
+STATUS_DAMAGED = "a damaged or truncated image"
 
 FAILED_CLASS_ID = -1
 FAILED_CLASS = ""
@@ -66,7 +66,7 @@ class Signature:
     method_name: str = "tensorflow/serving/predict"
 
 
-IMAGES = Tensor("images", "float32", ("batch", "height", "width", 3))  # RGB in 0..255, whole pictures of any size
+IMAGES = Tensor("images", "float32", ("batch", "height", "width", 3))  # RGB in 0..255, whole images of any size
 IMAGE_BYTES = Tensor("image_bytes", "string", ("batch",))  # each an encoded JPEG or PNG file
 EXAMPLES = Tensor("inputs", "string", ("batch",))  # serialised tf.train.Example with the feature EXAMPLE_FEATURE
 EXAMPLE_FEATURE = "image/encoded"

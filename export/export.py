@@ -7,7 +7,7 @@ sqz-export --base_path=DIR [--model=imagenet] [--model_version=auto] [--keep_ver
 sqz-export --format=litert|litert_float16|onnx|keras --output=FILE [--model=imagenet]
     one file, and FILE's description beside it
 sqz-export --format=litert_int8 --output=FILE --calibration_dir=DIR
-    the same in 8 bits throughout, calibrated on unlabelled photographs, some of which judge the result
+    the same in 8 bits throughout, calibrated on unlabelled images, some of which judge the result
 sqz-export --verify=DIR/<model_version>
     whether a version is still what was exported, and answers as Keras does
 """
@@ -48,7 +48,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("keep_versions", 0, "Of older versions all but the newest go; 0: all stay.", lower_bound=0)
     flags.DEFINE_enum("precision", contract.PRECISIONS[0], list(contract.PRECISIONS), "What a SavedModel computes in.")
     flags.DEFINE_string("output", None, "The file to write, of any other format; an older one is replaced.")
-    flags.DEFINE_string("calibration_dir", None, "Folder of unlabelled photographs, at any depth, for litert_int8.")
+    flags.DEFINE_string("calibration_dir", None, "Folder of unlabelled images, at any depth, for litert_int8.")
     flags.DEFINE_integer("calibration_images", 200, "At most so many of them.", lower_bound=2)
     flags.DEFINE_string("verify", None, "A version's folder to check; nothing is written.")
 
@@ -114,13 +114,13 @@ def main(argv) -> None:
         print(f"{path}: {size / 1e6:.2f} MB, {spec.classes} classes, signatures {signatures}")
         return
     from export.formats import single_file
-    from sqz_keras.images.files import find_pictures
+    from sqz_keras.images.files import find_images
 
     single_file.check_output(args.output, args.format)
-    pictures = find_pictures(args.calibration_dir, args.calibration_images) if args.calibration_dir else []
+    images = find_images(args.calibration_dir, args.calibration_images) if args.calibration_dir else []
     spec, arrays = _resolve(args)
     _use_defaults_of_keras()
-    told = single_file.write(args.format, spec, arrays, args.output, pictures)
+    told = single_file.write(args.format, spec, arrays, args.output, images)
     print(f"{args.output}: {os.path.getsize(args.output):,} bytes, {spec.classes} classes; {told}")
 
 

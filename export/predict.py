@@ -1,8 +1,8 @@
-"""Asks a server what photographs show.
+"""Asks a server what images show.
 
 sqz-predict --image=photo.jpg [--image=other.png] [--server=127.0.0.1:8500] [--top=5] [--ssl_ca=FILE]
 
-A photograph that cannot be read is reported and the others are answered; the exit status is then 1.
+An image that cannot be read is reported and the others are answered; the exit status is then 1.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sqz_keras import command
 
 def define_flags() -> None:
     flags.DEFINE_string("server", "127.0.0.1:8500", "HOST:PORT of sqz-serve or of TensorFlow Serving.")
-    flags.DEFINE_multi_string("image", None, "Path of a photograph; repeat it for more.", required=True)
+    flags.DEFINE_multi_string("image", None, "Path of an image; repeat it for more.", required=True)
     flags.DEFINE_integer("top", contract.TOP_K, "How many classes to name.", lower_bound=1, upper_bound=contract.TOP_K)
     flags.DEFINE_string("model_name", contract.MODEL_NAME, "The model's name on the server.")
     flags.DEFINE_integer("model_version", None, "The served version to ask; the newest where it is left out.")

@@ -6,7 +6,7 @@ It starts TensorFlow's model server where tensorflow_model_server is on the PATH
 otherwise, or with --embedded, a small server of the same protocol, which listens on 127.0.0.1. Both load new versions
 and drop old ones as their folders come and go. SIGTERM or Ctrl-C ends it: calls that run are finished first.
 
---web adds a page for browsers: drop a photograph, see what it shows.
+--web adds a page for browsers: drop an image, see what it shows.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def define_flags() -> None:
     flags.DEFINE_string("model_name", contract.MODEL_NAME, "Name by which clients ask for the model.")
     flags.DEFINE_string("ssl_key", None, "PEM file of the private key; with --ssl_cert clients must speak TLS.")
     flags.DEFINE_string("ssl_cert", None, "PEM file of the server's certificate, with those that vouch for it.")
-    flags.DEFINE_bool("web", False, "Serve a page too, which shows in a browser what is in a photograph.")
+    flags.DEFINE_bool("web", False, "Serve a page too, which shows in a browser what is in an image.")
     flags.DEFINE_integer("web_port", 8080, "The page's port; 0 takes a free one.", lower_bound=0, upper_bound=65535)
 
 

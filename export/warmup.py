@@ -1,6 +1,6 @@
 """Warm-up records: calls that a server makes before it serves a version, and by which a version is checked.
 
-One record for each signature and allowed batch size, all of one tiny picture, so that one answer is right for every
+One record for each signature and allowed batch size, all of one tiny image, so that one answer is right for every
 row.
 """
 
@@ -23,12 +23,12 @@ from sqz_keras import ModelSpec, prepare_images
 from sqz_keras.images.files import read_image
 from sqz_keras.models import squeezenet
 
-_SIZE = 8  # pixels; the graph scales the picture up
+_SIZE = 8  # pixels; the graph scales the image up
 
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What Keras answers to the picture of the records.
+    """What Keras answers to the image of the records.
 
     Args:
         probabilities: float32 (classes,).
@@ -49,7 +49,7 @@ def write(folder: str | os.PathLike) -> None:
 
 
 def keras_answer(spec: ModelSpec, arrays: Mapping[str, np.ndarray], tolerance: float) -> Answer:
-    """What the model itself makes of the picture, by its weights and without any exported graph."""
+    """What the model itself makes of the image, by its weights and without any exported graph."""
     import keras
 
     model = squeezenet.build(spec, dict(arrays))
@@ -76,12 +76,10 @@ def replay(folder: str | os.PathLike, served, answer: Answer) -> int:
         try:
             outputs = served.signatures[name](**inputs)
         except (tf.errors.OpError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{folder}: the warm-up call of {name} with {count} pictures fails: {error}") from error
+            raise ValueError(f"{folder}: the warm-up call of {name} with {count} images fails: {error}") from error
         wrong = _differences({key: value.numpy() for key, value in outputs.items()}, count, answer)
         if wrong:
-            raise ValueError(
-                f"{folder}: {name} with {count} pictures answers otherwise than Keras: {'; '.join(wrong)}."
-            )
+            raise ValueError(f"{folder}: {name} with {count} images answers otherwise than Keras: {'; '.join(wrong)}.")
         seen.append((name, count))
     if seen != expected:
         raise ValueError(f"{folder}: expected warm-up calls {expected}, got {seen}. Export the model again.")
@@ -102,8 +100,8 @@ def _encoded() -> bytes:
 
 
 def _example() -> tf.train.Example:
-    picture = tf.train.Feature(bytes_list=tf.train.BytesList(value=[_encoded()]))
-    return tf.train.Example(features=tf.train.Features(feature={contract.EXAMPLE_FEATURE: picture}))
+    image = tf.train.Feature(bytes_list=tf.train.BytesList(value=[_encoded()]))
+    return tf.train.Example(features=tf.train.Features(feature={contract.EXAMPLE_FEATURE: image}))
 
 
 def _record(signature: contract.Signature, count: int) -> prediction_log_pb2.PredictionLog:
@@ -123,7 +121,7 @@ def _record(signature: contract.Signature, count: int) -> prediction_log_pb2.Pre
 
 
 def _read(folder: str | os.PathLike) -> Iterator[tuple[str, int, dict[str, tf.Tensor]]]:
-    """The recorded calls: a signature's name, the number of pictures, the inputs."""
+    """The recorded calls: a signature's name, the number of images, the inputs."""
     from google.protobuf.message import DecodeError
 
     try:
@@ -156,7 +154,7 @@ def _differences(outputs: dict[str, np.ndarray], count: int, answer: Answer) -> 
     wrong = []
     for name, values in outputs.items():
         if len(values) != count:
-            wrong.append(f"{name} for {len(values)} pictures")
+            wrong.append(f"{name} for {len(values)} images")
         elif name == contract.STATUS.name and set(values.tolist()) != {contract.STATUS_OK.encode()}:
             wrong.append(f"{name} {values[0]!r}")
         elif name in expected:

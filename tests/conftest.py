@@ -25,10 +25,10 @@ def pytest_configure(config):
 
 @pytest.fixture(scope="session")
 def test_data() -> Path:
-    """The folder of real weights and photographs, named by ``SQZ_TEST_DATA``; skips where that is unset."""
+    """The folder of real weights and images, named by ``SQZ_TEST_DATA``; skips where that is unset."""
     value = os.environ.get("SQZ_TEST_DATA")
     if not value:
-        pytest.skip("set SQZ_TEST_DATA to the folder of real weights and photographs")
+        pytest.skip("set SQZ_TEST_DATA to the folder of real weights and images")
     folder = Path(value)
     if not folder.is_dir():
         pytest.fail(f"SQZ_TEST_DATA must name an existing folder, got {value!r}; unset it to skip these tests")

@@ -17,7 +17,7 @@ def test_the_demo_end_to_end(tmp_path):
     assert result.returncode == 0, result.stderr
     assert re.findall(r"^\$ (\S+)", result.stdout, re.MULTILINE) == STEPS
     rows = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in result.stdout.splitlines()[-8:])
-    assert re.search(r"%\s+7$", rows["answer for a picture of a 7"])
+    assert re.search(r"%\s+7$", rows["answer for an image of a 7"])
     assert float(rows["top-1 on the test split"].split("%")[0]) >= 95
     assert re.fullmatch(r"9\d\.\d% to 9\d\.\d%", rows["95% interval"])
     assert rows["parameters"] == "727,626"

@@ -18,7 +18,7 @@ ROWS = [
     ["sqz_keras.models"],
     ["sqz_keras.compression"],
     ["sqz_keras"],
-    ["sqz_keras.applications", "sqz_keras.cli", "trainers.progress", "trainers.report", "export.contract"],
+    ["sqz_keras.applications", "sqz_keras.cli", "trainers.progress", "export.contract"],
     ["trainers.datasets", "trainers.evaluation.metrics", "trainers.evaluation.objectives", "export.versions"],
     ["trainers.data", "export.graph", "export.client", "export.warmup"],
     ["trainers.evaluation", "trainers.reports", "export.verify"],

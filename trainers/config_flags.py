@@ -53,7 +53,7 @@ def net_from_flags(config: TrainConfig) -> TrainConfig:
 
 
 def input_from_flags(model: ModelSpec) -> ModelSpec:
-    """The model with the input that was asked for, cut out of as large a part of a picture as before."""
+    """The model with the input that was asked for, cut out of as large a part of an image as before."""
     pixels = flags.FLAGS.input_size or model.input_size
     resize_to = round(model.preprocessing.resize_to * pixels / model.input_size)
     mode = flags.FLAGS.preprocessing_mode or model.preprocessing.mode

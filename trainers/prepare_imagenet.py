@@ -4,7 +4,7 @@ sqz-prepare-imagenet --manual_dir=DIR [--data_dir=DIR] [--allow_partial]
 
 --manual_dir holds ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar. A dataset that --data_dir holds already is only
 verified. Nothing is left in --data_dir unless it is right. --allow_partial takes smaller tars in the same layout, whose
-validation pictures must be numbered 1 to n. See docs/imagenet.md.
+validation images must be numbered 1 to n. See docs/imagenet.md.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sqz_keras import command
 def define_flags() -> None:
     flags.DEFINE_string("manual_dir", None, "Folder with the two official tars.")
     flags.DEFINE_string("data_dir", None, "TensorFlow Datasets' own folder; by default the one that it chooses.")
-    flags.DEFINE_bool("allow_partial", False, "Take tars with a part of the pictures.")
+    flags.DEFINE_bool("allow_partial", False, "Take tars with a part of the images.")
 
 
 def main(argv) -> int:

@@ -27,7 +27,7 @@ from export.client import images as client_images
 
 _REMEDIES = {
     grpc.StatusCode.UNAVAILABLE: "Is a server running there, with TLS or without as here? sqz-serve starts one.",
-    grpc.StatusCode.DEADLINE_EXCEEDED: "Allow more time with timeout_seconds, or send fewer pictures at once.",
+    grpc.StatusCode.DEADLINE_EXCEEDED: "Allow more time with timeout_seconds, or send fewer images at once.",
     grpc.StatusCode.RESOURCE_EXHAUSTED: "The server is busy, or the call too large: try again later, or send less.",
 }
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 2.0
@@ -43,10 +43,10 @@ class ServingError(OSError):
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What the server says of one picture.
+    """What the server says of one image.
 
     Args:
-        status: "OK", or why the picture could not be read; then the rest says nothing.
+        status: "OK", or why the image could not be read; then the rest says nothing.
         classes: names of the classes with the highest scores, best first.
         class_ids: their indices.
         scores: their probabilities, in [0, 1].
@@ -63,7 +63,7 @@ class Prediction:
 class Client:
     """Asks one model of one server; close it, or use it in a `with` statement. Threads may share one.
 
-    It keeps one channel open and reads the model's signatures once, so make one client for many pictures. Every call
+    It keeps one channel open and reads the model's signatures once, so make one client for many images. Every call
     has a deadline. What the server cannot be reached for (UNAVAILABLE) is tried again until then, after pauses that
     grow and differ from client to client; nothing else is.
 
@@ -138,18 +138,18 @@ class Client:
         """
         return self._available_versions(self._timeout_seconds)
 
-    def predict(self, asked: client_images.Pictures) -> list[Prediction]:
-        """Classifies pictures, in as many calls as the contract's limits need.
+    def predict(self, asked: client_images.Images) -> list[Prediction]:
+        """Classifies images, in as many calls as the contract's limits need.
 
         Args:
-            asked: one picture or a list of them, each the path or the content of an image file, a PIL image, or an
-                array (H, W, 3), RGB in 0..255; or an array (N, H, W, 3). Whole pictures, not preprocessed.
+            asked: one image or a list of them, each the path or the content of an image file, a PIL image, or an
+                array (H, W, 3), RGB in 0..255; or an array (N, H, W, 3). Whole images, not preprocessed.
 
         Returns:
-            A prediction for each picture, in their order; files that cannot be read say so in `status`.
+            A prediction for each image, in their order; files that cannot be read say so in `status`.
 
         Raises:
-            ValueError: what is no picture, or too large for a request.
+            ValueError: what is no image, or too large for a request.
             OSError: a file cannot be opened.
             ServingError: the server did not answer, or not as the contract says.
         """
@@ -159,7 +159,7 @@ class Client:
             predictions += _predictions(self._ask(signature, batch))
         return predictions
 
-    def features(self, asked: client_images.Pictures) -> np.ndarray:
+    def features(self, asked: client_images.Images) -> np.ndarray:
         """The pooled activations before the classifier, float32 (N, channels); 512 channels in v1.0 and v1.1.
 
         Arguments and errors are those of `predict`, but a file that cannot be read is a ValueError.
@@ -169,8 +169,8 @@ class Client:
         found = [self._ask(signature, batch)[contract.FEATURES.name] for batch in client_images.batches(arrays)]
         return np.concatenate(found)
 
-    def classify(self, asked: client_images.Pictures) -> list[list[tuple[str, float]]]:
-        """(class, score) of the best classes of each picture, by TensorFlow Serving's Classify.
+    def classify(self, asked: client_images.Images) -> list[list[tuple[str, float]]]:
+        """(class, score) of the best classes of each image, by TensorFlow Serving's Classify.
 
         Arguments and errors are those of `predict`. A file that cannot be read has empty names, and scores of 0.
         """
@@ -210,7 +210,7 @@ class Client:
         return sorted(each.version for each in states if each.state == each.AVAILABLE and not each.status.error_code)
 
     def _ask(self, signature: contract.Signature, batch: Sequence[bytes] | Sequence[np.ndarray]) -> dict:
-        """One Predict call: its outputs by name, arrays with a row a picture."""
+        """One Predict call: its outputs by name, arrays with a row an image."""
         self._check_signature(signature)
         request = self._about_model(predict_pb2.PredictRequest(), signature.name)
         _fill(request.inputs[signature.input.name], batch)
@@ -235,7 +235,7 @@ class Client:
 
     def _check_count(self, got: int, sent: int) -> None:
         if got != sent:
-            raise self._unexpected(f"{got} answers for {sent} pictures.")
+            raise self._unexpected(f"{got} answers for {sent} images.")
 
     def _unexpected(self, message: str) -> ServingError:
         return ServingError(grpc.StatusCode.FAILED_PRECONDITION, f"{self._target}: {message}")
@@ -273,7 +273,7 @@ class Client:
 
 
 def _fill(tensor, batch: Sequence[bytes] | Sequence[np.ndarray]) -> None:
-    """Writes a batch where it is sent from; `tf.make_tensor_proto` would copy pictures twice more."""
+    """Writes a batch where it is sent from; `tf.make_tensor_proto` would copy images twice more."""
     shape = (len(batch),)
     if isinstance(batch[0], bytes):
         tensor.dtype = types_pb2.DT_STRING

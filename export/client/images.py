@@ -1,4 +1,4 @@
-"""What a client may give for a picture, and how it is sent. Needs no TensorFlow."""
+"""What a client may give for an image, and how it is sent. Needs no TensorFlow."""
 
 from __future__ import annotations
 
@@ -13,47 +13,47 @@ from PIL import Image, ImageOps
 from export import contract
 from sqz_keras.images.files import read_image, to_rgb
 
-Picture = str | os.PathLike | bytes | Image.Image | np.ndarray
-Pictures = Picture | Sequence[Picture]
+Image = str | os.PathLike | bytes | Image.Image | np.ndarray
+Images = Image | Sequence[Image]
 
 _ORIENTATION, _UPRIGHT = 0x0112, 1  # of EXIF
-_OVERHEAD_BYTES = 1 << 16  # of a request, beside its pictures
+_OVERHEAD_BYTES = 1 << 16  # of a request, beside its images
 
 
-def as_list(asked: Pictures) -> list[bytes | np.ndarray]:
-    """Pictures as they are sent: encoded JPEG or PNG files, upright, or float32 arrays (H, W, 3), RGB in 0..255.
+def as_list(asked: Images) -> list[bytes | np.ndarray]:
+    """Images as they are sent: encoded JPEG or PNG files, upright, or float32 arrays (H, W, 3), RGB in 0..255.
 
     Raises:
-        ValueError: there is none, or something that is no picture.
+        ValueError: there is none, or something that is no image.
         OSError: a file cannot be opened.
     """
-    if isinstance(asked, Picture) and not (isinstance(asked, np.ndarray) and asked.ndim == 4):
+    if isinstance(asked, Image) and not (isinstance(asked, np.ndarray) and asked.ndim == 4):
         asked = [asked]
     found = [_as_sent(each) for each in asked]
     if not found:
-        raise ValueError("Give at least one picture.")
+        raise ValueError("Give at least one image.")
     return found
 
 
-def _as_sent(picture: Picture) -> bytes | np.ndarray:
-    if isinstance(picture, np.ndarray):
-        return _checked(picture)
-    if isinstance(picture, Image.Image):
-        return _as_png(np.asarray(to_rgb(ImageOps.exif_transpose(picture))))
-    if isinstance(picture, str | os.PathLike):
-        return _upright(pathlib.Path(picture).read_bytes())
-    if isinstance(picture, bytes):
-        return _upright(picture)
+def _as_sent(image: Image) -> bytes | np.ndarray:
+    if isinstance(image, np.ndarray):
+        return _checked(image)
+    if isinstance(image, Image.Image):
+        return _as_png(np.asarray(to_rgb(ImageOps.exif_transpose(image))))
+    if isinstance(image, str | os.PathLike):
+        return _upright(pathlib.Path(image).read_bytes())
+    if isinstance(image, bytes):
+        return _upright(image)
     raise ValueError(
-        "A picture is a path, the bytes of an image file, a PIL image, or a numpy array (H, W, 3), RGB in 0..255; got "
-        f"{type(picture).__name__}. numpy.asarray(...) makes an array of nested lists."
+        "An image is a path, the bytes of an image file, a PIL image, or a numpy array (H, W, 3), RGB in 0..255; got "
+        f"{type(image).__name__}. numpy.asarray(...) makes an array of nested lists."
     )
 
 
 def _checked(image: np.ndarray) -> np.ndarray:
     if image.ndim != 3 or image.shape[2] != 3 or image.size == 0 or image.dtype.kind not in "uif":
         raise ValueError(
-            f"An array must hold numbers (H, W, 3), or (N, H, W, 3) for N pictures; got {image.dtype} {image.shape}."
+            f"An array must hold numbers (H, W, 3), or (N, H, W, 3) for N images; got {image.dtype} {image.shape}."
         )
     low, high = image.min(), image.max()
     if not (low >= 0 and high <= 255):
@@ -85,34 +85,32 @@ def _as_png(image: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def decode(picture: bytes | np.ndarray) -> np.ndarray:
-    """A picture of `as_list` as an array, float32 (H, W, 3)."""
-    return picture if isinstance(picture, np.ndarray) else read_image(picture).astype(np.float32)
+def decode(image: bytes | np.ndarray) -> np.ndarray:
+    """An image of `as_list` as an array, float32 (H, W, 3)."""
+    return image if isinstance(image, np.ndarray) else read_image(image).astype(np.float32)
 
 
-def encode(picture: bytes | np.ndarray) -> bytes:
-    """A picture of `as_list` as a file; values between the 256 levels are rounded."""
-    return picture if isinstance(picture, bytes) else _as_png(np.rint(picture).astype(np.uint8))
+def encode(image: bytes | np.ndarray) -> bytes:
+    """An image of `as_list` as a file; values between the 256 levels are rounded."""
+    return image if isinstance(image, bytes) else _as_png(np.rint(image).astype(np.uint8))
 
 
 def batches(found: Sequence[bytes] | Sequence[np.ndarray]) -> Iterator[list]:
-    """Runs of pictures of one kind, arrays of one size, that fit one request by number and bytes.
+    """Runs of images of one kind, arrays of one size, that fit one request by number and bytes.
 
     Raises:
-        ValueError: a picture that is too large for any.
+        ValueError: an image that is too large for any.
     """
     limit = contract.MAX_MESSAGE_BYTES - _OVERHEAD_BYTES
     sizes = [len(each) if isinstance(each, bytes) else each.nbytes for each in found]
     if max(sizes) > limit:
-        raise ValueError(
-            f"A picture has {max(sizes)} bytes, and a request at most {limit}: send it smaller or encoded."
-        )
+        raise ValueError(f"An image has {max(sizes)} bytes, and a request at most {limit}: send it smaller or encoded.")
     batch, used, kind = [], 0, None
-    for picture, size in zip(found, sizes, strict=True):
-        shape = None if isinstance(picture, bytes) else picture.shape
+    for image, size in zip(found, sizes, strict=True):
+        shape = None if isinstance(image, bytes) else image.shape
         if batch and (len(batch) == contract.MAX_BATCH_SIZE or used + size > limit or shape != kind):
             yield batch
             batch, used = [], 0
-        batch.append(picture)
+        batch.append(image)
         used, kind = used + size, shape
     yield batch

@@ -1,7 +1,7 @@
 """What the single-file formats take and give, and how the colours get into them.
 
 Input `images`: RGB in 0..255, float32 (batch, S, S, 3), already of the network's size S; `resize_and_crop` makes it of
-a photograph as the ModelSpec says. Output `probabilities`: float32 (batch, classes).
+an image as the ModelSpec says. Output `probabilities`: float32 (batch, classes).
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from sqz_keras.models import squeezenet
 
 
 def convert(spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -> bytes:
-    """The model in float32; input and output as in `export.formats.colours`, one picture at a time."""
+    """The model in float32; input and output as in `export.formats.colours`, one image at a time."""
     return _convert(_converter(spec, fold_colours(spec, arrays)))
 
 
@@ -32,12 +32,12 @@ def convert_float16(spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -> bytes:
 def convert_int8(spec: ModelSpec, arrays: Mapping[str, np.ndarray], images: np.ndarray) -> bytes:
     """The same in 8 bits throughout, but for the last average and the softmax, which would make classes equal.
 
-    A picture's values become bytes without any loss.
+    An image's values become bytes without any loss.
 
     Args:
         spec: describes the model.
         arrays: its weights by name.
-        images: float32 (N, S, S, 3), RGB in 0..255, of about a hundred photographs, which calibrate.
+        images: float32 (N, S, S, 3), RGB in 0..255, of about a hundred images, which calibrate.
     """
     import keras
     import tensorflow as tf
@@ -62,7 +62,7 @@ def convert_int8(spec: ModelSpec, arrays: Mapping[str, np.ndarray], images: np.n
 
 
 def run(data: bytes, images: np.ndarray) -> np.ndarray:
-    """Probabilities (N, classes) of pictures (N, S, S, 3), RGB in 0..255."""
+    """Probabilities (N, classes) of images (N, S, S, 3), RGB in 0..255."""
     import tensorflow as tf
 
     with warnings.catch_warnings():

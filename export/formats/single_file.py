@@ -1,7 +1,7 @@
 """Models as one file for other runtimes, checked against Keras before it appears.
 
 What the LiteRT and ONNX files take and give is told in `export.formats.colours`. Beside FILE.suffix lies
-FILE.spec.json, which says which photographs the model wants and what its classes are called.
+FILE.spec.json, which says which images the model wants and what its classes are called.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SUFFIXES = {
 }
 # Probabilities of the file and of Keras differ by at most so much. 8 bits are judged by how often the answers agree.
 _TOLERANCES = {"litert": 1e-5, "litert_float16": 2e-2, "onnx": 1e-5, "keras": 1e-6}
-_CHECKED_PICTURES = 4
+_CHECKED_IMAGES = 4
 
 
 def check_output(output: str | os.PathLike, format: str) -> None:
@@ -46,7 +46,7 @@ def write(
     spec: ModelSpec,
     arrays: Mapping[str, np.ndarray],
     output: str | os.PathLike,
-    pictures: Sequence[pathlib.Path] = (),
+    images: Sequence[pathlib.Path] = (),
 ) -> str:
     """Writes the file, and its description beside it, each whole or not at all.
 
@@ -55,7 +55,7 @@ def write(
         spec: describes the model.
         arrays: its weights by name, float32.
         output: the file; an older one is replaced.
-        pictures: photographs that calibrate 8 bits; half of them, which do not calibrate, judge.
+        images: images that calibrate 8 bits; half of them, which do not calibrate, judge.
 
     Returns:
         How far the file's answers are Keras's, for people.
@@ -67,9 +67,9 @@ def write(
     from sqz_keras.weights.resolve import write_spec
 
     if spec.channels != 3:
-        raise ValueError(f"These files take RGB pictures, 3 channels; this model takes {spec.channels}.")
+        raise ValueError(f"These files take RGB images, 3 channels; this model takes {spec.channels}.")
     if format == "litert_int8":
-        data, told = _calibrated(spec, arrays, pictures)
+        data, told = _calibrated(spec, arrays, images)
     else:
         data, told = _converted(format, spec, arrays)
     write_file(output, data)
@@ -81,7 +81,7 @@ def _converted(format: str, spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -
     from sqz_keras.models import squeezenet
 
     model = squeezenet.build(spec, dict(arrays))
-    images = _pictures_to_check(spec)
+    images = _images_to_check(spec)
     if format == "keras":
         data = _keras_file(model)
         answers, by = _run_keras_file(data, spec, images), "read back"
@@ -106,16 +106,16 @@ def _converted(format: str, spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -
     return data, f"{by}, probabilities within {difference:.1e} of Keras's"
 
 
-def _pictures_to_check(spec: ModelSpec) -> np.ndarray:
-    """Float32 (N, S, S, 3), RGB in 0..255: tiles of random colours, which are as smooth as photographs."""
+def _images_to_check(spec: ModelSpec) -> np.ndarray:
+    """Float32 (N, S, S, 3), RGB in 0..255: tiles of random colours, which are as smooth as images."""
     tile = -(-spec.input_size // 8)
-    colours = np.random.default_rng(0).uniform(0, 255, (_CHECKED_PICTURES, 8, 8, 3))
+    colours = np.random.default_rng(0).uniform(0, 255, (_CHECKED_IMAGES, 8, 8, 3))
     images = colours.repeat(tile, axis=1).repeat(tile, axis=2).astype(np.float32)
     return images[:, : spec.input_size, : spec.input_size]
 
 
 def run_keras(model, spec: ModelSpec, images: np.ndarray) -> np.ndarray:
-    """Probabilities (N, classes) of pictures (N, S, S, 3), RGB in 0..255, by the Keras model."""
+    """Probabilities (N, classes) of images (N, S, S, 3), RGB in 0..255, by the Keras model."""
     from sqz_keras import preprocess_input
 
     inputs = preprocess_input(images, "channels_last", spec.preprocessing.mode)
@@ -138,33 +138,31 @@ def _run_keras_file(data: bytes, spec: ModelSpec, images: np.ndarray) -> np.ndar
         return run_keras(keras.saving.load_model(path), spec, images)
 
 
-def _calibrated(
-    spec: ModelSpec, arrays: Mapping[str, np.ndarray], pictures: Sequence[pathlib.Path]
-) -> tuple[bytes, str]:
-    """8 bits: every other photograph calibrates, and the rest tell how often the file answers as Keras does."""
+def _calibrated(spec: ModelSpec, arrays: Mapping[str, np.ndarray], paths: Sequence[pathlib.Path]) -> tuple[bytes, str]:
+    """8 bits: every other image calibrates, and the rest tell how often the file answers as Keras does."""
     from export.formats import litert
     from sqz_keras.models import squeezenet
 
-    images = read_pictures(pictures, spec)
+    images = read_images(paths, spec)
     data = litert.convert_int8(spec, arrays, images[::2])
     unseen = images[1::2]
     model = squeezenet.build(spec, dict(arrays))
     wanted = run_keras(model, spec, unseen)
     same = int((litert.run(data, unseen).argmax(axis=1) == wanted.argmax(axis=1)).sum())
-    return data, f"agreement={same / len(unseen):.3f} with Keras on {len(unseen)} photographs that did not calibrate"
+    return data, f"agreement={same / len(unseen):.3f} with Keras on {len(unseen)} images that did not calibrate"
 
 
-def read_pictures(pictures: Sequence[pathlib.Path], spec: ModelSpec) -> np.ndarray:
-    """Float32 (N, S, S, 3), RGB in 0..255, of the photographs that can be read; the others are named on stderr."""
+def read_images(paths: Sequence[pathlib.Path], spec: ModelSpec) -> np.ndarray:
+    """Float32 (N, S, S, 3), RGB in 0..255, of the images that can be read; the others are named on stderr."""
     from sqz_keras.images.files import read_image
     from sqz_keras.images.preprocessing import resize_and_crop
 
     images = []
-    for picture in pictures:
+    for path in paths:
         try:
-            images.append(np.asarray(resize_and_crop(read_image(picture), spec)))
+            images.append(np.asarray(resize_and_crop(read_image(path), spec)))
         except (ValueError, OSError) as error:
             print(f"Left out: {error}", file=sys.stderr)
     if len(images) < 2:
-        raise ValueError(f"Only {len(images)} of {len(pictures)} photographs could be read; at least 2 are needed.")
+        raise ValueError(f"Only {len(images)} of {len(paths)} images could be read; at least 2 are needed.")
     return np.stack(images)

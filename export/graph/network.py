@@ -38,11 +38,11 @@ class ExportedNetwork:
     def __init__(self, spec: ModelSpec, arrays: Mapping[str, np.ndarray], precision: str = "float32"):
         self._spec, self._arrays, self._dtype = spec, arrays, tf.as_dtype(precision)
 
-    def __call__(self, pictures: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def __call__(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         weights = self._weights()
         net = self._spec.metaparameters
         pools = set(net.pool_after)
-        halves = [self._conv_relu(weights, [tf.cast(pictures, self._dtype)], "conv1", strides=2)]
+        halves = [self._conv_relu(weights, [tf.cast(images, self._dtype)], "conv1", strides=2)]
         if 1 in pools:
             halves = [self._max_pool(half) for half in halves]
         for fire, around in zip(net.fire_modules(), net.bypasses(self._spec.bypass), strict=True):

@@ -15,7 +15,7 @@ from sqz_keras.images.files import MAX_PIXELS
 from sqz_keras.images.graph import JPEG_START, PNG_START, decode_jpeg, decode_png, starts_with
 from sqz_keras.images.preprocessing import resize_and_crop
 
-_AT_A_TIME = 8  # pictures
+_AT_A_TIME = 8  # images
 
 
 class ServedModel(tf.Module):
@@ -44,8 +44,8 @@ class ServedModel(tf.Module):
         network = ExportedNetwork(spec, arrays, precision)
         # One function for all signatures, so that the network is saved once. Known sizes let operations be fused.
         run = tf.function(
-            lambda pictures: network(preprocess_input(pictures, "channels_last", spec.preprocessing.mode)),
-            input_signature=[tf.TensorSpec((None, spec.input_size, spec.input_size, 3), tf.float32, "pictures")],
+            lambda images: network(preprocess_input(images, "channels_last", spec.preprocessing.mode)),
+            input_signature=[tf.TensorSpec((None, spec.input_size, spec.input_size, 3), tf.float32, "images")],
             autograph=False,
         )
         self._run = tf.autograph.experimental.do_not_convert(in_parts(run, spec))
@@ -66,31 +66,31 @@ class ServedModel(tf.Module):
 
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.float32, contract.IMAGES.name)])
     def serving_default(self, images):
-        """Whole pictures, float32 (batch, H, W, 3), RGB in 0..255 -> the outputs of `contract.SERVING_DEFAULT`."""
+        """Whole images, float32 (batch, H, W, 3), RGB in 0..255 -> the outputs of `contract.SERVING_DEFAULT`."""
         probabilities, _ = self._run(self._check_and_resize(images))
         return self._named(probabilities)
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, contract.IMAGE_BYTES.name)])
     def serve_bytes(self, image_bytes):
-        """Encoded pictures, string (batch,) -> the outputs of `contract.SERVE_BYTES`."""
+        """Encoded images, string (batch,) -> the outputs of `contract.SERVE_BYTES`."""
         return self._answer_encoded(image_bytes)
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, contract.EXAMPLES.name)])
     def classify(self, inputs):
         """Serialised `tf.train.Example`s, string (batch,) -> the outputs of `contract.CLASSIFY`."""
-        outputs = self._answer_encoded(inputs, _picture_of_example)
+        outputs = self._answer_encoded(inputs, _image_of_example)
         return {output.name: outputs[output.name] for output in contract.CLASSIFY.outputs}
 
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.float32, contract.IMAGES.name)])
     def features(self, images):
-        """Whole pictures, as for `serving_default` -> the outputs of `contract.FEATURES_SIGNATURE`."""
+        """Whole images, as for `serving_default` -> the outputs of `contract.FEATURES_SIGNATURE`."""
         _, features = self._run(self._check_and_resize(images))
         return {contract.FEATURES.name: features}
 
     def _answer_encoded(self, data, read=tf.identity) -> dict[str, tf.Tensor]:
-        """The outputs of `contract.SERVE_BYTES` for what holds a picture that `read` takes out, string (batch,)."""
-        pictures, status = self._decode_all(data, read)
-        probabilities, _ = self._run(pictures)
+        """The outputs of `contract.SERVE_BYTES` for what holds an image that `read` takes out, string (batch,)."""
+        images, status = self._decode_all(data, read)
+        probabilities, _ = self._run(images)
         good = tf.equal(status, contract.STATUS_OK)
         failed = {
             contract.PROBABILITIES.name: 0.0,
@@ -110,7 +110,7 @@ class ServedModel(tf.Module):
         return self._resize_and_crop(images)
 
     def _resize_and_crop(self, images):
-        """Whole pictures (..., H, W, 3) to (..., S, S, 3), float32; one of the right size is not resized."""
+        """Whole images (..., H, W, 3) to (..., S, S, 3), float32; one of the right size is not resized."""
         resize_to, size = self._spec.preprocessing.resize_to, self._spec.input_size
         start = (resize_to - size) // 2
         end = start + size
@@ -132,25 +132,25 @@ class ServedModel(tf.Module):
         }
 
     def _decode_all(self, data, read):
-        """Pictures (batch, S, S, 3), zeros for what cannot be decoded, and the status of each."""
+        """Images (batch, S, S, 3), zeros for what cannot be decoded, and the status of each."""
         count, size = tf.shape(data, tf.int64)[0], self._spec.input_size
 
         def decode(row, each):
             return row, *self._decode(read(each))
 
-        # A dataset is the one place in a graph where an op may fail for one picture and not for all: the picture drops
+        # A dataset is the one place in a graph where an op may fail for one image and not for all: the image drops
         # out, and its row keeps the values below. The last element keeps the batch from being empty.
         decoded = tf.data.Dataset.from_tensor_slices((tf.range(count), data)).map(decode).ignore_errors()
         last = tf.data.Dataset.from_tensors((count, tf.zeros((size, size, 3)), contract.STATUS_OK))
-        rows, pictures, status = decoded.concatenate(last).batch(count + 1).get_single_element()
+        rows, images, status = decoded.concatenate(last).batch(count + 1).get_single_element()
         rows = rows[:, None]
-        pictures = tf.scatter_nd(rows, pictures, tf.stack([count + 1, size, size, 3]))
+        images = tf.scatter_nd(rows, images, tf.stack([count + 1, size, size, 3]))
         damaged = tf.fill([count + 1], contract.STATUS_DAMAGED)
-        return pictures[:count], tf.tensor_scatter_nd_update(damaged, rows, status)[:count]
+        return images[:count], tf.tensor_scatter_nd_update(damaged, rows, status)[:count]
 
     @tf.autograph.experimental.do_not_convert
     def _decode(self, data):
-        """One picture; raises inside the graph where it is damaged. Nothing is decoded before its size is known."""
+        """One image; raises inside the graph where it is damaged. Nothing is decoded before its size is known."""
         is_jpeg, is_png = starts_with(data, JPEG_START), starts_with(data, PNG_START)
 
         def by_format(jpeg, png, neither):
@@ -172,22 +172,22 @@ class ServedModel(tf.Module):
             lambda: tf.constant(contract.STATUS_UNKNOWN_FORMAT),
         )
         size = self._spec.input_size
-        picture = tf.cond(
+        image = tf.cond(
             tf.equal(status, contract.STATUS_OK),
             lambda: self._resize_and_crop(tf.cond(is_jpeg, lambda: decode_jpeg(data), lambda: decode_png(data))),
             lambda: tf.zeros((size, size, 3)),
         )
-        return picture, status
+        return image, status
 
 
-def _picture_of_example(example):
-    """The encoded picture in a serialised `tf.train.Example`; an empty string where it has none."""
+def _image_of_example(example):
+    """The encoded image in a serialised `tf.train.Example`; an empty string where it has none."""
     feature = tf.io.FixedLenFeature([], tf.string, default_value="")
     return tf.io.parse_single_example(example, {contract.EXAMPLE_FEATURE: feature})[contract.EXAMPLE_FEATURE]
 
 
 def _fits(height, width):
-    """Whether a picture's size is within the contract's bounds; false for sizes below 1 too."""
+    """Whether an image's size is within the contract's bounds; false for sizes below 1 too."""
     height, width = tf.cast(height, tf.int64), tf.cast(width, tf.int64)
     shortest, longest = tf.minimum(height, width), tf.maximum(height, width)
     small = (height * width <= MAX_PIXELS) & (longest <= shortest * contract.MAX_ASPECT_RATIO)
@@ -195,18 +195,18 @@ def _fits(height, width):
 
 
 def in_parts(network: Callable, spec: ModelSpec) -> Callable:
-    """`network` on some pictures at a time: the feature maps of more would not stay in the processor's caches.
+    """`network` on some images at a time: the feature maps of more would not stay in the processor's caches.
 
-    Both take pictures (N, S, S, 3) and give probabilities (N, classes) and features (N, channels).
+    Both take images (N, S, S, 3) and give probabilities (N, classes) and features (N, channels).
     """
     sizes = spec.classes, spec.weight_shapes()["conv10/kernel"][2]
 
-    def run(pictures):
-        parts = (tf.shape(pictures)[0] + _AT_A_TIME - 1) // _AT_A_TIME
+    def run(images):
+        parts = (tf.shape(images)[0] + _AT_A_TIME - 1) // _AT_A_TIME
         results = [tf.TensorArray(tf.float32, parts, infer_shape=False, element_shape=(None, size)) for size in sizes]
 
         def run_part(part, *results):
-            outputs = network(pictures[part * _AT_A_TIME : (part + 1) * _AT_A_TIME])
+            outputs = network(images[part * _AT_A_TIME : (part + 1) * _AT_A_TIME])
             return part + 1, *(result.write(part, output) for result, output in zip(results, outputs, strict=True))
 
         _, *results = tf.while_loop(lambda part, *_: part < parts, run_part, (0, *results), parallel_iterations=1)

@@ -37,7 +37,7 @@ def read_card(version_folder: str | os.PathLike) -> list[tuple[str, str]]:
     return [
         ("Architecture", _architecture(spec)),
         ("Parameters", f"{spec.count_params():,}"),
-        ("Input", f"{spec.input_size} x {spec.input_size} pixels, made from a photograph of any size"),
+        ("Input", f"{spec.input_size} x {spec.input_size} pixels, made from an image of any size"),
         ("Preprocessing", _preprocessing(spec.preprocessing, spec.input_size)),
         ("Classes", f"{spec.classes:,}"),
         ("Labels", _labels(spec)),

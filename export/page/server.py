@@ -1,6 +1,6 @@
-"""A page for people in front of any server of the contract: drop a photograph, see what it shows.
+"""A page for people in front of any server of the contract: drop an image, see what it shows.
 
-It serves three paths: the page, the model's card, and the answer for one posted photograph, which it asks a
+It serves three paths: the page, the model's card, and the answer for one posted image, which it asks a
 `export.client.client.Client` for. It opens no file that a request names.
 """
 
@@ -30,7 +30,7 @@ from export.page.card import read_card
 from sqz_keras.architecture.spec import imagenet_classes
 
 PAGE_PATH = pathlib.Path(__file__).with_name("index.html")
-MAX_PICTURE_BYTES = 32 << 20
+MAX_IMAGE_BYTES = 32 << 20
 MAX_CONNECTIONS = 8  # more are told to come back later
 REQUEST_SECONDS = 20.0  # for a request to arrive whole, and for its answer to leave
 _JSON, _HTML = "application/json", "text/html; charset=utf-8"
@@ -75,7 +75,7 @@ class _PageServer(server.ThreadingHTTPServer):
         self.page = PAGE_PATH.read_bytes()
         self.policy = _policy(self.page.decode())
         self.host, self.client, self.base_path = address[0], client, base_path
-        self.turning = threading.Lock()  # one at a time: a large picture takes half a gigabyte when it is turned
+        self.turning = threading.Lock()  # one at a time: a large image takes half a gigabyte when it is turned
         self._places, self._open = threading.BoundedSemaphore(MAX_CONNECTIONS), set()
         super().__init__(address, _Handler)
 
@@ -193,31 +193,31 @@ class _Handler(server.BaseHTTPRequestHandler):
         return _JSON, json.dumps({"rows": rows}).encode()
 
     def _predict(self) -> tuple[str, bytes]:
-        data = self._read_picture()
+        data = self._read_image()
         with self.server.turning:
-            picture = client_images.as_list(data)
+            image = client_images.as_list(data)
         start = time.perf_counter()
-        (prediction,) = self.server.client.predict(picture)
+        (prediction,) = self.server.client.predict(image)
         milliseconds = 1000 * (time.perf_counter() - start)
         if prediction.status != contract.STATUS_OK:
             raise _RequestError(422, f"This cannot be read: {prediction.status}.")
         return _JSON, json.dumps({"top": _top(prediction), "milliseconds": milliseconds}).encode()
 
-    def _read_picture(self) -> bytes:
+    def _read_image(self) -> bytes:
         length = self.headers.get("Content-Length", "")
         if not re.fullmatch(r"\d{1,18}", length, re.ASCII):
             raise _RequestError(411, "The request must say its Content-Length.")
-        if int(length) > MAX_PICTURE_BYTES:
+        if int(length) > MAX_IMAGE_BYTES:
             self._discard(int(length))
             raise _RequestError(
-                413, f"The file has {int(length) / 1e6:.0f} MB, and at most {MAX_PICTURE_BYTES / 1e6:.0f} MB are taken."
+                413, f"The file has {int(length) / 1e6:.0f} MB, and at most {MAX_IMAGE_BYTES / 1e6:.0f} MB are taken."
             )
         if int(length) == 0:
             raise _RequestError(400, "The file is empty.")
-        picture = self.rfile.read(int(length))
-        if len(picture) < int(length):
+        image = self.rfile.read(int(length))
+        if len(image) < int(length):
             raise _RequestError(400, "The file did not arrive whole.")
-        return picture
+        return image
 
     def _discard(self, length: int) -> None:
         """Reads a body to its end, for a browser listens only after it; within the time of all requests."""

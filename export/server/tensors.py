@@ -32,7 +32,7 @@ def check_batch(count: int) -> None:
         RequestError: INVALID_ARGUMENT.
     """
     if not 1 <= count <= contract.MAX_BATCH_SIZE:
-        raise invalid(f"Expected 1 to {contract.MAX_BATCH_SIZE} pictures in a call, got {count}.")
+        raise invalid(f"Expected 1 to {contract.MAX_BATCH_SIZE} images in a call, got {count}.")
 
 
 def _read(name: str, info: meta_graph_pb2.TensorInfo, proto) -> np.ndarray:

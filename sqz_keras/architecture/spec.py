@@ -35,7 +35,7 @@ def imagenet_wnids() -> tuple[str, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """From a photograph, RGB in 0..255, to what the network takes.
+    """From an image, RGB in 0..255, to what the network takes.
 
     Args:
         mode: "authors": BGR minus (104, 117, 123); "caffe": BGR minus (103.939, 116.779, 123.68); "torch": RGB / 255,
@@ -43,7 +43,7 @@ class Preprocessing:
         resize: "stretch" to a square of `resize_to` pixels, or "shortest_side" to `resize_to` with the aspect kept.
             Bilinear in both cases; the centre of the network's input size is cut out after it.
         resize_to: pixels.
-        antialias: whether the bilinear filter widens when it shrinks a picture, as Pillow's and torchvision's does.
+        antialias: whether the bilinear filter widens when it shrinks an image, as Pillow's and torchvision's does.
     """
 
     mode: str = "authors"
@@ -72,7 +72,7 @@ class ModelSpec:
         labels: names in the order of the class indices (wnids for ImageNet), or None where unknown.
         input_size: height and width of the network's input, in pixels.
         channels: channels of the network's input.
-        preprocessing: from a photograph to the network's input.
+        preprocessing: from an image to the network's input.
         conv10_padding: rows and columns of zeros around conv10's input: 0 in the paper's Table 1, 1 in the released
             v1.0.
         weights_sha256: `hash_arrays` of the weights, or None.
@@ -107,7 +107,7 @@ class ModelSpec:
                 raise ValueError(f"ModelSpec: {name} must be at least {least}, got {getattr(self, name)}.")
         if self.preprocessing.resize_to < self.input_size:
             raise ValueError(
-                f"ModelSpec: photographs are resized to {self.preprocessing.resize_to} pixels and then cropped to "
+                f"ModelSpec: images are resized to {self.preprocessing.resize_to} pixels and then cropped to "
                 f"input_size={self.input_size}, which is more; give preprocessing.resize_to >= input_size."
             )
         if self.labels is not None:

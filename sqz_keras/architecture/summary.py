@@ -29,7 +29,7 @@ class Operation:
         kernel: height and width of its window, in pixels.
         stride: in pixels.
         parameters: weights and biases.
-        multiply_accumulates: of one picture, biases not counted.
+        multiply_accumulates: of one image, biases not counted.
         receptive_field: side of the square of input pixels on which one output value depends.
     """
 
@@ -47,7 +47,7 @@ class Operation:
 
     @property
     def values(self) -> int:
-        """Output values of one picture."""
+        """Output values of one image."""
         return self.size * self.size * self.channels
 
 
@@ -104,7 +104,7 @@ class _Walk:
 
 
 def operations(spec: ModelSpec) -> tuple[Operation, ...]:
-    """All operations of the network with its top, for one picture of `spec.input_size` pixels.
+    """All operations of the network with its top, for one image of `spec.input_size` pixels.
 
     Raises:
         ValueError: the input is too small for the network.
@@ -126,7 +126,7 @@ def operations(spec: ModelSpec) -> tuple[Operation, ...]:
 
 
 def count_multiply_accumulates(spec: ModelSpec) -> int:
-    """Multiply-accumulates of one picture, all convolutions."""
+    """Multiply-accumulates of one image, all convolutions."""
     return sum(operation.multiply_accumulates for operation in operations(spec))
 
 

@@ -1,8 +1,8 @@
-"""Names what photographs show.
+"""Names what images show.
 
 sqz-classify --image=photo.jpg [--image=other.png] [--model=imagenet] [--top=5]
 
-JPEG, PNG, grey, CMYK and EXIF-rotated photographs are read as a person sees them. A file that cannot be read is
+JPEG, PNG, grey, CMYK and EXIF-rotated images are read as a person sees them. A file that cannot be read is
 reported and the others are answered; the exit status is then 1.
 """
 
@@ -19,7 +19,7 @@ from sqz_keras.weights.resolve import resolve_model
 
 def define_flags() -> None:
     command.define_model_flags()
-    flags.DEFINE_multi_string("image", None, "Path of a photograph; repeat it for more.", required=True)
+    flags.DEFINE_multi_string("image", None, "Path of an image; repeat it for more.", required=True)
     flags.DEFINE_integer("top", 5, "How many classes to name.", lower_bound=1)
 
 

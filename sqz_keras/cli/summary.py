@@ -44,13 +44,13 @@ def main(argv) -> None:
         from sqz_keras.architecture.drawing import drawing
 
         check_writable(args.drawing)
-        picture = drawing(spec, args.drawing)
+        image = drawing(spec, args.drawing)
     densities = parse_densities(args.densities, layer_names(spec.weight_shapes()))
     rows = summary.table(spec, densities)
     print("\n".join(_table(rows)))
     print("\n".join(_memory(spec, args.bits, args.on_chip_bytes)))
     if args.drawing:
-        write_file(args.drawing, picture)
+        write_file(args.drawing, image)
         print(f"drawing: {args.drawing}")
 
 

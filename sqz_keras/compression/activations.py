@@ -1,4 +1,4 @@
-"""What unlabelled photographs tell of a network: how its layers' inputs move together, and which weights matter."""
+"""What unlabelled images tell of a network: how its layers' inputs move together, and which weights matter."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-_BATCH = 10  # photographs at a time; conv1's patches take 7 MB each
+_BATCH = 10  # images at a time; conv1's patches take 7 MB each
 
 
 def convolutions(model: keras.Model) -> list[keras.layers.Layer]:
@@ -28,7 +28,7 @@ def sensitivities(
     Args:
         model: with a softmax.
         images: float32 (N, S, S, C), as the network takes them.
-        report: called with the number of photographs done.
+        report: called with the number of images done.
 
     Returns:
         By names such as "conv1/kernel", in 1 / weight**2.
@@ -76,7 +76,7 @@ def layer_statistics(model: keras.Model, images: np.ndarray) -> dict[str, tuple[
 
     Args:
         model: any.
-        images: float32 (N, S, S, C), as the network takes them; each output position of each photograph gives one
+        images: float32 (N, S, S, C), as the network takes them; each output position of each image gives one
             vector of K inputs.
 
     Returns:
@@ -118,7 +118,7 @@ def input_moments(
     Args:
         before: a model.
         after: another one.
-        layer: name of a convolution of both; each output position of each photograph gives one vector of K inputs.
+        layer: name of a convolution of both; each output position of each image gives one vector of K inputs.
         images: float32 (N, S, S, C), as the networks take them.
 
     Returns:

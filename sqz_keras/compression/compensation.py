@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-_DAMPING = 0.01  # of the mean squared input: how strongly a weight is held where the photographs say little about it
+_DAMPING = 0.01  # of the mean squared input: how strongly a weight is held where the images say little about it
 _CHUNK_BYTES = 64 << 20  # of the matrices that are inverted at once
 
 
@@ -38,7 +38,7 @@ def round_to_nearest(
         (K, O) float64.
     """
     scale = np.trace(moments) / len(moments)
-    if scale == 0:  # no photograph reaches this layer
+    if scale == 0:  # no image reaches this layer
         return nearest(weights.astype(np.float64)) * kept
     weights = weights.astype(np.float64)
     wanted = cross_moments.T @ weights / scale + _DAMPING * weights

@@ -137,7 +137,7 @@ def sensitivity_densities(
     Args:
         arrays: weights by name.
         target_density: of all kernels together, in (0, 1].
-        measure: from arrays to a damage, smaller is better: the mean cross-entropy on some photographs, say. It is
+        measure: from arrays to a damage, smaller is better: the mean cross-entropy on some images, say. It is
             called once for the arrays as they are and `len(scanned)` times a layer.
         scanned: densities, relative to what each layer has now, in (0, 1); the smallest one is the least a layer gets.
 

@@ -1,7 +1,7 @@
 """Weights for a network whose weights and activations are all held in 8 bits, as LiteRT and others hold them.
 
 1. Channels are equalised (as weights are in arXiv 1906.04721, section 4.1): a ReLU lets positive factors through, so a
-   channel is divided by a power of the largest value that it takes on the photographs, and the next layers' weights are
+   channel is divided by a power of the largest value that it takes on the images, and the next layers' weights are
    multiplied by it. The float network answers as before, and all channels fill the one range that a tensor has.
 2. A tensor's range ends a little below its largest value: what few values lose there, all others gain in steps. The
    factors put that end at 6, so that a ReLU6 in the ReLU's place makes it known to whatever calibrates.
@@ -23,7 +23,7 @@ from sqz_keras.models.squeezenet import build
 Arrays = dict[str, np.ndarray]
 LEVELS = 127
 CLIP = 6.0
-# Chosen with the authors' v1.0, in a simulation on 100 photographs calibrated on 100 others: the divergence that 8-bit
+# Chosen with the authors' v1.0, in a simulation on 100 images calibrated on 100 others: the divergence that 8-bit
 # activations cause was 0.0079 with whole equalisation and nothing clipped, 0.0066 with this power, 0.0052 with this end
 # of the range too (0.0062 at 0.8).
 _POWER = 0.8
@@ -39,7 +39,7 @@ def prepare(spec: ModelSpec, arrays: Mapping[str, np.ndarray], images: np.ndarra
     Args:
         spec: of the model. With bypasses only the squeeze layers' channels are equalised, as sums tie the others.
         arrays: its weights by name.
-        images: float32 (N, S, S, C), as the network takes them: about a hundred unlabelled photographs.
+        images: float32 (N, S, S, C), as the network takes them: about a hundred unlabelled images.
 
     Returns:
         float32 arrays; each filter of a kernel is integers in -127..127 times its largest weight over 127.

@@ -51,7 +51,7 @@ def quantize(
     Args:
         spec: of the model.
         arrays: its weights by name; pruned weights stay 0.
-        images: float32 (N, S, S, C), as the network takes them: about a hundred unlabelled photographs.
+        images: float32 (N, S, S, C), as the network takes them: about a hundred unlabelled images.
         target_bytes: of `codec.encode(result, {}, profile=profile)`, at most.
         profile: of the file.
         sensitivity: what `activations.sensitivities` gives, where several sizes are made of one model; None finds it.
@@ -74,10 +74,10 @@ def quantize(
     before = build(spec, arrays)
     if sensitivity is None:
         sensitivity = activations.sensitivities(
-            before, images, lambda done: report(f"sensitivities: {done} of {len(images)} photographs")
+            before, images, lambda done: report(f"sensitivities: {done} of {len(images)} images")
         )
     if not any(sensitivity.values()):
-        raise ValueError("The model answers alike whatever its weights: give other photographs, or a trained model.")
+        raise ValueError("The model answers alike whatever its weights: give other images, or a trained model.")
 
     @functools.cache  # each attempt asks again for most of what those before it asked for
     def plain_size(coarseness: float) -> int:
@@ -117,7 +117,7 @@ def _check(spec: ModelSpec, arrays: Arrays, images: np.ndarray) -> None:
 
 
 def grid_steps(sensitivity: Mapping[str, float], coarseness: float) -> dict[str, np.float32 | None]:
-    """The step of each array's grid, see above; None where no photograph reaches it, so that nothing is known of it."""
+    """The step of each array's grid, see above; None where no image reaches it, so that nothing is known of it."""
     steps = {}
     for (name, value), place in zip(sensitivity.items(), np.linspace(1, -1, len(sensitivity)), strict=True):
         steps[name] = np.float32(coarseness * _EARLY_COARSER**place / np.sqrt(value)) if value > 0 else None

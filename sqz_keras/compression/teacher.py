@@ -1,4 +1,4 @@
-"""Targets without labels: what the uncompressed net says of each picture."""
+"""Targets without labels: what the uncompressed net says of each image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sqz_keras.models.squeezenet import build
 
 
 def teach(batches, spec: ModelSpec, arrays: Mapping[str, np.ndarray]):
-    """Puts a net's probabilities into the place of labels; a stage that trains on them needs no labelled picture.
+    """Puts a net's probabilities into the place of labels; a stage that trains on them needs no labelled image.
 
     Args:
         batches: tf.data.Dataset of float32 network inputs (B, S, S, C), or of tuples that begin with them: labels, if

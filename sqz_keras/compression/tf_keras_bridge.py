@@ -134,9 +134,9 @@ def train(
 
 
 def _softened_divergence(targets, probabilities):
-    """For each picture the divergence KL(targets || probabilities) of both at a higher temperature, times its square.
+    """For each image the divergence KL(targets || probabilities) of both at a higher temperature, times its square.
 
-    A trained net is so sure of most pictures that its answers as they are say nearly nothing; softened, every picture
+    A trained net is so sure of most images that its answers as they are say nearly nothing; softened, every image
     says how alike the classes look. The square keeps the size of the gradient (G. Hinton, O. Vinyals and J. Dean,
     arXiv 1503.02531, section 2).
     """

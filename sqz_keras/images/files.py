@@ -1,4 +1,4 @@
-"""Photographs: which files of a folder are some, and what a person sees in them."""
+"""Images: which files of a folder are some, and what a person sees in them."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ MAX_PIXELS = 100_000_000
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 
 
-def find_pictures(image_dir: str | os.PathLike, at_most: int | None = None) -> list[pathlib.Path]:
-    """The photographs of a folder at any depth, whatever they show, sorted by path.
+def find_images(image_dir: str | os.PathLike, at_most: int | None = None) -> list[pathlib.Path]:
+    """The images of a folder at any depth, whatever they show, sorted by path.
 
     Args:
         image_dir: the folder.
-        at_most: so many, evenly from the whole folder, whose photographs are often sorted by what they show.
+        at_most: so many, evenly from the whole folder, whose images are often sorted by what they show.
 
     Raises:
-        ValueError: not a folder, or no photographs in it.
+        ValueError: not a folder, or no images in it.
     """
     root = pathlib.Path(image_dir)
     if not root.is_dir():
-        raise ValueError(f"{image_dir} is not a folder of photographs.")
-    found = only_pictures(path for path in root.rglob("*") if path.is_file())
+        raise ValueError(f"{image_dir} is not a folder of images.")
+    found = only_images(path for path in root.rglob("*") if path.is_file())
     if not found:
-        raise ValueError(f"{root} holds no photographs ({', '.join(SUFFIXES)}).")
+        raise ValueError(f"{root} holds no images ({', '.join(SUFFIXES)}).")
     count = min(len(found), at_most or len(found))
     return [found[place] for place in np.linspace(0, len(found) - 1, count).round().astype(int)]
 
 
-def only_pictures(paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:
-    """Those that are photographs by their suffix, and not hidden; sorted."""
+def only_images(paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:
+    """Those that are images by their suffix, and not hidden; sorted."""
     return sorted(path for path in paths if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
 
 
 def read_image(source: str | os.PathLike | bytes) -> np.ndarray:
-    """Decodes a photograph: JPEG, PNG, and whatever else Pillow reads.
+    """Decodes an image: JPEG, PNG, and whatever else Pillow reads.
 
     EXIF orientation is applied, CMYK and grey become RGB, 16 bits become 8, transparency is laid on white.
 
@@ -51,7 +51,7 @@ def read_image(source: str | os.PathLike | bytes) -> np.ndarray:
         uint8 array (H, W, 3), RGB.
 
     Raises:
-        ValueError: not a picture, a damaged one, or one of more than 100 million pixels.
+        ValueError: not an image, a damaged one, or one of more than 100 million pixels.
         OSError: the file cannot be opened.
     """
     name = "the bytes" if isinstance(source, bytes) else os.fspath(source)
@@ -63,11 +63,11 @@ def read_image(source: str | os.PathLike | bytes) -> np.ndarray:
                 image = ImageOps.exif_transpose(image)
                 return np.asarray(to_rgb(image))
         except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{name}: not a picture that can be read: {error}.") from error
+            raise ValueError(f"{name}: not an image that can be read: {error}.") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any picture as 8-bit RGB, as a person sees it: transparency is laid on white."""
+    """Any image as 8-bit RGB, as a person sees it: transparency is laid on white."""
     if image.mode.startswith("I"):
         high_bytes = np.asarray(image, np.int64) >> 8
         image = Image.fromarray(high_bytes.clip(0, 255).astype(np.uint8))

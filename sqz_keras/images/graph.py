@@ -1,4 +1,4 @@
-"""Photographs decoded inside a TensorFlow graph, as `read_image` decodes them outside, but for EXIF orientation."""
+"""Images decoded inside a TensorFlow graph, as `read_image` decodes them outside, but for EXIF orientation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ JPEG_START, PNG_START = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 
 
 def starts_with(data: tf.Tensor, start: bytes) -> tf.Tensor:
-    """Whether an encoded picture, a scalar string, is of the kind that begins with `start`; a scalar bool."""
+    """Whether an encoded image, a scalar string, is of the kind that begins with `start`; a scalar bool."""
     return tf.equal(tf.strings.substr(data, 0, len(start)), start)
 
 

@@ -1,4 +1,4 @@
-"""From photographs to the network's inputs, and from its outputs to names."""
+"""From images to the network's inputs, and from its outputs to names."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def preprocess_input(x, data_format=None, mode="authors"):
 
 
 def prepare_images(images, spec: ModelSpec):
-    """Whole photographs to the network's inputs: resize, centre crop, `preprocess_input`, as the spec says.
+    """Whole images to the network's inputs: resize, centre crop, `preprocess_input`, as the spec says.
 
     Evaluation, classification, training and the exported graph all call this one function, inside a TensorFlow graph
     too (where height and width may be unknown).

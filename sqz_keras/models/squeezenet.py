@@ -319,7 +319,7 @@ def _input_shape(net: Metaparameters, input_shape, input_tensor, include_top: bo
         if pixels is not None and (not isinstance(pixels, int | np.integer) or pixels < least):
             raise ValueError(
                 f"input_shape must be {order} with at least {least}x{least} pixels, or None, for these "
-                f"metaparameters; got {tuple(input_shape)}. Enlarge the pictures, or take fewer pools."
+                f"metaparameters; got {tuple(input_shape)}. Enlarge the images, or take fewer pools."
             )
     return tuple(input_shape)
 

@@ -28,21 +28,21 @@ def cached_weights(test_data):
     path.write_bytes((test_data / "weights" / "deep_compression" / record.filename).read_bytes())
 
 
-def test_photographs_of_every_kind(test_data, cached_weights, tmp_path):
+def test_images_of_every_kind(test_data, cached_weights, tmp_path):
     """One elephant as JPEG, CMYK JPEG, grey PNG and turned JPEG; among them a file that is broken."""
-    photograph = test_data / "images" / "imagenet_sample" / "n02504013_Indian_elephant.JPEG"
-    assert photograph.exists()
-    with Image.open(photograph) as image:
+    path = test_data / "images" / "imagenet_sample" / "n02504013_Indian_elephant.JPEG"
+    assert path.exists()
+    with Image.open(path) as image:
         image.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=95)
         image.convert("L").save(tmp_path / "grey.png")
         exif = Image.Exif()
         exif[0x0112] = 6
         image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.jpg", quality=95, exif=exif)
-    (tmp_path / "broken.jpg").write_bytes(photograph.read_bytes()[:500])
-    paths = [photograph, *(tmp_path / name for name in ("cmyk.jpg", "broken.jpg", "grey.png", "turned.jpg"))]
+    (tmp_path / "broken.jpg").write_bytes(path.read_bytes()[:500])
+    paths = [path, *(tmp_path / name for name in ("cmyk.jpg", "broken.jpg", "grey.png", "turned.jpg"))]
     result = run(*(f"--image={path}" for path in paths), "--top=3")
     assert result.returncode == 1
-    assert "broken.jpg: not a picture" in result.stderr
+    assert "broken.jpg: not an image" in result.stderr
     blocks = {}
     for line in result.stdout.splitlines():
         blocks.setdefault(line, []) if not line.startswith(" ") else blocks[list(blocks)[-1]].append(line)
@@ -56,7 +56,7 @@ def test_photographs_of_every_kind(test_data, cached_weights, tmp_path):
 
 def test_help_lists_the_commands_own_flags():
     result = run("--help")
-    for part in ("Names what photographs show", "--image", "--model", "--top", "(default: 'imagenet')", "--bypass"):
+    for part in ("Names what images show", "--image", "--model", "--top", "(default: 'imagenet')", "--bypass"):
         assert part in result.stdout
     assert "--showprefixforinfo" not in result.stdout
 

@@ -254,7 +254,7 @@ class Array:
         return shrunk / (1.0 - shrunk) / (density / (1.0 - density))
 
     def odds(self, index):
-        """Frequency of a 1; class and prior frequency of an element in a picture."""
+        """Frequency of a 1; class and prior frequency of an element in an image."""
         known, ones = self.mask.get(("array", 0), (0, 0))
         density = (ones + 0.5) / (known + 1.0)
         _, row, column, spot = self.lines(index)

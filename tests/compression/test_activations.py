@@ -5,7 +5,7 @@ import pytest
 
 from sqz_keras.compression.activations import convolutions, input_moments, sensitivities
 from sqz_keras.models.squeezenet import build
-from tests.compression.tiny_net import SPEC, tiny_arrays, tiny_pictures
+from tests.compression.tiny_net import SPEC, tiny_arrays, tiny_images
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def model():
 def test_sensitivity_is_the_mean_squared_derivative(model):
     import tensorflow as tf
 
-    images = tiny_pictures(3)[0]
+    images = tiny_images(3)[0]
     done = []
     found = sensitivities(model, images, done.append)
     squares = {}
@@ -43,7 +43,7 @@ def test_moments_give_the_mean_outputs(model, layer):
     import keras
 
     changed = build(SPEC, {name: array * 0.9 for name, array in tiny_arrays(SPEC).items()})
-    images = tiny_pictures(12, seed=5)[0]
+    images = tiny_images(12, seed=5)[0]
     moments, cross_moments, mean_before, mean_after = input_moments(model, changed, layer, images)
     convolution = changed.get_layer(layer)
     weights = convolution.get_weights()[0].reshape(len(moments), -1)

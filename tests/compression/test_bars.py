@@ -1,4 +1,4 @@
-"""What the authors' v1.0 comes to, on the real weights and photographs."""
+"""What the authors' v1.0 comes to, on the real weights and images."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from sqz_keras import codec, resolve_model
 from sqz_keras.compression.kmeans import kmeans
 from sqz_keras.weights import sqz
-from trainers.evaluation.agreement import compare_models, find_judging_photographs, photograph_batches
+from trainers.evaluation.agreement import compare_models, find_evaluation_images, image_batches
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +41,8 @@ def test_six_bits(net, shared):
 
 def test_six_bits_agree(net, shared, test_data):
     spec, arrays = net
-    photographs = find_judging_photographs(test_data / "images" / "imagenet_sample", spec)
-    before, after = compare_models(spec, [arrays, shared], photograph_batches(photographs, spec))
+    images = find_evaluation_images(test_data / "images" / "imagenet_sample", spec)
+    before, after = compare_models(spec, [arrays, shared], image_batches(images, spec))
     assert before["num_images"] == 200
     assert after["agreement"] >= 0.79
     assert after["top1_accuracy"] >= before["top1_accuracy"] - 0.06

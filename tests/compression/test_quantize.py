@@ -5,7 +5,7 @@ from sqz_keras import codec
 from sqz_keras.compression.kmeans import kmeans
 from sqz_keras.compression.quantize import choose_codes, quantize
 from sqz_keras.models.squeezenet import build
-from tests.compression.tiny_net import SPEC, tiny_arrays, tiny_pictures
+from tests.compression.tiny_net import SPEC, tiny_arrays, tiny_images
 
 TARGET = 1500
 
@@ -21,7 +21,7 @@ def pruned():
 @pytest.fixture(scope="module")
 def quantized(pruned):
     told = []
-    return quantize(SPEC, pruned, tiny_pictures(64)[0], target_bytes=TARGET, report=told.append), told
+    return quantize(SPEC, pruned, tiny_images(64)[0], target_bytes=TARGET, report=told.append), told
 
 
 def divergence(arrays, others, images):
@@ -44,7 +44,7 @@ def test_pruned_weights_stay_and_all_lie_on_grids(pruned, quantized):
 
 
 def test_answers_are_nearer_than_with_plain_rounding_to_as_many_bytes(pruned, quantized):
-    unseen = tiny_pictures(256, seed=9)[0]
+    unseen = tiny_images(256, seed=9)[0]
     for step in np.geomspace(0.01, 1, 200):
         plain = {name: (step * np.rint(array / step)).astype(np.float32) for name, array in pruned.items()}
         if len(codec.encode(plain, {})) <= TARGET:
@@ -53,25 +53,25 @@ def test_answers_are_nearer_than_with_plain_rounding_to_as_many_bytes(pruned, qu
 
 
 def test_it_comes_out_the_same_again(pruned, quantized):
-    again = quantize(SPEC, pruned, tiny_pictures(64)[0], target_bytes=TARGET)
+    again = quantize(SPEC, pruned, tiny_images(64)[0], target_bytes=TARGET)
     for name, array in quantized[0].items():
         np.testing.assert_array_equal(again[name], array)
 
 
 def test_codes_chosen_anew_answer_more_alike(pruned):
     clustered = kmeans(pruned, 3)
-    chosen = choose_codes(SPEC, pruned, clustered, tiny_pictures(64)[0])
+    chosen = choose_codes(SPEC, pruned, clustered, tiny_images(64)[0])
     for name, array in chosen.items():
         if name.endswith("/kernel"):
             assert set(np.unique(array)) <= set(np.unique(clustered[name])) | {0}
             if (clustered[name] != 0).mean() < 0.9:
                 assert not array[clustered[name] == 0].any()
-    unseen = tiny_pictures(64, seed=1)[0]
+    unseen = tiny_images(64, seed=1)[0]
     assert divergence(pruned, chosen, unseen) < 0.5 * divergence(pruned, clustered, unseen)
 
 
 def test_what_fits_as_it_is_stays_as_it_is(pruned):
-    result = quantize(SPEC, pruned, tiny_pictures(8)[0], target_bytes=1 << 20)
+    result = quantize(SPEC, pruned, tiny_images(8)[0], target_bytes=1 << 20)
     for name, array in pruned.items():
         np.testing.assert_array_equal(result[name], array)
 
@@ -82,7 +82,7 @@ def test_what_fits_as_it_is_stays_as_it_is(pruned):
         (np.zeros((2, 33, 33, 3), np.uint8), TARGET, r"float32 \(N, 33, 33, 3\), got uint8"),
         (np.zeros((2, 32, 33, 3), np.float32), TARGET, r"got float32 \(2, 32, 33, 3\)"),
         (np.zeros((0, 33, 33, 3), np.float32), TARGET, "got float32"),
-        (tiny_pictures(2)[0], 100, "ask for more"),
+        (tiny_images(2)[0], 100, "ask for more"),
     ],
 )
 def test_refusals(pruned, images, target, expected):
@@ -92,13 +92,13 @@ def test_refusals(pruned, images, target, expected):
 
 def test_a_net_that_is_silent_is_refused(pruned):
     silent = {name: -np.abs(array) if name.startswith("conv1/") else array for name, array in pruned.items()}
-    pictures = np.abs(tiny_pictures(2)[0])
+    images = np.abs(tiny_images(2)[0])
     with pytest.raises(ValueError, match="answers alike"):
-        quantize(SPEC, silent | {"conv10/bias": np.full(4, -1, np.float32)}, pictures, target_bytes=TARGET)
+        quantize(SPEC, silent | {"conv10/bias": np.full(4, -1, np.float32)}, images, target_bytes=TARGET)
 
 
 def test_arrays_of_another_net_are_refused(pruned):
     with pytest.raises(ValueError, match="clustered"):
-        choose_codes(SPEC, pruned, {"conv1/bias": np.zeros(3, np.float32)}, tiny_pictures(2)[0])
+        choose_codes(SPEC, pruned, {"conv1/bias": np.zeros(3, np.float32)}, tiny_images(2)[0])
     with pytest.raises(ValueError, match="do not fit"):
-        quantize(SPEC, pruned | {"conv1/bias": np.zeros(3, np.float32)}, tiny_pictures(2)[0], target_bytes=TARGET)
+        quantize(SPEC, pruned | {"conv1/bias": np.zeros(3, np.float32)}, tiny_images(2)[0], target_bytes=TARGET)

@@ -5,11 +5,11 @@ import tensorflow as tf
 
 from sqz_keras.compression.teacher import teach
 from sqz_keras.models.squeezenet import build
-from tests.compression.tiny_net import SPEC, tiny_pictures
+from tests.compression.tiny_net import SPEC, tiny_images
 
 
 def test_the_targets_are_the_nets_probabilities(arrays):
-    images, _ = tiny_pictures()
+    images, _ = tiny_images()
     taught = teach(tf.data.Dataset.from_tensor_slices(images).batch(8).repeat(), SPEC, arrays)
     gc.collect()  # the net lives as long as the dataset
     for place, (inputs, targets) in enumerate(taught.take(4)):
@@ -19,7 +19,7 @@ def test_the_targets_are_the_nets_probabilities(arrays):
 
 
 def test_labels_are_replaced_and_sample_weights_kept(arrays):
-    images, labels = tiny_pictures(8)
+    images, labels = tiny_images(8)
     weights = np.arange(8, dtype=np.float32)
     taught = teach(tf.data.Dataset.from_tensors((images, labels, weights)), SPEC, arrays)
     _, targets, kept = next(iter(taught))

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from sqz_keras.compression import tf_keras_bridge as bridge
 from sqz_keras.models.squeezenet import build, named_arrays
-from tests.compression.tiny_net import SPEC, TINY, tiny_arrays, tiny_pictures
+from tests.compression.tiny_net import SPEC, TINY, tiny_arrays, tiny_images
 
 
 @pytest.mark.parametrize("bypass, padding", [(None, 0), ("complex", 1), ("simple", 0)])
@@ -18,7 +18,7 @@ def test_there_and_back_is_the_same_net(bypass, padding):
     model = build(spec, arrays)
     twin = bridge.to_tf_keras(model)
     back = bridge.to_keras(twin)
-    images, _ = tiny_pictures()
+    images, _ = tiny_images()
     expected = model.predict_on_batch(images)
     assert expected.std() > 0.01
     np.testing.assert_allclose(twin.predict_on_batch(images), expected, rtol=0, atol=1e-6)
@@ -55,7 +55,7 @@ def test_refusals_name_the_mistake(arrays):
 
 def test_probabilities_are_learnt_at_a_higher_temperature(arrays):
     """The loss is 16 KL(softmax(z / 4) || softmax(z' / 4)), of a teacher that is sure and of answers that are not."""
-    images, labels = tiny_pictures(8)
+    images, labels = tiny_images(8)
     logits = np.where(np.arange(4) == labels[:, None], 30.0, np.arange(4))
     batches = tf.data.Dataset.from_tensors((images, np.exp(log_softmax(logits)).astype(np.float32))).repeat()
     model = build(SPEC, arrays, dropout_rate=0)

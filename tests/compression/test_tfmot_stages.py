@@ -15,7 +15,7 @@ from sqz_keras.compression.stage import StageError
 from sqz_keras.compression.teacher import teach
 from sqz_keras.compression.tfmot_stages import cluster, finetune, prune, sorted_search
 from sqz_keras.models.squeezenet import build
-from tests.compression.tiny_net import SPEC, tiny_arrays, tiny_pictures
+from tests.compression.tiny_net import SPEC, tiny_arrays, tiny_images
 
 ROOT = Path(__file__).parents[2]
 LAYERS = layer_names(SPEC.weight_shapes())
@@ -28,7 +28,7 @@ def zeros_kept(before, after):
 
 
 def accuracy(arrays):
-    images, labels = tiny_pictures(64, seed=1)
+    images, labels = tiny_images(64, seed=1)
     return np.mean(build(SPEC, arrays).predict_on_batch(images).argmax(-1) == labels)
 
 
@@ -264,7 +264,7 @@ def test_the_process_stays_as_it_was():
 
 
 def test_what_is_wrong_is_told_before_any_work(arrays, batches, no_training):
-    images, labels = tiny_pictures()
+    images, labels = tiny_images()
 
     def told(match, batches=batches, arrays=arrays, run=cluster, **options):
         with pytest.raises(ValueError, match=match) as error:

@@ -1,4 +1,4 @@
-"""A net small enough to be pruned and clustered in seconds, and pictures that it can learn."""
+"""A net small enough to be pruned and clustered in seconds, and images that it can learn."""
 
 import numpy as np
 
@@ -20,7 +20,7 @@ def tiny_arrays(spec):
     return arrays
 
 
-def tiny_pictures(count=32, seed=0):
+def tiny_images(count=32, seed=0):
     """Noise of one of four mean colours: float32 (count, 33, 33, 3) and its int64 class."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, 4, count)
@@ -30,7 +30,7 @@ def tiny_pictures(count=32, seed=0):
 
 
 def tiny_batches():
-    """Endless batches of eight pictures and their labels, four different ones in turn."""
+    """Endless batches of eight images and their labels, four different ones in turn."""
     import tensorflow as tf
 
-    return tf.data.Dataset.from_tensor_slices(tiny_pictures()).batch(8).repeat()
+    return tf.data.Dataset.from_tensor_slices(tiny_images()).batch(8).repeat()

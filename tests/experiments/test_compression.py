@@ -8,7 +8,7 @@ from experiments import compression, compression_rows
 from sqz_keras import Metaparameters, ModelSpec, Preprocessing, resolve_model
 from sqz_keras.models.squeezenet import build, named_arrays
 from trainers.data.image_reader import read_inputs
-from trainers.evaluation.agreement import find_judging_photographs
+from trainers.evaluation.agreement import find_evaluation_images
 from trainers.reports.page import save_chart
 
 SMALL = Metaparameters(
@@ -30,18 +30,18 @@ def arrays():
 
 
 @pytest.fixture(scope="module")
-def photographs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("photographs")
+def labelled_images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
     random = np.random.default_rng(0)
     for index in range(9):
-        picture = random.integers(0, 256, (32, 32, 3), np.uint8)
-        Image.fromarray(picture).save(folder / f"{'abc'[index % 3]}_{index}.png")
-    return find_judging_photographs(folder, SPEC)
+        image = random.integers(0, 256, (32, 32, 3), np.uint8)
+        Image.fromarray(image).save(folder / f"{'abc'[index % 3]}_{index}.png")
+    return find_evaluation_images(folder, SPEC)
 
 
-def test_rows_and_plot(arrays, photographs, tmp_path):
+def test_rows_and_plot(arrays, labelled_images, tmp_path):
     kinds = ["zipped", "svd", "pruning", "shared", "lossless"]
-    rows = compression.measure(SPEC, arrays, photographs, kinds, [], 4)
+    rows = compression.measure(SPEC, arrays, labelled_images, kinds, [], 4)
     by_name = {(row["method"], row["setting"]): row for row in rows}
     assert by_name["float32", ""]["bytes"] == 4 * SPEC.count_params()
     for name in (("float32", ""), ("gzip", "-9"), ("lossless, paper", ""), ("lossless, max", "")):
@@ -63,7 +63,7 @@ def test_bars_are_those_of_the_version(version, agreement, end):
     assert line.endswith(f"bar 470,000 bytes at 80%: {end}" if end else "(70.0% to 90.0%)")
 
 
-def test_halves_are_judged_by_the_other(arrays, photographs, monkeypatch):
+def test_halves_are_judged_by_the_other(arrays, labelled_images, monkeypatch):
     seen, judged = [], []
 
     def label_free(spec, arrays, calibration, targets):
@@ -76,9 +76,9 @@ def test_halves_are_judged_by_the_other(arrays, photographs, monkeypatch):
 
     monkeypatch.setattr(compression_rows, "label_free", label_free)
     monkeypatch.setattr("export.formats.litert.run", scores)
-    (row,) = compression.measure(SPEC, arrays, photographs, ["label_free"], [9], 3)
+    (row,) = compression.measure(SPEC, arrays, labelled_images, ["label_free"], [9], 3)
     assert (row["bytes"], row["num_images"]) == (102, 9)
-    inputs = read_inputs([path for path, _ in photographs], SPEC)
+    inputs = read_inputs([path for path, _ in labelled_images], SPEC)
     for number, images in judged:
         for image in images:
             assert not any(np.array_equal(image, other) for other in seen[number - 1])

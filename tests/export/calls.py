@@ -54,15 +54,15 @@ def request_of(signature="serving_default", name="squeezenet", version=None, lab
     return request
 
 
-def bytes_of(*pictures, **about):
-    """A request with encoded pictures."""
-    return request_of("serve_bytes", image_bytes=tf.make_tensor_proto(list(pictures), tf.string), **about)
+def bytes_of(*images, **about):
+    """A request with encoded images."""
+    return request_of("serve_bytes", image_bytes=tf.make_tensor_proto(list(images), tf.string), **about)
 
 
-def classification_of(*pictures, signature="classify"):
+def classification_of(*images, signature="classify"):
     request = classification_pb2.ClassificationRequest()
     request.model_spec.name, request.model_spec.signature_name = "squeezenet", signature
-    for data in pictures:
+    for data in images:
         request.input.example_list.examples.append(example_of(data))
     return request
 

@@ -1,4 +1,4 @@
-"""A small model and small pictures to export, serve and ask with."""
+"""A small model and small images to export, serve and ask with."""
 
 import io
 
@@ -22,7 +22,7 @@ def small_spec(**changes) -> ModelSpec:
 
 
 def random_arrays(spec: ModelSpec) -> dict[str, np.ndarray]:
-    """Weights with which probabilities differ from class to class and from picture to picture."""
+    """Weights with which probabilities differ from class to class and from image to image."""
     generator = np.random.default_rng(7)
     # Pixels of about 60 become activations of about 1; biases are small.
     scales = {"conv1/kernel": 1 / 60, "conv10/kernel": 2.0}
@@ -36,8 +36,8 @@ def random_arrays(spec: ModelSpec) -> dict[str, np.ndarray]:
     }
 
 
-def picture(height: int, width: int, mode: str = "RGB", seed: int = 0) -> Image.Image:
-    """A smooth random picture."""
+def random_image(height: int, width: int, mode: str = "RGB", seed: int = 0) -> Image.Image:
+    """A smooth random image."""
     coarse = np.random.default_rng(seed).integers(0, 256, (5, 6, 4), np.uint8)
     image = Image.fromarray(coarse, "CMYK").resize((width, height), Image.Resampling.BICUBIC)
     return image if mode == "CMYK" else image.convert("RGB").convert(mode)

@@ -157,10 +157,10 @@ def test_records_that_fail_are_found(version, served, answer, change, told):
 
 
 def test_a_failing_warm_up_stops_the_export(tmp_path, monkeypatch, spec, arrays):
-    """In the process that writes, which finds this module: its examples hold no picture."""
+    """In the process that writes, which finds this module: its examples hold no image."""
     code = "import tensorflow as tf, export.warmup\nexport.warmup._example = tf.train.Example\n"
     Path(tmp_path, "sitecustomize.py").write_text(code)
     monkeypatch.syspath_prepend(os.fspath(tmp_path))
-    with pytest.raises(ValueError, match="classify with 1 pictures answers otherwise"):
+    with pytest.raises(ValueError, match="classify with 1 images answers otherwise"):
         export_saved_model(spec, arrays, tmp_path / "served")
     assert os.listdir(tmp_path / "served") == []

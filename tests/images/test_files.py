@@ -16,7 +16,7 @@ def encode(image: Image.Image, **options) -> bytes:
 
 
 @pytest.fixture
-def picture():
+def image():
     """Left half red, right half blue, 40 wide and 20 high, so that every turn is seen."""
     pixels = np.zeros((20, 40, 3), np.uint8)
     pixels[:, :20] = (230, 20, 20)
@@ -24,20 +24,20 @@ def picture():
     return Image.fromarray(pixels)
 
 
-def assert_shows(array, picture):
+def assert_shows(array, image):
     assert array.dtype == np.uint8
-    assert array.shape == (picture.height, picture.width, 3)
-    assert np.abs(array.astype(int)[5:15, [5, 34]] - np.asarray(picture).astype(int)[5:15, [5, 34]]).max() < 12
+    assert array.shape == (image.height, image.width, 3)
+    assert np.abs(array.astype(int)[5:15, [5, 34]] - np.asarray(image).astype(int)[5:15, [5, 34]]).max() < 12
 
 
-def test_jpeg_png_and_path(picture, tmp_path):
-    assert_shows(read_image(encode(picture, format="JPEG", quality=95)), picture)
-    (tmp_path / "a.png").write_bytes(encode(picture, format="PNG"))
-    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), np.asarray(picture))
+def test_jpeg_png_and_path(image, tmp_path):
+    assert_shows(read_image(encode(image, format="JPEG", quality=95)), image)
+    (tmp_path / "a.png").write_bytes(encode(image, format="PNG"))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), np.asarray(image))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_undone(picture, orientation):
+def test_exif_orientation_is_undone(image, orientation):
     undo = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
@@ -47,22 +47,22 @@ def test_exif_orientation_is_undone(picture, orientation):
         7: Image.Transpose.TRANSVERSE,
         8: Image.Transpose.ROTATE_270,
     }
-    stored = picture if orientation == 1 else picture.transpose(undo[orientation])
+    stored = image if orientation == 1 else image.transpose(undo[orientation])
     exif = Image.Exif()
     exif[0x0112] = orientation
-    assert_shows(read_image(encode(stored, format="JPEG", quality=95, exif=exif)), picture)
+    assert_shows(read_image(encode(stored, format="JPEG", quality=95, exif=exif)), image)
 
 
-def test_cmyk_is_shown_in_its_colours(picture):
-    assert_shows(read_image(encode(picture.convert("CMYK"), format="JPEG", quality=95)), picture)
+def test_cmyk_is_shown_in_its_colours(image):
+    assert_shows(read_image(encode(image.convert("CMYK"), format="JPEG", quality=95)), image)
 
 
-def test_grey_palette_and_transparency(picture):
-    grey = read_image(encode(picture.convert("L"), format="JPEG"))
+def test_grey_palette_and_transparency(image):
+    grey = read_image(encode(image.convert("L"), format="JPEG"))
     assert grey.shape == (20, 40, 3)
     assert (np.ptp(grey, axis=2) == 0).all()
-    assert_shows(read_image(encode(picture.quantize(4), format="PNG")), picture)
-    clear = picture.convert("RGBA")
+    assert_shows(read_image(encode(image.quantize(4), format="PNG")), image)
+    clear = image.convert("RGBA")
     clear.putalpha(0)
     assert (read_image(encode(clear, format="PNG")) == 255).all()
 
@@ -73,18 +73,18 @@ def test_16_bits_become_8():
     np.testing.assert_array_equal(array[..., 0], levels >> 8)
 
 
-@pytest.mark.parametrize("content", [b"", b"not a picture", b"\xff\xd8\xff\xe0garbage"])
-def test_what_is_no_picture_is_refused(content, tmp_path):
-    with pytest.raises(ValueError, match="not a picture"):
+@pytest.mark.parametrize("content", [b"", b"not an image", b"\xff\xd8\xff\xe0garbage"])
+def test_what_is_no_image_is_refused(content, tmp_path):
+    with pytest.raises(ValueError, match="not an image"):
         read_image(content)
     (tmp_path / "broken.jpg").write_bytes(content)
-    with pytest.raises(ValueError, match=r"broken\.jpg: not a picture"):
+    with pytest.raises(ValueError, match=r"broken\.jpg: not an image"):
         read_image(tmp_path / "broken.jpg")
 
 
-def test_half_a_file_is_refused(picture):
-    content = encode(picture.resize((400, 200)), format="JPEG")
-    with pytest.raises(ValueError, match="not a picture"):
+def test_half_a_file_is_refused(image):
+    content = encode(image.resize((400, 200)), format="JPEG")
+    with pytest.raises(ValueError, match="not an image"):
         read_image(content[: len(content) // 2])
 
 

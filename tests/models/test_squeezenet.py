@@ -251,9 +251,9 @@ def test_the_top_takes_unknown_sizes_too():
 
 
 def test_input_tensor():
-    pictures = keras.Input((64, 64, 3), name="pictures")
-    model = small(input_tensor=keras.layers.Rescaling(2.0)(pictures), classes=4)
-    assert model.input is pictures
+    images = keras.Input((64, 64, 3), name="images")
+    model = small(input_tensor=keras.layers.Rescaling(2.0)(images), classes=4)
+    assert model.input is images
     plain = small(input_shape=(64, 64, 3), classes=4)
     assign(plain, named_arrays(model))
     inputs = sample(1, 64, 64, 3)

@@ -16,7 +16,7 @@ def digits_builder(digits, tfds_dir):
 
 @pytest.fixture(scope="session")
 def digits(tfds_dir):
-    """The digits as a source of labelled pictures."""
+    """The digits as a source of labelled images."""
     from trainers.data.batches import open_dataset
 
     return open_dataset("digits", tfds_dir)

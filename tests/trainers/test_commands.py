@@ -57,15 +57,15 @@ def test_flags_override_the_recipe(monkeypatch, capsys, run_command):
     monkeypatch.setattr(loop, "train_and_evaluate", lambda *arguments: seen.append(arguments) or results)
     options = ["--max_steps=500", "--seed=7", "--momentum=0.8", "--deterministic", "--solver=modern", "--bypass=simple"]
     assert run_command(train, "--config=digits", "--workdir=w", "--data_dir=d", *options) == 0
-    assert run_command(train, "--config=modern", "--workdir=w", "--image_dir=photographs", "--version=1.0") == 0
+    assert run_command(train, "--config=modern", "--workdir=w", "--image_dir=images", "--version=1.0") == 0
     assert run_command(train, "--config=digits", "--workdir=w", "--input_size=24", "--preprocessing_mode=torch") == 0
     digits, modern = load_config("digits"), load_config("modern")
     net = dataclasses.replace(digits.model, bypass="simple")
     changes = {"max_steps": 500, "seed": 7, "momentum": 0.8, "deterministic": True, "solver": "modern"}
     assert seen[0] == (dataclasses.replace(digits, model=net, **changes), "w", "d")
     net = dataclasses.replace(modern.model, version="1.0", metaparameters=None)
-    assert seen[1][0] == dataclasses.replace(modern, model=net, dataset="", image_dir="photographs")
-    # A picture is resized to 52 for 48 pixels, and so to 26 for 24.
+    assert seen[1][0] == dataclasses.replace(modern, model=net, dataset="", image_dir="images")
+    # An image is resized to 52 for 48 pixels, and so to 26 for 24.
     preprocessing = dataclasses.replace(digits.model.preprocessing, mode="torch", resize_to=26)
     net = dataclasses.replace(digits.model, input_size=24, preprocessing=preprocessing)
     assert seen[2][0] == dataclasses.replace(digits, model=net)
@@ -84,5 +84,5 @@ def test_dry_run_touches_nothing(tmp_path, tfds_dir, digits, capsys, run_command
     )
     told = capsys.readouterr().out
     assert "data: train 1,085, validation 357, test 355" in told
-    assert "updates: 1,200 of 64 pictures = 70.8 epochs of 1,085" in told
+    assert "updates: 1,200 of 64 images = 70.8 epochs of 1,085" in told
     assert list(tmp_path.iterdir()) == []

@@ -23,11 +23,11 @@ def test_plain_lines_where_there_is_no_terminal():
 
 def test_one_line_is_rewritten_on_a_terminal():
     stream = _Terminal()
-    progress = Progress(4, "photograph", stream=stream)
+    progress = Progress(4, "image", stream=stream)
     progress.show(2, "a text that is long", now=True)
     progress.message("x.png is broken")
     progress.show(4)
     shown = stream.getvalue()
     assert shown.count("\n") == 2 and shown.endswith("\n")
-    assert "[##########..........] photograph 2/4" in shown
-    assert "[####################] photograph 4/4" in shown
+    assert "[##########..........] image 2/4" in shown
+    assert "[####################] image 4/4" in shown

@@ -6,8 +6,7 @@ import pytest
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.weights.arrays import MAX_BYTES, check_declared, file_size, float32_arrays, plain_net_layers
 from sqz_keras.weights.readers import READERS, WeightsFileError, check_shapes, read_arrays
-
-from .mutations import SHAPES, random_arrays
+from tests.weights.readers.mutations import SHAPES, random_arrays
 
 
 @pytest.mark.parametrize("name", ["weights.bin", "weights", "folder"])

@@ -1,4 +1,4 @@
-"""The pretrained weights against golden outputs, and against onnxruntime on real photographs."""
+"""The pretrained weights against golden outputs, and against onnxruntime on real images."""
 
 import numpy as np
 import onnx
@@ -18,7 +18,7 @@ def onnx_path(test_data):
 
 
 @pytest.fixture(scope="module")
-def photographs(test_data):
+def images(test_data):
     paths = sorted((test_data / "images" / "imagenet_sample").iterdir())
     assert len(paths) == 200
     return [read_image(path) for path in paths]
@@ -62,10 +62,10 @@ def test_the_trunk_of_pretrained_weights(test_data):
         SqueezeNetV1_1(weights=path)
 
 
-def test_onnxruntime_on_the_file_as_it_is(onnx_path, photographs):
+def test_onnxruntime_on_the_file_as_it_is(onnx_path, images):
     """float16 and 224 pixels, where floor and ceil pooling coincide."""
     spec = ModelSpec("1.1", input_size=224, preprocessing=Preprocessing())
-    inputs = np.stack([prepare_images(photograph, spec) for photograph in photographs])
+    inputs = np.stack([prepare_images(image, spec) for image in images])
     session = onnxruntime.InferenceSession(onnx_path, providers=["CPUExecutionProvider"])
     names = [each.name for each in session.get_inputs() if each.name not in initializers(onnx.load(onnx_path))]
     theirs = [session.run(None, {names[0]: row[None].transpose(0, 3, 1, 2).astype(np.float16)})[0] for row in inputs]
@@ -74,10 +74,10 @@ def test_onnxruntime_on_the_file_as_it_is(onnx_path, photographs):
     assert same.sum() >= 198
 
 
-def test_onnxruntime_in_float32_at_227_in_ceil_mode(onnx_path, photographs):
+def test_onnxruntime_in_float32_at_227_in_ceil_mode(onnx_path, images):
     session = onnxruntime.InferenceSession(edited(onnx_path), providers=["CPUExecutionProvider"])
     spec = ModelSpec("1.1")
-    inputs = np.stack([prepare_images(photograph, spec) for photograph in photographs[:20]])
+    inputs = np.stack([prepare_images(image, spec) for image in images[:20]])
     theirs = session.run(None, {"data_0": inputs.transpose(0, 3, 1, 2)})[0].reshape(20, 1000)
     ours = SqueezeNetV1_1(weights=onnx_path).predict(inputs, verbose=0)
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)

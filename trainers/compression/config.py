@@ -30,20 +30,20 @@ class CompressionConfig:
         densities: "table1", "0.4", "conv10=0.2" or several with commas; "sensitivity=0.33", that overall; "rounding",
             without those that the codes would round to 0; "" prunes nothing.
         target_bytes: size of the whole file that is aimed at without labels; 0 for no such aim.
-        calibration_dir: unlabelled photographs, at any depth.
+        calibration_dir: unlabelled images, at any depth.
         calibration_images: at most so many of them are held in memory for `target_bytes`.
         teacher: fine-tune with the uncompressed net's answers as labels, on `calibration_dir`, or on the labelled
-            photographs, whose own labels then only judge.
-        image_dir: labelled photographs to fine-tune on, a folder a class.
+            images, whose own labels then only judge.
+        image_dir: labelled images to fine-tune on, a folder a class.
         dataset: likewise, of TensorFlow Datasets.
         data_dir: TensorFlow Datasets' own folder.
-        evaluation_dir: photographs, labelled by their names or not, that judge the result; left out, the test or
+        evaluation_dir: images, labelled by their names or not, that judge the result; left out, the test or
             validation split of `image_dir` or `dataset` does, where there is one.
         workdir: keeps the stages of fine-tuning, which go on from there after a kill.
         steps: updates of each stage of fine-tuning.
-        batch_size: photographs an update.
+        batch_size: images an update.
         learning_rate: of the fine-tuning; 0 for each stage's own.
-        seed: of the order of the photographs.
+        seed: of the order of the images.
 
     Raises:
         ValueError: two of these contradict each other, or one lacks its companion.
@@ -76,23 +76,23 @@ class CompressionConfig:
             raise ValueError(f"--output={self.output} must end in {SUFFIX}.")
         labelled = [name for name in ("image_dir", "dataset") if getattr(self, name)]
         for wrong, text in (
-            (len(labelled) > 1, "--image_dir and --dataset are two sources of labelled pictures; give one."),
+            (len(labelled) > 1, "--image_dir and --dataset are two sources of labelled images; give one."),
             (
                 self.teacher and not (self.calibration_dir or labelled),
-                "--teacher needs photographs: --calibration_dir=DIR, or labelled ones: --image_dir or --dataset.",
+                "--teacher needs images: --calibration_dir=DIR, or labelled ones: --image_dir or --dataset.",
             ),
             (
                 self.teacher and self.calibration_dir and labelled,
-                f"--calibration_dir and --{'/'.join(labelled)} are two sources of pictures for --teacher; give one.",
+                f"--calibration_dir and --{'/'.join(labelled)} are two sources of images for --teacher; give one.",
             ),
             (
                 self.target_bytes and not self.calibration_dir,
-                "--target_bytes needs photographs: --calibration_dir=DIR.",
+                "--target_bytes needs images: --calibration_dir=DIR.",
             ),
             (
                 self.target_bytes and (self.bits or self.densities or self.tuned),
                 "--target_bytes chooses bits and values itself; leave out --bits, --densities, --teacher and labelled "
-                "pictures.",
+                "images.",
             ),
             (
                 self.calibration_dir and not (self.target_bytes or self.teacher),
@@ -100,16 +100,16 @@ class CompressionConfig:
             ),
             (
                 self.densities and not self.tuned,
-                "--densities needs pictures to fine-tune on: --image_dir or --dataset with labels, or --teacher with "
+                "--densities needs images to fine-tune on: --image_dir or --dataset with labels, or --teacher with "
                 "--calibration_dir.",
             ),
             (
                 self.tuned and not (self.bits or self.densities),
-                "Pictures to fine-tune on need something to fine-tune: --densities, --bits or both.",
+                "Images to fine-tune on need something to fine-tune: --densities, --bits or both.",
             ),
             (
                 self.bits.startswith(SIZE) and not self.tuned,
-                f"--bits={self.bits} needs pictures to find out with: --image_dir, --dataset, or --teacher with "
+                f"--bits={self.bits} needs images to find out with: --image_dir, --dataset, or --teacher with "
                 "--calibration_dir.",
             ),
             (
@@ -129,7 +129,7 @@ class CompressionConfig:
 
     @property
     def tuned(self) -> bool:
-        """Whether the stages are fine-tuned on pictures."""
+        """Whether the stages are fine-tuned on images."""
         return bool(self.teacher or self.image_dir or self.dataset)
 
     def report_paths(self) -> tuple[pathlib.Path, pathlib.Path]:

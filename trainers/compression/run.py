@@ -1,6 +1,6 @@
 """What sqz-compress does: a model, its stages, the file, and what became of it.
 
-Keras is imported only by what runs the network: without pictures, none is needed.
+Keras is imported only by what runs the network: without images, none is needed.
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ import numpy as np
 from sqz_keras import codec, resolve_model
 from sqz_keras.architecture.spec import ModelSpec, hash_arrays
 from sqz_keras.compression.densities import layer_names, measure_densities
-from sqz_keras.files import write_file
+from sqz_keras.files import write_file, write_json
 from sqz_keras.version import __version__
 from sqz_keras.weights import sqz
 from sqz_keras.weights.arrays import WeightsFileError, read_bytes
 from trainers.compression.config import SUFFIX, CompressionConfig, parse_bits
 from trainers.progress import say
-from trainers.report import write_json
 from trainers.reports.compression import write_compression_report
 
 Arrays = dict[str, np.ndarray]
@@ -43,10 +42,10 @@ def compress(config: CompressionConfig) -> dict[str, Any]:
 
     Returns:
         The results, as the JSON report holds them: `bytes`, `float32_bytes`, `compression_ratio`, `lossless`,
-        the layout of the file, and with pictures that judge the `agreement_fields` as `before` and `after`.
+        the layout of the file, and with images that judge the `agreement_fields` as `before` and `after`.
 
     Raises:
-        ValueError: the model, an option or the photographs are not what they should be.
+        ValueError: the model, an option or the images are not what they should be.
         OSError: a file cannot be read or written.
     """
     source = _read(config)
@@ -75,9 +74,9 @@ def compress(config: CompressionConfig) -> dict[str, Any]:
 def _judges(config: CompressionConfig, spec: ModelSpec):
     """Batches for `compare_models`: of `evaluation_dir`, else of a split that fine-tuning does not see, or None."""
     if config.evaluation_dir:
-        from trainers.evaluation.agreement import find_judging_photographs, photograph_batches
+        from trainers.evaluation.agreement import find_evaluation_images, image_batches
 
-        return photograph_batches(find_judging_photographs(config.evaluation_dir, spec), spec, config.batch_size)
+        return image_batches(find_evaluation_images(config.evaluation_dir, spec), spec, config.batch_size)
     if config.image_dir or config.dataset:
         from trainers.compression.tuned import judging_batches
 
@@ -108,12 +107,12 @@ def _quantize(
     config: CompressionConfig, spec: ModelSpec, arrays: Arrays, provenance: dict[str, Any]
 ) -> tuple[Arrays, list[dict]]:
     from sqz_keras.compression import quantize
-    from sqz_keras.images.files import find_pictures
+    from sqz_keras.images.files import find_images
     from trainers.data.image_reader import read_inputs
 
-    pictures = find_pictures(config.calibration_dir, config.calibration_images)
-    say(f"reading {len(pictures)} photographs of {config.calibration_dir}")
-    images = read_inputs(pictures, spec)
+    paths = find_images(config.calibration_dir, config.calibration_images)
+    say(f"reading {len(paths)} images of {config.calibration_dir}")
+    images = read_inputs(paths, spec)
     say(f"quantising to {config.target_bytes:,} bytes")
     stages = [{"stage": "quantize", "target_bytes": config.target_bytes, "images": len(images)}]
     header = sqz.header_bytes(spec, arrays, provenance | {"stages": [*provenance["stages"], *stages]})

@@ -18,7 +18,7 @@ from sqz_keras.compression.bits import bits_for_size, round_evenly
 from sqz_keras.compression.densities import layer_names, measure_densities, parse_densities, sensitivity_densities
 from sqz_keras.compression.teacher import teach
 from sqz_keras.compression.tfmot_stages import cluster, prune
-from sqz_keras.images.files import find_pictures
+from sqz_keras.images.files import find_images
 from sqz_keras.images.preprocessing import preprocess_input
 from sqz_keras.models.squeezenet import assign, build
 from sqz_keras.weights import sqz
@@ -28,7 +28,7 @@ from trainers.data.image_folder import open_image_dir
 from trainers.progress import say
 
 Arrays = dict[str, np.ndarray]
-Pictures = Callable[[], np.ndarray]
+Images = Callable[[], np.ndarray]
 
 # Where a stage's rate is not given: of Adam, whose steps are of that size. A teacher's answers say more than labels.
 TAUGHT_RATE = 1.5e-4
@@ -48,7 +48,7 @@ def tune(config: CompressionConfig, spec: ModelSpec, arrays: Arrays) -> tuple[Ar
         The weights, and for each stage what it was asked for.
 
     Raises:
-        ValueError: the pictures are not for this model, or an option is out of range.
+        ValueError: the images are not for this model, or an option is out of range.
     """
     source = _open(config, spec)
     images = functools.cache(lambda: _some(spec, source))  # read only where something asks for them
@@ -88,7 +88,7 @@ def tune(config: CompressionConfig, spec: ModelSpec, arrays: Arrays) -> tuple[Ar
 
 
 def judging_batches(config: CompressionConfig, spec: ModelSpec) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Network inputs and labels of the test split of the labelled pictures, else of the validation split."""
+    """Network inputs and labels of the test split of the labelled images, else of the validation split."""
     source = _open(config, spec)
     split = next((name for name in ("test", "validation") if source.sizes.get(name)), None)
     if split is None:
@@ -97,8 +97,8 @@ def judging_batches(config: CompressionConfig, spec: ModelSpec) -> Iterator[tupl
 
 
 def unlabelled_source(folder: str) -> Source:
-    """The photographs of a folder at any depth, all of class 0, in an order in which its folders are mixed."""
-    paths = [str(path) for path in find_pictures(folder)]
+    """The images of a folder at any depth, all of class 0, in an order in which its folders are mixed."""
+    paths = [str(path) for path in find_images(folder)]
     random.Random(0).shuffle(paths)
 
     def records(split: str) -> tf.data.Dataset:
@@ -121,7 +121,7 @@ def _open(config: CompressionConfig, spec: ModelSpec) -> Source:
         raise ValueError(
             f"{source.name} has {len(source.labels)} classes ({', '.join(source.labels[:3])}, ...), which are not the "
             f"model's {spec.classes} ({', '.join((spec.labels or ('nameless',))[:3])}, ...) in their order. Give the "
-            "pictures that the model was trained on, or --teacher with --calibration_dir."
+            "images that the model was trained on, or --teacher with --calibration_dir."
         )
     return source
 
@@ -130,7 +130,7 @@ def _rate(config: CompressionConfig, of_stage: float) -> float:
     return config.learning_rate or (TAUGHT_RATE if config.teacher else of_stage)
 
 
-def _bits(config: CompressionConfig, spec: ModelSpec, arrays: Arrays, images: Pictures) -> dict[str, int]:
+def _bits(config: CompressionConfig, spec: ModelSpec, arrays: Arrays, images: Images) -> dict[str, int]:
     if not config.bits.startswith(SIZE):
         return parse_bits(config.bits, layer_names(arrays)) if config.bits else {}
     wanted = int(_number_behind(SIZE, "--bits", config.bits))
@@ -142,7 +142,7 @@ def _bits(config: CompressionConfig, spec: ModelSpec, arrays: Arrays, images: Pi
 
 
 def _densities(
-    config: CompressionConfig, spec: ModelSpec, arrays: Arrays, images: Pictures, bits: dict[str, int]
+    config: CompressionConfig, spec: ModelSpec, arrays: Arrays, images: Images, bits: dict[str, int]
 ) -> dict[str, float]:
     if config.densities == ROUNDING:
         return {layer: share for layer, share in measure_densities(round_evenly(arrays, bits)).items() if share}
@@ -161,13 +161,13 @@ def _number_behind(prefix: str, flag: str, text: str) -> float:
 
 
 def _some(spec: ModelSpec, source: Source) -> np.ndarray:
-    """Some of the training pictures, as network inputs."""
+    """Some of the training images, as network inputs."""
     batches = itertools.islice(readable_batches(source, _SPLIT, spec, batch_size=32), _SOME_IMAGES // 32)
     return np.concatenate([images for images, _ in batches])
 
 
 def _damage(spec: ModelSpec, arrays: Arrays, images: np.ndarray) -> Callable[[Arrays], float]:
-    """From weights to the cross-entropy of their answers with those of the uncompressed net, on these pictures."""
+    """From weights to the cross-entropy of their answers with those of the uncompressed net, on these images."""
     model = build(spec, arrays)
     wanted = model.predict(images, verbose=0)
 

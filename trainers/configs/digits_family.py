@@ -3,7 +3,7 @@
 sqz-sweep --space=bypass --sampler=grid --workdir=DIR
 sqz-train --config=digits_family --workdir=DIR [--bypass=simple|complex] [--metaparameters=...]
 
-The recipe `digits` does better for the plain net and fails with bypasses: the pictures are nearly constant, and with
+The recipe `digits` does better for the plain net and fails with bypasses: the images are nearly constant, and with
 its large inputs a bypass hands that constant on undiminished, until conv10 drowns in it. Here the inputs are small, the
 gradients are clipped, and conv10's biases begin at 1, without which classes fall silent in some runs, for good. 1,000
 updates are 30 epochs, one and a half minutes on one core.

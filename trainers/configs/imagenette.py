@@ -1,10 +1,10 @@
-"""Ten classes of photographs from scratch at 128 pixels, by the modern recipe.
+"""Ten classes of images from scratch at 128 pixels, by the modern recipe.
 
 sqz-train --config=imagenette --workdir=DIR --image_dir=IMAGENETTE [--bypass=simple|complex]
 
-IMAGENETTE holds `train/` and `val/` with 400 and 100 photographs of each class. 3,000 updates are 48 epochs:
+IMAGENETTE holds `train/` and `val/` with 400 and 100 images of each class. 3,000 updates are 48 epochs:
 20 minutes on 2 cores that had other work too. Expect about 63% top-1, 69% with simple and 66% with complex bypass
-(62.8, 69.1 and 66.1% on 1,000 pictures, seed 0; chance is 10%).
+(62.8, 69.1 and 66.1% on 1,000 images, seed 0; chance is 10%).
 """
 
 from sqz_keras.architecture.spec import ModelSpec, Preprocessing

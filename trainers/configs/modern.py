@@ -3,7 +3,7 @@
 sqz-train --config=modern --workdir=DIR --data_dir=TFDS_DIR
 
 125 epochs of ImageNet. Nobody has published its result with this net, and it was not run here: it needs ImageNet and
-GPUs. As in squeezenet_v1_0, the accuracy is that of the best look at the very split that is reported. For photographs
+GPUs. As in squeezenet_v1_0, the accuracy is that of the best look at the very split that is reported. For images
 of one's own: --image_dir=DIR, with --max_steps and --global_batch_size to suit.
 """
 

@@ -1,10 +1,10 @@
 """From the authors' v1.1 weights to other classes: first conv10 alone, then everything.
 
-sqz-train --config=transfer --workdir=DIR --image_dir=PHOTOGRAPHS
+sqz-train --config=transfer --workdir=DIR --image_dir=IMAGES
 
-PHOTOGRAPHS holds `train/` and `val/`, or class folders alone, of which a fifth is then set apart. Where labels are
+IMAGES holds `train/` and `val/`, or class folders alone, of which a fifth is then set apart. Where labels are
 ImageNet's wnids, conv10 is taken over for them. 250 updates took 5 minutes on 2 cores and gave 95.8% top-1 on the 1,000
-validation pictures of a subset of Imagenette.
+validation images of a subset of Imagenette.
 """
 
 from sqz_keras.architecture.spec import ModelSpec
@@ -14,7 +14,7 @@ from trainers.training.config import TrainConfig
 def get_config() -> TrainConfig:
     return TrainConfig(
         model=ModelSpec("1.1"),
-        image_dir="photographs",
+        image_dir="images",
         # Looked at once, at the end, so that it chooses nothing.
         test_split="validation",
         weights="squeezenet1.1_authors",

@@ -1,4 +1,4 @@
-"""From one encoded picture to one of the network's size, in a TensorFlow graph: decoding and random variation."""
+"""From one encoded image to one of the network's size, in a TensorFlow graph: decoding and random variation."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def check_augmentation(name: str) -> None:
 def augmented(
     data: tf.Tensor, spec: ModelSpec, augmentation: str, seed: int, position, *, guarded: bool = True
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """One encoded picture in the network's size; all that is random follows from (seed, position).
+    """One encoded image in the network's size; all that is random follows from (seed, position).
 
     Args:
-        data: scalar string: JPEG (grey and CMYK too), PNG, BMP or GIF (its first picture), whatever its file was
+        data: scalar string: JPEG (grey and CMYK too), PNG, BMP or GIF (its first image), whatever its file was
             called. EXIF orientation is not applied, as in the exported graph.
         spec: of the model; S is its `input_size`.
         augmentation: "none": resized and cropped as in evaluation; "crop": resized as the spec says, then a random
-            square of S pixels, where evaluation takes the centre; "authors": "crop", and every other picture mirrored;
+            square of S pixels, where evaluation takes the centre; "authors": "crop", and every other image mirrored;
             "modern": a random window of 8% to 100% of the area and an aspect of 3/4 to 4/3, resized to S, mirrored
             likewise (RandomResizedCrop of "Going Deeper with Convolutions", section 6).
         seed: of the run, in 0..2**32 - 1.
@@ -48,7 +48,7 @@ def augmented(
 
     Returns:
         RGB in 0..255, (S, S, 3): uint8 for "modern", rounded, or float32; its colours are left to `preprocess_input`.
-        And whether the picture could be decoded: 1.0, or 0.0 and a black picture.
+        And whether the image could be decoded: 1.0, or 0.0 and a black image.
     """
     size = spec.input_size
     if augmentation == "modern":
@@ -68,14 +68,14 @@ def augmented(
 def decode(data: tf.Tensor, *, guarded: bool = True) -> tuple[tf.Tensor, tf.Tensor]:
     """RGB, uint8 (H, W, 3), to the bit as Pillow decodes it, transparency on white; and 1.0.
 
-    If it fails: one black pixel and 0.0 where `guarded`, at some cost for every picture, or else an
+    If it fails: one black pixel and 0.0 where `guarded`, at some cost for every image, or else an
     InvalidArgumentError.
     """
     return _by_kind(decode_jpeg, _decode_other, (data,), guarded)
 
 
 def _by_kind(of_jpeg: Callable, of_other: Callable, values: tuple, guarded: bool) -> tuple[tf.Tensor, tf.Tensor]:
-    """What the one or the other decoder makes of `values`, whose first one is the encoded picture; as `decode`."""
+    """What the one or the other decoder makes of `values`, whose first one is the encoded image; as `decode`."""
 
     def attempt(decoder):
         image, weight = _or_black(decoder, *values) if guarded else (decoder(*values), tf.constant(1.0))
@@ -134,7 +134,7 @@ def _random_window(data, size: int, seed: int, position, guarded: bool) -> tuple
 
 
 def random_window(shape: tf.Tensor, seed: int, position) -> tf.Tensor:
-    """The window of "modern" for a picture of shape (height, width, channels): int32 (top, left, height, width)."""
+    """The window of "modern" for an image of shape (height, width, channels): int32 (top, left, height, width)."""
     begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
         shape,
         tf.zeros((1, 0, 4)),

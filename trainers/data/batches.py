@@ -1,4 +1,4 @@
-"""From a source of labelled, encoded pictures to batches of pictures, labels and weights."""
+"""From a source of labelled, encoded images to batches of images, labels and weights."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from trainers.data.augmentation import augmented, check_augmentation, decode
 from trainers.datasets import digits as _digits  # noqa: F401 - registers its builder
 
 _FOREVER = tf.int64.max
-# More than the cores: pictures come out in order, so a slow one makes those that are done wait.
+# More than the cores: images come out in order, so a slow one makes those that are done wait.
 _PARALLEL_CALLS = 4 * (os.cpu_count() or 1)
 _PREFETCHED_BATCHES = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Labelled pictures, split by split.
+    """Labelled images, split by split.
 
     Args:
         name: for people.
         labels: names of the classes, in the order of their indices.
-        sizes: number of pictures of each split.
+        sizes: number of images of each split.
         records: from a split's name to its dataset of {"image": string (encoded), "label": int64, "id": string}, in a
             fixed order; ids are unique within a split.
     """
@@ -42,11 +42,11 @@ class Source:
     records: Callable[[str], tf.data.Dataset]
 
 
-class BadPictures:
-    """Counts the pictures that cannot be decoded, each once however often it comes by, and names them in the log.
+class BadImages:
+    """Counts the images that cannot be decoded, each once however often it comes by, and names them in the log.
 
     Args:
-        limit: of different pictures that `check` puts up with.
+        limit: of different images that `check` puts up with.
     """
 
     def __init__(self, limit: int = 0):
@@ -66,7 +66,7 @@ class BadPictures:
             return tuple(self._names)
 
     def add(self, name: str) -> None:
-        """Counts a picture; safe from any thread."""
+        """Counts an image; safe from any thread."""
         with self._lock:
             known = name in self._names
             self._names[name] = None
@@ -82,7 +82,7 @@ class BadPictures:
         names = self.names
         if len(names) > self.limit:
             raise ValueError(
-                f"{len(names)} pictures cannot be decoded, and at most {self.limit} may be: {', '.join(names[:5])}"
+                f"{len(names)} images cannot be decoded, and at most {self.limit} may be: {', '.join(names[:5])}"
                 f"{', ...' if len(names) > 5 else ''}. Replace them, or raise the limit."
             )
 
@@ -138,7 +138,7 @@ def _tfds_records(builder: tfds.core.DatasetBuilder, split: str) -> tf.data.Data
 
 
 def check_split(source: Source, split: str) -> int:
-    """The number of pictures of a split.
+    """The number of images of a split.
 
     Raises:
         ValueError: the source has no such split, or it is empty.
@@ -158,7 +158,7 @@ def training_batches(
     augmentation: str = "none",
     shuffle_buffer_size: int,
     start_example: int = 0,
-    bad_pictures: BadPictures | None = None,
+    bad_images: BadImages | None = None,
     guarded: bool = True,
     num_shards: int = 1,
     shard_index: int = 0,
@@ -166,30 +166,30 @@ def training_batches(
 ) -> tf.data.Dataset:
     """Endless batches for training; order and augmentation follow from (seed, epoch, position) alone.
 
-    Every epoch holds every picture once, in an order of its own. Batches run over the ends of epochs, so that no
-    picture is left out and all batches are of one size.
+    Every epoch holds every image once, in an order of its own. Batches run over the ends of epochs, so that no
+    image is left out and all batches are of one size.
 
     Args:
-        source: of the pictures.
+        source: of the images.
         split: of the source.
         spec: of the model; S is its `input_size`.
-        batch_size: pictures a batch; with shards, of this shard alone.
+        batch_size: images a batch; with shards, of this shard alone.
         seed: in 0..2**32 - 1.
         augmentation: see `augmented`.
-        shuffle_buffer_size: encoded pictures among which the next one is drawn.
+        shuffle_buffer_size: encoded images among which the next one is drawn.
         start_example: the stream begins with this example, exactly as it would go on there; what comes before it in
             its epoch is read but not decoded.
-        bad_pictures: told of each picture that cannot be decoded, which keeps its place with zeros and weight 0.
-        guarded: or else such a picture ends the dataset, with an InvalidArgumentError in place of its batch; quicker.
+        bad_images: told of each image that cannot be decoded, which keeps its place with zeros and weight 0.
+        guarded: or else such an image ends the dataset, with an InvalidArgumentError in place of its batch; quicker.
         num_shards: workers among which the examples are dealt out in turn, before they are decoded.
         shard_index: of this worker.
         data_service: address of the tf.data service whose workers make the batches; they must reach the same files.
             Each of its workers takes the next whole epoch, so that with more than one the order is not fixed, and a
-            later start leaves out the first pictures of several epochs.
+            later start leaves out the first images of several epochs.
 
     Returns:
         Dataset of (RGB in 0..255 (batch_size, S, S, 3), int64 (batch_size,), float32 weights (batch_size,)). The
-            pictures are uint8 or float32, as the augmentation has it; `preprocess_input` makes network inputs of them.
+            images are uint8 or float32, as the augmentation has it; `preprocess_input` makes network inputs of them.
 
     Raises:
         ValueError: the split or the augmentation is unknown.
@@ -202,7 +202,7 @@ def training_batches(
         # The seed of this function's graph, not the process's, which would otherwise mix with the one below.
         tf.random.set_seed(1)
         epoch_seed = tf.random.stateless_uniform((), seed=[seed, epoch], maxval=_FOREVER, dtype=tf.int64)
-        # Encoded pictures are shuffled, since decoded ones would need many times the memory.
+        # Encoded images are shuffled, since decoded ones would need many times the memory.
         return records.shuffle(shuffle_buffer_size, seed=epoch_seed, reshuffle_each_iteration=False)
 
     epoch, position = divmod(start_example, size)
@@ -213,13 +213,13 @@ def training_batches(
     if data_service:
         sharding = tf.data.experimental.service.ShardingPolicy.DYNAMIC
         batches = batches.apply(tf.data.experimental.service.distribute(sharding, data_service))
-    return _finished(batches, bad_pictures)
+    return _finished(batches, bad_images)
 
 
 def evaluation_batches(
-    source: Source, split: str, spec: ModelSpec, *, batch_size: int, bad_pictures: BadPictures | None = None
+    source: Source, split: str, spec: ModelSpec, *, batch_size: int, bad_images: BadImages | None = None
 ) -> tf.data.Dataset:
-    """Every picture of a split exactly once, in the source's order; the last batch may be smaller.
+    """Every image of a split exactly once, in the source's order; the last batch may be smaller.
 
     Returns:
         Triples as from `training_batches`, but with network inputs, float32, as `prepare_images` gives them.
@@ -231,13 +231,13 @@ def evaluation_batches(
         return tf.ensure_shape(prepare_images(image, spec), (spec.input_size, spec.input_size, 3)), weight
 
     examples = _decoded(source.records(split).enumerate(), prepared)
-    return _finished(examples.batch(batch_size), bad_pictures)
+    return _finished(examples.batch(batch_size), bad_images)
 
 
 def readable_batches(
     source: Source, split: str, spec: ModelSpec, *, batch_size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """`evaluation_batches` as network inputs and labels, without the pictures that could not be decoded."""
+    """`evaluation_batches` as network inputs and labels, without the images that could not be decoded."""
     batches = evaluation_batches(source, split, spec, batch_size=batch_size).as_numpy_iterator()
     return ((images[weights > 0], labels[weights > 0]) for images, labels, weights in batches)
 
@@ -252,13 +252,13 @@ def _decoded(stream: tf.data.Dataset, make: Callable) -> tf.data.Dataset:
     return stream.map(decode_one, _PARALLEL_CALLS)
 
 
-def _finished(batches: tf.data.Dataset, bad_pictures: BadPictures | None) -> tf.data.Dataset:
+def _finished(batches: tf.data.Dataset, bad_images: BadImages | None) -> tf.data.Dataset:
     """The triples, from batches of what `_decoded` gives."""
-    bad_pictures = bad_pictures or BadPictures()
+    bad_images = bad_images or BadImages()
 
     def report(ids):
         for name in ids:
-            bad_pictures.add(name.decode("utf-8", "replace"))
+            bad_images.add(name.decode("utf-8", "replace"))
 
     def report_bad(images, labels, weights, ids):
         def call():
@@ -279,8 +279,8 @@ def _with_options(batches: tf.data.Dataset) -> tf.data.Dataset:
     """
     options = tf.data.Options()
     options.autotune.enabled = False
-    # Each picture goes into its batch while it is still in the cache of the core that made it.
+    # Each image goes into its batch while it is still in the cache of the core that made it.
     options.experimental_optimization.map_and_batch_fusion = True
-    # Pictures are worked on side by side already.
+    # Images are worked on side by side already.
     options.threading.max_intra_op_parallelism = 1
     return batches.with_options(options)

@@ -1,4 +1,4 @@
-"""One's own photographs, in a folder a class, as a source of labelled pictures."""
+"""One's own images, in a folder a class, as a source of labelled images."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _EVERY_FIFTH = 5
 
 
 def open_image_dir(image_dir: str | os.PathLike) -> Source:
-    """The photographs of `image_dir`, whose labels are the sorted names of their folders.
+    """The images of `image_dir`, whose labels are the sorted names of their folders.
 
     Args:
         image_dir: with the folders "train" and "val" (or "validation"), and "test" if there is one, each of which holds
-            a folder of photographs a class; or with the folders of the classes themselves: then every fifth photograph
+            a folder of images a class; or with the folders of the classes themselves: then every fifth image
             of a class, by name, is for validation and the others for training. Files and folders whose names start
-            with a dot, and files that are no pictures by their suffix, are passed over.
+            with a dot, and files that are no images by their suffix, are passed over.
 
     Returns:
         A source with the splits "train" and "validation", and "test" where there is one. Its ids are paths below
             `image_dir`; its records come in a fixed order in which the classes are mixed.
 
     Raises:
-        ValueError: not a folder, no photographs in a class or split, or a class of another split that the training
+        ValueError: not a folder, no images in a class or split, or a class of another split that the training
             split lacks.
     """
     root = pathlib.Path(image_dir)
@@ -39,7 +39,7 @@ def open_image_dir(image_dir: str | os.PathLike) -> Source:
     folders = {path.name: path for path in _visible(root) if path.is_dir()}
     if "train" in folders:
         classes = {
-            split: _photographs(folders[name])
+            split: _images(folders[name])
             for split, names in _SPLIT_FOLDERS.items()
             for name in names
             if name in folders
@@ -47,7 +47,7 @@ def open_image_dir(image_dir: str | os.PathLike) -> Source:
         if "validation" not in classes:
             raise ValueError(f"{root} holds the folder 'train'; expected 'val' or 'validation' beside it.")
     else:
-        classes = _split_by_position(_photographs(root))
+        classes = _split_by_position(_images(root))
     labels = tuple(sorted(classes["train"]))
     for split, found in classes.items():
         unknown = sorted(set(found) - set(labels))
@@ -66,16 +66,16 @@ def _visible(folder: pathlib.Path) -> list[pathlib.Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def _photographs(root: pathlib.Path) -> dict[str, list[str]]:
-    """The sorted paths of each class's photographs, by class."""
+def _images(root: pathlib.Path) -> dict[str, list[str]]:
+    """The sorted paths of each class's images, by class."""
     found = {}
     for folder in _visible(root):
         if folder.is_dir():
             found[folder.name] = [str(path) for path in _visible(folder) if path.suffix.lower() in SUFFIXES]
             if not found[folder.name]:
-                raise ValueError(f"{folder} holds no photographs ({', '.join(SUFFIXES)}).")
+                raise ValueError(f"{folder} holds no images ({', '.join(SUFFIXES)}).")
     if not found:
-        raise ValueError(f"{root} holds no folders; expected one a class, with photographs in it.")
+        raise ValueError(f"{root} holds no folders; expected one a class, with images in it.")
     return found
 
 
@@ -83,7 +83,7 @@ def _split_by_position(classes: dict[str, list[str]]) -> dict[str, dict[str, lis
     few = [label for label, paths in classes.items() if len(paths) < _EVERY_FIFTH]
     if few:
         raise ValueError(
-            f"Class {few[0]!r} has {len(classes[few[0]])} photographs; to split a class into training and validation "
+            f"Class {few[0]!r} has {len(classes[few[0]])} images; to split a class into training and validation "
             f"it takes {_EVERY_FIFTH}. Add some, or sort them into the folders 'train' and 'val' yourself."
         )
     last = _EVERY_FIFTH - 1

@@ -1,4 +1,4 @@
-"""Folders of labelled photographs: which files there are, of which class, read in threads."""
+"""Folders of labelled images: which files there are, of which class, read in threads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from sqz_keras.architecture.spec import ModelSpec, imagenet_wnids
-from sqz_keras.images.files import SUFFIXES, only_pictures, read_image
+from sqz_keras.images.files import SUFFIXES, only_images, read_image
 from sqz_keras.images.preprocessing import prepare_images
 
 _THREADS = min(8, os.cpu_count() or 1)
@@ -26,22 +26,22 @@ def class_labels(spec: ModelSpec) -> tuple[str, ...]:
     """
     if spec.labels is None and spec.classes != len(imagenet_wnids()):
         raise ValueError(
-            f"The model has {spec.classes} classes without labels, so photographs cannot be matched to them. Name them "
+            f"The model has {spec.classes} classes without labels, so images cannot be matched to them. Name them "
             "in the model.spec.json beside its weights."
         )
     return spec.labels or imagenet_wnids()
 
 
-def find_photographs(image_dir: str | os.PathLike, labels: Sequence[str]) -> list[tuple[pathlib.Path, int]]:
-    """The photographs of a folder and their class indices, sorted by path.
+def find_labelled_images(image_dir: str | os.PathLike, labels: Sequence[str]) -> list[tuple[pathlib.Path, int]]:
+    """The images of a folder and their class indices, sorted by path.
 
     Args:
-        image_dir: a folder with a folder of photographs a class, named by its label; or with photographs named
-            `<label>_<anything>.<suffix>`. Files that are no pictures by their suffix are passed over.
+        image_dir: a folder with a folder of images a class, named by its label; or with images named
+            `<label>_<anything>.<suffix>`. Files that are no images by their suffix are passed over.
         labels: in the order of the class indices.
 
     Raises:
-        ValueError: not a folder, no photographs, or a folder or photograph that matches no label.
+        ValueError: not a folder, no images, or a folder or image that matches no label.
     """
     root = pathlib.Path(image_dir)
     if not root.is_dir():
@@ -52,41 +52,41 @@ def find_photographs(image_dir: str | os.PathLike, labels: Sequence[str]) -> lis
     found, unmatched = [], []
     for path in folders or visible:
         index = indices.get(path.name) if folders else _index_of_prefix(path.stem, indices)
-        pictures = only_pictures(path.iterdir() if folders else [path])
+        images = only_images(path.iterdir() if folders else [path])
         if index is not None:
-            found += [(picture, index) for picture in pictures]
-        elif pictures:
+            found += [(image, index) for image in images]
+        elif images:
             unmatched.append(path.name)
         elif folders:
             unmatched.append(f"{path.name}/")
     if unmatched:
         raise ValueError(
-            f"{root}: expected {'folders named' if folders else 'photographs whose names start with'} "
+            f"{root}: expected {'folders named' if folders else 'images whose names start with'} "
             f"{_example(labels, folders)}; {len(unmatched)} match no label of the model, first {unmatched[0]!r}."
         )
     if not found:
         raise ValueError(
-            f"{root} holds no photographs ({', '.join(SUFFIXES)}); expected folders named, or photographs whose names "
+            f"{root} holds no images ({', '.join(SUFFIXES)}); expected folders named, or images whose names "
             f"start with, {_example(labels, folders)}."
         )
     return found
 
 
-def read_inputs(pictures: Sequence[pathlib.Path], spec: ModelSpec) -> np.ndarray:
-    """Network inputs, float32 (N, S, S, 3), of unlabelled photographs; those that cannot be read are named on stderr.
+def read_inputs(images: Sequence[pathlib.Path], spec: ModelSpec) -> np.ndarray:
+    """Network inputs, float32 (N, S, S, 3), of unlabelled images; those that cannot be read are named on stderr.
 
     Raises:
         ValueError: none could be read.
     """
     inputs = []
-    for batch in prepared_batches([(picture, None) for picture in pictures], spec, 32):
+    for batch in prepared_batches([(image, None) for image in images], spec, 32):
         for _, outcome in batch:
             if isinstance(outcome, Exception):
                 print(f"Left out: {outcome}", file=sys.stderr)
             else:
                 inputs.append(outcome)
     if not inputs:
-        raise ValueError(f"None of the {len(pictures)} photographs could be read, first {pictures[0]}.")
+        raise ValueError(f"None of the {len(images)} images could be read, first {images[0]}.")
     return np.stack(inputs)
 
 
@@ -104,15 +104,15 @@ def _index_of_prefix(stem: str, indices: dict[str, int]) -> int | None:
 
 
 def prepared_batches(
-    photographs: Sequence[tuple[pathlib.Path, int | None]], spec: ModelSpec, batch_size: int
+    images: Sequence[tuple[pathlib.Path, int | None]], spec: ModelSpec, batch_size: int
 ) -> Iterator[list[tuple[int | None, np.ndarray | Exception]]]:
-    """Yields the photographs in order, `batch_size` at a time, as (class index, network input or why there is none).
+    """Yields the images in order, `batch_size` at a time, as (class index, network input or why there is none).
 
     The inputs are float32 (S, S, 3). The next batch is read while the caller works on this one, and no more than that.
     """
 
-    def load(photograph):
-        path, index = photograph
+    def load(image):
+        path, index = image
         try:
             return index, np.asarray(prepare_images(read_image(path), spec))
         except (ValueError, OSError) as error:
@@ -120,8 +120,8 @@ def prepared_batches(
 
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
         ahead = collections.deque()
-        for start in range(0, len(photographs), batch_size):
-            ahead.append([pool.submit(load, each) for each in photographs[start : start + batch_size]])
+        for start in range(0, len(images), batch_size):
+            ahead.append([pool.submit(load, each) for each in images[start : start + batch_size]])
             if len(ahead) > 1:
                 yield [future.result() for future in ahead.popleft()]
         while ahead:

@@ -28,7 +28,7 @@ def prepare_imagenet(
     Args:
         manual_dir: with the two tars; not needed where the dataset is prepared already.
         data_dir: TensorFlow Datasets' own folder; None is its default.
-        allow_partial: take fewer pictures than ILSVRC2012 has.
+        allow_partial: take fewer images than ILSVRC2012 has.
 
     Returns:
         The number of records of each split.
@@ -66,7 +66,7 @@ def prepare_imagenet(
 def check_tars(manual_dir: pathlib.Path, *, allow_partial: bool) -> None:
     """Refuses tars from which a wrong dataset would be made.
 
-    TensorFlow Datasets labels validation pictures by their place in the sorted list of names, so one that is missing
+    TensorFlow Datasets labels validation images by their place in the sorted list of names, so one that is missing
     shifts the labels of all that follow.
 
     Raises:
@@ -97,14 +97,14 @@ def _check_validation_names(names: list[str], allow_partial: bool) -> None:
     strange = [name for name, match in zip(names, matches, strict=True) if match is None]
     if strange or not names:
         raise ValueError(
-            f"{TARS['validation']} must hold pictures named such as ILSVRC2012_val_00000001.JPEG; {_some(strange)}."
+            f"{TARS['validation']} must hold images named such as ILSVRC2012_val_00000001.JPEG; {_some(strange)}."
         )
     ids = sorted(int(match[1]) for match in matches)
     expected = len(ids) if allow_partial else COUNTS["validation"]
     if expected > COUNTS["validation"] or ids != list(range(1, expected + 1)):
         missing = sorted(set(range(1, ids[-1] + 1)) - set(ids))
         raise ValueError(
-            f"{TARS['validation']} must hold the pictures 1 to {expected}, each once, and holds {len(ids)} up to "
+            f"{TARS['validation']} must hold the images 1 to {expected}, each once, and holds {len(ids)} up to "
             f"{ids[-1]}, missing {_some(missing)}. TensorFlow Datasets labels them by their place in the list of "
             "names, so most labels would be wrong."
         )
@@ -127,7 +127,7 @@ def verify(builder, *, allow_partial: bool) -> dict[str, int]:
 
     Args:
         builder: imagenet2012, prepared.
-        allow_partial: take fewer pictures than ILSVRC2012 has.
+        allow_partial: take fewer images than ILSVRC2012 has.
 
     Returns:
         The number of records of each split.
@@ -184,7 +184,7 @@ def _expected_labels(split: str):
 
 
 def _file_names_and_labels(builder, split: str):
-    """Yields (file name, class index, first three bytes of the picture) of each record."""
+    """Yields (file name, class index, first three bytes of the image) of each record."""
     import tensorflow as tf
     import tensorflow_datasets as tfds
 

@@ -1,4 +1,4 @@
-"""Scikit-learn's handwritten digits as a TensorFlow Datasets builder: 1,797 pictures, no download."""
+"""Scikit-learn's handwritten digits as a TensorFlow Datasets builder: 1,797 images, no download."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow_datasets as tfds
 
-# A picture's place within its class, in order of appearance, modulo 5, tells its split: 60/20/20, stratified.
+# An image's place within its class, in order of appearance, modulo 5, tells its split: 60/20/20, stratified.
 _SPLITS = {"train": (0, 1, 2), "validation": (3,), "test": (4,)}
 
 
 class Digits(tfds.core.GeneratorBasedBuilder):
-    """`tfds.builder("digits")`: pictures of 8x8 grey pixels, labels "0" to "9", fixed splits."""
+    """`tfds.builder("digits")`: images of 8x8 grey pixels, labels "0" to "9", fixed splits."""
 
     VERSION = tfds.core.Version("1.0.0")
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
-            description="Optical recognition of handwritten digits: the 1,797 pictures that scikit-learn ships.",
+            description="Optical recognition of handwritten digits: the 1,797 images that scikit-learn ships.",
             homepage="https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits",
             features=tfds.features.FeaturesDict(
                 {
@@ -32,11 +32,11 @@ class Digits(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
-        del dl_manager  # the pictures are in the scikit-learn package
+        del dl_manager  # the images are in the scikit-learn package
         return {split: self._generate_examples(places) for split, places in _SPLITS.items()}
 
     def _generate_examples(self, places: tuple[int, ...]) -> Iterator[tuple[int, dict]]:
-        """Yields (index in scikit-learn's order, example) of the pictures at these places modulo 5 of their class."""
+        """Yields (index in scikit-learn's order, example) of the images at these places modulo 5 of their class."""
         from sklearn.datasets import load_digits
 
         digits = load_digits()

@@ -1,4 +1,4 @@
-"""Accuracy of a model on labelled photographs."""
+"""Accuracy of a model on labelled images."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from trainers.evaluation.metrics import accuracy_fields, count_in_top
 from trainers.progress import Progress
 
 
-def evaluate_photographs(
+def evaluate_images(
     spec: ModelSpec,
     arrays: dict[str, np.ndarray],
-    photographs: Sequence[tuple[pathlib.Path, int]],
+    images: Sequence[tuple[pathlib.Path, int]],
     batch_size: int,
 ) -> dict:
-    """Accuracies of a model on photographs, with 95% intervals; those that cannot be read are named on stderr.
+    """Accuracies of a model on images, with 95% intervals; those that cannot be read are named on stderr.
 
     Args:
         spec: of the model.
         arrays: the weights that belong to it, by name.
-        photographs: (path, class index) of each, as `find_photographs` gives it.
-        batch_size: photographs at a time.
+        images: (path, class index) of each, as `find_labelled_images` gives it.
+        batch_size: images at a time.
 
     Returns:
         `top1_accuracy`, `top1_interval`, `top5_accuracy`, `top5_interval`, `num_images`, `num_failed`,
@@ -35,12 +35,12 @@ def evaluate_photographs(
         among them all.
 
     Raises:
-        ValueError: no photograph could be read.
+        ValueError: no image could be read.
     """
     model = build(spec, arrays)
-    progress, start = Progress(len(photographs), "photograph"), time.monotonic()
+    progress, start = Progress(len(images), "image"), time.monotonic()
     top1 = top5 = total = failed = 0
-    for batch in prepared_batches(photographs, spec, batch_size):
+    for batch in prepared_batches(images, spec, batch_size):
         errors = [outcome for _, outcome in batch if isinstance(outcome, Exception)]
         for error in errors:
             progress.message(f"sqz-evaluate: left out: {error}")
@@ -53,7 +53,7 @@ def evaluate_photographs(
         total, failed = total + len(read), failed + len(errors)
         progress.show(total + failed, f"top-1 {top1 / max(total, 1):.1%}")
     if not total:
-        raise ValueError(f"None of the {failed} photographs could be read.")
+        raise ValueError(f"None of the {failed} images could be read.")
     return (
         accuracy_fields("top1", top1, total)
         | accuracy_fields("top5", top5, total)

@@ -9,35 +9,35 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from sqz_keras.architecture.spec import ModelSpec
-from sqz_keras.images.files import find_pictures
+from sqz_keras.images.files import find_images
 from sqz_keras.models.squeezenet import build
-from trainers.data.image_reader import class_labels, find_photographs, prepared_batches
+from trainers.data.image_reader import class_labels, find_labelled_images, prepared_batches
 from trainers.evaluation.metrics import accuracy_fields
 from trainers.progress import Progress
 
 Batch = tuple[np.ndarray, np.ndarray | None]
 
 
-def find_judging_photographs(folder: str, spec: ModelSpec) -> list[tuple[pathlib.Path, int | None]]:
-    """The photographs of a folder, with their class indices where its names tell them for all, else with None.
+def find_evaluation_images(folder: str, spec: ModelSpec) -> list[tuple[pathlib.Path, int | None]]:
+    """The images of a folder, with their class indices where its names tell them for all, else with None.
 
     Raises:
-        ValueError: not a folder, or no photographs.
+        ValueError: not a folder, or no images.
     """
     try:
-        return find_photographs(folder, class_labels(spec))
+        return find_labelled_images(folder, class_labels(spec))
     except ValueError as error:
-        pictures = find_pictures(folder)
+        images = find_images(folder)
         print(f"Without labels, so judged by agreement alone: {error}", file=sys.stderr)
-        return [(picture, None) for picture in pictures]
+        return [(image, None) for image in images]
 
 
-def photograph_batches(
-    photographs: Sequence[tuple[pathlib.Path, int | None]], spec: ModelSpec, batch_size: int = 32
+def image_batches(
+    images: Sequence[tuple[pathlib.Path, int | None]], spec: ModelSpec, batch_size: int = 32
 ) -> Iterator[Batch]:
-    """Batches for `compare_models`; photographs that cannot be read are named on stderr and left out."""
-    progress, done = Progress(len(photographs), "photograph"), 0
-    for batch in prepared_batches(photographs, spec, batch_size):
+    """Batches for `compare_models`; images that cannot be read are named on stderr and left out."""
+    progress, done = Progress(len(images), "image"), 0
+    for batch in prepared_batches(images, spec, batch_size):
         for _, outcome in batch:
             if isinstance(outcome, Exception):
                 progress.message(f"Left out: {outcome}")
@@ -50,7 +50,7 @@ def photograph_batches(
 
 
 def compare_models(spec: ModelSpec, models: Sequence[dict[str, np.ndarray]], batches: Iterable[Batch]) -> list[dict]:
-    """Each model's `agreement_fields` beside the first one's answers, on the same pictures.
+    """Each model's `agreement_fields` beside the first one's answers, on the same images.
 
     Args:
         spec: of all models.
@@ -58,7 +58,7 @@ def compare_models(spec: ModelSpec, models: Sequence[dict[str, np.ndarray]], bat
         batches: of (network inputs, float32 (B, S, S, C); class indices (B,), or None where they are unknown).
 
     Raises:
-        ValueError: there are no pictures.
+        ValueError: there are no images.
     """
     built = [build(spec, arrays) for arrays in models]
     answers, labels = [], []
@@ -66,14 +66,14 @@ def compare_models(spec: ModelSpec, models: Sequence[dict[str, np.ndarray]], bat
         answers.append([model.predict_on_batch(images).argmax(axis=1) for model in built])
         labels.append(truth)
     if not answers:
-        raise ValueError("None of the photographs that were to judge could be read.")
+        raise ValueError("None of the images that were to judge could be read.")
     first, *_ = by_model = np.concatenate(answers, axis=1)
     truth = None if any(each is None for each in labels) else np.concatenate(labels)
     return [agreement_fields(first, each, truth) for each in by_model]
 
 
 def agreement_fields(reference: np.ndarray, answers: np.ndarray, labels: np.ndarray | None) -> dict:
-    """The share of photographs whose top-1 is the reference's, and the share whose top-1 is right.
+    """The share of images whose top-1 is the reference's, and the share whose top-1 is right.
 
     Args:
         reference: class indices (N,) that the uncompressed model names.

@@ -11,15 +11,15 @@ _Z = 1.959964  # two-sided 95% quantile of the normal distribution
 
 
 class LossNotFiniteError(ValueError):
-    """A loss came out infinite or as no number: this net cannot be trained so, or a picture is damaged."""
+    """A loss came out infinite or as no number: this net cannot be trained so, or an image is damaged."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a model answered on a split; arrays (N,), one entry for each picture that could be read.
+    """What a model answered on a split; arrays (N,), one entry for each image that could be read.
 
     Args:
-        positions: of the pictures in the split, int.
+        positions: of the images in the split, int.
         truth: class indices, int.
         predicted: likewise.
         probability: of the predicted class, float.
@@ -36,7 +36,7 @@ class Outcome:
         return int((self.truth == self.predicted).sum())
 
     def confusion(self, classes: int) -> np.ndarray:
-        """How many pictures of the row's class were taken for the column's: int (classes, classes)."""
+        """How many images of the row's class were taken for the column's: int (classes, classes)."""
         counts = np.bincount(self.truth * classes + self.predicted, minlength=classes * classes)
         return counts.reshape(classes, classes)
 

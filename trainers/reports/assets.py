@@ -85,12 +85,12 @@ th button:focus-visible, .rows:focus-visible { outline-offset: -2px; }
 input { font: inherit; color: inherit; background: var(--page); border: 1px solid var(--line); border-radius: 6px;
   padding: .3rem .6rem; max-width: 60vw; }
 .filter output { font-size: .85rem; margin-left: .5rem; }
-.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); gap: .75rem; }
-.pictures figure { margin: 0; padding: .6rem; background: var(--box); border-radius: 6px; font-size: .85rem; }
-.pictures img { display: block; margin: 0 auto .4rem; width: 96px; height: 96px; object-fit: contain; }
-.pictures img.tiny { image-rendering: pixelated; }
-.pictures figcaption { line-height: 1.35; }
-.pictures span { color: var(--quiet); }
+.images { display: grid; grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); gap: .75rem; }
+.images figure { margin: 0; padding: .6rem; background: var(--box); border-radius: 6px; font-size: .85rem; }
+.images img { display: block; margin: 0 auto .4rem; width: 96px; height: 96px; object-fit: contain; }
+.images img.tiny { image-rendering: pixelated; }
+.images figcaption { line-height: 1.35; }
+.images span { color: var(--quiet); }
 #vg-tooltip-element.vg-tooltip { background: var(--box); border-color: var(--line); color: var(--text); }
 #vg-tooltip-element.vg-tooltip td.key { color: var(--quiet); }
 #vg-tooltip-element td { border: 0; padding: 1px 4px; }

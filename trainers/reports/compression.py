@@ -83,7 +83,7 @@ def _overview(results: Mapping[str, Any]) -> Table:
                 low, high = results[when]["agreement_interval" if name == "agreement" else "top1_interval"]
                 rows.append((f"{label}, {when}", f"{results[when][name]:.1%} ({low:.1%} to {high:.1%})"))
     if "after" in results:
-        rows.append(("photographs that judged", results["after"]["num_images"]))
+        rows.append(("images that judged", results["after"]["num_images"]))
     return Table(("what", "value"), rows)
 
 
@@ -109,7 +109,7 @@ def _paper_note(results: Mapping[str, Any]) -> str:
     note = "The paper's accuracies are on ILSVRC2012's validation set (arXiv 1602.07360, Table 2)"
     if "top1_accuracy" not in results.get("after", {}):
         return f"{note}."
-    return f"{note}; this file's on {results['after']['num_images']} other photographs, so they do not compare."
+    return f"{note}; this file's on {results['after']['num_images']} other images, so they do not compare."
 
 
 def _layers(results: Mapping[str, Any]) -> Table:

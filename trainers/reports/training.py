@@ -36,7 +36,7 @@ _CURVES = (
 
 @dataclass(frozen=True)
 class Mistake:
-    """A picture that the model took for something else.
+    """An image that the model took for something else.
 
     Attributes:
         image: uint8 of shape (height, width, 3) or (height, width, 1), values 0 to 255.
@@ -181,14 +181,14 @@ def _confusions(confusion: np.ndarray, names: list[str]) -> list[Section]:
         first = Section("Confusion matrix", chart=_heat_map(confusion, shares, names), note=note)
     else:
         rows = [(names[t], names[p], confusion[t, p], round(float(shares[t, p]), 4)) for t, p in pairs]
-        first = Section("Worst confusions", table=Table(("truth", "taken for", "pictures", "share of the class"), rows))
+        first = Section("Worst confusions", table=Table(("truth", "taken for", "images", "share of the class"), rows))
     rows = []
     for index, name in enumerate(names):
         rival = int(wrong[index].argmax())
         taken = names[rival] if wrong[index, rival] else None
         accuracy = round(float(shares[index, index]), 4) if totals[index] else None
         rows.append((name, totals[index], confusion[index, index], accuracy, taken))
-    columns = ("class", "pictures", "right", "accuracy", "most often taken for")
+    columns = ("class", "images", "right", "accuracy", "most often taken for")
     return [first, Section("Classes", table=Table(columns, rows))]
 
 
@@ -197,7 +197,7 @@ def _heat_map(confusion: np.ndarray, shares: np.ndarray, names: list[str]) -> al
         {
             "truth": truth,
             "predicted": predicted,
-            "pictures": int(confusion[t, p]),
+            "images": int(confusion[t, p]),
             "share": round(float(shares[t, p]), 4),
         }
         for t, truth in enumerate(names)
@@ -207,7 +207,7 @@ def _heat_map(confusion: np.ndarray, shares: np.ndarray, names: list[str]) -> al
     base = alt.Chart(alt.Data(values=cells)).encode(
         alt.X("predicted:N", sort=None, title="prediction", axis=alt.Axis(labelAngle=-90, labelLimit=140, ticks=False)),
         alt.Y("truth:N", sort=None, title="truth", axis=alt.Axis(labelLimit=140, ticks=False)),
-        tooltip=["truth:N", "predicted:N", "pictures:Q", alt.Tooltip("share:Q", format=".1%")],
+        tooltip=["truth:N", "predicted:N", "images:Q", alt.Tooltip("share:Q", format=".1%")],
     )
     # The square root makes the few mistakes of a good model visible.
     scale = alt.Scale(type="sqrt", domain=[0, 1])
@@ -218,8 +218,8 @@ def _heat_map(confusion: np.ndarray, shares: np.ndarray, names: list[str]) -> al
     if len(names) <= _MOST_CLASSES_COUNTED:
         step = 36
         for style, side in (("on-weak", "datum.share <= 0.4"), ("on-strong", "datum.share > 0.4")):
-            text = base.mark_text(style=style, fontSize=12).encode(text=alt.Text("pictures:Q", format=","))
-            chart += text.transform_filter(f"datum.pictures > 0 && {side}")
+            text = base.mark_text(style=style, fontSize=12).encode(text=alt.Text("images:Q", format=","))
+            chart += text.transform_filter(f"datum.images > 0 && {side}")
     return chart.properties(width=alt.Step(step), height=alt.Step(step))
 
 
@@ -234,15 +234,15 @@ def _worst_mistakes(mistakes: Sequence[Mistake], names: list[str]) -> Section:
             f"<span>is</span> {truth}<br><span>taken for</span> {predicted}<br>"
             f"<span>at</span> {float(mistake.probability):.1%}</figcaption></figure>"
         )
-    note = "The pictures that the model got wrong with the highest probability."
-    return Section("Worst mistakes", html=f'<div class="pictures">{"".join(figures)}</div>', note=note)
+    note = "The images that the model got wrong with the highest probability."
+    return Section("Worst mistakes", html=f'<div class="images">{"".join(figures)}</div>', note=note)
 
 
 def _thumbnail(image: np.ndarray) -> tuple[str, str]:
-    """A data: address of the picture as PNG, and the mark of one so small that its pixels are shown as squares."""
-    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    tiny = ' class="tiny"' if max(picture.size) < _THUMBNAIL // 2 else ""
-    picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    """A data: address of the image as PNG, and the mark of one so small that its pixels are shown as squares."""
+    thumbnail = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    tiny = ' class="tiny"' if max(thumbnail.size) < _THUMBNAIL // 2 else ""
+    thumbnail.thumbnail((_THUMBNAIL, _THUMBNAIL))
     data = io.BytesIO()
-    picture.save(data, "PNG", optimize=True)
+    thumbnail.save(data, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}", tiny

@@ -17,10 +17,10 @@ import sqlalchemy
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from sqz_keras.files import write_json
 from trainers.evaluation.metrics import LossNotFiniteError
 from trainers.evaluation.objectives import OBJECTIVES
 from trainers.progress import say
-from trainers.report import write_json
 from trainers.reports.sweep import write_sweep_report
 from trainers.search.samplers import make_sampler
 from trainers.search.space import Point, Space, point_flags

@@ -60,7 +60,7 @@ def run_point(
 
     Returns:
         The fields of `describe_net`, `top1` (on the validation split, which a search may look at), `test_top1`,
-        `train_seconds`, `latency` (median seconds of one picture, in this process) and perhaps `compressed_bytes`.
+        `train_seconds`, `latency` (median seconds of one image, in this process) and perhaps `compressed_bytes`.
 
     Raises:
         ValueError, Interrupted: as `train_and_evaluate`.
@@ -86,7 +86,7 @@ def run_point(
 
 
 def measure_latency(spec: ModelSpec, arrays: dict[str, np.ndarray]) -> float:
-    """Median seconds in which one picture goes through the net, as a `tf.function`, after a few calls to warm up."""
+    """Median seconds in which one image goes through the net, as a `tf.function`, after a few calls to warm up."""
     import tensorflow as tf
 
     from sqz_keras.models.squeezenet import build

@@ -33,7 +33,7 @@ class TrainConfig:
     Args:
         model: the architecture, input size and preprocessing; its classes and labels are the dataset's.
         dataset: a name of TensorFlow Datasets with features "image" and "label", or "" with `image_dir`.
-        image_dir: a folder of photographs, a folder a class, instead of a dataset.
+        image_dir: a folder of images, a folder a class, instead of a dataset.
         weights: what training starts from: a record's name or a path, "" for random weights. conv10 is taken over
             for the labels that both have, and random for the others.
         frozen_steps: first updates, in which conv10 alone is trained.
@@ -52,14 +52,14 @@ class TrainConfig:
         label_smoothing: share of the target spread over all classes, in [0, 1).
         mixup_alpha: of mixup's Beta(alpha, alpha); 0 is none.
         ema_decay: of the moving average of the weights, which is then what is evaluated and kept; 0 is none.
-        augmentation: "none", "authors" (random crop of the stretched picture, mirror), "crop" (the same without the
+        augmentation: "none", "authors" (random crop of the stretched image, mirror), "crop" (the same without the
             mirror) or "modern" (random resized crop, mirror).
         global_batch_size: images an update, over all replicas.
         accumulation_steps: slices in which each replica goes through its part of them, where memory is short.
         precision: "float32", or "bfloat16" for the activations.
         jit_compile: compile the update with XLA; on one device only.
         strategy: "one" device, "mirrored" over this machine's GPUs, "multiworker" by TF_CONFIG, or "tpu" (untested).
-        data_service: address of a tf.data service, grpc://HOST:PORT, whose workers then decode the training pictures
+        data_service: address of a tf.data service, grpc://HOST:PORT, whose workers then decode the training images
             (tried with workers on one machine only); "" is none.
         deterministic: the same weights to the bit from the same seed, at some cost in speed.
         dropout_rate: of drop9, in [0, 1).
@@ -77,7 +77,7 @@ class TrainConfig:
         eval_every_steps: updates between two looks at the validation split.
         checkpoint_every_steps: updates between two checkpoints; each look ends in one too.
         keep_checkpoints: how many of the newest are kept, beside the best.
-        max_bad_pictures: pictures that cannot be decoded before the run is ended.
+        max_bad_pictures: images that cannot be decoded before the run is ended.
 
     Raises:
         ValueError: a value is outside the range given above.

@@ -22,7 +22,7 @@ def describe(config: TrainConfig, data_dir: str | os.PathLike | None) -> str:
         data_dir: TensorFlow Datasets' own folder, which is looked into and not changed; None is its default.
 
     Raises:
-        ValueError: the dataset or the folder of photographs does not exist.
+        ValueError: the dataset or the folder of images does not exist.
     """
     sizes, classes = _data(config, data_dir)
     spec = dataclasses.replace(config.model, classes=classes, labels=None)
@@ -34,11 +34,11 @@ def describe(config: TrainConfig, data_dir: str | os.PathLike | None) -> str:
     copies = 3 + bool(config.ema_decay)  # weights, velocities, gradients, averages
     lines = [json.dumps(config.to_json(), indent=1)]
     train = (sizes or {}).get(config.train_split)
-    pictures = config.max_steps * config.global_batch_size
+    images = config.max_steps * config.global_batch_size
     lines += [
         f"parameters: {parameters:,}",
-        f"updates: {config.max_steps:,} of {config.global_batch_size} pictures"
-        + (f" = {pictures / train:.1f} epochs of {train:,}" if train else ""),
+        f"updates: {config.max_steps:,} of {config.global_batch_size} images"
+        + (f" = {images / train:.1f} epochs of {train:,}" if train else ""),
         "data: "
         + (
             ", ".join(f"{split} {count:,}" for split, count in sizes.items())
@@ -54,7 +54,7 @@ def describe(config: TrainConfig, data_dir: str | os.PathLike | None) -> str:
 
 
 def _data(config: TrainConfig, data_dir: str | os.PathLike | None) -> tuple[dict[str, int] | None, int]:
-    """The pictures in each split (None where the dataset is not prepared), and the number of classes."""
+    """The images in each split (None where the dataset is not prepared), and the number of classes."""
     if config.image_dir:
         source = open_image_dir(config.image_dir)
         return source.sizes, len(source.labels)

@@ -17,12 +17,12 @@ import tensorflow as tf
 from absl import logging
 
 from sqz_keras.architecture.spec import ModelSpec
+from sqz_keras.files import write_json
 from sqz_keras.models.squeezenet import assign, build
-from trainers.data.batches import BadPictures, Source, check_split, evaluation_batches, open_dataset, training_batches
+from trainers.data.batches import BadImages, Source, check_split, evaluation_batches, open_dataset, training_batches
 from trainers.data.image_folder import open_image_dir
 from trainers.evaluation.metrics import LossNotFiniteError, Outcome, accuracy_fields
 from trainers.progress import Progress
-from trainers.report import write_json
 from trainers.training import checkpoints, workdir
 from trainers.training.config import TrainConfig
 from trainers.training.distribute import is_chief, make_strategy, spread, worker_index
@@ -71,7 +71,7 @@ def train_and_evaluate(
 
     Raises:
         ValueError: the config does not fit the dataset, the devices or the earlier part of the run; `folder` holds a
-            trained model; the loss is not finite; or too many pictures cannot be decoded.
+            trained model; the loss is not finite; or too many images cannot be decoded.
         Interrupted: SIGTERM or SIGINT came.
     """
     folder = pathlib.Path(folder)
@@ -105,7 +105,7 @@ def train_and_evaluate(
 
 
 def open_source(config: TrainConfig, data_dir: str | os.PathLike | None = None) -> Source:
-    """The pictures of a config, prepared where need be.
+    """The images of a config, prepared where need be.
 
     Raises:
         ValueError: there is no such dataset, folder or split.
@@ -139,7 +139,7 @@ class _Run:
         self.state = TrainState(model, config, strategy)
         self.evaluated = build(spec)  # in float32 and on one device, as it will be kept
         self._predict = tf.function(lambda images: self.evaluated(images, training=False), reduce_retracing=True)
-        self.bad_pictures = BadPictures(config.max_bad_pictures)
+        self.bad_images = BadImages(config.max_bad_pictures)
         self.callbacks = keras.callbacks.CallbackList(list(callbacks), model=self.evaluated)
         self.evaluated.compile("sgd")  # never used to train: Keras's callbacks read the rate from it
         self.evaluated.stop_training = False
@@ -153,7 +153,7 @@ class _Run:
             meta[name] for name in ("step", "seconds", "history", "best")
         )
         for name in meta["bad_pictures"]:
-            self.bad_pictures.add(name)
+            self.bad_images.add(name)
         logging.warning("Resumed at step %d of %d.", self.step, self.config.max_steps)
 
     def train(self) -> None:
@@ -198,7 +198,7 @@ class _Run:
             "steps": self.step,
             "train_seconds": round(self.seconds, 1),
             "images_per_second": self._images_per_second(),
-            "bad_pictures": len(self.bad_pictures.names),
+            "bad_pictures": len(self.bad_images.names),
             "config": config.to_json(),
         }, outcome
 
@@ -213,7 +213,7 @@ class _Run:
     def _batches(self) -> Iterator:
         """The batches from this step on, spread over the replicas.
 
-        The quicker pipeline reads them until a picture cannot be decoded, and the guarded one from that batch on.
+        The quicker pipeline reads them until an image cannot be decoded, and the guarded one from that batch on.
         """
         step = self.step
         # How an error comes through a tf.data service is not ours to say.
@@ -240,7 +240,7 @@ class _Run:
             augmentation=config.augmentation,
             shuffle_buffer_size=config.shuffle_buffer_size,
             start_example=step * config.global_batch_size,
-            bad_pictures=self.bad_pictures,
+            bad_images=self.bad_images,
             guarded=guarded,
             num_shards=workers,
             shard_index=index,
@@ -258,9 +258,9 @@ class _Run:
 
         Raises:
             LossNotFiniteError: a loss is not finite; its step is named.
-            ValueError: too many pictures could not be decoded.
+            ValueError: too many images could not be decoded.
         """
-        self.bad_pictures.check()
+        self.bad_images.check()
         losses, right, counts = np.array([[float(value) for value in each] for each in pending]).T
         pending.clear()
         if not np.isfinite(losses).all():
@@ -297,7 +297,7 @@ class _Run:
         return accuracy_there
 
     def _evaluate(self, split: str, arrays: dict[str, np.ndarray]) -> Outcome:
-        """What these weights answer on every picture of a split that can be read."""
+        """What these weights answer on every image of a split that can be read."""
         assign(self.evaluated, arrays)
         parts = []
         batches = evaluation_batches(self.source, split, self.spec, batch_size=_EVALUATION_BATCH)
@@ -313,7 +313,7 @@ class _Run:
             logging.warning(
                 "At step %d the loss is %.3f, which is ln(%d classes): the net has learnt nothing yet. What helps: a "
                 "lower base_learning_rate, warmup_steps, conv10_bias=1 where classes are few, with a bypass "
-                "--preprocessing_mode=torch, whose inputs are small, labels that fit the pictures.",
+                "--preprocessing_mode=torch, whose inputs are small, labels that fit the images.",
                 self.step,
                 loss,
                 self.spec.classes,
@@ -323,7 +323,7 @@ class _Run:
         if not is_chief(self.strategy):
             return
         meta = {name: getattr(self, name) for name in ("step", "seconds", "history", "best")}
-        meta |= {"config": self.config.to_json(), "bad_pictures": self.bad_pictures.names}
+        meta |= {"config": self.config.to_json(), "bad_pictures": self.bad_images.names}
         checkpoints.save(self.folder / "checkpoints", self.step, self.state.arrays(), meta)
         checkpoints.prune(self.folder / "checkpoints", self.config.keep_checkpoints, {self.best["step"]})
         workdir.write_history(self.folder, self.history)

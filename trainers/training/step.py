@@ -70,7 +70,7 @@ def make_update(
     """The compiled update: update(batch, learning_rate, mix) -> (loss, images that were right, images that counted).
 
     `batch` is (images (N, S, S, 3), RGB in 0..255 of any dtype, labels int64 (N,), weights float32 (N,)), or what
-    `spread` makes of it; a picture of weight 0 does not count. `mix` in [0, 1] is mixup's share of each picture itself,
+    `spread` makes of it; an image of weight 0 does not count. `mix` in [0, 1] is mixup's share of each image itself,
     1 for none. The loss is the mean cross-entropy over the global batch, without L2.
 
     Each replica goes through its part in `config.accumulation_steps` slices and sums their gradients, so that an update
@@ -96,7 +96,7 @@ def make_update(
     to_logits = keras.Model(state.model.inputs, state.model.get_layer("pool10").output)
 
     def sums(images, labels, counts, mix):
-        """(gradients of the summed loss, summed loss, right answers, pictures) of one slice."""
+        """(gradients of the summed loss, summed loss, right answers, images) of one slice."""
         images = preprocess_input(images, data_format="channels_last", mode=config.model.preprocessing.mode)
         with tf.GradientTape() as tape:
             mixed = mix * images + (1 - mix) * images[::-1] if config.mixup_alpha else images

@@ -12,13 +12,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from sqz_keras.architecture.spec import ModelSpec
-from sqz_keras.files import write_file
+from sqz_keras.files import write_file, write_json
 from sqz_keras.images.files import read_image
 from sqz_keras.models.squeezenet import build
 from sqz_keras.weights.resolve import SPEC_NAME, write_spec
 from trainers.data.batches import Source
 from trainers.evaluation.metrics import Outcome
-from trainers.report import write_json
 from trainers.reports.training import MOST_MISTAKES, Mistake, write_training_report
 from trainers.training.config import TrainConfig
 
@@ -83,14 +82,14 @@ def write_report(
     history: Sequence[Mapping],
     results: Mapping,
 ) -> None:
-    """Writes report.html: curves, confusions, the surest mistakes with their pictures, results and config."""
+    """Writes report.html: curves, confusions, the surest mistakes with their images, results and config."""
     wrong = {int(outcome.positions[entry]): int(entry) for entry in outcome.surest_mistakes(MOST_MISTAKES)}
     mistakes = {}
     for position, record in enumerate(source.records(results["split"]).as_numpy_iterator()):
         if position in wrong:
             entry = wrong[position]
-            picture, truth, predicted = read_image(record["image"]), outcome.truth[entry], outcome.predicted[entry]
-            mistakes[position] = Mistake(picture, int(truth), int(predicted), float(outcome.probability[entry]))
+            image, truth, predicted = read_image(record["image"]), outcome.truth[entry], outcome.predicted[entry]
+            mistakes[position] = Mistake(image, int(truth), int(predicted), float(outcome.probability[entry]))
     write_training_report(
         workdir / "report.html",
         title=f"{results['top1_accuracy']:.1%} top-1 on {source.name}",

@@ -2,7 +2,7 @@
 
 An array of shape (..., height, width, rows, columns) is seen so, with missing dimensions 1 and all before the width
 taken together as the height: a kernel's rows are its input channels, its columns its output channels, and the elements
-of a *pair* of both are a small picture, whose places are *spots*. Everything is numbered through all arrays.
+of a *pair* of both are a small image, whose places are *spots*. Everything is numbered through all arrays.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Places:
         array: (n,) the array that each element belongs to.
         row: (n,) its row.
         column: (n,) its column.
-        spot: (n,) its place in the picture of its pair.
-        pair: (n,) its pair; 0 where pictures have one element.
-        cell: (n,) its place in a buffer that holds all pictures with a border of zeros; 0 where pictures have one.
+        spot: (n,) its place in the image of its pair.
+        pair: (n,) its pair; 0 where images have one element.
+        cell: (n,) its place in a buffer that holds all images with a border of zeros; 0 where images have one.
         strides: (arrays, 2) distances in that buffer to the neighbour below and the one to the right.
         array_of_row: (rows,) the array of each row; likewise the columns and the spots.
         array_of_column: (columns,).

@@ -23,7 +23,7 @@ class ValueModel:
     A code's probability is that in its array, times two ratios, each looked up by a context and a bucket of codes of
     about equal probability. The context of scale comes from the magnitudes in the element's row and column, its buckets
     order the codes by magnitude and are shared by all arrays. The context of sign comes from the codes beside it in its
-    picture, or where there is none from the codes of its row and column; its buckets order the codes by value.
+    image, or where there is none from the codes of its row and column; its buckets order the codes by value.
 
     Args:
         places: of the elements.
@@ -145,11 +145,11 @@ class ValueModel:
         for (count, _, sums), owner, line in self._lines(row, column):
             beyond = 256 * (sums * found[owner] - count * total[owner]) // (np.maximum(found[owner], 1) * (count + 30))
             tilt += beyond.take(line)
-        pictured = np.flatnonzero(cell)
-        cell = cell.take(pictured)
-        down, right = self._places.strides[array.take(pictured)].T
+        imaged = np.flatnonzero(cell)
+        cell = cell.take(imaged)
+        down, right = self._places.strides[array.take(imaged)].T
         near = sum(self._cells.take(cell + step) for step in (-down, down, -right, right))
-        tilt[pictured] = near.astype(np.int64) << 6
+        tilt[imaged] = near.astype(np.int64) << 6
         return np.searchsorted(_SIGNS, tilt * found[array] // (8 * np.maximum(size, 1))[array], "right")
 
     def _lines(self, row: np.ndarray, column: np.ndarray) -> tuple:

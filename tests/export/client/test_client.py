@@ -17,7 +17,7 @@ from export.server.errors import RequestError
 from export.server.model import ServedVersion
 from sqz_keras import prepare_images
 from sqz_keras.images.files import read_image
-from tests.export.samples import encode, picture
+from tests.export.samples import encode, random_image
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +31,12 @@ def dead_target():
 @pytest.fixture
 def photo(tmp_path):
     path = tmp_path / "photo.png"
-    path.write_bytes(encode(picture(45, 61), "PNG"))
+    path.write_bytes(encode(random_image(45, 61), "PNG"))
     return path
 
 
-def test_every_kind_of_picture_gets_the_models_answer(client, model, spec, photo):
-    image = np.asarray(picture(45, 61))
+def test_every_kind_of_image_gets_the_models_answer(client, model, spec, photo):
+    image = np.asarray(random_image(45, 61))
     want = model.predict_on_batch(prepare_images(image[None], spec))[0]
     best = np.argsort(-want, kind="stable")[:5]
     kinds = [photo, str(photo), photo.read_bytes(), Image.open(photo), image, image.astype(np.float64)]
@@ -52,7 +52,7 @@ def test_every_kind_of_picture_gets_the_models_answer(client, model, spec, photo
 
 
 def test_features_and_classify(client, model, spec, photo):
-    image = np.asarray(picture(45, 61))
+    image = np.asarray(random_image(45, 61))
     features = client.features([photo, image])
     assert features.shape == (2, model.get_layer("conv10").kernel.shape[2])
     assert features.dtype == np.float32
@@ -63,29 +63,29 @@ def test_features_and_classify(client, model, spec, photo):
         np.testing.assert_allclose([score for _, score in found], want.scores, atol=1e-5)
 
 
-def test_more_pictures_than_a_call_takes(client):
+def test_more_images_than_a_call_takes(client):
     count = 2 * contract.MAX_BATCH_SIZE + 3
-    files = [encode(picture(20, 20 + index % 7)) for index in range(count)]
+    files = [encode(random_image(20, 20 + index % 7)) for index in range(count)]
     files[contract.MAX_BATCH_SIZE] = b"broken"
     predictions = client.predict(files)
     assert [index for index, each in enumerate(predictions) if each.status != "OK"] == [contract.MAX_BATCH_SIZE]
     for index in (0, 40, count - 1):
         want = client.predict(files[index])[0].probabilities
         np.testing.assert_allclose(predictions[index].probabilities, want, atol=1e-6)
-    images = np.stack([np.asarray(picture(20, 20, seed=index)) for index in range(count)])
+    images = np.stack([np.asarray(random_image(20, 20, seed=index)) for index in range(count)])
     assert len({each.scores for each in client.predict(images)}) == count
     assert len(client.classify(files)) == count
 
 
 def test_arrays_of_many_sizes(client):
-    images = [np.asarray(picture(20, 20 + index // 3, seed=index)) for index in range(9)]
+    images = [np.asarray(random_image(20, 20 + index // 3, seed=index)) for index in range(9)]
     together = client.predict(images)
     for image, prediction in zip(images, together, strict=True):
         np.testing.assert_allclose(prediction.probabilities, client.predict(image)[0].probabilities, atol=1e-6)
 
 
 def test_more_bytes_than_a_message_takes(client, monkeypatch):
-    data = encode(picture(64, 64))
+    data = encode(random_image(64, 64))
     monkeypatch.setattr(contract, "MAX_MESSAGE_BYTES", (1 << 16) + 2 * len(data))
     assert [each.status for each in client.predict([data] * 5)] == ["OK"] * 5
     with pytest.raises(ValueError, match="at most"):
@@ -114,7 +114,7 @@ GREY = np.zeros((8, 8))
         ([7], "got int"),
     ],
 )
-def test_what_is_no_picture_is_refused_before_it_is_sent(dead_target, wrong, told):
+def test_what_is_no_image_is_refused_before_it_is_sent(dead_target, wrong, told):
     with Client(dead_target) as client, pytest.raises(ValueError, match=told):
         client.predict(wrong)
 
@@ -175,7 +175,7 @@ def test_unavailable_is_tried_again_and_nothing_else(moody):
     version, port = moody
     with Client(f"127.0.0.1:{port}") as client:
         version.errors = [grpc.StatusCode.UNAVAILABLE] * 3
-        assert client.predict(encode(picture(20, 20)))[0].status == "OK"
+        assert client.predict(encode(random_image(20, 20)))[0].status == "OK"
         assert version.runs == 4
         for code in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INTERNAL):
             version.runs, version.errors = 0, [code]
@@ -192,8 +192,8 @@ def test_unavailable_is_tried_again_and_nothing_else(moody):
 def test_signatures_are_read_once_and_held_against_the_contract(moody):
     version, port = moody
     with Client(f"127.0.0.1:{port}") as client:
-        client.predict([encode(picture(20, 20)), np.asarray(picture(20, 20))])
-        client.classify(encode(picture(20, 20)))
+        client.predict([encode(random_image(20, 20)), np.asarray(random_image(20, 20))])
+        client.classify(encode(random_image(20, 20)))
         assert version.metadata_calls == 1
         assert set(client.signatures()) == {signature.name for signature in contract.EXPORTED}
     version.signature_defs["serving_default"].inputs["images"].dtype = 2  # a double
@@ -202,12 +202,12 @@ def test_signatures_are_read_once_and_held_against_the_contract(moody):
     with Client(f"127.0.0.1:{port}") as client:
         for call in (client.predict, client.features):
             with pytest.raises(ServingError, match=r"lacks the signature.*sqz-export"):
-                call(np.asarray(picture(20, 20)))
+                call(np.asarray(random_image(20, 20)))
     assert version.runs == 0
 
 
 def test_a_server_that_is_started_again_is_found_again(base_path):
-    data = encode(picture(20, 20))
+    data = encode(random_image(20, 20))
     with serve(base_path, ServerConfig(port=0)) as port, Client(f"127.0.0.1:{port}") as client:
         (want,) = client.predict(data)
     found = []
@@ -221,7 +221,7 @@ def test_a_server_that_is_started_again_is_found_again(base_path):
 
 def test_command_prints_a_table_and_reports_what_cannot_be_read(target, client, tmp_path, run_command, capsys):
     good, broken, missing = tmp_path / "good.jpg", tmp_path / "broken.jpg", tmp_path / "missing.jpg"
-    good.write_bytes(encode(picture(50, 50)))
+    good.write_bytes(encode(random_image(50, 50)))
     broken.write_bytes(good.read_bytes()[:200])
     (want,) = client.predict(good)
     assert run_command(predict, f"--server={target}", f"--image={good}", "--top=2") == 0
@@ -238,11 +238,11 @@ def test_command_prints_a_table_and_reports_what_cannot_be_read(target, client, 
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_rotated_photographs_are_sent_upright(tmp_path, orientation):
+def test_rotated_images_are_sent_upright(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / "photo.jpg"
-    path.write_bytes(encode(picture(30, 50), exif=exif))
+    path.write_bytes(encode(random_image(30, 50), exif=exif))
     (sent,), (same,) = client_images.as_list(path), client_images.as_list(path.read_bytes())
     assert sent == same
     assert (sent == path.read_bytes()) == (orientation == 1)

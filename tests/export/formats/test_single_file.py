@@ -15,9 +15,9 @@ from export.formats import onnx as onnx_format
 from sqz_keras import Metaparameters, Preprocessing, preprocess_input, resolve_model
 from sqz_keras.compression import int8
 from sqz_keras.models import squeezenet
-from tests.export.samples import picture, random_arrays, small_spec
+from tests.export.samples import random_arrays, random_image, small_spec
 
-IMAGES = np.stack([np.asarray(picture(32, 32, seed=seed), np.float32) for seed in range(4)])
+IMAGES = np.stack([np.asarray(random_image(32, 32, seed=seed), np.float32) for seed in range(4)])
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +26,11 @@ def model_folder(base_path):
 
 
 @pytest.fixture(scope="module")
-def photographs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("photographs")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
     for seed in range(60):
-        picture(50, 40, seed=seed).save(folder / f"{seed}.png")
-    (folder / "broken.png").write_bytes(b"no picture")
+        random_image(50, 40, seed=seed).save(folder / f"{seed}.png")
+    (folder / "broken.png").write_bytes(b"no image")
     return folder
 
 
@@ -57,16 +57,16 @@ def test_command(model_folder, tmp_path, spec, arrays, run_command, capsys, form
     else:
         atol = 1e-5 if format == "litert" else 2e-2
         np.testing.assert_allclose(litert.run(path.read_bytes(), IMAGES), expected, atol=atol)
-    assert np.ptp(expected, axis=0).max() > 0.01, "the pictures must differ"
+    assert np.ptp(expected, axis=0).max() > 0.01, "the images must differ"
 
 
-def test_8_bits(model_folder, photographs, tmp_path, spec, arrays, run_command, capsys):
+def test_8_bits(model_folder, images, tmp_path, spec, arrays, run_command, capsys):
     path = tmp_path / "model.tflite"
-    argv = ("--format=litert_int8", f"--model={model_folder}", f"--calibration_dir={photographs}")
+    argv = ("--format=litert_int8", f"--model={model_folder}", f"--calibration_dir={images}")
     run_command(export, *argv, f"--output={path}")
     told = capsys.readouterr()
     assert "broken.png" in told.err
-    assert "on 30 photographs that did not calibrate" in told.out
+    assert "on 30 images that did not calibrate" in told.out
     assert float(told.out.partition("agreement=")[2].split()[0]) > 0.8
     interpreter = tf.lite.Interpreter(os.fspath(path))
     tensors = [each for each in interpreter.get_tensor_details() if len(each["shape"]) == 4]
@@ -82,7 +82,7 @@ def test_weights_for_8_bits_answer_as_before_and_lie_on_the_grid(bypass):
     net = Metaparameters(num_fire_modules=3, base_e=8, incr_e=8, freq=2, stem_filters=4, pool_after=(1,))
     spec = small_spec(metaparameters=net, bypass=bypass)
     arrays = random_arrays(spec)
-    images = np.stack([np.asarray(picture(32, 32, seed=seed), np.float32) for seed in range(10, 50)])
+    images = np.stack([np.asarray(random_image(32, 32, seed=seed), np.float32) for seed in range(10, 50)])
     prepared = int8.prepare(spec, colours.fold_colours(spec, arrays), images)
     model = squeezenet.build(spec, prepared)
     for name in int8.clipped(spec):
@@ -118,7 +118,7 @@ def test_onnx_of_every_size_and_bypass(size, bypass, padding):
     net = Metaparameters(num_fire_modules=3, base_e=8, incr_e=8, freq=2, stem_filters=4, pool_after=(1, 3))
     spec = small_spec(metaparameters=net, bypass=bypass, conv10_padding=padding, input_size=size)
     arrays = random_arrays(spec)
-    images = np.stack([np.asarray(picture(size, size, seed=seed), np.float32) for seed in range(3)])
+    images = np.stack([np.asarray(random_image(size, size, seed=seed), np.float32) for seed in range(3)])
     data = onnx_format.convert(spec, arrays)
     np.testing.assert_allclose(onnx_format.run(data, images), answers(spec, arrays, images), atol=1e-5)
 

@@ -10,7 +10,7 @@ from export.graph.signatures import ServedModel
 from sqz_keras import Metaparameters, ModelSpec, Preprocessing, prepare_images, resolve_model
 from sqz_keras.images.files import read_image
 from sqz_keras.models import squeezenet
-from tests.export.samples import picture, random_arrays, small_spec
+from tests.export.samples import random_arrays, random_image, small_spec
 
 SMALL = Preprocessing(resize_to=72)
 CUSTOM = Metaparameters(
@@ -35,7 +35,7 @@ def labels_path(tmp_path_factory):
     return path
 
 
-def arrays_that_tell_pictures_apart(spec, inputs):
+def arrays_that_tell_images_apart(spec, inputs):
     """Random weights whose probabilities neither saturate nor are all alike, whatever the bypasses add up to."""
     arrays = random_arrays(spec)
     _, features = ExportedNetwork(spec, arrays)(tf.constant(inputs))
@@ -46,14 +46,14 @@ def arrays_that_tell_pictures_apart(spec, inputs):
 @pytest.mark.parametrize("name", SPECS)
 def test_every_variant_is_served_as_it_predicts(name, labels_path):
     spec, count = SPECS[name], 10  # more than are computed at a time
-    images = np.stack([np.asarray(picture(80, 70, seed=seed), np.float32) for seed in range(count)])
+    images = np.stack([np.asarray(random_image(80, 70, seed=seed), np.float32) for seed in range(count)])
     inputs = np.asarray(prepare_images(images, spec))
-    arrays = arrays_that_tell_pictures_apart(spec, inputs)
+    arrays = arrays_that_tell_images_apart(spec, inputs)
     want = squeezenet.build(spec, arrays).predict(inputs, batch_size=4, verbose=0)
     served = ServedModel(spec, arrays, labels_path)
     got = served.serving_default(tf.constant(images))["probabilities"]
     np.testing.assert_allclose(got, want, atol=1e-5)
-    assert np.ptp(want, axis=0).max() > 1e-2, "the pictures must differ"
+    assert np.ptp(want, axis=0).max() > 1e-2, "the images must differ"
 
 
 @pytest.mark.parametrize("size", range(24, 40))
@@ -62,15 +62,15 @@ def test_every_input_size_pools_as_caffe_does(size):
     spec = small_spec(metaparameters=Metaparameters(2, 0, num_fire_modules=3, stem_kernel=3, pool_after=(1, 2, 3)),
                       input_size=size, preprocessing=Preprocessing(resize_to=size))  # fmt: skip
     arrays = random_arrays(spec)
-    pictures = np.random.default_rng(size).normal(0, 60, (2, size, size, 3)).astype(np.float32)
-    probabilities, _ = ExportedNetwork(spec, arrays)(tf.constant(pictures))
-    np.testing.assert_allclose(probabilities, squeezenet.build(spec, arrays)(pictures), atol=1e-5)
+    images = np.random.default_rng(size).normal(0, 60, (2, size, size, 3)).astype(np.float32)
+    probabilities, _ = ExportedNetwork(spec, arrays)(tf.constant(images))
+    np.testing.assert_allclose(probabilities, squeezenet.build(spec, arrays)(images), atol=1e-5)
 
 
 def test_bfloat16_is_close_and_unknown_precisions_are_refused(labels_path):
     spec = small_spec()
     arrays = random_arrays(spec)
-    images = tf.constant(np.stack([np.asarray(picture(50, 40, seed=seed), np.float32) for seed in range(4)]))
+    images = tf.constant(np.stack([np.asarray(random_image(50, 40, seed=seed), np.float32) for seed in range(4)]))
     models = [ServedModel(spec, arrays, labels_path, precision) for precision in contract.PRECISIONS]
     exact, coarse = (model.serving_default(images)["probabilities"] for model in models)
     assert coarse.dtype == tf.float32
@@ -80,8 +80,8 @@ def test_bfloat16_is_close_and_unknown_precisions_are_refused(labels_path):
         ServedModel(spec, arrays, labels_path, "float16")
 
 
-def test_real_weights_name_the_same_classes_on_photographs(test_data, labels_path):
-    """The authors' v1.0, whose conv10 has a border, on whole photographs as they are stored."""
+def test_real_weights_name_the_same_classes_on_images(test_data, labels_path):
+    """The authors' v1.0, whose conv10 has a border, on whole images as they are stored."""
     spec, arrays = resolve_model(test_data / "weights" / "deep_compression" / "compressed_SqueezeNet.net")
     served = ServedModel(spec, arrays, labels_path)
     paths = sorted((test_data / "images" / "imagenet_sample").iterdir())[:20]

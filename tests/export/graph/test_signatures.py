@@ -1,4 +1,4 @@
-"""What is exported answers as the model does, through every signature, and a bad picture fails only itself."""
+"""What is exported answers as the model does, through every signature, and a bad image fails only itself."""
 
 import os
 import struct
@@ -15,7 +15,7 @@ from export.formats.saved_model import export_saved_model
 from sqz_keras import ModelSpec, Preprocessing, prepare_images
 from sqz_keras.images.files import MAX_PIXELS, read_image
 from sqz_keras.models import squeezenet
-from tests.export.samples import encode, picture, random_arrays, small_spec
+from tests.export.samples import encode, random_arrays, random_image, small_spec
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +25,8 @@ def served(base_path):
 
 @pytest.fixture(scope="module")
 def serve_bytes(served):
-    def call(*pictures):
-        outputs = served.signatures["serve_bytes"](image_bytes=tf.constant(pictures, tf.string))
+    def call(*images):
+        outputs = served.signatures["serve_bytes"](image_bytes=tf.constant(images, tf.string))
         return {name: value.numpy() for name, value in outputs.items()}
 
     return call
@@ -34,7 +34,7 @@ def serve_bytes(served):
 
 @pytest.fixture(scope="module")
 def expected(model, spec):
-    """Probabilities of whole pictures (H, W, 3), by the model itself."""
+    """Probabilities of whole images (H, W, 3), by the model itself."""
 
     def predict(*images):
         return model.predict_on_batch(np.concatenate([prepare_images(image[None], spec) for image in images]))
@@ -54,7 +54,7 @@ def header_only_png(width, height):
 
 def header_only_jpeg(width, height):
     """A JPEG file whose header declares another size than its pixels have."""
-    data = encode(picture(16, 16))
+    data = encode(random_image(16, 16))
     at = data.index(b"\xff\xc0") + 5
     return data[:at] + struct.pack(">HH", height, width) + data[at + 4 :]
 
@@ -63,14 +63,14 @@ def test_float_images_of_any_size(served, expected, spec):
     resized = (spec.preprocessing.resize_to,) * 2  # these are not resized
     assert spec.preprocessing.resize_to > spec.input_size
     for size in ((36, 36), (20, 90), (200, 61), resized, (resized[0], resized[0] + 1)):
-        images = np.stack([np.asarray(picture(*size, seed=seed), np.float32) for seed in (1, 2, 3)])
+        images = np.stack([np.asarray(random_image(*size, seed=seed), np.float32) for seed in (1, 2, 3)])
         outputs = served.signatures["serving_default"](images=tf.constant(images))
         np.testing.assert_allclose(outputs["probabilities"], expected(*images), atol=1e-5)
-    assert np.ptp(outputs["probabilities"].numpy(), axis=0).max() > 1e-2, "the pictures must differ"
+    assert np.ptp(outputs["probabilities"].numpy(), axis=0).max() > 1e-2, "the images must differ"
 
 
 def test_top_classes_are_named_best_first(served, spec):
-    image = np.asarray(picture(50, 50), np.float32)[None]
+    image = np.asarray(random_image(50, 50), np.float32)[None]
     outputs = {name: value.numpy()[0] for name, value in served.signatures["serving_default"](images=image).items()}
     best = np.argsort(-outputs["probabilities"], kind="stable")[:5]
     np.testing.assert_array_equal(outputs["class_ids"], best)
@@ -79,19 +79,23 @@ def test_top_classes_are_named_best_first(served, spec):
 
 
 FORMATS = {
-    "jpeg": encode(picture(60, 80)),
-    "jpeg, grey": encode(picture(70, 50, "L")),
-    "jpeg, progressive": encode(picture(90, 40), progressive=True, quality=60),
-    "png": encode(picture(33, 34), "PNG"),
-    "png, grey": encode(picture(40, 44, "L"), "PNG"),
-    "png, palette": encode(picture(40, 44).quantize(17), "PNG"),
-    "png, 16 bit": encode(Image.fromarray(np.asarray(picture(40, 44, "L"), np.uint16) * 257), "PNG"),
-    "png, transparent": encode(Image.merge("RGBA", (*picture(50, 41).split(), picture(50, 41, "L", seed=5))), "PNG"),
-    "png, grey, transparent": encode(Image.merge("LA", (picture(50, 41, "L"), picture(50, 41, "L", seed=5))), "PNG"),
+    "jpeg": encode(random_image(60, 80)),
+    "jpeg, grey": encode(random_image(70, 50, "L")),
+    "jpeg, progressive": encode(random_image(90, 40), progressive=True, quality=60),
+    "png": encode(random_image(33, 34), "PNG"),
+    "png, grey": encode(random_image(40, 44, "L"), "PNG"),
+    "png, palette": encode(random_image(40, 44).quantize(17), "PNG"),
+    "png, 16 bit": encode(Image.fromarray(np.asarray(random_image(40, 44, "L"), np.uint16) * 257), "PNG"),
+    "png, transparent": encode(
+        Image.merge("RGBA", (*random_image(50, 41).split(), random_image(50, 41, "L", seed=5))), "PNG"
+    ),
+    "png, grey, transparent": encode(
+        Image.merge("LA", (random_image(50, 41, "L"), random_image(50, 41, "L", seed=5))), "PNG"
+    ),
 }
 
 
-def test_encoded_pictures_of_every_kind_and_size_in_one_batch(serve_bytes, expected):
+def test_encoded_images_of_every_kind_and_size_in_one_batch(serve_bytes, expected):
     outputs = serve_bytes(*FORMATS.values())
     assert set(outputs["status"]) == {b"OK"}
     images = [read_image(data).astype(np.float32) for data in FORMATS.values()]
@@ -100,7 +104,7 @@ def test_encoded_pictures_of_every_kind_and_size_in_one_batch(serve_bytes, expec
 
 
 def test_cmyk_looks_as_a_person_sees_it(serve_bytes, expected):
-    data = encode(picture(60, 60, "CMYK"))
+    data = encode(random_image(60, 60, "CMYK"))
     colours = expected(read_image(data).astype(np.float32))
     # Pillow rounds each product of ink and black, TensorFlow cuts it off: one level of 255.
     np.testing.assert_allclose(serve_bytes(data)["probabilities"], colours, atol=0.02)
@@ -111,7 +115,7 @@ def test_cmyk_looks_as_a_person_sees_it(serve_bytes, expected):
 BROKEN = {
     "nothing": (b"", contract.STATUS_UNKNOWN_FORMAT),
     "text": (b"GET / HTTP/1.1", contract.STATUS_UNKNOWN_FORMAT),
-    "gif": (encode(picture(9, 9), "GIF"), contract.STATUS_UNKNOWN_FORMAT),
+    "gif": (encode(random_image(9, 9), "GIF"), contract.STATUS_UNKNOWN_FORMAT),
     "jpeg, first bytes": (FORMATS["jpeg"][:3], contract.STATUS_DAMAGED),
     "jpeg, half": (FORMATS["jpeg"][: len(FORMATS["jpeg"]) // 2], contract.STATUS_DAMAGED),
     "png, first bytes": (FORMATS["png"][:8], contract.STATUS_DAMAGED),
@@ -128,9 +132,9 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_picture_that_cannot_be_read_does_not_fail_the_others(serve_bytes, name):
+def test_a_image_that_cannot_be_read_does_not_fail_the_others(serve_bytes, name):
     broken, status = BROKEN[name]
-    good = [encode(picture(40, 50, seed=seed)) for seed in (1, 2)]
+    good = [encode(random_image(40, 50, seed=seed)) for seed in (1, 2)]
     alone, among = serve_bytes(*good), serve_bytes(good[0], broken, good[1])
     assert [each.decode() for each in among["status"]] == ["OK", status, "OK"]
     np.testing.assert_allclose(among["probabilities"][[0, 2]], alone["probabilities"], atol=1e-6)
@@ -141,7 +145,7 @@ def test_a_picture_that_cannot_be_read_does_not_fail_the_others(serve_bytes, nam
     assert among["classes"][1].tolist() == [b""] * 5
 
 
-def test_a_batch_of_broken_pictures_alone(serve_bytes):
+def test_a_batch_of_broken_images_alone(serve_bytes):
     assert serve_bytes(b"one", FORMATS["png"][:20])["status"].tolist() == [
         contract.STATUS_UNKNOWN_FORMAT.encode(),
         contract.STATUS_DAMAGED.encode(),
@@ -181,7 +185,7 @@ def test_full_size_net(tmp_path):
     spec = ModelSpec("1.0", labels=tuple(f"{index:04}" for index in range(1000)))
     arrays = random_arrays(spec)
     served = tf.saved_model.load(os.fspath(export_saved_model(spec, arrays, tmp_path)))
-    image = read_image(encode(picture(375, 500)))
+    image = read_image(encode(random_image(375, 500)))
     want = squeezenet.build(spec, arrays).predict_on_batch(prepare_images(image[None], spec))
     assert want.max() > 0.01, "the probabilities must differ from one another"
     images = tf.constant(image[None], tf.float32)
@@ -192,13 +196,13 @@ def test_full_size_net(tmp_path):
 
 
 def example(data: bytes, feature: str = contract.EXAMPLE_FEATURE) -> bytes:
-    """A serialised Example with a picture in it."""
+    """A serialised Example with an image in it."""
     values = tf.train.Feature(bytes_list=tf.train.BytesList(value=[data]))
     return tf.train.Example(features=tf.train.Features(feature={feature: values})).SerializeToString()
 
 
 def test_classify_answers_as_serve_bytes_and_fails_only_what_is_broken(served, serve_bytes):
-    good = [encode(picture(40, 50, seed=seed)) for seed in (1, 2)]
+    good = [encode(random_image(40, 50, seed=seed)) for seed in (1, 2)]
     broken = [example(FORMATS["jpeg"][:99]), example(good[0], "image"), b"\xff\xff no example", example(b"")]
     outputs = served.signatures["classify"](inputs=tf.constant([example(good[0]), *broken, example(good[1])]))
     outputs = {name: value.numpy() for name, value in outputs.items()}
@@ -210,7 +214,7 @@ def test_classify_answers_as_serve_bytes_and_fails_only_what_is_broken(served, s
 
 
 def test_features_are_what_the_classifier_sees_averaged(served, model, spec):
-    images = np.stack([np.asarray(picture(50, 60, seed=seed), np.float32) for seed in (1, 2)])
+    images = np.stack([np.asarray(random_image(50, 60, seed=seed), np.float32) for seed in (1, 2)])
     trunk = keras.Model(model.inputs, model.get_layer("drop9").input)
     want = trunk.predict_on_batch(prepare_images(images, spec)).mean((1, 2))
     got = served.signatures["features"](images=tf.constant(images))["features"]

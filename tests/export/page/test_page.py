@@ -22,7 +22,7 @@ from export import contract, serve
 from export.client.client import Client, Prediction, ServingError
 from export.page import server as web
 from sqz_keras.architecture.spec import imagenet_classes
-from tests.export.samples import encode, picture
+from tests.export.samples import encode, random_image
 
 ROOT = pathlib.Path(__file__).parents[3]
 EVIL = "</script><img src=x onerror=document.title='taken'>&\"'"
@@ -110,8 +110,8 @@ class TestRequests:
         assert "//" not in re.sub(r"(?m)  // .*$", "", text) and "@import" not in text and "url(" not in text
         assert not re.search(r"\son\w+=", text)
 
-    def test_a_photograph_gets_the_servers_answer(self, port, client):
-        data = encode(picture(50, 60))
+    def test_a_image_gets_the_servers_answer(self, port, client):
+        data = encode(random_image(50, 60))
         status, _, body = ask(port, "POST", "/predict", data)
         answer, (want,) = json.loads(body), client.predict(data)
         assert status == 200
@@ -120,10 +120,10 @@ class TestRequests:
         ]
         assert 0 < answer["milliseconds"] < 10_000
 
-    def test_a_rotated_photograph_is_turned_upright(self, port, client):
+    def test_a_rotated_image_is_turned_upright(self, port, client):
         exif = Image.Exif()
         exif[0x0112] = 6
-        upright = picture(60, 40)
+        upright = random_image(60, 40)
         stored = encode(upright.transpose(Image.Transpose.ROTATE_90), "PNG", exif=exif)
         answers = [
             json.loads(ask(port, "POST", "/predict", data)[2])["top"] for data in (stored, encode(upright, "PNG"))
@@ -141,8 +141,8 @@ class TestRequests:
         ("data", "told"),
         [
             (b"GIF89a and more", contract.STATUS_UNKNOWN_FORMAT),
-            (encode(picture(50, 60))[:300], contract.STATUS_DAMAGED),
-            (encode(picture(2, 400)), contract.STATUS_TOO_LARGE),
+            (encode(random_image(50, 60))[:300], contract.STATUS_DAMAGED),
+            (encode(random_image(2, 400)), contract.STATUS_TOO_LARGE),
         ],
     )
     def test_what_cannot_be_read_is_told(self, port, data, told):
@@ -254,7 +254,7 @@ class TestRefusals:
         assert not fake.asked
 
     def test_too_large_a_file_is_told_after_all_of_it_was_read_and_dropped(self, fake, fake_port, monkeypatch):
-        monkeypatch.setattr(web, "MAX_PICTURE_BYTES", 1 << 20)
+        monkeypatch.setattr(web, "MAX_IMAGE_BYTES", 1 << 20)
         assert ask(fake_port, "POST", "/predict", bytes(1 << 20))[0] == 200
         status, told = error_of(ask(fake_port, "POST", "/predict", bytes(5 << 20)))
         assert status == 413 and "5 MB" in told
@@ -301,7 +301,7 @@ class TestRefusals:
 @pytest.fixture(scope="module")
 def photo(tmp_path_factory):
     path = tmp_path_factory.mktemp("photos") / "photo.jpg"
-    path.write_bytes(encode(picture(300, 400)))
+    path.write_bytes(encode(random_image(300, 400)))
     return path
 
 
@@ -311,7 +311,7 @@ DESCRIBED = "!document.getElementById('card').hidden"
 
 
 class TestInABrowser:
-    def test_a_dropped_photograph(self, browser, port, client, photo):
+    def test_a_dropped_image(self, browser, port, client, photo):
         tab = browser.open(f"http://127.0.0.1:{port}/")
         tab.wait(DESCRIBED)
         tab.drop(photo, *tab.centre("#drop"))
@@ -335,7 +335,7 @@ class TestInABrowser:
         tab = browser.open(f"http://127.0.0.1:{fake_port}/")
         tab.call("Page.setInterceptFileChooserDialog", enabled=True)
         tab.press("Tab")
-        assert tab.run("document.activeElement.labels[0].innerText").startswith("Choose a photograph")
+        assert tab.run("document.activeElement.labels[0].innerText").startswith("Choose an image")
         assert tab.run("getComputedStyle(document.getElementById('drop')).outlineStyle") == "solid"
         for key in ("Enter", " "):
             tab.press(key)
@@ -360,7 +360,7 @@ class TestInABrowser:
     def test_names_with_markup_stay_text(self, browser, fake, fake_port, tmp_path):
         fake.names, fake.model_name = (EVIL, "b"), EVIL
         path = tmp_path / "<img src=x onerror=alert(1)>.jpg"
-        path.write_bytes(encode(picture(20, 20)))
+        path.write_bytes(encode(random_image(20, 20)))
         tab = browser.open(f"http://127.0.0.1:{fake_port}/")
         tab.wait(DESCRIBED)
         tab.choose(path)
@@ -415,7 +415,7 @@ def test_sqz_serve_has_a_page(base_path):
         try:
             port = int(re.fullmatch(r"Page at http://127\.0\.0\.1:(\d+)/\n", process.stdout.readline())[1])
             assert dict(json.loads(ask(port, "GET", "/card")[2])["rows"])["Version served"] == "3"
-            assert ask(port, "POST", "/predict", encode(picture(50, 60)))[0] == 200
+            assert ask(port, "POST", "/predict", encode(random_image(50, 60)))[0] == 200
         finally:
             process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0

@@ -17,7 +17,7 @@ from export import predict, serve
 from export.client.client import Client, ServingError
 from export.server import ServerConfig, model_server
 from export.server import serve as serve_embedded
-from tests.export.samples import encode, picture
+from tests.export.samples import encode, random_image
 
 ROOT = pathlib.Path(__file__).parents[3]
 
@@ -77,7 +77,7 @@ def started(tmp_path):
 def test_from_start_to_sigterm_over_tls(base_path, key_and_cert, started, tmp_path, run_command, capsys):
     key, cert = key_and_cert
     photo = tmp_path / "photo.jpg"
-    photo.write_bytes(encode(picture(40, 40)))
+    photo.write_bytes(encode(random_image(40, 40)))
     process, port_file = started(f"--base_path={base_path}", "--embedded", f"--ssl_key={key}", f"--ssl_cert={cert}")
     address = f"127.0.0.1:{port_file.read_text().strip()}"
     assert process.first_line == f"Serving squeezenet on {address} with the embedded server\n"
@@ -92,7 +92,7 @@ def test_from_start_to_sigterm_over_tls(base_path, key_and_cert, started, tmp_pa
 def test_tls_refuses_whom_it_should(base_path, key_and_cert):
     key, cert = (path.read_bytes() for path in key_and_cert)
     trusted = grpc.ssl_channel_credentials(cert)
-    data = encode(picture(20, 20))
+    data = encode(random_image(20, 20))
     with serve_embedded(base_path, ServerConfig(port=0, ssl_key=key, ssl_cert=cert)) as port:
         for credentials, name, fits in (
             (trusted, None, True),

@@ -19,7 +19,7 @@ from export.server.errors import RequestError
 from export.server.manager import MAX_LOADS, VersionManager, load_version
 from export.server.model import ServedVersion
 from tests.export.calls import Stubs, bytes_of, code_of, request_of, status_of, tensor
-from tests.export.samples import encode, picture
+from tests.export.samples import encode, random_image
 
 TOO_LARGE = {
     "an empty batch": request_of(images=tensor(shape=(0, 8, 8, 3))),
@@ -135,7 +135,7 @@ def test_a_server_without_a_version_is_not_healthy(start, tmp_path):
 
 def test_a_run_ends_at_its_deadline(base_path):
     model = ServedVersion(base_path / "3", "squeezenet", 3)
-    request = bytes_of(*[encode(picture(900, 900))] * contract.MAX_BATCH_SIZE)
+    request = bytes_of(*[encode(random_image(900, 900))] * contract.MAX_BATCH_SIZE)
     with pytest.raises(tf.errors.DeadlineExceededError):
         model.predict(request, timeout_ms=5)
     assert model.predict(request_of(), timeout_ms=10_000).model_spec.version.value == 3

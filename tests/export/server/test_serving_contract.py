@@ -31,7 +31,7 @@ from tests.export.calls import (
     status_of,
     tensor,
 )
-from tests.export.samples import encode, picture
+from tests.export.samples import encode, random_image
 
 SECONDS = 60  # for a version to come or go; the model server looks once a second
 STRINGS = tf.make_tensor_proto([b"x"])
@@ -108,17 +108,17 @@ def test_output_filter(asked):
 
 
 def test_answers_are_the_models(any_client, model, spec):
-    image = np.asarray(picture(45, 61))
+    image = np.asarray(random_image(45, 61))
     want = model.predict_on_batch(prepare_images(image[None], spec))[0]
-    (by_array,), (by_file,) = any_client.predict(image), any_client.predict(encode(picture(45, 61), "PNG"))
+    (by_array,), (by_file,) = any_client.predict(image), any_client.predict(encode(random_image(45, 61), "PNG"))
     for found in (by_array, by_file):
         np.testing.assert_allclose(found.probabilities, want, atol=1e-5)
         assert found.classes[0] == spec.labels[int(want.argmax())]
 
 
-def test_a_bad_picture_fails_only_itself(any_client):
-    good = encode(picture(40, 40))
-    found = any_client.predict([good, b"no picture", good[:200], good])
+def test_a_bad_image_fails_only_itself(any_client):
+    good = encode(random_image(40, 40))
+    found = any_client.predict([good, b"no image", good[:200], good])
     assert [each.status for each in found] == [
         contract.STATUS_OK,
         contract.STATUS_UNKNOWN_FORMAT,
@@ -134,7 +134,7 @@ REFUSED = {
     "unknown version": (request_of(version=4), "NOT_FOUND"),
     "unknown label": (request_of(label="stable"), "INVALID_ARGUMENT"),
     "unknown signature": (request_of(signature="regress"), "FAILED_PRECONDITION"),
-    "wrong key": (request_of(pictures=GOOD), "INVALID_ARGUMENT"),
+    "wrong key": (request_of(images=GOOD), "INVALID_ARGUMENT"),
     "a key too many": (request_of(images=GOOD, more=GOOD), "INVALID_ARGUMENT"),
     "unknown output": (request_of(outputs=["logits"]), "INVALID_ARGUMENT"),
     "an output twice": (request_of(outputs=["scores", "scores"]), "INVALID_ARGUMENT"),
@@ -158,13 +158,13 @@ def test_wrong_predict_requests(asked, name):
 
 
 def test_classify_is_predicts_answer(asked):
-    pictures = [encode(picture(40, 50, seed=seed)) for seed in (1, 2)]
-    want = asked.predict(bytes_of(*pictures), timeout=10).outputs
+    images = [encode(random_image(40, 50, seed=seed)) for seed in (1, 2)]
+    want = asked.predict(bytes_of(*images), timeout=10).outputs
     merged = classification_of()
-    for data in pictures:
+    for data in images:
         merged.input.example_list_with_context.examples.append(example_of(data))
     merged.input.example_list_with_context.context.SetInParent()
-    for request in (classification_of(*pictures), merged):
+    for request in (classification_of(*images), merged):
         found = asked.classify(request, timeout=10).result.classifications
         assert [[each.label.encode() for each in answer.classes] for answer in found] == tf.make_ndarray(
             want["classes"]
@@ -219,17 +219,17 @@ def test_health_check(asked):
 
 
 def test_past_the_deadline(asked):
-    many = bytes_of(*[encode(picture(900, 900))] * contract.MAX_BATCH_SIZE)
+    many = bytes_of(*[encode(random_image(900, 900))] * contract.MAX_BATCH_SIZE)
     assert code_of(asked.predict, many, timeout=0.02) == "DEADLINE_EXCEEDED"
     asked.predict(request_of(), timeout=10)
 
 
 def test_parallel_calls_get_their_own_answers(any_client):
-    pictures = [encode(picture(40 + seed, 50, seed=seed)) for seed in range(12)]
-    alone = [any_client.predict(data)[0] for data in pictures]
+    images = [encode(random_image(40 + seed, 50, seed=seed)) for seed in range(12)]
+    alone = [any_client.predict(data)[0] for data in images]
     assert len({prediction.scores for prediction in alone}) == 12
     with futures.ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(lambda index: any_client.predict(pictures[index % 12])[0], range(96)))
+        together = list(pool.map(lambda index: any_client.predict(images[index % 12])[0], range(96)))
     for index, prediction in enumerate(together):
         np.testing.assert_allclose(prediction.probabilities, alone[index % 12].probabilities, atol=1e-6)
 

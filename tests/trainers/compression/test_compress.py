@@ -36,7 +36,7 @@ SPEC = ModelSpec(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """model.weights.h5, and the photographs a/, b/ and c/ in photos/."""
+    """model.weights.h5, and the images a/, b/ and c/ in photos/."""
     folder = tmp_path_factory.mktemp("compress")
     keras.utils.set_random_seed(0)
     model = build(SPEC)
@@ -131,17 +131,17 @@ def test_pruned_clustered_and_fine_tuned(run, tmp_path):
     assert again.read_bytes() == path.read_bytes(), "the finished stages are taken from the workdir"
 
 
-@pytest.mark.parametrize(("pictures", "count"), [("--calibration_dir=photos", 18), ("--image_dir=photos", 15)])
-def test_without_labels_the_net_teaches_itself(run, monkeypatch, pictures, count):
+@pytest.mark.parametrize(("images", "count"), [("--calibration_dir=photos", 18), ("--image_dir=photos", 15)])
+def test_without_labels_the_net_teaches_itself(run, monkeypatch, images, count):
     taught = []
     monkeypatch.setattr(compression_tuning, "teach", lambda *arguments: taught.append(teach(*arguments)) or taught[0])
-    path, report = run("--densities=sensitivity=0.6", "--teacher", pictures, "--steps=3", "--batch_size=4")
+    path, report = run("--densities=sensitivity=0.6", "--teacher", images, "--steps=3", "--batch_size=4")
     assert taught[0].element_spec[1].shape[1:] == (3,), "probabilities, not labels"
     kernels = [array for name, array in sqz.read_model(path).arrays.items() if name.endswith("/kernel")]
     assert sum(map(np.count_nonzero, kernels)) / sum(kernel.size for kernel in kernels) == pytest.approx(0.6, abs=0.01)
     (stage,) = report["provenance"]["stages"]
     assert (stage["densities"], stage["teacher"], stage["pictures"]) == ("sensitivity=0.6", True, count)
-    assert ("after" in report) == (pictures == "--image_dir=photos")
+    assert ("after" in report) == (images == "--image_dir=photos")
 
 
 def test_bits_for_a_size_and_what_they_round_to_0_pruned_first(run, capsys):
@@ -160,7 +160,7 @@ def test_bits_for_a_size_and_what_they_round_to_0_pruned_first(run, capsys):
 
 
 def test_a_size_without_labels(run, monkeypatch):
-    """Unlabelled photographs from all over the folder reach the quantiser as network inputs."""
+    """Unlabelled images from all over the folder reach the quantiser as network inputs."""
     asked = []
 
     def quantize(spec, arrays, images, *, target_bytes, profile, report):
@@ -207,19 +207,19 @@ def test_a_delta_is_sent_and_laid_on_its_base(run, tmp_path):
     [
         (["--output=model.bin"], "must end in .sqz"),
         (["--output=nowhere/model.sqz"], "existing folder"),
-        (["--densities=table1"], "--densities needs pictures"),
-        (["--target_bytes=9"], "--target_bytes needs photographs"),
+        (["--densities=table1"], "--densities needs images"),
+        (["--target_bytes=9"], "--target_bytes needs images"),
         (["--target_bytes=9", "--calibration_dir=photos", "--bits=6"], "chooses bits"),
         (["--calibration_dir=photos"], "--calibration_dir is for"),
-        (["--teacher", "--bits=6"], "--teacher needs photographs"),
-        (["--teacher", "--calibration_dir=photos", "--image_dir=photos", "--bits=6"], "two sources of pictures for"),
+        (["--teacher", "--bits=6"], "--teacher needs images"),
+        (["--teacher", "--calibration_dir=photos", "--image_dir=photos", "--bits=6"], "two sources of images for"),
         (["--image_dir=photos"], "need something to fine-tune"),
         (["--image_dir=photos", "--dataset=digits", "--bits=6"], "two sources"),
         (["--bits=6", "--workdir=w"], "keeps the stages"),
         (["--evaluation_dir=nowhere"], "is not a folder"),
         (["--bits=six"], "expected a number"),
         (["--bits=99"], "bits must be"),
-        (["--bits=size=5000"], "needs pictures to find out with"),
+        (["--bits=size=5000"], "needs images to find out with"),
         (["--bits=size=small", "--image_dir=photos"], "--bits=size=small: expected a number"),
         (["--bits=size=900", "--image_dir=photos"], "With 3 bits for every layer the weights need"),
         (["--densities=rounding", "--image_dir=photos"], "give --bits too"),
@@ -235,7 +235,7 @@ def test_mistakes_are_refused_and_nothing_is_written(folder, tmp_path, run_comma
     assert list(tmp_path.iterdir()) == []
 
 
-def test_pictures_of_other_classes_are_refused(run, folder, tmp_path):
+def test_images_of_other_classes_are_refused(run, folder, tmp_path):
     (tmp_path / "other").mkdir()
     for name in ("a", "x"):
         (tmp_path / "other" / name).symlink_to(folder / "photos" / "a")

@@ -35,7 +35,7 @@ FORMATS = {
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_pictures_are_decoded_as_pillow_does(name):
+def test_images_are_decoded_as_pillow_does(name):
     image, good = augmentation.decode(tf.constant(FORMATS[name]))
     np.testing.assert_array_equal(image, read_image(FORMATS[name]))
     assert good == 1
@@ -60,7 +60,7 @@ def test_what_cannot_be_decoded_is_black(data, name):
         augmentation.augmented(tf.constant(data), SPEC, name, 0, 0, guarded=False)
 
 
-def _pictures(data, name, count=60, seed=5, guarded=True):
+def _images(data, name, count=60, seed=5, guarded=True):
     @tf.function
     def make(position):
         return augmentation.augmented(tf.constant(data), SPEC, name, seed, position, guarded=guarded)[0]
@@ -74,27 +74,27 @@ def test_none_is_what_evaluation_sees(mode):
     spec = ModelSpec(input_size=24, preprocessing=Preprocessing(mode=mode, resize_to=30))
     evaluated = tf.function(lambda image: prepare_images(image, spec))(tf.constant(read_image(FORMATS["JPEG"])))
     colours = tf.function(lambda image: preprocess_input(image, "channels_last", mode))
-    np.testing.assert_array_equal(colours(_pictures(FORMATS["JPEG"], "none", 1)[0]), evaluated)
+    np.testing.assert_array_equal(colours(_images(FORMATS["JPEG"], "none", 1)[0]), evaluated)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 @pytest.mark.parametrize("name", augmentation.AUGMENTATIONS)
-def test_the_guard_changes_no_picture_that_is_whole(kind, name):
+def test_the_guard_changes_no_image_that_is_whole(kind, name):
     data = FORMATS[kind]
-    np.testing.assert_array_equal(_pictures(data, name, 5, guarded=False), _pictures(data, name, 5))
+    np.testing.assert_array_equal(_images(data, name, 5, guarded=False), _images(data, name, 5))
 
 
 @pytest.mark.parametrize("name", ["crop", "authors"])
-def test_random_squares_of_the_stretched_picture(name):
+def test_random_squares_of_the_stretched_image(name):
     whole_spec = ModelSpec(input_size=30, preprocessing=SPEC.preprocessing)
     whole = np.asarray(resize_and_crop(read_image(FORMATS["JPEG"]), whole_spec))
     windows = np.lib.stride_tricks.sliding_window_view(whole, (24, 24, 3))[:, :, 0]
     mirrored, places = 0, set()
-    for image in _pictures(FORMATS["JPEG"], name):
+    for image in _images(FORMATS["JPEG"], name):
         plain, flipped = (
             np.argwhere(np.isclose(windows, one, atol=1e-2).all((2, 3, 4))) for one in (image, image[:, ::-1])
         )
-        assert len(plain) + len(flipped) == 1, "a window of the picture, mirrored or not"
+        assert len(plain) + len(flipped) == 1, "a window of the image, mirrored or not"
         mirrored += len(flipped)
         places.update(map(tuple, [*plain, *flipped]))
     assert mirrored == 0 if name == "crop" else 15 < mirrored < 45
@@ -102,13 +102,13 @@ def test_random_squares_of_the_stretched_picture(name):
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG"])
-def test_modern_windows_are_resized_parts_of_the_picture(name):
-    """Of a picture whose colour is its place, each input shows where its window lay."""
+def test_modern_windows_are_resized_parts_of_the_image(name):
+    """Of an image whose colour is its place, each input shows where its window lay."""
     rows, columns = np.mgrid[0:200, 0:240]
-    picture = np.stack([rows, columns, np.full_like(rows, 128)], -1).astype(np.uint8)
+    image = np.stack([rows, columns, np.full_like(rows, 128)], -1).astype(np.uint8)
     data = io.BytesIO()
-    Image.fromarray(picture).save(data, name, quality=100, subsampling=0)
-    inputs = _pictures(data.getvalue(), "modern", 80)
+    Image.fromarray(image).save(data, name, quality=100, subsampling=0)
+    inputs = _images(data.getvalue(), "modern", 80)
     assert inputs.dtype == np.uint8
     inputs = inputs.astype(np.float32)
     top, bottom = inputs[:, 0, :, 0].mean(1), inputs[:, -1, :, 0].mean(1)
@@ -123,7 +123,7 @@ def test_modern_windows_are_resized_parts_of_the_picture(name):
 
 
 def test_the_random_choices_follow_from_seed_and_position():
-    first = _pictures(FORMATS["JPEG"], "modern", 5)
-    np.testing.assert_array_equal(first, _pictures(FORMATS["JPEG"], "modern", 5))
-    assert not (first == _pictures(FORMATS["JPEG"], "modern", 5, seed=6)).all((1, 2, 3)).any()
+    first = _images(FORMATS["JPEG"], "modern", 5)
+    np.testing.assert_array_equal(first, _images(FORMATS["JPEG"], "modern", 5))
+    assert not (first == _images(FORMATS["JPEG"], "modern", 5, seed=6)).all((1, 2, 3)).any()
     assert len({image.tobytes() for image in first}) == 5

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from sqz_keras import ModelSpec, Preprocessing, prepare_images
-from trainers.data.batches import BadPictures, Source, evaluation_batches, open_dataset, training_batches
+from trainers.data.batches import BadImages, Source, evaluation_batches, open_dataset, training_batches
 
 SPEC = ModelSpec("1.1", classes=10, input_size=24, preprocessing=Preprocessing(resize_to=30))
 SIZE = 355
@@ -31,7 +31,7 @@ def _examples(batches, count):
 
 
 def _numbered(images, labels=None):
-    """A source of these encoded pictures, called "0", "1", ..."""
+    """A source of these encoded images, called "0", "1", ..."""
     labels = np.arange(len(images)) if labels is None else labels
     records = {"image": images, "label": labels, "id": [str(number) for number in range(len(images))]}
     sizes = {"test": len(images)}
@@ -51,7 +51,7 @@ def test_the_source_says_what_it_holds(digits):
 
 
 @pytest.mark.parametrize("batch_size", [1, 64, 355, 1000])
-def test_evaluation_sees_every_picture_once(digits, digits_builder, batch_size):
+def test_evaluation_sees_every_image_once(digits, digits_builder, batch_size):
     batches = list(evaluation_batches(digits, "test", SPEC, batch_size=batch_size))
     images, labels, weights = (np.concatenate(parts) for parts in zip(*batches, strict=True))
     assert images.shape == (SIZE, 24, 24, 3) and images.dtype == weights.dtype == np.float32 and (weights == 1).all()
@@ -62,7 +62,7 @@ def test_evaluation_sees_every_picture_once(digits, digits_builder, batch_size):
     np.testing.assert_allclose(images[-1], prepare_images(rgb, SPEC), atol=1e-4)
 
 
-def test_every_epoch_holds_every_picture_once_in_its_own_order(digits):
+def test_every_epoch_holds_every_image_once_in_its_own_order(digits):
     images = [image for image, _, _ in _examples(_train(digits, augmentation="none"), 2 * SIZE)]
     first, second = images[:SIZE], images[SIZE:]
     assert len(set(first)) == SIZE and sorted(first) == sorted(second)
@@ -93,9 +93,9 @@ def test_a_later_start_is_the_rest_of_the_same_stream(digits, start):
 
 
 def test_what_comes_before_the_start_is_not_decoded():
-    bad = BadPictures()
-    source = _numbered([b"no picture"] * 8 + _jpegs(40))  # enough for what is read ahead
-    batches = _train(source, shuffle_buffer_size=1, batch_size=2, start_example=8, bad_pictures=bad)
+    bad = BadImages()
+    source = _numbered([b"no image"] * 8 + _jpegs(40))  # enough for what is read ahead
+    batches = _train(source, shuffle_buffer_size=1, batch_size=2, start_example=8, bad_images=bad)
     assert next(iter(batches.take(1)))[2].numpy().tolist() == [1, 1] and bad.count == 0
 
 
@@ -106,11 +106,11 @@ def test_shards_share_the_stream_out(digits):
         assert _examples(shard, 20) == whole[index::3]
 
 
-def test_a_bad_picture_keeps_its_place_and_is_named_once(caplog):
+def test_a_bad_image_keeps_its_place_and_is_named_once(caplog):
     jpegs = _jpegs(6)
     damaged = [jpegs[0], jpegs[1][:60], b"", b"\x89PNG\r\n\x1a\nrest", jpegs[4], b"<html>"]
-    bad = BadPictures(limit=3)
-    options = {"shuffle_buffer_size": 1, "batch_size": 6, "bad_pictures": bad}
+    bad = BadImages(limit=3)
+    options = {"shuffle_buffer_size": 1, "batch_size": 6, "bad_images": bad}
     for augmentation in ("none", "crop", "authors", "modern"):
         good = _examples(_train(_numbered(jpegs), augmentation=augmentation, **options), 12)
         seen = _examples(_train(_numbered(damaged), augmentation=augmentation, **options), 12)
@@ -123,14 +123,14 @@ def test_a_bad_picture_keeps_its_place_and_is_named_once(caplog):
             list(quick.take(2))
     assert sorted(bad.names) == ["1", "2", "3", "5"] and bad.count == 4
     assert len([record for record in caplog.records if "cannot be decoded" in record.message]) == 4
-    with pytest.raises(ValueError, match="4 pictures cannot be decoded, and at most 3 may be: 1, 2, 3, 5"):
+    with pytest.raises(ValueError, match="4 images cannot be decoded, and at most 3 may be: 1, 2, 3, 5"):
         bad.check()
-    BadPictures(limit=0).check()
+    BadImages(limit=0).check()
 
 
-def test_evaluation_counts_bad_pictures_too():
-    bad = BadPictures(limit=1)
-    batches = list(evaluation_batches(_numbered([*_jpegs(2), b"no"]), "test", SPEC, batch_size=2, bad_pictures=bad))
+def test_evaluation_counts_bad_images_too():
+    bad = BadImages(limit=1)
+    batches = list(evaluation_batches(_numbered([*_jpegs(2), b"no"]), "test", SPEC, batch_size=2, bad_images=bad))
     assert [weights.numpy().tolist() for _, _, weights in batches] == [[1, 1], [0]]
     assert bad.names == ("2",)
     bad.check()
@@ -172,9 +172,9 @@ def test_a_data_service_with_one_worker_gives_the_same_stream(digits, data_servi
     assert _examples(remote, SIZE) == _examples(_train(digits, **options), SIZE)
 
 
-def test_a_data_service_deals_out_whole_epochs_and_bad_pictures_are_named_here(data_service):
-    source, bad = _numbered([*_jpegs(5), b"no picture"]), BadPictures()
-    remote = _train(source, data_service=data_service(2), batch_size=6, bad_pictures=bad)
+def test_a_data_service_deals_out_whole_epochs_and_bad_images_are_named_here(data_service):
+    source, bad = _numbered([*_jpegs(5), b"no image"]), BadImages()
+    remote = _train(source, data_service=data_service(2), batch_size=6, bad_images=bad)
     for _, labels, weights in remote.take(8):
         assert sorted(labels.numpy()) == [*range(6)]
         assert weights.numpy().tolist() == (labels.numpy() != 5).astype(float).tolist()

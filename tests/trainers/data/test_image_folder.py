@@ -55,8 +55,8 @@ def test_records_are_mixed_and_in_a_fixed_order(tmp_path):
     ("names", "message"),
     [
         (["1.jpg"], "no folders"),
-        (["cat/notes.txt"], "cat holds no photographs"),
-        (["cat/1.jpg", "cat/2.jpg"], "'cat' has 2 photographs"),
+        (["cat/notes.txt"], "cat holds no images"),
+        (["cat/1.jpg", "cat/2.jpg"], "'cat' has 2 images"),
         (["train/cat/1.jpg"], "expected 'val' or 'validation'"),
         (["train/cat/1.jpg", "val/dog/1.jpg"], "'dog', a class that the train split lacks"),
     ],

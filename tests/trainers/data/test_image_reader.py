@@ -4,8 +4,8 @@ from PIL import Image
 
 from sqz_keras import ModelSpec, prepare_images
 from sqz_keras.architecture.spec import imagenet_wnids
-from sqz_keras.images.files import find_pictures
-from trainers.data.image_reader import class_labels, find_photographs, read_inputs
+from sqz_keras.images.files import find_images
+from trainers.data.image_reader import class_labels, find_labelled_images, read_inputs
 
 LABELS = ("cat", "dog", "dog_small")
 
@@ -17,7 +17,7 @@ def _touch(root, *names):
 
 
 def _found(root):
-    return [(path.relative_to(root).as_posix(), index) for path, index in find_photographs(root, LABELS)]
+    return [(path.relative_to(root).as_posix(), index) for path, index in find_labelled_images(root, LABELS)]
 
 
 def test_class_folders(tmp_path):
@@ -36,8 +36,8 @@ def test_names_with_a_label_in_front(tmp_path):
         (["cat/a.png", "horse/a.png"], "such as 'cat'.*'horse/?'"),
         (["cat_1.png", "horse_1.png"], "such as 'cat_'.*'horse_1.png'"),
         (["cat.png"], "'cat.png'"),
-        (["cat/notes.txt"], "no photographs"),
-        (["notes.txt"], "no photographs"),
+        (["cat/notes.txt"], "no images"),
+        (["notes.txt"], "no images"),
     ],
 )
 def test_what_matches_no_label_is_refused(tmp_path, names, message):
@@ -57,26 +57,26 @@ def test_a_thousand_nameless_classes_are_imagenets():
         class_labels(ModelSpec(classes=7))
 
 
-def test_unlabelled_pictures_at_any_depth(tmp_path):
+def test_unlabelled_images_at_any_depth(tmp_path):
     _touch(tmp_path, "b.png", "2024/summer/a.JPG", "2024/notes.txt", "2024/.hidden.png")
-    assert [path.relative_to(tmp_path).as_posix() for path in find_pictures(tmp_path)] == ["2024/summer/a.JPG", "b.png"]
+    assert [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path)] == ["2024/summer/a.JPG", "b.png"]
     _touch(tmp_path, "c.png", "d.png", "e.png")
-    assert [path.name for path in find_pictures(tmp_path, 3)] == ["a.JPG", "c.png", "e.png"]
+    assert [path.name for path in find_images(tmp_path, 3)] == ["a.JPG", "c.png", "e.png"]
     for folder in (tmp_path / "none", tmp_path / "b.png"):
         with pytest.raises(ValueError, match="not a folder"):
-            find_pictures(folder)
+            find_images(folder)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="no photographs"):
-        find_pictures(tmp_path / "empty")
+    with pytest.raises(ValueError, match="no images"):
+        find_images(tmp_path / "empty")
 
 
 def test_inputs_without_those_that_cannot_be_read(tmp_path, capsys):
-    picture = np.random.default_rng(0).integers(0, 256, (300, 280, 3), np.uint8)
-    Image.fromarray(picture).save(tmp_path / "b.png")
+    image = np.random.default_rng(0).integers(0, 256, (300, 280, 3), np.uint8)
+    Image.fromarray(image).save(tmp_path / "b.png")
     _touch(tmp_path, "a.png")
     spec = ModelSpec()
-    inputs = read_inputs(find_pictures(tmp_path), spec)
-    np.testing.assert_array_equal(inputs, prepare_images(picture[None], spec))
+    inputs = read_inputs(find_images(tmp_path), spec)
+    np.testing.assert_array_equal(inputs, prepare_images(image[None], spec))
     assert "a.png" in capsys.readouterr().err
     with pytest.raises(ValueError, match=r"None of the 1 .*a\.png"):
         read_inputs([tmp_path / "a.png"], spec)

@@ -12,9 +12,9 @@ from sqz_keras import ModelSpec
 from sqz_keras.architecture.spec import imagenet_wnids
 from sqz_keras.images.files import read_image
 from trainers.data import imagenet
-from trainers.data.batches import BadPictures, evaluation_batches, open_dataset
+from trainers.data.batches import BadImages, evaluation_batches, open_dataset
 
-# Two of the odd pictures of the real training set, under their own names: CMYK, and PNG called .JPEG.
+# Two of the odd images of the real training set, under their own names: CMYK, and PNG called .JPEG.
 CMYK, PNG = "n01739381_1309.JPEG", "n02105855_2933.JPEG"
 TRUE_LABELS = pathlib.Path(tfds.core.tfds_path("datasets/imagenet2012/validation_labels.txt")).read_text().split()
 
@@ -40,29 +40,29 @@ def _saved(image, kind):
     return data.getvalue()
 
 
-def _validation_tar(folder, photographs, ids):
+def _validation_tar(folder, images, ids):
     names = [f"ILSVRC2012_val_{number:08}.JPEG" for number in ids]
-    _tar(folder / "ILSVRC2012_img_val.tar", dict(zip(names, photographs, strict=False)))
+    _tar(folder / "ILSVRC2012_img_val.tar", dict(zip(names, images, strict=False)))
 
 
 @pytest.fixture(scope="module")
-def photographs(test_data):
+def images(test_data):
     return [path.read_bytes() for path in sorted((test_data / "images" / "imagenet_sample").iterdir())[:8]]
 
 
 @pytest.fixture(scope="module")
-def manual_dir(photographs, tmp_path_factory):
-    """The two tars in the official layout, with three classes and six validation pictures."""
+def manual_dir(images, tmp_path_factory):
+    """The two tars in the official layout, with three classes and six validation images."""
     folder = tmp_path_factory.mktemp("tars")
-    picture = Image.fromarray(read_image(photographs[0]))
+    image = Image.fromarray(read_image(images[0]))
     classes = {
-        "n01440764": {f"n01440764_{n}.JPEG": data for n, data in enumerate(photographs[:3])},
-        "n01739381": {CMYK: _saved(picture.convert("CMYK"), "JPEG"), "n01739381_2.JPEG": photographs[3]},
-        "n02105855": {PNG: _saved(picture, "PNG")},
+        "n01440764": {f"n01440764_{n}.JPEG": data for n, data in enumerate(images[:3])},
+        "n01739381": {CMYK: _saved(image.convert("CMYK"), "JPEG"), "n01739381_2.JPEG": images[3]},
+        "n02105855": {PNG: _saved(image, "PNG")},
     }
     inner = {f"{wnid}.tar": _tar_bytes(files, folder) for wnid, files in classes.items()}
     _tar(folder / "ILSVRC2012_img_train.tar", inner)
-    _validation_tar(folder, photographs, range(1, 7))
+    _validation_tar(folder, images, range(1, 7))
     return folder
 
 
@@ -73,7 +73,7 @@ def data_dir(manual_dir, tmp_path_factory):
     return folder
 
 
-def test_the_prepared_dataset_is_what_training_reads(data_dir, photographs):
+def test_the_prepared_dataset_is_what_training_reads(data_dir, images):
     source = open_dataset("imagenet2012", data_dir)
     assert source.labels == imagenet_wnids() and source.sizes == {"train": 6, "validation": 6}
     for record in source.records("train").as_numpy_iterator():
@@ -81,13 +81,13 @@ def test_the_prepared_dataset_is_what_training_reads(data_dir, photographs):
     for record in source.records("validation").as_numpy_iterator():
         number = int(record["id"].decode().removesuffix(".JPEG").rsplit("_", 1)[1])
         assert source.labels[record["label"]] == TRUE_LABELS[number - 1]
-        assert record["image"] == photographs[number - 1]
+        assert record["image"] == images[number - 1]
 
 
-def test_cmyk_and_png_pictures_are_seen_in_their_colours(data_dir, photographs):
-    source, spec, bad = open_dataset("imagenet2012", data_dir), ModelSpec(), BadPictures()
+def test_cmyk_and_png_images_are_seen_in_their_colours(data_dir, images):
+    source, spec, bad = open_dataset("imagenet2012", data_dir), ModelSpec(), BadImages()
     ids = [record["id"].decode() for record in source.records("train").as_numpy_iterator()]
-    ((images, _, weights),) = evaluation_batches(source, "train", spec, batch_size=6, bad_pictures=bad)
+    ((images, _, weights),) = evaluation_batches(source, "train", spec, batch_size=6, bad_images=bad)
     assert (weights.numpy() == 1).all() and bad.count == 0
     by_id = dict(zip(ids, images.numpy(), strict=True))
     original = by_id["n01440764_0.JPEG"]
@@ -111,28 +111,28 @@ def _refused(manual_dir, tmp_path, message, **options):
     assert not list((tmp_path / "data").rglob("*.json")), "nothing is left that training could read"
 
 
-def test_validation_pictures_with_gaps_are_refused(manual_dir, photographs, tmp_path):
-    """TensorFlow Datasets would label the pictures 7 and 30 as 2 and 3."""
+def test_validation_images_with_gaps_are_refused(manual_dir, images, tmp_path):
+    """TensorFlow Datasets would label the images 7 and 30 as 2 and 3."""
     tars = _copied(manual_dir, tmp_path)
-    _validation_tar(tars, photographs, [1, 7, 30])
+    _validation_tar(tars, images, [1, 7, 30])
     _refused(
-        tars, tmp_path, r"pictures 1 to 3, each once, and holds 3 up to 30, missing 2, 3, 4, \.\.\.", allow_partial=True
+        tars, tmp_path, r"images 1 to 3, each once, and holds 3 up to 30, missing 2, 3, 4, \.\.\.", allow_partial=True
     )
 
 
-def test_wrong_labels_in_a_prepared_dataset_are_found(manual_dir, photographs, tmp_path):
+def test_wrong_labels_in_a_prepared_dataset_are_found(manual_dir, images, tmp_path):
     """Made by TensorFlow Datasets alone, from the tar with gaps."""
     tars = _copied(manual_dir, tmp_path)
-    _validation_tar(tars, photographs, [1, 7, 30])
+    _validation_tar(tars, images, [1, 7, 30])
     builder = tfds.builder("imagenet2012", data_dir=tmp_path / "data", try_gcs=False)
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=tars))
     with pytest.raises(ValueError, match=r"2 validation records have a wrong label, such as .*000000(07|30)\.JPEG"):
         imagenet.prepare_imagenet(None, tmp_path / "data", allow_partial=True)
 
 
-def test_a_training_picture_in_another_class_is_found(manual_dir, photographs, tmp_path):
+def test_a_training_image_in_another_class_is_found(manual_dir, images, tmp_path):
     tars = _copied(manual_dir, tmp_path)
-    inner = _tar_bytes({"n01440764_5.JPEG": photographs[0], "n02105855_6.JPEG": photographs[1]}, tmp_path)
+    inner = _tar_bytes({"n01440764_5.JPEG": images[0], "n02105855_6.JPEG": images[1]}, tmp_path)
     _tar(tars / "ILSVRC2012_img_train.tar", {"n01440764.tar": inner})
     _refused(tars, tmp_path, "1 train records have a wrong label, such as n02105855_6.JPEG", allow_partial=True)
 
@@ -151,9 +151,9 @@ def test_a_missing_or_broken_tar_is_refused(manual_dir, tmp_path, name):
     _refused(None, tmp_path, "give --manual_dir")
 
 
-def test_other_names_are_refused(manual_dir, photographs, tmp_path):
+def test_other_names_are_refused(manual_dir, images, tmp_path):
     tars = _copied(manual_dir, tmp_path)
-    _tar(tars / "ILSVRC2012_img_val.tar", {"./ILSVRC2012_val_00000001.JPEG": photographs[0]})
+    _tar(tars / "ILSVRC2012_img_val.tar", {"./ILSVRC2012_val_00000001.JPEG": images[0]})
     _refused(tars, tmp_path, r"such as ILSVRC2012_val_00000001.JPEG; \./ILSVRC", allow_partial=True)
     _tar(tars / "ILSVRC2012_img_train.tar", {"n00000000.tar": b""})
     _refused(tars, tmp_path, "a tar a class.*n00000000.tar", allow_partial=True)

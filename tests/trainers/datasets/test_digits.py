@@ -22,7 +22,7 @@ def test_split_is_60_20_20_within_every_class(splits):
         np.testing.assert_array_equal(counts[split], sum((per_class - place + 4) // 5 for place in places))
 
 
-def test_splits_are_scikit_learns_pictures_each_once(splits):
+def test_splits_are_scikit_learns_images_each_once(splits):
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -38,8 +38,8 @@ def test_splits_are_scikit_learns_pictures_each_once(splits):
 def test_content_is_fixed(splits):
     digest = hashlib.sha256()
     for split in SIZES:
-        pictures = sorted(bytes([example["label"]]) + example["image"].tobytes() for example in splits[split])
-        digest.update(b"".join([split.encode(), *pictures]))
+        images = sorted(bytes([example["label"]]) + example["image"].tobytes() for example in splits[split])
+        digest.update(b"".join([split.encode(), *images]))
     assert digest.hexdigest() == CHECKSUM
 
 

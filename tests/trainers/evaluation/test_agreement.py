@@ -4,7 +4,7 @@ from PIL import Image
 
 from sqz_keras.architecture.spec import ModelSpec, Preprocessing
 from sqz_keras.models.squeezenet import build, named_arrays
-from trainers.evaluation.agreement import agreement_fields, compare_models, find_judging_photographs, photograph_batches
+from trainers.evaluation.agreement import agreement_fields, compare_models, find_evaluation_images, image_batches
 
 SPEC = ModelSpec("1.1", classes=3, labels=("a", "b", "c"), input_size=32, preprocessing=Preprocessing(resize_to=36))
 
@@ -29,10 +29,10 @@ def test_shares_and_intervals():
 
 def test_models_are_compared_with_the_first(image_dir):
     arrays = named_arrays(build(SPEC))
-    # Of random weights with a bias for one class: whatever the picture, it is the answer.
+    # Of random weights with a bias for one class: whatever the image, it is the answer.
     always = [arrays | {"conv10/bias": np.eye(3, dtype=np.float32)[index] * 99} for index in (0, 0, 1)]
     first, same, other = compare_models(
-        SPEC, always, photograph_batches(find_judging_photographs(image_dir, SPEC), SPEC, batch_size=2)
+        SPEC, always, image_batches(find_evaluation_images(image_dir, SPEC), SPEC, batch_size=2)
     )
     assert first == same
     assert (first["agreement"], first["top1_accuracy"]) == (1.0, round(3 / 7, 6))
@@ -41,23 +41,21 @@ def test_models_are_compared_with_the_first(image_dir):
 
 def test_without_labels_agreement_is_what_is_left(image_dir, capsys):
     (image_dir / "a").rename(image_dir / "holiday")
-    photographs = find_judging_photographs(image_dir, SPEC)
-    assert [index for _, index in photographs] == [None] * 7
+    images = find_evaluation_images(image_dir, SPEC)
+    assert [index for _, index in images] == [None] * 7
     assert "Without labels" in capsys.readouterr().err
-    (fields,) = compare_models(SPEC, [named_arrays(build(SPEC))], photograph_batches(photographs, SPEC))
+    (fields,) = compare_models(SPEC, [named_arrays(build(SPEC))], image_batches(images, SPEC))
     assert fields["agreement"] == 1 and "top1_accuracy" not in fields
 
 
-def test_broken_photographs_are_named_and_left_out(image_dir, capsys):
-    (image_dir / "a" / "broken.png").write_bytes(b"no picture")
+def test_broken_images_are_named_and_left_out(image_dir, capsys):
+    (image_dir / "a" / "broken.png").write_bytes(b"no image")
     (fields,) = compare_models(
-        SPEC, [named_arrays(build(SPEC))], photograph_batches(find_judging_photographs(image_dir, SPEC), SPEC)
+        SPEC, [named_arrays(build(SPEC))], image_batches(find_evaluation_images(image_dir, SPEC), SPEC)
     )
     assert fields["num_images"] == 7
     assert "broken.png" in capsys.readouterr().err
     for path in image_dir.rglob("*.png"):
         path.write_bytes(b"")
-    with pytest.raises(ValueError, match="None of the photographs"):
-        compare_models(
-            SPEC, [named_arrays(build(SPEC))], photograph_batches(find_judging_photographs(image_dir, SPEC), SPEC)
-        )
+    with pytest.raises(ValueError, match="None of the images"):
+        compare_models(SPEC, [named_arrays(build(SPEC))], image_batches(find_evaluation_images(image_dir, SPEC), SPEC))

@@ -12,22 +12,22 @@ from sqz_keras.models.squeezenet import build, named_arrays
 from sqz_keras.weights.download import cache_path
 from sqz_keras.weights.resolve import write_spec
 from trainers import evaluate
-from trainers.data.image_reader import class_labels, find_photographs
-from trainers.evaluation.accuracy import evaluate_photographs
+from trainers.data.image_reader import class_labels, find_labelled_images
+from trainers.evaluation.accuracy import evaluate_images
 
 SPEC = ModelSpec("1.1", classes=3, labels=("a", "b", "c"), input_size=32, preprocessing=Preprocessing(resize_to=36))
 
 
 @pytest.mark.parametrize(("version", "top1", "top5"), [("1.0", 135, 175), ("1.1", 139, 181)])
-def test_imagenet_weights_name_the_sample_photographs(test_data, version, top1, top5):
+def test_imagenet_weights_name_the_sample_images(test_data, version, top1, top5):
     files = {"1.0": "squeezenet1.0_deep_compression", "1.1": "squeezenet1.1_authors"}
     folders = {"1.0": "deep_compression", "1.1": "squeezenet1.1_authors"}
     cached = cache_path(get_record(files[version]))
     cached.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(test_data / "weights" / folders[version] / cached.name, cached)
     spec, arrays = resolve_model("imagenet", version=version)
-    photographs = find_photographs(test_data / "images" / "imagenet_sample", class_labels(spec))
-    results = evaluate_photographs(spec, arrays, photographs, batch_size=32)
+    images = find_labelled_images(test_data / "images" / "imagenet_sample", class_labels(spec))
+    results = evaluate_images(spec, arrays, images, batch_size=32)
     assert (results["num_images"], results["num_failed"]) == (200, 0)
     assert results["top1_accuracy"] * 200 == pytest.approx(top1, abs=2)
     assert results["top5_accuracy"] * 200 == pytest.approx(top5, abs=2)
@@ -49,8 +49,8 @@ def image_dir(tmp_path):
     for index in range(7):
         folder = tmp_path / "images" / "abc"[index % 3]
         folder.mkdir(parents=True, exist_ok=True)
-        picture = random.integers(0, 256, (40 + index, 50, 3), np.uint8)
-        Image.fromarray(picture).save(folder / f"{index}.png")
+        image = random.integers(0, 256, (40 + index, 50, 3), np.uint8)
+        Image.fromarray(image).save(folder / f"{index}.png")
     return tmp_path / "images"
 
 
@@ -88,10 +88,10 @@ def test_result_does_not_depend_on_the_batch_size(main, tmp_path, batch_size):
     assert {**report, "images_per_second": 0} == {**expected, "images_per_second": 0}
 
 
-def test_a_broken_photograph_is_named_and_left_out(main, image_dir, tmp_path, capsys):
+def test_a_broken_image_is_named_and_left_out(main, image_dir, tmp_path, capsys):
     whole = (image_dir / "a" / "0.png").read_bytes()
     (image_dir / "a" / "truncated.png").write_bytes(whole[: len(whole) // 2])
-    (image_dir / "b" / "text.jpg").write_text("no picture")
+    (image_dir / "b" / "text.jpg").write_text("no image")
     assert main() == 1
     report = json.loads((tmp_path / "report.json").read_text())
     assert (report["num_images"], report["num_failed"]) == (7, 2)
@@ -106,7 +106,7 @@ def test_a_report_that_cannot_be_written_is_refused_first(main, tmp_path, capsys
     assert not capsys.readouterr().err
 
 
-def test_photographs_that_all_fail_are_an_error(main, image_dir):
+def test_images_that_all_fail_are_an_error(main, image_dir):
     for path in image_dir.glob("*/*.png"):
         path.write_bytes(b"")
     with pytest.raises(ValueError, match="None of the 7"):

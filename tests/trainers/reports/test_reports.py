@@ -163,8 +163,8 @@ class TestPage:
         save_chart(scatter().properties(width=300), tmp_path / "chart.svg")
         assert (tmp_path / "chart.svg").read_text("utf-8").startswith("<svg")
         save_chart(scatter().properties(width=300), tmp_path / "chart.png")
-        picture = Image.open(tmp_path / "chart.png")
-        assert picture.width > 700 and picture.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+        image = Image.open(tmp_path / "chart.png")
+        assert image.width > 700 and image.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
         with pytest.raises(ValueError, match=r"\.svg or \.png, not as \.pdf"):
             save_chart(scatter(), tmp_path / "chart.pdf")
         assert sorted(path.name for path in tmp_path.iterdir()) == ["chart.png", "chart.svg"]
@@ -175,9 +175,9 @@ class TestTrainingReport:
         image = np.random.default_rng(0).integers(0, 256, (300, 150, 3), np.uint8)
         mistakes = [Mistake(image, 0, 1, 0.5 + index / 100) for index in range(40)] + [Mistake(image, 1, 2, math.nan)]
         text = training_report(tmp_path / "report.html", mistakes=mistakes)
-        pictures = Page.parse(text).of("img")
-        assert len(pictures) == MOST_MISTAKES
-        for attrs in pictures:
+        images = Page.parse(text).of("img")
+        assert len(images) == MOST_MISTAKES
+        for attrs in images:
             data = base64.b64decode(attrs["src"].removeprefix("data:image/png;base64,"))
             assert Image.open(io.BytesIO(data)).size == (48, 96)
         shown = [float(value) for value in re.findall(r"<span>at</span> ([\d.]+)%", text)]
@@ -199,7 +199,7 @@ class TestTrainingReport:
         heat_map = next(spec for spec in page.specs["charts"] if spec["description"] == "Confusion matrix")
         cells = data_of(heat_map)
         assert len({(cell["truth"], cell["predicted"]) for cell in cells}) == 9
-        assert cells[1] == {"truth": "crane (class 0)", "predicted": "crane (class 1)", "pictures": 1, "share": 0.125}
+        assert cells[1] == {"truth": "crane (class 0)", "predicted": "crane (class 1)", "images": 1, "share": 0.125}
 
     def test_long_and_broken_histories(self, tmp_path):
         history = [{"step": step, "loss": math.nan if step == 7 else 1.0} for step in range(1, 25_001)]
@@ -209,7 +209,7 @@ class TestTrainingReport:
         assert "1 not finite, left out." in page.source
         assert not {"Learning rate", "Top-1 accuracy"} & {spec["description"] for spec in page.specs["charts"]}
 
-    def test_a_run_without_history_pictures_or_mistakes(self, tmp_path):
+    def test_a_run_without_history_images_or_mistakes(self, tmp_path):
         text = training_report(tmp_path / "r.html", history=[], mistakes=[], confusion=np.zeros((3, 3), np.int64))
         assert "<h2>Config</h2>" in text and "Worst mistakes" not in text and 'class="chart"' not in text
 

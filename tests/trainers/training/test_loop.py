@@ -122,7 +122,7 @@ class Signal(keras.callbacks.Callback):
     [{}, {"ema_decay": 0.9, "mixup_alpha": 0.2, "solver": "modern"}, {"densities": "0.5", "sparse_steps": 5}],
 )
 def test_a_stopped_run_goes_on_to_the_same_bits(trained, tmp_path, tfds_dir, options):
-    """Dropout, the order of the pictures and their crops included."""
+    """Dropout, the order of the images and their crops included."""
     weights = str(trained[0]) if "densities" in options else ""
     config = dataclasses.replace(CONFIG, weights=weights, **options)
     whole = trained[0]
@@ -243,24 +243,24 @@ def test_training_moves_every_weight(trained):
 
 
 @pytest.fixture
-def photographs(tmp_path):
-    """Two classes of ten small pictures each, one of them damaged."""
+def images(tmp_path):
+    """Two classes of ten small images each, one of them damaged."""
     random = np.random.default_rng(0)
     for label in ("cats", "dogs"):
-        (tmp_path / "photographs" / label).mkdir(parents=True)
+        (tmp_path / "images" / label).mkdir(parents=True)
         for number in range(10):
             pixels = random.integers(0, 256, (20, 24, 3), np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "photographs" / label / f"{number}.png")
-    damaged = tmp_path / "photographs" / "cats" / "3.png"
+            Image.fromarray(pixels).save(tmp_path / "images" / label / f"{number}.png")
+    damaged = tmp_path / "images" / "cats" / "3.png"
     damaged.write_bytes(damaged.read_bytes()[:200])
-    return tmp_path / "photographs"
+    return tmp_path / "images"
 
 
-def test_damaged_pictures_are_named_and_counted_up_to_a_limit(tmp_path, photographs):
+def test_damaged_images_are_named_and_counted_up_to_a_limit(tmp_path, images):
     config = dataclasses.replace(
-        CONFIG, dataset="", image_dir=str(photographs), test_split="validation", global_batch_size=8
+        CONFIG, dataset="", image_dir=str(images), test_split="validation", global_batch_size=8
     )
-    with pytest.raises(ValueError, match=r"1 pictures cannot be decoded, and at most 0 may be: cats/3\.png"):
+    with pytest.raises(ValueError, match=r"1 images cannot be decoded, and at most 0 may be: cats/3\.png"):
         loop.train_and_evaluate(config, tmp_path / "strict")
     config = dataclasses.replace(config, max_bad_pictures=1)
     with pytest.raises(loop.Interrupted):
@@ -272,10 +272,10 @@ def test_damaged_pictures_are_named_and_counted_up_to_a_limit(tmp_path, photogra
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
-def test_the_guard_takes_over_at_the_batch_with_the_damaged_picture(tmp_path, photographs, monkeypatch, replicas):
-    """Nothing is lost, repeated or changed by it, wherever the run begins; and the picture is named."""
-    source = open_image_dir(photographs)
-    config = dataclasses.replace(CONFIG, dataset="", image_dir=str(photographs), global_batch_size=2)
+def test_the_guard_takes_over_at_the_batch_with_the_damaged_image(tmp_path, images, monkeypatch, replicas):
+    """Nothing is lost, repeated or changed by it, wherever the run begins; and the image is named."""
+    source = open_image_dir(images)
+    config = dataclasses.replace(CONFIG, dataset="", image_dir=str(images), global_batch_size=2)
     spec = dataclasses.replace(SPEC, classes=2, labels=source.labels)
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]) if replicas == 2 else tf.distribute.get_strategy()
     made = []
@@ -306,4 +306,4 @@ def test_the_guard_takes_over_at_the_batch_with_the_damaged_picture(tmp_path, ph
             (False, 2 * step),
             (True, 2 * (step + first_bad)),
         ]
-        assert run.bad_pictures.names == ("cats/3.png",)
+        assert run.bad_images.names == ("cats/3.png",)

@@ -20,7 +20,7 @@ CONFIG = TrainConfig(SPEC, "digits", max_steps=60, global_batch_size=8, dropout_
 def one_layer(kernel, bias):
     """Logits = x @ kernel + bias under the name that the step looks for: its gradients are known in closed form.
 
-    x is the one pixel of a picture.
+    x is the one pixel of an image.
     """
     inputs = keras.Input((1, 1, 3))
     logits = keras.layers.Dense(4, name="pool10")(keras.layers.Flatten()(inputs))
@@ -66,7 +66,7 @@ def test_fifty_updates_are_those_of_the_rule(options):
     config = dataclasses.replace(CONFIG, model=spec, base_learning_rate=0.05, weight_decay=0.1, **options)
     random = np.random.default_rng(0)
     kernel, bias = random.normal(size=(3, 4)).astype(np.float32), random.normal(size=4).astype(np.float32)
-    pictures = [
+    images = [
         (
             random.normal(127.5, 127.5, (8, 1, 1, 3)).astype(np.float32),
             random.integers(0, 4, 8),
@@ -74,12 +74,12 @@ def test_fifty_updates_are_those_of_the_rule(options):
         )
         for _ in range(50)
     ]
-    batches = [(preprocess_input(rgb, mode="tf")[:, 0, 0], *others) for rgb, *others in pictures]
+    batches = [(preprocess_input(rgb, mode="tf")[:, 0, 0], *others) for rgb, *others in images]
     rates = [learning_rate(config, step) for step in range(50)]
     model, strategy = one_layer(kernel, bias), tf.distribute.get_strategy()
     update = make_update(TrainState(model, config, strategy), config, strategy, head_only=False)
     losses = []
-    for batch, rate in zip(pictures, rates, strict=True):
+    for batch, rate in zip(images, rates, strict=True):
         losses.append(float(update(batch, tf.constant(rate, tf.float32), tf.constant(1.0))[0]))
     expected = numpy_solver(kernel, bias, batches, rates, config)
     for value, wanted in zip([*model.get_layer("pool10").get_weights(), losses], expected, strict=True):
@@ -127,7 +127,7 @@ def test_slices_and_replicas_change_nothing():
         np.testing.assert_allclose(outcome_spread, outcome, rtol=1e-5)
 
 
-def test_a_picture_of_weight_0_does_not_count():
+def test_a_image_of_weight_0_does_not_count():
     images, labels, weights = small_batch()
     kept, _ = run(CONFIG, batch=(images[:6], labels[:6], weights[:6]))
     images = images.copy()

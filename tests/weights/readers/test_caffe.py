@@ -5,8 +5,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.weights.arrays import layer_name
 from sqz_keras.weights.readers import WeightsFileError, caffe, wire
-
-from .mutations import (
+from tests.weights.readers.mutations import (
     SHAPES,
     assert_equal,
     broken_arrays,

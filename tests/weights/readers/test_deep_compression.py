@@ -5,8 +5,7 @@ import pytest
 
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.weights.readers import deep_compression
-
-from .mutations import check_harmless, check_refused, flips, load, truncations
+from tests.weights.readers.mutations import check_harmless, check_refused, flips, load, truncations
 
 FILE_NAME = "copy.net"
 SHAPES = ModelSpec(version="1.0").weight_shapes()

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from sqz_keras.weights.readers import WeightsFileError, keras_h5
-
-from .mutations import (
+from tests.weights.readers.mutations import (
     SHAPES,
     assert_equal,
     broken_arrays,

@@ -6,8 +6,7 @@ import pytest
 
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.weights.readers import WeightsFileError, npy_folder
-
-from .mutations import (
+from tests.weights.readers.mutations import (
     assert_equal,
     assert_refused,
     broken_arrays,

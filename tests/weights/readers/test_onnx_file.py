@@ -5,8 +5,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.weights.readers import WeightsFileError, onnx_file
-
-from .mutations import (
+from tests.weights.readers.mutations import (
     assert_equal,
     broken_arrays,
     check_harmless,

@@ -11,8 +11,7 @@ import pytest
 
 from sqz_keras.weights.readers import WeightsFileError, torch_file
 from sqz_keras.weights.readers.state_pickle import read_pickle
-
-from .mutations import (
+from tests.weights.readers.mutations import (
     SHAPES,
     assert_equal,
     broken_arrays,
