@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 
-from sqz_keras.weights import resolve as weights
+from sqz_keras.weights import description
 
 MODEL_NAME = "squeezenet"
 
 # Files of a version, beside what TensorFlow writes. EXTRA_FOLDER holds SPEC_NAME and WARMUP_NAME.
 # SPEC_NAME is JSON: under "model_spec" the ModelSpec, under "tensors" each weight's shape and hash, and under
 # PACKAGE_VERSION_KEY the version of this package that exported the model.
-EXTRA_FOLDER, SPEC_NAME, PACKAGE_VERSION_KEY = weights.EXTRA_FOLDER, weights.SPEC_NAME, weights.PACKAGE_VERSION_KEY
+EXTRA_FOLDER, SPEC_NAME = description.EXTRA_FOLDER, description.SPEC_NAME
+PACKAGE_VERSION_KEY = description.PACKAGE_VERSION_KEY
 WARMUP_NAME = "tf_serving_warmup_requests"  # PredictionLogs, which a server replays before it serves the version
 LABELS_NAME = "labels.txt"  # in assets/: a class's name a line, in the order of the class ids
 

@@ -13,6 +13,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from absl import app, flags
 from absl import logging as absl_logging
 
+from sqz_keras.architecture.layers import BYPASSES
+from sqz_keras.architecture.metaparameters import VERSIONS
+
 # Packages that only some commands need -> the extra that brings them.
 _EXTRAS = {
     "altair": "train",
@@ -82,5 +85,6 @@ def define_model_flags(default: str | None = "imagenet") -> None:
     flags.DEFINE_string(
         "model", default, "A record's name, or any file or folder of weights.", required=default is None
     )
-    flags.DEFINE_enum("version", None, ["1.0", "1.1"], "Architecture, where the model does not say.")
-    flags.DEFINE_enum("bypass", None, ["simple", "complex"], "Architecture, where the model does not say.")
+    flags.DEFINE_enum("version", None, list(VERSIONS), "Architecture, where the model does not say.")
+    bypasses = [name for name in BYPASSES if name]
+    flags.DEFINE_enum("bypass", None, bypasses, "Architecture, where the model does not say.")

@@ -7,7 +7,8 @@ import shlex
 
 from absl import flags
 
-from sqz_keras.architecture.metaparameters import parse_metaparameters
+from sqz_keras.architecture.layers import BYPASS_NAMES
+from sqz_keras.architecture.metaparameters import VERSIONS, parse_metaparameters
 from sqz_keras.architecture.spec import PREPROCESSING_MODES, ModelSpec
 from trainers.configs import load_config
 from trainers.training.config import TrainConfig, override_fields
@@ -26,8 +27,8 @@ def define_config_flags(config: str | None = None) -> None:
 
 def define_net_flags() -> None:
     """`--version`, `--bypass` and `--metaparameters`, instead of the recipe's."""
-    flags.DEFINE_enum("version", None, ["1.0", "1.1"], "Architecture, instead of the recipe's.")
-    flags.DEFINE_enum("bypass", None, ["none", "simple", "complex"], "Architecture, instead of the recipe's.")
+    flags.DEFINE_enum("version", None, list(VERSIONS), "Architecture, instead of the recipe's.")
+    flags.DEFINE_enum("bypass", None, BYPASS_NAMES, "Architecture, instead of the recipe's.")
     flags.DEFINE_string("metaparameters", "", "NAME=VALUE with commas, changed in the architecture: pool_after=1:3:5.")
 
 

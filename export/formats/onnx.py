@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.formats.colours import INPUT, OUTPUT, colour_map
 from sqz_keras import ModelSpec
+from sqz_keras.architecture.layers import IMAGES, Layer
 
 OPSET, IR_VERSION = 17, 8  # of ONNX 1.12, which runtimes since 2022 read
 
@@ -25,10 +26,10 @@ def convert(spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -> bytes:
     graph = _Graph(arrays)
     x = graph.add("Transpose", [INPUT], perm=[0, 3, 1, 2])
     x = _colours(graph, x, spec)
-    x = _body(graph, x, spec)
-    x = graph.conv(x, "conv10", pads=[spec.conv10_padding] * 4)
-    x = graph.add("Flatten", [graph.add("GlobalAveragePool", [x])])
-    graph.add("Softmax", [x], output=OUTPUT, axis=1)
+    tensors, layers = {IMAGES: x}, spec.layers()
+    for layer in layers:
+        tensors[layer.name] = graph.add_layer(layer, [tensors[name] for name in layer.inputs])
+    graph.add("Softmax", [graph.add("Flatten", [tensors[layers[-1].name]])], output=OUTPUT, axis=1)
     size = spec.input_size
     images = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["batch", size, size, spec.channels])
     answer = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", spec.classes])
@@ -69,12 +70,27 @@ class _Graph:
     def constant(self, value: np.ndarray) -> str:
         return self.add("Constant", [], value=numpy_helper.from_array(value))
 
-    def conv(self, x: str, layer: str, **attributes) -> str:
+    def add_layer(self, layer: Layer, inputs: Sequence[str]) -> str:
+        if layer.kind == "convolution":
+            return self._convolution(layer, *inputs)
+        if layer.kind == "max pool":
+            window = {"kernel_shape": [layer.kernel] * 2, "strides": [layer.stride] * 2}
+            return self.add("MaxPool", inputs, **window, ceil_mode=1)
+        if layer.kind == "concatenation":
+            return self.add("Concat", inputs, axis=1)
+        if layer.kind == "addition":
+            return self.add("Add", inputs)
+        return self.add("GlobalAveragePool", inputs)
+
+    def _convolution(self, layer: Layer, x: str) -> str:
         """A convolution and its ReLU."""
-        name = layer.replace("_", "/", 1)
-        kernel, bias = self._arrays[f"{layer}/kernel"], self._arrays[f"{layer}/bias"]
+        name = layer.name.replace("_", "/", 1)
+        kernel, bias = self._arrays[f"{layer.name}/kernel"], self._arrays[f"{layer.name}/bias"]
         for array, part in ((np.transpose(kernel, (3, 2, 0, 1)), "w"), (bias, "b")):
             self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), f"{name}_{part}_0"))
+        attributes = {"strides": [layer.stride] * 2} if layer.stride > 1 else {}
+        if layer.padding:
+            attributes["pads"] = [layer.padding] * 4
         return self.add("Relu", [self.add("Conv", [x, f"{name}_w_0", f"{name}_b_0"], **attributes)])
 
 
@@ -85,24 +101,3 @@ def _colours(graph: _Graph, x: str, spec: ModelSpec) -> str:
     if not np.all(scale == 1):
         x = graph.add("Mul", [x, graph.constant(scale.reshape(1, -1, 1, 1))])
     return graph.add("Add", [x, graph.constant(shift.reshape(1, -1, 1, 1))])
-
-
-def _body(graph: _Graph, x: str, spec: ModelSpec) -> str:
-    """From conv1 to conv10's input; the pools are in ceil mode."""
-    net = spec.metaparameters
-
-    def pooled(x: str, number: int) -> str:
-        pool = {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1}
-        return graph.add("MaxPool", [x], **pool) if number in net.pool_after else x
-
-    x = pooled(graph.conv(x, "conv1", strides=[2, 2]), 1)
-    for fire, around in zip(net.fire_modules(), net.bypasses(spec.bypass), strict=True):
-        squeezed = graph.conv(x, f"{fire.name}_squeeze1x1")
-        expanded = [graph.conv(squeezed, f"{fire.name}_expand1x1")]
-        expanded.append(graph.conv(squeezed, f"{fire.name}_expand3x3", pads=[1, 1, 1, 1]))
-        outputs = graph.add("Concat", expanded, axis=1)
-        if around is not None:
-            beside = graph.conv(x, f"{fire.name}_bypass1x1") if around == "conv" else x
-            outputs = graph.add("Add", [beside, outputs])
-        x = pooled(outputs, fire.number)
-    return x

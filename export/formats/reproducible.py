@@ -65,7 +65,7 @@ def write_saved_model(
 def _write(scratch: pathlib.Path, folder: pathlib.Path, precision: str) -> None:
     from export import verify, warmup
     from export.graph.signatures import ServedModel
-    from sqz_keras.weights.resolve import write_spec
+    from sqz_keras.weights.description import write_spec
 
     spec = ModelSpec.from_json(json.loads((scratch / _SPEC).read_text("utf-8")))
     with np.load(scratch / _ARRAYS, allow_pickle=False) as archive:

@@ -64,7 +64,7 @@ def write(
         ValueError: the model cannot be written so, or the file does not answer as Keras does; nothing is written.
         OSError: the file cannot be written.
     """
-    from sqz_keras.weights.resolve import write_spec
+    from sqz_keras.weights.description import write_spec
 
     if spec.channels != 3:
         raise ValueError(f"These files take RGB images, 3 channels; this model takes {spec.channels}.")

@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from sqz_keras import ModelSpec
+from sqz_keras.architecture.layers import bypass_kinds
 from sqz_keras.architecture.metaparameters import FireFilters
 
 
@@ -45,8 +46,8 @@ class ExportedNetwork:
         halves = [self._conv_relu(weights, [tf.cast(images, self._dtype)], "conv1", strides=2)]
         if 1 in pools:
             halves = [self._max_pool(half) for half in halves]
-        for fire, around in zip(net.fire_modules(), net.bypasses(self._spec.bypass), strict=True):
-            halves = self._fire_module(weights, halves, fire, around)
+        for fire, bypass in zip(net.fire_modules(), bypass_kinds(net, self._spec.bypass), strict=True):
+            halves = self._fire_module(weights, halves, fire, bypass)
             if fire.number in pools:
                 halves = [self._max_pool(half) for half in halves]
         features = tf.concat([tf.reduce_mean(tf.cast(half, tf.float32), [1, 2]) for half in halves], -1)
@@ -68,15 +69,15 @@ class ExportedNetwork:
         """Caffe's ceil mode, n -> n // 2: an odd n is covered by whole windows, and an even one lacks a last row."""
         return tf.nn.max_pool2d(half, 3, 2, "VALID" if half.shape[1] % 2 else "SAME")
 
-    def _fire_module(self, weights, halves, fire: FireFilters, around: str | None) -> list[tf.Tensor]:
+    def _fire_module(self, weights, halves, fire: FireFilters, bypass: str | None) -> list[tf.Tensor]:
         squeezed = self._conv_relu(weights, halves, f"{fire.name}_squeeze1x1")
         expand1x1 = self._conv_relu(weights, [squeezed], f"{fire.name}_expand1x1")
         squeezed = self._after(squeezed, expand1x1)
         expand3x3 = self._conv_relu(weights, [squeezed], f"{fire.name}_expand3x3", padding="SAME")
         outputs = [self._after(expand1x1, expand3x3), expand3x3]
-        if around is None:
+        if bypass is None:
             return outputs
-        if around == "conv":
+        if bypass == "convolution":
             halves = [self._conv_relu(weights, halves, f"{fire.name}_bypass1x1")]
         return [tf.add(*both) for both in zip(_parted_like(halves, outputs), outputs, strict=True)]
 

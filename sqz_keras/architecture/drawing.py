@@ -24,13 +24,13 @@ def draw_svg(spec: ModelSpec) -> str:
     filters. A "+" stands where a bypass is added; a dashed arc goes through a 1x1 convolution.
     """
     rows = table(spec, {})
-    around = dict(
-        zip(
-            (fire.name for fire in spec.metaparameters.fire_modules()),
-            spec.metaparameters.bypasses(spec.bypass),
-            strict=True,
-        )
-    )
+    layers = {layer.name: layer for layer in spec.layers()}
+    # Block -> whether its bypass goes through a convolution of the block.
+    bypasses = {
+        layer.block: layers[layer.inputs[0]].block == layer.block
+        for layer in layers.values()
+        if layer.kind == "addition"
+    }
     most = max(row.channels for row in rows)
     tops = [64 + _STEP * place for place in range(len(rows) + 1)]
     height = tops[-1] + 24
@@ -42,9 +42,9 @@ def draw_svg(spec: ModelSpec) -> str:
     ]
     for row, top in zip(rows, tops, strict=False):
         parts += _box(row, top, most)
-        if around.get(row.name):
+        if row.name in bypasses:
             # From the line that leads into the module to the line that leads out of it.
-            parts.append(_arc(top - 5, top + _BOX + 10, around[row.name] == "conv"))
+            parts.append(_arc(top - 5, top + _BOX + 10, bypasses[row.name]))
     body = "\n".join(parts)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" '

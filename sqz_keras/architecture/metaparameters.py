@@ -7,7 +7,6 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 
-BYPASSES = (None, "simple", "complex")
 _MOST = 1 << 16  # filters of a layer's kind, and whatever else is counted: far beyond any use, and no memory is at risk
 _INTEGERS = {  # least and greatest
     "base_e": (2, _MOST),
@@ -117,29 +116,6 @@ class Metaparameters:
             squeeze = max(_round_half_up(self.squeeze_ratio * expand), 1)
             modules.append(FireFilters(i + 2, squeeze, expand - expand3x3, expand3x3))
         return tuple(modules)
-
-    def bypasses(self, bypass: str | None) -> tuple[str | None, ...]:
-        """What goes around each fire module: None, "identity" or "conv" (a 1x1 convolution).
-
-        An identity stands wherever a module's input and output have the same number of channels; the complex bypass
-        puts a 1x1 convolution around the others (paper, section 6 and figure 2).
-
-        Raises:
-            ValueError: `bypass` is unknown, or "simple" and no module's channels match.
-        """
-        if bypass not in BYPASSES:
-            raise ValueError(f"bypass must be one of {BYPASSES}, got {bypass!r}.")
-        kinds, channels = [], self.stem_filters
-        for fire in self.fire_modules():
-            other = "conv" if bypass == "complex" else None
-            kinds.append(None if bypass is None else "identity" if channels == fire.channels else other)
-            channels = fire.channels
-        if bypass == "simple" and not any(kinds):
-            raise ValueError(
-                "bypass='simple' needs a fire module with as many input as output channels, and these metaparameters "
-                f"have none (freq={self.freq}, incr_e={self.incr_e}). Use freq >= 2, incr_e=0 or bypass='complex'."
-            )
-        return tuple(kinds)
 
     def feature_size(self, input_size: int) -> int:
         """Height (or width) of the last feature maps for an input of that height (or width); 0 where it is too small.

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from sqz_keras.architecture.layers import Layer, bypass_kinds, list_layers
 from sqz_keras.architecture.metaparameters import VERSIONS, Metaparameters
 
 PREPROCESSING_MODES = ("authors", "caffe", "torch", "tf")
@@ -101,7 +102,7 @@ class ModelSpec:
         elif self.metaparameters not in (None, VERSIONS[self.version]):
             raise ValueError(f"ModelSpec: these metaparameters are not version {self.version}'s; give version=None.")
         object.__setattr__(self, "metaparameters", self.metaparameters or VERSIONS[self.version])
-        self.metaparameters.bypasses(self.bypass)
+        bypass_kinds(self.metaparameters, self.bypass)
         for name, least in {"classes": 1, "input_size": 1, "channels": 1, "conv10_padding": 0}.items():
             if getattr(self, name) < least:
                 raise ValueError(f"ModelSpec: {name} must be at least {least}, got {getattr(self, name)}.")
@@ -135,33 +136,33 @@ class ModelSpec:
             raise ValueError(f"version must be one of {tuple(VERSIONS)}, got {version!r}.")
         net = VERSIONS[version] if version else self.metaparameters
         net = dataclasses.replace(net, **(metaparameters or {}))
-        known = next((name for name, each in VERSIONS.items() if each == net), None)
+        named = next((name for name, version_net in VERSIONS.items() if version_net == net), None)
         bypass = {None: self.bypass, "none": None}.get(bypass, bypass)
-        return dataclasses.replace(self, version=known, metaparameters=net, bypass=bypass)
+        return dataclasses.replace(self, version=named, metaparameters=net, bypass=bypass)
+
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers of the network with its top, in the order in which they run."""
+        return list_layers(
+            self.metaparameters,
+            self.bypass,
+            input_size=self.input_size,
+            channels=self.channels,
+            classes=self.classes,
+            conv10_padding=self.conv10_padding,
+        )
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of all weights by name ("conv1/kernel", "conv1/bias", ...), in net order; kernels are HWIO."""
-        kernels: dict[str, tuple[int, int, int, int]] = {}
-        net = self.metaparameters
-        kernels["conv1"] = (net.stem_kernel, net.stem_kernel, self.channels, net.stem_filters)
-        channels = net.stem_filters
-        for fire, around in zip(net.fire_modules(), net.bypasses(self.bypass), strict=True):
-            kernels[f"{fire.name}_squeeze1x1"] = (1, 1, channels, fire.squeeze1x1)
-            kernels[f"{fire.name}_expand1x1"] = (1, 1, fire.squeeze1x1, fire.expand1x1)
-            kernels[f"{fire.name}_expand3x3"] = (3, 3, fire.squeeze1x1, fire.expand3x3)
-            if around == "conv":
-                kernels[f"{fire.name}_bypass1x1"] = (1, 1, channels, fire.channels)
-            channels = fire.channels
-        kernels["conv10"] = (1, 1, channels, self.classes)
         shapes: dict[str, tuple[int, ...]] = {}
-        for layer, kernel in kernels.items():
-            shapes[f"{layer}/kernel"] = kernel
-            shapes[f"{layer}/bias"] = kernel[3:]
+        for layer in self.layers():
+            if layer.kind == "convolution":
+                shapes[f"{layer.name}/kernel"] = layer.kernel_shape
+                shapes[f"{layer.name}/bias"] = (layer.channels,)
         return shapes
 
     def count_params(self) -> int:
         """Number of weights and biases."""
-        return sum(int(np.prod(shape)) for shape in self.weight_shapes().values())
+        return sum(layer.parameters for layer in self.layers())
 
     def class_names(self) -> tuple[str, ...]:
         """A name a person reads for each class: ImageNet's names for its wnids, else the labels, else the indices."""
@@ -200,7 +201,7 @@ def _typed_fields(cls: type, form: object) -> dict:
     hints = typing.get_type_hints(cls)
     unknown = sorted(set(form) - set(hints))
     if unknown:
-        raise ValueError(f"{cls.__name__}: unknown fields {unknown}; known are {sorted(hints)}.")
+        raise ValueError(f"{cls.__name__}: unknown fields {unknown}; the fields are {sorted(hints)}.")
     for name, value in form.items():
         if name == "labels" and value == "imagenet":
             continue
@@ -216,7 +217,7 @@ def _alternatives(hint: object) -> tuple:
 def _is_a(value: object, hint: object) -> bool:
     if typing.get_origin(hint) is tuple:
         item = typing.get_args(hint)[0]
-        return isinstance(value, list) and all(_is_a(each, item) for each in value)
+        return isinstance(value, list) and all(_is_a(entry, item) for entry in value)
     if dataclasses.is_dataclass(hint):
         return isinstance(value, Mapping)
     if hint is float:

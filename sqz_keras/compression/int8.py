@@ -15,6 +15,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from sqz_keras.architecture.layers import IMAGES
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.compression.activations import layer_statistics
 from sqz_keras.compression.compensation import round_filters
@@ -45,48 +46,60 @@ def prepare(spec: ModelSpec, arrays: Mapping[str, np.ndarray], images: np.ndarra
         float32 arrays; each filter of a kernel is integers in -127..127 times its largest weight over 127.
     """
     statistics = layer_statistics(build(spec, dict(arrays)), images)
-    taken, given = _factors(spec, {name: largest for name, (_, _, largest) in statistics.items()})
+    multipliers, divisors = _factors(spec, {name: largest for name, (_, _, largest) in statistics.items()})
     result = {}
     for name, (covariance, mean, _) in statistics.items():
         kernel = arrays[f"{name}/kernel"].astype(np.float64)
-        factors = np.tile(taken.get(name, np.ones(kernel.shape[2])), kernel.shape[0] * kernel.shape[1])
-        divisors = given.get(name, np.ones(kernel.shape[3]))
-        weights = kernel.reshape(len(factors), -1) * factors[:, None] / divisors
+        factors = np.tile(multipliers.get(name, np.ones(kernel.shape[2])), kernel.shape[0] * kernel.shape[1])
+        divisor = divisors.get(name, np.ones(kernel.shape[3]))
+        weights = kernel.reshape(len(factors), -1) * factors[:, None] / divisor
         rounded = round_filters(weights, covariance / np.outer(factors, factors), LEVELS)
         lacking = (mean / factors) @ (weights - rounded)
         result[f"{name}/kernel"] = rounded.reshape(kernel.shape).astype(np.float32)
-        result[f"{name}/bias"] = (arrays[f"{name}/bias"] / divisors + lacking).astype(np.float32)
+        result[f"{name}/bias"] = (arrays[f"{name}/bias"] / divisor + lacking).astype(np.float32)
     return result
 
 
 def clipped(spec: ModelSpec) -> list[str]:
     """The convolutions whose outputs end at `CLIP`: all whose channels are free to be scaled."""
-    free = ("_squeeze1x1",) if spec.bypass else ("conv1", "_squeeze1x1", "_expand1x1", "_expand3x3")
-    names = [name.removesuffix("/kernel") for name in spec.weight_shapes() if name.endswith("/kernel")]
-    return [name for name in names if name.endswith(free)]
+    free = {name for producers, _ in _free_channels(spec) for name in producers}
+    return [layer.name for layer in spec.layers() if layer.name in free]
+
+
+def _free_channels(spec: ModelSpec) -> list[tuple[list[str], list[str]]]:
+    """Convolutions whose outputs, one after the other, are the inputs of others: pairs of producers and consumers.
+
+    Pools and concatenations lie between them. An addition ties the channels of what it adds, so in a net with bypasses
+    only those inside a fire module count: its squeeze layer and its expand layers.
+    """
+    layers = {layer.name: layer for layer in spec.layers()}
+
+    def producers(name: str) -> tuple[str, ...]:
+        layer = layers.get(name)
+        if layer is None or layer.kind in ("convolution", "addition"):
+            return (name,)
+        return tuple(producer for source in layer.inputs for producer in producers(source))
+
+    ties = any(layer.kind == "addition" for layer in layers.values())
+    pairs: dict[tuple[str, ...], list[str]] = {}
+    for layer in layers.values():
+        if layer.kind == "convolution":
+            sources = producers(layer.inputs[0])
+            if sources != (IMAGES,) and not (ties and any(layers[name].block != layer.block for name in sources)):
+                pairs.setdefault(sources, []).append(layer.name)
+    return [(list(sources), consumers) for sources, consumers in pairs.items()]
 
 
 def _factors(spec: ModelSpec, largest: Mapping[str, np.ndarray]) -> tuple[Arrays, Arrays]:
     """By layer, what its input channels are multiplied by and what its output channels are divided by."""
-    taken, given = {}, {}
-
-    def equalise(producers: list[str], consumers: list[str]) -> None:
+    multipliers, divisors = {}, {}
+    for producers, consumers in _free_channels(spec):
         values = np.concatenate([largest[name] for name in producers])
         top = values.max()
         factors = np.ones_like(values)
         if top > 0:
             factors = np.maximum(values / top, _LEAST) ** _POWER * (_END * top / CLIP)
-        taken.update(dict.fromkeys(consumers, factors))
+        multipliers |= dict.fromkeys(consumers, factors)
         ends = np.cumsum([len(largest[name]) for name in producers])
-        given.update(zip(producers, np.split(factors, ends[:-1]), strict=True))
-
-    outputs = ["conv1"]
-    for fire in spec.metaparameters.fire_modules():
-        squeeze, expands = f"{fire.name}_squeeze1x1", [f"{fire.name}_expand1x1", f"{fire.name}_expand3x3"]
-        if spec.bypass is None:
-            equalise(outputs, [squeeze])
-        equalise([squeeze], expands)
-        outputs = expands
-    if spec.bypass is None:
-        equalise(outputs, ["conv10"])
-    return taken, given
+        divisors |= zip(producers, np.split(factors, ends[:-1]), strict=True)
+    return multipliers, divisors

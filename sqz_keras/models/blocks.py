@@ -34,8 +34,8 @@ def fire_module(x, filters: FireFilters, bypass: str | None, data_format: str):
     Args:
         x: output of a ReLU, or a sum of such outputs.
         filters: of the squeeze and both expand layers; its name prefixes the layers'.
-        bypass: None, "identity" or "conv": what is added to the output (paper, figure 2). The 1x1 convolution has a
-            ReLU, and none follows the addition, as in the authors' own generator.
+        bypass: None, "identity" or "convolution": what is added to the output (paper, figure 2). The 1x1 convolution
+            has a ReLU, and none follows the addition, as in the authors' own generator.
         data_format: "channels_last" or "channels_first".
     """
     name = filters.name
@@ -46,7 +46,7 @@ def fire_module(x, filters: FireFilters, bypass: str | None, data_format: str):
     outputs = layers.Concatenate(axis=channel_axis, name=f"{name}_concat")([expand1x1, expand3x3])
     if bypass is None:
         return outputs
-    if bypass == "conv":
+    if bypass == "convolution":
         x = conv_relu(x, filters.channels, 1, f"{name}_bypass1x1", data_format)
     return layers.Add(name=f"{name}_add")([x, outputs])
 

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from sqz_keras.architecture.layers import bypass_kinds
 from sqz_keras.architecture.metaparameters import Metaparameters
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.models.blocks import classifier, conv_relu, fire_module, max_pool
@@ -257,8 +258,8 @@ def _build_graph(spec, input_shape, include_top, input_tensor, pooling, activati
     x = conv_relu(inputs, net.stem_filters, net.stem_kernel, "conv1", data_format, strides=2)
     if 1 in net.pool_after:
         x = max_pool(x, "pool1", data_format)
-    for fire, around in zip(net.fire_modules(), net.bypasses(spec.bypass), strict=True):
-        x = fire_module(x, fire, around, data_format)
+    for fire, bypass in zip(net.fire_modules(), bypass_kinds(net, spec.bypass), strict=True):
+        x = fire_module(x, fire, bypass, data_format)
         if fire.number in net.pool_after:
             x = max_pool(x, f"pool{fire.number}", data_format)
 

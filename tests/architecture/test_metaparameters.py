@@ -3,6 +3,7 @@ import warnings
 import pytest
 
 from sqz_keras import Metaparameters, ModelSpec
+from sqz_keras.architecture.layers import bypass_kinds
 from sqz_keras.architecture.metaparameters import VERSIONS
 
 # The paper's Table 1: s1x1, e1x1, e3x3 of fire2 to fire9.
@@ -98,19 +99,19 @@ def test_wide_squeeze_layer_warns():
 
 
 def test_bypasses():
-    assert VERSIONS["1.0"].bypasses(None) == (None,) * 8
-    assert VERSIONS["1.0"].bypasses("simple") == (None, "identity") * 4
-    assert VERSIONS["1.1"].bypasses("complex") == ("conv", "identity") * 4
+    assert bypass_kinds(VERSIONS["1.0"], None) == (None,) * 8
+    assert bypass_kinds(VERSIONS["1.0"], "simple") == (None, "identity") * 4
+    assert bypass_kinds(VERSIONS["1.1"], "complex") == ("convolution", "identity") * 4
     every_third = Metaparameters(freq=3)
-    assert every_third.bypasses("simple") == (None, "identity", "identity") * 2 + (None, "identity")
-    assert Metaparameters(stem_filters=128).bypasses("simple")[0] == "identity"
+    assert bypass_kinds(every_third, "simple") == (None, "identity", "identity") * 2 + (None, "identity")
+    assert bypass_kinds(Metaparameters(stem_filters=128), "simple")[0] == "identity"
     with pytest.raises(
         ValueError, match=r"needs a fire module with as many input as output channels.*bypass='complex'"
     ):
-        Metaparameters(freq=1).bypasses("simple")
-    assert Metaparameters(freq=1).bypasses("complex") == ("conv",) * 8
+        bypass_kinds(Metaparameters(freq=1), "simple")
+    assert bypass_kinds(Metaparameters(freq=1), "complex") == ("convolution",) * 8
     with pytest.raises(ValueError, match="'dense'"):
-        VERSIONS["1.0"].bypasses("dense")
+        bypass_kinds(VERSIONS["1.0"], "dense")
 
 
 @pytest.mark.parametrize(

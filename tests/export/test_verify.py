@@ -14,7 +14,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 from export import contract, export, verify, warmup
 from export.formats.saved_model import export_saved_model
 from sqz_keras import resolve_model
-from sqz_keras.weights.resolve import write_spec
+from sqz_keras.weights.description import write_spec
 
 FILES = (
     "saved_model.pb",

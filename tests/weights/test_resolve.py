@@ -14,8 +14,9 @@ import sqz_keras
 from sqz_keras import Metaparameters, ModelSpec, SqueezeNet
 from sqz_keras.models.squeezenet import build, named_arrays
 from sqz_keras.weights import download, records
-from sqz_keras.weights import resolve as weights
+from sqz_keras.weights.description import spec_path, write_spec
 from sqz_keras.weights.readers import WeightsFileError
+from sqz_keras.weights.resolve import resolve_model
 
 SMALL = Metaparameters(base_e=8, incr_e=8, squeeze_ratio=0.5, stem_filters=4, stem_kernel=3)
 SPEC = ModelSpec(version=None, metaparameters=SMALL, classes=3, labels=("a", "b", "c"), input_size=40)
@@ -27,7 +28,7 @@ def saved(tmp_path):
     model = build(SPEC)
     model.save(tmp_path / "model.keras")
     model.save_weights(tmp_path / "model.weights.h5")
-    weights.write_spec(tmp_path / "model.weights.h5", SPEC, named_arrays(model))
+    write_spec(tmp_path / "model.weights.h5", SPEC, named_arrays(model))
     return tmp_path, named_arrays(model)
 
 
@@ -40,7 +41,7 @@ def assert_same(arrays, expected):
 @pytest.mark.parametrize("name", ["model.keras", "model.weights.h5", "."])
 def test_what_is_trained_is_resolved(saved, name):
     folder, arrays = saved
-    spec, read = weights.resolve_model(folder / name)
+    spec, read = resolve_model(folder / name)
     assert_same(read, arrays)
     assert dataclasses.replace(spec, weights_sha256=None) == SPEC
     inputs = np.ones((1, 40, 40, 3), np.float32)
@@ -72,13 +73,13 @@ def test_a_trunk_saved_alone_is_loaded(tmp_path):
 def test_swapped_tensors_are_noticed(saved):
     """Two tensors of one shape, exchanged: Keras loads such a file without a word."""
     folder, _ = saved
-    model = build(SPEC, weights.resolve_model(folder)[1])
+    model = build(SPEC, resolve_model(folder)[1])
     one, other = model.get_layer("fire2_expand3x3"), model.get_layer("fire3_expand3x3")
     first, second = one.get_weights(), other.get_weights()
     one.set_weights(second), other.set_weights(first)
     model.save_weights(folder / "model.weights.h5")
     with pytest.raises(WeightsFileError, match=r"tensors are not those.*fire2_expand3x3/kernel"):
-        weights.resolve_model(folder / "model.weights.h5")
+        resolve_model(folder / "model.weights.h5")
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_a_broken_description_is_refused(saved, content):
     folder, _ = saved
     (folder / "model.spec.json").write_bytes(content)
     with pytest.raises(WeightsFileError, match="not a description"):
-        weights.resolve_model(folder)
+        resolve_model(folder)
 
 
 def test_a_huge_description_is_refused(saved):
@@ -104,26 +105,26 @@ def test_a_huge_description_is_refused(saved):
     with open(folder / "model.spec.json", "wb") as file:
         file.truncate(1 << 30)
     with pytest.raises(WeightsFileError, match="more than 1048576 bytes"):
-        weights.resolve_model(folder)
+        resolve_model(folder)
 
 
 def test_files_without_a_description(tmp_path):
     for version, bypass in [("1.0", None), ("1.1", "complex")]:
         path = tmp_path / f"{version}.weights.h5"
         SqueezeNet(weights=None, version=version, bypass=bypass, classes=7).save_weights(path)
-        spec, _ = weights.resolve_model(path)
+        spec, _ = resolve_model(path)
         assert (spec.version, spec.bypass, spec.classes) == (version, bypass, 7)
-    spec, _ = weights.resolve_model(tmp_path / "1.0.weights.h5", bypass="simple")
+    spec, _ = resolve_model(tmp_path / "1.0.weights.h5", bypass="simple")
     assert spec.bypass == "simple"
     with pytest.raises(ValueError, match=r"holds version 1\.0|do not fit"):
-        weights.resolve_model(tmp_path / "1.0.weights.h5", version="1.1")
+        resolve_model(tmp_path / "1.0.weights.h5", version="1.1")
 
 
 def test_what_does_not_exist_is_refused():
     with pytest.raises(ValueError, match=r"squeezenet1\.1_authors.*no file or folder of this name"):
-        weights.resolve_model("squeezenet")
+        resolve_model("squeezenet")
     with pytest.raises(ValueError, match=r"holds version 1\.1"):
-        weights.resolve_model("squeezenet1.1_authors", version="1.0")
+        resolve_model("squeezenet1.1_authors", version="1.0")
     with pytest.raises(ValueError, match="No pretrained weights are called"):
         sqz_keras.get_record("squeezenet")
 
@@ -220,7 +221,7 @@ def test_a_failed_download_says_what_to_do(downloadable):
 
 def test_a_record_without_a_url_asks_for_a_path():
     with pytest.raises(OSError, match="Give the path of your copy"):
-        weights.resolve_model("squeezenet1.1_gluon")
+        resolve_model("squeezenet1.1_gluon")
 
 
 def test_a_changed_value_is_refused_where_a_record_has_a_hash(test_data, monkeypatch, tmp_path):
@@ -245,4 +246,4 @@ def test_the_description_beside_the_weights(saved):
     assert form["tensors"]["conv1/kernel"]["shape"] == [3, 3, 3, 4]
     assert [path.name for path in folder.iterdir() if "tmp" in path.name] == []
     shutil.copy(folder / "model.weights.h5", folder / "copy.weights.h5")
-    assert weights.spec_path(folder / "copy.weights.h5").name == "copy.spec.json"
+    assert spec_path(folder / "copy.weights.h5").name == "copy.spec.json"

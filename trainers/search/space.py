@@ -13,13 +13,13 @@ from collections.abc import Iterator, Mapping
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from sqz_keras.architecture.layers import BYPASS_NAMES
 from sqz_keras.architecture.metaparameters import Metaparameters, format_metaparameters, parse_metaparameters
 from sqz_keras.architecture.spec import MAX_JSON_BYTES, ModelSpec
 
 Point = Mapping[str, int | float | str]
 
 BYPASS = "bypass"
-_BYPASSES = ("none", "simple", "complex")
 _MOST_POINTS = 100_000  # of a grid
 _KINDS = {field.name: type(field.default) for field in dataclasses.fields(Metaparameters)}
 _MOST_STEPS = 1e9
@@ -169,8 +169,8 @@ def _dimension(name: str, values: object) -> BaseDistribution:
 
 def _check_value(name: str, value: object) -> None:
     if name == BYPASS:
-        if value not in _BYPASSES:
-            raise ValueError(f"{BYPASS} must be one of {', '.join(_BYPASSES)}, got {value!r:.40}")
+        if value not in BYPASS_NAMES:
+            raise ValueError(f"{BYPASS} must be one of {', '.join(BYPASS_NAMES)}, got {value!r:.40}")
     elif name == "pool_after":
         if not isinstance(value, str):
             raise ValueError(f'pool_after must be text such as "1:4:8", got {value!r:.40}')
@@ -230,7 +230,7 @@ SPACES = {
             {"squeeze_ratio": 0.5},
             {"pct_3x3": CategoricalDistribution((0.01, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 0.99))},
         ),
-        Space("bypass", {}, {BYPASS: CategoricalDistribution(_BYPASSES)}),
+        Space("bypass", {}, {BYPASS: CategoricalDistribution(BYPASS_NAMES)}),
         Space("pool_after", {}, {"pool_after": CategoricalDistribution(("1:2:3", "1:3:5", "1:4:8", "4:6:8"))}),
         Space(
             "full",
@@ -243,7 +243,7 @@ SPACES = {
                 "squeeze_ratio": FloatDistribution(0.0625, 1.0, log=True),
                 "stem_filters": IntDistribution(16, 96, step=16),
                 "pool_after": CategoricalDistribution(("1:2:3", "1:3:5", "1:4:8", "4:6:8")),
-                BYPASS: CategoricalDistribution(_BYPASSES),
+                BYPASS: CategoricalDistribution(BYPASS_NAMES),
             },
         ),
     )

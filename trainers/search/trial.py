@@ -36,7 +36,7 @@ def describe_net(spec: ModelSpec) -> dict[str, Any]:
         "mebibytes": round(4 * parameters / 2**20, 4),
         "multiply_accumulates": summary.count_multiply_accumulates(spec),
         "peak_activation_bytes": 4 * summary.peak_activations(spec),
-        "receptive_field": summary.operations(spec)[-2].receptive_field,
+        "receptive_field": spec.layers()[-2].receptive_field,
     }
 
 

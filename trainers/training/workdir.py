@@ -15,7 +15,7 @@ from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.files import write_file, write_json
 from sqz_keras.images.files import read_image
 from sqz_keras.models.squeezenet import build
-from sqz_keras.weights.resolve import SPEC_NAME, write_spec
+from sqz_keras.weights.description import SPEC_NAME, write_spec
 from trainers.data.batches import Source
 from trainers.evaluation.metrics import Outcome
 from trainers.reports.training import MOST_MISTAKES, Mistake, write_training_report

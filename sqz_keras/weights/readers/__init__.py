@@ -11,18 +11,18 @@ from sqz_keras.weights.arrays import WeightsFileError, check_shapes
 
 __all__ = ["READERS", "WeightsFileError", "check_shapes", "read_arrays"]
 
-# Suffix or folder -> the module with its reader, and what the kind is called.
+# Suffix or folder -> the module of sqz_keras.weights with its reader, and what the kind is called.
 READERS = {
-    ".sqz": ("sqz_file", "this project's compressed model"),
-    ".net": ("deep_compression", "Deep Compression's compressed SqueezeNet v1.0"),
-    ".onnx": ("onnx_file", "ONNX"),
-    ".caffemodel": ("caffe", "Caffe"),
-    ".pth": ("torch_file", "torchvision state dict"),
-    ".pt": ("torch_file", "torchvision state dict"),
-    ".h5": ("keras_h5", "Keras weights, .weights.h5 or legacy .h5"),
-    ".keras": ("keras_h5", "Keras model"),
-    "folder with saved_model.pb": ("saved_model", "SavedModel of this project"),
-    "folder of .npy": ("npy_folder", "NumPy arrays, a file a weight"),
+    ".sqz": ("sqz", "this project's compressed model"),
+    ".net": ("readers.deep_compression", "Deep Compression's compressed SqueezeNet v1.0"),
+    ".onnx": ("readers.onnx_file", "ONNX"),
+    ".caffemodel": ("readers.caffe", "Caffe"),
+    ".pth": ("readers.torch_file", "torchvision state dict"),
+    ".pt": ("readers.torch_file", "torchvision state dict"),
+    ".h5": ("readers.keras_h5", "Keras weights, .weights.h5 or legacy .h5"),
+    ".keras": ("readers.keras_h5", "Keras model"),
+    "folder with saved_model.pb": ("readers.saved_model", "SavedModel of this project"),
+    "folder of .npy": ("readers.npy_folder", "NumPy arrays, a file a weight"),
 }
 
 
@@ -34,7 +34,7 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
     Returns:
         float32 arrays by name ("conv1/kernel", "conv1/bias", "fire2_squeeze1x1/kernel", ...) in net order; kernels are
-        (height, width, in, out). Whether they fit a net is for `check_shapes` to say.
+        (height, width, in, out). Whether they fit a net is checked by `check_shapes`.
 
     Raises:
         WeightsFileError: the kind is unknown, or the file is damaged, too large or not a SqueezeNet's.
@@ -43,7 +43,7 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
     if kind not in READERS:
         kinds = "\n".join(f"  {key}: {title}" for key, (_, title) in READERS.items())
         raise WeightsFileError(f"{path}: expected a weights file or folder of a known kind. These are read:\n{kinds}")
-    return importlib.import_module(f"{__name__}.{READERS[kind][0]}").read(path)
+    return importlib.import_module(f"sqz_keras.weights.{READERS[kind][0]}").read(path)
 
 
 def _kind(path: str) -> str | None:

@@ -56,6 +56,36 @@ def test_every_variant_is_served_as_it_predicts(name, labels_path):
     assert np.ptp(want, axis=0).max() > 1e-2, "the images must differ"
 
 
+class ListedNetwork(ExportedNetwork):
+    """Notes each convolution with what the list of layers says of one."""
+
+    def __init__(self, spec, arrays):
+        super().__init__(spec, arrays)
+        self.convolutions = {}
+
+    def _conv_relu(self, weights, halves, layer, strides=1, padding="VALID"):
+        output = super()._conv_relu(weights, halves, layer, strides, padding)
+        channels = sum(half.shape[-1] for half in halves)
+        self.convolutions[layer] = (channels, strides, padding == "SAME", *output.shape[1:])
+        return output
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_the_convolutions_are_those_of_the_list_of_layers(name):
+    spec = SPECS[name]
+    network = ListedNetwork(spec, random_arrays(spec))
+    network(tf.zeros((1, spec.input_size, spec.input_size, 3)))
+    expected = {}
+    for layer in spec.layers():
+        if layer.kind == "convolution":
+            # conv10's border of zeros is summed apart.
+            border = 2 * spec.conv10_padding if layer.name == "conv10" else 0
+            size = layer.size - border
+            same = layer.padding > 0 and not border
+            expected[layer.name] = (layer.input_channels, layer.stride, same, size, size, layer.channels)
+    assert network.convolutions == expected
+
+
 @pytest.mark.parametrize("size", range(24, 40))
 def test_every_input_size_pools_as_caffe_does(size):
     """Odd and even maps before each pool."""

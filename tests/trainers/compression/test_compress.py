@@ -15,7 +15,7 @@ from sqz_keras.compression.kmeans import kmeans
 from sqz_keras.compression.teacher import teach
 from sqz_keras.models.squeezenet import build, named_arrays
 from sqz_keras.weights import sqz
-from sqz_keras.weights.resolve import write_spec
+from sqz_keras.weights.description import write_spec
 from trainers import compress
 from trainers.compression import tuned as compression_tuning
 from trainers.compression.config import CompressionConfig, parse_bits

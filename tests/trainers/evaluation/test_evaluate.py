@@ -9,8 +9,8 @@ from PIL import Image
 
 from sqz_keras import ModelSpec, Preprocessing, get_record, resolve_model
 from sqz_keras.models.squeezenet import build, named_arrays
+from sqz_keras.weights.description import write_spec
 from sqz_keras.weights.download import cache_path
-from sqz_keras.weights.resolve import write_spec
 from trainers import evaluate
 from trainers.data.image_reader import class_labels, find_labelled_images
 from trainers.evaluation.accuracy import evaluate_images

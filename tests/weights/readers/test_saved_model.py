@@ -8,8 +8,8 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from sqz_keras import resolve_model
+from sqz_keras.weights.description import EXTRA_FOLDER, write_spec
 from sqz_keras.weights.readers import WeightsFileError, saved_model
-from sqz_keras.weights.resolve import EXTRA_FOLDER, write_spec
 from tests.weights.readers.mutations import SPEC, assert_equal, assert_refused, flips, load, random_arrays, truncations
 
 GRAPH = "saved_model.pb"

@@ -1,0 +1,81 @@
+"""The description beside a file of weights: what the weights alone do not say, and the hashes that tie the two."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from sqz_keras.architecture.spec import MAX_JSON_BYTES, ModelSpec, hash_arrays
+from sqz_keras.files import write_json
+from sqz_keras.version import __version__
+from sqz_keras.weights.arrays import WeightsFileError
+
+SPEC_NAME = "model.spec.json"
+PACKAGE_VERSION_KEY = "package_version"  # in it
+EXTRA_FOLDER = "assets.extra"  # of a SavedModel: where TensorFlow leaves room for files like SPEC_NAME
+_SUFFIXES = (".weights.h5", ".keras")
+
+
+def write_spec(path: str | os.PathLike, spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -> pathlib.Path:
+    """Writes the description that belongs beside a file of weights, `model.weights.h5` -> `model.spec.json`.
+
+    It holds the version of this package, the ModelSpec (with the hash of the weights) and each tensor's shape and hash,
+    so that tensors which were swapped, or a file that was replaced, are noticed when they are read back.
+
+    Returns:
+        The path that was written.
+    """
+    path = spec_path(path)
+    spec = dataclasses.replace(spec, weights_sha256=hash_arrays(arrays))
+    tensors = {name: {"shape": list(array.shape), "sha256": _sha256(array)} for name, array in arrays.items()}
+    form = {PACKAGE_VERSION_KEY: __version__, "model_spec": spec.to_json(), "tensors": tensors}
+    write_json(path, form)
+    return path
+
+
+def spec_path(path: str | os.PathLike) -> pathlib.Path:
+    """Where the description of a file of weights is: its name with the suffix replaced by `.spec.json`."""
+    path = pathlib.Path(path)
+    for suffix in _SUFFIXES:
+        if path.name.endswith(suffix):
+            return path.with_name(path.name.removesuffix(suffix) + ".spec.json")
+    return path.with_suffix(".spec.json")
+
+
+def read_spec(described: pathlib.Path, path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> ModelSpec:
+    """Reads a description and compares it with the weights beside it.
+
+    Args:
+        described: The file that `write_spec` wrote.
+        path: File or folder of the weights, named in errors.
+        arrays: The weights by name, float32.
+
+    Raises:
+        WeightsFileError: The description is not one of ours, or the weights are not those that it describes.
+    """
+    if described.stat().st_size > MAX_JSON_BYTES:
+        raise WeightsFileError(f"{described}: more than {MAX_JSON_BYTES} bytes, which no description of ours is.")
+    try:
+        form = json.loads(described.read_text("utf-8"))
+        spec = ModelSpec.from_json(form["model_spec"])
+        hashes = {name: tensor["sha256"] for name, tensor in form["tensors"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsFileError(f"{described}: not a description that write_spec wrote: {error}.") from error
+    wrong = sorted(name for name in hashes.keys() | arrays.keys() if _sha256(arrays.get(name)) != hashes.get(name))
+    if wrong:
+        raise WeightsFileError(
+            f"{path}: {len(wrong)} tensors are not those that {described.name} describes, first {wrong[0]}: they were "
+            "swapped, changed or belong to another file. Restore the pair, or remove the description to load the file "
+            "as it is."
+        )
+    return spec
+
+
+def _sha256(array: np.ndarray | None) -> str | None:
+    return None if array is None else hashlib.sha256(np.ascontiguousarray(array, "<f4").tobytes()).hexdigest()
