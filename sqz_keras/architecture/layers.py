@@ -15,6 +15,7 @@ from sqz_keras.architecture.metaparameters import FireFilters, Metaparameters
 IMAGES = "images"  # the name of the network's input
 BYPASSES = (None, "simple", "complex")
 BYPASS_NAMES = tuple(bypass or "none" for bypass in BYPASSES)  # as flags and search spaces write them
+FIRE_PARTS = ("squeeze1x1", "expand1x1", "expand3x3", "bypass1x1")  # convolutions of a fire module, in net order
 Kind = typing.Literal["convolution", "max pool", "concatenation", "addition", "average"]
 
 

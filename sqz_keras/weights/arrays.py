@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from sqz_keras.architecture.layers import FIRE_PARTS
+
 MAX_BYTES = 256 << 20  # of a file, and of all its arrays as float32; the largest net of the paper needs 24 MiB
 
-_LAYER = re.compile(r"conv1|conv10|fire([1-9][0-9]{0,3})_(squeeze1x1|expand1x1|expand3x3|bypass1x1)")
+_LAYER = re.compile(rf"conv1|conv10|fire([1-9][0-9]{{0,3}})_({'|'.join(FIRE_PARTS)})")
 _WEIGHT = re.compile(f"({_LAYER.pattern})/(kernel|bias)")
-_ORDER = ("squeeze1x1", "expand1x1", "expand3x3", "bypass1x1")
 _ALIASES = {"conv1x1_1": "squeeze1x1", "conv1x1_2": "expand1x1", "conv3x3_2": "expand3x3"}
 
 
@@ -93,7 +94,7 @@ def plain_net_layers(path: str | os.PathLike, count: int) -> list[str]:
             f"{path}: expected conv1, three convolutions a fire module and conv10 (26 in v1.0 and v1.1), got {count}."
         )
     fires = range(2, 2 + (count - 2) // 3)
-    return ["conv1", *(f"fire{fire}_{part}" for fire in fires for part in _ORDER[:3]), "conv10"]
+    return ["conv1", *(f"fire{fire}_{part}" for fire in fires for part in FIRE_PARTS[:3]), "conv10"]
 
 
 def hwio(kernel: np.ndarray) -> np.ndarray:
@@ -177,4 +178,4 @@ def _net_order(name: str) -> tuple[int, int, bool]:
     layer, fire, part, kind = _WEIGHT.fullmatch(name).groups()
     if fire is None:
         return 1 if layer == "conv1" else 1 << 30, 0, kind == "bias"
-    return int(fire), _ORDER.index(part), kind == "bias"
+    return int(fire), FIRE_PARTS.index(part), kind == "bias"
