@@ -65,8 +65,10 @@ def _spec(args) -> ModelSpec:
     else:
         spec = ModelSpec(classes=args.classes).with_net(args.version, args.bypass, metaparameters)
     if args.input_size:
-        look = dataclasses.replace(spec.preprocessing, resize_to=max(args.input_size, spec.preprocessing.resize_to))
-        spec = dataclasses.replace(spec, input_size=args.input_size, preprocessing=look)
+        preprocessing = dataclasses.replace(
+            spec.preprocessing, resize_to=max(args.input_size, spec.preprocessing.resize_to)
+        )
+        spec = dataclasses.replace(spec, input_size=args.input_size, preprocessing=preprocessing)
     return spec
 
 

@@ -1,4 +1,4 @@
-"""What unlabelled images tell of a network: how its layers' inputs move together, and which weights matter."""
+"""Statistics of a network on unlabelled images: moments of its layers' inputs, and how much each array matters."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def layer_statistics(model: keras.Model, images: np.ndarray) -> dict[str, tuple[
         return result
 
     batches = [images[start : start + _BATCH] for start in range(0, len(images), _BATCH)]
-    parts = [[np.asarray(each, np.float64) for each in measure(tf.constant(batch))] for batch in batches]
+    parts = [[np.asarray(value, np.float64) for value in measure(tf.constant(batch))] for batch in batches]
     statistics = {}
     for number, layer in enumerate(layers):
         products, sums, largest = (np.stack([part[3 * number + kind] for part in parts]) for kind in range(3))
@@ -134,12 +134,12 @@ def input_moments(
     def sums(images):
         p, q = (_patches(probe(images, training=False), convolution) for probe, convolution in probes)
         positions = tf.cast(tf.shape(p)[1], tf.float32)
-        p, q = (tf.reshape(each, (-1, each.shape[-1])) for each in (p, q))
+        p, q = (tf.reshape(patches, (-1, patches.shape[-1])) for patches in (p, q))
         products = tf.matmul(q, q, transpose_a=True), tf.matmul(p, q, transpose_a=True)
-        return [each / positions for each in (*products, tf.reduce_sum(p, 0), tf.reduce_sum(q, 0))]
+        return [total / positions for total in (*products, tf.reduce_sum(p, 0), tf.reduce_sum(q, 0))]
 
     batches = (images[start : start + _BATCH] for start in range(0, len(images), _BATCH))
-    parts = ([np.asarray(each, np.float64) for each in sums(tf.constant(batch))] for batch in batches)
+    parts = ([np.asarray(value, np.float64) for value in sums(tf.constant(batch))] for batch in batches)
     totals = functools.reduce(lambda total, part: [a + b for a, b in zip(total, part, strict=True)], parts)
     return tuple(total / len(images) for total in totals)
 

@@ -73,8 +73,8 @@ def resize_and_crop(images, spec: ModelSpec):
     height = width = how.resize_to
     if how.resize == "shortest_side":
         height, width = ops.shape(images)[-3:-1]
-        known = isinstance(height, int) and isinstance(width, int)
-        shortest = min(height, width) if known else ops.minimum(height, width)
+        is_static = isinstance(height, int) and isinstance(width, int)
+        shortest = min(height, width) if is_static else ops.minimum(height, width)
         height, width = height * how.resize_to // shortest, width * how.resize_to // shortest
     images = _resize(images, height, width, how.antialias)
     top, left = (height - crop) // 2, (width - crop) // 2

@@ -164,11 +164,11 @@ def check_shapes(
         for name in expected
         if name in arrays and arrays[name].shape != tuple(expected[name])
     ]
-    found = [("missing", missing), ("not part of the net", unexpected), ("of another shape", wrong)]
-    if any(names for _, names in found):
-        told = "; ".join(f"{len(names)} {kind} ({', '.join(names[:4])})" for kind, names in found if names)
+    differences = [("missing", missing), ("not part of the net", unexpected), ("of another shape", wrong)]
+    if any(names for _, names in differences):
+        summary = "; ".join(f"{len(names)} {kind} ({', '.join(names[:4])})" for kind, names in differences if names)
         raise WeightsFileError(
-            f"{path}: the weights do not fit the net: {told}. Build the net that the file was made for (version, "
+            f"{path}: the weights do not fit the net: {summary}. Build the net that the file was made for (version, "
             "bypass, classes, input channels), or give that net's file."
         )
 

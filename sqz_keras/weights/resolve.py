@@ -1,4 +1,4 @@
-"""Weights from a record's name, a file or a folder: found, verified, read, described."""
+"""From a record's name, a file or a folder to a model's description and its weights."""
 
 from __future__ import annotations
 
@@ -99,8 +99,8 @@ def _imagenet_name(version: str | None, bypass: str | None) -> str:
     name = IMAGENET.get((version, bypass))
     if name is None:
         net = "custom metaparameters" if version is None else f"version {version} with bypass={bypass!r}"
-        known = ", ".join(f"version {v} with bypass={b!r}" for v, b in IMAGENET)
-        raise ValueError(f"No ImageNet weights exist for {net}, only for {known}. Pass weights=None, or a path.")
+        published = ", ".join(f"version {v} with bypass={b!r}" for v, b in IMAGENET)
+        raise ValueError(f"No ImageNet weights exist for {net}, only for {published}. Pass weights=None, or a path.")
     return name
 
 
@@ -136,7 +136,7 @@ def _read_path(
         if described.exists():
             spec = read_spec(described, path, arrays)
         else:
-            spec = _known_spec(path, arrays) or architecture or _infer_spec(path, arrays, version, bypass)
+            spec = _record_spec(path, arrays) or architecture or _infer_spec(path, arrays, version, bypass)
     _check_agrees(str(path), spec, version, bypass)
     shapes = spec.weight_shapes()
     if trunk_only:
@@ -149,7 +149,7 @@ def _trunk(by_name: Mapping) -> dict:
     return {name: value for name, value in by_name.items() if not name.startswith("conv10/")}
 
 
-def _known_spec(path: pathlib.Path, arrays: Arrays) -> ModelSpec | None:
+def _record_spec(path: pathlib.Path, arrays: Arrays) -> ModelSpec | None:
     """The spec of the record whose file, or whose weights, these are."""
     content = path.read_bytes() if path.is_file() else b""
     tensors = hash_arrays(arrays)
@@ -179,7 +179,7 @@ def _check_agrees(name: str, spec: ModelSpec, version: str | None, bypass: str |
     if version not in (None, spec.version) or bypass not in (None, spec.bypass):
         raise ValueError(
             f"{name} holds version {spec.version} with bypass={spec.bypass!r}, but version {version} with "
-            f"bypass={bypass!r} was asked for. Leave them out, or name other weights."
+            f"bypass={bypass!r} was requested. Leave them out, or name other weights."
         )
 
 

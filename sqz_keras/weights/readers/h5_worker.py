@@ -50,11 +50,11 @@ def answer(data: bytes, max_bytes: int) -> bytes:
         return json.dumps({"error": str(error)}).encode() + b"\n"
     except _DAMAGE as error:
         return json.dumps({"error": f"the file is damaged ({type(error).__name__}: {error!s:.200})"}).encode() + b"\n"
-    told = [[name, [[array.dtype.str, array.shape] for array in items]] for name, items in arrays]
+    layers = [[name, [[array.dtype.str, array.shape] for array in items]] for name, items in arrays]
     return (
-        json.dumps({"layers": told}).encode()
+        json.dumps({"layers": layers}).encode()
         + b"\n"
-        + b"".join(each.tobytes() for _, items in arrays for each in items)
+        + b"".join(array.tobytes() for _, items in arrays for array in items)
     )
 
 

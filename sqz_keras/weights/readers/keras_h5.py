@@ -92,11 +92,11 @@ def _check_end(path: str | os.PathLike, data: bytes) -> None:
 def _named(path: str | os.PathLike, reply: bytes) -> dict[str, np.ndarray]:
     """The worker's arrays by our names."""
     line, _, values = reply.partition(b"\n")
-    told = json.loads(line)
-    if "error" in told:
-        raise WeightsFileError(f"{path}: {told['error']}.")
+    reply_header = json.loads(line)
+    if "error" in reply_header:
+        raise WeightsFileError(f"{path}: {reply_header['error']}.")
     arrays, at = {}, 0
-    for name, items in told["layers"]:
+    for name, items in reply_header["layers"]:
         layer = layer_name(name)
         if layer is None or f"{layer}/kernel" in arrays:
             trouble = "is there twice" if layer else "has weights, but no SqueezeNet of this project has such a layer"

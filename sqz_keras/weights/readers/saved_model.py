@@ -34,7 +34,7 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
         WeightsFileError: there is no graph in the folder, it is damaged, or it is not of this project.
     """
     reader = WireReader(path)
-    found: dict[str, memoryview] = {}
+    tensors: dict[str, memoryview] = {}
     messages = [memoryview(read_bytes(os.path.join(path, "saved_model.pb")))]
     for number in (_META_GRAPHS, _GRAPH, _LIBRARY, _FUNCTION, _NODE):
         messages = [inner for message in messages for inner in _inner(reader, message, number)]
@@ -43,23 +43,23 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
         name = bytes(fields.get(_NODE_NAME, b""))
         if bytes(fields.get(_NODE_OP, b"")) != b"Const" or not _NAME.fullmatch(name):
             continue
-        if name.decode() in found:
+        if name.decode() in tensors:
             raise WeightsFileError(f"{path}: two constants are called {name.decode()!r}; the file is damaged.")
-        found[name.decode()] = _tensor(path, reader, node)
-    if not found:
+        tensors[name.decode()] = _tensor(path, reader, node)
+    if not tensors:
         raise WeightsFileError(
             f"{path}: expected the constants of a model exported by this project, <layer>/<kernel or bias>, and found "
             "none. Export the model again from its .keras or .weights.h5 file."
         )
-    shapes = {name: _shape(reader, tensor) for name, tensor in found.items()}
+    shapes = {name: _shape(reader, tensor) for name, tensor in tensors.items()}
     check_declared(path, shapes)
-    return float32_arrays(path, {name: _values(path, reader, name, found[name], shapes[name]) for name in found})
+    return float32_arrays(path, {name: _values(path, reader, name, tensors[name], shapes[name]) for name in tensors})
 
 
-def _inner(reader: WireReader, message: memoryview, wanted: int) -> Iterator[memoryview]:
+def _inner(reader: WireReader, message: memoryview, field: int) -> Iterator[memoryview]:
     """The messages, strings and bytes in a message's field."""
     for number, wire_type, value in reader.fields(message):
-        if number == wanted and wire_type == BYTES:
+        if number == field and wire_type == BYTES:
             yield value
 
 
