@@ -68,7 +68,8 @@ def main(argv) -> int:
         raise ValueError("--workdir=DIR is needed, a folder for what the sweep writes; or --dry_run.")
 
     from trainers.search.table import best_lines
-    from trainers.training.loop import Interrupted, open_source
+    from trainers.training.interruption import Interrupted
+    from trainers.training.loop import open_source
 
     open_source(train, args.data_dir)  # a study keeps its recipe, so what that gets wrong is told before there is one
     try:

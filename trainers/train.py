@@ -35,7 +35,8 @@ def main(argv) -> int:
         print(describe(config, args.data_dir))
         return 0
 
-    from trainers.training.loop import Interrupted, train_and_evaluate
+    from trainers.training.interruption import Interrupted
+    from trainers.training.loop import train_and_evaluate
 
     try:
         results = train_and_evaluate(config, args.workdir, args.data_dir)

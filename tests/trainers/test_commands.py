@@ -8,6 +8,7 @@ import pytest
 from trainers import train
 from trainers.configs import load_config
 from trainers.training import loop
+from trainers.training.interruption import Interrupted
 
 SCRIPT = """
 import contextlib, io, sys
@@ -44,11 +45,11 @@ def test_a_mistake_ends_in_one_line_and_status_1(tmp_path):
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_signal_ends_in_one_line(tmp_path, monkeypatch, capsys, run_command, number, status):
     def interrupt(*_):
-        raise loop.Interrupted(number, 3)
+        raise Interrupted(number, 3)
 
     monkeypatch.setattr(loop, "train_and_evaluate", interrupt)
     assert run_command(train, "--config=digits", f"--workdir={tmp_path}") == status
-    assert capsys.readouterr().err == f"\nsqz-train: {number.name} at step 3; the same command goes on from there.\n"
+    assert capsys.readouterr().err == f"\nsqz-train: {number.name} at step 3; the same command resumes from there.\n"
 
 
 def test_flags_override_the_recipe(monkeypatch, capsys, run_command):

@@ -8,9 +8,11 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
+from sqz_keras.images.files import SUFFIXES as IMAGE_SUFFIXES
 from trainers.data.batches import Source
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")  # what the input pipeline decodes
+# TensorFlow, which decodes training images inside the input pipeline, cannot read WebP.
+SUFFIXES = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix != ".webp")
 # The folders that are splits, by the split's name.
 _SPLIT_FOLDERS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 _EVERY_FIFTH = 5
@@ -23,7 +25,7 @@ def open_image_dir(image_dir: str | os.PathLike) -> Source:
         image_dir: with the folders "train" and "val" (or "validation"), and "test" if there is one, each of which holds
             a folder of images a class; or with the folders of the classes themselves: then every fifth image
             of a class, by name, is for validation and the others for training. Files and folders whose names start
-            with a dot, and files that are no images by their suffix, are passed over.
+            with a dot, and files without the suffix of an image, are skipped.
 
     Returns:
         A source with the splits "train" and "validation", and "test" where there is one. Its ids are paths below

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import dataclasses
 import os
 import pathlib
-import sys
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from sqz_keras.architecture.spec import ModelSpec, imagenet_wnids
 from sqz_keras.images.files import SUFFIXES, only_images, read_image
 from sqz_keras.images.preprocessing import prepare_images
+from trainers.progress import say
 
 _THREADS = min(8, os.cpu_count() or 1)
 
@@ -37,7 +38,7 @@ def find_labelled_images(image_dir: str | os.PathLike, labels: Sequence[str]) ->
 
     Args:
         image_dir: a folder with a folder of images a class, named by its label; or with images named
-            `<label>_<anything>.<suffix>`. Files that are no images by their suffix are passed over.
+            `<label>_<anything>.<suffix>`. Files without the suffix of an image are skipped.
         labels: in the order of the class indices.
 
     Raises:
@@ -73,18 +74,16 @@ def find_labelled_images(image_dir: str | os.PathLike, labels: Sequence[str]) ->
 
 
 def read_inputs(images: Sequence[pathlib.Path], spec: ModelSpec) -> np.ndarray:
-    """Network inputs, float32 (N, S, S, 3), of unlabelled images; those that cannot be read are named on stderr.
+    """Network inputs, float32 (N, S, S, 3), of unlabelled images; skipped ones are named on stderr.
 
     Raises:
-        ValueError: none could be read.
+        ValueError: None of the images could be read.
     """
     inputs = []
-    for batch in prepared_batches([(image, None) for image in images], spec, 32):
-        for _, outcome in batch:
-            if isinstance(outcome, Exception):
-                print(f"Left out: {outcome}", file=sys.stderr)
-            else:
-                inputs.append(outcome)
+    for batch in read_batches([(image, None) for image in images], spec, 32):
+        for error in batch.errors:
+            say(f"Skipped: {error}")
+        inputs += batch.inputs
     if not inputs:
         raise ValueError(f"None of the {len(images)} images could be read, first {images[0]}.")
     return np.stack(inputs)
@@ -103,26 +102,49 @@ def _index_of_prefix(stem: str, indices: dict[str, int]) -> int | None:
     return next((indices[prefix] for prefix in prefixes if prefix in indices), None)
 
 
-def prepared_batches(
-    images: Sequence[tuple[pathlib.Path, int | None]], spec: ModelSpec, batch_size: int
-) -> Iterator[list[tuple[int | None, np.ndarray | Exception]]]:
-    """Yields the images in order, `batch_size` at a time, as (class index, network input or why there is none).
+@dataclasses.dataclass(frozen=True)
+class ReadBatch:
+    """Some consecutive images of a list, read.
 
-    The inputs are float32 (S, S, 3). The next batch is read while the caller works on this one, and no more than that.
+    Args:
+        inputs: Network inputs of those that could be read, float32 (S, S, 3) each.
+        labels: Their class indices, or None for unlabelled images.
+        errors: What is wrong with each of the others; the message names the file.
     """
 
-    def load(image):
-        path, index = image
-        try:
-            return index, np.asarray(prepare_images(read_image(path), spec))
-        except (ValueError, OSError) as error:
-            return index, error
+    inputs: list[np.ndarray]
+    labels: list[int | None]
+    errors: list[Exception]
 
+
+def read_batches(
+    images: Sequence[tuple[pathlib.Path, int | None]], spec: ModelSpec, batch_size: int
+) -> Iterator[ReadBatch]:
+    """Reads images in order, `batch_size` at a time; one that cannot be read does not stop the others.
+
+    The next batch is read while the caller works on this one, and no more than that.
+    """
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
         ahead = collections.deque()
         for start in range(0, len(images), batch_size):
-            ahead.append([pool.submit(load, each) for each in images[start : start + batch_size]])
+            batch = images[start : start + batch_size]
+            ahead.append([(pool.submit(_read, path, spec), label) for path, label in batch])
             if len(ahead) > 1:
-                yield [future.result() for future in ahead.popleft()]
+                yield _collect(ahead.popleft())
         while ahead:
-            yield [future.result() for future in ahead.popleft()]
+            yield _collect(ahead.popleft())
+
+
+def _read(path: pathlib.Path, spec: ModelSpec) -> np.ndarray:
+    return np.asarray(prepare_images(read_image(path), spec))
+
+
+def _collect(pending: list) -> ReadBatch:
+    batch = ReadBatch([], [], [])
+    for future, label in pending:
+        try:
+            batch.inputs.append(future.result())
+            batch.labels.append(label)
+        except (ValueError, OSError) as error:
+            batch.errors.append(error)
+    return batch

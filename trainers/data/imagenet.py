@@ -135,7 +135,7 @@ def verify(builder, *, allow_partial: bool) -> dict[str, int]:
     Raises:
         ValueError: a split is missing, a count or a label is wrong, or the classes are not in the project's order.
     """
-    from trainers.progress import Progress
+    from trainers.progress import progress_bar, say
 
     wnids = imagenet_wnids()
     where = f"{NAME} in {builder.data_dir}"
@@ -146,15 +146,15 @@ def verify(builder, *, allow_partial: bool) -> dict[str, int]:
         if split not in builder.info.splits:
             raise ValueError(f"{where} has no {split} split. Remove it and prepare it again from both tars.")
         expected = _expected_labels(split)
-        progress = Progress(builder.info.splits[split].num_examples, "record")
         seen, wrong, not_jpeg = collections.Counter(), [], []
-        for name, label, start in _file_names_and_labels(builder, split):
-            seen[name] += 1
-            if expected(name) != wnids[label]:
-                wrong.append(name)
-            if start != b"\xff\xd8\xff":
-                not_jpeg.append(name)
-            progress.show(len(seen), split)
+        with progress_bar(builder.info.splits[split].num_examples, f"{split} record") as bar:
+            for name, label, start in _file_names_and_labels(builder, split):
+                seen[name] += 1
+                if expected(name) != wnids[label]:
+                    wrong.append(name)
+                if start != b"\xff\xd8\xff":
+                    not_jpeg.append(name)
+                bar.update()
         counts[split] = sum(seen.values())
         if wrong:
             raise ValueError(f"{where}: {len(wrong)} {split} records have a wrong label, such as {_some(wrong)}.")
@@ -163,7 +163,7 @@ def verify(builder, *, allow_partial: bool) -> dict[str, int]:
                 f"{where} has {counts[split]:,} {split} records of {len(seen):,} names; expected {COUNTS[split]:,}."
             )
         if not_jpeg:
-            progress.message(f"sqz-prepare-imagenet: {len(not_jpeg)} {split} records are no JPEG: {_some(not_jpeg)}")
+            say(f"sqz-prepare-imagenet: {len(not_jpeg)} {split} records are no JPEG: {_some(not_jpeg)}")
     return counts
 
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.models.squeezenet import build
-from trainers.data.image_reader import prepared_batches
+from trainers.data.image_reader import read_batches
 from trainers.evaluation.metrics import accuracy_fields, count_in_top
-from trainers.progress import Progress
+from trainers.progress import progress_bar, say
 
 
 def evaluate_images(
@@ -38,20 +38,19 @@ def evaluate_images(
         ValueError: no image could be read.
     """
     model = build(spec, arrays)
-    progress, start = Progress(len(images), "image"), time.monotonic()
+    start = time.monotonic()
     top1 = top5 = total = failed = 0
-    for batch in prepared_batches(images, spec, batch_size):
-        errors = [outcome for _, outcome in batch if isinstance(outcome, Exception)]
-        for error in errors:
-            progress.message(f"sqz-evaluate: left out: {error}")
-        read = [(index, outcome) for index, outcome in batch if not isinstance(outcome, Exception)]
-        if read:
-            labels = np.array([index for index, _ in read])
-            scores = model.predict_on_batch(np.stack([image for _, image in read]))
-            top1 += count_in_top(scores, labels, 1)
-            top5 += count_in_top(scores, labels, 5)
-        total, failed = total + len(read), failed + len(errors)
-        progress.show(total + failed, f"top-1 {top1 / max(total, 1):.1%}")
+    with progress_bar(len(images), "image") as bar:
+        for batch in read_batches(images, spec, batch_size):
+            for error in batch.errors:
+                say(f"sqz-evaluate: skipped: {error}")
+            if batch.inputs:
+                scores, labels = model.predict_on_batch(np.stack(batch.inputs)), np.array(batch.labels)
+                top1 += count_in_top(scores, labels, 1)
+                top5 += count_in_top(scores, labels, 5)
+            total, failed = total + len(batch.inputs), failed + len(batch.errors)
+            bar.set_postfix_str(f"top-1 {top1 / max(total, 1):.1%}", refresh=False)
+            bar.update(len(batch.inputs) + len(batch.errors))
     if not total:
         raise ValueError(f"None of the {failed} images could be read.")
     return (

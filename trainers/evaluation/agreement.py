@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pathlib
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -11,9 +10,9 @@ import numpy as np
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.images.files import find_images
 from sqz_keras.models.squeezenet import build
-from trainers.data.image_reader import class_labels, find_labelled_images, prepared_batches
+from trainers.data.image_reader import class_labels, find_labelled_images, read_batches
 from trainers.evaluation.metrics import accuracy_fields
-from trainers.progress import Progress
+from trainers.progress import progress_bar, say
 
 Batch = tuple[np.ndarray, np.ndarray | None]
 
@@ -28,25 +27,21 @@ def find_evaluation_images(folder: str, spec: ModelSpec) -> list[tuple[pathlib.P
         return find_labelled_images(folder, class_labels(spec))
     except ValueError as error:
         images = find_images(folder)
-        print(f"Without labels, so judged by agreement alone: {error}", file=sys.stderr)
+        say(f"These images have no labels, so only the agreement is measured: {error}")
         return [(image, None) for image in images]
 
 
 def image_batches(
     images: Sequence[tuple[pathlib.Path, int | None]], spec: ModelSpec, batch_size: int = 32
 ) -> Iterator[Batch]:
-    """Batches for `compare_models`; images that cannot be read are named on stderr and left out."""
-    progress, done = Progress(len(images), "image"), 0
-    for batch in prepared_batches(images, spec, batch_size):
-        for _, outcome in batch:
-            if isinstance(outcome, Exception):
-                progress.message(f"Left out: {outcome}")
-        read = [(index, outcome) for index, outcome in batch if not isinstance(outcome, Exception)]
-        if read:
-            labels = [index for index, _ in read]
-            yield np.stack([image for _, image in read]), None if None in labels else np.array(labels)
-        done += len(batch)
-        progress.show(done)
+    """Batches for `compare_models`; images that cannot be read are named on stderr and skipped."""
+    with progress_bar(len(images), "image") as bar:
+        for batch in read_batches(images, spec, batch_size):
+            for error in batch.errors:
+                say(f"Skipped: {error}")
+            if batch.inputs:
+                yield np.stack(batch.inputs), None if None in batch.labels else np.array(batch.labels)
+            bar.update(len(batch.inputs) + len(batch.errors))
 
 
 def compare_models(spec: ModelSpec, models: Sequence[dict[str, np.ndarray]], batches: Iterable[Batch]) -> list[dict]:
@@ -66,10 +61,10 @@ def compare_models(spec: ModelSpec, models: Sequence[dict[str, np.ndarray]], bat
         answers.append([model.predict_on_batch(images).argmax(axis=1) for model in built])
         labels.append(truth)
     if not answers:
-        raise ValueError("None of the images that were to judge could be read.")
+        raise ValueError("None of the images for the evaluation could be read.")
     first, *_ = by_model = np.concatenate(answers, axis=1)
-    truth = None if any(each is None for each in labels) else np.concatenate(labels)
-    return [agreement_fields(first, each, truth) for each in by_model]
+    truth = None if any(batch is None for batch in labels) else np.concatenate(labels)
+    return [agreement_fields(first, predicted, truth) for predicted in by_model]
 
 
 def agreement_fields(reference: np.ndarray, answers: np.ndarray, labels: np.ndarray | None) -> dict:

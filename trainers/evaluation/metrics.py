@@ -15,8 +15,8 @@ class LossNotFiniteError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What a model answered on a split; arrays (N,), one entry for each image that could be read.
+class Predictions:
+    """A model's predictions on a split: arrays (N,), with one entry for each image that could be read.
 
     Args:
         positions: of the images in the split, int.
@@ -32,7 +32,7 @@ class Outcome:
 
     @property
     def correct(self) -> int:
-        """How many are right."""
+        """Number of correct predictions."""
         return int((self.truth == self.predicted).sum())
 
     def confusion(self, classes: int) -> np.ndarray:

@@ -1,8 +1,10 @@
-"""Learning rates: pure functions of the number of updates done."""
+"""Learning rates and mixup: pure functions of the number of updates done."""
 
 from __future__ import annotations
 
 import math
+
+import numpy as np
 
 from trainers.training.config import TrainConfig
 
@@ -35,6 +37,15 @@ def poly_decay(
         warmup_steps: 0 is none, as in the authors' solver.
     """
     return _warmup(step, warmup_steps) * base_learning_rate * (1 - step / max_steps) ** power
+
+
+def mixup_share(config: TrainConfig, step: int) -> float:
+    """The share of each image itself in mixup's sum at this step, in [0, 1], drawn from Beta(alpha, alpha); 1 is none.
+
+    It depends on the seed and the step alone, so that a resumed run draws the same.
+    """
+    alpha = config.mixup_alpha
+    return float(np.random.default_rng([config.seed, step]).beta(alpha, alpha)) if alpha else 1.0
 
 
 def _warmup(step: int, warmup_steps: int) -> float:

@@ -29,14 +29,14 @@ class TrainState:
             self.velocities = {name: _like(weight, zero=True) for name, weight in self.weights.items()}
             self.averages = {name: _like(weight) for name, weight in self.weights.items()} if config.ema_decay else {}
         # Dropout's, which no file of Keras holds.
-        self.seeds = {f"seed/{i}": each.value for i, each in enumerate(model.non_trainable_variables)}
+        self.seeds = {f"seed/{i}": seed.value for i, seed in enumerate(model.non_trainable_variables)}
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything by name, for a checkpoint."""
         return {name: _numpy(variable) for name, variable in self._variables().items()}
 
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
-        """Takes over what `arrays` gave.
+        """Restores what `arrays` returned.
 
         Raises:
             ValueError: names or shapes are another model's.
@@ -56,7 +56,7 @@ class TrainState:
 
     def _variables(self) -> dict[str, tf.Variable]:
         groups = {"weight": self.weights, "velocity": self.velocities, "average": self.averages}
-        named = {f"{group}/{name}": each for group, members in groups.items() for name, each in members.items()}
+        named = {f"{group}/{name}": value for group, values in groups.items() for name, value in values.items()}
         return named | self.seeds
 
 
@@ -67,27 +67,98 @@ def make_update(
     head_only: bool,
     keep_zeros: bool = False,
 ) -> Callable:
-    """The compiled update: update(batch, learning_rate, mix) -> (loss, images that were right, images that counted).
+    """The compiled update: update(batch, learning_rate, mix) -> (loss, number of correct images, number of images).
 
     `batch` is (images (N, S, S, 3), RGB in 0..255 of any dtype, labels int64 (N,), weights float32 (N,)), or what
     `spread` makes of it; an image of weight 0 does not count. `mix` in [0, 1] is mixup's share of each image itself,
     1 for none. The loss is the mean cross-entropy over the global batch, without L2.
 
-    Each replica goes through its part in `config.accumulation_steps` slices and sums their gradients, so that an update
-    is an update however little memory there is. With v the velocity, w a weight or bias and g the gradient of the mean
-    loss, clipped to `config.clip_norm` where that is not 0: g += weight_decay * w; v = momentum * v + rate * g; w -= v,
-    or, with Nesterov, w -= momentum * v + rate * g.
+    With v the velocity, w a weight or bias and g the gradient of the mean loss, clipped to `config.clip_norm` where
+    that is not 0: g += weight_decay * w; v = momentum * v + rate * g; w -= v, or, with Nesterov,
+    w -= momentum * v + rate * g.
 
     Args:
-        state: what is updated.
-        config: of the run.
-        strategy: over whose replicas the batch is spread.
-        head_only: whether conv10 alone is trained.
-        keep_zeros: whether weights of kernels that are 0 now stay 0.
+        state: What is updated.
+        config: The run's config.
+        strategy: Over whose replicas the batch is spread.
+        head_only: Whether conv10 alone is trained.
+        keep_zeros: Whether weights of kernels that are 0 now stay 0.
     """
     names = [name for name in state.weights if not head_only or name.startswith("conv10/")]
+    replica_sums = _make_replica_sums(state, config, names, keep_zeros)
+
+    def local(per_replica):
+        return strategy.experimental_local_results(per_replica)[0]
+
+    def average(mean, weight):
+        mean.assign(config.ema_decay * mean + (1 - config.ema_decay) * weight)
+
+    @tf.function
+    def update(batch, rate, mix):
+        *gradients, loss, correct, count = strategy.run(replica_sums, args=(*batch, mix))
+        loss, correct, count = local(loss), local(correct), local(count)
+        scale = _gradient_scale([local(gradient) for gradient in gradients], count, config.clip_norm)
+        for name, gradient in zip(names, gradients, strict=True):
+            strategy.extended.update(
+                state.weights[name], _apply_gradient, args=(state.velocities[name], gradient, scale, rate, config)
+            )
+        for name, mean in state.averages.items():
+            strategy.extended.update(mean, average, args=(state.weights[name],))
+        return loss / tf.maximum(count, 1), correct, count
+
+    return update
+
+
+def _apply_gradient(weight, velocity, gradient, scale, rate, config: TrainConfig) -> None:
+    """Caffe's rule for one weight; see `make_update`."""
+    gradient = scale * gradient + config.weight_decay * weight
+    velocity.assign(config.momentum * velocity + rate * gradient)
+    weight.assign_sub(config.momentum * velocity + rate * gradient if config.solver == "modern" else velocity)
+
+
+def _gradient_scale(gradients: list[tf.Tensor], count: tf.Tensor, clip_norm: float) -> tf.Tensor:
+    """The factor that turns summed gradients into the mean's, with its norm cut down to `clip_norm` unless that is 0."""
+    scale = 1 / tf.maximum(count, 1)
+    if clip_norm:
+        norm = scale * tf.linalg.global_norm(gradients)
+        scale *= tf.minimum(1.0, clip_norm / tf.maximum(norm, 1e-12))
+    return scale
+
+
+def _make_replica_sums(state: TrainState, config: TrainConfig, names: list[str], keep_zeros: bool) -> Callable:
+    """A function of one replica's part of a batch: (summed gradients..., summed loss, correct images, images).
+
+    It goes through its part in `config.accumulation_steps` slices and adds up their gradients, so that an update is
+    the same however little memory there is. The results are sums over all replicas.
+    """
     weights = [state.weights[name] for name in names]
-    kept = {
+    slice_sums = _make_slice_sums(state, config, names, keep_zeros)
+
+    def replica_sums(images, labels, counts, mix):
+        slices = config.accumulation_steps
+        if slices == 1:
+            totals = slice_sums(images, labels, counts, mix)
+        else:
+            parts = [tf.reshape(part, [slices, -1, *part.shape[1:]]) for part in (images, labels, counts)]
+
+            def add_slice(index, totals):
+                sums = slice_sums(*(part[index] for part in parts), mix)
+                return index + 1, [total + value for total, value in zip(totals, sums, strict=True)]
+
+            zeros = [tf.zeros(weight.shape) for weight in weights] + [tf.zeros(())] * 3
+            _, totals = tf.while_loop(
+                lambda index, _: index < slices, add_slice, (tf.constant(0), zeros), parallel_iterations=1
+            )
+        context = tf.distribute.get_replica_context()
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, totals) if context.num_replicas_in_sync > 1 else totals
+
+    return tf.function(replica_sums, jit_compile=True) if config.jit_compile else replica_sums
+
+
+def _make_slice_sums(state: TrainState, config: TrainConfig, names: list[str], keep_zeros: bool) -> Callable:
+    """A function of some images: (gradients of the summed loss..., summed loss, correct images, images)."""
+    weights = [state.weights[name] for name in names]
+    masks = {
         name: tf.constant(_numpy(state.weights[name]) != 0, tf.float32)
         for name in names
         if keep_zeros and name.endswith("/kernel")
@@ -95,8 +166,7 @@ def make_update(
     # The averages that the softmax takes: a cross-entropy of logits neither clips nor overflows.
     to_logits = keras.Model(state.model.inputs, state.model.get_layer("pool10").output)
 
-    def sums(images, labels, counts, mix):
-        """(gradients of the summed loss, summed loss, right answers, images) of one slice."""
+    def slice_sums(images, labels, counts, mix):
         images = preprocess_input(images, data_format="channels_last", mode=config.model.preprocessing.mode)
         with tf.GradientTape() as tape:
             mixed = mix * images + (1 - mix) * images[::-1] if config.mixup_alpha else images
@@ -104,63 +174,14 @@ def make_update(
             targets = _targets(labels, logits.shape[1], mix, config)
             losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
             loss = tf.reduce_sum(counts * losses)
-        gradients = tape.gradient(loss, weights)
-        gradients = [each * kept[name] if name in kept else each for name, each in zip(names, gradients, strict=True)]
-        right = tf.cast(tf.equal(tf.argmax(logits, 1), labels), tf.float32)
-        return [*gradients, loss, tf.reduce_sum(counts * right), tf.reduce_sum(counts)]
+        gradients = [
+            gradient * masks[name] if name in masks else gradient
+            for name, gradient in zip(names, tape.gradient(loss, weights), strict=True)
+        ]
+        correct = tf.cast(tf.equal(tf.argmax(logits, 1), labels), tf.float32)
+        return [*gradients, loss, tf.reduce_sum(counts * correct), tf.reduce_sum(counts)]
 
-    def replica_sums(images, labels, counts, mix):
-        slices = config.accumulation_steps
-        if slices == 1:
-            totals = sums(images, labels, counts, mix)
-        else:
-            parts = [tf.reshape(each, [slices, -1, *each.shape[1:]]) for each in (images, labels, counts)]
-            totals = [tf.zeros(weight.shape) for weight in weights] + [tf.zeros(())] * 3
-            totals = tf.while_loop(
-                lambda i, _: i < slices,
-                lambda i, so_far: (
-                    i + 1,
-                    [a + b for a, b in zip(so_far, sums(*(p[i] for p in parts), mix), strict=True)],
-                ),
-                (tf.constant(0), totals),
-                parallel_iterations=1,
-            )[1]
-        context = tf.distribute.get_replica_context()
-        return context.all_reduce(tf.distribute.ReduceOp.SUM, totals) if context.num_replicas_in_sync > 1 else totals
-
-    if config.jit_compile:
-        replica_sums = tf.function(replica_sums, jit_compile=True)
-
-    def apply(weight, velocity, gradient, rate):
-        gradient += config.weight_decay * weight
-        velocity.assign(config.momentum * velocity + rate * gradient)
-        weight.assign_sub(config.momentum * velocity + rate * gradient if config.solver == "modern" else velocity)
-
-    def average(mean, weight):
-        mean.assign(config.ema_decay * mean + (1 - config.ema_decay) * weight)
-
-    def first(per_replica):
-        return strategy.experimental_local_results(per_replica)[0]
-
-    @tf.function
-    def update(batch, rate, mix):
-        *gradients, loss, right, count = strategy.run(replica_sums, args=(*batch, mix))
-        loss, right, count = first(loss), first(right), first(count)
-        scale = 1 / tf.maximum(count, 1)
-        if config.clip_norm:
-            norm = scale * tf.linalg.global_norm([first(gradient) for gradient in gradients])
-            scale *= tf.minimum(1.0, config.clip_norm / tf.maximum(norm, 1e-12))
-        for name, gradient in zip(names, gradients, strict=True):
-            strategy.extended.update(
-                state.weights[name],
-                lambda weight, velocity, gradient, rate, scale: apply(weight, velocity, scale * gradient, rate),
-                args=(state.velocities[name], gradient, rate, scale),
-            )
-        for name, mean in state.averages.items():
-            strategy.extended.update(mean, average, args=(state.weights[name],))
-        return loss / tf.maximum(count, 1), right, count
-
-    return update
+    return slice_sums
 
 
 def _targets(labels, classes: int, mix, config: TrainConfig):

@@ -17,7 +17,7 @@ from sqz_keras.images.files import read_image
 from sqz_keras.models.squeezenet import build
 from sqz_keras.weights.description import SPEC_NAME, write_spec
 from trainers.data.batches import Source
-from trainers.evaluation.metrics import Outcome
+from trainers.evaluation.metrics import Predictions
 from trainers.reports.training import MOST_MISTAKES, Mistake, write_training_report
 from trainers.training.config import TrainConfig
 
@@ -78,23 +78,27 @@ def write_report(
     workdir: pathlib.Path,
     spec: ModelSpec,
     source: Source,
-    outcome: Outcome,
+    predictions: Predictions,
     history: Sequence[Mapping],
     results: Mapping,
 ) -> None:
     """Writes report.html: curves, confusions, the surest mistakes with their images, results and config."""
-    wrong = {int(outcome.positions[entry]): int(entry) for entry in outcome.surest_mistakes(MOST_MISTAKES)}
+    wrong = {int(predictions.positions[entry]): int(entry) for entry in predictions.surest_mistakes(MOST_MISTAKES)}
     mistakes = {}
     for position, record in enumerate(source.records(results["split"]).as_numpy_iterator()):
         if position in wrong:
             entry = wrong[position]
-            image, truth, predicted = read_image(record["image"]), outcome.truth[entry], outcome.predicted[entry]
-            mistakes[position] = Mistake(image, int(truth), int(predicted), float(outcome.probability[entry]))
+            image, truth, predicted = (
+                read_image(record["image"]),
+                predictions.truth[entry],
+                predictions.predicted[entry],
+            )
+            mistakes[position] = Mistake(image, int(truth), int(predicted), float(predictions.probability[entry]))
     write_training_report(
         workdir / "report.html",
         title=f"{results['top1_accuracy']:.1%} top-1 on {source.name}",
         history=list(history),
-        confusion=outcome.confusion(spec.classes),
+        confusion=predictions.confusion(spec.classes),
         labels=spec.class_names(),
         mistakes=[mistakes[position] for position in wrong],
         config=results["config"],

@@ -13,10 +13,12 @@ from PIL import Image
 
 from sqz_keras import Metaparameters, ModelSpec, Preprocessing, load, resolve_model
 from sqz_keras.compression.densities import layer_names, prune_magnitudes
-from trainers.data.batches import evaluation_batches, training_batches
+from trainers.data.batches import BadImages, evaluation_batches, training_batches
 from trainers.data.image_folder import open_image_dir
 from trainers.training import checkpoints, loop, workdir
 from trainers.training.config import TrainConfig
+from trainers.training.input import batches_from
+from trainers.training.interruption import Interrupted
 
 TINY = Metaparameters(8, 4, squeeze_ratio=0.5, num_fire_modules=2, stem_filters=8, stem_kernel=3, pool_after=(1,))
 SPEC = ModelSpec(None, None, TINY, classes=10, input_size=16, preprocessing=Preprocessing(resize_to=18))
@@ -131,7 +133,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(trained, tmp_path, tfds_dir, opt
         loop.train_and_evaluate(config, whole, tfds_dir)
     stopped = tmp_path / "stopped"
     for look, number in ((0, signal.SIGTERM), (1, signal.SIGINT)):
-        with pytest.raises(loop.Interrupted, match=f"{number.name} at step") as stop:
+        with pytest.raises(Interrupted, match=f"{number.name} at step") as stop:
             loop.train_and_evaluate(config, stopped, tfds_dir, callbacks=[Signal(look, number)])
         assert stop.value.signal is number
         assert not (stopped / "model.keras").exists()
@@ -165,7 +167,7 @@ def test_dense_sparse_dense(trained, tmp_path, tfds_dir):
 
 
 def test_another_config_is_refused(tmp_path, tfds_dir):
-    with pytest.raises(loop.Interrupted):
+    with pytest.raises(Interrupted):
         loop.train_and_evaluate(CONFIG, tmp_path, tfds_dir, callbacks=[Signal(0)])
     changed = dataclasses.replace(CONFIG, momentum=0.8, checkpoint_every_steps=5)
     with pytest.raises(ValueError, match=r"another config: momentum was 0\.9, now 0\.8\. "):
@@ -189,7 +191,7 @@ def test_the_history(trained):
 def test_the_best_weights_are_kept_not_the_last(tmp_path, tfds_dir, monkeypatch):
     """With a rate that ruins the net after the first look, the weights of that look are what is saved."""
     rates = iter([1e-3] * 3 + [0.3] * 5)
-    monkeypatch.setattr(loop, "learning_rate", lambda config, step: next(rates))
+    monkeypatch.setattr("trainers.training.run.learning_rate", lambda config, step: next(rates))
     results = loop.train_and_evaluate(dataclasses.replace(CONFIG, weight_decay=1.0), tmp_path, tfds_dir)
     rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
     assert results["validation_top1_accuracy"] == max(float(row["validation_top1_accuracy"]) for row in rows)
@@ -263,7 +265,7 @@ def test_damaged_images_are_named_and_counted_up_to_a_limit(tmp_path, images):
     with pytest.raises(ValueError, match=r"1 images cannot be decoded, and at most 0 may be: cats/3\.png"):
         loop.train_and_evaluate(config, tmp_path / "strict")
     config = dataclasses.replace(config, max_bad_pictures=1)
-    with pytest.raises(loop.Interrupted):
+    with pytest.raises(Interrupted):
         loop.train_and_evaluate(config, tmp_path / "run", callbacks=[Signal(1)])
     results = loop.train_and_evaluate(config, tmp_path / "run")
     assert results["bad_pictures"] == 1
@@ -279,12 +281,14 @@ def test_the_guard_takes_over_at_the_batch_with_the_damaged_image(tmp_path, imag
     spec = dataclasses.replace(SPEC, classes=2, labels=source.labels)
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]) if replicas == 2 else tf.distribute.get_strategy()
     made = []
-    monkeypatch.setattr(
-        loop, "training_batches", lambda *args, **options: made.append(options) or training_batches(*args, **options)
-    )
+
+    def noted(*args, **options):
+        made.append(options)
+        return training_batches(*args, **options)
+
+    monkeypatch.setattr("trainers.training.input.training_batches", noted)
     for step in (0, 5):
-        run = loop._Run(config, spec, source, strategy, tmp_path, ())
-        run.step = step
+        bad_images = BadImages(0)
         expected = training_batches(
             source,
             "train",
@@ -296,7 +300,9 @@ def test_the_guard_takes_over_at_the_batch_with_the_damaged_image(tmp_path, imag
             start_example=2 * step,
         ).take(20)
         made.clear()
-        for batch, wanted in zip(run._batches(), expected, strict=False):
+        for batch, wanted in zip(
+            batches_from(config, spec, source, strategy, bad_images, step), expected, strict=False
+        ):
             for value, each in zip(batch, wanted, strict=True):
                 parts = strategy.experimental_local_results(value)
                 assert len(parts) == replicas
@@ -306,4 +312,4 @@ def test_the_guard_takes_over_at_the_batch_with_the_damaged_image(tmp_path, imag
             (False, 2 * step),
             (True, 2 * (step + first_bad)),
         ]
-        assert run.bad_images.names == ("cats/3.png",)
+        assert bad_images.names == ("cats/3.png",)

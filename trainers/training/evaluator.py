@@ -1,0 +1,37 @@
+"""Evaluates the weights of a run on a split, with one model in float32 on one device, as it will be kept."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from sqz_keras.architecture.spec import ModelSpec
+from sqz_keras.models.squeezenet import assign, build
+from trainers.data.batches import Source, evaluation_batches
+from trainers.evaluation.metrics import Predictions
+
+_BATCH = 128  # images at a time
+
+
+class Evaluator:
+    """Evaluates weights on the splits of a source.
+
+    Args:
+        spec: The model.
+        source: The labelled images.
+    """
+
+    def __init__(self, spec: ModelSpec, source: Source):
+        self.model = build(spec)
+        self._spec, self._source = spec, source
+        self._predict = tf.function(lambda images: self.model(images, training=False), reduce_retracing=True)
+
+    def evaluate(self, split: str, arrays: dict[str, np.ndarray]) -> Predictions:
+        """The model's predictions with these weights, for all images of a split that can be read."""
+        assign(self.model, arrays)
+        parts = []
+        for images, labels, weights in evaluation_batches(self._source, split, self._spec, batch_size=_BATCH):
+            scores = self._predict(images).numpy()
+            parts.append((weights.numpy() > 0, labels.numpy(), scores.argmax(1), scores.max(1)))
+        read, *columns = map(np.concatenate, zip(*parts, strict=True))
+        return Predictions(np.flatnonzero(read), *(column[read] for column in columns))
