@@ -75,11 +75,11 @@ def main(argv) -> None:
     for space in args.spaces:
         tables = []
         for seed in args.seeds:
-            train = dataclasses.replace(config_from_flags(), seed=int(seed))
+            train = dataclasses.replace(config_from_flags(flags.FLAGS), seed=int(seed))
             config = SweepConfig(
                 SPACES[space],
                 train,
-                train_flags=f"{given_flags()} --seed={seed}",
+                train_flags=f"{given_flags(flags.FLAGS)} --seed={seed}",
                 sampler="grid",
                 objectives=("top1", "compressed_bytes"),
             )

@@ -32,44 +32,41 @@ def define_net_flags() -> None:
     flags.DEFINE_string("metaparameters", "", "NAME=VALUE with commas, changed in the architecture: pool_after=1:3:5.")
 
 
-def config_from_flags() -> TrainConfig:
+def config_from_flags(args: flags.FlagValues) -> TrainConfig:
     """The recipe with the fields that were given.
 
     Raises:
         ValueError: no such recipe, or a value that the config refuses.
     """
-    args = flags.FLAGS
     config = load_config(args.config)
-    changes = changed_fields()
+    changes = changed_fields(args)
     if "image_dir" in changes:
         changes.setdefault("dataset", "")
-    return dataclasses.replace(config, model=input_from_flags(config.model), **changes)
+    return dataclasses.replace(config, model=input_from_flags(config.model, args), **changes)
 
 
-def net_from_flags(config: TrainConfig) -> TrainConfig:
+def net_from_flags(config: TrainConfig, args: flags.FlagValues) -> TrainConfig:
     """The config with the network that was asked for."""
-    args = flags.FLAGS
     model = config.model.with_net(args.version, args.bypass, parse_metaparameters(args.metaparameters))
     return dataclasses.replace(config, model=model)
 
 
-def input_from_flags(model: ModelSpec) -> ModelSpec:
+def input_from_flags(model: ModelSpec, args: flags.FlagValues) -> ModelSpec:
     """The model with the input that was asked for, cut out of as large a part of an image as before."""
-    pixels = flags.FLAGS.input_size or model.input_size
+    pixels = args.input_size or model.input_size
     resize_to = round(model.preprocessing.resize_to * pixels / model.input_size)
-    mode = flags.FLAGS.preprocessing_mode or model.preprocessing.mode
+    mode = args.preprocessing_mode or model.preprocessing.mode
     preprocessing = dataclasses.replace(model.preprocessing, resize_to=resize_to, mode=mode)
     return dataclasses.replace(model, input_size=pixels, preprocessing=preprocessing)
 
 
-def given_flags() -> str:
+def given_flags(args: flags.FlagValues) -> str:
     """The recipe and all that was given on top of it, with --data_dir, as a shell takes them."""
-    args = flags.FLAGS
     names = ["config", "data_dir", *override_fields(), "input_size", "preprocessing_mode"]
     given = [args[name].serialize() for name in names if name == "config" or args[name].present]
     return " ".join(shlex.quote(flag) for flag in given)
 
 
-def changed_fields() -> dict[str, object]:
+def changed_fields(args: flags.FlagValues) -> dict[str, object]:
     """The fields that were given as flags."""
-    return {name: getattr(flags.FLAGS, name) for name in override_fields() if getattr(flags.FLAGS, name) is not None}
+    return {name: args[name].value for name in override_fields() if args[name].value is not None}

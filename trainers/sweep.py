@@ -45,11 +45,11 @@ def main(argv) -> int:
     from trainers.search.space import find_space
     from trainers.search.study import SweepConfig, sweep
 
-    space, train = find_space(args.space), config_from_flags()
+    space, train = find_space(args.space), config_from_flags(args)
     config = SweepConfig(
         space=space,
         train=train,
-        train_flags=given_flags(),
+        train_flags=given_flags(args),
         sampler=args.sampler,
         objectives=tuple(args.objectives),
         trials=args.trials,
@@ -61,7 +61,7 @@ def main(argv) -> int:
         from trainers.search.table import dry_run_lines
 
         # At the paper's input size and classes, unless a recipe was named.
-        model = train.model if flags.FLAGS["config"].present else input_from_flags(ModelSpec())
+        model = train.model if args["config"].present else input_from_flags(ModelSpec(), args)
         print("\n".join(dry_run_lines(space, model)))
         return 0
     if not args.workdir:

@@ -28,7 +28,7 @@ def define_flags() -> None:
 def main(argv) -> int:
     del argv
     args = flags.FLAGS
-    config = net_from_flags(config_from_flags())
+    config = net_from_flags(config_from_flags(args), args)
     if args.dry_run:
         from trainers.training.dry_run import describe
 

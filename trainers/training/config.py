@@ -26,102 +26,111 @@ _AT_LEAST_1 = (
 )
 
 
+def _field(default: object, text: str):
+    """A field whose help is `text`."""
+    return dataclasses.field(default=default, metadata={"help": text})
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """A training run; the defaults are the authors' solver for ImageNet (their solver.prototxt).
 
-    Args:
-        model: the architecture, input size and preprocessing; its classes and labels are the dataset's.
-        dataset: a name of TensorFlow Datasets with features "image" and "label", or "" with `image_dir`.
-        image_dir: a folder of images, a folder a class, instead of a dataset.
-        weights: what training starts from: a record's name or a path, "" for random weights. conv10 is taken over
-            for the labels that both have, and random for the others.
-        frozen_steps: first updates, in which conv10 alone is trained.
-        densities: what pruning leaves of each layer of `weights` before the first update: "table1", a density for all
-            layers, LAYER=DENSITY, or several of these with commas; "" prunes nothing.
-        sparse_steps: first updates, in which pruned weights stay 0. Behind them they are trained again, from 0, as in
-            dense-sparse-dense training (arXiv 1607.04381).
-        solver: "authors": SGD with momentum and "poly" decay; "modern": SGD with Nesterov momentum and cosine decay.
-        max_steps: updates.
-        base_learning_rate: of the first update.
-        power: of the "poly" decay, base_learning_rate * (1 - step / max_steps) ** power.
-        warmup_steps: first updates, over which the rate rises linearly to that decay; 0 is none.
-        momentum: in [0, 1).
-        weight_decay: Caffe's coupled L2: gradient += weight_decay * weight, biases too.
-        clip_norm: the gradient's norm is cut down to it, before weight decay; 0 is no clipping.
-        label_smoothing: share of the target spread over all classes, in [0, 1).
-        mixup_alpha: of mixup's Beta(alpha, alpha); 0 is none.
-        ema_decay: of the moving average of the weights, which is then what is evaluated and kept; 0 is none.
-        augmentation: "none", "authors" (random crop of the stretched image, mirror), "crop" (the same without the
-            mirror) or "modern" (random resized crop, mirror).
-        global_batch_size: images an update, over all replicas.
-        accumulation_steps: slices in which each replica goes through its part of them, where memory is short.
-        precision: "float32", or "bfloat16" for the activations.
-        jit_compile: compile the update with XLA; on one device only.
-        strategy: "one" device, "mirrored" over this machine's GPUs, "multiworker" by TF_CONFIG, or "tpu" (untested).
-        data_service: address of a tf.data service, grpc://HOST:PORT, whose workers then decode the training images
-            (tried with workers on one machine only); "" is none.
-        deterministic: the same weights to the bit from the same seed, at some cost in speed.
-        dropout_rate: of drop9, in [0, 1).
-        conv10_stddev: of the normal distribution that conv10's kernel is drawn from. The authors' 0.01 is for 1000
-            classes; with few classes the ReLU behind it can then silence whole classes for good.
-        conv10_bias: what conv10's biases begin with, at least 0. From the authors' 0 the first updates can push all of
-            a class's map below the ReLU, where no gradient reaches it again; 1 keeps every class alive.
-        bypass_scale: factor on the weights that the 1x1 convolutions of complex bypasses begin with, above 0. With the
-            authors' 1 the signal grows from module to module, where the other nets' shrinks or stays.
-        seed: of the initial weights, the order of the images and dropout.
-        train_split: trained on.
-        validation_split: watched during training.
-        test_split: evaluated once, at the end.
-        shuffle_buffer_size: encoded images among which the next one is drawn.
-        eval_every_steps: updates between two looks at the validation split.
-        checkpoint_every_steps: updates between two checkpoints; each look ends in one too.
-        keep_checkpoints: how many of the newest are kept, beside the best.
-        max_bad_pictures: images that cannot be decoded before the run is ended.
+    What each field means is said beside it, in the words that its flag's help shows.
 
     Raises:
         ValueError: a value is outside the range given above.
     """
 
-    model: ModelSpec
-    dataset: str = ""
-    image_dir: str = ""
-    weights: str = ""
-    frozen_steps: int = 0
-    densities: str = ""
-    sparse_steps: int = 0
-    solver: str = "authors"
-    max_steps: int = 170_000
-    base_learning_rate: float = 0.04
-    power: float = 1.0
-    warmup_steps: int = 0
-    momentum: float = 0.9
-    weight_decay: float = 2e-4
-    clip_norm: float = 0.0
-    label_smoothing: float = 0.0
-    mixup_alpha: float = 0.0
-    ema_decay: float = 0.0
-    augmentation: str = "authors"
-    global_batch_size: int = 512
-    accumulation_steps: int = 1
-    precision: str = "float32"
-    jit_compile: bool = False
-    strategy: str = "one"
-    data_service: str = ""
-    deterministic: bool = False
-    dropout_rate: float = 0.5
-    conv10_stddev: float = 0.01
-    conv10_bias: float = 0.0
-    bypass_scale: float = 1.0
-    seed: int = 0
-    train_split: str = "train"
-    validation_split: str = "validation"
-    test_split: str = "test"
-    shuffle_buffer_size: int = 16_384
-    eval_every_steps: int = 5_000
-    checkpoint_every_steps: int = 1_000
-    keep_checkpoints: int = 2
-    max_bad_pictures: int = 0
+    model: ModelSpec = dataclasses.field(
+        metadata={"help": "The architecture, input size and preprocessing; its classes and labels are the dataset's."}
+    )
+    dataset: str = _field(
+        "",
+        'A name of TensorFlow Datasets with features "image" and "label", or "" with `image_dir`.',
+    )
+    image_dir: str = _field("", "A folder of images, a folder a class, instead of a dataset.")
+    weights: str = _field(
+        "",
+        'What training starts from: a record\'s name or a path, "" for random weights. conv10 is taken over for the '
+        "labels that both have, and random for the others.",
+    )
+    frozen_steps: int = _field(0, "First updates, in which conv10 alone is trained.")
+    densities: str = _field(
+        "",
+        'What pruning leaves of each layer of `weights` before the first update: "table1", a density for all layers, '
+        'LAYER=DENSITY, or several of these with commas; "" prunes nothing.',
+    )
+    sparse_steps: int = _field(
+        0,
+        "First updates, in which pruned weights stay 0. After them they are trained again, from 0, as in dense-"
+        "sparse-dense training (arXiv 1607.04381).",
+    )
+    solver: str = _field(
+        "authors",
+        '"authors": SGD with momentum and "poly" decay; "modern": SGD with Nesterov momentum and cosine decay.',
+    )
+    max_steps: int = _field(170_000, "Updates.")
+    base_learning_rate: float = _field(0.04, "Of the first update.")
+    power: float = _field(1.0, 'Of the "poly" decay, base_learning_rate * (1 - step / max_steps) ** power.')
+    warmup_steps: int = _field(0, "First updates, over which the rate rises linearly to that decay; 0 is none.")
+    momentum: float = _field(0.9, "In [0, 1).")
+    weight_decay: float = _field(2e-4, "Caffe's coupled L2: gradient += weight_decay * weight, biases too.")
+    clip_norm: float = _field(0.0, "The gradient's norm is cut down to it, before weight decay; 0 is no clipping.")
+    label_smoothing: float = _field(0.0, "Share of the target spread over all classes, in [0, 1).")
+    mixup_alpha: float = _field(0.0, "Of mixup's Beta(alpha, alpha); 0 is none.")
+    ema_decay: float = _field(
+        0.0,
+        "Of the moving average of the weights, which is then what is evaluated and kept; 0 is none.",
+    )
+    augmentation: str = _field(
+        "authors",
+        '"none", "authors" (random crop of the stretched image, mirror), "crop" (the same without the mirror) or '
+        '"modern" (random resized crop, mirror).',
+    )
+    global_batch_size: int = _field(512, "Images an update, over all replicas.")
+    accumulation_steps: int = _field(
+        1,
+        "Slices in which each replica goes through its part of them, where memory is short.",
+    )
+    precision: str = _field("float32", '"float32", or "bfloat16" for the activations.')
+    jit_compile: bool = _field(False, "Compile the update with XLA; on one device only.")
+    strategy: str = _field(
+        "one",
+        '"one" device, "mirrored" over this machine\'s GPUs, "multiworker" by TF_CONFIG, or "tpu" (untested).',
+    )
+    data_service: str = _field(
+        "",
+        "Address of a tf.data service, grpc://HOST:PORT, whose workers then decode the training images (tried with "
+        'workers on one machine only); "" is none.',
+    )
+    deterministic: bool = _field(False, "The same weights to the bit from the same seed, at some cost in speed.")
+    dropout_rate: float = _field(0.5, "Of drop9, in [0, 1).")
+    conv10_stddev: float = _field(
+        0.01,
+        "Of the normal distribution that conv10's kernel is drawn from. The authors' 0.01 is for 1000 classes; with "
+        "few classes the ReLU after it can then silence whole classes for good.",
+    )
+    conv10_bias: float = _field(
+        0.0,
+        "What conv10's biases begin with, at least 0. From the authors' 0 the first updates can push all of a class's "
+        "map below the ReLU, after which no gradient reaches it; 1 keeps every class alive.",
+    )
+    bypass_scale: float = _field(
+        1.0,
+        "Factor on the weights that the 1x1 convolutions of complex bypasses begin with, above 0. With the authors' 1 "
+        "the signal grows from module to module, where the other nets' shrinks or stays.",
+    )
+    seed: int = _field(0, "Of the initial weights, the order of the images and dropout.")
+    train_split: str = _field("train", "Trained on.")
+    validation_split: str = _field("validation", "Watched during training.")
+    test_split: str = _field("test", "Evaluated once, at the end.")
+    shuffle_buffer_size: int = _field(16_384, "Encoded images among which the next one is drawn.")
+    eval_every_steps: int = _field(5_000, "Updates between two evaluations on the validation split.")
+    checkpoint_every_steps: int = _field(
+        1_000, "Updates between two checkpoints; each evaluation ends in one too."
+    )
+    keep_checkpoints: int = _field(2, "How many of the newest are kept, beside the best.")
+    max_bad_pictures: int = _field(0, "Images that cannot be decoded before the run is ended.")
 
     def __post_init__(self):
         self._check_types()
@@ -206,7 +215,6 @@ class TrainConfig:
 
 
 def override_fields() -> dict[str, tuple[type, str]]:
-    """The fields that a command line may override: name -> (type, what it is, from the docstring above)."""
-    texts = dict(re.findall(r"^ {8}(\w+): (.+(?:\n {12}.+)*)", TrainConfig.__doc__, re.MULTILINE))
+    """The fields that a command line may override: name -> (type, help)."""
     fields = [field for field in dataclasses.fields(TrainConfig) if field.name != "model"]
-    return {field.name: (type(field.default), " ".join(texts[field.name].split())) for field in fields}
+    return {field.name: (type(field.default), field.metadata["help"]) for field in fields}

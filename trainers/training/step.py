@@ -117,7 +117,7 @@ def _apply_gradient(weight, velocity, gradient, scale, rate, config: TrainConfig
 
 
 def _gradient_scale(gradients: list[tf.Tensor], count: tf.Tensor, clip_norm: float) -> tf.Tensor:
-    """The factor that turns summed gradients into the mean's, with its norm cut down to `clip_norm` unless that is 0."""
+    """The factor from summed gradients to the mean's, whose norm is cut down to `clip_norm` unless that is 0."""
     scale = 1 / tf.maximum(count, 1)
     if clip_norm:
         norm = scale * tf.linalg.global_norm(gradients)
