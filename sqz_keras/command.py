@@ -26,6 +26,8 @@ _EXTRAS = {
     "grpc": "serve",
     "grpc_health": "serve",
     "tensorflow_serving": "serve",
+    "starlette": "page",
+    "uvicorn": "page",
 }
 
 

@@ -1,8 +1,6 @@
 """The page in front of a server: what it answers, what it refuses, and what a person sees and does in a browser."""
 
-import base64
 import contextlib
-import hashlib
 import http.client
 import json
 import pathlib
@@ -20,7 +18,8 @@ from PIL import Image
 
 from export import contract, serve
 from export.client.client import Client, Prediction, ServingError
-from export.page import server as web
+from export.page import app as page_app
+from export.page import server as page_server
 from sqz_keras.architecture.spec import imagenet_classes
 from tests.export.samples import encode, random_image
 
@@ -55,7 +54,7 @@ class FakeClient:
 
 @contextlib.contextmanager
 def page_of(client, *arguments, **options):
-    with web.serve_page(client, *arguments, **options) as port:
+    with page_server.serve_page(client, *arguments, **options) as port:
         yield port
 
 
@@ -65,15 +64,24 @@ def port(client, base_path):
         yield port
 
 
-@pytest.fixture
-def fake():
-    return FakeClient()
+@pytest.fixture(scope="module")
+def fake_page():
+    """A fake client, and the port of the page in front of it."""
+    client = FakeClient()
+    with page_of(client) as port:
+        yield client, port
 
 
 @pytest.fixture
-def fake_port(fake):
-    with page_of(fake) as port:
-        yield port
+def fake(fake_page):
+    client, _ = fake_page
+    client.__init__()
+    return client
+
+
+@pytest.fixture
+def fake_port(fake, fake_page):
+    return fake_page[1]
 
 
 def ask(port, method, path, body=None, **headers):
@@ -103,12 +111,20 @@ class TestRequests:
         assert status == 200 and headers["Content-Type"] == "text/html; charset=utf-8"
         assert headers["X-Content-Type-Options"] == "nosniff"
         policy = dict(rule.split(" ", 1) for rule in headers["Content-Security-Policy"].split("; "))
-        for kind, tag in (("script-src", "script"), ("style-src", "style")):
-            (source,) = re.findall(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
-            assert policy[kind] == f"'sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}'"
         assert (policy["default-src"], policy["connect-src"]) == ("'none'", "'self'")
+        assert (policy["script-src"], policy["style-src"]) == ("'self'", "'self'")
+        assert re.findall(r"<script\b.*?</script>", text, re.DOTALL) == ['<script src="page.js" defer></script>']
+        assert re.findall(r"<(?:link|style)\b.*?>", text) == [
+            '<link rel="icon" href="data:,">',
+            '<link rel="stylesheet" href="page.css">',
+        ]
+        assert not re.search(r"\s(on\w+|style)=", text)
+        for path, kind in (("/page.css", "text/css"), ("/page.js", "text/javascript")):
+            status, headers, body = ask(fake_port, "GET", path)
+            assert status == 200 and headers["Content-Type"] == f"{kind}; charset=utf-8"
+            assert headers["X-Content-Type-Options"] == "nosniff"
+            text += body.decode()
         assert "//" not in re.sub(r"(?m)  // .*$", "", text) and "@import" not in text and "url(" not in text
-        assert not re.search(r"\son\w+=", text)
 
     def test_a_image_gets_the_servers_answer(self, port, client):
         data = encode(random_image(50, 60))
@@ -187,8 +203,9 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("method", "path", "status"),
         [
-            ("GET", "/web.html", 404),
-            ("GET", "/../export/web.py", 404),
+            ("GET", "/index.html", 404),
+            ("GET", "/../export/page/app.py", 404),
+            ("GET", "/app.py", 404),
             ("GET", "/card/", 404),
             ("GET", "/card?x", 404),
             ("GET", "/predict", 404),
@@ -254,7 +271,7 @@ class TestRefusals:
         assert not fake.asked
 
     def test_too_large_a_file_is_told_after_all_of_it_was_read_and_dropped(self, fake, fake_port, monkeypatch):
-        monkeypatch.setattr(web, "MAX_IMAGE_BYTES", 1 << 20)
+        monkeypatch.setattr(page_app, "MAX_IMAGE_BYTES", 1 << 20)
         assert ask(fake_port, "POST", "/predict", bytes(1 << 20))[0] == 200
         status, told = error_of(ask(fake_port, "POST", "/predict", bytes(5 << 20)))
         assert status == 413 and "5 MB" in told
@@ -262,7 +279,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("start", ["", "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n", "POST /predict HTTP/1.1\r\n"])
     def test_who_trickles_is_cut_off(self, fake_port, monkeypatch, start):
-        monkeypatch.setattr(web, "REQUEST_SECONDS", 0.5)
+        monkeypatch.setattr(page_server, "REQUEST_SECONDS", 0.5)
         begin = time.monotonic()
         with socket.create_connection(("127.0.0.1", fake_port), 10) as raw, contextlib.suppress(ConnectionError):
             raw.sendall(start.encode())
@@ -275,7 +292,7 @@ class TestRefusals:
         assert 0.4 < time.monotonic() - begin < 5
 
     def test_more_than_so_many_at_once_are_told_to_come_back(self, fake, monkeypatch):
-        monkeypatch.setattr(web, "MAX_CONNECTIONS", 2)
+        monkeypatch.setattr(page_server, "MAX_CONNECTIONS", 2)
         with page_of(fake) as port:
             held = [socket.create_connection(("127.0.0.1", port), 10) for _ in range(2)]
             with socket.create_connection(("127.0.0.1", port), 10) as third:
@@ -311,6 +328,12 @@ DESCRIBED = "!document.getElementById('card').hidden"
 
 
 class TestInABrowser:
+    @pytest.fixture
+    def fake_port(self, fake):
+        """A page of the test's own, as a browser keeps connections open."""
+        with page_of(fake) as port:
+            yield port
+
     def test_a_dropped_image(self, browser, port, client, photo):
         tab = browser.open(f"http://127.0.0.1:{port}/")
         tab.wait(DESCRIBED)
