@@ -14,8 +14,7 @@ import grpc
 from absl import logging
 from tensorflow_serving.apis import get_model_status_pb2, model_pb2
 
-from export import versions
-from export.server import warmup
+from export import versions, warmup
 from export.server.errors import RequestError, describe, invalid
 from export.server.model import ServedVersion
 
@@ -24,10 +23,15 @@ MAX_LOADS = 6  # a load is tried again five times, a minute apart, as the model 
 
 
 def load_version(path: pathlib.Path, name: str, version: int) -> ServedVersion:
-    """Loads a version and replays its warm-up requests."""
+    """Loads a version and replays its warm-up requests, so that its first clients do not wait.
+
+    Raises:
+        Exception: Of many kinds: TensorFlow cannot load the folder, or a request cannot be read, or fails.
+    """
     model = ServedVersion(path, name, version)
     try:
-        warmup.replay(model, path)
+        for _ in warmup.replay(path, model.predict, model.classify):
+            pass
     except BaseException:
         model.close()
         raise

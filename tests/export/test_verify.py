@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from export import contract, export, verify, warmup
+from export import contract, export, verify
 from export.formats.saved_model import export_saved_model
 from sqz_keras import resolve_model
 from sqz_keras.weights.resolve import write_spec
@@ -40,7 +40,7 @@ def served(base_path):
 
 @pytest.fixture(scope="module")
 def answer(spec, arrays):
-    return warmup.keras_answer(spec, arrays, verify.TOLERANCES["float32"])
+    return verify.keras_answer(spec, arrays, verify.TOLERANCES["float32"])
 
 
 def records(folder):
@@ -63,7 +63,7 @@ def test_bfloat16(tmp_path, spec, arrays, answer):
     folder = export_saved_model(spec, arrays, tmp_path, precision="bfloat16")
     assert "24 warm-up calls in bfloat16" in verify.verify(folder)
     with pytest.raises(ValueError, match="otherwise than Keras"):
-        warmup.replay(folder, tf.saved_model.load(os.fspath(folder)), answer)
+        verify.check_answers(folder, tf.saved_model.load(os.fspath(folder)), answer)
 
 
 def test_every_file_is_covered(version):
@@ -129,11 +129,11 @@ def test_each_signature_is_warmed_up_with_each_batch_size(base_path):
 @pytest.mark.parametrize("field", ["probabilities", "features"])
 def test_each_answer_is_compared(base_path, served, answer, field):
     values = getattr(answer, field)
-    assert warmup.replay(base_path / "3", served, answer) == 24
+    assert verify.check_answers(base_path / "3", served, answer) == 24
     assert np.ptp(values) > 0.01, "the classes must differ"
     wrong = dataclasses.replace(answer, **{field: values + np.float32(1e-4 * values.max())})
     with pytest.raises(ValueError, match=f"otherwise than Keras.*{field}"):
-        warmup.replay(base_path / "3", served, wrong)
+        verify.check_answers(base_path / "3", served, wrong)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_records_that_fail_are_found(version, served, answer, change, told):
         for log in change(logs):
             writer.write(log)
     with pytest.raises(ValueError, match=told):
-        warmup.replay(version, served, answer)
+        verify.check_answers(version, served, answer)
 
 
 def test_a_failing_warm_up_stops_the_export(tmp_path, monkeypatch, spec, arrays):

@@ -20,6 +20,7 @@ from export import contract, serve
 from export.client.client import Client, Prediction, ServingError
 from export.page import app as page_app
 from export.page import server as page_server
+from export.server import run as server_run
 from sqz_keras.architecture.spec import imagenet_classes
 from tests.export.samples import encode, random_image
 
@@ -445,6 +446,6 @@ def test_sqz_serve_has_a_page(base_path):
 
 
 def test_a_page_beside_tls_is_refused(base_path, run_command, tmp_path, monkeypatch):
-    monkeypatch.setattr(serve, "read_key_and_cert", lambda *_: (b"key", b"cert"))
+    monkeypatch.setattr(server_run, "read_key_and_cert", lambda *_: (b"key", b"cert"))
     with pytest.raises(ValueError, match="no TLS"):
         run_command(serve, f"--base_path={base_path}", "--web", "--ssl_key=key.pem", "--ssl_cert=cert.pem")

@@ -17,6 +17,7 @@ from export import predict, serve
 from export.client.client import Client, ServingError
 from export.server import ServerConfig, model_server
 from export.server import serve as serve_embedded
+from export.server.run import read_key_and_cert
 from tests.export.samples import encode, random_image
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -115,10 +116,10 @@ def test_wrong_tls_files_are_clear_errors(key_and_cert, tmp_path):
     key, cert = map(str, key_and_cert)
     for pair, told in (((key, None), "both"), ((None, cert), "both"), ((cert, key), "PEM"), ((key, key), "PEM")):
         with pytest.raises(ValueError, match=told):
-            serve.read_key_and_cert(*pair)
+            read_key_and_cert(*pair)
     with pytest.raises(OSError, match="missing"):
-        serve.read_key_and_cert(key, str(tmp_path / "missing"))
-    assert serve.read_key_and_cert(None, None) is None
+        read_key_and_cert(key, str(tmp_path / "missing"))
+    assert read_key_and_cert(None, None) is None
 
 
 @pytest.fixture

@@ -134,7 +134,7 @@ REFUSED = {
     "unknown version": (request_of(version=4), "NOT_FOUND"),
     "unknown label": (request_of(label="stable"), "INVALID_ARGUMENT"),
     "unknown signature": (request_of(signature="regress"), "FAILED_PRECONDITION"),
-    "wrong key": (request_of(images=GOOD), "INVALID_ARGUMENT"),
+    "wrong key": (request_of(inputs=GOOD), "INVALID_ARGUMENT"),
     "a key too many": (request_of(images=GOOD, more=GOOD), "INVALID_ARGUMENT"),
     "unknown output": (request_of(outputs=["logits"]), "INVALID_ARGUMENT"),
     "an output twice": (request_of(outputs=["scores", "scores"]), "INVALID_ARGUMENT"),
