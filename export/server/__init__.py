@@ -7,6 +7,3 @@ unloaded as their folders come and go.
 Top down: `serving` listens, `services` are the calls, `manager` keeps the versions, `model` runs one of them, `tensors`
 reads what clients send, `errors` says what they get back.
 """
-
-from export.server.serving import ServerConfig as ServerConfig
-from export.server.serving import serve as serve

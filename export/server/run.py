@@ -13,7 +13,6 @@ from collections.abc import Iterator
 
 from export import contract
 from export.server import model_server
-from export.server.serving import ServerConfig, serve
 from sqz_keras import files
 
 LOCALHOST, EVERY_ADDRESS = "127.0.0.1", "0.0.0.0"
@@ -113,6 +112,8 @@ def _model_server(
 
 
 def _embedded(config: ServeConfig, key_and_cert: tuple[bytes, bytes] | None) -> contextlib.AbstractContextManager[int]:
+    from export.server.serving import ServerConfig, serve
+
     # TensorFlow calls its loader of sessions deprecated, and has no other that a server could use.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     # gRPC logs a traceback for each request that is no message, and any client can send those until a disk is full.

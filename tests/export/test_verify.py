@@ -4,14 +4,13 @@ import dataclasses
 import json
 import os
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from export import contract, export, verify
+from export import contract, export, verify, warmup
 from export.formats.saved_model import export_saved_model
 from sqz_keras import resolve_model
 from sqz_keras.weights.resolve import write_spec
@@ -58,7 +57,7 @@ def test_command(base_path, spec, run_command, capsys):
             run_command(export, f"--verify={folder}")
 
 
-def test_bfloat16(tmp_path, spec, arrays, answer):
+def test_bfloat16(tmp_path, spec, arrays, answer, in_this_process):
     """It answers a little otherwise than Keras, and is known for what it is."""
     folder = export_saved_model(spec, arrays, tmp_path, precision="bfloat16")
     assert "24 warm-up calls in bfloat16" in verify.verify(folder)
@@ -156,11 +155,9 @@ def test_records_that_fail_are_found(version, served, answer, change, told):
         verify.check_answers(version, served, answer)
 
 
-def test_a_failing_warm_up_stops_the_export(tmp_path, monkeypatch, spec, arrays):
-    """In the process that writes, which finds this module: its examples hold no image."""
-    code = "import tensorflow as tf, export.warmup\nexport.warmup._example = tf.train.Example\n"
-    Path(tmp_path, "sitecustomize.py").write_text(code)
-    monkeypatch.syspath_prepend(os.fspath(tmp_path))
+def test_a_failing_warm_up_stops_the_export(tmp_path, monkeypatch, spec, arrays, in_this_process):
+    """The examples of its records hold no image."""
+    monkeypatch.setattr(warmup, "_example", tf.train.Example)
     with pytest.raises(ValueError, match="classify with 1 images answers otherwise"):
         export_saved_model(spec, arrays, tmp_path / "served")
     assert os.listdir(tmp_path / "served") == []

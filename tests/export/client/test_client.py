@@ -12,9 +12,9 @@ from PIL import Image
 from export import contract, predict
 from export.client import images as client_images
 from export.client.client import Client, Prediction, ServingError
-from export.server import ServerConfig, serve
 from export.server.errors import RequestError
 from export.server.model import ServedVersion
+from export.server.serving import ServerConfig, serve
 from sqz_keras import prepare_images
 from sqz_keras.images.files import read_image
 from tests.export.samples import encode, random_image

@@ -14,7 +14,7 @@ def flags(spec, arrays, tmp_path):
     return [*names, f"--base_path={tmp_path / 'served'}", "--model_version=1"]
 
 
-def test_labels_of_a_file_replace_those_of_the_model(flags, spec, tmp_path, run_command):
+def test_labels_of_a_file_replace_those_of_the_model(flags, spec, tmp_path, run_command, in_this_process):
     labels = tuple(f"Zahl {index} größer" for index in range(10))
     (tmp_path / "labels.txt").write_text("\n".join(labels), "utf-8")
     run_command(export, *flags)

@@ -12,7 +12,7 @@ from sqz_keras.weights import sqz
 from tests.export.samples import encode, random_image
 
 
-def test_a_compressed_model_is_served_as_it_predicts(spec, arrays, tmp_path, run_command):
+def test_a_compressed_model_is_served_as_it_predicts(spec, arrays, tmp_path, run_command, in_this_process):
     path = tmp_path / "model.sqz"
     shared = kmeans(arrays, 4)
     path.write_bytes(codec.encode(shared, sqz.header(spec, shared, {"stages": []})))

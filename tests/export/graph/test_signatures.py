@@ -11,7 +11,7 @@ import tensorflow as tf
 from PIL import Image
 
 from export import contract
-from export.formats.saved_model import export_saved_model
+from export.graph.signatures import ServedModel
 from sqz_keras import ModelSpec, Preprocessing, prepare_images
 from sqz_keras.images.files import MAX_PIXELS, read_image
 from sqz_keras.models import squeezenet
@@ -168,12 +168,18 @@ def test_sizes_are_bounded_before_anything_is_allocated(serve_bytes, served):
         served.signatures["serving_default"](images=tf.zeros((1, 1, 101, 3)))
 
 
+def save_and_load(spec, arrays, folder):
+    (folder / "labels.txt").write_text("not read here\n")
+    ServedModel(spec, arrays, folder / "labels.txt").save(folder / "model")
+    return tf.saved_model.load(os.fspath(folder / "model"))
+
+
 def test_shortest_side_resize_and_fewer_classes_than_top_k(tmp_path):
     spec = small_spec(
         classes=3, labels=None, preprocessing=Preprocessing("torch", "shortest_side", resize_to=40, antialias=True)
     )
     arrays = random_arrays(spec)
-    served = tf.saved_model.load(os.fspath(export_saved_model(spec, arrays, tmp_path)))
+    served = save_and_load(spec, arrays, tmp_path)
     data = FORMATS["jpeg"]
     outputs = served.signatures["serve_bytes"](image_bytes=tf.constant([data]))
     want = squeezenet.build(spec, arrays).predict_on_batch(prepare_images(read_image(data)[None], spec))
@@ -184,7 +190,7 @@ def test_shortest_side_resize_and_fewer_classes_than_top_k(tmp_path):
 def test_full_size_net(tmp_path):
     spec = ModelSpec("1.0", labels=tuple(f"{index:04}" for index in range(1000)))
     arrays = random_arrays(spec)
-    served = tf.saved_model.load(os.fspath(export_saved_model(spec, arrays, tmp_path)))
+    served = save_and_load(spec, arrays, tmp_path)
     image = read_image(encode(random_image(375, 500)))
     want = squeezenet.build(spec, arrays).predict_on_batch(prepare_images(image[None], spec))
     assert want.max() > 0.01, "the probabilities must differ from one another"

@@ -3,13 +3,12 @@
 import contextlib
 import http.client
 import json
-import pathlib
+import os
 import re
-import signal
 import socket
-import subprocess
-import sys
+import threading
 import time
+from concurrent import futures
 
 import grpc
 import numpy as np
@@ -21,10 +20,10 @@ from export.client.client import Client, Prediction, ServingError
 from export.page import app as page_app
 from export.page import server as page_server
 from export.server import run as server_run
+from export.server.run import ServeConfig, run_server
 from sqz_keras.architecture.spec import imagenet_classes
 from tests.export.samples import encode, random_image
 
-ROOT = pathlib.Path(__file__).parents[3]
 EVIL = "</script><img src=x onerror=document.title='taken'>&\"'"
 
 
@@ -433,16 +432,21 @@ def test_no_model_server_at_all():
     assert status == 503 and "The model server gives no answer" in told
 
 
-def test_sqz_serve_has_a_page(base_path):
-    command = [sys.executable, "-m", "export.serve", "--embedded", "--port=0", f"--base_path={base_path}"]
-    with subprocess.Popen([*command, "--web", "--web_port=0"], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+def test_sqz_serve_has_a_page(base_path, tmp_path, capsys):
+    port_file, stopped = tmp_path / "port", threading.Event()
+    config = ServeConfig(os.fspath(base_path), embedded=True, port=0, port_file=port_file, web=True, web_port=0)
+    with futures.ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run_server, config, stopped)
         try:
-            port = int(re.fullmatch(r"Page at http://127\.0\.0\.1:(\d+)/\n", process.stdout.readline())[1])
+            while not port_file.exists() and not running.done():
+                time.sleep(0.01)
+            port = int(re.match(r"Page at http://127\.0\.0\.1:(\d+)/\n", capsys.readouterr().out)[1])
             assert dict(json.loads(ask(port, "GET", "/card")[2])["rows"])["Version served"] == "3"
             assert ask(port, "POST", "/predict", encode(random_image(50, 60)))[0] == 200
         finally:
-            process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+            stopped.set()
+    running.result()
+    assert not port_file.exists()
 
 
 def test_a_page_beside_tls_is_refused(base_path, run_command, tmp_path, monkeypatch):

@@ -15,9 +15,10 @@ from absl import flags
 
 from export import predict, serve
 from export.client.client import Client, ServingError
-from export.server import ServerConfig, model_server
-from export.server import serve as serve_embedded
+from export.server import model_server
 from export.server.run import read_key_and_cert
+from export.server.serving import ServerConfig
+from export.server.serving import serve as serve_embedded
 from tests.export.samples import encode, random_image
 
 ROOT = pathlib.Path(__file__).parents[3]

@@ -14,10 +14,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2, regression_pb2
 
 from export import contract
-from export.server import ServerConfig, serve
 from export.server.errors import RequestError
 from export.server.manager import MAX_LOADS, VersionManager, load_version
 from export.server.model import ServedVersion
+from export.server.serving import ServerConfig, serve
 from tests.export.calls import Stubs, bytes_of, code_of, request_of, status_of, tensor
 from tests.export.samples import encode, random_image
 

@@ -18,7 +18,8 @@ from tensorflow_serving.apis import get_model_metadata_pb2, prediction_log_pb2
 
 from export import contract
 from export.client.client import Client
-from export.server import ServerConfig, model_server, serve
+from export.server import model_server
+from export.server.serving import ServerConfig, serve
 from sqz_keras import prepare_images
 from tests.export.calls import (
     GOOD,
