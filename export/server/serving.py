@@ -1,4 +1,4 @@
-"""How the server listens, starts and ends."""
+"""The server: how it listens, starts and ends."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ class ServerConfig:
     """How the server listens.
 
     Args:
-        host: address to listen on.
+        host: Address to listen on.
         port: 0 takes a free one.
-        model_name: by which clients ask for the model.
-        max_workers: calls that run at once.
-        max_queue: calls that may wait beside those, unread; more get RESOURCE_EXHAUSTED.
-        max_message_bytes: of a request or response.
-        poll_seconds: between two looks for versions that came or went.
-        grace_seconds: that calls which run get at the end.
-        ssl_key: private key, PEM; with `ssl_cert`, the chain of certificates, it makes the server speak TLS alone.
+        model_name: The name by which clients ask for the model.
+        max_workers: How many calls run at once.
+        max_queue: How many more calls may wait, unread; calls beyond these get RESOURCE_EXHAUSTED.
+        max_message_bytes: Largest request or response.
+        poll_seconds: Time between two checks for new and removed versions.
+        grace_seconds: Time at the end for calls that are running.
+        ssl_key: Private key, PEM. With `ssl_cert`, the server speaks TLS alone.
+        ssl_cert: Chain of certificates, PEM.
     """
 
     host: str = "127.0.0.1"
@@ -51,16 +52,16 @@ class ServerConfig:
 def serve(base_path: str | os.PathLike, config: ServerConfig, load: Callable = load_version) -> Iterator[int]:
     """Serves the versions under `base_path` in the background for as long as the block runs, and gives the port.
 
-    At its end new calls are refused, and those that run or wait get `config.grace_seconds` to finish.
+    At the end of the block new calls are refused, and calls that run or wait get `config.grace_seconds` to finish.
 
     Args:
-        base_path: the folder of all versions.
-        config: how to listen.
-        load: as in VersionManager.
+        base_path: The folder of all versions.
+        config: How to listen.
+        load: As in VersionManager.
 
     Raises:
-        ValueError: there is no version that can be loaded.
-        OSError: the address cannot be listened on.
+        ValueError: There is no version that can be loaded.
+        OSError: The address cannot be listened on.
     """
     versions = VersionManager(base_path, config.model_name, load)
     versions.load_newest()

@@ -37,7 +37,7 @@ def test_malformed_requests_get_their_status_codes(target, client, images):
 def test_a_wrong_answer_would_be_noticed(stubs, images, code, status):
     call = stubs.channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
     request = b"" if code != "OK" else bytes_of(images[0]).SerializeToString()
-    found = faults.ask(call, malformed.Case("Predict", request, code, status))
+    found = faults.send_case(call, malformed.Case("Predict", request, code, status))
     assert ("INVALID_ARGUMENT" if code != "OK" else "OK") in found
 
 
