@@ -30,7 +30,7 @@ def documents(name):
 @pytest.fixture(scope="module")
 def manifest():
     """The objects of kubernetes-serve.yaml by kind."""
-    return {each["kind"]: each for each in documents("kubernetes-serve.yaml")}
+    return {document["kind"]: document for document in documents("kubernetes-serve.yaml")}
 
 
 @pytest.fixture(scope="module")

@@ -73,7 +73,7 @@ def test_a_label_moves_in_two_steps():
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "error"),
     [
         ({"name": 'a"b'}, "letters, digits"),
         ({"name": ""}, "letters, digits"),
@@ -88,8 +88,8 @@ def test_a_label_moves_in_two_steps():
         ({"versions": (1,), "version_labels": {"a b": 1}}, "letters, digits"),
     ],
 )
-def test_what_a_server_would_refuse_is_refused(fields, told):
-    with pytest.raises(ValueError, match=told):
+def test_what_a_server_would_refuse_is_refused(fields, error):
+    with pytest.raises(ValueError, match=error):
         ModelConfig(**fields)
 
 

@@ -1,6 +1,7 @@
 """`sqz-export --verify` finds whatever is not as it was exported, and an export does so before it shows a version."""
 
 import dataclasses
+import itertools
 import json
 import os
 import shutil
@@ -50,15 +51,15 @@ def records(folder):
 
 def test_command(base_path, spec, run_command, capsys):
     run_command(export, f"--verify={base_path / '3'}")
-    told = f"7 files, {spec.count_params():,} weights, 10 labels, 24 warm-up calls in float32: as exported"
-    assert capsys.readouterr().out == f"{base_path / '3'}: {told}\n"
+    checked = f"7 files, {spec.count_params():,} weights, 10 labels, 24 warm-up calls in float32: as exported"
+    assert capsys.readouterr().out == f"{base_path / '3'}: {checked}\n"
     for folder in (base_path, base_path / "4"):
         with pytest.raises(ValueError, match="no version that sqz-export wrote"):
             run_command(export, f"--verify={folder}")
 
 
 def test_bfloat16(tmp_path, spec, arrays, answer, in_this_process):
-    """It answers a little otherwise than Keras, and is known for what it is."""
+    """It answers a little otherwise than Keras, and is recognised as bfloat16."""
     folder = export_saved_model(spec, arrays, tmp_path, precision="bfloat16")
     assert "24 warm-up calls in bfloat16" in verify.verify(folder)
     with pytest.raises(ValueError, match="otherwise than Keras"):
@@ -66,8 +67,8 @@ def test_bfloat16(tmp_path, spec, arrays, answer, in_this_process):
 
 
 def test_every_file_is_covered(version):
-    found = {path.relative_to(version).as_posix() for path in version.rglob("*") if path.is_file()}
-    assert found == {*FILES, f"{contract.EXTRA_FOLDER}/{verify.CHECKSUMS_NAME}"}
+    names = {path.relative_to(version).as_posix() for path in version.rglob("*") if path.is_file()}
+    assert names == {*FILES, f"{contract.EXTRA_FOLDER}/{verify.CHECKSUMS_NAME}"}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -119,7 +120,9 @@ def test_each_signature_is_warmed_up_with_each_batch_size(base_path):
             ((_, values),) = request.inputs.items()
             count = values.tensor_shape.dim[0].size
         seen.append((request.model_spec.name, request.model_spec.signature_name, count))
-    expected = [("squeezenet", each.name, size) for each in contract.EXPORTED for size in contract.ALLOWED_BATCH_SIZES]
+    expected = [
+        ("squeezenet", signature.name, size) for signature in contract.EXPORTED for size in contract.ALLOWED_BATCH_SIZES
+    ]
     assert seen == expected
     assert len(seen) <= 1000, "a server refuses more"
     assert (base_path / "3" / contract.EXTRA_FOLDER / contract.WARMUP_NAME).stat().st_size < 200_000
@@ -136,7 +139,7 @@ def test_each_answer_is_compared(base_path, served, answer, field):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda logs: logs[:-1], "expected warm-up calls"),
         (lambda logs: [*logs, logs[0]], "expected warm-up calls"),
@@ -145,13 +148,13 @@ def test_each_answer_is_compared(base_path, served, answer, field):
         (lambda logs: [logs[6].replace(b"\xff\xd8\xff", b"GIF")], "status b'not a JPEG or PNG"),
     ],
 )
-def test_records_that_fail_are_found(version, served, answer, change, told):
+def test_records_that_fail_are_found(version, served, answer, change, message):
     path = version / contract.EXTRA_FOLDER / contract.WARMUP_NAME
     logs = [log.SerializeToString(deterministic=True) for log in records(version)]
     with tf.io.TFRecordWriter(os.fspath(path)) as writer:
         for log in change(logs):
             writer.write(log)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         verify.check_answers(version, served, answer)
 
 

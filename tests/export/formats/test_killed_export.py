@@ -61,7 +61,7 @@ def killed_at(monkeypatch, call, after):
 
 @pytest.mark.parametrize("after", [False, True])
 def test_killed_at_every_moment(tmp_path, monkeypatch, spec, arrays, after):
-    """A forked child is ended at each of its calls: the old version is there whole, or the new one, or both."""
+    """A forked child is ended at every one of its calls: the old version is there whole, or the new one, or both."""
     monkeypatch.setattr(reproducible, "write_saved_model", write_files)
     seen = set()
     for call in range(1, 200):
@@ -73,9 +73,9 @@ def test_killed_at_every_moment(tmp_path, monkeypatch, spec, arrays, after):
             export_saved_model(spec, arrays, base, keep_versions=1)
             os._exit(0)
         _, status = os.waitpid(child, 0)
-        found = versions.list_versions(base)
-        assert found and all(is_whole(folder) for folder in found.values())
-        seen.add(tuple(found))
+        folders = versions.list_versions(base)
+        assert folders and all(is_whole(folder) for folder in folders.values())
+        seen.add(tuple(folders))
         if os.waitstatus_to_exitcode(status) == 0:
             break
         # The next export is not in the way of what was left.

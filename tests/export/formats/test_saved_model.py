@@ -85,7 +85,7 @@ def test_command(base_path, other_settings, tmp_path, run_command, capsys):
 
 
 @pytest.mark.parametrize(
-    ("argv", "told"),
+    ("argv", "message"),
     [
         ([], "needs --base_path"),
         (["--base_path="], "needs --base_path"),
@@ -104,8 +104,8 @@ def test_command(base_path, other_settings, tmp_path, run_command, capsys):
         (["--verify="], "needs --verify"),
     ],
 )
-def test_contradictions_are_refused_before_any_work(run_command, tmp_path, monkeypatch, argv, told):
+def test_contradictions_are_refused_before_any_work(run_command, tmp_path, monkeypatch, argv, message):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         run_command(export, *argv)
     assert os.listdir(tmp_path) == []

@@ -28,12 +28,12 @@ EVIL = "</script><img src=x onerror=document.title='taken'>&\"'"
 
 
 class FakeClient:
-    """A model server's answers, as the tests want them."""
+    """Stands for the client: its answers are those that a test sets."""
 
     model_name = "net"
 
     def __init__(self, names=("first", "second"), version=1, error=None):
-        self.names, self.version, self.error, self.asked = names, version, error, []
+        self.names, self.version, self.error, self.calls = names, version, error, []
 
     def available_versions(self):
         if self.error:
@@ -43,8 +43,8 @@ class FakeClient:
     def signatures(self):
         return {"serve_bytes": None, "features": None}
 
-    def predict(self, asked):
-        self.asked.append(asked)
+    def predict(self, images):
+        self.calls.append(images)
         if self.error:
             raise self.error
         scores = tuple(0.6 / 2**index for index in range(len(self.names)))
@@ -126,13 +126,13 @@ class TestRequests:
             text += body.decode()
         assert "//" not in re.sub(r"(?m)  // .*$", "", text) and "@import" not in text and "url(" not in text
 
-    def test_a_image_gets_the_servers_answer(self, port, client):
+    def test_an_image_gets_the_servers_answer(self, port, client):
         data = encode(random_image(50, 60))
         status, _, body = ask(port, "POST", "/predict", data)
-        answer, (want,) = json.loads(body), client.predict(data)
+        answer, (expected,) = json.loads(body), client.predict(data)
         assert status == 200
         assert answer["top"] == [
-            {"name": name, "score": score} for name, score in zip(want.classes, want.scores, strict=True)
+            {"name": name, "score": score} for name, score in zip(expected.classes, expected.scores, strict=True)
         ]
         assert 0 < answer["milliseconds"] < 10_000
 
@@ -154,15 +154,15 @@ class TestRequests:
         assert answer["top"][2]["name"] == "great white shark"
 
     @pytest.mark.parametrize(
-        ("data", "told"),
+        ("data", "status"),
         [
             (b"GIF89a and more", contract.STATUS_UNKNOWN_FORMAT),
             (encode(random_image(50, 60))[:300], contract.STATUS_DAMAGED),
             (encode(random_image(2, 400)), contract.STATUS_TOO_LARGE),
         ],
     )
-    def test_what_cannot_be_read_is_told(self, port, data, told):
-        assert error_of(ask(port, "POST", "/predict", data)) == (422, f"This cannot be read: {told}.")
+    def test_what_cannot_be_read_is_reported(self, port, data, status):
+        assert error_of(ask(port, "POST", "/predict", data)) == (422, f"This cannot be read: {status}.")
 
     def test_the_card_describes_the_served_version(self, port, spec):
         rows = dict(json.loads(ask(port, "GET", "/card")[2])["rows"])
@@ -179,18 +179,18 @@ class TestRequests:
             rows = dict(json.loads(ask(port, "GET", "/card")[2])["rows"])
         assert rows == {"Name": "net", "Version served": "1", "Signatures": "features, serve_bytes"}
 
-    def test_a_server_that_is_not_ready_is_told(self, fake, fake_port):
+    def test_a_server_that_is_not_ready_is_reported(self, fake, fake_port):
         fake.version = None
         assert error_of(ask(fake_port, "GET", "/card")) == (503, "The model server has no version ready yet.")
         fake.error = ServingError(grpc.StatusCode.UNAVAILABLE, "127.0.0.1:1: UNAVAILABLE: nobody there")
         for method, path, body in (("GET", "/card", None), ("POST", "/predict", b"x")):
-            status, told = error_of(ask(fake_port, method, path, body))
-            assert status == 503 and "nobody there" in told
+            status, message = error_of(ask(fake_port, method, path, body))
+            assert status == 503 and "nobody there" in message
 
-    def test_a_defect_is_told_and_the_page_lives_on(self, fake, fake_port):
+    def test_a_defect_is_reported_and_the_page_stays_up(self, fake, fake_port):
         fake.error = RuntimeError("secret")
-        status, told = error_of(ask(fake_port, "POST", "/predict", b"x"))
-        assert status == 500 and "secret" not in told
+        status, message = error_of(ask(fake_port, "POST", "/predict", b"x"))
+        assert status == 500 and "secret" not in message
         fake.error = None
         assert ask(fake_port, "POST", "/predict", b"x")[0] == 200
 
@@ -240,7 +240,7 @@ class TestRefusals:
         assert ask(fake_port, "GET", "/", Host=host)[0] == status
         assert ask(fake_port, "POST", "/predict", b"x", Host=host)[0] == status
 
-    def test_the_name_it_was_told_to_listen_on(self, fake, monkeypatch):
+    def test_the_name_that_it_listens_on(self, fake, monkeypatch):
         monkeypatch.setattr(socket, "getfqdn", lambda name: name)
         with page_of(fake, host="localhost") as port:
             assert ask(port, "GET", "/", Host="localhost")[0] == 200
@@ -257,28 +257,28 @@ class TestRefusals:
             ("", 403),
         ):
             assert ask(fake_port, "POST", "/predict", b"x", Host=own, Origin=origin)[0] == status, origin
-        assert len(fake.asked) == 2
+        assert len(fake.calls) == 2
 
     @pytest.mark.parametrize(
         ("length", "status"), [(None, 411), ("-1", 411), ("1e3", 411), ("9" * 30, 411), ("0", 400), ("5", 400)]
     )
-    def test_lengths_that_are_none(self, fake, fake_port, length, status):
+    def test_lengths_that_are_wrong(self, fake, fake_port, length, status):
         with socket.create_connection(("127.0.0.1", fake_port), 10) as raw:
             line = f"Content-Length: {length}\r\n" if length else ""
             raw.sendall(f"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\n{line}\r\nabc".encode())
             raw.shutdown(socket.SHUT_WR)
             assert raw.makefile("rb").readline().split()[1] == str(status).encode()
-        assert not fake.asked
+        assert not fake.calls
 
-    def test_too_large_a_file_is_told_after_all_of_it_was_read_and_dropped(self, fake, fake_port, monkeypatch):
+    def test_too_large_a_file_is_refused_after_all_of_it_was_read(self, fake, fake_port, monkeypatch):
         monkeypatch.setattr(page_app, "MAX_IMAGE_BYTES", 1 << 20)
         assert ask(fake_port, "POST", "/predict", bytes(1 << 20))[0] == 200
-        status, told = error_of(ask(fake_port, "POST", "/predict", bytes(5 << 20)))
-        assert status == 413 and "5 MB" in told
-        assert len(fake.asked) == 1
+        status, message = error_of(ask(fake_port, "POST", "/predict", bytes(5 << 20)))
+        assert status == 413 and "5 MB" in message
+        assert len(fake.calls) == 1
 
     @pytest.mark.parametrize("start", ["", "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n", "POST /predict HTTP/1.1\r\n"])
-    def test_who_trickles_is_cut_off(self, fake_port, monkeypatch, start):
+    def test_a_client_that_trickles_is_cut_off(self, fake_port, monkeypatch, start):
         monkeypatch.setattr(page_server, "REQUEST_SECONDS", 0.5)
         begin = time.monotonic()
         with socket.create_connection(("127.0.0.1", fake_port), 10) as raw, contextlib.suppress(ConnectionError):
@@ -291,14 +291,14 @@ class TestRefusals:
                         break
         assert 0.4 < time.monotonic() - begin < 5
 
-    def test_more_than_so_many_at_once_are_told_to_come_back(self, fake, monkeypatch):
+    def test_connections_beyond_the_limit_get_a_503(self, fake, monkeypatch):
         monkeypatch.setattr(page_server, "MAX_CONNECTIONS", 2)
         with page_of(fake) as port:
             held = [socket.create_connection(("127.0.0.1", port), 10) for _ in range(2)]
             with socket.create_connection(("127.0.0.1", port), 10) as third:
                 assert third.makefile("rb").readline() == b"HTTP/1.0 503 Service Unavailable\r\n"
-            for each in held:
-                each.close()
+            for connection in held:
+                connection.close()
             deadline = time.monotonic() + 10
             while time.monotonic() < deadline:
                 with contextlib.suppress(ConnectionError, http.client.HTTPException):
@@ -339,19 +339,21 @@ class TestInABrowser:
         tab.wait(DESCRIBED)
         tab.drop(photo, *tab.centre("#drop"))
         tab.wait(ANSWERED)
-        (want,) = client.predict(photo)
+        (expected,) = client.predict(photo)
         lines = tab.run("[...document.querySelectorAll('#top li')].map(row => row.innerText.split('\\n'))")
-        assert [line[0] for line in lines] == list(want.classes)
-        assert [line[1] for line in lines] == [f"{score:.1%}" if score >= 0.0005 else "<0.1%" for score in want.scores]
+        assert [line[0] for line in lines] == list(expected.classes)
+        assert [line[1] for line in lines] == [
+            f"{score:.1%}" if score >= 0.0005 else "<0.1%" for score in expected.scores
+        ]
         tracks = tab.run("[...document.querySelectorAll('.track')].map(track => track.clientWidth)")
         bars = tab.run("[...document.querySelectorAll('.bar')].map(bar => bar.getBoundingClientRect().width)")
-        np.testing.assert_allclose(np.divide(bars, tracks), want.scores, atol=0.02)
+        np.testing.assert_allclose(np.divide(bars, tracks), expected.scores, atol=0.02)
         assert re.search(r"within [\d.]+ ms; [\d.]+ ms", tab.text("#latency"))
         tab.wait("document.getElementById('preview').naturalWidth === 400")
         assert "squeezenet" in tab.text("#card") and "BGR minus" in tab.text("#card")
-        asked = [event["request"]["url"] for event in tab.told("Network.requestWillBeSent")]
-        assert {url.split(":")[0] for url in asked} <= {"http", "blob", "data"}
-        assert {url.split("/")[2] for url in asked if url.startswith("http")} == {f"127.0.0.1:{port}"}
+        urls = [event["request"]["url"] for event in tab.told("Network.requestWillBeSent")]
+        assert {url.split(":")[0] for url in urls} <= {"http", "blob", "data"}
+        assert {url.split("/")[2] for url in urls if url.startswith("http")} == {f"127.0.0.1:{port}"}
         assert tab.complaints() == []
 
     def test_with_the_keyboard_alone(self, browser, fake_port, photo):
@@ -428,8 +430,8 @@ def test_no_model_server_at_all():
         taken.bind(("127.0.0.1", 0))  # nothing listens there
         dead_target = f"127.0.0.1:{taken.getsockname()[1]}"
         with Client(dead_target, timeout_seconds=0.5) as client, page_of(client) as port:
-            status, told = error_of(ask(port, "GET", "/card"))
-    assert status == 503 and "The model server gives no answer" in told
+            status, message = error_of(ask(port, "GET", "/card"))
+    assert status == 503 and "The model server gives no answer" in message
 
 
 def test_sqz_serve_has_a_page(base_path, tmp_path, capsys):
