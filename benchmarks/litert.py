@@ -2,11 +2,11 @@
 
     python benchmarks/litert.py --image_dir=DIR [--model=imagenet] [--threads=2] [--rounds=50]
 
-Calibrated on every other image and judged on the rest, and the other way round; intervals are 95%, Wilson's. Times
-are of one image, all files in turn in one run, medians, with XNNPACK, as by default, and without. Prints
-`agreement=` and `ratio=`; the bars are 0.94 (reach 0.98) and 2.5. The interpreter is ai-edge-litert's where that is
-installed, else TensorFlow's own. `control=` is the ratio of a plain conversion to 8 bits by the converter alone: it
-says what the processor and the interpreter make of 8 bits, whatever is done to the net before.
+Every other image calibrates and the rest are compared with Keras, and the other way round; intervals are 95%, Wilson's.
+Times are of one image, all files in turn in one run, medians, with XNNPACK, which is the default, and without. Prints
+`agreement=`, of which 0.94 is required, and `ratio=`, of which 2.5 is. The interpreter is ai-edge-litert's where that
+is installed, else TensorFlow's own. `control=` is the ratio of a plain conversion to 8 bits: it depends on the
+processor and the interpreter alone.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from absl import flags
 
 from sqz_keras import command
 
-AGREEMENT_BAR, RATIO_BAR = 0.94, 2.5
+REQUIRED_AGREEMENT, REQUIRED_RATIO = 0.94, 2.5
 
 
 def define_flags() -> None:
     command.define_model_flags()
     flags.DEFINE_string("image_dir", None, "Folder of images, at any depth.", required=True)
     flags.DEFINE_integer("images", 200, "At most so many of them.", lower_bound=4)
-    flags.DEFINE_integer("threads", 2, "Of the interpreter.", lower_bound=1)
-    flags.DEFINE_integer("rounds", 50, "Each file runs that often.", lower_bound=2)
+    flags.DEFINE_integer("threads", 2, "Threads of the interpreter.", lower_bound=1)
+    flags.DEFINE_integer("rounds", 50, "How often every file runs.", lower_bound=2)
 
 
 def main(argv) -> None:
@@ -47,29 +47,29 @@ def main(argv) -> None:
     args = flags.FLAGS
     spec, arrays = resolve_model(args.model, version=args.version, bypass=args.bypass)
     images = single_file.read_images(find_images(args.image_dir, args.images), spec)
-    wanted = single_file.run_keras(build(spec, arrays), spec, images).argmax(axis=1)
-    answers = np.empty_like(wanted)
+    expected = single_file.run_keras(build(spec, arrays), spec, images).argmax(axis=1)
+    answers = np.empty_like(expected)
     for fold in (0, 1):
         eight = litert.convert_int8(spec, arrays, images[fold::2])
         answers[1 - fold :: 2] = litert.run(eight, images[1 - fold :: 2]).argmax(axis=1)
-    fields = accuracy_fields("agreement", int((answers == wanted).sum()), len(wanted))
+    fields = accuracy_fields("agreement", int((answers == expected).sum()), len(expected))
     low, high = fields["agreement_interval"]
     plain = convert_plainly(spec, arrays, images[1::2])
     files = {"float32": litert.convert(spec, arrays), "8 bits": eight, "plain 8 bits": plain}
     for name, data in files.items():
         print(f"{name}: {len(data):,} bytes")
-    print(f"agreement={fields['agreement_accuracy']:.3f} ({low:.3f} to {high:.3f}) (bar: at least {AGREEMENT_BAR})")
+    print(f"agreement={fields['agreement_accuracy']:.3f} ({low:.3f} to {high:.3f}) (required: {REQUIRED_AGREEMENT})")
     for delegates in (False, True):
         medians = _milliseconds(files, delegates, args.threads, args.rounds)
-        told = ", ".join(f"{name} {median:.2f} ms" for name, median in medians.items())
-        bar = f" (bar: at least {RATIO_BAR})" if delegates else ""
-        print(f"{'with' if delegates else 'without'} XNNPACK: {told}")
+        times = ", ".join(f"{name} {median:.2f} ms" for name, median in medians.items())
+        required = f" (required: {REQUIRED_RATIO})" if delegates else ""
+        print(f"{'with' if delegates else 'without'} XNNPACK: {times}")
         ratio, control = (medians["float32"] / medians[name] for name in ("8 bits", "plain 8 bits"))
-        print(f"{'' if delegates else 'unaccelerated '}ratio={ratio:.2f}{bar} control={control:.2f}")
+        print(f"{'' if delegates else 'unaccelerated '}ratio={ratio:.2f}{required} control={control:.2f}")
 
 
 def convert_plainly(spec, arrays, images) -> bytes:
-    """8 bits throughout as TensorFlow's guide does it: nothing is done to the net, nothing is left in float."""
+    """The net in 8 bits as TensorFlow's guide makes it: it is not prepared, and no operation stays in float."""
     import tensorflow as tf
 
     from export.formats.colours import fold_colours
@@ -90,8 +90,8 @@ def _milliseconds(files: dict[str, bytes], delegates: bool, threads: int, rounds
     runs = {name: _interpreter(data, delegates, threads) for name, data in files.items()}
     generator = np.random.default_rng(0)
     for run in runs.values():
-        (given,) = run.get_input_details()
-        run.set_tensor(given["index"], generator.uniform(0, 255, given["shape"]).astype(given["dtype"]))
+        (input,) = run.get_input_details()
+        run.set_tensor(input["index"], generator.uniform(0, 255, input["shape"]).astype(input["dtype"]))
     seconds = {name: [] for name in runs}
     for number in range(rounds + 5):
         for name, run in runs.items():

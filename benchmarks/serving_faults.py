@@ -1,10 +1,10 @@
-"""What the embedded server does when it is killed, asked nonsense, or given a version that cannot be loaded.
+"""What the embedded server does when it is killed, gets malformed requests, or a version that cannot be loaded.
 
     python benchmarks/serving_faults.py --image_dir=imagenet_sample [--model=imagenet] [--requests=10000] [--kills=3]
 
-The server runs in a process of its own, and four clients ask it at a time. The bars: after each SIGKILL and
-restart every client goes on and no answer is lost or wrong; each malformed request gets its status code, and the
-server's memory after all is at most 100 MB above that after a tenth of them; a broken version changes nothing.
+The server runs in a process of its own, and four clients send it images at the same time. Required: after every SIGKILL
+and restart no answer is lost or wrong; every malformed request gets its status code, and after all of them the server's
+memory is at most 100 MB above that after a tenth of them; a broken version changes nothing.
 """
 
 import argparse
@@ -34,7 +34,7 @@ CLIENTS = 4
 
 
 class Questions:
-    """Clients that ask without a pause, each answer held against the right one."""
+    """Clients that send images without a pause, and compare every answer with the right one."""
 
     def __init__(self, target: str, images, answers):
         self._target, self._images, self._answers = target, images, answers
@@ -49,37 +49,37 @@ class Questions:
                 try:
                     (prediction,) = client.predict(self._images[row])
                     right = np.allclose(prediction.probabilities, self._answers[row], atol=1e-5)
-                    outcome = "right" if right else "wrong"
+                    result = "right" if right else "wrong"
                 except ServingError as error:
-                    outcome = error.code.name
+                    result = error.code.name
                 with self._lock:
-                    self.counts[outcome] += 1
+                    self.counts[result] += 1
 
     @contextlib.contextmanager
-    def asked(self) -> Iterator[None]:
-        """Asks for as long as the block runs."""
+    def running(self) -> Iterator[None]:
+        """Sends images for as long as the block runs."""
         with futures.ThreadPoolExecutor(CLIENTS) as pool:
-            running = [pool.submit(self._ask, first) for first in range(CLIENTS)]
+            clients = [pool.submit(self._ask, first) for first in range(CLIENTS)]
             try:
                 yield
             finally:
                 self._ended.set()
-            for each in running:
-                each.result()
+            for client in clients:
+                client.result()
 
     def wait_for(self, more: int) -> None:
-        """Returns after so many more right answers."""
-        wanted = self.counts["right"] + more
+        """Returns after `more` further right answers."""
+        required = self.counts["right"] + more
         deadline = time.monotonic() + 120
-        while self.counts["right"] < wanted:
+        while self.counts["right"] < required:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"No answers any more: {dict(self.counts)}")
             time.sleep(0.02)
 
 
 def kill_and_restart(server: Server, questions: Questions, kills: int) -> None:
-    """Kills the server under load and starts it again, so many times."""
-    with questions.asked():
+    """Kills the server under load and starts it again, `kills` times."""
+    with questions.running():
         for _ in range(kills):
             questions.wait_for(20)
             server.kill()
@@ -88,7 +88,11 @@ def kill_and_restart(server: Server, questions: Questions, kills: int) -> None:
 
 
 def send_malformed(server: Server, images, count: int) -> tuple[collections.Counter, int]:
-    """Sends malformed requests; gives the wrong answers, counted, and the growth of memory after a tenth, in bytes."""
+    """Sends malformed requests.
+
+    Returns:
+        Counts of the wrong answers, and the growth of the server's memory after a tenth of the requests, in bytes.
+    """
     make, mistakes, lock = serving_malformed.makers(images), collections.Counter(), threading.Lock()
     with (
         grpc.insecure_channel(server.target, options=[("grpc.enable_http_proxy", 0)]) as channel,
@@ -99,10 +103,10 @@ def send_malformed(server: Server, images, count: int) -> tuple[collections.Coun
         def send(number: int) -> None:
             kind = number % len(make)
             case = make[kind](np.random.default_rng(number))
-            got = ask(calls[case.call], case)
-            if got is not None:
+            wrong = send_case(calls[case.call], case)
+            if wrong is not None:
                 with lock:
-                    mistakes[f"kind {kind}: expected {case.code} {case.status or ''}, got {got}"] += 1
+                    mistakes[f"kind {kind}: expected {case.code} {case.status or ''}, got {wrong}"] += 1
 
         list(pool.map(send, range(count // 10)))
         after_a_tenth = server.resident_bytes()
@@ -117,8 +121,8 @@ def _raw_call(channel: grpc.Channel, name: str):
     )
 
 
-def ask(call, case: serving_malformed.Case) -> str | None:
-    """Sends one case, and says what came where it is not what should have come."""
+def send_case(call, case: serving_malformed.Case) -> str | None:
+    """Sends one case, and returns the answer where it is not the expected one, else None."""
     try:
         answer, code, details = call(case.request, timeout=60), "OK", ""
     except grpc.RpcError as error:
@@ -132,13 +136,13 @@ def ask(call, case: serving_malformed.Case) -> str | None:
 
 
 def offer_broken_version(server: Server, base_path, questions: Questions) -> str:
-    """Shows the server a version that is no SavedModel, under load, and gives what GetModelStatus says of it."""
+    """Adds a version that is no SavedModel, under load, and returns its error message in GetModelStatus."""
     hidden = base_path / ".broken"
     shutil.copytree(base_path / "1", hidden)
     (hidden / "saved_model.pb").write_bytes(b"\xff\xff garbage")
     request = get_model_status_pb2.GetModelStatusRequest()
     request.model_spec.name = contract.MODEL_NAME
-    with questions.asked(), grpc.insecure_channel(server.target, options=[("grpc.enable_http_proxy", 0)]) as channel:
+    with questions.running(), grpc.insecure_channel(server.target, options=[("grpc.enable_http_proxy", 0)]) as channel:
         questions.wait_for(20)
         hidden.rename(base_path / "2")
         while True:
@@ -156,7 +160,7 @@ def main():
     parser.add_argument("--model", default="imagenet")
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--kills", type=int, default=3)
-    parser.add_argument("--part", choices=["kills", "malformed", "version"], help="only this one")
+    parser.add_argument("--part", choices=["kills", "malformed", "version"], help="run this part alone")
     options = parser.parse_args()
     images = read_images(options.image_dir)
     with serving(options.model) as (server, base_path):
@@ -164,18 +168,18 @@ def main():
         if options.part in ("kills", None):
             questions = Questions(server.target, images, answers)
             kill_and_restart(server, questions, options.kills)
-            print(f"{options.kills} times killed and started again: {dict(questions.counts)} (bar: right alone)")
+            print(f"{options.kills} times killed and started again: {dict(questions.counts)} (required: only right)")
         if options.part in ("malformed", None):
             start = time.perf_counter()
             wrong, growth = send_malformed(server, images, options.requests)
             took = f"{options.requests} malformed requests in {time.perf_counter() - start:.0f} s"
-            print(f"{took}, wrongly answered: {dict(wrong)} (bar: none)")
-            print(f"memory after a tenth of them and after all: {growth / 1e6:+.1f} MB (bar: at most +100)")
+            print(f"{took}, wrongly answered: {dict(wrong)} (required: none)")
+            print(f"memory after a tenth of them and after all: {growth / 1e6:+.1f} MB (required: at most +100)")
         if options.part in ("version", None):
             questions = Questions(server.target, images, answers)
             error = offer_broken_version(server, base_path, questions)
-            print(f"beside a version that cannot be loaded: {dict(questions.counts)} (bar: right alone)")
-            print(f"GetModelStatus says of it: {error:.200}")
+            print(f"beside a version that cannot be loaded: {dict(questions.counts)} (required: only right)")
+            print(f"its error in GetModelStatus: {error:.200}")
 
 
 if __name__ == "__main__":

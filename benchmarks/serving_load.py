@@ -2,9 +2,9 @@
 
     python benchmarks/serving_load.py --image_dir=imagenet_sample [--model=imagenet] [--clients=8] [--seconds=60]
 
-First every client asks without a pause, which gives the capacity. Then images arrive at 70% of it, at random
-(Poisson) times that wait for no answer, and a latency counts from the arrival. Every answer is held against the
-SavedModel's own for the same image. The bars: none lost or wrong, below 1% refused, p99 at most 4 times p50.
+First every client sends images without a pause, which gives the capacity. Then images arrive at 70% of it, at random
+(Poisson) times that do not depend on the answers, and a latency is measured from the arrival. Every answer is compared
+with that of the SavedModel. Required: none lost or wrong, below 1% refused, p99 at most 4 times p50.
 """
 
 import argparse
@@ -29,31 +29,31 @@ AT_ONCE = 16  # calls of one client
 
 
 class Tally:
-    """Counts of what became of calls, and their latencies in seconds."""
+    """Counts of the results of calls, and their latencies in seconds."""
 
     def __init__(self, images, answers):
         self._images, self._answers = images, answers
         self.counts, self.seconds, self._lock = collections.Counter(), [], threading.Lock()
 
     def ask(self, client: Client, number: int, arrival: float) -> None:
-        """Asks for an image, and counts how that went."""
+        """Sends an image, and counts the result."""
         row = number % len(self._images)
         try:
             (prediction,) = client.predict(self._images[row])
             right = np.allclose(prediction.probabilities, self._answers[row], atol=1e-5)
-            outcome = "right" if right else "wrong"
+            result = "right" if right else "wrong"
         except ServingError as error:
-            outcome = "refused" if error.code == grpc.StatusCode.RESOURCE_EXHAUSTED else "lost"
+            result = "refused" if error.code == grpc.StatusCode.RESOURCE_EXHAUSTED else "lost"
         with self._lock:
-            self.counts[outcome] += 1
+            self.counts[result] += 1
             self.seconds.append(time.perf_counter() - arrival)
 
 
 def measure_capacity(clients: list[Client], tally: Tally, seconds: float) -> float:
-    """Images a second, when every client asks without a pause."""
+    """Images a second, when every client sends them without a pause."""
     end = time.perf_counter() + seconds
 
-    def ask_on(first: int) -> None:
+    def send_images(first: int) -> None:
         for number in range(first, 1 << 30, len(clients)):
             if time.perf_counter() >= end:
                 return
@@ -61,13 +61,13 @@ def measure_capacity(clients: list[Client], tally: Tally, seconds: float) -> flo
 
     start = time.perf_counter()
     with futures.ThreadPoolExecutor(len(clients)) as pool:
-        for done in [pool.submit(ask_on, first) for first in range(len(clients))]:
+        for done in [pool.submit(send_images, first) for first in range(len(clients))]:
             done.result()
     return tally.counts["right"] / (time.perf_counter() - start)
 
 
 def offer(clients: list[Client], tally: Tally, rate: float, seconds: float) -> int:
-    """Lets images arrive at `rate` a second, and gives their number when all are answered."""
+    """Lets images arrive at `rate` a second, and returns their number once all are answered."""
     gaps = np.random.default_rng(0).exponential(1 / rate, int(rate * seconds))
     arrivals = time.perf_counter() + 0.1 + np.cumsum(gaps)
     with contextlib.ExitStack() as stack:
@@ -77,8 +77,8 @@ def offer(clients: list[Client], tally: Tally, rate: float, seconds: float) -> i
             time.sleep(max(0.0, arrival - time.perf_counter()))
             client = number % len(clients)
             done.append(pools[client].submit(tally.ask, clients[client], number, arrival))
-    for each in done:
-        each.result()
+    for call in done:
+        call.result()
     return len(arrivals)
 
 
@@ -104,8 +104,8 @@ def main():
     p50, p99 = (1e3 * np.quantile(tally.seconds, share) for share in (0.5, 0.99))
     print(f"{sent} arrived at {options.load:.0%} of that in {options.seconds:.0f} s: {dict(tally.counts)}")
     lost = sent - tally.counts["right"] - tally.counts["refused"]
-    print(f"lost or wrong: {lost} (bar: 0); refused: {tally.counts['refused'] / sent:.2%} (bar: below 1%)")
-    print(f"p50 {p50:.1f} ms, p99 {p99:.1f} ms, ratio={p99 / p50:.2f} (bar: at most 4)")
+    print(f"lost or wrong: {lost} (required: 0); refused: {tally.counts['refused'] / sent:.2%} (required: below 1%)")
+    print(f"p50 {p50:.1f} ms, p99 {p99:.1f} ms, ratio={p99 / p50:.2f} (required: at most 4)")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Requests that no honest client sends, each with what a server must answer."""
+"""Malformed requests, with the answer that a server must give to each."""
 
 import dataclasses
 import io
@@ -23,9 +23,9 @@ class Case:
 
     Args:
         call: "Predict" or "Classify".
-        request: its message, or bytes that are none.
-        code: of the answer.
-        status: of the one image in it, where the code is OK; None for any.
+        request: A message, or bytes that are not one.
+        code: Status code of the answer.
+        status: Status of the only image in the answer, where the code is OK; None for any.
     """
 
     call: str
@@ -47,7 +47,7 @@ def predict_of(signature: contract.Signature, tensor=None, **about) -> predict_p
 
 
 def tensor_of(shape: Sequence[int], dtype: int = 1, **values):
-    """A tensor that says of itself what it likes; dtype 1 is float, 7 string."""
+    """A tensor whose shape and dtype need not fit its values; dtype 1 is float, 7 string."""
     tensor = tf.make_tensor_proto(0.0).__class__(dtype=dtype, **values)
     for size in shape:
         tensor.tensor_shape.dim.add(size=size)
@@ -80,7 +80,7 @@ def jpeg_that_claims(image: bytes, width: int, height: int) -> bytes:
 
 
 def makers(images: Sequence[bytes]) -> list[Callable[[np.random.Generator], Case]]:
-    """Functions that each make a case of another kind from random numbers."""
+    """Functions that make a case from random numbers, one for every kind of case."""
     return [*_wrong_requests(), *_wrong_tensors(), *_wrong_images(images), *_wrong_examples(images)]
 
 

@@ -29,7 +29,7 @@ class Server:
         return f"127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Returns when it answers."""
+        """Starts the process, and returns when the server answers."""
         arguments = [f"--base_path={self._base_path}", f"--port={self.port}", f"--port_file={self._port_file}"]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "export.serve", "--embedded", *arguments], stdout=subprocess.DEVNULL
@@ -42,26 +42,30 @@ class Server:
         self.port = int(self._port_file.read_text())
 
     def kill(self) -> None:
-        """Ends it at once, by SIGKILL."""
+        """Ends the process at once, by SIGKILL."""
         self.process.kill()
         self.process.wait()
         self._port_file.unlink()
 
     def stop(self) -> None:
-        """Ends it in order, and says if it could not."""
+        """Ends the process by SIGTERM.
+
+        Raises:
+            OSError: It ended with an error.
+        """
         self.process.send_signal(signal.SIGTERM)
         if self.process.wait(60):
             raise OSError(f"sqz-serve ended with status {self.process.returncode}.")
 
     def resident_bytes(self) -> int:
-        """Its resident memory; Linux alone tells."""
+        """The resident memory of the process; on Linux only."""
         pages = int(pathlib.Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 @contextlib.contextmanager
 def serving(model: str) -> Iterator[tuple[Server, pathlib.Path]]:
-    """Exports a model as version 1 and serves it; gives the server and the folder of versions."""
+    """Exports a model as version 1 and serves it; yields the server and the folder of versions."""
     with tempfile.TemporaryDirectory() as folder:
         base_path = pathlib.Path(folder, contract.MODEL_NAME)
         export = [sys.executable, "-m", "export.export", f"--model={model}", f"--base_path={base_path}"]
@@ -84,15 +88,15 @@ def read_images(folder: str | os.PathLike) -> list[bytes]:
 
 
 def right_answers(version: pathlib.Path, images: list[bytes]) -> np.ndarray:
-    """Probabilities of each image (N, classes), by the SavedModel itself, without a server.
+    """Probabilities of every image (N, classes), by the SavedModel itself, without a server.
 
     Raises:
-        ValueError: two images have the same answer, so that taking one for the other would not show.
+        ValueError: Two images have the same answer, so that confusing them would not be noticed.
     """
     import tensorflow as tf
 
     signature = tf.saved_model.load(os.fspath(version)).signatures[contract.SERVE_BYTES.name]
     answers = np.stack([signature(image_bytes=tf.constant([data]))["probabilities"][0] for data in images])
     if any(np.abs(answers[:row] - answers[row]).max(1).min(initial=1) < 1e-4 for row in range(len(answers))):
-        raise ValueError("Two of the images have the same answer: take others.")
+        raise ValueError("Two of the images have the same answer: use others.")
     return answers

@@ -2,11 +2,10 @@
 
     python benchmarks/serving_speed.py --image_dir=DIR [--model=imagenet] [--base_path=DIR] [--seconds=40]
 
-All take images of the network's size, float32 RGB in 0..255, and give probabilities. Calls of 1, 8 and 32,
-all sides in turn in one run, medians; `ratio=` is to onnxruntime. Prints whether the bars are met, and on how many
-images each names onnxruntime's class. PyTorch takes part where it is installed. --base_path keeps the export for
-the next run. TF_ENABLE_ONEDNN_OPTS=1 is taken where it is not set: TensorFlow does not take it of itself on a processor
-without AVX512.
+All take images of the network's size, float32 RGB in 0..255, and give probabilities. Calls of 1, 8 and 32 images,
+all runtimes in turn in one run, medians; `ratio=` is to onnxruntime. Prints what is required beside it, and how often a
+runtime's top class is onnxruntime's. PyTorch is measured where it is installed. --base_path keeps the export for the
+next run. TF_ENABLE_ONEDNN_OPTS=1 is the default here: TensorFlow does not choose it on a processor without AVX512.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ from sqz_keras import command
 
 BATCHES = (1, 8, 32)
 REFERENCE, SAVED, BFLOAT16, SERVED = "onnxruntime", "SavedModel", "bfloat16", "sqz-serve"
-# At most so many times onnxruntime's milliseconds, by batch; bfloat16's hold on a processor with AMX.
-RATIO_BARS = {SAVED: (1.3, 1.1, 1.1), BFLOAT16: (0.8, 0.5, 0.5)}
+# Largest ratio to onnxruntime's time, by batch; those of bfloat16 are for a processor with AMX.
+REQUIRED_RATIOS = {SAVED: (1.3, 1.1, 1.1), BFLOAT16: (0.8, 0.5, 0.5)}
 PAUSE_SECONDS = 0.1
-GRPC_BAR = 1.5  # milliseconds an image more than the SavedModel's own call
-AGREEMENT_BARS = {SAVED: 1.0, BFLOAT16: 0.985}
+REQUIRED_GRPC_MILLISECONDS = 1.5  # an image, more than the SavedModel's own call takes
+REQUIRED_AGREEMENT = {SAVED: 1.0, BFLOAT16: 0.985}
 
 
 def define_flags() -> None:
@@ -65,7 +64,7 @@ def main(argv) -> None:
         server = Server(base_path, scratch)
         try:
             with Client(server.target) as client:
-                sides[SERVED] = lambda batch: [each.probabilities for each in client.predict(batch)]
+                sides[SERVED] = lambda batch: [prediction.probabilities for prediction in client.predict(batch)]
                 report_agreement(sides, images)
                 for column, batch in enumerate(BATCHES):
                     report_speed(in_turn(sides, images[:batch], args.seconds), batch, column)
@@ -96,16 +95,16 @@ def make_sides(spec, arrays, base_path: pathlib.Path, scratch: pathlib.Path) -> 
     coarse = ServedModel(spec, arrays, labels_path, BFLOAT16)
     session = onnxruntime.InferenceSession(onnx_format.convert(spec, arrays), providers=["CPUExecutionProvider"])
     interpreter = tf.lite.Interpreter(model_content=litert.convert(spec, arrays), num_threads=os.cpu_count())
-    (given,), (answer,) = interpreter.get_input_details(), interpreter.get_output_details()
+    (input,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
     model = squeezenet.build(spec, arrays)
 
     def run_litert(images):
         if tuple(interpreter.get_input_details()[0]["shape"]) != images.shape:
-            interpreter.resize_tensor_input(given["index"], images.shape)
+            interpreter.resize_tensor_input(input["index"], images.shape)
             interpreter.allocate_tensors()
-        interpreter.set_tensor(given["index"], images)
+        interpreter.set_tensor(input["index"], images)
         interpreter.invoke()
-        return interpreter.get_tensor(answer["index"])
+        return interpreter.get_tensor(output["index"])
 
     def prepared(images):
         return preprocess_input(images, "channels_last", spec.preprocessing.mode)
@@ -128,9 +127,9 @@ def make_sides(spec, arrays, base_path: pathlib.Path, scratch: pathlib.Path) -> 
 
 
 def in_turn(sides: Mapping[str, Callable], images, seconds: float) -> dict[str, float]:
-    """Each side's median milliseconds an image. Each is called twice in a row, and the second call counts.
+    """The median milliseconds an image of every runtime, which is called twice in a row: the second call counts.
 
-    Before each there is a pause, as the threads of some spin for a while after their call and take time from the next.
+    There is a pause before it, as the threads of some runtimes spin after a call and take time from the next runtime.
     """
     taken = {name: [] for name in sides}
     for run in sides.values():
@@ -154,24 +153,26 @@ def report_agreement(sides: Mapping[str, Callable], images) -> None:
         parts = [run(images[at : at + 32]) for at in range(0, len(images), 32)]
         classes = np.concatenate([np.argmax(part, axis=-1) for part in parts])
         reference = classes if reference is None else reference  # onnxruntime is the first
-        share, bar = float((classes == reference).mean()), AGREEMENT_BARS.get(name)
-        met = told(bar, bar and share >= bar)
-        print(f"{name}: top-1 as {REFERENCE} on {share:.1%} of {len(images)}{met}", flush=True)
+        share, least = float((classes == reference).mean()), REQUIRED_AGREEMENT.get(name)
+        required = requirement(f"at least {least:.1%}", share >= least) if least else ""
+        print(f"{name}: top-1 as {REFERENCE} on {share:.1%} of {len(images)}{required}", flush=True)
 
 
 def report_speed(milliseconds: Mapping[str, float], batch: int, column: int) -> None:
-    for name, each in milliseconds.items():
-        ratio = each / milliseconds[REFERENCE]
-        bar = RATIO_BARS[name][column] if name in RATIO_BARS else None
-        print(f"batch {batch}, {name}: {each:.2f} ms an image, ratio={ratio:.2f}{told(bar, bar and ratio <= bar)}")
+    for name, median in milliseconds.items():
+        ratio, required = median / milliseconds[REFERENCE], ""
+        if name in REQUIRED_RATIOS:
+            most = REQUIRED_RATIOS[name][column]
+            required = requirement(f"at most {most:g}", ratio <= most)
+        print(f"batch {batch}, {name}: {median:.2f} ms an image, ratio={ratio:.2f}{required}")
     more = milliseconds[SERVED] - milliseconds[SAVED]
-    print(
-        f"batch {batch}, gRPC over the bare call: {more:.2f} ms an image{told(GRPC_BAR, more <= GRPC_BAR)}", flush=True
-    )
+    required = requirement(f"at most {REQUIRED_GRPC_MILLISECONDS:g}", more <= REQUIRED_GRPC_MILLISECONDS)
+    print(f"batch {batch}, gRPC over the bare call: {more:.2f} ms an image{required}", flush=True)
 
 
-def told(bar: float | None, met: bool | None) -> str:
-    return "" if bar is None else f" (bar {bar:g}: {'met' if met else 'MISSED'})"
+def requirement(text: str, holds: bool) -> str:
+    """What is required of a measurement, marked where it does not hold."""
+    return f" (required: {text}{'' if holds else ', FAILED'})"
 
 
 if __name__ == "__main__":

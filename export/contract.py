@@ -12,26 +12,26 @@ from sqz_keras.weights import description
 
 MODEL_NAME = "squeezenet"
 
-# Files of a version, beside what TensorFlow writes. EXTRA_FOLDER holds SPEC_NAME and WARMUP_NAME.
-# SPEC_NAME is JSON: under "model_spec" the ModelSpec, under "tensors" each weight's shape and hash, and under
+# Files of a version, beside those of TensorFlow. EXTRA_FOLDER holds SPEC_NAME and WARMUP_NAME.
+# SPEC_NAME is JSON: "model_spec" holds the ModelSpec, "tensors" the shape and hash of each weight, and
 # PACKAGE_VERSION_KEY the version of this package that exported the model.
 EXTRA_FOLDER, SPEC_NAME = description.EXTRA_FOLDER, description.SPEC_NAME
 PACKAGE_VERSION_KEY = description.PACKAGE_VERSION_KEY
 WARMUP_NAME = "tf_serving_warmup_requests"  # PredictionLogs, which a server replays before it serves the version
-LABELS_NAME = "labels.txt"  # in assets/: a class's name a line, in the order of the class ids
+LABELS_NAME = "labels.txt"  # in assets/: the name of a class on each line, in the order of the class ids
 
 # A version is a folder whose name is a positive integer; the server takes the highest. A version is never overwritten.
 MAX_VERSION = 2**63 - 1
 
 PRECISIONS = ("float32", "bfloat16")  # what the network computes in; the signatures are float32 in both cases
 TOP_K = 5  # classes, class_ids and scores hold min(TOP_K, number of classes), best first
-ALLOWED_BATCH_SIZES = (1, 2, 4, 8, 16, 32)  # what a batching server fills calls up to
+ALLOWED_BATCH_SIZES = (1, 2, 4, 8, 16, 32)  # a batching server pads its batches to the next of them
 MAX_BATCH_SIZE = ALLOWED_BATCH_SIZES[-1]  # images in one call
 MAX_MESSAGE_BYTES = 64 << 20  # of one request or response
 MAX_ASPECT_RATIO = 100  # long side over short side: scaling the short side up must not make a huge image
 
 # What `status` says of each image. Where it is not "OK", the image's probabilities and scores are 0, its class_ids
-# are -1 and its classes are empty strings; `classify`, which has no status, tells by these alone.
+# are -1 and its classes are empty strings. `classify` has no status: there, these values alone say it.
 STATUS_OK = "OK"
 STATUS_UNKNOWN_FORMAT = "not a JPEG or PNG image"
 STATUS_TOO_LARGE = "too many pixels, or too elongated an image"
@@ -46,8 +46,8 @@ class Tensor:
     """An input or output of a signature.
 
     Args:
-        name: its key in requests and responses. None ends in `_bytes` among the outputs: TensorFlow Serving's REST face
-            would send those as base64.
+        name: Its key in requests and responses. No output's name ends in `_bytes`, as TensorFlow Serving's REST
+            interface would send its values as base64.
         dtype: "float32", "int32" or "string".
         shape: "batch", "height", "width", "channels", "classes" and "k" stand for sizes that vary.
     """
@@ -68,7 +68,7 @@ class Signature:
 
 
 IMAGES = Tensor("images", "float32", ("batch", "height", "width", 3))  # RGB in 0..255, whole images of any size
-IMAGE_BYTES = Tensor("image_bytes", "string", ("batch",))  # each an encoded JPEG or PNG file
+IMAGE_BYTES = Tensor("image_bytes", "string", ("batch",))  # encoded JPEG or PNG files
 EXAMPLES = Tensor("inputs", "string", ("batch",))  # serialised tf.train.Example with the feature EXAMPLE_FEATURE
 EXAMPLE_FEATURE = "image/encoded"
 
@@ -81,7 +81,7 @@ FEATURES = Tensor("features", "float32", ("batch", "channels"))  # conv10's inpu
 
 SERVING_DEFAULT = Signature("serving_default", IMAGES, (PROBABILITIES, CLASSES, CLASS_IDS, SCORES))
 SERVE_BYTES = Signature("serve_bytes", IMAGE_BYTES, (*SERVING_DEFAULT.outputs, STATUS))
-# Of TensorFlow Serving's Classify, which asks for this input and gives back these two outputs.
+# TensorFlow Serving's Classify needs this input, and returns these two outputs.
 CLASSIFY = Signature("classify", EXAMPLES, (CLASSES, SCORES), "tensorflow/serving/classify")
 FEATURES_SIGNATURE = Signature("features", IMAGES, (FEATURES,))
 EXPORTED = (SERVING_DEFAULT, SERVE_BYTES, CLASSIFY, FEATURES_SIGNATURE)

@@ -4,7 +4,7 @@
 _LIST = """
 import importlib.metadata, platform
 print("Python", platform.python_version())
-print(*sorted({f"{each.name}=={each.version}" for each in importlib.metadata.distributions()}), sep="\\n")
+print(*sorted({f"{package.name}=={package.version}" for package in importlib.metadata.distributions()}), sep="\\n")
 """
 
 _LAUNCHER = """#!/bin/sh

@@ -1,8 +1,8 @@
-"""Packs files and folders into a tar file that is the same, to the byte, whenever and by whomever it is packed.
+"""Packs files and folders into a tar file whose bytes depend on their names and contents alone.
 
 python -m export.serving_tar --output=FILE.tar --entry=models/squeezenet=serving/squeezenet
 
-A layer for an image of TensorFlow Serving, which looks in /models/<name>/<version>. --entry may be given several times.
+It is a layer for an image of TensorFlow Serving, which reads /models/<name>/<version>. --entry may be repeated.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ def pack(output: str | os.PathLike, entries: Iterable[tuple[str, str | os.PathLi
     """Writes a tar file, whole or not at all: names sorted, times 0, owner and group 0, modes 755 and 644.
 
     Args:
-        output: the file; one that is there already is replaced.
-        entries: pairs of a path in the tar file and the file or folder that belongs there. Folders of one path are
-            joined.
+        output: The tar file; an older one is replaced.
+        entries: Pairs of a path in the tar file and the file or folder that belongs there. Folders with the same path
+            are joined.
 
     Raises:
-        ValueError: two files have one path, or a path is absolute or leads upwards.
-        OSError: a file cannot be read, or the tar file cannot be written.
+        ValueError: Two files have the same path, or a path is absolute or leads upwards.
+        OSError: A file cannot be read, or the tar file cannot be written.
     """
-    members: dict[str, pathlib.Path | None] = {}  # None for folders, which have no content
+    members: dict[str, pathlib.Path | None] = {}  # None for a folder
     for name, path in entries:
         for member, source in _members(pathlib.PurePosixPath(name), pathlib.Path(path)):
             if member in members and not (source is None and members[member] is None):
@@ -45,7 +45,7 @@ def pack(output: str | os.PathLike, entries: Iterable[tuple[str, str | os.PathLi
 
 
 def _members(name: pathlib.PurePosixPath, path: pathlib.Path) -> Iterable[tuple[str, pathlib.Path | None]]:
-    """(path in the tar file, file or None for a folder) of what is at `path`, and of the folders above `name`."""
+    """Pairs of a path in the tar file, and a file or None for a folder: all of `path`, and the folders above `name`."""
     if name.is_absolute() or ".." in name.parts or not name.parts:
         raise ValueError(f"A path in the tar file must be relative and below its root, got {str(name)!r}.")
     for parent in name.parents[:-1]:
@@ -61,7 +61,7 @@ def _members(name: pathlib.PurePosixPath, path: pathlib.Path) -> Iterable[tuple[
 
 
 def _add(archive: tarfile.TarFile, member: str, source: pathlib.Path | None) -> None:
-    entry = tarfile.TarInfo(member)  # its times, owner and group are 0
+    entry = tarfile.TarInfo(member)  # times, owner and group are 0
     if source is None:
         entry.type, entry.mode = tarfile.DIRTYPE, 0o755
         archive.addfile(entry)

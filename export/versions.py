@@ -17,22 +17,22 @@ AUTO = "auto"
 def list_versions(base_path: str | os.PathLike) -> dict[int, pathlib.Path]:
     """The versions under a folder, by number, ascending; empty where the folder does not exist.
 
-    As in TensorFlow Serving every folder with an integer for its name is one, and whatever else lies there is not.
+    As in TensorFlow Serving, every folder whose name is a positive integer is a version, and nothing else is.
     """
     base_path = pathlib.Path(base_path)
     if not base_path.is_dir():
         return {}
     named = [path for path in base_path.iterdir() if path.name.isascii() and path.name.isdigit() and path.is_dir()]
-    found = {int(path.name): path for path in named if len(path.name) < 20}
-    return {number: found[number] for number in sorted(found) if 1 <= number <= MAX_VERSION}
+    folders = {int(path.name): path for path in named if len(path.name) < 20}
+    return {number: folders[number] for number in sorted(folders) if 1 <= number <= MAX_VERSION}
 
 
 def choose_version(base_path: str | os.PathLike, model_version: int | str, keep_versions: int = 0) -> int:
-    """The number that a new version gets: the one asked for, or with "auto" the newest plus 1.
+    """The number that a new version gets: the requested one, or with "auto" the newest plus 1.
 
     Raises:
-        ValueError: it is neither "auto" nor a positive integer, it exists already, or it would not be among the newest
-            `keep_versions` (0: all stay).
+        ValueError: `model_version` is neither "auto" nor a positive integer, it exists already, or it would not be
+            among the newest `keep_versions` (0: all of them stay).
     """
     versions = list_versions(base_path)
     if model_version == AUTO:
@@ -44,8 +44,8 @@ def choose_version(base_path: str | os.PathLike, model_version: int | str, keep_
         raise _taken(base_path, int(text))
     if keep_versions and int(text) not in sorted({*versions, int(text)})[-keep_versions:]:
         raise ValueError(
-            f"Version {text} would go at once: {os.fspath(base_path)} has newer ones, and --keep_versions="
-            f"{keep_versions} keeps the newest. Take --model_version={AUTO}, or keep more."
+            f"Version {text} would be removed at once: {os.fspath(base_path)} has newer ones, and --keep_versions="
+            f"{keep_versions} keeps the newest. Use --model_version={AUTO}, or keep more."
         )
     return int(text)
 
@@ -54,11 +54,11 @@ def choose_version(base_path: str | os.PathLike, model_version: int | str, keep_
 def new_version(base_path: str | os.PathLike, version: int) -> Iterator[pathlib.Path]:
     """Gives an empty folder to fill, and makes it version `version` when the block ends without an exception.
 
-    The folder has a name that no server loads until it is complete and on the disk; then one rename shows it. After an
-    exception it is removed; what a killed process leaves stays unloadable.
+    Until it is complete and on the disk, the folder has a name that no server loads; then it is renamed. After an
+    exception it is removed. A folder that a killed process leaves keeps its unloadable name.
 
     Raises:
-        ValueError: the version came into being in the meantime.
+        ValueError: The version was made by another process in the meantime.
     """
     base_path = pathlib.Path(base_path)
     base_path.mkdir(parents=True, exist_ok=True)
@@ -68,7 +68,7 @@ def new_version(base_path: str | os.PathLike, version: int) -> Iterator[pathlib.
         yield temporary
         _sync_tree(temporary)
         target = base_path / str(version)
-        # A rename onto a folder that is not empty fails by itself, which settles a race of two exports.
+        # Of two exports at once the later one fails here: a folder that is not empty cannot be renamed onto.
         if os.path.lexists(target):
             raise _taken(base_path, version)
         try:
@@ -86,15 +86,15 @@ def new_version(base_path: str | os.PathLike, version: int) -> Iterator[pathlib.
 def prune(base_path: str | os.PathLike, keep_versions: int) -> list[int]:
     """Removes all versions but the newest `keep_versions`, oldest first, and returns their numbers.
 
-    Each first gets a name that no server loads, in one rename: a server sees it whole or not at all.
+    A version is first renamed to a name that no server loads: a server sees it whole or not at all.
     """
     if keep_versions < 1:
         raise ValueError(f"keep_versions must be at least 1, got {keep_versions}.")
-    base_path, found = pathlib.Path(base_path), list_versions(base_path)
-    removed = list(found)[:-keep_versions]
+    base_path, folders = pathlib.Path(base_path), list_versions(base_path)
+    removed = list(folders)[:-keep_versions]
     for version in removed:
         hidden = base_path / f".old-{version}-{uuid.uuid4().hex}"
-        os.rename(found[version], hidden)
+        os.rename(folders[version], hidden)
         _sync(base_path)
         shutil.rmtree(hidden)
     return removed
@@ -102,7 +102,7 @@ def prune(base_path: str | os.PathLike, keep_versions: int) -> list[int]:
 
 def _taken(base_path: str | os.PathLike, version: int) -> ValueError:
     return ValueError(
-        f"{os.fspath(base_path)} has a version {version} already, and versions are never overwritten. Take "
+        f"{os.fspath(base_path)} has a version {version} already, and versions are never overwritten. Use "
         f"--model_version={AUTO} or a higher number, or remove that folder first."
     )
 

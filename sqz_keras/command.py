@@ -29,6 +29,8 @@ _EXTRAS = {
     "grpc": "serve",
     "grpc_health": "serve",
     "tensorflow_serving": "serve",
+    "starlette": "page",
+    "uvicorn": "page",
 }
 
 

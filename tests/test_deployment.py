@@ -9,7 +9,7 @@ import pytest
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from export import serving_config
+from export import configuration
 from export.server import model_server
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
@@ -30,7 +30,7 @@ def documents(name):
 @pytest.fixture(scope="module")
 def manifest():
     """The objects of kubernetes-serve.yaml by kind."""
-    return {each["kind"]: each for each in documents("kubernetes-serve.yaml")}
+    return {document["kind"]: document for document in documents("kubernetes-serve.yaml")}
 
 
 @pytest.fixture(scope="module")
@@ -70,17 +70,17 @@ def test_the_objects_of_the_manifest_find_each_other(manifest, container):
     assert {mount["name"] for mount in container["volumeMounts"]} == set(volumes)
     assert volumes["config"]["configMap"]["name"] == manifest["ConfigMap"]["metadata"]["name"]
     annotations = pod["metadata"]["annotations"]
-    assert annotations["prometheus.io/path"] == serving_config.METRICS_PATH
+    assert annotations["prometheus.io/path"] == configuration.METRICS_PATH
     assert annotations["prometheus.io/port"] == str(ports["http"])
 
 
 def test_the_config_map_is_what_the_command_writes(manifest):
     assert manifest["ConfigMap"]["data"] == {
-        serving_config.MODELS_NAME: serving_config.models_config([serving_config.ModelConfig()]),
-        serving_config.MONITORING_NAME: serving_config.monitoring_config(),
+        configuration.MODELS_NAME: configuration.models_config([configuration.ModelConfig()]),
+        configuration.MONITORING_NAME: configuration.monitoring_config(),
     }
     text_format.Parse(
-        manifest["ConfigMap"]["data"][serving_config.MODELS_NAME], model_server_config_pb2.ModelServerConfig()
+        manifest["ConfigMap"]["data"][configuration.MODELS_NAME], model_server_config_pb2.ModelServerConfig()
     )
 
 
@@ -101,7 +101,7 @@ def test_files_are_mounted_where_the_flags_look(container, composed):
     mounted = [mount["mountPath"] for mount in container["volumeMounts"]]
     assert mounted == [volume.split(":")[1] for volume in composed["volumes"]] == ["/models", "/config"]
     files = [value for name, value in flags_of(composed["command"]).items() if name.endswith("_file")]
-    written = {f"/config/{name}" for name in (serving_config.MODELS_NAME, serving_config.MONITORING_NAME)}
+    written = {f"/config/{name}" for name in (configuration.MODELS_NAME, configuration.MONITORING_NAME)}
     assert set(files) == written
     assert all(volume.endswith(":ro") for volume in composed["volumes"])
 

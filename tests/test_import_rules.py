@@ -22,8 +22,8 @@ ROWS = [
     ["trainers.datasets", "trainers.evaluation.metrics", "trainers.evaluation.objectives", "export.versions"],
     ["trainers.data", "export.graph", "export.client", "export.warmup"],
     ["trainers.evaluation", "trainers.reports", "export.verify"],
-    ["trainers.training", "export.formats", "export.server", "export.page"],
-    ["trainers.configs"],
+    ["trainers.training", "export.formats", "export.page"],
+    ["trainers.configs", "export.server"],
     ["trainers.config_flags", "trainers.compression", "trainers.search"],
     ["trainers", "export"],
 ]

@@ -90,7 +90,7 @@ def test_sdist_holds_no_tests_benchmarks_or_examples(dist):
 def test_wheel_holds_the_data_of_the_package(wheel):
     names = wheel.namelist()
     assert "sqz_keras/py.typed" in names
-    assert "export/page/index.html" in names
+    assert {f"export/page/{name}" for name in ("index.html", "page.css", "page.js")} <= set(names)
     classes = wheel.read("sqz_keras/data/imagenet_classes.txt").decode().splitlines()
     assert len(classes) == 1000
     assert classes[0].startswith("n01440764 ")
@@ -123,7 +123,7 @@ def test_metadata_declares_what_dependencies_forget(metadata):
     assert "importlib_resources" in needed("train", "3.11")
     assert "setuptools" in needed("compress", "3.12")
     assert "setuptools" not in needed("compress", "3.11")
-    assert {"train", "serve", "compress", "sweep", "test", "all"} == set(metadata.get_all("Provides-Extra"))
+    assert {"train", "serve", "page", "compress", "sweep", "test", "all"} == set(metadata.get_all("Provides-Extra"))
 
 
 def test_the_wheel_installs_and_imports(dist, tmp_path):

@@ -34,7 +34,7 @@ _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 2.0
 
 
 class ServingError(OSError):
-    """A call that the server refused, failed or did not answer in time; `code` is its gRPC status code."""
+    """A call that the server refused or did not answer in time, or that failed; `code` is its gRPC status code."""
 
     def __init__(self, code: grpc.StatusCode, message: str):
         super().__init__(message)
@@ -43,14 +43,14 @@ class ServingError(OSError):
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What the server says of one image.
+    """The server's answer for one image.
 
     Args:
-        status: "OK", or why the image could not be read; then the rest says nothing.
-        classes: names of the classes with the highest scores, best first.
-        class_ids: their indices.
-        scores: their probabilities, in [0, 1].
-        probabilities: of all classes, float32 (classes,).
+        status: "OK", or the reason why the image could not be read; the other fields are then without meaning.
+        classes: Names of the classes with the highest scores, best first.
+        class_ids: Their indices.
+        scores: Their probabilities, in [0, 1].
+        probabilities: Probabilities of all classes, float32 (classes,).
     """
 
     status: str
@@ -61,19 +61,19 @@ class Prediction:
 
 
 class Client:
-    """Asks one model of one server; close it, or use it in a `with` statement. Threads may share one.
+    """Sends images to one model of one server. Threads may share a client; close it, or use it in a `with` statement.
 
     It keeps one channel open and reads the model's signatures once, so make one client for many images. Every call
-    has a deadline. What the server cannot be reached for (UNAVAILABLE) is tried again until then, after pauses that
-    grow and differ from client to client; nothing else is.
+    has a deadline. While the server cannot be reached (UNAVAILABLE), the call is retried until its deadline, after
+    pauses that grow and that differ from client to client. No other error is retried.
 
     Args:
         target: "host:port".
-        model_name: the model's name on the server.
-        model_version: a version, or None for the newest.
-        timeout_seconds: for each call, its repetitions included.
-        credentials: of `grpc.ssl_channel_credentials`, where the server speaks TLS.
-        server_name: the name in the server's certificate, where it is not the target's host.
+        model_name: The model's name on the server.
+        model_version: A version, or None for the newest.
+        timeout_seconds: Time limit of each call, with its retries.
+        credentials: From `grpc.ssl_channel_credentials`, where the server speaks TLS.
+        server_name: The name in the server's certificate, where it is not the target's host.
     """
 
     def __init__(
@@ -94,8 +94,8 @@ class Client:
         options = [
             ("grpc.max_receive_message_length", contract.MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", contract.MAX_MESSAGE_BYTES),
-            ("grpc.enable_http_proxy", 0),  # a web proxy of the environment is not meant for this
-            # A server that was restarted is found again soon.
+            ("grpc.enable_http_proxy", 0),  # a web proxy that the environment names is not for gRPC
+            # So that a restarted server is reached soon.
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.min_reconnect_backoff_ms", 1000),
             ("grpc.max_reconnect_backoff_ms", int(_LONGEST_PAUSE_SECONDS * 1000)),
@@ -117,88 +117,87 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Closes the channel; calls that run are cancelled."""
+        """Closes the channel and cancels the calls that are running."""
         self._channel.close()
 
     def wait_until_ready(self, timeout_seconds: float = 60.0) -> None:
-        """Returns once the model can be asked.
+        """Returns once the server has a version of the model ready.
 
         Raises:
-            ServingError: it cannot after `timeout_seconds`, or the server does not know the model.
+            ServingError: It has none after `timeout_seconds`, or does not serve this model.
         """
         deadline = time.monotonic() + timeout_seconds
         while not self._available_versions(left := max(0.0, deadline - time.monotonic()), wait_for_ready=True):
             time.sleep(min(0.1, left))
 
     def available_versions(self) -> list[int]:
-        """The versions of the model that can be asked now, ascending.
+        """The versions of the model that are ready now, ascending.
 
         Raises:
-            ServingError: the server did not answer, or does not know the model.
+            ServingError: The server did not answer, or does not serve this model.
         """
         return self._available_versions(self._timeout_seconds)
 
-    def predict(self, asked: client_images.Images) -> list[Prediction]:
+    def predict(self, images: client_images.Images) -> list[Prediction]:
         """Classifies images, in as many calls as the contract's limits need.
 
         Args:
-            asked: one image or a list of them, each the path or the content of an image file, a PIL image, or an
-                array (H, W, 3), RGB in 0..255; or an array (N, H, W, 3). Whole images, not preprocessed.
+            images: One image or a list of them. An image is the path or the content of an image file, a PIL image, or
+                an array (H, W, 3), RGB in 0..255. An array (N, H, W, 3) is N images. Whole images, not preprocessed.
 
         Returns:
-            A prediction for each image, in their order; files that cannot be read say so in `status`.
+            A prediction for each image, in their order; `status` says which files could not be read.
 
         Raises:
-            ValueError: what is no image, or too large for a request.
-            OSError: a file cannot be opened.
-            ServingError: the server did not answer, or not as the contract says.
+            ValueError: Something is not an image, or is too large for a request.
+            OSError: A file cannot be opened.
+            ServingError: The server did not answer, or not as the contract says.
         """
         predictions: list[Prediction] = []
-        for batch in client_images.batches(client_images.as_list(asked)):
+        for batch in client_images.batches(client_images.as_list(images)):
             signature = contract.SERVE_BYTES if isinstance(batch[0], bytes) else contract.SERVING_DEFAULT
-            predictions += _predictions(self._ask(signature, batch))
+            predictions += _predictions(self._predict(signature, batch))
         return predictions
 
-    def features(self, asked: client_images.Images) -> np.ndarray:
+    def features(self, images: client_images.Images) -> np.ndarray:
         """The pooled activations before the classifier, float32 (N, channels); 512 channels in v1.0 and v1.1.
 
-        Arguments and errors are those of `predict`, but a file that cannot be read is a ValueError.
+        Arguments and errors are those of `predict`, but a file that cannot be read raises a ValueError.
         """
-        arrays = [client_images.decode(each) for each in client_images.as_list(asked)]
-        signature = contract.FEATURES_SIGNATURE
-        found = [self._ask(signature, batch)[contract.FEATURES.name] for batch in client_images.batches(arrays)]
-        return np.concatenate(found)
+        arrays = [client_images.decode(image) for image in client_images.as_list(images)]
+        signature, name = contract.FEATURES_SIGNATURE, contract.FEATURES.name
+        return np.concatenate([self._predict(signature, batch)[name] for batch in client_images.batches(arrays)])
 
-    def classify(self, asked: client_images.Images) -> list[list[tuple[str, float]]]:
+    def classify(self, images: client_images.Images) -> list[list[tuple[str, float]]]:
         """(class, score) of the best classes of each image, by TensorFlow Serving's Classify.
 
         Arguments and errors are those of `predict`. A file that cannot be read has empty names, and scores of 0.
         """
         self._check_signature(contract.CLASSIFY)
-        found = []
-        for batch in client_images.batches([client_images.encode(each) for each in client_images.as_list(asked)]):
+        results = []
+        for batch in client_images.batches([client_images.encode(image) for image in client_images.as_list(images)]):
             request = self._about_model(classification_pb2.ClassificationRequest(), contract.CLASSIFY.name)
             for data in batch:
                 example = request.input.example_list.examples.add()
                 example.features.feature[contract.EXAMPLE_FEATURE].bytes_list.value.append(data)
-            answers = self._send(self._service.Classify, request).result.classifications
-            self._check_count(len(answers), len(batch))
-            found += [[(each.label, each.score) for each in answer.classes] for answer in answers]
-        return found
+            classifications = self._send(self._service.Classify, request).result.classifications
+            self._check_count(len(classifications), len(batch))
+            results += [[(best.label, best.score) for best in image.classes] for image in classifications]
+        return results
 
     def signatures(self) -> dict[str, meta_graph_pb2.SignatureDef]:
-        """The served model's signatures by name; asked for once.
+        """The served model's signatures by name, which are read once.
 
         Raises:
-            ServingError: the server did not answer.
+            ServingError: The server did not answer.
         """
         if self._signatures is None:
             request = self._about_model(get_model_metadata_pb2.GetModelMetadataRequest())
             request.metadata_field.append("signature_def")
-            found = get_model_metadata_pb2.SignatureDefMap()
-            self._send(self._service.GetModelMetadata, request).metadata["signature_def"].Unpack(found)
+            served = get_model_metadata_pb2.SignatureDefMap()
+            self._send(self._service.GetModelMetadata, request).metadata["signature_def"].Unpack(served)
             self._signatures = {
-                name: signature for name, signature in found.signature_def.items() if not name.startswith("__")
+                name: signature for name, signature in served.signature_def.items() if not name.startswith("__")
             }
         return self._signatures
 
@@ -207,10 +206,11 @@ class Client:
         with self._clear_errors():
             response = self._get_model_status(request, timeout=timeout_seconds, wait_for_ready=wait_for_ready)
         states = response.model_version_status
-        return sorted(each.version for each in states if each.state == each.AVAILABLE and not each.status.error_code)
+        available = [state for state in states if state.state == state.AVAILABLE and not state.status.error_code]
+        return sorted(state.version for state in available)
 
-    def _ask(self, signature: contract.Signature, batch: Sequence[bytes] | Sequence[np.ndarray]) -> dict:
-        """One Predict call: its outputs by name, arrays with a row an image."""
+    def _predict(self, signature: contract.Signature, batch: Sequence[bytes] | Sequence[np.ndarray]) -> dict:
+        """Makes one Predict call, and gives its outputs by name: arrays with a row for each image."""
         self._check_signature(signature)
         request = self._about_model(predict_pb2.PredictRequest(), signature.name)
         _fill(request.inputs[signature.input.name], batch)
@@ -221,21 +221,21 @@ class Client:
         return outputs
 
     def _check_signature(self, signature: contract.Signature) -> None:
-        """Holds the served model against the contract, before anything is sent to it."""
-        found = self.signatures().get(signature.name)
-        if found is not None:
-            dtypes = {name: tf.as_dtype(info.dtype).name for name, info in found.inputs.items()}
+        """Compares the served model's signature with the contract, before anything is sent to it."""
+        served = self.signatures().get(signature.name)
+        if served is not None:
+            dtypes = {name: tf.as_dtype(info.dtype).name for name, info in served.inputs.items()}
             outputs = {output.name for output in signature.outputs}
-            if dtypes == {signature.input.name: signature.input.dtype} and outputs <= set(found.outputs):
+            if dtypes == {signature.input.name: signature.input.dtype} and outputs <= set(served.outputs):
                 return
         raise self._unexpected(
             f"{self.model_name!r} lacks the signature {signature.name!r} of the contract; it has "
             f"{sorted(self.signatures())}. Export the model again with sqz-export."
         )
 
-    def _check_count(self, got: int, sent: int) -> None:
-        if got != sent:
-            raise self._unexpected(f"{got} answers for {sent} images.")
+    def _check_count(self, answers: int, images: int) -> None:
+        if answers != images:
+            raise self._unexpected(f"expected {images} answers, one for each image; got {answers}.")
 
     def _unexpected(self, message: str) -> ServingError:
         return ServingError(grpc.StatusCode.FAILED_PRECONDITION, f"{self._target}: {message}")
@@ -247,7 +247,7 @@ class Client:
         return request
 
     def _send(self, call: Callable, request):
-        """Calls, and calls again for as long as the server is UNAVAILABLE and the deadline is not near."""
+        """Makes a call, and retries it while the server is UNAVAILABLE and there is time left."""
         deadline = time.monotonic() + self._timeout_seconds
         pause = _FIRST_PAUSE_SECONDS
         with self._clear_errors():
@@ -255,7 +255,7 @@ class Client:
                 try:
                     return call(request, timeout=max(0.0, deadline - time.monotonic()))
                 except grpc.RpcError as error:
-                    wait = random.uniform(pause / 2, pause)  # clients of one failed server come back apart
+                    wait = random.uniform(pause / 2, pause)  # so that the server's clients return apart
                     if error.code() != grpc.StatusCode.UNAVAILABLE or time.monotonic() + wait >= deadline:
                         raise
                 time.sleep(wait)
@@ -273,7 +273,7 @@ class Client:
 
 
 def _fill(tensor, batch: Sequence[bytes] | Sequence[np.ndarray]) -> None:
-    """Writes a batch where it is sent from; `tf.make_tensor_proto` would copy images twice more."""
+    """Writes a batch into a request's tensor; `tf.make_tensor_proto` would copy the images twice more."""
     shape = (len(batch),)
     if isinstance(batch[0], bytes):
         tensor.dtype = types_pb2.DT_STRING

@@ -1,4 +1,4 @@
-"""What a client may give for an image, and how it is sent. Needs no TensorFlow."""
+"""The kinds of image that the client takes, and how they are sent. Needs no TensorFlow."""
 
 from __future__ import annotations
 
@@ -8,37 +8,38 @@ import pathlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from PIL import Image, ImageOps
+import PIL.Image
+from PIL import ImageOps
 
 from export import contract
 from sqz_keras.images.files import read_image, to_rgb
 
-Image = str | os.PathLike | bytes | Image.Image | np.ndarray
+Image = str | os.PathLike | bytes | PIL.Image.Image | np.ndarray
 Images = Image | Sequence[Image]
 
 _ORIENTATION, _UPRIGHT = 0x0112, 1  # of EXIF
-_OVERHEAD_BYTES = 1 << 16  # of a request, beside its images
+_OVERHEAD_BYTES = 1 << 16  # what a request needs beside its images, at most
 
 
-def as_list(asked: Images) -> list[bytes | np.ndarray]:
+def as_list(images: Images) -> list[bytes | np.ndarray]:
     """Images as they are sent: encoded JPEG or PNG files, upright, or float32 arrays (H, W, 3), RGB in 0..255.
 
     Raises:
-        ValueError: there is none, or something that is no image.
-        OSError: a file cannot be opened.
+        ValueError: The list is empty, or holds something that is not an image.
+        OSError: A file cannot be opened.
     """
-    if isinstance(asked, Image) and not (isinstance(asked, np.ndarray) and asked.ndim == 4):
-        asked = [asked]
-    found = [_as_sent(each) for each in asked]
-    if not found:
+    if isinstance(images, Image) and not (isinstance(images, np.ndarray) and images.ndim == 4):
+        images = [images]
+    prepared = [_as_sent(image) for image in images]
+    if not prepared:
         raise ValueError("Give at least one image.")
-    return found
+    return prepared
 
 
 def _as_sent(image: Image) -> bytes | np.ndarray:
     if isinstance(image, np.ndarray):
         return _checked(image)
-    if isinstance(image, Image.Image):
+    if isinstance(image, PIL.Image.Image):
         return _as_png(np.asarray(to_rgb(ImageOps.exif_transpose(image))))
     if isinstance(image, str | os.PathLike):
         return _upright(pathlib.Path(image).read_bytes())
@@ -68,20 +69,21 @@ def _checked(image: np.ndarray) -> np.ndarray:
 def _upright(data: bytes) -> bytes:
     """A file as it is, or as an upright PNG where EXIF says that it is stored rotated.
 
-    TensorFlow's decoder heeds no EXIF. What cannot be read is sent as it is, and the server says what it makes of it.
+    TensorFlow's decoder ignores EXIF. A file that cannot be read here is sent unchanged: its status comes from the
+    server.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with PIL.Image.open(io.BytesIO(data)) as image:
             if image.getexif().get(_ORIENTATION, _UPRIGHT) == _UPRIGHT:
                 return data
         return _as_png(read_image(data))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError):
         return data
 
 
 def _as_png(image: np.ndarray) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG", compress_level=1)
+    PIL.Image.fromarray(image).save(file, "PNG", compress_level=1)
     return file.getvalue()
 
 
@@ -95,18 +97,18 @@ def encode(image: bytes | np.ndarray) -> bytes:
     return image if isinstance(image, bytes) else _as_png(np.rint(image).astype(np.uint8))
 
 
-def batches(found: Sequence[bytes] | Sequence[np.ndarray]) -> Iterator[list]:
-    """Runs of images of one kind, arrays of one size, that fit one request by number and bytes.
+def batches(images: Sequence[bytes] | Sequence[np.ndarray]) -> Iterator[list]:
+    """Splits images into requests: one kind of image in each, arrays of one size, within the contract's limits.
 
     Raises:
-        ValueError: an image that is too large for any.
+        ValueError: An image is too large for any request.
     """
     limit = contract.MAX_MESSAGE_BYTES - _OVERHEAD_BYTES
-    sizes = [len(each) if isinstance(each, bytes) else each.nbytes for each in found]
+    sizes = [len(image) if isinstance(image, bytes) else image.nbytes for image in images]
     if max(sizes) > limit:
         raise ValueError(f"An image has {max(sizes)} bytes, and a request at most {limit}: send it smaller or encoded.")
     batch, used, kind = [], 0, None
-    for image, size in zip(found, sizes, strict=True):
+    for image, size in zip(images, sizes, strict=True):
         shape = None if isinstance(image, bytes) else image.shape
         if batch and (len(batch) == contract.MAX_BATCH_SIZE or used + size > limit or shape != kind):
             yield batch

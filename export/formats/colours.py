@@ -1,7 +1,7 @@
-"""What the single-file formats take and give, and how the colours get into them.
+"""Input and output of the single-file formats, and the preprocessing of colours that becomes part of conv1.
 
-Input `images`: RGB in 0..255, float32 (batch, S, S, 3), already of the network's size S; `resize_and_crop` makes it of
-an image as the ModelSpec says. Output `probabilities`: float32 (batch, classes).
+Input `images`: RGB in 0..255, float32 (batch, S, S, 3), already of the network's size S; `resize_and_crop` brings an
+image to that size as the ModelSpec says. Output `probabilities`: float32 (batch, classes).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def colour_map(spec: ModelSpec) -> tuple[tuple[int, ...], np.ndarray, np.ndarray
 
 
 def fold_colours(spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Weights of the same network for RGB in 0..255: order, scale and means go into conv1, which has no padding."""
+    """Weights for RGB in 0..255: the order, scale and means of the colours go into conv1, which has no padding."""
     order, scale, shift = colour_map(spec)
     kernel = arrays["conv1/kernel"].astype(np.float64)
     bias = arrays["conv1/bias"] + np.einsum("hwio,i->o", kernel, shift.astype(np.float64))

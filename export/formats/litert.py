@@ -30,14 +30,14 @@ def convert_float16(spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def convert_int8(spec: ModelSpec, arrays: Mapping[str, np.ndarray], images: np.ndarray) -> bytes:
-    """The same in 8 bits throughout, but for the last average and the softmax, which would make classes equal.
+    """The same in 8 bits, but for the last average and the softmax: in 8 bits these would make classes equal.
 
-    An image's values become bytes without any loss.
+    The input's values become bytes without any loss.
 
     Args:
-        spec: describes the model.
-        arrays: its weights by name.
-        images: float32 (N, S, S, 3), RGB in 0..255, of about a hundred images, which calibrate.
+        spec: Describes the model.
+        arrays: Its weights by name, float32.
+        images: About a hundred images to calibrate with, float32 (N, S, S, 3), RGB in 0..255.
     """
     import keras
     import tensorflow as tf
@@ -53,7 +53,7 @@ def convert_int8(spec: ModelSpec, arrays: Mapping[str, np.ndarray], images: np.n
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = lambda: ([image[None]] for image in images)
     options = tf.lite.experimental.QuantizationDebugOptions(denylisted_ops=["MEAN", "SOFTMAX"])
-    # The converter has no other way of leaving an operation in float.
+    # The converter has no other way to leave an operation in float.
     with quiet():
         debugger = tf.lite.experimental.QuantizationDebugger(
             converter=converter, debug_dataset=converter.representative_dataset, debug_options=options
@@ -69,12 +69,12 @@ def run(data: bytes, images: np.ndarray) -> np.ndarray:
         warnings.simplefilter("ignore", UserWarning)  # that this class moves to the package ai-edge-litert
         interpreter = tf.lite.Interpreter(model_content=data)
     interpreter.allocate_tensors()
-    (given,), (answer,) = interpreter.get_input_details(), interpreter.get_output_details()
+    (input,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
     scores = []
     for image in images:
-        interpreter.set_tensor(given["index"], image[None])
+        interpreter.set_tensor(input["index"], image[None])
         interpreter.invoke()
-        scores.append(interpreter.get_tensor(answer["index"])[0])
+        scores.append(interpreter.get_tensor(output["index"])[0])
     return np.stack(scores)
 
 
@@ -91,7 +91,7 @@ def _convert(converter) -> bytes:
 
 @contextlib.contextmanager
 def quiet():
-    """TensorFlow lists every weight, and warns of what is as it should be."""
+    """Hides the list of every weight that TensorFlow prints, and its warnings of what is as it should be."""
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         yield

@@ -1,9 +1,9 @@
 """A SavedModel whose bytes depend on the model and the installed packages alone.
 
 TensorFlow numbers what it traces over the life of a process, so a second export in one process differs from the first;
-and Keras builds by settings of the process. So the SavedModel is written by a process of its own, which begins with the
-same numbers and Keras's defaults whatever the caller has done. What TensorFlow then draws at random, the fingerprint's
-uuid, is made of the fingerprint's checksums.
+and Keras builds by settings of the process. So a process of its own writes the SavedModel: it begins with the same
+numbers and with Keras's defaults, whatever the caller has done. TensorFlow draws one thing at random, the uuid of the
+fingerprint; here it is computed from the fingerprint's checksums.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from export import contract
 from sqz_keras import ModelSpec
 
 _ARRAYS, _SPEC, _ERROR = "arrays.npz", "spec.json", "error.txt"
-_STATUS = {ValueError: 2, OSError: 3}  # with which the process ends, having told why in _ERROR
+_STATUS = {ValueError: 2, OSError: 3}  # the exit status of the process for an error, whose message is in _ERROR
 
 
 def write_saved_model(
@@ -33,13 +33,17 @@ def write_saved_model(
     folder: str | os.PathLike,
     precision: str = contract.PRECISIONS[0],
 ) -> None:
-    """Fills an empty folder with the SavedModel, its description, warm-up records and checksums.
+    """Fills an empty folder with the SavedModel, its description, warm-up records and checksums, and verifies it.
 
-    The warm-up is replayed, so the SavedModel is known to load and to answer as Keras does.
+    Args:
+        spec: Describes the model.
+        arrays: Its weights by name, float32.
+        folder: The folder to fill.
+        precision: One of `contract.PRECISIONS`: what the network computes in.
 
     Raises:
-        ValueError: it does not.
-        OSError: writing failed.
+        ValueError: The SavedModel cannot be loaded, or does not answer as Keras does.
+        OSError: Writing failed.
     """
     with tempfile.TemporaryDirectory(prefix="sqz-export-") as scratch:
         np.savez(os.path.join(scratch, _ARRAYS), **arrays)
@@ -62,17 +66,19 @@ def write_saved_model(
             raise OSError(f"The process that writes the SavedModel ended with {done.returncode}: {done.stderr[-2000:]}")
 
 
-def _write(scratch: pathlib.Path, folder: pathlib.Path, precision: str) -> None:
+def write_in_this_process(
+    spec: ModelSpec, arrays: Mapping[str, np.ndarray], folder: str | os.PathLike, precision: str
+) -> None:
+    """Does what `write_saved_model` does, with bytes that depend on what this process has done before."""
     from export import verify, warmup
     from export.graph.signatures import ServedModel
     from sqz_keras.weights.description import write_spec
 
-    spec = ModelSpec.from_json(json.loads((scratch / _SPEC).read_text("utf-8")))
-    with np.load(scratch / _ARRAYS, allow_pickle=False) as archive:
-        arrays = {name: archive[name] for name in spec.weight_shapes()}
-    labels_path = scratch / contract.LABELS_NAME
-    labels_path.write_text(verify.labels_text(spec), "utf-8")
-    ServedModel(spec, arrays, labels_path, precision).save(folder)
+    folder = pathlib.Path(folder)
+    with tempfile.TemporaryDirectory(prefix="sqz-export-") as scratch:
+        labels_path = pathlib.Path(scratch, contract.LABELS_NAME)
+        labels_path.write_text(verify.labels_text(spec), "utf-8")
+        ServedModel(spec, arrays, labels_path, precision).save(folder)
     rewrite_fingerprint(folder)
     extra = folder / contract.EXTRA_FOLDER
     extra.mkdir()
@@ -83,10 +89,10 @@ def _write(scratch: pathlib.Path, folder: pathlib.Path, precision: str) -> None:
 
 
 def rewrite_fingerprint(folder: pathlib.Path) -> None:
-    """Computes fingerprint.pb anew, of saved_model.pb as it now is, with a uuid that follows from the rest."""
+    """Computes fingerprint.pb again, for saved_model.pb as it now is, with a uuid that follows from the rest."""
     from tensorflow.core.protobuf import fingerprint_pb2
 
-    # No public function does this; the test that reads the fingerprint back holds it.
+    # No public function does this; a test reads the fingerprint back.
     from tensorflow.python.saved_model.pywrap_saved_model import fingerprinting
 
     fingerprint = fingerprint_pb2.FingerprintDef.FromString(fingerprinting.CreateFingerprintDef(os.fspath(folder)))
@@ -102,7 +108,10 @@ def main() -> None:
 
     scratch, folder, precision = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3]
     try:
-        _write(scratch, folder, precision)
+        spec = ModelSpec.from_json(json.loads((scratch / _SPEC).read_text("utf-8")))
+        with np.load(scratch / _ARRAYS, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in spec.weight_shapes()}
+        write_in_this_process(spec, arrays, folder, precision)
     except (ValueError, OSError, tf.errors.OpError) as error:
         (scratch / _ERROR).write_text(str(error), "utf-8")
         sys.exit(_STATUS[ValueError if isinstance(error, ValueError) else OSError])

@@ -1,4 +1,4 @@
-"""A new version of a served model, as a SavedModel: whole or not at all, and never in the place of another."""
+"""A new version of a served model, as a SavedModel: it appears whole or not at all, and never replaces another."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ def export_saved_model(
     """Writes a new version of a model.
 
     Args:
-        spec: describes the model; its input has 3 channels.
-        arrays: its weights by name, float32, as `resolve_model` returns them.
-        base_path: the folder of all versions of this model; it is made where it does not exist.
-        model_version: a positive integer, or "auto": the newest plus 1.
-        keep_versions: how many versions stay, the newest; 0: all.
-        precision: one of `contract.PRECISIONS`: what the network computes in.
+        spec: Describes the model; its input has 3 channels.
+        arrays: Its weights by name, float32, as `resolve_model` returns them.
+        base_path: The folder of all versions of this model; it is made where it does not exist.
+        model_version: A positive integer, or "auto": the newest plus 1.
+        keep_versions: How many versions stay, the newest; 0: all of them.
+        precision: One of `contract.PRECISIONS`: what the network computes in.
 
     Returns:
         The folder of the new version.
 
     Raises:
-        ValueError: the version exists or is no positive integer, or the model cannot be served; nothing is written. Or
-            what was written does not answer as Keras does; nothing that a server could load is left.
-        OSError: writing failed; nothing that a server could load is left.
-        ModuleNotFoundError: the package's extra `serve` is not installed.
+        ValueError: The version exists or is not a positive integer, or the model cannot be served; nothing is written.
+            Or the new SavedModel does not answer as Keras does; nothing that a server could load is left.
+        OSError: Writing failed; nothing that a server could load is left.
+        ModuleNotFoundError: The package's extra `serve` is not installed.
     """
     version = versions.choose_version(base_path, model_version, keep_versions)
     check_installed()
@@ -57,10 +57,12 @@ def _check_servable(spec: ModelSpec) -> None:
     if spec.channels != 3:
         raise ValueError(f"Served models take RGB images, 3 channels; this one takes {spec.channels}.")
     if any(len(name.splitlines()) != 1 for name in spec.class_names()):
-        raise ValueError("Each label must be one line of text, as labels.txt holds one a line; rename the others.")
+        raise ValueError(
+            "Every label must be one line of text, as labels.txt holds one on each line; rename the others."
+        )
 
 
 def check_installed() -> None:
-    """Warm-up records are TensorFlow Serving's; without its package nothing is begun."""
+    """Refuses to begin without TensorFlow Serving's package, which the warm-up records need."""
     if importlib.util.find_spec("tensorflow_serving") is None:
         raise ModuleNotFoundError("No module named 'tensorflow_serving'", name="tensorflow_serving")

@@ -1,7 +1,7 @@
 """Models as one file for other runtimes, checked against Keras before it appears.
 
-What the LiteRT and ONNX files take and give is told in `export.formats.colours`. Beside FILE.suffix lies
-FILE.spec.json, which says which images the model wants and what its classes are called.
+`export.formats.colours` describes the input and output of the LiteRT and ONNX files. Beside FILE.suffix lies
+FILE.spec.json, which describes the images that the model takes and names its classes.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ SUFFIXES = {
     "onnx": ".onnx",
     "keras": ".keras",
 }
-# Probabilities of the file and of Keras differ by at most so much. 8 bits are judged by how often the answers agree.
+# Largest difference allowed between a probability of the file and of Keras. In 8 bits, agreement is reported instead.
 _TOLERANCES = {"litert": 1e-5, "litert_float16": 2e-2, "onnx": 1e-5, "keras": 1e-6}
 _CHECKED_IMAGES = 4
 
 
 def check_output(output: str | os.PathLike, format: str) -> None:
-    """Refuses a file that could not be written, or whose name readers would take for another format.
+    """Refuses a file that cannot be written, or whose name readers would take for another format.
 
     Raises:
-        ValueError: it says why.
+        ValueError: The file is refused.
     """
     suffix = SUFFIXES[format]
     if pathlib.Path(output).suffix.lower() != suffix:
@@ -48,33 +48,33 @@ def write(
     output: str | os.PathLike,
     images: Sequence[pathlib.Path] = (),
 ) -> str:
-    """Writes the file, and its description beside it, each whole or not at all.
+    """Writes the file, and its description beside it. Both appear whole or not at all.
 
     Args:
-        format: a key of `SUFFIXES`.
-        spec: describes the model.
-        arrays: its weights by name, float32.
-        output: the file; an older one is replaced.
-        images: images that calibrate 8 bits; half of them, which do not calibrate, judge.
+        format: A key of `SUFFIXES`.
+        spec: Describes the model.
+        arrays: Its weights by name, float32.
+        output: The file; an older one is replaced.
+        images: Images for 8 bits: one half calibrates, and the answers to the other half are compared with Keras's.
 
     Returns:
-        How far the file's answers are Keras's, for people.
+        How the file's answers compare with Keras's, for people.
 
     Raises:
-        ValueError: the model cannot be written so, or the file does not answer as Keras does; nothing is written.
-        OSError: the file cannot be written.
+        ValueError: The format cannot hold the model, or the file does not answer as Keras does; nothing is written.
+        OSError: The file cannot be written.
     """
     from sqz_keras.weights.description import write_spec
 
     if spec.channels != 3:
         raise ValueError(f"These files take RGB images, 3 channels; this model takes {spec.channels}.")
     if format == "litert_int8":
-        data, told = _calibrated(spec, arrays, images)
+        data, comparison = _calibrated(spec, arrays, images)
     else:
-        data, told = _converted(format, spec, arrays)
+        data, comparison = _converted(format, spec, arrays)
     write_file(output, data)
     write_spec(output, spec, arrays)
-    return told
+    return comparison
 
 
 def _converted(format: str, spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -> tuple[bytes, str]:
@@ -107,7 +107,7 @@ def _converted(format: str, spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -
 
 
 def _images_to_check(spec: ModelSpec) -> np.ndarray:
-    """Float32 (N, S, S, 3), RGB in 0..255: tiles of random colours, which are as smooth as images."""
+    """Tiles of random colours, since real images are smooth: float32 (N, S, S, 3), RGB in 0..255."""
     tile = -(-spec.input_size // 8)
     colours = np.random.default_rng(0).uniform(0, 255, (_CHECKED_IMAGES, 8, 8, 3))
     images = colours.repeat(tile, axis=1).repeat(tile, axis=2).astype(np.float32)
@@ -139,7 +139,7 @@ def _run_keras_file(data: bytes, spec: ModelSpec, images: np.ndarray) -> np.ndar
 
 
 def _calibrated(spec: ModelSpec, arrays: Mapping[str, np.ndarray], paths: Sequence[pathlib.Path]) -> tuple[bytes, str]:
-    """8 bits: every other image calibrates, and the rest tell how often the file answers as Keras does."""
+    """The model in 8 bits, and how often it agrees with Keras. Every other image calibrates; the rest are compared."""
     from export.formats import litert
     from sqz_keras.models import squeezenet
 
@@ -147,13 +147,13 @@ def _calibrated(spec: ModelSpec, arrays: Mapping[str, np.ndarray], paths: Sequen
     data = litert.convert_int8(spec, arrays, images[::2])
     unseen = images[1::2]
     model = squeezenet.build(spec, dict(arrays))
-    wanted = run_keras(model, spec, unseen)
-    same = int((litert.run(data, unseen).argmax(axis=1) == wanted.argmax(axis=1)).sum())
+    expected = run_keras(model, spec, unseen)
+    same = int((litert.run(data, unseen).argmax(axis=1) == expected.argmax(axis=1)).sum())
     return data, f"agreement={same / len(unseen):.3f} with Keras on {len(unseen)} images that did not calibrate"
 
 
 def read_images(paths: Sequence[pathlib.Path], spec: ModelSpec) -> np.ndarray:
-    """Float32 (N, S, S, 3), RGB in 0..255, of the images that can be read; the others are named on stderr."""
+    """The images that can be read, float32 (N, S, S, 3), RGB in 0..255; the others are named on stderr."""
     from sqz_keras.images.files import read_image
     from sqz_keras.images.preprocessing import resize_and_crop
 

@@ -1,32 +1,31 @@
-"""The exported graph: preprocessing, network and names behind the signatures of the contract."""
+"""The exported graph: preprocessing, network and names of classes behind the signatures of the contract."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
 
 from export import contract
 from export.graph.network import ExportedNetwork
+from export.graph.parts import in_parts
 from sqz_keras import ModelSpec, preprocess_input
 from sqz_keras.images.files import MAX_PIXELS
 from sqz_keras.images.graph import JPEG_START, PNG_START, decode_jpeg, decode_png, starts_with
 from sqz_keras.images.preprocessing import resize_and_crop
-
-_AT_A_TIME = 8  # images
 
 
 class ServedModel(tf.Module):
     """A model as it is served: the four signatures of the contract around one network.
 
     Args:
-        spec: describes the model.
-        arrays: its weights by name.
-        labels_path: a text file with a class's name a line, which becomes an asset.
-        precision: one of `contract.PRECISIONS`: what the network computes in. What it takes and gives is float32, as
-            are the weights in the file.
+        spec: Describes the model.
+        arrays: Its weights by name, float32.
+        labels_path: A text file with the name of a class on each line, which becomes an asset.
+        precision: One of `contract.PRECISIONS`: what the network computes in. Its input, its outputs and the weights
+            in the file are float32 in both cases.
     """
 
     def __init__(
@@ -42,7 +41,7 @@ class ServedModel(tf.Module):
         self.labels = tf.saved_model.Asset(os.fspath(labels_path))
         self._spec = spec
         network = ExportedNetwork(spec, arrays, precision)
-        # One function for all signatures, so that the network is saved once. Known sizes let operations be fused.
+        # One function for all signatures, so that the network is saved once. Operations fuse where sizes are fixed.
         run = tf.function(
             lambda images: network(preprocess_input(images, "channels_last", spec.preprocessing.mode)),
             input_signature=[tf.TensorSpec((None, spec.input_size, spec.input_size, 3), tf.float32, "images")],
@@ -51,14 +50,16 @@ class ServedModel(tf.Module):
         self._run = tf.autograph.experimental.do_not_convert(in_parts(run, spec))
 
     def save(self, folder: str | os.PathLike) -> None:
-        """Writes the SavedModel, with the method names of the contract; TensorFlow gives each signature Predict's."""
+        """Writes the SavedModel, with the method names of the contract; TensorFlow would give all of them Predict's."""
         functions = {
             contract.SERVING_DEFAULT: self.serving_default,
             contract.SERVE_BYTES: self.serve_bytes,
             contract.CLASSIFY: self.classify,
             contract.FEATURES_SIGNATURE: self.features,
         }
-        tf.saved_model.save(self, os.fspath(folder), {each.name: functions[each] for each in contract.EXPORTED})
+        tf.saved_model.save(
+            self, os.fspath(folder), {signature.name: functions[signature] for signature in contract.EXPORTED}
+        )
         updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(os.fspath(folder))
         for signature in contract.EXPORTED:
             updater.replace_method_name(signature.name, signature.method_name)
@@ -88,7 +89,7 @@ class ServedModel(tf.Module):
         return {contract.FEATURES.name: features}
 
     def _answer_encoded(self, data, read=tf.identity) -> dict[str, tf.Tensor]:
-        """The outputs of `contract.SERVE_BYTES` for what holds an image that `read` takes out, string (batch,)."""
+        """The outputs of `contract.SERVE_BYTES` for strings (batch,) out of each of which `read` takes an image."""
         images, status = self._decode_all(data, read)
         probabilities, _ = self._run(images)
         good = tf.equal(status, contract.STATUS_OK)
@@ -132,14 +133,14 @@ class ServedModel(tf.Module):
         }
 
     def _decode_all(self, data, read):
-        """Images (batch, S, S, 3), zeros for what cannot be decoded, and the status of each."""
+        """Images (batch, S, S, 3), with zeros for those that cannot be decoded, and the status of every image."""
         count, size = tf.shape(data, tf.int64)[0], self._spec.input_size
 
-        def decode(row, each):
-            return row, *self._decode(read(each))
+        def decode(row, value):
+            return row, *self._decode(read(value))
 
-        # A dataset is the one place in a graph where an op may fail for one image and not for all: the image drops
-        # out, and its row keeps the values below. The last element keeps the batch from being empty.
+        # Only in a dataset can an operation fail for one image and not for all: the dataset discards that image, and
+        # its row keeps the values below. The last element is there because an empty batch would be an error.
         decoded = tf.data.Dataset.from_tensor_slices((tf.range(count), data)).map(decode).ignore_errors()
         last = tf.data.Dataset.from_tensors((count, tf.zeros((size, size, 3)), contract.STATUS_OK))
         rows, images, status = decoded.concatenate(last).batch(count + 1).get_single_element()
@@ -150,7 +151,7 @@ class ServedModel(tf.Module):
 
     @tf.autograph.experimental.do_not_convert
     def _decode(self, data):
-        """One image; raises inside the graph where it is damaged. Nothing is decoded before its size is known."""
+        """One image; raises inside the graph where it is damaged. Its size is checked before it is decoded."""
         is_jpeg, is_png = starts_with(data, JPEG_START), starts_with(data, PNG_START)
 
         def by_format(jpeg, png, neither):
@@ -187,29 +188,8 @@ def _image_of_example(example):
 
 
 def _fits(height, width):
-    """Whether an image's size is within the contract's bounds; false for sizes below 1 too."""
+    """Whether an image's size is within the contract's bounds; false for sizes below 1."""
     height, width = tf.cast(height, tf.int64), tf.cast(width, tf.int64)
     shortest, longest = tf.minimum(height, width), tf.maximum(height, width)
     small = (height * width <= MAX_PIXELS) & (longest <= shortest * contract.MAX_ASPECT_RATIO)
     return small & (shortest >= 1)
-
-
-def in_parts(network: Callable, spec: ModelSpec) -> Callable:
-    """`network` on some images at a time: the feature maps of more would not stay in the processor's caches.
-
-    Both take images (N, S, S, 3) and give probabilities (N, classes) and features (N, channels).
-    """
-    sizes = spec.classes, spec.weight_shapes()["conv10/kernel"][2]
-
-    def run(images):
-        parts = (tf.shape(images)[0] + _AT_A_TIME - 1) // _AT_A_TIME
-        results = [tf.TensorArray(tf.float32, parts, infer_shape=False, element_shape=(None, size)) for size in sizes]
-
-        def run_part(part, *results):
-            outputs = network(images[part * _AT_A_TIME : (part + 1) * _AT_A_TIME])
-            return part + 1, *(result.write(part, output) for result, output in zip(results, outputs, strict=True))
-
-        _, *results = tf.while_loop(lambda part, *_: part < parts, run_part, (0, *results), parallel_iterations=1)
-        return [tf.ensure_shape(result.concat(), (None, size)) for result, size in zip(results, sizes, strict=True)]
-
-    return run

@@ -1,4 +1,4 @@
-"""What a served model is, in words for a person: the rows of its card."""
+"""The card of a served model: its description for people, in rows."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ _MODES = {
 
 
 def read_card(version_folder: str | os.PathLike) -> list[tuple[str, str]]:
-    """The rows of the card of a version that `sqz-export` wrote: what each is called, and its value.
+    """The rows of the card of a version that `sqz-export` wrote.
 
     Args:
         version_folder: `<base_path>/<version>`.
 
+    Returns:
+        Pairs of a row's name and its value.
+
     Raises:
-        ValueError: the folder has no description, or not one that `sqz-export` wrote.
+        ValueError: The folder has no description that `sqz-export` wrote.
     """
     path = pathlib.Path(version_folder, contract.EXTRA_FOLDER, contract.SPEC_NAME)
     try:
@@ -51,11 +54,11 @@ def _architecture(spec: ModelSpec) -> str:
     return f"{net}, {spec.bypass} bypass" if spec.bypass else net
 
 
-def _preprocessing(way: Preprocessing, input_size: int) -> str:
-    size = way.resize_to
-    resize = f"stretched to {size} x {size}" if way.resize == "stretch" else f"shortest side scaled to {size}"
+def _preprocessing(preprocessing: Preprocessing, input_size: int) -> str:
+    size = preprocessing.resize_to
+    resize = f"stretched to {size} x {size}" if preprocessing.resize == "stretch" else f"shortest side scaled to {size}"
     crop = f", centre {input_size} x {input_size}" if size != input_size else ""
-    return f"{resize}{crop}, {_MODES[way.mode]}"
+    return f"{resize}{crop}, {_MODES[preprocessing.mode]}"
 
 
 def _labels(spec: ModelSpec) -> str:

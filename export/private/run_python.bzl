@@ -1,4 +1,4 @@
-"""How the rules run a module of the project: in the workspace's Python environment, and shut off from all else."""
+"""Runs a module of the project as an action, in the workspace's Python environment and without anything else."""
 
 PYTHON_ATTRS = {
     "_python": attr.label(
@@ -15,7 +15,7 @@ PYTHON_ATTRS = {
     ),
 }
 
-# Neither a home folder nor a GPU of whoever builds has a say. Keras takes its defaults where it cannot keep a file.
+# The builder's home folder and GPU have no influence. Keras takes its defaults where it cannot write its file.
 _ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "-1",
     "HOME": "/dev/null",
@@ -33,11 +33,11 @@ def run_python(ctx, module, arguments, inputs, outputs, progress_message):
       arguments: an Args object.
       inputs: a list of files.
       outputs: a list of declared files.
-      progress_message: what Bazel shows meanwhile.
+      progress_message: what Bazel shows while it runs.
     """
     modules = ctx.attr._modules
     interpreter = ctx.actions.args()
-    interpreter.add("-P")  # what lies in the current folder is no module
+    interpreter.add("-P")  # files in the current folder are not modules
     interpreter.add("-m", module)
     ctx.actions.run(
         executable = ctx.executable._python,

@@ -4,9 +4,6 @@ It answers Predict, Classify, GetModelMetadata, GetModelStatus and gRPC's health
 codes that TensorFlow's model server gives; the protocol's other calls are UNIMPLEMENTED. Versions are loaded and
 unloaded as their folders come and go.
 
-Top down: `serving` listens, `services` are the calls, `manager` keeps the versions, `model` runs one of them, `warmup`
-replays its requests, `tensors` reads what clients send, `errors` says what they get back.
+Top down: `serving` listens, `services` are the calls, `manager` keeps the versions, `model` runs one of them, `tensors`
+reads what clients send, `errors` says what they get back.
 """
-
-from export.server.serving import ServerConfig as ServerConfig
-from export.server.serving import serve as serve

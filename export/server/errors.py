@@ -1,4 +1,4 @@
-"""What goes wrong with a call, as the status code that its sender gets."""
+"""The status codes that clients get for what goes wrong with a call."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class RequestError(Exception):
 
 
 def invalid(message: str) -> RequestError:
-    """The error for most of what may be wrong with a request."""
+    """The error for most mistakes in a request."""
     return RequestError(grpc.StatusCode.INVALID_ARGUMENT, message)
 
 
 def describe(error: Exception) -> tuple[grpc.StatusCode, str]:
-    """Code and message that an exception stands for; INTERNAL for what is a defect of the server or of a file."""
+    """Code and message for an exception; INTERNAL where the server or a file has a defect."""
     if isinstance(error, RequestError):
         code, message = error.code, str(error)
     elif isinstance(error, tf.errors.OpError):
@@ -39,7 +39,7 @@ def describe(error: Exception) -> tuple[grpc.StatusCode, str]:
 
 @contextlib.contextmanager
 def errors_as_status(context: grpc.ServicerContext) -> Iterator[None]:
-    """Ends the call with the status code that an exception stands for."""
+    """Ends the call with the status code of an exception that is raised in the block."""
     try:
         yield
         return

@@ -14,20 +14,24 @@ import grpc
 from absl import logging
 from tensorflow_serving.apis import get_model_status_pb2, model_pb2
 
-from export import versions
-from export.server import warmup
+from export import versions, warmup
 from export.server.errors import RequestError, describe, invalid
 from export.server.model import ServedVersion
 
 State = get_model_status_pb2.ModelVersionStatus.State
-MAX_LOADS = 6  # a load is tried again five times, a minute apart, as the model server does
+MAX_LOADS = 6  # a load is retried five times, a minute apart, as by the model server
 
 
 def load_version(path: pathlib.Path, name: str, version: int) -> ServedVersion:
-    """Loads a version and replays its warm-up requests."""
+    """Loads a version and replays its warm-up requests, so that its first clients do not wait.
+
+    Raises:
+        Exception: Of many kinds: TensorFlow cannot load the folder, or a request cannot be read, or fails.
+    """
     model = ServedVersion(path, name, version)
     try:
-        warmup.replay(model, path)
+        for _ in warmup.replay(path, model.predict, model.classify):
+            pass
     except BaseException:
         model.close()
         raise
@@ -44,23 +48,24 @@ class _Loaded:
 
 @dataclasses.dataclass
 class _Failed:
-    """How often a version could not be loaded, and when it is tried again."""
+    """How often the load of a version failed, and when it is retried."""
 
     loads: int
     next_load: float
 
 
 class VersionManager:
-    """Serves the newest version under a folder, and looks for newer ones.
+    """Serves the newest version under a folder, and loads newer ones as they appear.
 
-    A new version is loaded and warmed up beside the old one, which goes when the new one is AVAILABLE and its own calls
-    have ended. One that fails leaves the old one serving. When the newest folder goes away, the one before is served.
+    A new version is loaded and warmed up beside the old one, which is unloaded once the new one is AVAILABLE and its
+    own calls have ended. Where the load fails, the old version stays. Where the newest folder is removed, the version
+    before it is served.
 
     Args:
-        base_path: the folder of all versions.
-        name: the model's name.
-        load: gives a ServedVersion for its folder, the model's name and the number.
-        retry_seconds: how long after a failure a version is tried again.
+        base_path: The folder of all versions.
+        name: The model's name.
+        load: Makes a ServedVersion from its folder, the model's name and its number.
+        retry_seconds: How long after a failure a load is retried.
     """
 
     def __init__(
@@ -78,18 +83,18 @@ class VersionManager:
         self._failed: dict[int, _Failed] = {}
 
     def load_newest(self) -> int:
-        """Loads the newest version, with which serving starts, and gives its number.
+        """Loads the newest version, with which serving starts, and returns its number.
 
         Raises:
-            ValueError: there is none, or it cannot be loaded.
+            ValueError: There is none, or it cannot be loaded.
         """
-        found = versions.list_versions(self._base_path)
-        if not found:
+        folders = versions.list_versions(self._base_path)
+        if not folders:
             raise ValueError(
-                f"{self._base_path}: expected a folder whose subfolders are versions (1, 2, ...), found none. Write "
+                f"{self._base_path}: expected a folder whose subfolders are versions (1, 2, ...), got none. Write "
                 "one with sqz-export --base_path=..."
             )
-        version, path = max(found.items())
+        version, path = max(folders.items())
         if not self._try_to_load(version, path):
             raise ValueError(
                 f"{path} is no SavedModel that can be loaded ({self._statuses[version].status.error_message:.300}). "
@@ -98,31 +103,31 @@ class VersionManager:
         return version
 
     def poll(self) -> None:
-        """Loads and unloads what one look at the folder asks for; never called by two threads at once."""
+        """Loads and unloads versions as the folder now requires; never called by two threads at once."""
         if not self._base_path.is_dir():
-            return  # perhaps out of reach for a while: what is served stays
-        found = versions.list_versions(self._base_path)
-        newest = max(found, default=None)
+            return  # perhaps it cannot be reached for a while: the versions that are loaded stay
+        folders = versions.list_versions(self._base_path)
+        newest = max(folders, default=None)
         if newest is not None and newest not in self._loaded and self._is_due(newest):
-            self._try_to_load(newest, found[newest])
+            self._try_to_load(newest, folders[newest])
         if newest is None or newest in self._loaded:
             for version in sorted(set(self._loaded) - {newest}):
                 self._unload(version)
 
     def close(self) -> None:
-        """Unloads everything, when the calls that run have ended."""
+        """Unloads everything, once the calls that are running have ended."""
         for version in sorted(self._loaded):
             self._unload(version)
 
     @contextlib.contextmanager
-    def lease(self, asked: model_pb2.ModelSpec) -> Iterator[ServedVersion]:
-        """The version that a request asks for, the newest where it names none; it stays loaded for the block.
+    def lease(self, requested: model_pb2.ModelSpec) -> Iterator[ServedVersion]:
+        """The version that a request names, or the newest where it names none; it stays loaded for the block.
 
         Raises:
-            RequestError: no such model or version.
+            RequestError: There is no such model or version.
         """
         with self._changed:
-            loaded = self._find(asked)
+            loaded = self._find(requested)
             loaded.calls += 1
         try:
             yield loaded.model
@@ -132,39 +137,39 @@ class VersionManager:
                 self._changed.notify_all()
 
     def any_available(self) -> bool:
-        """Whether there is a version to ask."""
+        """Whether a version is loaded."""
         return bool(self._loaded)
 
-    def statuses(self, asked: model_pb2.ModelSpec) -> list[get_model_status_pb2.ModelVersionStatus]:
-        """The states of the version that a request asks for, or of all that there were, newest first.
+    def statuses(self, requested: model_pb2.ModelSpec) -> list[get_model_status_pb2.ModelVersionStatus]:
+        """The state of the version that a request names, or the states of all versions so far, newest first.
 
         Raises:
-            RequestError: no such model or version.
+            RequestError: There is no such model or version.
         """
         with self._changed:
-            known = sorted(self._statuses, reverse=True) if asked.name == self._name else []
-            if asked.HasField("version"):
-                known = [version for version in known if version == asked.version.value]
-            if not known:
-                raise self._not_found(asked)
-            return [self._statuses[version] for version in known]
+            numbers = sorted(self._statuses, reverse=True) if requested.name == self._name else []
+            if requested.HasField("version"):
+                numbers = [number for number in numbers if number == requested.version.value]
+            if not numbers:
+                raise self._not_found(requested)
+            return [self._statuses[number] for number in numbers]
 
-    def _find(self, asked: model_pb2.ModelSpec) -> _Loaded:
-        if not asked.name:
+    def _find(self, requested: model_pb2.ModelSpec) -> _Loaded:
+        if not requested.name:
             raise invalid("The request's model_spec has no name.")
-        if asked.name == self._name and asked.WhichOneof("version_choice") == "version_label":
-            raise invalid(f"Unrecognized servable version label: {asked.version_label:.100}.")
-        version = asked.version.value if asked.HasField("version") else max(self._loaded, default=None)
-        if asked.name != self._name or version not in self._loaded:
-            raise self._not_found(asked)
+        if requested.name == self._name and requested.WhichOneof("version_choice") == "version_label":
+            raise invalid(f"Unrecognized servable version label: {requested.version_label:.100}.")
+        version = requested.version.value if requested.HasField("version") else max(self._loaded, default=None)
+        if requested.name != self._name or version not in self._loaded:
+            raise self._not_found(requested)
         return self._loaded[version]
 
-    def _not_found(self, asked: model_pb2.ModelSpec) -> RequestError:
-        version = f", version {asked.version.value}," if asked.HasField("version") else ""
-        have = ", ".join(map(str, sorted(self._loaded))) or "none"
+    def _not_found(self, requested: model_pb2.ModelSpec) -> RequestError:
+        version = f", version {requested.version.value}," if requested.HasField("version") else ""
+        loaded = ", ".join(map(str, sorted(self._loaded))) or "none"
         return RequestError(
             grpc.StatusCode.NOT_FOUND,
-            f"Model {asked.name!r:.100}{version} not found; this server has {self._name!r}, versions: {have}.",
+            f"Model {requested.name!r:.100}{version} not found; this server has {self._name!r}, versions: {loaded}.",
         )
 
     def _is_due(self, version: int) -> bool:

@@ -1,4 +1,4 @@
-"""TensorFlow's own model server, started with the flags that match those of sqz-serve."""
+"""TensorFlow's own model server, started with flags that match those of sqz-serve."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 
 BINARY = "tensorflow_model_server"
-MAX_THREADS = 64  # its default, 4 a core, refuses calls of 8 clients on 2 cores
+MAX_THREADS = 64  # with its default, 4 for each core, it refuses calls of 8 clients on 2 cores
 STOP_SECONDS = 10.0
 
 
@@ -25,7 +25,7 @@ def find() -> str | None:
 def command(
     binary: str, base_path: str | os.PathLike, model_name: str, port: int, ssl_config_file: str | None = None
 ) -> list[str]:
-    """The command that serves one model, as sqz-serve would serve it."""
+    """The command that serves one model as sqz-serve does."""
     flags = {
         "port": port,
         "model_name": model_name,
@@ -61,15 +61,15 @@ def serve(
     It listens on every address of the machine: it has no flag for one.
 
     Args:
-        binary: its path.
-        base_path: the folder of all versions.
-        model_name: by which clients ask for the model.
+        binary: Path of the model server.
+        base_path: The folder of all versions.
+        model_name: The name by which clients ask for the model.
         port: 0 takes a free one.
-        key_and_cert: private key and certificates, PEM, for TLS.
-        on_end: called when the server has ended, by itself or because the block did.
+        key_and_cert: Private key and certificates, PEM, for TLS.
+        on_end: Called when the server has ended, by itself or because the block did.
 
     Raises:
-        OSError: it ended by itself.
+        OSError: The server ended by itself.
     """
     port = port or _free_port()
     with tempfile.TemporaryDirectory(prefix="sqz-serve-") as private:  # mode 700: the key is in it
@@ -101,7 +101,7 @@ def _free_port() -> int:
 
 
 def _wait_until_open(port: int, process: subprocess.Popen) -> None:
-    """Returns once the port is open, which it is when the model is loaded."""
+    """Returns once the port is open: the server opens it after it has loaded the model."""
     while process.poll() is None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return

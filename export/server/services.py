@@ -1,4 +1,4 @@
-"""The calls that the server answers, as gRPC's classes want them."""
+"""The calls that the server answers, as servicers of gRPC."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
 
 
 def _timeout_ms(context: grpc.ServicerContext) -> int:
-    """What is left of a call's time, at least 1 ms; 0 where it has no deadline.
+    """The time that a call has left, at least 1 ms; 0 where it has no deadline.
 
     Raises:
-        RequestError: DEADLINE_EXCEEDED: nothing is left, or the client is gone; the call is not to be run.
+        RequestError: DEADLINE_EXCEEDED, where no time is left, or the client is gone; the call must not run.
     """
     left = context.time_remaining()
     if not context.is_active() or (left is not None and left <= 0):

@@ -1,4 +1,4 @@
-"""How the server listens, starts and ends."""
+"""The server: how it listens, starts and ends."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from concurrent import futures
 
 import grpc
 from absl import logging
-from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
 from export import contract
-from export.server.health import Health
 from export.server.manager import VersionManager, load_version
 from export.server.services import ModelService, PredictionService
 
@@ -25,15 +24,16 @@ class ServerConfig:
     """How the server listens.
 
     Args:
-        host: address to listen on.
+        host: Address to listen on.
         port: 0 takes a free one.
-        model_name: by which clients ask for the model.
-        max_workers: calls that run at once.
-        max_queue: calls that may wait beside those, unread; more get RESOURCE_EXHAUSTED.
-        max_message_bytes: of a request or response.
-        poll_seconds: between two looks for versions that came or went.
-        grace_seconds: that calls which run get at the end.
-        ssl_key: private key, PEM; with `ssl_cert`, the chain of certificates, it makes the server speak TLS alone.
+        model_name: The name by which clients ask for the model.
+        max_workers: How many calls run at once.
+        max_queue: How many more calls may wait, unread; calls beyond these get RESOURCE_EXHAUSTED.
+        max_message_bytes: Largest request or response.
+        poll_seconds: Time between two checks for new and removed versions.
+        grace_seconds: Time at the end for calls that are running.
+        ssl_key: Private key, PEM. With `ssl_cert`, the server speaks TLS alone.
+        ssl_cert: Chain of certificates, PEM.
     """
 
     host: str = "127.0.0.1"
@@ -52,35 +52,37 @@ class ServerConfig:
 def serve(base_path: str | os.PathLike, config: ServerConfig, load: Callable = load_version) -> Iterator[int]:
     """Serves the versions under `base_path` in the background for as long as the block runs, and gives the port.
 
-    At its end new calls are refused, and those that run or wait get `config.grace_seconds` to finish.
+    At the end of the block new calls are refused, and calls that run or wait get `config.grace_seconds` to finish.
 
     Args:
-        base_path: the folder of all versions.
-        config: how to listen.
-        load: as in VersionManager.
+        base_path: The folder of all versions.
+        config: How to listen.
+        load: As in VersionManager.
 
     Raises:
-        ValueError: there is no version that can be loaded.
-        OSError: the address cannot be listened on.
+        ValueError: There is no version that can be loaded.
+        OSError: The address cannot be listened on.
     """
     versions = VersionManager(base_path, config.model_name, load)
     versions.load_newest()
     ended = threading.Event()
-    health = Health(lambda: versions.any_available() and not ended.is_set())
-    server, port = _listen(versions, health, config)
-    poller = threading.Thread(target=_poll, args=(versions, config.poll_seconds, ended), name="versions", daemon=True)
+    servicer = health.HealthServicer()  # SERVING from the start, as a version is loaded
+    server, port = _listen(versions, servicer, config)
+    arguments = (versions, servicer, config.poll_seconds, ended)
+    poller = threading.Thread(target=_poll, args=arguments, name="versions", daemon=True)
     server.start()
     poller.start()
     try:
         yield port
     finally:
         ended.set()
+        servicer.enter_graceful_shutdown()
         server.stop(config.grace_seconds).wait()
         poller.join()
         versions.close()
 
 
-def _listen(versions: VersionManager, health: Health, config: ServerConfig) -> tuple[grpc.Server, int]:
+def _listen(versions: VersionManager, servicer: health.HealthServicer, config: ServerConfig) -> tuple[grpc.Server, int]:
     server = grpc.server(
         futures.ThreadPoolExecutor(config.max_workers),
         maximum_concurrent_rpcs=config.max_workers + config.max_queue,
@@ -92,7 +94,7 @@ def _listen(versions: VersionManager, health: Health, config: ServerConfig) -> t
     )
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(versions), server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(versions), server)
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     address = f"{config.host}:{config.port}"
     try:
         if config.ssl_key is None:
@@ -104,9 +106,13 @@ def _listen(versions: VersionManager, health: Health, config: ServerConfig) -> t
         raise OSError(f"Cannot listen on {address}: is it taken? --port=0 takes a free port.") from error
 
 
-def _poll(versions: VersionManager, poll_seconds: float, ended: threading.Event) -> None:
+def _poll(
+    versions: VersionManager, servicer: health.HealthServicer, poll_seconds: float, ended: threading.Event
+) -> None:
+    status = health_pb2.HealthCheckResponse
     while not ended.wait(poll_seconds):
         try:
             versions.poll()
-        except Exception:  # a folder that cannot be listed, say; the next look may be luckier
-            logging.exception("The versions cannot be looked at.")
+        except Exception:  # for example, a folder that cannot be listed; the next poll may succeed
+            logging.exception("The folder of versions cannot be read.")
+        servicer.set("", status.SERVING if versions.any_available() else status.NOT_SERVING)

@@ -1,4 +1,4 @@
-"""The tensors of a request, held against the signature before anything of the declared size is allocated."""
+"""The tensors of a request, compared with the signature before memory of the declared size is allocated."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def read_inputs(signature: meta_graph_pb2.SignatureDef, sent: Mapping) -> dict[s
     """A request's tensors by input name.
 
     Raises:
-        RequestError: INVALID_ARGUMENT: they are not those of the signature, or too large.
+        RequestError: INVALID_ARGUMENT, where they are not those of the signature, or are too large.
     """
     if set(sent) != set(signature.inputs):
         raise invalid(f"Expected the inputs {sorted(signature.inputs)}, got {sorted(sent)!s:.200}.")
@@ -26,7 +26,7 @@ def read_inputs(signature: meta_graph_pb2.SignatureDef, sent: Mapping) -> dict[s
 
 
 def check_batch(count: int) -> None:
-    """Refuses a batch that the contract has no room for: the network's input is far larger than what is sent.
+    """Refuses a batch that is larger than the contract allows, since the network's input is far larger than a request.
 
     Raises:
         RequestError: INVALID_ARGUMENT.
@@ -37,12 +37,14 @@ def check_batch(count: int) -> None:
 
 def _read(name: str, info: meta_graph_pb2.TensorInfo, proto) -> np.ndarray:
     if proto.dtype != info.dtype:
-        known = proto.dtype in types_pb2.DataType.values()
-        got = types_pb2.DataType.Name(proto.dtype) if known else proto.dtype
-        raise invalid(f"Input {name!r}: expected {types_pb2.DataType.Name(info.dtype)}, got {got}.")
+        has_name = proto.dtype in types_pb2.DataType.values()
+        actual = types_pb2.DataType.Name(proto.dtype) if has_name else proto.dtype
+        raise invalid(f"Input {name!r}: expected {types_pb2.DataType.Name(info.dtype)}, got {actual}.")
     shape = [dim.size for dim in proto.tensor_shape.dim]
     expected = [dim.size for dim in info.tensor_shape.dim]
-    fits = len(shape) == len(expected) and all(want in (-1, size) for want, size in zip(expected, shape, strict=True))
+    fits = len(shape) == len(expected) and all(
+        required in (-1, size) for required, size in zip(expected, shape, strict=True)
+    )
     if proto.tensor_shape.unknown_rank or not fits or min(shape, default=1) < 1:
         raise invalid(f"Input {name!r}: expected the shape {expected} (-1: 1 or more), got {shape!s:.200}.")
     check_batch(shape[0])
@@ -52,7 +54,7 @@ def _read(name: str, info: meta_graph_pb2.TensorInfo, proto) -> np.ndarray:
         raise invalid(f"Input {name!r}: this server takes float and string tensors alone.")
     if 4 * math.prod(shape) > contract.MAX_MESSAGE_BYTES:
         raise invalid(f"Input {name!r}: at most {contract.MAX_MESSAGE_BYTES} bytes, got the shape {shape}.")
-    content = proto.tensor_content  # each look at it copies it
+    content = proto.tensor_content  # every access copies it
     if not content:
         return _values(name, proto.float_val, np.float32, 0.0, shape)
     if len(content) != 4 * math.prod(shape):
@@ -61,7 +63,7 @@ def _read(name: str, info: meta_graph_pb2.TensorInfo, proto) -> np.ndarray:
 
 
 def _values(name: str, sent, dtype, default, shape: list[int]) -> np.ndarray:
-    """Values that are listed one by one; the last stands for those that are left out, as tensor.proto has it."""
+    """Values that are listed one by one; the last is repeated for those that are left out, as in tensor.proto."""
     count = math.prod(shape)
     if len(sent) > count:
         raise invalid(f"Input {name!r}: {len(sent)} values are too many for the shape {shape}.")
@@ -71,5 +73,5 @@ def _values(name: str, sent, dtype, default, shape: list[int]) -> np.ndarray:
 
 
 def as_proto(value: np.ndarray):
-    """An output as it is sent."""
+    """An output as a response holds it."""
     return tf.make_tensor_proto(value)

@@ -36,9 +36,9 @@ def test_it_answers_as_the_weights_do_and_with_the_labels():
     spec, arrays = resolve_model("tests/bazel/random.sqz")
     served = tf.saved_model.load(os.fspath(BUILT / "example" / "3"))
     images = np.random.default_rng(1).integers(0, 256, (2, 300, 260, 3)).astype(np.float32)
-    want = squeezenet.build(spec, arrays).predict_on_batch(prepare_images(images, spec))
+    expected = squeezenet.build(spec, arrays).predict_on_batch(prepare_images(images, spec))
     outputs = served.signatures[contract.SERVING_DEFAULT.name](images=tf.constant(images))
-    np.testing.assert_allclose(outputs["probabilities"], want, atol=1e-5)
+    np.testing.assert_allclose(outputs["probabilities"], expected, atol=1e-5)
     names = [[TREES[index] for index in row] for row in outputs["class_ids"].numpy()]
     assert [[name.decode() for name in row] for row in outputs["classes"].numpy()] == names
     assert resolve_model(BUILT / "example" / "3")[0].labels == tuple(TREES)
@@ -46,14 +46,14 @@ def test_it_answers_as_the_weights_do_and_with_the_labels():
 
 def test_the_layer_holds_the_model_and_its_configuration():
     with tarfile.open(BUILT / "example_layer.tar") as layer:
-        packed = {each.name: layer.extractfile(each).read() for each in layer if each.isfile()}
+        packed = {member.name: layer.extractfile(member).read() for member in layer if member.isfile()}
     text = packed["models/models.config"].decode()
     (model,) = text_format.Parse(text, model_server_config_pb2.ModelServerConfig()).model_config_list.config
     base_path = model.base_path.lstrip("/")
-    want = {f"{base_path}/{name}": data for name, data in files(BUILT / "example").items()}
-    want |= {f"models/{name}": data for name, data in files(BUILT / "example_config").items()}
-    assert len(want) > 8
-    assert packed == want
+    expected = {f"{base_path}/{name}": data for name, data in files(BUILT / "example").items()}
+    expected |= {f"models/{name}": data for name, data in files(BUILT / "example_config").items()}
+    assert len(expected) > 8
+    assert packed == expected
     assert list(model.model_version_policy.specific.versions) == [3]
     assert dict(model.version_labels) == {"stable": 3}
 

@@ -1,4 +1,4 @@
-"""Writes a small-input SqueezeNet v1.0 with random weights, the same at each run: random_weights.py FILE.sqz"""
+"""Writes a small-input SqueezeNet v1.0 with random weights, the same at every run: random_weights.py FILE.sqz"""
 
 import pathlib
 import sys

@@ -1,4 +1,4 @@
-"""The benchmark of LiteRT runs, and prints what its bars are about."""
+"""The benchmark of LiteRT runs, and prints its measurements."""
 
 import keras
 import numpy as np
@@ -19,8 +19,8 @@ def test_it_prints_agreement_and_ratio(tmp_path, run_command, capsys):
     for number in range(6):
         Image.fromarray(generator.integers(0, 256, (24, 24, 3), np.uint8)).save(tmp_path / f"{number}.png")
     run_command(litert_benchmark, f"--model={tmp_path / 'net.onnx'}", f"--image_dir={tmp_path}", "--rounds=2")
-    told = dict(line.split("=")[:2] for line in capsys.readouterr().out.splitlines() if "=" in line)
-    assert set(told) == {"agreement", "unaccelerated ratio", "ratio"}
-    assert 0 <= float(told["agreement"].split()[0]) <= 1
-    assert float(told["ratio"].split()[0]) > 0
-    assert told["ratio"].endswith("control")
+    printed = dict(line.split("=")[:2] for line in capsys.readouterr().out.splitlines() if "=" in line)
+    assert set(printed) == {"agreement", "unaccelerated ratio", "ratio"}
+    assert 0 <= float(printed["agreement"].split()[0]) <= 1
+    assert float(printed["ratio"].split()[0]) > 0
+    assert printed["ratio"].endswith("control")

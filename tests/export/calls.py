@@ -37,8 +37,8 @@ class Stubs:
         """The state of each version by name, and the error messages."""
         response = self.status(status_of(), timeout=10)
         return {
-            each.version: (each.State.Name(each.state), each.status.error_message)
-            for each in response.model_version_status
+            status.version: (status.State.Name(status.state), status.status.error_message)
+            for status in response.model_version_status
         }
 
 

@@ -3,8 +3,9 @@
 import pytest
 
 from export.client.client import Client
+from export.formats import reproducible
 from export.formats.saved_model import export_saved_model
-from export.server import ServerConfig, serve
+from export.server.serving import ServerConfig, serve
 from sqz_keras.models import squeezenet
 from tests.export.calls import Stubs
 from tests.export.samples import random_arrays, small_spec
@@ -30,6 +31,12 @@ def base_path(spec, arrays, tmp_path_factory):
     base = tmp_path_factory.mktemp("serving") / "squeezenet"
     export_saved_model(spec, arrays, base, 3)
     return base
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Exports write the SavedModel in this process, not in one of their own, which takes ten seconds to start."""
+    monkeypatch.setattr(reproducible, "write_saved_model", reproducible.write_in_this_process)
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,9 @@ def test_exported_signatures_are_the_contract(signature_defs, signature):
     def promised(tensors):
         sizes = {"batch": -1, "height": -1, "width": -1, "classes": 10, "k": 5, "channels": 8}
         dtypes = {"float32": types_pb2.DT_FLOAT, "int32": types_pb2.DT_INT32, "string": types_pb2.DT_STRING}
-        return {each.name: (dtypes[each.dtype], [sizes.get(size, size) for size in each.shape]) for each in tensors}
+        return {
+            tensor.name: (dtypes[tensor.dtype], [sizes.get(size, size) for size in tensor.shape]) for tensor in tensors
+        }
 
     signature_def = signature_defs[signature.name]
     assert seen(signature_def.inputs) == promised([signature.input])
@@ -39,10 +41,11 @@ def test_nothing_else_is_exported(signature_defs):
 
 def test_names_are_those_that_tensorflow_serving_needs():
     signatures = contract.EXPORTED
-    assert [each.name for each in signatures] == ["serving_default", "serve_bytes", "classify", "features"]
+    assert [signature.name for signature in signatures] == ["serving_default", "serve_bytes", "classify", "features"]
     assert contract.CLASSIFY.input.name == "inputs"
-    assert {each.name for each in contract.CLASSIFY.outputs} == {"classes", "scores"}
-    assert not [output.name for each in signatures for output in each.outputs if output.name.endswith("_bytes")]
+    assert {output.name for output in contract.CLASSIFY.outputs} == {"classes", "scores"}
+    names = [output.name for signature in signatures for output in signature.outputs]
+    assert not [name for name in names if name.endswith("_bytes")]
 
 
 def test_batches_end_at_what_a_call_takes():

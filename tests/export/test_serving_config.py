@@ -6,8 +6,8 @@ import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
-from export import contract, serving_config
-from export.serving_config import BatchingParameters, ModelConfig
+from export import configuration, contract, serving_config
+from export.configuration import BatchingParameters, ModelConfig
 
 STRING, BOOL, INT64, MESSAGE = 9, 8, 3, 11
 
@@ -51,14 +51,14 @@ def parse_models(text):
 
 
 def test_without_versions_the_newest_is_served():
-    model = parse_models(serving_config.models_config([ModelConfig()]))
+    model = parse_models(configuration.models_config([ModelConfig()]))
     assert (model.name, model.base_path, model.model_platform) == ("squeezenet", "/models/squeezenet", "tensorflow")
     assert not model.HasField("model_version_policy")
     assert not model.version_labels
 
 
 def test_versions_and_their_labels():
-    text = serving_config.models_config([ModelConfig("a", "s3://bucket/a", (1, 2**63 - 1), {"stable": 1, "canary": 1})])
+    text = configuration.models_config([ModelConfig("a", "s3://bucket/a", (1, 2**63 - 1), {"stable": 1, "canary": 1})])
     model = parse_models(text)
     assert model.base_path == "s3://bucket/a"
     assert list(model.model_version_policy.specific.versions) == [1, 2**63 - 1]
@@ -73,7 +73,7 @@ def test_a_label_moves_in_two_steps():
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "error"),
     [
         ({"name": 'a"b'}, "letters, digits"),
         ({"name": ""}, "letters, digits"),
@@ -88,18 +88,18 @@ def test_a_label_moves_in_two_steps():
         ({"versions": (1,), "version_labels": {"a b": 1}}, "letters, digits"),
     ],
 )
-def test_what_a_server_would_refuse_is_refused(fields, told):
-    with pytest.raises(ValueError, match=told):
+def test_what_a_server_would_refuse_is_refused(fields, error):
+    with pytest.raises(ValueError, match=error):
         ModelConfig(**fields)
 
 
 def test_batches_have_the_sizes_of_the_contract():
-    parsed = text_format.Parse(serving_config.batching_config(BatchingParameters()), Batching())
+    parsed = text_format.Parse(configuration.batching_config(BatchingParameters()), Batching())
     assert tuple(parsed.allowed_batch_sizes) == contract.ALLOWED_BATCH_SIZES
     assert parsed.max_batch_size.value == contract.MAX_BATCH_SIZE == contract.ALLOWED_BATCH_SIZES[-1]
     assert parsed.batch_timeout_micros.value == 0
     assert not parsed.HasField("num_batch_threads")
-    parsed = text_format.Parse(serving_config.batching_config(BatchingParameters((1, 3), 500, 7, 2)), Batching())
+    parsed = text_format.Parse(configuration.batching_config(BatchingParameters((1, 3), 500, 7, 2)), Batching())
     assert (parsed.max_batch_size.value, parsed.batch_timeout_micros.value) == (3, 500)
     assert (parsed.max_enqueued_batches.value, parsed.num_batch_threads.value) == (7, 2)
 
@@ -111,11 +111,11 @@ def test_batching_out_of_range_is_refused(wrong):
 
 
 def test_monitoring():
-    text = serving_config.monitoring_config("/metrics").splitlines()[1]
+    text = configuration.monitoring_config("/metrics").splitlines()[1]
     parsed = text_format.Parse(text.removeprefix("prometheus_config {").removesuffix("}"), Prometheus())
     assert (parsed.enable, parsed.path) == (True, "/metrics")
     with pytest.raises(ValueError, match="begin with"):
-        serving_config.monitoring_config('/a"b')
+        configuration.monitoring_config('/a"b')
 
 
 def test_the_command_writes_the_files(tmp_path, run_command):

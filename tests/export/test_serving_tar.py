@@ -19,7 +19,8 @@ def base_path(tmp_path):
 
 def read(path):
     with tarfile.open(path) as archive:
-        return {each.name: archive.extractfile(each).read() if each.isfile() else None for each in archive.getmembers()}
+        members = archive.getmembers()
+        return {member.name: archive.extractfile(member).read() if member.isfile() else None for member in members}
 
 
 def test_a_model_and_its_configuration(base_path, tmp_path, run_command):
@@ -40,9 +41,9 @@ def test_a_model_and_its_configuration(base_path, tmp_path, run_command):
     }
     assert list(content) == sorted(content)
     with tarfile.open(output) as archive:
-        for each in archive:
-            assert (each.mtime, each.uid, each.gid, each.uname, each.gname) == (0, 0, 0, "", "")
-            assert each.mode == (0o755 if each.isdir() else 0o644)
+        for member in archive:
+            assert (member.mtime, member.uid, member.gid, member.uname, member.gname) == (0, 0, 0, "", "")
+            assert member.mode == (0o755 if member.isdir() else 0o644)
 
 
 def test_times_modes_links_and_order_do_not_matter(base_path, tmp_path):

@@ -1,10 +1,10 @@
 """`sqz-export --verify` finds whatever is not as it was exported, and an export does so before it shows a version."""
 
 import dataclasses
+import itertools
 import json
 import os
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def served(base_path):
 
 @pytest.fixture(scope="module")
 def answer(spec, arrays):
-    return warmup.keras_answer(spec, arrays, verify.TOLERANCES["float32"])
+    return verify.keras_answer(spec, arrays, verify.TOLERANCES["float32"])
 
 
 def records(folder):
@@ -51,24 +51,24 @@ def records(folder):
 
 def test_command(base_path, spec, run_command, capsys):
     run_command(export, f"--verify={base_path / '3'}")
-    told = f"7 files, {spec.count_params():,} weights, 10 labels, 24 warm-up calls in float32: as exported"
-    assert capsys.readouterr().out == f"{base_path / '3'}: {told}\n"
+    checked = f"7 files, {spec.count_params():,} weights, 10 labels, 24 warm-up calls in float32: as exported"
+    assert capsys.readouterr().out == f"{base_path / '3'}: {checked}\n"
     for folder in (base_path, base_path / "4"):
         with pytest.raises(ValueError, match="no version that sqz-export wrote"):
             run_command(export, f"--verify={folder}")
 
 
-def test_bfloat16(tmp_path, spec, arrays, answer):
-    """It answers a little otherwise than Keras, and is known for what it is."""
+def test_bfloat16(tmp_path, spec, arrays, answer, in_this_process):
+    """It answers a little otherwise than Keras, and is recognised as bfloat16."""
     folder = export_saved_model(spec, arrays, tmp_path, precision="bfloat16")
     assert "24 warm-up calls in bfloat16" in verify.verify(folder)
     with pytest.raises(ValueError, match="otherwise than Keras"):
-        warmup.replay(folder, tf.saved_model.load(os.fspath(folder)), answer)
+        verify.check_answers(folder, tf.saved_model.load(os.fspath(folder)), answer)
 
 
 def test_every_file_is_covered(version):
-    found = {path.relative_to(version).as_posix() for path in version.rglob("*") if path.is_file()}
-    assert found == {*FILES, f"{contract.EXTRA_FOLDER}/{verify.CHECKSUMS_NAME}"}
+    names = {path.relative_to(version).as_posix() for path in version.rglob("*") if path.is_file()}
+    assert names == {*FILES, f"{contract.EXTRA_FOLDER}/{verify.CHECKSUMS_NAME}"}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -120,7 +120,9 @@ def test_each_signature_is_warmed_up_with_each_batch_size(base_path):
             ((_, values),) = request.inputs.items()
             count = values.tensor_shape.dim[0].size
         seen.append((request.model_spec.name, request.model_spec.signature_name, count))
-    expected = [("squeezenet", each.name, size) for each in contract.EXPORTED for size in contract.ALLOWED_BATCH_SIZES]
+    expected = [
+        ("squeezenet", signature.name, size) for signature in contract.EXPORTED for size in contract.ALLOWED_BATCH_SIZES
+    ]
     assert seen == expected
     assert len(seen) <= 1000, "a server refuses more"
     assert (base_path / "3" / contract.EXTRA_FOLDER / contract.WARMUP_NAME).stat().st_size < 200_000
@@ -129,15 +131,15 @@ def test_each_signature_is_warmed_up_with_each_batch_size(base_path):
 @pytest.mark.parametrize("field", ["probabilities", "features"])
 def test_each_answer_is_compared(base_path, served, answer, field):
     values = getattr(answer, field)
-    assert warmup.replay(base_path / "3", served, answer) == 24
+    assert verify.check_answers(base_path / "3", served, answer) == 24
     assert np.ptp(values) > 0.01, "the classes must differ"
     wrong = dataclasses.replace(answer, **{field: values + np.float32(1e-4 * values.max())})
     with pytest.raises(ValueError, match=f"otherwise than Keras.*{field}"):
-        warmup.replay(base_path / "3", served, wrong)
+        verify.check_answers(base_path / "3", served, wrong)
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda logs: logs[:-1], "expected warm-up calls"),
         (lambda logs: [*logs, logs[0]], "expected warm-up calls"),
@@ -146,21 +148,19 @@ def test_each_answer_is_compared(base_path, served, answer, field):
         (lambda logs: [logs[6].replace(b"\xff\xd8\xff", b"GIF")], "status b'not a JPEG or PNG"),
     ],
 )
-def test_records_that_fail_are_found(version, served, answer, change, told):
+def test_records_that_fail_are_found(version, served, answer, change, message):
     path = version / contract.EXTRA_FOLDER / contract.WARMUP_NAME
     logs = [log.SerializeToString(deterministic=True) for log in records(version)]
     with tf.io.TFRecordWriter(os.fspath(path)) as writer:
         for log in change(logs):
             writer.write(log)
-    with pytest.raises(ValueError, match=told):
-        warmup.replay(version, served, answer)
+    with pytest.raises(ValueError, match=message):
+        verify.check_answers(version, served, answer)
 
 
-def test_a_failing_warm_up_stops_the_export(tmp_path, monkeypatch, spec, arrays):
-    """In the process that writes, which finds this module: its examples hold no image."""
-    code = "import tensorflow as tf, export.warmup\nexport.warmup._example = tf.train.Example\n"
-    Path(tmp_path, "sitecustomize.py").write_text(code)
-    monkeypatch.syspath_prepend(os.fspath(tmp_path))
+def test_a_failing_warm_up_stops_the_export(tmp_path, monkeypatch, spec, arrays, in_this_process):
+    """The examples of its records hold no image."""
+    monkeypatch.setattr(warmup, "_example", tf.train.Example)
     with pytest.raises(ValueError, match="classify with 1 images answers otherwise"):
         export_saved_model(spec, arrays, tmp_path / "served")
     assert os.listdir(tmp_path / "served") == []

@@ -104,7 +104,7 @@ def test_a_version_that_would_go_at_once_is_refused(tmp_path):
     for version in (2, 5):
         _put(tmp_path, version)
     assert versions.choose_version(tmp_path, 3, keep_versions=2) == 3
-    with pytest.raises(ValueError, match=r"Version 1 would go at once.*--keep_versions=2"):
+    with pytest.raises(ValueError, match=r"Version 1 would be removed at once.*--keep_versions=2"):
         versions.choose_version(tmp_path, 1, keep_versions=2)
     assert versions.choose_version(tmp_path, "auto", keep_versions=1) == 6
 

@@ -1,5 +1,6 @@
-"""The client and sqz-predict: answers in order, limits kept, wrong use told before anything is sent."""
+"""The client and sqz-predict: answers in order, limits kept, wrong use reported before anything is sent."""
 
+import itertools
 import socket
 import threading
 import time
@@ -12,9 +13,9 @@ from PIL import Image
 from export import contract, predict
 from export.client import images as client_images
 from export.client.client import Client, Prediction, ServingError
-from export.server import ServerConfig, serve
 from export.server.errors import RequestError
 from export.server.model import ServedVersion
+from export.server.serving import ServerConfig, serve
 from sqz_keras import prepare_images
 from sqz_keras.images.files import read_image
 from tests.export.samples import encode, random_image
@@ -37,18 +38,18 @@ def photo(tmp_path):
 
 def test_every_kind_of_image_gets_the_models_answer(client, model, spec, photo):
     image = np.asarray(random_image(45, 61))
-    want = model.predict_on_batch(prepare_images(image[None], spec))[0]
-    best = np.argsort(-want, kind="stable")[:5]
+    expected = model.predict_on_batch(prepare_images(image[None], spec))[0]
+    best = np.argsort(-expected, kind="stable")[:5]
     kinds = [photo, str(photo), photo.read_bytes(), Image.open(photo), image, image.astype(np.float64)]
     alone = [client.predict(kind) for kind in kinds]
-    assert [len(found) for found in alone] == [1] * len(kinds)
-    for prediction in [*client.predict(kinds), *client.predict(image[None]), *(found[0] for found in alone)]:
+    assert [len(predictions) for predictions in alone] == [1] * len(kinds)
+    for prediction in [*client.predict(kinds), *client.predict(image[None]), *itertools.chain(*alone)]:
         assert isinstance(prediction, Prediction)
         assert prediction.status == contract.STATUS_OK
-        np.testing.assert_allclose(prediction.probabilities, want, atol=1e-5)
+        np.testing.assert_allclose(prediction.probabilities, expected, atol=1e-5)
         assert prediction.class_ids == tuple(best)
         assert prediction.classes == tuple(spec.labels[index] for index in best)
-        np.testing.assert_allclose(prediction.scores, want[best], atol=1e-5)
+        np.testing.assert_allclose(prediction.scores, expected[best], atol=1e-5)
 
 
 def test_features_and_classify(client, model, spec, photo):
@@ -57,10 +58,10 @@ def test_features_and_classify(client, model, spec, photo):
     assert features.shape == (2, model.get_layer("conv10").kernel.shape[2])
     assert features.dtype == np.float32
     np.testing.assert_allclose(features[0], features[1], atol=1e-5)
-    (want,) = client.predict(photo)
-    for found in client.classify([photo, image]):
-        assert [name for name, _ in found] == list(want.classes)
-        np.testing.assert_allclose([score for _, score in found], want.scores, atol=1e-5)
+    (expected,) = client.predict(photo)
+    for classes in client.classify([photo, image]):
+        assert [name for name, _ in classes] == list(expected.classes)
+        np.testing.assert_allclose([score for _, score in classes], expected.scores, atol=1e-5)
 
 
 def test_more_images_than_a_call_takes(client):
@@ -68,12 +69,14 @@ def test_more_images_than_a_call_takes(client):
     files = [encode(random_image(20, 20 + index % 7)) for index in range(count)]
     files[contract.MAX_BATCH_SIZE] = b"broken"
     predictions = client.predict(files)
-    assert [index for index, each in enumerate(predictions) if each.status != "OK"] == [contract.MAX_BATCH_SIZE]
+    assert [index for index, prediction in enumerate(predictions) if prediction.status != "OK"] == [
+        contract.MAX_BATCH_SIZE
+    ]
     for index in (0, 40, count - 1):
-        want = client.predict(files[index])[0].probabilities
-        np.testing.assert_allclose(predictions[index].probabilities, want, atol=1e-6)
+        expected = client.predict(files[index])[0].probabilities
+        np.testing.assert_allclose(predictions[index].probabilities, expected, atol=1e-6)
     images = np.stack([np.asarray(random_image(20, 20, seed=index)) for index in range(count)])
-    assert len({each.scores for each in client.predict(images)}) == count
+    assert len({prediction.scores for prediction in client.predict(images)}) == count
     assert len(client.classify(files)) == count
 
 
@@ -87,7 +90,7 @@ def test_arrays_of_many_sizes(client):
 def test_more_bytes_than_a_message_takes(client, monkeypatch):
     data = encode(random_image(64, 64))
     monkeypatch.setattr(contract, "MAX_MESSAGE_BYTES", (1 << 16) + 2 * len(data))
-    assert [each.status for each in client.predict([data] * 5)] == ["OK"] * 5
+    assert [prediction.status for prediction in client.predict([data] * 5)] == ["OK"] * 5
     with pytest.raises(ValueError, match="at most"):
         client.predict(data + bytes(2 * len(data)))
 
@@ -96,7 +99,7 @@ GREY = np.zeros((8, 8))
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         ([], "at least one"),
         (np.zeros((0, 8, 8, 3)), "at least one"),
@@ -114,8 +117,8 @@ GREY = np.zeros((8, 8))
         ([7], "got int"),
     ],
 )
-def test_what_is_no_image_is_refused_before_it_is_sent(dead_target, wrong, told):
-    with Client(dead_target) as client, pytest.raises(ValueError, match=told):
+def test_what_is_no_image_is_refused_before_it_is_sent(dead_target, wrong, message):
+    with Client(dead_target) as client, pytest.raises(ValueError, match=message):
         client.predict(wrong)
 
 
@@ -141,14 +144,14 @@ def test_no_server_is_a_clear_error(dead_target):
 def test_unknown_model_and_version_are_clear_errors(target):
     for options in ({"model_name": "resnet"}, {"model_version": 4}):
         with Client(target, **options) as client:
-            for call in (client.wait_until_ready, lambda asked=client: asked.predict(b"x")):
+            for call in (client.wait_until_ready, lambda client=client: client.predict(b"x")):
                 with pytest.raises(ServingError, match="not found") as caught:
                     call()
                 assert caught.value.code == grpc.StatusCode.NOT_FOUND
 
 
-class MoodyVersion(ServedVersion):
-    """Refuses as many calls as `errors` holds codes, and counts what it is asked."""
+class RefusingVersion(ServedVersion):
+    """Refuses as many calls as `errors` holds codes, and counts its calls."""
 
     errors, runs, metadata_calls = (), 0, 0
 
@@ -164,15 +167,15 @@ class MoodyVersion(ServedVersion):
 
 
 @pytest.fixture
-def moody(base_path):
+def refusing(base_path):
     """A version, and the port of its server."""
-    version = MoodyVersion(base_path / "3", "squeezenet", 3)
+    version = RefusingVersion(base_path / "3", "squeezenet", 3)
     with serve(base_path, ServerConfig(port=0), load=lambda *_: version) as port:
         yield version, port
 
 
-def test_unavailable_is_tried_again_and_nothing_else(moody):
-    version, port = moody
+def test_unavailable_is_retried_and_nothing_else(refusing):
+    version, port = refusing
     with Client(f"127.0.0.1:{port}") as client:
         version.errors = [grpc.StatusCode.UNAVAILABLE] * 3
         assert client.predict(encode(random_image(20, 20)))[0].status == "OK"
@@ -189,8 +192,8 @@ def test_unavailable_is_tried_again_and_nothing_else(moody):
         assert 2 <= version.runs < 12, "the pauses grow"
 
 
-def test_signatures_are_read_once_and_held_against_the_contract(moody):
-    version, port = moody
+def test_signatures_are_read_once_and_compared_with_the_contract(refusing):
+    version, port = refusing
     with Client(f"127.0.0.1:{port}") as client:
         client.predict([encode(random_image(20, 20)), np.asarray(random_image(20, 20))])
         client.classify(encode(random_image(20, 20)))
@@ -206,26 +209,26 @@ def test_signatures_are_read_once_and_held_against_the_contract(moody):
     assert version.runs == 0
 
 
-def test_a_server_that_is_started_again_is_found_again(base_path):
+def test_a_server_that_is_started_again_is_reached_again(base_path):
     data = encode(random_image(20, 20))
     with serve(base_path, ServerConfig(port=0)) as port, Client(f"127.0.0.1:{port}") as client:
-        (want,) = client.predict(data)
-    found = []
+        (expected,) = client.predict(data)
+    predictions = []
     with Client(f"127.0.0.1:{port}") as client:
-        asking = threading.Thread(target=lambda: found.extend(client.predict(data)))
-        asking.start()
+        call = threading.Thread(target=lambda: predictions.extend(client.predict(data)))
+        call.start()
         with serve(base_path, ServerConfig(port=port)):
-            asking.join()
-    assert found == [want]
+            call.join()
+    assert predictions == [expected]
 
 
 def test_command_prints_a_table_and_reports_what_cannot_be_read(target, client, tmp_path, run_command, capsys):
     good, broken, missing = tmp_path / "good.jpg", tmp_path / "broken.jpg", tmp_path / "missing.jpg"
     good.write_bytes(encode(random_image(50, 50)))
     broken.write_bytes(good.read_bytes()[:200])
-    (want,) = client.predict(good)
+    (expected,) = client.predict(good)
     assert run_command(predict, f"--server={target}", f"--image={good}", "--top=2") == 0
-    rows = [f"  {score:7.2%}  {name}" for name, score in zip(want.classes, want.scores, strict=True)]
+    rows = [f"  {score:7.2%}  {name}" for name, score in zip(expected.classes, expected.scores, strict=True)]
     assert capsys.readouterr().out.splitlines() == [str(good), *rows[:2]]
 
     images = [f"--image={path}" for path in (broken, missing, good)]

@@ -1,6 +1,7 @@
 """Whatever moment an export is killed at, every version that a server sees is whole."""
 
 import builtins
+import json
 import os
 import pathlib
 import random
@@ -10,7 +11,9 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from export import versions
 from export.formats import reproducible
@@ -58,7 +61,7 @@ def killed_at(monkeypatch, call, after):
 
 @pytest.mark.parametrize("after", [False, True])
 def test_killed_at_every_moment(tmp_path, monkeypatch, spec, arrays, after):
-    """A forked child is ended at each of its calls: the old version is there whole, or the new one, or both."""
+    """A forked child is ended at every one of its calls: the old version is there whole, or the new one, or both."""
     monkeypatch.setattr(reproducible, "write_saved_model", write_files)
     seen = set()
     for call in range(1, 200):
@@ -70,9 +73,9 @@ def test_killed_at_every_moment(tmp_path, monkeypatch, spec, arrays, after):
             export_saved_model(spec, arrays, base, keep_versions=1)
             os._exit(0)
         _, status = os.waitpid(child, 0)
-        found = versions.list_versions(base)
-        assert found and all(is_whole(folder) for folder in found.values())
-        seen.add(tuple(found))
+        folders = versions.list_versions(base)
+        assert folders and all(is_whole(folder) for folder in folders.values())
+        seen.add(tuple(folders))
         if os.waitstatus_to_exitcode(status) == 0:
             break
         # The next export is not in the way of what was left.
@@ -87,6 +90,36 @@ def test_the_writing_process_fails(tmp_path, monkeypatch, spec, arrays):
     with pytest.raises(OSError, match="ended with 1"):
         export_saved_model(spec, arrays, tmp_path)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(("status", "kind"), [(2, ValueError), (3, OSError)])
+def test_the_writing_process_says_why(tmp_path, monkeypatch, spec, arrays, status, kind):
+    """A script in its place, whose arguments are -P -m MODULE SCRATCH FOLDER PRECISION."""
+    script = tmp_path / "python"
+    script.write_text(f"#!/bin/sh\nprintf 'the reason' > \"$4/error.txt\"\nexit {status}\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", os.fspath(script))
+    with pytest.raises(kind, match="the reason"):
+        export_saved_model(spec, arrays, tmp_path / "served")
+    assert os.listdir(tmp_path / "served") == []
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(ValueError("bad model"), 2), (OSError("full disk"), 3), (tf.errors.UnknownError(None, None, "full disk"), 3)],
+)
+def test_an_error_in_the_writing_process_is_its_exit_status(tmp_path, monkeypatch, spec, arrays, error, status):
+    def fail(*_):
+        raise error
+
+    np.savez(tmp_path / "arrays.npz", **arrays)
+    (tmp_path / "spec.json").write_text(json.dumps(spec.to_json()))
+    monkeypatch.setattr(sys, "argv", ["reproducible", os.fspath(tmp_path), os.fspath(tmp_path), "float32"])
+    monkeypatch.setattr(reproducible, "write_in_this_process", fail)
+    with pytest.raises(SystemExit) as caught:
+        reproducible.main()
+    assert caught.value.code == status
+    assert (tmp_path / "error.txt").read_text() == str(error)
 
 
 @pytest.mark.large

@@ -14,7 +14,7 @@ def flags(spec, arrays, tmp_path):
     return [*names, f"--base_path={tmp_path / 'served'}", "--model_version=1"]
 
 
-def test_labels_of_a_file_replace_those_of_the_model(flags, spec, tmp_path, run_command):
+def test_labels_of_a_file_replace_those_of_the_model(flags, spec, tmp_path, run_command, in_this_process):
     labels = tuple(f"Zahl {index} größer" for index in range(10))
     (tmp_path / "labels.txt").write_text("\n".join(labels), "utf-8")
     run_command(export, *flags)
@@ -23,10 +23,10 @@ def test_labels_of_a_file_replace_those_of_the_model(flags, spec, tmp_path, run_
     assert tuple((tmp_path / "served/1/assets/labels.txt").read_text("utf-8").splitlines()) == labels
 
 
-@pytest.mark.parametrize(("text", "told"), [("one\ntwo\n", "10 different names"), (None, "No such file")])
-def test_other_labels_are_refused_before_anything_is_written(flags, tmp_path, run_command, text, told):
+@pytest.mark.parametrize(("text", "message"), [("one\ntwo\n", "10 different names"), (None, "No such file")])
+def test_other_labels_are_refused_before_anything_is_written(flags, tmp_path, run_command, text, message):
     if text is not None:
         (tmp_path / "labels.txt").write_text(text)
-    with pytest.raises((ValueError, OSError), match=told):
+    with pytest.raises((ValueError, OSError), match=message):
         run_command(export, *flags)
     assert not (tmp_path / "served").exists()

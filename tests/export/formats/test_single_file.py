@@ -43,9 +43,9 @@ def test_command(model_folder, tmp_path, spec, arrays, run_command, capsys, form
     path = tmp_path / f"model{single_file.SUFFIXES[format]}"
     path.write_bytes(b"an older file")
     run_command(export, f"--format={format}", f"--model={model_folder}", f"--output={path}")
-    told = capsys.readouterr().out
-    assert told.startswith(f"{path}: {path.stat().st_size:,} bytes, 10 classes; ")
-    assert "of Keras's" in told
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"{path}: {path.stat().st_size:,} bytes, 10 classes; ")
+    assert "of Keras's" in printed
     assert sorted(os.listdir(tmp_path)) == sorted([path.name, "model.spec.json"])
     expected = answers(spec, arrays)
     if format == "keras":
@@ -64,15 +64,16 @@ def test_8_bits(model_folder, images, tmp_path, spec, arrays, run_command, capsy
     path = tmp_path / "model.tflite"
     argv = ("--format=litert_int8", f"--model={model_folder}", f"--calibration_dir={images}")
     run_command(export, *argv, f"--output={path}")
-    told = capsys.readouterr()
-    assert "broken.png" in told.err
-    assert "on 30 images that did not calibrate" in told.out
-    assert float(told.out.partition("agreement=")[2].split()[0]) > 0.8
+    printed = capsys.readouterr()
+    assert "broken.png" in printed.err
+    assert "on 30 images that did not calibrate" in printed.out
+    assert float(printed.out.partition("agreement=")[2].split()[0]) > 0.8
     interpreter = tf.lite.Interpreter(os.fspath(path))
-    tensors = [each for each in interpreter.get_tensor_details() if len(each["shape"]) == 4]
-    floats = [each["shape"].tolist() for each in tensors if each["dtype"] == np.float32]
+    tensors = [tensor for tensor in interpreter.get_tensor_details() if len(tensor["shape"]) == 4]
+    floats = [tensor["shape"].tolist() for tensor in tensors if tensor["dtype"] == np.float32]
     assert len(floats) == 2 and [1, 32, 32, 3] in floats, "the input and the maps that are averaged, and no other"
-    first = next(each for each in tensors if each["dtype"] == np.int8 and each["shape"].tolist() == [1, 32, 32, 3])
+    eight = [tensor for tensor in tensors if tensor["dtype"] == np.int8]
+    first = next(tensor for tensor in eight if tensor["shape"].tolist() == [1, 32, 32, 3])
     np.testing.assert_allclose(first["quantization"], (1, -128), atol=1e-6)  # a byte is a byte
     assert np.abs(litert.run(path.read_bytes(), IMAGES) - answers(spec, arrays)).max() < 0.2
 

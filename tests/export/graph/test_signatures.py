@@ -11,7 +11,7 @@ import tensorflow as tf
 from PIL import Image
 
 from export import contract
-from export.formats.saved_model import export_saved_model
+from export.graph.signatures import ServedModel
 from sqz_keras import ModelSpec, Preprocessing, prepare_images
 from sqz_keras.images.files import MAX_PIXELS, read_image
 from sqz_keras.models import squeezenet
@@ -99,14 +99,14 @@ def test_encoded_images_of_every_kind_and_size_in_one_batch(serve_bytes, expecte
     outputs = serve_bytes(*FORMATS.values())
     assert set(outputs["status"]) == {b"OK"}
     images = [read_image(data).astype(np.float32) for data in FORMATS.values()]
-    for name, got, want in zip(FORMATS, outputs["probabilities"], expected(*images), strict=True):
-        np.testing.assert_allclose(got, want, atol=1e-5, err_msg=name)
+    for name, *rows in zip(FORMATS, outputs["probabilities"], expected(*images), strict=True):
+        np.testing.assert_allclose(*rows, atol=1e-5, err_msg=name)
 
 
 def test_cmyk_looks_as_a_person_sees_it(serve_bytes, expected):
     data = encode(random_image(60, 60, "CMYK"))
     colours = expected(read_image(data).astype(np.float32))
-    # Pillow rounds each product of ink and black, TensorFlow cuts it off: one level of 255.
+    # Pillow rounds the products of ink and black, TensorFlow cuts them off: one level of 255.
     np.testing.assert_allclose(serve_bytes(data)["probabilities"], colours, atol=0.02)
     wrong = expected(255 - read_image(data).astype(np.float32))
     assert np.abs(wrong - colours).max() > 0.1
@@ -136,7 +136,7 @@ def test_a_image_that_cannot_be_read_does_not_fail_the_others(serve_bytes, name)
     broken, status = BROKEN[name]
     good = [encode(random_image(40, 50, seed=seed)) for seed in (1, 2)]
     alone, among = serve_bytes(*good), serve_bytes(good[0], broken, good[1])
-    assert [each.decode() for each in among["status"]] == ["OK", status, "OK"]
+    assert [value.decode() for value in among["status"]] == ["OK", status, "OK"]
     np.testing.assert_allclose(among["probabilities"][[0, 2]], alone["probabilities"], atol=1e-6)
     np.testing.assert_array_equal(among["classes"][[0, 2]], alone["classes"])
     assert not among["probabilities"][1].any()
@@ -168,31 +168,39 @@ def test_sizes_are_bounded_before_anything_is_allocated(serve_bytes, served):
         served.signatures["serving_default"](images=tf.zeros((1, 1, 101, 3)))
 
 
+def save_and_load(spec, arrays, folder):
+    (folder / "labels.txt").write_text("not read here\n")
+    ServedModel(spec, arrays, folder / "labels.txt").save(folder / "model")
+    return tf.saved_model.load(os.fspath(folder / "model"))
+
+
 def test_shortest_side_resize_and_fewer_classes_than_top_k(tmp_path):
     spec = small_spec(
         classes=3, labels=None, preprocessing=Preprocessing("torch", "shortest_side", resize_to=40, antialias=True)
     )
     arrays = random_arrays(spec)
-    served = tf.saved_model.load(os.fspath(export_saved_model(spec, arrays, tmp_path)))
+    served = save_and_load(spec, arrays, tmp_path)
     data = FORMATS["jpeg"]
     outputs = served.signatures["serve_bytes"](image_bytes=tf.constant([data]))
-    want = squeezenet.build(spec, arrays).predict_on_batch(prepare_images(read_image(data)[None], spec))
-    np.testing.assert_allclose(outputs["probabilities"], want, atol=1e-5)
+    expected = squeezenet.build(spec, arrays).predict_on_batch(prepare_images(read_image(data)[None], spec))
+    np.testing.assert_allclose(outputs["probabilities"], expected, atol=1e-5)
     assert sorted(outputs["classes"].numpy()[0]) == [b"0", b"1", b"2"]
 
 
 def test_full_size_net(tmp_path):
     spec = ModelSpec("1.0", labels=tuple(f"{index:04}" for index in range(1000)))
     arrays = random_arrays(spec)
-    served = tf.saved_model.load(os.fspath(export_saved_model(spec, arrays, tmp_path)))
+    served = save_and_load(spec, arrays, tmp_path)
     image = read_image(encode(random_image(375, 500)))
-    want = squeezenet.build(spec, arrays).predict_on_batch(prepare_images(image[None], spec))
-    assert want.max() > 0.01, "the probabilities must differ from one another"
+    expected = squeezenet.build(spec, arrays).predict_on_batch(prepare_images(image[None], spec))
+    assert expected.max() > 0.01, "the probabilities must differ from one another"
     images = tf.constant(image[None], tf.float32)
-    np.testing.assert_allclose(served.signatures["serving_default"](images=images)["probabilities"], want, atol=1e-5)
+    np.testing.assert_allclose(
+        served.signatures["serving_default"](images=images)["probabilities"], expected, atol=1e-5
+    )
     encoded = tf.constant([encode(Image.fromarray(image), "PNG")])
     outputs = served.signatures["serve_bytes"](image_bytes=encoded)
-    np.testing.assert_allclose(outputs["probabilities"], want, atol=1e-5)
+    np.testing.assert_allclose(outputs["probabilities"], expected, atol=1e-5)
 
 
 def example(data: bytes, feature: str = contract.EXAMPLE_FEATURE) -> bytes:
@@ -206,9 +214,9 @@ def test_classify_answers_as_serve_bytes_and_fails_only_what_is_broken(served, s
     broken = [example(FORMATS["jpeg"][:99]), example(good[0], "image"), b"\xff\xff no example", example(b"")]
     outputs = served.signatures["classify"](inputs=tf.constant([example(good[0]), *broken, example(good[1])]))
     outputs = {name: value.numpy() for name, value in outputs.items()}
-    want = serve_bytes(*good)
-    np.testing.assert_array_equal(outputs["classes"][[0, -1]], want["classes"])
-    np.testing.assert_allclose(outputs["scores"][[0, -1]], want["scores"], atol=1e-6)
+    expected = serve_bytes(*good)
+    np.testing.assert_array_equal(outputs["classes"][[0, -1]], expected["classes"])
+    np.testing.assert_allclose(outputs["scores"][[0, -1]], expected["scores"], atol=1e-6)
     assert not outputs["scores"][1:-1].any()
     assert set(outputs["classes"][1:-1].ravel()) == {b""}
 
@@ -216,7 +224,7 @@ def test_classify_answers_as_serve_bytes_and_fails_only_what_is_broken(served, s
 def test_features_are_what_the_classifier_sees_averaged(served, model, spec):
     images = np.stack([np.asarray(random_image(50, 60, seed=seed), np.float32) for seed in (1, 2)])
     trunk = keras.Model(model.inputs, model.get_layer("drop9").input)
-    want = trunk.predict_on_batch(prepare_images(images, spec)).mean((1, 2))
-    got = served.signatures["features"](images=tf.constant(images))["features"]
-    np.testing.assert_allclose(got, want, atol=1e-5)
-    assert np.ptp(want, axis=0).max() > 0.1
+    expected = trunk.predict_on_batch(prepare_images(images, spec)).mean((1, 2))
+    actual = served.signatures["features"](images=tf.constant(images))["features"]
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
+    assert np.ptp(expected, axis=0).max() > 0.1

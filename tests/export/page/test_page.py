@@ -1,17 +1,14 @@
 """The page in front of a server: what it answers, what it refuses, and what a person sees and does in a browser."""
 
-import base64
 import contextlib
-import hashlib
 import http.client
 import json
-import pathlib
+import os
 import re
-import signal
 import socket
-import subprocess
-import sys
+import threading
 import time
+from concurrent import futures
 
 import grpc
 import numpy as np
@@ -20,21 +17,23 @@ from PIL import Image
 
 from export import contract, serve
 from export.client.client import Client, Prediction, ServingError
-from export.page import server as web
+from export.page import app as page_app
+from export.page import server as page_server
+from export.server import run as server_run
+from export.server.run import ServeConfig, run_server
 from sqz_keras.architecture.spec import imagenet_classes
 from tests.export.samples import encode, random_image
 
-ROOT = pathlib.Path(__file__).parents[3]
 EVIL = "</script><img src=x onerror=document.title='taken'>&\"'"
 
 
 class FakeClient:
-    """A model server's answers, as the tests want them."""
+    """Stands for the client: its answers are those that a test sets."""
 
     model_name = "net"
 
     def __init__(self, names=("first", "second"), version=1, error=None):
-        self.names, self.version, self.error, self.asked = names, version, error, []
+        self.names, self.version, self.error, self.calls = names, version, error, []
 
     def available_versions(self):
         if self.error:
@@ -44,8 +43,8 @@ class FakeClient:
     def signatures(self):
         return {"serve_bytes": None, "features": None}
 
-    def predict(self, asked):
-        self.asked.append(asked)
+    def predict(self, images):
+        self.calls.append(images)
         if self.error:
             raise self.error
         scores = tuple(0.6 / 2**index for index in range(len(self.names)))
@@ -55,7 +54,7 @@ class FakeClient:
 
 @contextlib.contextmanager
 def page_of(client, *arguments, **options):
-    with web.serve_page(client, *arguments, **options) as port:
+    with page_server.serve_page(client, *arguments, **options) as port:
         yield port
 
 
@@ -65,15 +64,24 @@ def port(client, base_path):
         yield port
 
 
-@pytest.fixture
-def fake():
-    return FakeClient()
+@pytest.fixture(scope="module")
+def fake_page():
+    """A fake client, and the port of the page in front of it."""
+    client = FakeClient()
+    with page_of(client) as port:
+        yield client, port
 
 
 @pytest.fixture
-def fake_port(fake):
-    with page_of(fake) as port:
-        yield port
+def fake(fake_page):
+    client, _ = fake_page
+    client.__init__()
+    return client
+
+
+@pytest.fixture
+def fake_port(fake, fake_page):
+    return fake_page[1]
 
 
 def ask(port, method, path, body=None, **headers):
@@ -103,20 +111,28 @@ class TestRequests:
         assert status == 200 and headers["Content-Type"] == "text/html; charset=utf-8"
         assert headers["X-Content-Type-Options"] == "nosniff"
         policy = dict(rule.split(" ", 1) for rule in headers["Content-Security-Policy"].split("; "))
-        for kind, tag in (("script-src", "script"), ("style-src", "style")):
-            (source,) = re.findall(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
-            assert policy[kind] == f"'sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}'"
         assert (policy["default-src"], policy["connect-src"]) == ("'none'", "'self'")
+        assert (policy["script-src"], policy["style-src"]) == ("'self'", "'self'")
+        assert re.findall(r"<script\b.*?</script>", text, re.DOTALL) == ['<script src="page.js" defer></script>']
+        assert re.findall(r"<(?:link|style)\b.*?>", text) == [
+            '<link rel="icon" href="data:,">',
+            '<link rel="stylesheet" href="page.css">',
+        ]
+        assert not re.search(r"\s(on\w+|style)=", text)
+        for path, kind in (("/page.css", "text/css"), ("/page.js", "text/javascript")):
+            status, headers, body = ask(fake_port, "GET", path)
+            assert status == 200 and headers["Content-Type"] == f"{kind}; charset=utf-8"
+            assert headers["X-Content-Type-Options"] == "nosniff"
+            text += body.decode()
         assert "//" not in re.sub(r"(?m)  // .*$", "", text) and "@import" not in text and "url(" not in text
-        assert not re.search(r"\son\w+=", text)
 
-    def test_a_image_gets_the_servers_answer(self, port, client):
+    def test_an_image_gets_the_servers_answer(self, port, client):
         data = encode(random_image(50, 60))
         status, _, body = ask(port, "POST", "/predict", data)
-        answer, (want,) = json.loads(body), client.predict(data)
+        answer, (expected,) = json.loads(body), client.predict(data)
         assert status == 200
         assert answer["top"] == [
-            {"name": name, "score": score} for name, score in zip(want.classes, want.scores, strict=True)
+            {"name": name, "score": score} for name, score in zip(expected.classes, expected.scores, strict=True)
         ]
         assert 0 < answer["milliseconds"] < 10_000
 
@@ -138,15 +154,15 @@ class TestRequests:
         assert answer["top"][2]["name"] == "great white shark"
 
     @pytest.mark.parametrize(
-        ("data", "told"),
+        ("data", "status"),
         [
             (b"GIF89a and more", contract.STATUS_UNKNOWN_FORMAT),
             (encode(random_image(50, 60))[:300], contract.STATUS_DAMAGED),
             (encode(random_image(2, 400)), contract.STATUS_TOO_LARGE),
         ],
     )
-    def test_what_cannot_be_read_is_told(self, port, data, told):
-        assert error_of(ask(port, "POST", "/predict", data)) == (422, f"This cannot be read: {told}.")
+    def test_what_cannot_be_read_is_reported(self, port, data, status):
+        assert error_of(ask(port, "POST", "/predict", data)) == (422, f"This cannot be read: {status}.")
 
     def test_the_card_describes_the_served_version(self, port, spec):
         rows = dict(json.loads(ask(port, "GET", "/card")[2])["rows"])
@@ -163,18 +179,18 @@ class TestRequests:
             rows = dict(json.loads(ask(port, "GET", "/card")[2])["rows"])
         assert rows == {"Name": "net", "Version served": "1", "Signatures": "features, serve_bytes"}
 
-    def test_a_server_that_is_not_ready_is_told(self, fake, fake_port):
+    def test_a_server_that_is_not_ready_is_reported(self, fake, fake_port):
         fake.version = None
         assert error_of(ask(fake_port, "GET", "/card")) == (503, "The model server has no version ready yet.")
         fake.error = ServingError(grpc.StatusCode.UNAVAILABLE, "127.0.0.1:1: UNAVAILABLE: nobody there")
         for method, path, body in (("GET", "/card", None), ("POST", "/predict", b"x")):
-            status, told = error_of(ask(fake_port, method, path, body))
-            assert status == 503 and "nobody there" in told
+            status, message = error_of(ask(fake_port, method, path, body))
+            assert status == 503 and "nobody there" in message
 
-    def test_a_defect_is_told_and_the_page_lives_on(self, fake, fake_port):
+    def test_a_defect_is_reported_and_the_page_stays_up(self, fake, fake_port):
         fake.error = RuntimeError("secret")
-        status, told = error_of(ask(fake_port, "POST", "/predict", b"x"))
-        assert status == 500 and "secret" not in told
+        status, message = error_of(ask(fake_port, "POST", "/predict", b"x"))
+        assert status == 500 and "secret" not in message
         fake.error = None
         assert ask(fake_port, "POST", "/predict", b"x")[0] == 200
 
@@ -187,8 +203,9 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("method", "path", "status"),
         [
-            ("GET", "/web.html", 404),
-            ("GET", "/../export/web.py", 404),
+            ("GET", "/index.html", 404),
+            ("GET", "/../export/page/app.py", 404),
+            ("GET", "/app.py", 404),
             ("GET", "/card/", 404),
             ("GET", "/card?x", 404),
             ("GET", "/predict", 404),
@@ -223,7 +240,7 @@ class TestRefusals:
         assert ask(fake_port, "GET", "/", Host=host)[0] == status
         assert ask(fake_port, "POST", "/predict", b"x", Host=host)[0] == status
 
-    def test_the_name_it_was_told_to_listen_on(self, fake, monkeypatch):
+    def test_the_name_that_it_listens_on(self, fake, monkeypatch):
         monkeypatch.setattr(socket, "getfqdn", lambda name: name)
         with page_of(fake, host="localhost") as port:
             assert ask(port, "GET", "/", Host="localhost")[0] == 200
@@ -240,29 +257,29 @@ class TestRefusals:
             ("", 403),
         ):
             assert ask(fake_port, "POST", "/predict", b"x", Host=own, Origin=origin)[0] == status, origin
-        assert len(fake.asked) == 2
+        assert len(fake.calls) == 2
 
     @pytest.mark.parametrize(
         ("length", "status"), [(None, 411), ("-1", 411), ("1e3", 411), ("9" * 30, 411), ("0", 400), ("5", 400)]
     )
-    def test_lengths_that_are_none(self, fake, fake_port, length, status):
+    def test_lengths_that_are_wrong(self, fake, fake_port, length, status):
         with socket.create_connection(("127.0.0.1", fake_port), 10) as raw:
             line = f"Content-Length: {length}\r\n" if length else ""
             raw.sendall(f"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\n{line}\r\nabc".encode())
             raw.shutdown(socket.SHUT_WR)
             assert raw.makefile("rb").readline().split()[1] == str(status).encode()
-        assert not fake.asked
+        assert not fake.calls
 
-    def test_too_large_a_file_is_told_after_all_of_it_was_read_and_dropped(self, fake, fake_port, monkeypatch):
-        monkeypatch.setattr(web, "MAX_IMAGE_BYTES", 1 << 20)
+    def test_too_large_a_file_is_refused_after_all_of_it_was_read(self, fake, fake_port, monkeypatch):
+        monkeypatch.setattr(page_app, "MAX_IMAGE_BYTES", 1 << 20)
         assert ask(fake_port, "POST", "/predict", bytes(1 << 20))[0] == 200
-        status, told = error_of(ask(fake_port, "POST", "/predict", bytes(5 << 20)))
-        assert status == 413 and "5 MB" in told
-        assert len(fake.asked) == 1
+        status, message = error_of(ask(fake_port, "POST", "/predict", bytes(5 << 20)))
+        assert status == 413 and "5 MB" in message
+        assert len(fake.calls) == 1
 
     @pytest.mark.parametrize("start", ["", "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n", "POST /predict HTTP/1.1\r\n"])
-    def test_who_trickles_is_cut_off(self, fake_port, monkeypatch, start):
-        monkeypatch.setattr(web, "REQUEST_SECONDS", 0.5)
+    def test_a_client_that_trickles_is_cut_off(self, fake_port, monkeypatch, start):
+        monkeypatch.setattr(page_server, "REQUEST_SECONDS", 0.5)
         begin = time.monotonic()
         with socket.create_connection(("127.0.0.1", fake_port), 10) as raw, contextlib.suppress(ConnectionError):
             raw.sendall(start.encode())
@@ -274,14 +291,14 @@ class TestRefusals:
                         break
         assert 0.4 < time.monotonic() - begin < 5
 
-    def test_more_than_so_many_at_once_are_told_to_come_back(self, fake, monkeypatch):
-        monkeypatch.setattr(web, "MAX_CONNECTIONS", 2)
+    def test_connections_beyond_the_limit_get_a_503(self, fake, monkeypatch):
+        monkeypatch.setattr(page_server, "MAX_CONNECTIONS", 2)
         with page_of(fake) as port:
             held = [socket.create_connection(("127.0.0.1", port), 10) for _ in range(2)]
             with socket.create_connection(("127.0.0.1", port), 10) as third:
                 assert third.makefile("rb").readline() == b"HTTP/1.0 503 Service Unavailable\r\n"
-            for each in held:
-                each.close()
+            for connection in held:
+                connection.close()
             deadline = time.monotonic() + 10
             while time.monotonic() < deadline:
                 with contextlib.suppress(ConnectionError, http.client.HTTPException):
@@ -311,24 +328,32 @@ DESCRIBED = "!document.getElementById('card').hidden"
 
 
 class TestInABrowser:
+    @pytest.fixture
+    def fake_port(self, fake):
+        """A page of the test's own, as a browser keeps connections open."""
+        with page_of(fake) as port:
+            yield port
+
     def test_a_dropped_image(self, browser, port, client, photo):
         tab = browser.open(f"http://127.0.0.1:{port}/")
         tab.wait(DESCRIBED)
         tab.drop(photo, *tab.centre("#drop"))
         tab.wait(ANSWERED)
-        (want,) = client.predict(photo)
+        (expected,) = client.predict(photo)
         lines = tab.run("[...document.querySelectorAll('#top li')].map(row => row.innerText.split('\\n'))")
-        assert [line[0] for line in lines] == list(want.classes)
-        assert [line[1] for line in lines] == [f"{score:.1%}" if score >= 0.0005 else "<0.1%" for score in want.scores]
+        assert [line[0] for line in lines] == list(expected.classes)
+        assert [line[1] for line in lines] == [
+            f"{score:.1%}" if score >= 0.0005 else "<0.1%" for score in expected.scores
+        ]
         tracks = tab.run("[...document.querySelectorAll('.track')].map(track => track.clientWidth)")
         bars = tab.run("[...document.querySelectorAll('.bar')].map(bar => bar.getBoundingClientRect().width)")
-        np.testing.assert_allclose(np.divide(bars, tracks), want.scores, atol=0.02)
+        np.testing.assert_allclose(np.divide(bars, tracks), expected.scores, atol=0.02)
         assert re.search(r"within [\d.]+ ms; [\d.]+ ms", tab.text("#latency"))
         tab.wait("document.getElementById('preview').naturalWidth === 400")
         assert "squeezenet" in tab.text("#card") and "BGR minus" in tab.text("#card")
-        asked = [event["request"]["url"] for event in tab.told("Network.requestWillBeSent")]
-        assert {url.split(":")[0] for url in asked} <= {"http", "blob", "data"}
-        assert {url.split("/")[2] for url in asked if url.startswith("http")} == {f"127.0.0.1:{port}"}
+        urls = [event["request"]["url"] for event in tab.told("Network.requestWillBeSent")]
+        assert {url.split(":")[0] for url in urls} <= {"http", "blob", "data"}
+        assert {url.split("/")[2] for url in urls if url.startswith("http")} == {f"127.0.0.1:{port}"}
         assert tab.complaints() == []
 
     def test_with_the_keyboard_alone(self, browser, fake_port, photo):
@@ -405,23 +430,28 @@ def test_no_model_server_at_all():
         taken.bind(("127.0.0.1", 0))  # nothing listens there
         dead_target = f"127.0.0.1:{taken.getsockname()[1]}"
         with Client(dead_target, timeout_seconds=0.5) as client, page_of(client) as port:
-            status, told = error_of(ask(port, "GET", "/card"))
-    assert status == 503 and "The model server gives no answer" in told
+            status, message = error_of(ask(port, "GET", "/card"))
+    assert status == 503 and "The model server gives no answer" in message
 
 
-def test_sqz_serve_has_a_page(base_path):
-    command = [sys.executable, "-m", "export.serve", "--embedded", "--port=0", f"--base_path={base_path}"]
-    with subprocess.Popen([*command, "--web", "--web_port=0"], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+def test_sqz_serve_has_a_page(base_path, tmp_path, capsys):
+    port_file, stopped = tmp_path / "port", threading.Event()
+    config = ServeConfig(os.fspath(base_path), embedded=True, port=0, port_file=port_file, web=True, web_port=0)
+    with futures.ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run_server, config, stopped)
         try:
-            port = int(re.fullmatch(r"Page at http://127\.0\.0\.1:(\d+)/\n", process.stdout.readline())[1])
+            while not port_file.exists() and not running.done():
+                time.sleep(0.01)
+            port = int(re.match(r"Page at http://127\.0\.0\.1:(\d+)/\n", capsys.readouterr().out)[1])
             assert dict(json.loads(ask(port, "GET", "/card")[2])["rows"])["Version served"] == "3"
             assert ask(port, "POST", "/predict", encode(random_image(50, 60)))[0] == 200
         finally:
-            process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+            stopped.set()
+    running.result()
+    assert not port_file.exists()
 
 
 def test_a_page_beside_tls_is_refused(base_path, run_command, tmp_path, monkeypatch):
-    monkeypatch.setattr(serve, "read_key_and_cert", lambda *_: (b"key", b"cert"))
+    monkeypatch.setattr(server_run, "read_key_and_cert", lambda *_: (b"key", b"cert"))
     with pytest.raises(ValueError, match="no TLS"):
         run_command(serve, f"--base_path={base_path}", "--web", "--ssl_key=key.pem", "--ssl_cert=cert.pem")

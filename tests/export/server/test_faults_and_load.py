@@ -25,7 +25,7 @@ def answers(base_path, images):
 
 
 def test_malformed_requests_get_their_status_codes(target, client, images):
-    """Five of each kind; the server's memory is measured by the benchmark, which sends thousands."""
+    """Five of every kind; the server's memory is measured by the benchmark, which sends thousands."""
     server = types.SimpleNamespace(target=target, resident_bytes=lambda: 0)
     count = 5 * len(malformed.makers(images))
     mistakes, _ = faults.send_malformed(server, images, count)
@@ -37,8 +37,8 @@ def test_malformed_requests_get_their_status_codes(target, client, images):
 def test_a_wrong_answer_would_be_noticed(stubs, images, code, status):
     call = stubs.channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
     request = b"" if code != "OK" else bytes_of(images[0]).SerializeToString()
-    found = faults.ask(call, malformed.Case("Predict", request, code, status))
-    assert ("INVALID_ARGUMENT" if code != "OK" else "OK") in found
+    wrong = faults.send_case(call, malformed.Case("Predict", request, code, status))
+    assert ("INVALID_ARGUMENT" if code != "OK" else "OK") in wrong
 
 
 def test_killed_and_started_again_then_given_a_broken_version(base_path, tmp_path, images, answers):

@@ -15,8 +15,10 @@ from absl import flags
 
 from export import predict, serve
 from export.client.client import Client, ServingError
-from export.server import ServerConfig, model_server
-from export.server import serve as serve_embedded
+from export.server import model_server
+from export.server.run import read_key_and_cert
+from export.server.serving import ServerConfig
+from export.server.serving import serve as serve_embedded
 from tests.export.samples import encode, random_image
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -113,12 +115,12 @@ def test_tls_refuses_whom_it_should(base_path, key_and_cert):
 
 def test_wrong_tls_files_are_clear_errors(key_and_cert, tmp_path):
     key, cert = map(str, key_and_cert)
-    for pair, told in (((key, None), "both"), ((None, cert), "both"), ((cert, key), "PEM"), ((key, key), "PEM")):
-        with pytest.raises(ValueError, match=told):
-            serve.read_key_and_cert(*pair)
+    for pair, message in (((key, None), "both"), ((None, cert), "both"), ((cert, key), "PEM"), ((key, key), "PEM")):
+        with pytest.raises(ValueError, match=message):
+            read_key_and_cert(*pair)
     with pytest.raises(OSError, match="missing"):
-        serve.read_key_and_cert(key, str(tmp_path / "missing"))
-    assert serve.read_key_and_cert(None, None) is None
+        read_key_and_cert(key, str(tmp_path / "missing"))
+    assert read_key_and_cert(None, None) is None
 
 
 @pytest.fixture
@@ -138,9 +140,9 @@ def test_the_model_server_is_started_where_it_is_on_the_path(key_and_cert, start
         f"--base_path={tmp_path}", "--model_name=net", f"--ssl_key={key}", f"--ssl_cert={cert}", **with_fake
     )
     port = port_file.read_text().strip()
-    found, ssl_config = json.loads(pathlib.Path(with_fake["FAKE_RECORD"]).read_text())
-    config_file = pathlib.Path(found.pop("ssl_config_file"))
-    assert found == {
+    arguments, ssl_config = json.loads(pathlib.Path(with_fake["FAKE_RECORD"]).read_text())
+    config_file = pathlib.Path(arguments.pop("ssl_config_file"))
+    assert arguments == {
         "port": port,
         "model_name": "net",
         "model_base_path": str(tmp_path),
@@ -176,13 +178,13 @@ def children(pid):
     """The processes that a process started."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
-        found = [
+        pids = [
             int(child)
             for task in pathlib.Path(f"/proc/{pid}/task").iterdir()
             for child in (task / "children").read_text().split()
         ]
-        if found:
-            return found
+        if pids:
+            return pids
         time.sleep(0.05)
     return []
 

@@ -14,10 +14,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2, regression_pb2
 
 from export import contract
-from export.server import ServerConfig, serve
 from export.server.errors import RequestError
 from export.server.manager import MAX_LOADS, VersionManager, load_version
 from export.server.model import ServedVersion
+from export.server.serving import ServerConfig, serve
 from tests.export.calls import Stubs, bytes_of, code_of, request_of, status_of, tensor
 from tests.export.samples import encode, random_image
 
@@ -61,7 +61,7 @@ def test_what_is_not_served_is_unimplemented(stubs):
 
 
 class FakeVersion:
-    """Answers with its number when it is told to."""
+    """Answers with its number once `finish` is set."""
 
     def __init__(self, version=3):
         self.version, self.closed, self.runs = version, False, 0
@@ -166,7 +166,7 @@ def versions(tmp_path):
 
 def states(versions):
     spec = status_of().model_spec
-    return {each.version: each.State.Name(each.state) for each in versions.statuses(spec)}
+    return {status.version: status.State.Name(status.state) for status in versions.statuses(spec)}
 
 
 def newest(versions):
@@ -208,11 +208,11 @@ def test_a_version_that_fails_leaves_the_old_one(versions, tmp_path):
     assert failed.status.error_code == grpc.StatusCode.INTERNAL.value[0]
     assert "2 is broken" in failed.status.error_message
     assert newest(versions) == 1
-    assert len(versions.loads) == 2, "it is not tried again before its time"
+    assert len(versions.loads) == 2, "it is not retried before its time"
 
 
 @pytest.mark.parametrize("mended", [True, False])
-def test_a_version_that_fails_is_tried_again_so_many_times(tmp_path, mended):
+def test_a_version_that_fails_is_retried_a_limited_number_of_times(tmp_path, mended):
     versions = Manager(tmp_path, retry_seconds=0)
     versions.broken.add(2)
     (tmp_path / "2").mkdir()

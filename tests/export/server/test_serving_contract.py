@@ -18,7 +18,8 @@ from tensorflow_serving.apis import get_model_metadata_pb2, prediction_log_pb2
 
 from export import contract
 from export.client.client import Client
-from export.server import ServerConfig, model_server, serve
+from export.server import model_server
+from export.server.serving import ServerConfig, serve
 from sqz_keras import prepare_images
 from tests.export.calls import (
     GOOD,
@@ -33,7 +34,7 @@ from tests.export.calls import (
 )
 from tests.export.samples import encode, random_image
 
-SECONDS = 60  # for a version to come or go; the model server looks once a second
+SECONDS = 60  # for a version to come or go; the model server polls once a second
 STRINGS = tf.make_tensor_proto([b"x"])
 
 
@@ -63,7 +64,7 @@ def any_target(start, base_path):
 
 
 @pytest.fixture(scope="session")
-def asked(any_target):
+def any_stubs(any_target):
     with Stubs(any_target) as stubs:
         yield stubs
 
@@ -76,56 +77,56 @@ def any_client(any_target):
 
 
 @pytest.mark.parametrize("request_", [request_of(), request_of(signature=""), request_of(version=3)])
-def test_predict_answers_with_every_output_and_its_version(asked, request_):
-    response = asked.predict(request_, timeout=10)
+def test_predict_answers_with_every_output_and_its_version(any_stubs, request_):
+    response = any_stubs.predict(request_, timeout=10)
     assert set(response.outputs) == {output.name for output in contract.SERVING_DEFAULT.outputs}
     assert (response.model_spec.name, response.model_spec.version.value) == ("squeezenet", 3)
     assert response.model_spec.signature_name == "serving_default"
 
 
-def test_predict_takes_values_as_fields_too(asked):
+def test_predict_takes_values_as_fields_too(any_stubs):
     images = np.random.default_rng(0).uniform(0, 255, (1, 8, 9, 3)).astype(np.float32)
     answers = [
-        tf.make_ndarray(asked.predict(request_of(images=sent), timeout=10).outputs["probabilities"])
+        tf.make_ndarray(any_stubs.predict(request_of(images=sent), timeout=10).outputs["probabilities"])
         for sent in (tf.make_tensor_proto(images), tensor(shape=images.shape, float_val=images.ravel()))
     ]
     np.testing.assert_array_equal(*answers)
 
 
-def test_the_last_value_stands_for_those_left_out(asked):
+def test_the_last_value_stands_for_those_left_out(any_stubs):
     even = tf.make_tensor_proto(np.full((1, 8, 8, 3), 77, np.float32))
     answers = [
-        tf.make_ndarray(asked.predict(request_of(images=sent), timeout=10).outputs["probabilities"])
+        tf.make_ndarray(any_stubs.predict(request_of(images=sent), timeout=10).outputs["probabilities"])
         for sent in (even, tensor(float_val=[77]), tensor(float_val=[77, 77]))
     ]
     for answer in answers[1:]:
         np.testing.assert_array_equal(answers[0], answer)
 
 
-def test_output_filter(asked):
-    response = asked.predict(request_of(outputs=["class_ids"]), timeout=10)
+def test_output_filter(any_stubs):
+    response = any_stubs.predict(request_of(outputs=["class_ids"]), timeout=10)
     assert list(response.outputs) == ["class_ids"]
 
 
 def test_answers_are_the_models(any_client, model, spec):
     image = np.asarray(random_image(45, 61))
-    want = model.predict_on_batch(prepare_images(image[None], spec))[0]
+    expected = model.predict_on_batch(prepare_images(image[None], spec))[0]
     (by_array,), (by_file,) = any_client.predict(image), any_client.predict(encode(random_image(45, 61), "PNG"))
-    for found in (by_array, by_file):
-        np.testing.assert_allclose(found.probabilities, want, atol=1e-5)
-        assert found.classes[0] == spec.labels[int(want.argmax())]
+    for prediction in (by_array, by_file):
+        np.testing.assert_allclose(prediction.probabilities, expected, atol=1e-5)
+        assert prediction.classes[0] == spec.labels[int(expected.argmax())]
 
 
 def test_a_bad_image_fails_only_itself(any_client):
     good = encode(random_image(40, 40))
-    found = any_client.predict([good, b"no image", good[:200], good])
-    assert [each.status for each in found] == [
+    predictions = any_client.predict([good, b"no image", good[:200], good])
+    assert [prediction.status for prediction in predictions] == [
         contract.STATUS_OK,
         contract.STATUS_UNKNOWN_FORMAT,
         contract.STATUS_DAMAGED,
         contract.STATUS_OK,
     ]
-    assert found[0].scores == found[3].scores
+    assert predictions[0].scores == predictions[3].scores
 
 
 REFUSED = {
@@ -134,7 +135,7 @@ REFUSED = {
     "unknown version": (request_of(version=4), "NOT_FOUND"),
     "unknown label": (request_of(label="stable"), "INVALID_ARGUMENT"),
     "unknown signature": (request_of(signature="regress"), "FAILED_PRECONDITION"),
-    "wrong key": (request_of(images=GOOD), "INVALID_ARGUMENT"),
+    "wrong key": (request_of(inputs=GOOD), "INVALID_ARGUMENT"),
     "a key too many": (request_of(images=GOOD, more=GOOD), "INVALID_ARGUMENT"),
     "unknown output": (request_of(outputs=["logits"]), "INVALID_ARGUMENT"),
     "an output twice": (request_of(outputs=["scores", "scores"]), "INVALID_ARGUMENT"),
@@ -151,26 +152,25 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_wrong_predict_requests(asked, name):
+def test_wrong_predict_requests(any_stubs, name):
     request, code = REFUSED[name]
-    assert code_of(asked.predict, request) == code
-    asked.predict(request_of(), timeout=10)
+    assert code_of(any_stubs.predict, request) == code
+    any_stubs.predict(request_of(), timeout=10)
 
 
-def test_classify_is_predicts_answer(asked):
+def test_classify_is_predicts_answer(any_stubs):
     images = [encode(random_image(40, 50, seed=seed)) for seed in (1, 2)]
-    want = asked.predict(bytes_of(*images), timeout=10).outputs
+    expected = any_stubs.predict(bytes_of(*images), timeout=10).outputs
     merged = classification_of()
     for data in images:
         merged.input.example_list_with_context.examples.append(example_of(data))
     merged.input.example_list_with_context.context.SetInParent()
     for request in (classification_of(*images), merged):
-        found = asked.classify(request, timeout=10).result.classifications
-        assert [[each.label.encode() for each in answer.classes] for answer in found] == tf.make_ndarray(
-            want["classes"]
-        ).tolist()
-        scores = [[each.score for each in answer.classes] for answer in found]
-        np.testing.assert_allclose(scores, tf.make_ndarray(want["scores"]), atol=1e-6)
+        answers = any_stubs.classify(request, timeout=10).result.classifications
+        labels = [[best.label.encode() for best in answer.classes] for answer in answers]
+        assert labels == tf.make_ndarray(expected["classes"]).tolist()
+        scores = [[best.score for best in answer.classes] for answer in answers]
+        np.testing.assert_allclose(scores, tf.make_ndarray(expected["scores"]), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -182,46 +182,46 @@ def test_classify_is_predicts_answer(asked):
         classification_of(b"x", signature=""),
     ],
 )
-def test_wrong_classify_requests(asked, request_):
-    assert code_of(asked.classify, request_) == "INVALID_ARGUMENT"
+def test_wrong_classify_requests(any_stubs, request_):
+    assert code_of(any_stubs.classify, request_) == "INVALID_ARGUMENT"
 
 
-def test_metadata_is_the_signatures(asked):
+def test_metadata_is_the_signatures(any_stubs):
     request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
     request.model_spec.name = "squeezenet"
-    response = asked.metadata(request, timeout=10)
+    response = any_stubs.metadata(request, timeout=10)
     assert response.model_spec.version.value == 3
-    found = get_model_metadata_pb2.SignatureDefMap()
-    assert response.metadata["signature_def"].Unpack(found)
+    served = get_model_metadata_pb2.SignatureDefMap()
+    assert response.metadata["signature_def"].Unpack(served)
     for signature in contract.EXPORTED:
-        assert list(found.signature_def[signature.name].inputs) == [signature.input.name]
-        assert set(found.signature_def[signature.name].outputs) == {output.name for output in signature.outputs}
+        assert list(served.signature_def[signature.name].inputs) == [signature.input.name]
+        assert set(served.signature_def[signature.name].outputs) == {output.name for output in signature.outputs}
     for fields in (["weights"], []):
         del request.metadata_field[:]
         request.metadata_field.extend(fields)
-        assert code_of(asked.metadata, request) == "INVALID_ARGUMENT"
+        assert code_of(any_stubs.metadata, request) == "INVALID_ARGUMENT"
 
 
-def test_status_is_available(asked):
-    assert asked.states() == {3: ("AVAILABLE", "")}
-    (one,) = asked.status(status_of(version=3), timeout=10).model_version_status
+def test_status_is_available(any_stubs):
+    assert any_stubs.states() == {3: ("AVAILABLE", "")}
+    (one,) = any_stubs.status(status_of(version=3), timeout=10).model_version_status
     assert (one.version, one.state, one.status.error_code) == (3, one.AVAILABLE, 0)
-    assert code_of(asked.status, status_of("resnet")) == "NOT_FOUND"
-    assert code_of(asked.status, status_of(version=4)) == "NOT_FOUND"
+    assert code_of(any_stubs.status, status_of("resnet")) == "NOT_FOUND"
+    assert code_of(any_stubs.status, status_of(version=4)) == "NOT_FOUND"
 
 
-def test_health_check(asked):
-    check = health_pb2_grpc.HealthStub(asked.channel).Check
+def test_health_check(any_stubs):
+    check = health_pb2_grpc.HealthStub(any_stubs.channel).Check
     assert check(health_pb2.HealthCheckRequest(), timeout=10).status == health_pb2.HealthCheckResponse.SERVING
     with pytest.raises(grpc.RpcError) as caught:
         check(health_pb2.HealthCheckRequest(service="nothing"), timeout=10)
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND
 
 
-def test_past_the_deadline(asked):
+def test_past_the_deadline(any_stubs):
     many = bytes_of(*[encode(random_image(900, 900))] * contract.MAX_BATCH_SIZE)
-    assert code_of(asked.predict, many, timeout=0.02) == "DEADLINE_EXCEEDED"
-    asked.predict(request_of(), timeout=10)
+    assert code_of(any_stubs.predict, many, timeout=0.02) == "DEADLINE_EXCEEDED"
+    any_stubs.predict(request_of(), timeout=10)
 
 
 def test_parallel_calls_get_their_own_answers(any_client):

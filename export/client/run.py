@@ -1,0 +1,96 @@
+"""Asks a server as a config of sqz-predict says, and prints its answers."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from export import contract
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from export.client.client import Prediction
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictConfig:
+    """Which images to send, and to which server.
+
+    Args:
+        image: Paths of the images.
+        server: "host:port".
+        top: How many classes to print for each image.
+        model_name: The model's name on the server.
+        model_version: The served version, or None for the newest.
+        timeout_seconds: Time limit of each call.
+        ssl_ca: PEM file of the certificates to trust, for TLS; None for a connection without it.
+        ssl_server_name: Name in the server's certificate, where it is not the server's host.
+    """
+
+    image: Sequence[str]
+    server: str = "127.0.0.1:8500"
+    top: int = contract.TOP_K
+    model_name: str = contract.MODEL_NAME
+    model_version: int | None = None
+    timeout_seconds: float = 30.0
+    ssl_ca: str | None = None
+    ssl_server_name: str | None = None
+
+
+def run_predict(config: PredictConfig) -> int:
+    """Prints the classes of each image on stdout, and the images that cannot be read on stderr.
+
+    Returns:
+        The exit status: 1 where an image could not be read, and 0 otherwise.
+
+    Raises:
+        ServingError: The server did not answer.
+    """
+    paths, images = _read(config.image)
+    if not images:
+        return 1
+    readable = 0
+    for path, prediction in zip(paths, _predict(config, images), strict=True):
+        if prediction.status != contract.STATUS_OK:
+            print(f"sqz-predict: {path}: {prediction.status}", file=sys.stderr)
+            continue
+        readable += 1
+        print(path)
+        for name, score in list(zip(prediction.classes, prediction.scores, strict=True))[: config.top]:
+            print(f"  {score:7.2%}  {name}")
+    return 0 if readable == len(config.image) else 1
+
+
+def _read(paths: Sequence[str]) -> tuple[list[str], list[bytes | np.ndarray]]:
+    """The paths that can be opened, and an image as it is sent for each of them."""
+    from export.client.images import as_list
+
+    opened, images = [], []
+    for path in paths:
+        try:
+            images += as_list(path)
+            opened.append(path)
+        except OSError as error:
+            print(f"sqz-predict: {error}", file=sys.stderr)
+    return opened, images
+
+
+def _predict(config: PredictConfig, images: list[bytes | np.ndarray]) -> list[Prediction]:
+    import grpc
+
+    from export.client.client import Client
+
+    trusted = pathlib.Path(config.ssl_ca).read_bytes() if config.ssl_ca else None
+    with Client(
+        config.server,
+        model_name=config.model_name,
+        model_version=config.model_version,
+        timeout_seconds=config.timeout_seconds,
+        credentials=grpc.ssl_channel_credentials(trusted) if trusted else None,
+        server_name=config.ssl_server_name,
+    ) as client:
+        return client.predict(images)

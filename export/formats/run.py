@@ -1,0 +1,85 @@
+"""Does what a config of sqz-export says."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from typing import TYPE_CHECKING
+
+from export import contract, versions
+from export.formats.config import CalibratedFileConfig, Config, FileConfig, SavedModelConfig, VerifyConfig
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from sqz_keras import ModelSpec
+
+
+def run_export(config: Config) -> str:
+    """Exports or verifies a model.
+
+    Returns:
+        What was done, in one line.
+
+    Raises:
+        ValueError: The config or the model does not allow it, or the result differs from Keras.
+        OSError: A file cannot be read or written.
+    """
+    if isinstance(config, VerifyConfig):
+        return _verify(config)
+    return _export_version(config) if isinstance(config, SavedModelConfig) else _export_file(config)
+
+
+def _verify(config: VerifyConfig) -> str:
+    _use_defaults_of_keras()
+    from export.verify import verify
+
+    return f"{config.verify}: {verify(config.verify)}"
+
+
+def _export_version(config: SavedModelConfig) -> str:
+    from export.formats import saved_model
+
+    # What can be refused is refused before the model is downloaded and read, which takes longer.
+    versions.choose_version(config.base_path, config.model_version, config.keep_versions)
+    saved_model.check_installed()
+    spec, arrays = _resolve(config)
+    path = saved_model.export_saved_model(
+        spec, arrays, config.base_path, config.model_version, config.keep_versions, config.precision
+    )
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    signatures = ", ".join(signature.name for signature in contract.EXPORTED)
+    return f"{path}: {size / 1e6:.2f} MB, {spec.classes} classes, signatures {signatures}"
+
+
+def _export_file(config: FileConfig) -> str:
+    from export.formats import single_file
+    from sqz_keras.images.files import find_images
+
+    single_file.check_output(config.output, config.format)
+    images = []
+    if isinstance(config, CalibratedFileConfig):
+        images = find_images(config.calibration_dir, config.calibration_images)
+    spec, arrays = _resolve(config)
+    _use_defaults_of_keras()
+    comparison = single_file.write(config.format, spec, arrays, config.output, images)
+    return f"{config.output}: {os.path.getsize(config.output):,} bytes, {spec.classes} classes; {comparison}"
+
+
+def _resolve(config: SavedModelConfig | FileConfig) -> tuple[ModelSpec, dict[str, np.ndarray]]:
+    """The model that a config names, with the labels that it names."""
+    from sqz_keras.weights.resolve import resolve_model
+
+    labels = pathlib.Path(config.labels).read_text("utf-8").splitlines() if config.labels else None
+    spec, arrays = resolve_model(config.model, version=config.version, bypass=config.bypass)
+    return (dataclasses.replace(spec, labels=tuple(labels)) if config.labels else spec), arrays
+
+
+def _use_defaults_of_keras() -> None:
+    """Sets what the formats need, whatever keras.json or the environment says: TensorFlow, channels_last, float32."""
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    import keras
+
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_dtype_policy("float32")

@@ -1,0 +1,95 @@
+(() => {
+  "use strict";
+  const at = id => document.getElementById(id);
+  const show = (id, text) => { at(id).textContent = text; at(id).hidden = !text; };
+  const element = (tag, className, text) => Object.assign(document.createElement(tag), {className, textContent: text});
+  const RETRY = 2000;  // milliseconds
+
+  const ask = async (path, options) => {
+    let response;
+    try {
+      response = await fetch(path, options);
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      throw new Error("This page's server does not answer. Is sqz-serve still running?");
+    }
+    const answer = await response.json();
+    if (!response.ok) throw new Error(answer.error);
+    return answer;
+  };
+
+  let retry;
+  const showCard = async () => {
+    try {
+      const {rows} = await ask("card");
+      at("card").replaceChildren(...rows.flatMap(([name, value]) => [element("dt", "", name), element("dd", "", value)]));
+      at("card").hidden = false;
+      show("card-note", "");
+    } catch (error) {
+      at("card").hidden = true;
+      show("card-note", error.message);
+      clearTimeout(retry);
+      retry = setTimeout(showCard, RETRY);
+    }
+  };
+
+  const row = ({name, wnid, score}) => {
+    const item = element("li", ""), title = element("span", "name", name), track = element("div", "track");
+    if (wnid) title.append(" ", element("span", "wnid", wnid));
+    const bar = element("div", "bar");
+    bar.style.width = 100 * score + "%";
+    track.append(bar);
+    track.setAttribute("aria-hidden", "true");
+    const percent = score > 0 && score < .0005 ? "<0.1" : (100 * score).toFixed(1);
+    item.append(title, element("span", "score", percent + "%"), track);
+    return item;
+  };
+
+  let running = new AbortController();
+  const classify = async file => {
+    running.abort();
+    const mine = running = new AbortController(), start = performance.now();
+    const url = URL.createObjectURL(file), preview = at("preview");
+    preview.onload = preview.onerror = event => {
+      URL.revokeObjectURL(url);
+      preview.hidden = event.type === "error";
+    };
+    preview.src = url;
+    preview.alt = file.name;
+    at("answer").setAttribute("aria-busy", "true");
+    for (const id of ["error", "latency"]) show(id, "");
+    at("top").hidden = true;
+    show("note", "Asking about " + file.name + "...");
+    try {
+      const answer = await ask("predict", {method: "POST", body: file, signal: mine.signal});
+      at("top").replaceChildren(...answer.top.map(row));
+      at("top").hidden = false;
+      const whole = performance.now() - start;
+      show("latency", `The model server answered within ${answer.milliseconds.toFixed(1)} ms; ` +
+        `${whole.toFixed(1)} ms passed from the image to this answer.`);
+      showCard();  // another version may have taken over
+    } catch (error) {
+      if (error.name === "AbortError") return;  // a newer image took its place
+      show("error", error.message);
+    }
+    show("note", "");
+    at("answer").removeAttribute("aria-busy");
+  };
+
+  at("file").addEventListener("change", event => {
+    if (event.target.files.length) classify(event.target.files[0]);
+    event.target.value = "";  // so that the same image can be chosen again
+  });
+  // Anywhere on the page: an image dropped outside the zone would otherwise replace the page.
+  let depth = 0;
+  const over = change => at("drop").classList.toggle("over", (depth = Math.max(0, depth + change)) > 0);
+  addEventListener("dragenter", event => { event.preventDefault(); over(1); });
+  addEventListener("dragleave", () => over(-1));
+  addEventListener("dragover", event => event.preventDefault());
+  addEventListener("drop", event => {
+    event.preventDefault();
+    over(-depth);
+    if (event.dataTransfer.files.length) classify(event.dataTransfer.files[0]);
+  });
+  showCard();
+})();

@@ -1,0 +1,138 @@
+"""Serves as a config of sqz-serve says: either server, the page, and the file that says where they listen."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import pathlib
+import ssl
+import sys
+import threading
+from collections.abc import Iterator
+
+from export import contract
+from export.server import model_server
+from sqz_keras import files
+
+LOCALHOST, EVERY_ADDRESS = "127.0.0.1", "0.0.0.0"
+
+
+@dataclasses.dataclass(frozen=True)
+class ServeConfig:
+    """What to serve, and where.
+
+    Args:
+        base_path: Folder of the served model, which holds a folder for each version.
+        embedded: Use the embedded server even where TensorFlow's model server is on the PATH.
+        host: Address of the embedded server and of the page; None for 127.0.0.1. TensorFlow's model server listens on
+            every address, and refuses any other.
+        port: Port of the server; 0 takes a free one.
+        port_file: File that holds the port's number for as long as the server answers.
+        model_name: Name by which clients ask for the model.
+        ssl_key: PEM file of the private key. With `ssl_cert`, the server speaks TLS alone.
+        ssl_cert: PEM file of the server's certificate, with those that vouch for it.
+        web: Serve the page too.
+        web_port: Port of the page; 0 takes a free one.
+    """
+
+    base_path: str
+    embedded: bool = False
+    host: str | None = None
+    port: int = 8500
+    port_file: str | None = None
+    model_name: str = contract.MODEL_NAME
+    ssl_key: str | None = None
+    ssl_cert: str | None = None
+    web: bool = False
+    web_port: int = 8080
+
+
+def run_server(config: ServeConfig, stopped: threading.Event) -> None:
+    """Serves until `stopped` is set, and says on stdout where.
+
+    Raises:
+        ValueError: The config contradicts itself, or there is no version that can be loaded.
+        OSError: A file cannot be read, an address cannot be listened on, or the model server ended by itself.
+    """
+    port_file = pathlib.Path(config.port_file) if config.port_file else None
+    if port_file:
+        port_file.unlink(missing_ok=True)  # an earlier server's, which no client should take for this one's
+    key_and_cert = read_key_and_cert(config.ssl_key, config.ssl_cert)
+    if config.web and key_and_cert:
+        raise ValueError("The page of --web has no TLS: leave it out, or --ssl_key and --ssl_cert.")
+    binary = None if config.embedded else model_server.find()
+    server = _model_server(binary, config, key_and_cert, stopped) if binary else _embedded(config, key_and_cert)
+    with contextlib.ExitStack() as running:
+        port = running.enter_context(server)
+        if config.web:
+            web_port = running.enter_context(_page(config, port))
+            print(f"Page at http://{config.host or LOCALHOST}:{web_port}/", flush=True)
+        if port_file:
+            files.write_file(port_file, f"{port}\n".encode())
+        where = f"{EVERY_ADDRESS if binary else config.host or LOCALHOST}:{port}"
+        print(f"Serving {config.model_name} on {where} with {binary or 'the embedded server'}", flush=True)
+        stopped.wait()
+        if port_file:
+            port_file.unlink(missing_ok=True)
+
+
+def read_key_and_cert(key: str | None, cert: str | None) -> tuple[bytes, bytes] | None:
+    """The contents of both PEM files, or None where neither is named.
+
+    Raises:
+        ValueError: One of them alone is named, or they are not a key and its certificate.
+        OSError: They cannot be read.
+    """
+    if not (key or cert):
+        return None
+    if not (key and cert):
+        raise ValueError("TLS needs both --ssl_key and --ssl_cert.")
+    contents = pathlib.Path(key).read_bytes(), pathlib.Path(cert).read_bytes()
+    try:
+        # With an empty password an encrypted key is an error; OpenSSL would ask for its password on the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password="")
+    except ssl.SSLError as error:
+        raise ValueError(
+            f"{key} and {cert} must be an unencrypted private key and its certificate, as PEM: {error}."
+        ) from error
+    return contents
+
+
+def _model_server(
+    binary: str, config: ServeConfig, key_and_cert: tuple[bytes, bytes] | None, stopped: threading.Event
+) -> contextlib.AbstractContextManager[int]:
+    if config.host not in (None, EVERY_ADDRESS):
+        raise ValueError(
+            f"{binary} listens on every address, not on --host={config.host} alone. Add --embedded, or use "
+            f"--host={EVERY_ADDRESS}."
+        )
+    print(f"sqz-serve: {binary} listens on every address; --embedded on 127.0.0.1 alone.", file=sys.stderr, flush=True)
+    return model_server.serve(binary, config.base_path, config.model_name, config.port, key_and_cert, stopped.set)
+
+
+def _embedded(config: ServeConfig, key_and_cert: tuple[bytes, bytes] | None) -> contextlib.AbstractContextManager[int]:
+    from export.server.serving import ServerConfig, serve
+
+    # TensorFlow calls its loader of sessions deprecated, and has no other that a server could use.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    # gRPC logs a traceback for each request that is no message, and any client can send those until a disk is full.
+    logging.getLogger("grpc._common").setLevel(logging.CRITICAL)
+    key, cert = key_and_cert or (None, None)
+    host = config.host or LOCALHOST
+    server_config = ServerConfig(host=host, port=config.port, model_name=config.model_name, ssl_key=key, ssl_cert=cert)
+    return serve(config.base_path, server_config)
+
+
+@contextlib.contextmanager
+def _page(config: ServeConfig, port: int) -> Iterator[int]:
+    from export.client.client import Client
+    from export.page.server import serve_page
+
+    host = config.host or LOCALHOST
+    target = f"{LOCALHOST if host == EVERY_ADDRESS else host}:{port}"
+    with (
+        Client(target, model_name=config.model_name, timeout_seconds=10.0) as client,
+        serve_page(client, config.base_path, host=host, port=config.web_port) as web_port,
+    ):
+        yield web_port
