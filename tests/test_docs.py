@@ -69,16 +69,20 @@ def test_links_lead_somewhere():
 
 @pytest.mark.parametrize("code", list(blocks("python")))
 def test_python_blocks(code, folder, monkeypatch):
-    """Each runs, and prints what its comments say that it prints."""
+    """Each block runs, and prints what its comments say: `print(...)  # this`, or lines of `# this` at its end."""
     monkeypatch.chdir(folder)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(code, "docs", "exec"), {})
     promised = re.findall(r"^print\(.*\)  # (.*)$", code, re.MULTILINE)
+    last_lines = re.search(r"(?:^# .*\n)+\Z", code, re.MULTILINE)
+    if last_lines:
+        promised += [line.removeprefix("# ") for line in last_lines[0].splitlines()]
     if promised:
         assert printed.getvalue().splitlines() == promised
 
 
+@pytest.mark.large
 def test_commands(folder, free_port):
     """Each distinct command once, in the order of the pages; a server runs until the end."""
     distinct = {line: None for page in PAGES for line in commands(page)}
