@@ -1,4 +1,4 @@
-"""The README's and the guides' code and commands run as they stand, in a folder with what they name."""
+"""The code and commands of the README and the guides run as they are, in a folder with the files that they name."""
 
 import contextlib
 import io
@@ -17,16 +17,18 @@ import pytest
 from sqz_keras.weights import download, records
 
 ROOT = pathlib.Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SERVER_SECONDS = 60
 
 
-def blocks(language):
+def python_blocks():
+    """The Python blocks of the pages; those that train are large."""
     for page in PAGES:
         for number, match in enumerate(BLOCK.finditer(page.read_text("utf-8"))):
-            if match[1] == language:
-                yield pytest.param(match[2], id=f"{page.name}-{number}")
+            if match[1] == "python":
+                marks = [pytest.mark.large] if "train_and_evaluate" in match[2] else []
+                yield pytest.param(match[2], id=f"{page.name}-{number}", marks=marks)
 
 
 def commands(page):
@@ -39,7 +41,7 @@ def commands(page):
 
 @pytest.fixture(scope="module")
 def folder(test_data, tmp_path_factory):
-    """What the pages name: photo.jpg, photos/, PEM files; and pretrained weights in the cache."""
+    """The files that the pages name: photo.jpg (a tench), photos/, PEM files; and pretrained weights in the cache."""
     folder = tmp_path_factory.mktemp("docs")
     samples = sorted((test_data / "images" / "imagenet_sample").iterdir())
     shutil.copy(samples[0], folder / "photo.jpg")
@@ -67,7 +69,7 @@ def test_links_lead_somewhere():
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-@pytest.mark.parametrize("code", list(blocks("python")))
+@pytest.mark.parametrize("code", list(python_blocks()))
 def test_python_blocks(code, folder, monkeypatch):
     """Each block runs, and prints what its comments say: `print(...)  # this`, or lines of `# this` at its end."""
     monkeypatch.chdir(folder)
