@@ -69,6 +69,16 @@ def test_links_lead_somewhere():
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+def test_the_file_map_names_every_room_and_script():
+    text = (ROOT / "docs" / "contributing.md").read_text("utf-8")
+    for package in ("sqz_keras", "trainers", "export"):
+        rooms = [path.parent.name for path in (ROOT / package).glob("*/__init__.py")]
+        assert rooms and [room for room in rooms if f"`{room}/`" not in text] == []
+    for folder in ("benchmarks", "experiments"):
+        scripts = [path.name for path in (ROOT / folder).glob("*.py")]
+        assert scripts and [name for name in scripts if not re.search(f"`({folder}/)?{name}`", text)] == []
+
+
 @pytest.mark.parametrize("code", list(python_blocks()))
 def test_python_blocks(code, folder, monkeypatch):
     """Each block runs, and prints what its comments say: `print(...)  # this`, or lines of `# this` at its end."""
