@@ -14,7 +14,7 @@ PLATFORMS := Python 3.11 to 3.13; Linux x86_64 and aarch64 (glibc 2.28), macOS 1
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | awk -F '|' '{ printf "%-18s%s\n", $$1, $$2 }'
 
-venv: .venv/installed ## make .venv with the package, editable, and the pinned versions of all that it needs
+venv: .venv/installed ## make .venv with the package, editable, and pinned versions of everything it needs
 
 .venv/bin/python:
 	@"$(PYTHON)" -c '$(SUPPORTED)' 2>/dev/null || { \
@@ -28,11 +28,11 @@ venv: .venv/installed ## make .venv with the package, editable, and the pinned v
 	$(RUN) -m pip install --constraint constraints.txt --no-build-isolation --editable '.[all,test]'
 	@touch $@
 
-demo: venv ## train, export, serve and ask a small SqueezeNet, on digits that need no download
+demo: venv ## train, export and serve a small SqueezeNet and classify a picture with it; no download is needed
 	$(RUN) examples/demo.py
 
-test: venv ## run every test but the large ones; set SQZ_TEST_DATA for those on real weights and photographs
-	$(RUN) -m pytest -m "not large"
+test: venv ## run every test but the large ones; set SQZ_TEST_DATA for those on real weights and pictures
+	$(RUN) -m pytest -m "not large" --durations=10
 
 test-large: venv ## run the large tests
 	$(RUN) -m pytest -m large
@@ -48,15 +48,15 @@ lint: venv ## check style and formatting
 lint-bazel: ## check the form of Bazel's files (needs npm)
 	npx --yes $(BUILDIFIER) -mode=check -lint=warn $$(git ls-files WORKSPACE '*/WORKSPACE' '*.bazel' '*.bzl')
 
-format: venv ## mend style and formatting
+format: venv ## correct style and formatting
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-lock: ## choose the pins of constraints.txt anew (needs uv on the PATH)
+lock: ## choose the pins of constraints.txt again (needs uv on the PATH)
 	uv pip compile --quiet --upgrade --universal --python-version 3.11 --fork-strategy fewest --all-extras --no-config \
 		--no-annotate --custom-compile-command "make lock  # $(PLATFORMS)" --output-file constraints.txt pyproject.toml
 
-clean: ## remove what these targets made, .venv too
+clean: ## remove everything that these targets made, .venv too
 	[ ! -e bazel-bin ] || bazel clean --expunge
 	rm -rf .venv .build dist *.egg-info .pytest_cache .ruff_cache .hypothesis demo-output
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,6 +1,7 @@
-"""The whole road once, on handwritten digits that need no download: train, export, serve, ask.
+"""All steps once, on handwritten digits that need no download: train, export, serve, classify.
 
-Runs the project's own commands, each printed before it runs, in `demo-output/` (made anew), and ends in a short table.
+Runs the project's own commands and prints each one before it runs. The files go into `demo-output/`, which is emptied
+first. At the end it prints a short table.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ def main() -> None:
     OUTPUT.mkdir()
     run("sqz-train", "--config=digits", f"--workdir={WORKDIR}", f"--data_dir={OUTPUT / 'tfds'}")
     run("sqz-export", f"--model={WORKDIR}", f"--base_path={BASE_PATH}", "--model_version=1")
-    truth = save_test_digit(IMAGE)
+    digit = save_test_digit(IMAGE)
     server = start("sqz-serve", f"--base_path={BASE_PATH}", "--port=0", f"--port_file={PORT_FILE}")
     try:
         port = wait_for_port(server)
-        answer = run("sqz-predict", f"--server=127.0.0.1:{port}", f"--image={IMAGE}", "--top=3")
+        prediction = run("sqz-predict", f"--server=127.0.0.1:{port}", f"--image={IMAGE}", "--top=3")
     finally:
         server.terminate()
         server.wait()
-    print_table(answer, truth)
+    print_table(prediction, digit)
 
 
 def run(*command: str) -> str:
@@ -66,20 +67,21 @@ def wait_for_port(server: subprocess.Popen) -> int:
 
 
 def save_test_digit(path: pathlib.Path) -> int:
-    """Saves a digit of the test split, which holds every fifth of a class, as a PNG; returns what it shows."""
+    """Saves an image of the test split (every fifth of a class) as a PNG, and returns the digit that it shows."""
     digits = load_digits()
-    truth = 7
-    pixels = digits.images[digits.target == truth][4]
+    digit = 7
+    pixels = digits.images[digits.target == digit][4]
     Image.fromarray(np.round(pixels * (255 / 16)).astype(np.uint8)).save(path)
-    return truth
+    return digit
 
 
-def print_table(answer: str, truth: int) -> None:
+def print_table(prediction: str, digit: int) -> None:
+    """Prints what was measured: accuracy, size, and the prediction that the server made for the digit."""
     results = json.loads((WORKDIR / "evaluation.json").read_text())
     low, high = results["top1_interval"]
     saved_model = sum(path.stat().st_size for path in (BASE_PATH / "1").rglob("*") if path.is_file())
     rows = {
-        f"answer for an image of a {truth}": answer.splitlines()[1].strip(),
+        f"result for a picture of a {digit}": prediction.splitlines()[1].strip(),
         "top-1 on the test split": f"{results['top1_accuracy']:.1%} of {results['num_images']} images",
         "95% interval": f"{low:.1%} to {high:.1%}",
         "parameters": f"{results['num_params']:,}",

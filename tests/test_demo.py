@@ -11,13 +11,13 @@ STEPS = ["sqz-train", "sqz-export", "sqz-serve", "sqz-predict"]
 
 @pytest.mark.large
 def test_the_demo_end_to_end(tmp_path):
-    """It prints each command before it runs it, ends in its table, and the net is as good as promised."""
+    """It prints each command before it runs it, and at the end its table; the network is as accurate as promised."""
     demo = ROOT / "examples" / "demo.py"
     result = subprocess.run([sys.executable, demo], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert re.findall(r"^\$ (\S+)", result.stdout, re.MULTILINE) == STEPS
     rows = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in result.stdout.splitlines()[-8:])
-    assert re.search(r"%\s+7$", rows["answer for an image of a 7"])
+    assert re.search(r"%\s+7$", rows["result for a picture of a 7"])
     assert float(rows["top-1 on the test split"].split("%")[0]) >= 95
     assert re.fullmatch(r"9\d\.\d% to 9\d\.\d%", rows["95% interval"])
     assert rows["parameters"] == "727,626"

@@ -1,4 +1,4 @@
-"""The README's and the guides' code and commands run as they stand, in a folder with what they name."""
+"""The code and commands of the README and the guides run as they are, in a folder with the files that they name."""
 
 import contextlib
 import io
@@ -17,16 +17,18 @@ import pytest
 from sqz_keras.weights import download, records
 
 ROOT = pathlib.Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SERVER_SECONDS = 60
 
 
-def blocks(language):
+def python_blocks():
+    """The Python blocks of the pages; those that train are large."""
     for page in PAGES:
         for number, match in enumerate(BLOCK.finditer(page.read_text("utf-8"))):
-            if match[1] == language:
-                yield pytest.param(match[2], id=f"{page.name}-{number}")
+            if match[1] == "python":
+                marks = [pytest.mark.large] if "train_and_evaluate" in match[2] else []
+                yield pytest.param(match[2], id=f"{page.name}-{number}", marks=marks)
 
 
 def commands(page):
@@ -39,7 +41,7 @@ def commands(page):
 
 @pytest.fixture(scope="module")
 def folder(test_data, tmp_path_factory):
-    """What the pages name: photo.jpg, photos/, PEM files; and pretrained weights in the cache."""
+    """The files that the pages name: photo.jpg (a tench), photos/, PEM files; and pretrained weights in the cache."""
     folder = tmp_path_factory.mktemp("docs")
     samples = sorted((test_data / "images" / "imagenet_sample").iterdir())
     shutil.copy(samples[0], folder / "photo.jpg")
@@ -67,18 +69,32 @@ def test_links_lead_somewhere():
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-@pytest.mark.parametrize("code", list(blocks("python")))
+def test_the_file_map_names_every_room_and_script():
+    text = (ROOT / "docs" / "contributing.md").read_text("utf-8")
+    for package in ("sqz_keras", "trainers", "export"):
+        rooms = [path.parent.name for path in (ROOT / package).glob("*/__init__.py")]
+        assert rooms and [room for room in rooms if f"`{room}/`" not in text] == []
+    for folder in ("benchmarks", "experiments"):
+        scripts = [path.name for path in (ROOT / folder).glob("*.py")]
+        assert scripts and [name for name in scripts if not re.search(f"`({folder}/)?{name}`", text)] == []
+
+
+@pytest.mark.parametrize("code", list(python_blocks()))
 def test_python_blocks(code, folder, monkeypatch):
-    """Each runs, and prints what its comments say that it prints."""
+    """Each block runs, and prints what its comments say: `print(...)  # this`, or lines of `# this` at its end."""
     monkeypatch.chdir(folder)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(code, "docs", "exec"), {})
     promised = re.findall(r"^print\(.*\)  # (.*)$", code, re.MULTILINE)
+    last_lines = re.search(r"(?:^# .*\n)+\Z", code, re.MULTILINE)
+    if last_lines:
+        promised += [line.removeprefix("# ") for line in last_lines[0].splitlines()]
     if promised:
         assert printed.getvalue().splitlines() == promised
 
 
+@pytest.mark.large
 def test_commands(folder, free_port):
     """Each distinct command once, in the order of the pages; a server runs until the end."""
     distinct = {line: None for page in PAGES for line in commands(page)}
