@@ -126,9 +126,7 @@ class TrainConfig:
     test_split: str = _field("test", "Evaluated once, at the end.")
     shuffle_buffer_size: int = _field(16_384, "Encoded images among which the next one is drawn.")
     eval_every_steps: int = _field(5_000, "Updates between two evaluations on the validation split.")
-    checkpoint_every_steps: int = _field(
-        1_000, "Updates between two checkpoints; each evaluation ends in one too."
-    )
+    checkpoint_every_steps: int = _field(1_000, "Updates between two checkpoints; each evaluation ends in one too.")
     keep_checkpoints: int = _field(2, "How many of the newest are kept, beside the best.")
     max_bad_pictures: int = _field(0, "Images that cannot be decoded before the run is ended.")
 
