@@ -157,14 +157,14 @@ def fine_tuned(folder: pathlib.Path, spec, dataset: str, args):
     """The weights after pruning and clustering, or None where they are still too many."""
     from sqz_keras.compression.densities import SCANNED
     from sqz_keras.weights.resolve import resolve_model
-    from trainers.compression.config import CompressionConfig
+    from trainers.compression.config import FinetuneConfig
     from trainers.compression.run import compress
 
     output = pathlib.Path(args.workdir, f"{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}.sqz")
     least = min(SCANNED)
     density = max(8 * args.bytes / (BITS_A_WEIGHT * spec.count_params()), least)
     for _ in range(ATTEMPTS):
-        asked = CompressionConfig(
+        config = FinetuneConfig(
             model=str(folder),
             output=str(output),
             bits="4",
@@ -174,7 +174,7 @@ def fine_tuned(folder: pathlib.Path, spec, dataset: str, args):
             data_dir=args.data_dir,
             steps=args.steps,
         )
-        reached = compress(asked)["bytes"]
+        reached = compress(config)["bytes"]
         if reached <= args.bytes:
             return resolve_model(output)[1]
         if density == least:

@@ -82,10 +82,10 @@ def one_seed(seed: int, args) -> dict:
         images = {"image_dir": args.image_dir} if args.image_dir else {}
         train_and_evaluate(dataclasses.replace(config, seed=seed, **images), net, args.data_dir)
     from sqz_keras.weights.resolve import resolve_model
-    from trainers.compression.config import CompressionConfig
+    from trainers.compression.config import FinetuneConfig
     from trainers.compression.run import compress
 
-    config = CompressionConfig(
+    config = FinetuneConfig(
         model=str(net),
         output=str(output),
         densities="rounding",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 # Read when TensorFlow is imported, which the mains do after this module: warnings and errors only.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -16,6 +17,13 @@ from absl import logging as absl_logging
 from sqz_keras.architecture.layers import BYPASSES
 from sqz_keras.architecture.metaparameters import VERSIONS
 
+_DEFINE = {
+    type(None): flags.DEFINE_string,
+    str: flags.DEFINE_string,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    bool: flags.DEFINE_boolean,
+}
 # Packages that only some commands need -> the extra that brings them.
 _EXTRAS = {
     "altair": "train",
@@ -72,8 +80,8 @@ def run(
             package = (error.name or "").split(".")[0]
             if package not in _EXTRAS:
                 raise
-            told = f"needs the package {package}; install it with: pip install 'sqz-keras[{_EXTRAS[package]}]'"
-            print(f"{os.path.basename(argv[0])}: {told}", file=sys.stderr)
+            message = f"needs the package {package}; install it with: pip install 'sqz-keras[{_EXTRAS[package]}]'"
+            print(f"{os.path.basename(argv[0])}: {message}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
             print(f"\n{os.path.basename(argv[0])}: interrupted", file=sys.stderr)
@@ -90,3 +98,43 @@ def define_model_flags(default: str | None = "imagenet") -> None:
     flags.DEFINE_enum("version", None, list(VERSIONS), "Architecture, where the model does not say.")
     bypasses = [name for name in BYPASSES if name]
     flags.DEFINE_enum("bypass", None, bypasses, "Architecture, where the model does not say.")
+
+
+def define_field_flags(*configs: type) -> None:
+    """A flag for each field of the dataclasses, of its name, default and help; flags that exist already stay.
+
+    A field's metadata holds its `help`, and may hold `choices`, a `lower_bound`, or `required`.
+    """
+    for field in (field for config in configs for field in dataclasses.fields(config)):
+        if field.name in flags.FLAGS:
+            continue
+        limits = {name: value for name, value in field.metadata.items() if name not in ("help", "choices")}
+        arguments = (field.name, field.default)
+        if "choices" in field.metadata:
+            flags.DEFINE_enum(*arguments, list(field.metadata["choices"]), field.metadata["help"], **limits)
+        else:
+            _DEFINE[type(field.default)](*arguments, field.metadata["help"], **limits)
+
+
+def config_of_method(methods: Mapping[str, type], method: str, args: flags.FlagValues) -> object:
+    """The config of a method, from the flags of its fields.
+
+    Args:
+        methods: The dataclass of each method.
+        method: The method that was chosen.
+        args: The parsed flags.
+
+    Raises:
+        ValueError: A flag was given that belongs to other methods only, or the config refuses a value.
+    """
+    owners: dict[str, list[str]] = {}
+    for name, config in methods.items():
+        for field in dataclasses.fields(config):
+            owners.setdefault(field.name, []).append(f"--method={name}")
+    for flag, names in owners.items():
+        if args[flag].present and f"--method={method}" not in names:
+            raise ValueError(
+                f"--{flag} belongs to {' and '.join(names)}, not to --method={method}. Add {' or '.join(names)}, or "
+                f"leave out --{flag}."
+            )
+    return methods[method](**{field.name: args[field.name].value for field in dataclasses.fields(methods[method])})

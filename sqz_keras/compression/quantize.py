@@ -11,7 +11,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+import types
+from collections.abc import Callable, Collection, Mapping
 
 import keras
 import numpy as np
@@ -160,6 +161,7 @@ def choose_codes(
     clustered: Arrays,
     images: np.ndarray,
     report: Callable[[str], None] = lambda message: None,
+    layers: Collection[str] | None = None,
 ) -> Arrays:
     """Clustered weights whose codes are chosen anew, with compensation, so that the net answers most like another.
 
@@ -169,9 +171,10 @@ def choose_codes(
         clustered: kernels of few values, which are all that the result has; zeros stay 0 unless they are few.
         images: as `quantize` takes them.
         report: called with a line of progress.
+        layers: Those whose codes are chosen; the others stay as they are in `clustered`. None for all.
 
     Returns:
-        float32 arrays; biases take back what the mean outputs still lack.
+        float32 arrays; biases of these layers take back what the mean outputs still lack.
 
     Raises:
         ValueError: the arguments do not fit together.
@@ -188,7 +191,10 @@ def choose_codes(
 
     kept = {name: _kept(array) for name, array in clustered.items()}
     nearest = {name: rounding(name) for name in arrays}
-    return _round_net(spec, arrays, build(spec, arrays), images, kept, nearest, report)
+    fixed = {
+        name: array for name, array in clustered.items() if layers is not None and name.rsplit("/", 1)[0] not in layers
+    }
+    return _round_net(spec, arrays, build(spec, arrays), images, kept, nearest, report, fixed)
 
 
 def _kept(kernel: np.ndarray) -> np.ndarray:
@@ -205,13 +211,18 @@ def _round_net(
     kept: Mapping[str, np.ndarray],
     nearest: Mapping[str, Callable[[np.ndarray], np.ndarray]],
     report: Callable[[str], None],
+    fixed: Mapping[str, np.ndarray] = types.MappingProxyType({}),
 ) -> Arrays:
-    """All layers, in net order, each on the inputs that those before it give."""
+    """All layers, in net order, each on the inputs that those before it give; those in `fixed` stay as they are."""
     after, result = build(spec, arrays), {}
     layers = activations.convolutions(after)
     for number, layer in enumerate(layers, 1):
         report(f"rounding {layer.name}, {number} of {len(layers)}")
         kernel, bias = f"{layer.name}/kernel", f"{layer.name}/bias"
+        if kernel in fixed:
+            result[kernel], result[bias] = fixed[kernel], fixed[bias]
+            layer.set_weights([result[kernel], result[bias]])
+            continue
         moments, cross_moments, mean_before, mean_after = activations.input_moments(before, after, layer.name, images)
         weights = arrays[kernel].reshape(-1, arrays[kernel].shape[-1])
         rounded = round_to_nearest(weights, kept[kernel], moments, cross_moments, nearest[kernel]).astype(np.float32)

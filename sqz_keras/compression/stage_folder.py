@@ -1,4 +1,4 @@
-"""The folder of one stage of compression: what it was asked for, how far it came, and its result."""
+"""The folder of one stage of compression: its request, its checkpoints, and its result."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from sqz_keras.differences import describe_changes
 from sqz_keras.files import write_file
 
 _KEPT_CHECKPOINTS = 2
 
 
 class StageFolder:
-    """Lets a stage that was killed go on, and one that is finished give its result at once.
+    """Lets a stage that was killed resume, and a finished one return its result at once.
 
-    `config.json` is what the stage was asked for, `checkpoints/` how far it came, `result.npz` its result. Each file
-    appears whole or not at all.
+    `config.json` holds the request, `checkpoints/` the state to resume from, `result.npz` the result. Each file appears
+    whole or not at all.
 
     Args:
         workdir: of this stage alone; made where it does not exist. None: nothing is kept.
         config: everything that decides the result, as JSON has it.
 
     Raises:
-        ValueError: the folder is of a stage that was asked for something else; what differs is named.
+        ValueError: The folder belongs to a stage of another request; the message names what differs.
         OSError: the folder cannot be written to.
     """
 
@@ -46,12 +47,11 @@ class StageFolder:
             earlier = dict(json.loads(path.read_text("utf-8")))
         except ValueError as error:
             raise ValueError(f"{path} is damaged: {error}. Choose another workdir, or remove this one.") from error
-        changed = sorted(name for name in config.keys() | earlier.keys() if config.get(name) != earlier.get(name))
-        if changed:
-            told = "; ".join(f"{name} was {earlier.get(name)!r:.60}, now {config.get(name)!r:.60}" for name in changed)
+        changes = describe_changes(earlier, config)
+        if changes:
             raise ValueError(
-                f"{self._folder} holds a stage that was asked for something else: {told}. Ask for the same, or choose "
-                "another workdir."
+                f"{self._folder} holds a stage of another request: {changes}. Repeat that request, or choose another "
+                "workdir."
             )
 
     def result(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray] | None:

@@ -22,7 +22,7 @@ def test_without_a_workdir_nothing_is_kept():
 
 def test_another_stages_folder_is_refused(tmp_path):
     StageFolder(tmp_path, {"bits": 4, "steps": 10})
-    with pytest.raises(ValueError, match=r"bits was 4, now 5; more was None, now 1\. Ask for the same"):
+    with pytest.raises(ValueError, match=r"bits was 4, now 5; more was None, now 1\. Repeat that request"):
         StageFolder(tmp_path, {"bits": 5, "steps": 10, "more": 1})
 
 

@@ -206,9 +206,9 @@ def test_an_interrupted_stage_goes_on_where_it_was(arrays, batches, tmp_path, mo
     monkeypatch.setattr(stage.bridge, "train", None)  # it is finished
     again = prune(SPEC, arrays, batches, **options, workdir=tmp_path)
     assert list(again) == list(whole) and all(np.array_equal(again[each], resumed[each]) for each in whole)
-    with pytest.raises(ValueError, match=r"asked for something else: learning_rate was 0\.001, now 0\.002"):
+    with pytest.raises(ValueError, match=r"stage of another request: learning_rate was 0\.001, now 0\.002"):
         prune(SPEC, arrays, batches, **options | {"learning_rate": 2e-3}, workdir=tmp_path)
-    with pytest.raises(ValueError, match="asked for something else: arrays was"):
+    with pytest.raises(ValueError, match="stage of another request: arrays was"):
         prune(SPEC, arrays | {"conv1/bias": arrays["conv1/bias"] + 1}, batches, **options, workdir=tmp_path)
 
 

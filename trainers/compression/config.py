@@ -1,136 +1,54 @@
-"""What sqz-compress is asked for, checked as a whole before any work."""
+"""What sqz-compress is asked to do: one frozen config a method, checked before any work."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import pathlib
+from collections.abc import Sequence
 
 from sqz_keras.files import check_writable
 
 SUFFIX = ".sqz"
-SIZE = "size="  # of --bits, with bytes behind it
-SENSITIVITY = "sensitivity="  # of --densities, with a density behind it
-ROUNDING = "rounding"  # likewise
+SIZE = "size="  # in --bits, before a number of bytes
+SENSITIVITY = "sensitivity="  # in --densities, before a density
+ROUNDING = "rounding"  # in --densities
 
 
-@dataclasses.dataclass(frozen=True)
+def _field(default: object, text: str, **limits):
+    """A field whose help is `text`; `limits` are `choices` or a `lower_bound`."""
+    return dataclasses.field(default=default, metadata={"help": text, **limits})
+
+
+_BITS = "Bits of each layer's codes: 6, or 6,conv1=8. Layers without a number stay as they are."
+_CALIBRATION_DIR = "Folder of unlabelled images, at any depth."
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class CompressionConfig:
-    """One run of sqz-compress. Without `bits`, `densities` and `target_bytes` it is lossless.
-
-    Args:
-        model: as `resolve_model` takes it; or a delta, which is then laid on `base`.
-        output: the `.sqz` file to write.
-        version: as `resolve_model` takes it.
-        bypass: likewise.
-        profile: "max" for the smallest file, "paper" for Deep Compression's coding.
-        base: a `.sqz` file that the receiver has already: only what differs is written.
-        bits: of a layer's codes: "6", "6,conv1=8", or "size=290000", for a file of about that many bytes; "" leaves the
-            values apart.
-        densities: "table1", "0.4", "conv10=0.2" or several with commas; "sensitivity=0.33", that overall; "rounding",
-            without those that the codes would round to 0; "" prunes nothing.
-        target_bytes: size of the whole file that is aimed at without labels; 0 for no such aim.
-        calibration_dir: unlabelled images, at any depth.
-        calibration_images: at most so many of them are held in memory for `target_bytes`.
-        teacher: fine-tune with the uncompressed net's answers as labels, on `calibration_dir`, or on the labelled
-            images, whose own labels then only judge.
-        image_dir: labelled images to fine-tune on, a folder a class.
-        dataset: likewise, of TensorFlow Datasets.
-        data_dir: TensorFlow Datasets' own folder.
-        evaluation_dir: images, labelled by their names or not, that judge the result; left out, the test or
-            validation split of `image_dir` or `dataset` does, where there is one.
-        workdir: keeps the stages of fine-tuning, which go on from there after a kill.
-        steps: updates of each stage of fine-tuning.
-        batch_size: images an update.
-        learning_rate: of the fine-tuning; 0 for each stage's own.
-        seed: of the order of the images.
+    """What all methods have in common. A field's help is also its flag's.
 
     Raises:
-        ValueError: two of these contradict each other, or one lacks its companion.
+        ValueError: A file or folder is not what it should be.
     """
 
-    model: str
-    output: str
-    version: str | None = None
-    bypass: str | None = None
-    profile: str = "max"
-    base: str | None = None
-    bits: str = ""
-    densities: str = ""
-    target_bytes: int = 0
-    calibration_dir: str | None = None
-    calibration_images: int = 100
-    teacher: bool = False
-    image_dir: str | None = None
-    dataset: str | None = None
-    data_dir: str | None = None
-    evaluation_dir: str | None = None
-    workdir: str | None = None
-    steps: int = 500
-    batch_size: int = 32
-    learning_rate: float = 0.0
-    seed: int = 0
+    model: str = _field("imagenet", "A record's name, or any file or folder of weights.")
+    output: str = _field(None, "The .sqz file to write; an older one is replaced.", required=True)
+    version: str | None = _field(None, "Architecture, where the model does not say.")
+    bypass: str | None = _field(None, "Architecture, where the model does not say.")
+    profile: str = _field("max", "Coding: Deep Compression's, or the smallest.", choices=("paper", "max"))
+    base: str | None = _field(None, "A .sqz file that the receiver has: only the difference is written.")
+    evaluation_dir: str | None = _field(None, "Folder of images on which the result is compared with the model.")
 
     def __post_init__(self):
         if pathlib.Path(self.output).suffix != SUFFIX:
             raise ValueError(f"--output={self.output} must end in {SUFFIX}.")
-        labelled = [name for name in ("image_dir", "dataset") if getattr(self, name)]
-        for wrong, text in (
-            (len(labelled) > 1, "--image_dir and --dataset are two sources of labelled images; give one."),
-            (
-                self.teacher and not (self.calibration_dir or labelled),
-                "--teacher needs images: --calibration_dir=DIR, or labelled ones: --image_dir or --dataset.",
-            ),
-            (
-                self.teacher and self.calibration_dir and labelled,
-                f"--calibration_dir and --{'/'.join(labelled)} are two sources of images for --teacher; give one.",
-            ),
-            (
-                self.target_bytes and not self.calibration_dir,
-                "--target_bytes needs images: --calibration_dir=DIR.",
-            ),
-            (
-                self.target_bytes and (self.bits or self.densities or self.tuned),
-                "--target_bytes chooses bits and values itself; leave out --bits, --densities, --teacher and labelled "
-                "images.",
-            ),
-            (
-                self.calibration_dir and not (self.target_bytes or self.teacher),
-                "--calibration_dir is for --target_bytes or --teacher; give one of them.",
-            ),
-            (
-                self.densities and not self.tuned,
-                "--densities needs images to fine-tune on: --image_dir or --dataset with labels, or --teacher with "
-                "--calibration_dir.",
-            ),
-            (
-                self.tuned and not (self.bits or self.densities),
-                "Images to fine-tune on need something to fine-tune: --densities, --bits or both.",
-            ),
-            (
-                self.bits.startswith(SIZE) and not self.tuned,
-                f"--bits={self.bits} needs images to find out with: --image_dir, --dataset, or --teacher with "
-                "--calibration_dir.",
-            ),
-            (
-                self.densities == ROUNDING and not self.bits,
-                f"--densities={ROUNDING} prunes what the codes would round to 0: give --bits too.",
-            ),
-            (self.workdir and not self.tuned, "--workdir keeps the stages of fine-tuning, and there are none."),
-        ):
-            if wrong:
-                raise ValueError(text)
         for path in (self.output, *self.report_paths()):
             check_writable(path)
         for name in ("calibration_dir", "image_dir", "evaluation_dir"):
-            folder = getattr(self, name)
+            folder = getattr(self, name, None)
             if folder and not os.path.isdir(folder):
                 raise ValueError(f"--{name}={folder} is not a folder.")
-
-    @property
-    def tuned(self) -> bool:
-        """Whether the stages are fine-tuned on images."""
-        return bool(self.teacher or self.image_dir or self.dataset)
 
     def report_paths(self) -> tuple[pathlib.Path, pathlib.Path]:
         """The JSON and the HTML report, beside the output."""
@@ -138,11 +56,97 @@ class CompressionConfig:
         return output.with_suffix(".json"), output.with_suffix(".html")
 
 
-def parse_bits(text: str, layers: list[str]) -> dict[str, int]:
-    """Bits by layer from "6", "conv1=8", or "6,conv1=8", where what stands further right wins.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LosslessConfig(CompressionConfig):
+    """The same weights, to the bit; or the whole file from a delta and the file on which it was made."""
+
+    apply_to: str | None = _field(None, "The .sqz file on which --model, a delta, was made.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class KMeansConfig(CompressionConfig):
+    """Weights shared by k-means, without images."""
+
+    bits: str = _field("", _BITS)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.bits:
+            raise ValueError("--method=kmeans needs --bits, such as --bits=6.")
+        if self.bits.startswith(SIZE):
+            raise ValueError(f"--bits={self.bits} needs images: take --method=finetune, or give bits by layer.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QuantizeConfig(CompressionConfig):
+    """A file of a given size, from unlabelled images."""
+
+    target_bytes: int = _field(0, "Size of the whole file that is aimed at.", lower_bound=0)
+    calibration_dir: str | None = _field(None, _CALIBRATION_DIR)
+    calibration_images: int = _field(100, "At most so many of them are held in memory.", lower_bound=1)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.target_bytes:
+            raise ValueError("--method=quantize needs --target_bytes, the size of the file.")
+        if not self.calibration_dir:
+            raise ValueError("--method=quantize needs images: --calibration_dir=DIR.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(CompressionConfig):
+    """Pruned and clustered weights, fine-tuned on labelled images, or towards the uncompressed model's answers."""
+
+    bits: str = _field("", f"{_BITS} With --method=finetune also size=290000, for a file of about that many bytes.")
+    densities: str = _field(
+        "",
+        "Densities that pruning leaves: table1, 0.4, LAYER=0.3, or several with commas; sensitivity=0.33, that "
+        "overall; rounding, without what the codes would round to 0.",
+    )
+    image_dir: str | None = _field(None, "Folder of labelled images, with a folder for every class.")
+    dataset: str | None = _field(None, "Dataset of TensorFlow Datasets with labelled images.")
+    data_dir: str | None = _field(None, "TensorFlow Datasets' own folder; by default the one that it chooses.")
+    calibration_dir: str | None = _field(None, _CALIBRATION_DIR)
+    teacher: bool = _field(False, "Fine-tune towards the uncompressed model's answers instead of labels.")
+    workdir: str | None = _field(None, "Folder in which finished stages are kept, to resume after a kill.")
+    steps: int = _field(500, "Updates in each stage of fine-tuning.", lower_bound=1)
+    batch_size: int = _field(32, "Images in an update.", lower_bound=1)
+    learning_rate: float = _field(0.0, "Learning rate of the fine-tuning; 0 for each stage's own.", lower_bound=0.0)
+    seed: int = _field(0, "Seed of the order of the images.", lower_bound=0)
+
+    def __post_init__(self):
+        super().__post_init__()
+        labelled = [name for name in ("image_dir", "dataset") if getattr(self, name)]
+        if len(labelled) > 1:
+            raise ValueError("--image_dir and --dataset are two sources of labelled images; give one.")
+        if self.calibration_dir and labelled:
+            raise ValueError(f"--calibration_dir and --{labelled[0]} are two sources of images; give one.")
+        if self.calibration_dir and not self.teacher:
+            raise ValueError("--calibration_dir holds images without labels: add --teacher.")
+        if not (self.calibration_dir or labelled):
+            raise ValueError(
+                "--method=finetune needs images: --image_dir or --dataset with labels, or --teacher with "
+                "--calibration_dir."
+            )
+        if not (self.bits or self.densities):
+            raise ValueError("--method=finetune needs something to fine-tune: --densities, --bits or both.")
+        if self.densities == ROUNDING and not self.bits:
+            raise ValueError(f"--densities={ROUNDING} prunes what the codes would round to 0: give --bits too.")
+
+
+METHODS: dict[str, type[CompressionConfig]] = {
+    "lossless": LosslessConfig,
+    "kmeans": KMeansConfig,
+    "quantize": QuantizeConfig,
+    "finetune": FinetuneConfig,
+}
+
+
+def parse_bits(text: str, layers: Sequence[str]) -> dict[str, int]:
+    """Bits by layer from "6", "conv1=8", or "6,conv1=8", where later items win.
 
     Raises:
-        ValueError: an item is neither, or names no layer.
+        ValueError: An item is neither, or names no layer.
     """
     bits: dict[str, int] = {}
     for item in text.split(","):

@@ -1,6 +1,6 @@
-"""What sqz-compress does: a model, its stages, the file, and what became of it.
+"""What sqz-compress does: it reads a model, runs a method, writes the file, and compares the result with the model.
 
-Keras is imported only by what runs the network: without images, none is needed.
+Keras is imported only by what runs the network: lossless and k-means files need none.
 """
 
 from __future__ import annotations
@@ -20,50 +20,46 @@ from sqz_keras.files import write_file, write_json
 from sqz_keras.version import __version__
 from sqz_keras.weights import sqz
 from sqz_keras.weights.arrays import WeightsFileError, read_bytes
-from trainers.compression.config import SUFFIX, CompressionConfig, parse_bits
+from trainers.compression.config import (
+    SUFFIX,
+    CompressionConfig,
+    FinetuneConfig,
+    KMeansConfig,
+    LosslessConfig,
+    QuantizeConfig,
+    parse_bits,
+)
 from trainers.progress import say
 from trainers.reports.compression import write_compression_report
 
 Arrays = dict[str, np.ndarray]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Source:
-    """The model that is to be compressed, what is known of its making, and the file on which the result is a delta."""
-
-    spec: ModelSpec
-    arrays: Arrays
-    provenance: dict[str, Any]
-    base: bytes | None
-
-
 def compress(config: CompressionConfig) -> dict[str, Any]:
     """Writes `config.output` and the reports beside it.
 
     Returns:
-        The results, as the JSON report holds them: `bytes`, `float32_bytes`, `compression_ratio`, `lossless`,
-        the layout of the file, and with images that judge the `agreement_fields` as `before` and `after`.
+        The results, as the JSON report holds them: `bytes`, `float32_bytes`, `compression_ratio`, `lossless`, the
+        layout of the file, and, where there are images for the evaluation, the `agreement_fields` as `before` and
+        `after`.
 
     Raises:
-        ValueError: the model, an option or the images are not what they should be.
-        OSError: a file cannot be read or written.
+        ValueError: The model, an option or the images are not what they should be.
+        OSError: A file cannot be read or written.
     """
-    source = _read(config)
-    spec, arrays, earlier = source.spec, source.arrays, source.provenance
-    judges = _judges(config, spec)  # found before the work that they judge
-    provenance = {"made_by": f"sqz-keras {__version__}", "model": os.path.basename(config.model)}
-    provenance |= {"weights_sha256": hash_arrays(arrays)} | earlier
-    known = earlier.get("stages")
-    provenance["stages"] = known if isinstance(known, list) else []
-    result, stages = run_stages(config, spec, arrays, provenance)
+    base = None if config.base is None else read_bytes(config.base)
+    spec, arrays, earlier = _read_model(config)
+    batches = _evaluation_batches(config, spec)  # found before the work whose result they evaluate
+    provenance = _provenance(config, arrays, earlier)
+    result, stages = _run_method(config, spec, arrays, provenance)
     provenance["stages"] = [*provenance["stages"], *stages]
-    data = write_sqz(config, spec, result, provenance, source.base)
-    results = measure(spec, arrays, result, data, source.base) | {"provenance": provenance}
-    if judges is not None:
+    data = write_sqz(config, spec, result, provenance, base)
+    results = measure(spec, arrays, result, data, base) | {"provenance": provenance}
+    if batches is not None:
         from trainers.evaluation.agreement import compare_models
 
-        say("judging")
-        results["before"], results["after"] = compare_models(spec, [arrays, result], judges)
+        say("comparing the result with the model")
+        results["before"], results["after"] = compare_models(spec, [arrays, result], batches)
     as_json, as_html = config.report_paths()
     write_json(as_json, results)
     write_compression_report(as_html, pathlib.Path(config.output).name, results, arrays, result)
@@ -71,31 +67,62 @@ def compress(config: CompressionConfig) -> dict[str, Any]:
     return results
 
 
-def _judges(config: CompressionConfig, spec: ModelSpec):
+def _read_model(config: CompressionConfig) -> tuple[ModelSpec, Arrays, dict[str, Any]]:
+    """The model to compress, and the provenance that its file states."""
+    apply_to = config.apply_to if isinstance(config, LosslessConfig) else None
+    is_sqz = pathlib.Path(config.model).suffix == SUFFIX and os.path.isfile(config.model)
+    if apply_to and not is_sqz:
+        raise ValueError(f"--apply_to needs a delta as --model, a {SUFFIX} file; got --model={config.model}.")
+    if not is_sqz:
+        return *resolve_model(config.model, version=config.version, bypass=config.bypass), {}
+    try:
+        model = sqz.read_model(config.model, apply_to)
+    except WeightsFileError as error:
+        if apply_to or not isinstance(error.__cause__, codec.BaseFileError):
+            raise
+        raise ValueError(
+            f"{config.model} is a delta. Name the file on which it was made: --apply_to=OLD.sqz (--base makes a delta)."
+        ) from error
+    return model.spec, model.arrays, model.provenance
+
+
+def _provenance(config: CompressionConfig, arrays: Arrays, earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """Of what the file is made; what the model's own file states comes first."""
+    provenance = {"made_by": f"sqz-keras {__version__}", "model": os.path.basename(config.model)}
+    provenance |= {"weights_sha256": hash_arrays(arrays)} | earlier
+    stages = earlier.get("stages")
+    return provenance | {"stages": stages if isinstance(stages, list) else []}
+
+
+def _evaluation_batches(config: CompressionConfig, spec: ModelSpec):
     """Batches for `compare_models`: of `evaluation_dir`, else of a split that fine-tuning does not see, or None."""
     if config.evaluation_dir:
         from trainers.evaluation.agreement import find_evaluation_images, image_batches
 
-        return image_batches(find_evaluation_images(config.evaluation_dir, spec), spec, config.batch_size)
-    if config.image_dir or config.dataset:
-        from trainers.compression.tuned import judging_batches
+        return image_batches(find_evaluation_images(config.evaluation_dir, spec), spec)
+    if isinstance(config, FinetuneConfig) and not config.calibration_dir:
+        from trainers.compression.finetune import held_out_batches
 
-        return judging_batches(config, spec)
+        return held_out_batches(config, spec)
     return None
 
 
-def run_stages(
-    config: CompressionConfig, spec: ModelSpec, arrays: Arrays, provenance: dict[str, Any]
+def _run_method(
+    config: CompressionConfig, spec: ModelSpec, arrays: Arrays, provenance: Mapping[str, Any]
 ) -> tuple[Arrays, list[dict]]:
-    """The weights after the stages that were asked for, and for each stage what it was asked for."""
-    if config.target_bytes:
+    """The compressed weights, and what the stages were asked to do, for the provenance."""
+    if isinstance(config, KMeansConfig):
+        return _kmeans(config, arrays)
+    if isinstance(config, QuantizeConfig):
         return _quantize(config, spec, arrays, provenance)
-    if config.tuned:
-        from trainers.compression.tuned import tune
+    if isinstance(config, FinetuneConfig):
+        from trainers.compression.finetune import finetune
 
-        return tune(config, spec, arrays)
-    if not config.bits:
-        return arrays, []
+        return finetune(config, spec, arrays)
+    return arrays, []
+
+
+def _kmeans(config: KMeansConfig, arrays: Arrays) -> tuple[Arrays, list[dict]]:
     from sqz_keras.compression.kmeans import kmeans
 
     bits = parse_bits(config.bits, layer_names(arrays))
@@ -104,7 +131,7 @@ def run_stages(
 
 
 def _quantize(
-    config: CompressionConfig, spec: ModelSpec, arrays: Arrays, provenance: dict[str, Any]
+    config: QuantizeConfig, spec: ModelSpec, arrays: Arrays, provenance: Mapping[str, Any]
 ) -> tuple[Arrays, list[dict]]:
     from sqz_keras.compression import quantize
     from sqz_keras.images.files import find_images
@@ -115,9 +142,9 @@ def _quantize(
     images = read_inputs(paths, spec)
     say(f"quantising to {config.target_bytes:,} bytes")
     stages = [{"stage": "quantize", "target_bytes": config.target_bytes, "images": len(images)}]
-    header = sqz.header_bytes(spec, arrays, provenance | {"stages": [*provenance["stages"], *stages]})
-    room = config.target_bytes - header
-    result = quantize.quantize(spec, arrays, images, target_bytes=room, profile=config.profile, report=say)
+    header = sqz.header_bytes(spec, arrays, {**provenance, "stages": [*provenance["stages"], *stages]})
+    target = config.target_bytes - header
+    result = quantize.quantize(spec, arrays, images, target_bytes=target, profile=config.profile, report=say)
     return result, stages
 
 
@@ -133,10 +160,11 @@ def write_sqz(
     back = codec.decode(data, base).arrays
     if any(not np.array_equal(array.view(np.uint32), back[name].view(np.uint32)) for name, array in arrays.items()):
         raise ValueError("What was encoded does not come back bit for bit; nothing was written. Please report it.")
-    if config.target_bytes and len(data) > config.target_bytes:
+    target = getattr(config, "target_bytes", 0)
+    if target and len(data) > target:
         raise ValueError(
-            f"The file would have {len(data):,} bytes, more than the {config.target_bytes:,} that were asked for; "
-            "nothing was written. Ask for more bytes."
+            f"The file would have {len(data):,} bytes, more than --target_bytes={target}; nothing was written. Give "
+            "more bytes."
         )
     write_file(config.output, data)
     say(f"wrote {config.output}: {len(data):,} bytes")
@@ -153,8 +181,8 @@ def measure(spec: ModelSpec, before: Arrays, after: Arrays, data: bytes, base: b
         "compression_ratio": round(raw / len(data), 4),
         "lossless": all(np.array_equal(before[name], after[name]) for name in before),
         "profile": layout.profile,
-        "sections": [{"name": each.name, "bytes": each.bytes} for each in layout.sections],
-        "arrays": [_array_fields(each) for each in layout.arrays],
+        "sections": [{"name": section.name, "bytes": section.bytes} for section in layout.sections],
+        "arrays": [_array_fields(array) for array in layout.arrays],
         "density_before": measure_densities(before),
         "model_spec": dataclasses.replace(spec, weights_sha256=hash_arrays(after)).to_json(),
     }
@@ -171,18 +199,3 @@ def _array_fields(array: codec.ArrayLayout) -> dict[str, Any]:
         "bytes": {part: round(number, 1) for part, number in array.bytes.items()},
         "entropy": {part: round(number, 1) for part, number in array.entropy.items()},
     }
-
-
-def _read(config: CompressionConfig) -> _Source:
-    """The model that is to be compressed."""
-    base = None if config.base is None else read_bytes(config.base)
-    if pathlib.Path(config.model).suffix != SUFFIX or not os.path.isfile(config.model):
-        return _Source(*resolve_model(config.model, version=config.version, bypass=config.bypass), {}, base)
-    try:
-        model = sqz.read_model(config.model)
-    except WeightsFileError as error:
-        if base is None or not isinstance(error.__cause__, codec.BaseFileError):
-            raise
-        say(f"laying {config.model} on {config.base}")
-        model, base = sqz.read_model(config.model, config.base), None
-    return _Source(model.spec, model.arrays, model.provenance, base)

@@ -17,6 +17,7 @@ import sqlalchemy
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from sqz_keras.differences import describe_changes
 from sqz_keras.files import write_json
 from trainers.evaluation.metrics import LossNotFiniteError
 from trainers.evaluation.objectives import OBJECTIVES
@@ -162,7 +163,9 @@ def open_study(config: SweepConfig, workdir: pathlib.Path) -> optuna.Study:
         study = optuna.load_study(storage=storage, study_name=STUDY)
     found = study.user_attrs.get(_SUBJECT)
     if found not in (subject, None):
-        raise ValueError(f"{url} holds a sweep of another kind: {_difference(json.loads(found), json.loads(subject))}.")
+        raise ValueError(
+            f"{url} holds a sweep of another kind: {describe_changes(json.loads(found), json.loads(subject))}."
+        )
     if [direction.name.lower() for direction in study.directions] != directions or (found is None and study.trials):
         raise ValueError(f"{url} holds a study called {STUDY} that is none of ours; give another --storage.")
     study.sampler = make_sampler(config.sampler, seed, config.trials, len(directions), walk_seed=config.seed)
@@ -380,14 +383,3 @@ def _importances(study: optuna.Study) -> dict[str, float]:
             )
         )
     return {}
-
-
-def _difference(found: dict, wanted: dict, prefix: str = "") -> str:
-    told = []
-    for name in found | wanted:
-        before, now = found.get(name), wanted.get(name)
-        if isinstance(before, dict) and isinstance(now, dict) and before != now:
-            told.append(_difference(before, now, f"{prefix}{name}."))
-        elif before != now:
-            told.append(f"{prefix}{name} was {before!r:.80}, now {now!r:.80}")
-    return "; ".join(told)

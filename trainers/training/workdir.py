@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from sqz_keras.architecture.spec import ModelSpec
+from sqz_keras.differences import describe_changes
 from sqz_keras.files import write_file, write_json
 from sqz_keras.images.files import read_image
 from sqz_keras.models.squeezenet import build
@@ -46,15 +47,11 @@ def check_same_run(config: TrainConfig, earlier: Mapping, workdir: pathlib.Path)
     Raises:
         ValueError: fields differ that would make the resumed run another one; they are named.
     """
-    now = config.to_json()
-    changed = sorted(
-        name for name in now.keys() | earlier.keys() if name not in _FREE_FIELDS and now.get(name) != earlier.get(name)
-    )
-    if changed:
-        told = "; ".join(f"{name} was {earlier.get(name)!r:.60}, now {now.get(name)!r:.60}" for name in changed)
+    changes = describe_changes(earlier, config.to_json(), ignore=_FREE_FIELDS)
+    if changes:
         raise ValueError(
-            f"{workdir} holds checkpoints of a run with another config: {told}. Run with the earlier values, or choose "
-            "another --workdir."
+            f"{workdir} holds checkpoints of a run with another config: {changes}. Run with the earlier values, or "
+            "choose another --workdir."
         )
 
 

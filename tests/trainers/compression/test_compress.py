@@ -1,5 +1,6 @@
 """sqz-compress from its flags to its file and its reports, on a small net."""
 
+import dataclasses
 import json
 import pathlib
 import types
@@ -11,14 +12,15 @@ from PIL import Image
 
 import sqz_keras.compression
 from sqz_keras import Metaparameters, ModelSpec, Preprocessing, codec, resolve_model
+from sqz_keras.compression import tfmot_stages
 from sqz_keras.compression.kmeans import kmeans
 from sqz_keras.compression.teacher import teach
 from sqz_keras.models.squeezenet import build, named_arrays
 from sqz_keras.weights import sqz
 from sqz_keras.weights.description import write_spec
 from trainers import compress
-from trainers.compression import tuned as compression_tuning
-from trainers.compression.config import CompressionConfig, parse_bits
+from trainers.compression import finetune
+from trainers.compression.config import METHODS, FinetuneConfig, parse_bits
 from trainers.data.image_reader import read_inputs
 
 SMALL = Metaparameters(
@@ -85,7 +87,7 @@ def test_alone_it_is_lossless(run, profile, capsys):
 
 
 def test_bits_alone_share_weights(run):
-    path, report = run("--bits=3,conv1=2", "--evaluation_dir=photos")
+    path, report = run("--method=kmeans", "--bits=3,conv1=2", "--evaluation_dir=photos")
     arrays = sqz.read_model(path).arrays
     for name, array in arrays.items():
         if name.endswith("/kernel"):
@@ -97,7 +99,7 @@ def test_bits_alone_share_weights(run):
 
 
 def test_compressing_again_keeps_the_history(run):
-    path, _ = run("--bits=3")
+    path, _ = run("--method=kmeans", "--bits=3")
     again, report = run("--profile=paper", model=path, name="again.sqz")
     assert report["lossless"]
     assert [stage["stage"] for stage in report["provenance"]["stages"]] == ["kmeans"]
@@ -112,14 +114,21 @@ def test_a_file_that_others_made_is_taken(run, tmp_path, provenance):
     spec, arrays = resolve_model("model.weights.h5")
     other = tmp_path / "other.sqz"
     other.write_bytes(codec.encode(arrays, sqz.header(spec, arrays, provenance)))
-    path, report = run("--bits=3", model=other)
+    path, report = run("--method=kmeans", "--bits=3", model=other)
     known = provenance.get("stages")
     assert report["provenance"]["stages"][:-1] == (known if isinstance(known, list) else [])
     assert sqz.read_model(path).provenance == report["provenance"]
 
 
 def test_pruned_clustered_and_fine_tuned(run, tmp_path):
-    options = ["--densities=0.5,conv1=1", "--bits=3", "--steps=3", "--batch_size=4", "--image_dir=photos"]
+    options = [
+        "--method=finetune",
+        "--densities=0.5,conv1=1",
+        "--bits=3",
+        "--steps=3",
+        "--batch_size=4",
+        "--image_dir=photos",
+    ]
     path, report = run(*options, f"--workdir={tmp_path / 'stages'}")
     arrays = sqz.read_model(path).arrays
     for name, array in arrays.items():
@@ -134,8 +143,10 @@ def test_pruned_clustered_and_fine_tuned(run, tmp_path):
 @pytest.mark.parametrize(("images", "count"), [("--calibration_dir=photos", 18), ("--image_dir=photos", 15)])
 def test_without_labels_the_net_teaches_itself(run, monkeypatch, images, count):
     taught = []
-    monkeypatch.setattr(compression_tuning, "teach", lambda *arguments: taught.append(teach(*arguments)) or taught[0])
-    path, report = run("--densities=sensitivity=0.6", "--teacher", images, "--steps=3", "--batch_size=4")
+    monkeypatch.setattr(finetune, "teach", lambda *arguments: taught.append(teach(*arguments)) or taught[0])
+    path, report = run(
+        "--method=finetune", "--densities=sensitivity=0.6", "--teacher", images, "--steps=3", "--batch_size=4"
+    )
     assert taught[0].element_spec[1].shape[1:] == (3,), "probabilities, not labels"
     kernels = [array for name, array in sqz.read_model(path).arrays.items() if name.endswith("/kernel")]
     assert sum(map(np.count_nonzero, kernels)) / sum(kernel.size for kernel in kernels) == pytest.approx(0.6, abs=0.01)
@@ -145,7 +156,14 @@ def test_without_labels_the_net_teaches_itself(run, monkeypatch, images, count):
 
 
 def test_bits_for_a_size_and_what_they_round_to_0_pruned_first(run, capsys):
-    options = ["--bits=size=2500", "--densities=rounding", "--steps=3", "--batch_size=4", "--image_dir=photos"]
+    options = [
+        "--method=finetune",
+        "--bits=size=2500",
+        "--densities=rounding",
+        "--steps=3",
+        "--batch_size=4",
+        "--image_dir=photos",
+    ]
     path, report = run(*options, "--teacher")
     told = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("conv1 "))
     bits = {layer: int(number) for layer, number in (each.split() for each in told.split(", "))}
@@ -170,19 +188,21 @@ def test_a_size_without_labels(run, monkeypatch):
         return kmeans(arrays, 2)
 
     monkeypatch.setattr(sqz_keras.compression, "quantize", types.SimpleNamespace(quantize=quantize), raising=False)
-    _, report = run("--target_bytes=90000", "--calibration_dir=photos", "--calibration_images=4")
+    _, report = run("--method=quantize", "--target_bytes=90000", "--calibration_dir=photos", "--calibration_images=4")
     ((spec, images, target),) = asked
     assert (images.shape, images.dtype, spec.classes) == ((4, 32, 32, 3), np.float32, 3)
     assert 85_000 < target <= 90_000
     paths = sorted(pathlib.Path("photos").rglob("*.png"))
     np.testing.assert_array_equal(images, read_inputs([paths[place] for place in (0, 6, 11, 17)], spec))
     assert report["provenance"]["stages"] == [{"stage": "quantize", "target_bytes": 90000, "images": 4}]
-    with pytest.raises(ValueError, match="more than the 100 that were asked for"):
-        run("--target_bytes=100", "--calibration_dir=photos", name="small.sqz")
+    with pytest.raises(ValueError, match="more than --target_bytes=100"):
+        run("--method=quantize", "--target_bytes=100", "--calibration_dir=photos", name="small.sqz")
 
 
 def test_a_size_without_labels_is_met(run):
-    path, report = run("--target_bytes=1800", "--calibration_dir=photos", "--evaluation_dir=photos")
+    path, report = run(
+        "--method=quantize", "--target_bytes=1800", "--calibration_dir=photos", "--evaluation_dir=photos"
+    )
     assert 1_500 < path.stat().st_size == report["bytes"] <= 1_800
     assert not report["lossless"] and report["after"]["agreement"] > 0.5
 
@@ -198,7 +218,12 @@ def test_a_delta_is_sent_and_laid_on_its_base(run, tmp_path):
     assert report["bytes"] < old.stat().st_size / 2
     with pytest.raises(ValueError, match=r"delta\.sqz"):
         resolve_model(delta)
-    whole, _ = run(f"--base={old}", model=delta, name="whole.sqz")
+    for options in ([], [f"--base={old}"]):
+        with pytest.raises(ValueError, match=r"delta\.sqz is a delta.*--apply_to=OLD\.sqz"):
+            run(*options, model=delta, name="whole.sqz")
+    with pytest.raises(ValueError, match="needs a delta as --model"):
+        run(f"--apply_to={old}", model=new, name="whole.sqz")
+    whole, _ = run(f"--apply_to={old}", model=delta, name="whole.sqz")
     assert differing(resolve_model(whole)[1], arrays) == []
 
 
@@ -207,23 +232,36 @@ def test_a_delta_is_sent_and_laid_on_its_base(run, tmp_path):
     [
         (["--output=model.bin"], "must end in .sqz"),
         (["--output=nowhere/model.sqz"], "existing folder"),
-        (["--densities=table1"], "--densities needs images"),
-        (["--target_bytes=9"], "--target_bytes needs images"),
-        (["--target_bytes=9", "--calibration_dir=photos", "--bits=6"], "chooses bits"),
-        (["--calibration_dir=photos"], "--calibration_dir is for"),
-        (["--teacher", "--bits=6"], "--teacher needs images"),
-        (["--teacher", "--calibration_dir=photos", "--image_dir=photos", "--bits=6"], "two sources of images for"),
-        (["--image_dir=photos"], "need something to fine-tune"),
-        (["--image_dir=photos", "--dataset=digits", "--bits=6"], "two sources"),
-        (["--bits=6", "--workdir=w"], "keeps the stages"),
+        (["--densities=table1"], "--densities belongs to --method=finetune, not to --method=lossless"),
+        (["--bits=6"], "--bits belongs to --method=kmeans and --method=finetune, not to --method=lossless"),
+        (["--target_bytes=9"], "--target_bytes belongs to --method=quantize, not to --method=lossless"),
+        (["--calibration_dir=photos"], "--calibration_dir belongs to --method=quantize and --method=finetune"),
+        (["--method=kmeans", "--bits=6", "--steps=3"], "--steps belongs to --method=finetune, not to --method=kmeans"),
+        (["--method=quantize", "--target_bytes=9", "--calibration_dir=photos", "--bits=6"], "--bits belongs to"),
+        (["--method=kmeans", "--bits=6", "--apply_to=a.sqz"], "--apply_to belongs to --method=lossless"),
+        (["--method=kmeans"], "needs --bits"),
+        (["--method=kmeans", "--bits=six"], "expected a number"),
+        (["--method=kmeans", "--bits=99"], "bits must be"),
+        (["--method=kmeans", "--bits=fire9=6"], "no layer 'fire9'"),
+        (["--method=kmeans", "--bits=size=5000"], "needs images: take --method=finetune"),
+        (["--method=quantize", "--target_bytes=9"], "needs images: --calibration_dir"),
+        (["--method=quantize", "--calibration_dir=photos"], "needs --target_bytes"),
+        (["--method=finetune", "--densities=table1"], "--method=finetune needs images"),
+        (["--method=finetune", "--teacher", "--bits=6"], "--method=finetune needs images"),
+        (["--method=finetune", "--calibration_dir=photos", "--bits=6"], "add --teacher"),
+        (
+            ["--method=finetune", "--teacher", "--calibration_dir=photos", "--image_dir=photos", "--bits=6"],
+            "two sources of images",
+        ),
+        (["--method=finetune", "--image_dir=photos"], "needs something to fine-tune"),
+        (["--method=finetune", "--image_dir=photos", "--dataset=digits", "--bits=6"], "two sources"),
         (["--evaluation_dir=nowhere"], "is not a folder"),
-        (["--bits=six"], "expected a number"),
-        (["--bits=99"], "bits must be"),
-        (["--bits=size=5000"], "needs images to find out with"),
-        (["--bits=size=small", "--image_dir=photos"], "--bits=size=small: expected a number"),
-        (["--bits=size=900", "--image_dir=photos"], "With 3 bits for every layer the weights need"),
-        (["--densities=rounding", "--image_dir=photos"], "give --bits too"),
-        (["--bits=fire9=6"], "no layer 'fire9'"),
+        (["--method=finetune", "--bits=size=small", "--image_dir=photos"], "--bits=size=small: expected a number"),
+        (
+            ["--method=finetune", "--bits=size=900", "--image_dir=photos"],
+            "With 3 bits for every layer the weights need",
+        ),
+        (["--method=finetune", "--densities=rounding", "--image_dir=photos"], "give --bits too"),
         (["--model=nonsense"], "No model 'nonsense'"),
     ],
 )
@@ -240,7 +278,7 @@ def test_images_of_other_classes_are_refused(run, folder, tmp_path):
     for name in ("a", "x"):
         (tmp_path / "other" / name).symlink_to(folder / "photos" / "a")
     with pytest.raises(ValueError, match="which are not the model's 3"):
-        run("--bits=3", f"--image_dir={tmp_path / 'other'}")
+        run("--method=finetune", "--bits=3", f"--image_dir={tmp_path / 'other'}")
 
 
 def test_an_older_file_survives_a_failure(run, monkeypatch):
@@ -258,5 +296,55 @@ def test_bits_by_layer():
 
 
 def test_configs_are_checked_without_flags(tmp_path):
-    with pytest.raises(ValueError, match="--teacher needs"):
-        CompressionConfig("imagenet", str(tmp_path / "a.sqz"), teacher=True)
+    with pytest.raises(ValueError, match="--method=finetune needs images"):
+        FinetuneConfig(model="imagenet", output=str(tmp_path / "a.sqz"), teacher=True, bits="6")
+
+
+def test_every_flag_has_a_help_and_one_default():
+    defaults = {}
+    for config in METHODS.values():
+        for field in dataclasses.fields(config):
+            assert field.metadata["help"].endswith(".")
+            assert defaults.setdefault(field.name, field.default) == field.default
+
+
+def test_layers_without_bits_stay_as_they_are(run):
+    before = resolve_model("model.weights.h5")[1]
+    path, _ = run("--method=kmeans", "--bits=conv1=2")
+    assert differing(before, sqz.read_model(path).arrays) == ["conv1/kernel"]
+    options = ["--method=finetune", "--bits=conv1=2", "--teacher", "--calibration_dir=photos", "--steps=2"]
+    clustered = {}
+
+    def cluster(*arguments, **options):
+        clustered.update(tfmot_stages.cluster(*arguments, **options))
+        return clustered
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finetune, "cluster", cluster)
+        path, report = run(*options, "--batch_size=4", name="tuned.sqz")
+    assert [stage["stage"] for stage in report["provenance"]["stages"]] == ["cluster", "choose_codes"]
+    after = sqz.read_model(path).arrays
+    assert [name for name in differing(clustered, after) if not name.startswith("conv1/")] == []
+    assert set(np.unique(after["conv1/kernel"])) <= set(np.unique(clustered["conv1/kernel"]))
+
+
+def test_a_killed_run_keeps_its_bits_and_its_chosen_codes(run, tmp_path, monkeypatch):
+    """The workdir answers in the place of what takes long, and another request is refused."""
+    workdir = f"--workdir={tmp_path / 'stages'}"
+    options = ["--method=finetune", "--teacher", "--calibration_dir=photos", "--steps=2", "--batch_size=4", workdir]
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("trainers.compression.run.write_sqz", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run("--bits=size=2500", *options)
+    with monkeypatch.context() as patch:
+        for name in ("sensitivities", "bits_for_size"):
+            patch.setattr(finetune, name, killed)
+        patch.setattr(finetune.quantize, "choose_codes", killed)
+        path, report = run("--bits=size=2500", *options)
+    assert [stage["stage"] for stage in report["provenance"]["stages"]] == ["cluster", "choose_codes"]
+    with pytest.raises(ValueError, match="bits for another request: size was 2500, now 2600"):
+        run("--bits=size=2600", *options)

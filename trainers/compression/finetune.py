@@ -1,0 +1,249 @@
+"""--method=finetune: pruning, clustering and choosing codes, on labelled images or with a teacher."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import json
+import pathlib
+import random
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from sqz_keras.architecture.spec import ModelSpec, hash_arrays
+from sqz_keras.compression import quantize
+from sqz_keras.compression.activations import sensitivities
+from sqz_keras.compression.bits import bits_for_size, round_evenly
+from sqz_keras.compression.densities import layer_names, measure_densities, parse_densities, sensitivity_densities
+from sqz_keras.compression.stage_folder import StageFolder
+from sqz_keras.compression.teacher import teach
+from sqz_keras.compression.tfmot_stages import cluster, prune
+from sqz_keras.differences import describe_changes
+from sqz_keras.files import write_json
+from sqz_keras.images.files import find_images
+from sqz_keras.images.preprocessing import preprocess_input
+from sqz_keras.models.squeezenet import assign, build
+from sqz_keras.weights import sqz
+from trainers.compression.config import ROUNDING, SENSITIVITY, SIZE, FinetuneConfig, parse_bits
+from trainers.data.batches import Source, open_dataset, readable_batches, training_batches
+from trainers.data.image_folder import open_image_dir
+from trainers.progress import say
+
+Arrays = dict[str, np.ndarray]
+Images = Callable[[], np.ndarray]
+
+# Adam's learning rates where none is given. A teacher's answers say more than labels, so its rate is higher.
+TAUGHT_RATE = 1.5e-4
+PRUNING_RATE = 1e-4
+CLUSTERING_RATE = 1e-5
+_SOME_IMAGES = 128
+_SHUFFLE_BUFFER = 4096
+_SPLIT = "train"
+BITS_NAME = "bits.json"  # in the workdir
+
+
+def finetune(config: FinetuneConfig, spec: ModelSpec, arrays: Arrays) -> tuple[Arrays, list[dict]]:
+    """Prunes to `config.densities` and clusters to `config.bits`, whichever is given, and fine-tunes in each.
+
+    With a teacher, each clustered weight's code is then chosen anew, so that the answers are most like the teacher's.
+    With a workdir, each stage resumes after a kill, and a finished one is not repeated.
+
+    Returns:
+        The weights, and for each stage what it was asked to do.
+
+    Raises:
+        ValueError: The images are not for this model, or an option is out of range.
+    """
+    source = _open(config, spec)
+    images = functools.cache(lambda: _some(spec, source))  # read only where a stage needs them
+    bits = _bits(config, spec, arrays, images)
+    densities = _densities(config, spec, arrays, images, bits)
+    batches = _training_batches(config, spec, arrays, source)
+    fields = {"pictures": source.sizes[_SPLIT], "steps": config.steps, "teacher": config.teacher}
+    stages, before = [], arrays
+    if densities:
+        say(f"pruning for {config.steps} updates")
+        options = _options(config, "prune", PRUNING_RATE)
+        arrays = prune(spec, arrays, batches, densities=densities, **options)
+        say(f"density {_density(arrays):.1%}")
+        rate = options["learning_rate"]
+        stages.append({"stage": "prune", "densities": config.densities, "learning_rate": rate, **fields})
+    if bits:
+        say(f"clustering for {config.steps} updates")
+        options = _options(config, "cluster", CLUSTERING_RATE)
+        arrays = cluster(spec, arrays, batches, bits=bits, **options)
+        stages.append({"stage": "cluster", "bits": config.bits, "learning_rate": options["learning_rate"], **fields})
+        if config.teacher:
+            arrays = _choose_codes(config, spec, before, arrays, images(), list(bits))
+            stages.append({"stage": "choose_codes", "images": len(images())})
+    return arrays, stages
+
+
+def _training_batches(config: FinetuneConfig, spec: ModelSpec, arrays: Arrays, source: Source) -> tf.data.Dataset:
+    """Batches of network inputs with labels, or with the teacher's answers in the place of labels."""
+    batches = training_batches(
+        source,
+        _SPLIT,
+        spec,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        augmentation="none" if config.dataset else "authors",
+        shuffle_buffer_size=_SHUFFLE_BUFFER,
+    ).map(lambda images, *others: (preprocess_input(images, "channels_last", spec.preprocessing.mode), *others))
+    return teach(batches, spec, arrays) if config.teacher else batches
+
+
+def _options(config: FinetuneConfig, stage: str, learning_rate: float) -> dict:
+    """What `prune` and `cluster` both take."""
+    rate = config.learning_rate or (TAUGHT_RATE if config.teacher else learning_rate)
+    return {"steps": config.steps, "learning_rate": rate, "workdir": _folder(config, stage), "report": _report}
+
+
+def _choose_codes(
+    config: FinetuneConfig, spec: ModelSpec, before: Arrays, clustered: Arrays, images: np.ndarray, layers: list[str]
+) -> Arrays:
+    """`quantize.choose_codes` as a stage: what a workdir holds of it is not computed again."""
+    request = {
+        "stage": "choose_codes",
+        "before": hash_arrays(before),
+        "clustered": hash_arrays(clustered),
+        "images": hashlib.sha256(images.tobytes()).hexdigest(),
+        "layers": layers,
+    }
+    folder = StageFolder(_folder(config, "choose_codes"), request)
+    result = folder.result(spec.weight_shapes())
+    if result is None:
+        say("choosing the codes anew")
+        result = quantize.choose_codes(spec, before, clustered, images, say, layers)
+        folder.save_result(result)
+    return result
+
+
+def held_out_batches(config: FinetuneConfig, spec: ModelSpec) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Network inputs and labels of the test split of the labelled images, else of the validation split."""
+    source = _open(config, spec)
+    split = next((name for name in ("test", "validation") if source.sizes.get(name)), None)
+    if split is None:
+        raise ValueError(f"{source.name} has no split that fine-tuning does not use: 'test' or 'validation'.")
+    return readable_batches(source, split, spec, batch_size=config.batch_size)
+
+
+def unlabelled_source(folder: str) -> Source:
+    """The images of a folder at any depth, all of class 0, in an order in which its folders are mixed."""
+    paths = [str(path) for path in find_images(folder)]
+    random.Random(0).shuffle(paths)
+
+    def records(split: str) -> tf.data.Dataset:
+        del split
+        ids = [pathlib.Path(path).relative_to(folder).as_posix() for path in paths]
+
+        def read(path, name):
+            return {"image": tf.io.read_file(path), "label": tf.constant(0, tf.int64), "id": name}
+
+        return tf.data.Dataset.from_tensor_slices((paths, ids)).map(read, num_parallel_calls=16)
+
+    return Source(str(folder), ("any",), {_SPLIT: len(paths)}, records)
+
+
+def _open(config: FinetuneConfig, spec: ModelSpec) -> Source:
+    if config.calibration_dir:
+        return unlabelled_source(config.calibration_dir)
+    source = open_image_dir(config.image_dir) if config.image_dir else open_dataset(config.dataset, config.data_dir)
+    if source.labels != spec.labels:
+        raise ValueError(
+            f"{source.name} has {len(source.labels)} classes ({', '.join(source.labels[:3])}, ...), which are not the "
+            f"model's {spec.classes} ({', '.join((spec.labels or ('nameless',))[:3])}, ...) in their order. Give the "
+            "images that the model was trained on, or --teacher with --calibration_dir."
+        )
+    return source
+
+
+def _bits(config: FinetuneConfig, spec: ModelSpec, arrays: Arrays, images: Images) -> dict[str, int]:
+    """Bits by layer; those for a size are kept in the workdir, as finding them takes a while."""
+    if not config.bits.startswith(SIZE):
+        return parse_bits(config.bits, layer_names(arrays)) if config.bits else {}
+    size = int(_number_after(SIZE, "--bits", config.bits))
+    request = {"size": size, "profile": config.profile, "weights_sha256": hash_arrays(arrays)}
+    path = _folder(config, BITS_NAME)
+    bits = _kept_bits(path, request) if path is not None and path.exists() else None
+    if bits is None:
+        say("measuring how sensitive each layer is")
+        target = size - sqz.header_bytes(spec, arrays, {})
+        bits = bits_for_size(arrays, sensitivities(build(spec, arrays), images()), target, config.profile)
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, {"request": request, "bits": bits})
+    say(", ".join(f"{layer} {number}" for layer, number in bits.items()))
+    return bits
+
+
+def _kept_bits(path: pathlib.Path, request: dict) -> dict[str, int]:
+    """The bits that an earlier call left in the workdir.
+
+    Raises:
+        ValueError: They were chosen for another request, or the file is damaged.
+    """
+    try:
+        kept = json.loads(path.read_text("utf-8"))
+        changes, bits = describe_changes(kept["request"], request), {**kept["bits"]}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged: {error!r}. Remove it to choose the bits again.") from error
+    if changes:
+        raise ValueError(
+            f"{path} holds the bits for another request: {changes}. Repeat that request, or choose another workdir."
+        )
+    return bits
+
+
+def _densities(
+    config: FinetuneConfig, spec: ModelSpec, arrays: Arrays, images: Images, bits: dict[str, int]
+) -> dict[str, float]:
+    if config.densities == ROUNDING:
+        return {layer: share for layer, share in measure_densities(round_evenly(arrays, bits)).items() if share}
+    if not config.densities.startswith(SENSITIVITY):
+        return parse_densities(config.densities, layer_names(arrays)) if config.densities else {}
+    mean = _number_after(SENSITIVITY, "--densities", config.densities)
+    say("scanning how sensitive each layer is")
+    return sensitivity_densities(arrays, mean, _damage(spec, arrays, images()))
+
+
+def _number_after(prefix: str, flag: str, text: str) -> float:
+    try:
+        return float(text.removeprefix(prefix))
+    except ValueError:
+        raise ValueError(f"{flag}={text}: expected a number after {prefix}") from None
+
+
+def _some(spec: ModelSpec, source: Source) -> np.ndarray:
+    """Some of the training images, as network inputs."""
+    batches = itertools.islice(readable_batches(source, _SPLIT, spec, batch_size=32), _SOME_IMAGES // 32)
+    return np.concatenate([images for images, _ in batches])
+
+
+def _damage(spec: ModelSpec, arrays: Arrays, images: np.ndarray) -> Callable[[Arrays], float]:
+    """From weights to the cross-entropy of their answers with those of the uncompressed net, on these images."""
+    model = build(spec, arrays)
+    expected = model.predict(images, verbose=0)
+
+    def measure(changed: Arrays) -> float:
+        assign(model, changed)
+        return float(-(expected * np.log(model.predict(images, verbose=0) + 1e-7)).sum(axis=1).mean())
+
+    return measure
+
+
+def _density(arrays: Arrays) -> float:
+    sizes = {layer: arrays[f"{layer}/kernel"].size for layer in layer_names(arrays)}
+    return sum(share * sizes[layer] for layer, share in measure_densities(arrays).items()) / sum(sizes.values())
+
+
+def _folder(config: FinetuneConfig, stage: str) -> pathlib.Path | None:
+    return None if config.workdir is None else pathlib.Path(config.workdir, stage)
+
+
+def _report(step: int, steps: int, loss: float) -> None:
+    if step % 50 == 0 or step == steps:
+        say(f"update {step}/{steps}, loss {loss:.4f}")
