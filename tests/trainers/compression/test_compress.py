@@ -344,7 +344,7 @@ def test_a_killed_run_keeps_its_bits_and_its_chosen_codes(run, tmp_path, monkeyp
         for name in ("sensitivities", "bits_for_size"):
             patch.setattr(finetune, name, killed)
         patch.setattr(finetune.quantize, "choose_codes", killed)
-        path, report = run("--bits=size=2500", *options)
+        _, report = run("--bits=size=2500", *options)
     assert [stage["stage"] for stage in report["provenance"]["stages"]] == ["cluster", "choose_codes"]
     with pytest.raises(ValueError, match="bits for another request: size was 2500, now 2600"):
         run("--bits=size=2600", *options)
