@@ -1,7 +1,6 @@
 """`sqz-export --verify` finds whatever is not as it was exported, and an export does so before it shows a version."""
 
 import dataclasses
-import itertools
 import json
 import os
 import shutil
