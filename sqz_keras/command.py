@@ -26,6 +26,7 @@ _EXTRAS = {
     "grpc": "serve",
     "grpc_health": "serve",
     "tensorflow_serving": "serve",
+    "h11": "page",
     "starlette": "page",
     "uvicorn": "page",
 }
