@@ -37,6 +37,7 @@ _EXTRAS = {
     "grpc": "serve",
     "grpc_health": "serve",
     "tensorflow_serving": "serve",
+    "h11": "page",
     "starlette": "page",
     "uvicorn": "page",
 }

@@ -35,6 +35,8 @@ ONLY_IN = {
     "sklearn": ["trainers/"],
     "optuna": ["trainers/search/"],
     "grpc": ["export/"],
+    "starlette": ["export/page/"],
+    "uvicorn": ["export/page/"],
     "grpc_health": ["export/"],
     "tensorflow_serving": ["export/"],
     "onnx": ["sqz_keras/weights/readers/onnx_file.py", "export/formats/onnx.py"],

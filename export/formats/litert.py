@@ -63,12 +63,7 @@ def convert_int8(spec: ModelSpec, arrays: Mapping[str, np.ndarray], images: np.n
 
 def run(data: bytes, images: np.ndarray) -> np.ndarray:
     """Probabilities (N, classes) of images (N, S, S, 3), RGB in 0..255."""
-    import tensorflow as tf
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that this class moves to the package ai-edge-litert
-        interpreter = tf.lite.Interpreter(model_content=data)
-    interpreter.allocate_tensors()
+    interpreter = load(data)
     (input,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
     scores = []
     for image in images:
@@ -76,6 +71,17 @@ def run(data: bytes, images: np.ndarray) -> np.ndarray:
         interpreter.invoke()
         scores.append(interpreter.get_tensor(output["index"])[0])
     return np.stack(scores)
+
+
+def load(data: bytes):
+    """An interpreter of a LiteRT file, with its tensors allocated."""
+    import tensorflow as tf
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that this class moves to the package ai-edge-litert
+        interpreter = tf.lite.Interpreter(model_content=data)
+    interpreter.allocate_tensors()
+    return interpreter
 
 
 def _converter(spec: ModelSpec, arrays: Mapping[str, np.ndarray]):

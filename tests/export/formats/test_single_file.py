@@ -7,7 +7,6 @@ import keras
 import numpy as np
 import onnx
 import pytest
-import tensorflow as tf
 
 from export import export
 from export.formats import colours, litert, single_file
@@ -68,7 +67,7 @@ def test_8_bits(model_folder, images, tmp_path, spec, arrays, run_command, capsy
     assert "broken.png" in printed.err
     assert "on 30 images that did not calibrate" in printed.out
     assert float(printed.out.partition("agreement=")[2].split()[0]) > 0.8
-    interpreter = tf.lite.Interpreter(os.fspath(path))
+    interpreter = litert.load(path.read_bytes())
     tensors = [tensor for tensor in interpreter.get_tensor_details() if len(tensor["shape"]) == 4]
     floats = [tensor["shape"].tolist() for tensor in tensors if tensor["dtype"] == np.float32]
     assert len(floats) == 2 and [1, 32, 32, 3] in floats, "the input and the maps that are averaged, and no other"
