@@ -33,8 +33,9 @@ def define_flags() -> None:
 def main(argv) -> None:
     del argv
     from trainers.configs import load_config
+    from trainers.search.config import SweepConfig
     from trainers.search.space import SPACES
-    from trainers.search.study import SweepConfig, sweep
+    from trainers.search.study import sweep
     from trainers.training import loop
 
     args = flags.FLAGS

@@ -63,8 +63,9 @@ def main(argv) -> None:
     del argv
     from trainers.config_flags import config_from_flags, given_flags
     from trainers.reports.page import save_chart
+    from trainers.search.config import SweepConfig
     from trainers.search.space import SPACES
-    from trainers.search.study import SweepConfig, sweep
+    from trainers.search.study import sweep
 
     args, rows = flags.FLAGS, []
     unknown = sorted(set(args.spaces) - set(FINDINGS))

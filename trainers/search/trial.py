@@ -49,7 +49,7 @@ def run_point(
 ) -> dict[str, Any]:
     """Trains the net of `config` in `folder`, exactly as sqz-train would, and measures it.
 
-    A folder that holds the finished run already is measured as it is; one that holds a part of it is gone on with.
+    A finished run in the folder is measured as it is; an unfinished one is resumed.
 
     Args:
         config: of the run.

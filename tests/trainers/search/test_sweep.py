@@ -15,9 +15,11 @@ from optuna.distributions import FloatDistribution
 from trainers import sweep as command
 from trainers.configs import load_config
 from trainers.evaluation.metrics import LossNotFiniteError
+from trainers.search import objective
 from trainers.search import study as sweep_study
+from trainers.search.config import SweepConfig
 from trainers.search.space import SPACES
-from trainers.search.study import SweepConfig, sweep
+from trainers.search.study import sweep
 
 DIGITS = load_config("digits")
 WIDE = {"pct_3x3": FloatDistribution(0.01, 0.64, step=0.01)}
@@ -25,7 +27,8 @@ WIDE = {"pct_3x3": FloatDistribution(0.01, 0.64, step=0.01)}
 # A worker whose trials take as long as its second argument says, and tell in a file that they were run.
 WORKER = """
 import pathlib, signal, sys, time
-from trainers.search import study as sweep_study
+from trainers.search import objective, study as sweep_study
+from trainers.search.config import SweepConfig
 from trainers.configs import load_config
 from trainers.search.space import SPACES
 from trainers.search.trial import describe_net
@@ -42,8 +45,8 @@ def run_point(config, trial_folder, *_):
     top1 = 1 - 1e5 / config.model.count_params()
     return describe_net(config.model) | {"top1": top1, "test_top1": top1, "train_seconds": seconds, "latency": 0.001}
 
-sweep_study.run_point = run_point
-config = sweep_study.SweepConfig(
+objective.run_point = run_point
+config = SweepConfig(
     SPACES["pct_3x3"], load_config("digits"), sampler=sampler, trials=trials, heartbeat_seconds=1
 )
 records = sweep_study.sweep(config, folder)
@@ -159,7 +162,7 @@ def test_hopeless_trials_are_given_up(tmp_path, monkeypatch):
             callbacks[0].on_epoch_end(epoch, {"val_accuracy": accuracy})
         return {"top1": accuracy, "test_top1": accuracy, "bytes": 4, "mebibytes": 1.0}
 
-    monkeypatch.setattr(sweep_study, "run_point", run_point)
+    monkeypatch.setattr(objective, "run_point", run_point)
     records = sweep(config(space=SPACES["full"], sampler="random", trials=20, prune=True), tmp_path)
     accuracies = {
         state: [record["point"]["pct_3x3"] for record in records if record["state"] == state]
@@ -180,7 +183,7 @@ def test_a_net_that_diverges_is_told_and_the_others_go_on(tmp_path, monkeypatch,
             raise LossNotFiniteError("The loss is nan at step 3")
         return trained(run)
 
-    monkeypatch.setattr(sweep_study, "run_point", run_point)
+    monkeypatch.setattr(objective, "run_point", run_point)
     records = sweep(config(space=SPACES["bypass"], sampler="grid"), tmp_path)
     assert [(record["point"]["bypass"], record["state"]) for record in records] == [
         ("none", "complete"),
@@ -188,23 +191,23 @@ def test_a_net_that_diverges_is_told_and_the_others_go_on(tmp_path, monkeypatch,
         ("complex", "complete"),
     ]
     assert records[1]["diverged"] == "The loss is nan at step 3"
-    assert "trial 1 is given up: The loss is nan at step 3" in capsys.readouterr().err
+    assert "trial 1 ends early: The loss is nan at step 3" in capsys.readouterr().err
 
 
 def test_any_other_mistake_ends_the_sweep_and_costs_no_point(tmp_path, monkeypatch):
     def run_point(*_):
         raise ValueError("global_batch_size=32 must be a multiple of 3")
 
-    monkeypatch.setattr(sweep_study, "run_point", run_point)
+    monkeypatch.setattr(objective, "run_point", run_point)
     with pytest.raises(ValueError, match="multiple of 3"):
         sweep(config(space=SPACES["bypass"], sampler="grid"), tmp_path)
-    monkeypatch.setattr(sweep_study, "run_point", trained)
+    monkeypatch.setattr(objective, "run_point", trained)
     assert len(sweep(config(space=SPACES["bypass"], sampler="grid"), tmp_path)) == 3
 
 
 def test_a_point_that_was_lost_outside_of_its_training_comes_back(tmp_path, monkeypatch):
     """As by Ctrl-C while what was measured is written down."""
-    monkeypatch.setattr(sweep_study, "run_point", trained)
+    monkeypatch.setattr(objective, "run_point", trained)
     write = optuna.Trial.set_user_attr
 
     def interrupted(trial, name, value):
@@ -230,10 +233,10 @@ def test_a_worker_whose_trial_was_taken_over_goes_on(tmp_path, monkeypatch, caps
             other.enqueue_trial({"bypass": "simple"}, user_attrs=other.trials[1].user_attrs)
         return trained(run)
 
-    monkeypatch.setattr(sweep_study, "run_point", run_point)
+    monkeypatch.setattr(objective, "run_point", run_point)
     records = sweep(grid, tmp_path)
     assert sorted(record["point"]["bypass"] for record in records) == ["complex", "none", "simple"]
-    assert "taken that trial over" in capsys.readouterr().err
+    assert "taken over that trial" in capsys.readouterr().err
 
 
 def test_a_large_grid_opens_again_at_once(tmp_path):

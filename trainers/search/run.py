@@ -1,0 +1,44 @@
+"""sqz-sweep behind its flags: the sweep, and what is printed of it."""
+
+from __future__ import annotations
+
+import sys
+
+from sqz_keras.architecture.spec import ModelSpec
+from trainers.search.config import SweepConfig
+from trainers.search.study import sweep
+from trainers.search.table import best_lines, dry_run_lines
+from trainers.training.interruption import Interrupted
+from trainers.training.loop import open_source
+
+
+def run(config: SweepConfig, workdir: str | None, data_dir: str | None) -> int:
+    """Runs a sweep and prints the best nets.
+
+    Returns:
+        The exit status: 0, 1 where no net could be trained, 130 after Ctrl-C.
+
+    Raises:
+        ValueError: No workdir was given, or `sweep` refuses the config.
+    """
+    if not workdir:
+        raise ValueError("--workdir=DIR is needed, a folder for what the sweep writes; or --dry_run.")
+    # Before the study is made, which keeps its recipe: an error in the recipe is reported now.
+    open_source(config.train, data_dir)
+    try:
+        records = sweep(config, workdir, data_dir)
+    except (Interrupted, KeyboardInterrupt) as stopped:
+        print(f"\nsqz-sweep: {str(stopped) or 'interrupted.'} What is finished is kept.", file=sys.stderr)
+        return 0 if isinstance(stopped, Interrupted) and stopped.signal.name == "SIGTERM" else 130
+    if not any(record["state"] == "complete" for record in records):
+        print(f"sqz-sweep: no net could be trained to its end; see {workdir}/trials.json", file=sys.stderr)
+        return 1
+    print("\n".join(best_lines(config.objectives, records)))
+    print(f"report: {workdir}/report.html")
+    return 0
+
+
+def dry_run(config: SweepConfig, model: ModelSpec) -> int:
+    """Prints the points of a grid and their nets, on top of `model`."""
+    print("\n".join(dry_run_lines(config.space, model)))
+    return 0
