@@ -35,7 +35,7 @@ def _field(default: object, text: str):
 class TrainConfig:
     """A training run; the defaults are the authors' solver for ImageNet (their solver.prototxt).
 
-    What each field means is said beside it, in the words that its flag's help shows.
+    The text beside each field says what it means; it is also the help of the field's flag.
 
     Raises:
         ValueError: a value is outside the range given above.
@@ -126,9 +126,7 @@ class TrainConfig:
     test_split: str = _field("test", "Evaluated once, at the end.")
     shuffle_buffer_size: int = _field(16_384, "Encoded images among which the next one is drawn.")
     eval_every_steps: int = _field(5_000, "Updates between two evaluations on the validation split.")
-    checkpoint_every_steps: int = _field(
-        1_000, "Updates between two checkpoints; each evaluation ends in one too."
-    )
+    checkpoint_every_steps: int = _field(1_000, "Updates between two checkpoints; each evaluation ends in one too.")
     keep_checkpoints: int = _field(2, "How many of the newest are kept, beside the best.")
     max_bad_pictures: int = _field(0, "Images that cannot be decoded before the run is ended.")
 
@@ -194,7 +192,7 @@ class TrainConfig:
         """Whether the run can be spread over so many replicas.
 
         Raises:
-            ValueError: the batch cannot be divided, or XLA is asked for on several devices.
+            ValueError: the batch cannot be divided, or XLA is requested for several devices.
         """
         parts = replicas * self.accumulation_steps
         if self.global_batch_size % parts:

@@ -108,14 +108,14 @@ def test_a_split_that_does_not_exist_is_refused_before_training(tmp_path, tfds_d
 
 
 class Signal(keras.callbacks.Callback):
-    """Sends this process a signal at the n-th look."""
+    """Sends this process a signal at the n-th evaluation."""
 
-    def __init__(self, look, number=signal.SIGTERM):
+    def __init__(self, evaluation, number=signal.SIGTERM):
         super().__init__()
-        self.look, self.number = look, number
+        self.evaluation, self.number = evaluation, number
 
     def on_epoch_end(self, epoch, logs=None):
-        if epoch == self.look:
+        if epoch == self.evaluation:
             os.kill(os.getpid(), self.number)
 
 
@@ -123,7 +123,7 @@ class Signal(keras.callbacks.Callback):
     "options",
     [{}, {"ema_decay": 0.9, "mixup_alpha": 0.2, "solver": "modern"}, {"densities": "0.5", "sparse_steps": 5}],
 )
-def test_a_stopped_run_goes_on_to_the_same_bits(trained, tmp_path, tfds_dir, options):
+def test_a_stopped_run_resumes_to_the_same_bits(trained, tmp_path, tfds_dir, options):
     """Dropout, the order of the images and their crops included."""
     weights = str(trained[0]) if "densities" in options else ""
     config = dataclasses.replace(CONFIG, weights=weights, **options)
@@ -132,9 +132,9 @@ def test_a_stopped_run_goes_on_to_the_same_bits(trained, tmp_path, tfds_dir, opt
         whole = tmp_path / "whole"
         loop.train_and_evaluate(config, whole, tfds_dir)
     stopped = tmp_path / "stopped"
-    for look, number in ((0, signal.SIGTERM), (1, signal.SIGINT)):
+    for evaluation, number in ((0, signal.SIGTERM), (1, signal.SIGINT)):
         with pytest.raises(Interrupted, match=f"{number.name} at step") as stop:
-            loop.train_and_evaluate(config, stopped, tfds_dir, callbacks=[Signal(look, number)])
+            loop.train_and_evaluate(config, stopped, tfds_dir, callbacks=[Signal(evaluation, number)])
         assert stop.value.signal is number
         assert not (stopped / "model.keras").exists()
     assert checkpoints.steps(stopped / "checkpoints")
@@ -300,13 +300,13 @@ def test_the_guard_takes_over_at_the_batch_with_the_damaged_image(tmp_path, imag
             start_example=2 * step,
         ).take(20)
         made.clear()
-        for batch, wanted in zip(
+        for batch, arrays in zip(
             batches_from(config, spec, source, strategy, bad_images, step), expected, strict=False
         ):
-            for value, each in zip(batch, wanted, strict=True):
+            for value, array in zip(batch, arrays, strict=True):
                 parts = strategy.experimental_local_results(value)
                 assert len(parts) == replicas
-                np.testing.assert_array_equal(np.concatenate(parts), each)
+                np.testing.assert_array_equal(np.concatenate(parts), array)
         first_bad = next(place for place, (_, _, weights) in enumerate(expected) if min(weights) == 0)
         assert [(options["guarded"], options["start_example"]) for options in made] == [
             (False, 2 * step),
