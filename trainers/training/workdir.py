@@ -41,27 +41,27 @@ def check_workdir(workdir: pathlib.Path) -> None:
 
 
 def check_same_run(config: TrainConfig, earlier: Mapping, workdir: pathlib.Path) -> None:
-    """Checks that a checkpoint belongs to a run with this config.
+    """Whether a checkpoint belongs to a run with this config.
 
     Raises:
-        ValueError: Fields differ that change what a resumed run computes; the message names them.
+        ValueError: fields differ that would make the resumed run another one; they are named.
     """
     now = config.to_json()
     changed = sorted(
         name for name in now.keys() | earlier.keys() if name not in _FREE_FIELDS and now.get(name) != earlier.get(name)
     )
     if changed:
-        differences = "; ".join(f"{name} was {earlier.get(name)!r:.60}, now {now.get(name)!r:.60}" for name in changed)
+        told = "; ".join(f"{name} was {earlier.get(name)!r:.60}, now {now.get(name)!r:.60}" for name in changed)
         raise ValueError(
-            f"{workdir} holds checkpoints of a run with another config: {differences}. Run with the earlier values, or "
-            "choose another --workdir."
+            f"{workdir} holds checkpoints of a run with another config: {told}. Run with the earlier values, or choose "
+            "another --workdir."
         )
 
 
 def save_outputs(workdir: pathlib.Path, spec: ModelSpec, arrays: Mapping[str, np.ndarray], results: Mapping) -> None:
     """Writes the model, its description and its results under temporary names first: each appears whole or not at all.
 
-    evaluation.json is moved into place last, so where it exists, the other files do too.
+    evaluation.json comes last: where it is, all is.
     """
     model = build(spec, dict(arrays))
     with tempfile.TemporaryDirectory(dir=workdir, prefix=".partial-") as partial:
