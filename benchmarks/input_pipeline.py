@@ -102,8 +102,8 @@ def main(argv) -> None:
             seconds = time_side()
             if number:  # the first round warms up
                 taken[name].append(seconds)
-    elapsed, cpu = ({name: np.median(each, 0)[kind] for name, each in taken.items()} for kind in range(2))
-    rates = {name: count / each for name, each in elapsed.items()}
+    elapsed, cpu = ({name: np.median(rounds, 0)[kind] for name, rounds in taken.items()} for kind in range(2))
+    rates = {name: count / seconds for name, seconds in elapsed.items()}
     kilobytes = sum(map(len, images)) / count / 1000
     print(f"{count} images of {kilobytes:.0f} KB to {args.input_size} pixels, {CORES} cores, load {os.getloadavg()}")
     print(f"images a second: pipeline {rates['pipeline']:.0f}, bare {rates['bare']:.0f}")

@@ -87,7 +87,10 @@ def main():
             run()
             times[name].append(time.perf_counter() - start)
     medians = {name: statistics.median(taken) for name, taken in times.items()}
-    print(f"median of {options.rounds}: " + ", ".join(f"{name} {1e3 * each:.1f} ms" for name, each in medians.items()))
+    print(
+        f"median of {options.rounds}: "
+        + ", ".join(f"{name} {1e3 * seconds:.1f} ms" for name, seconds in medians.items())
+    )
     print(f"ratio={medians['trainer'] / medians['bare']:.3f} (bar: at most 1.05)")
 
 

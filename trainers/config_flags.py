@@ -46,13 +46,13 @@ def config_from_flags(args: flags.FlagValues) -> TrainConfig:
 
 
 def net_from_flags(config: TrainConfig, args: flags.FlagValues) -> TrainConfig:
-    """The config with the network that was asked for."""
+    """The config with the network that the flags describe."""
     model = config.model.with_net(args.version, args.bypass, parse_metaparameters(args.metaparameters))
     return dataclasses.replace(config, model=model)
 
 
 def input_from_flags(model: ModelSpec, args: flags.FlagValues) -> ModelSpec:
-    """The model with the input that was asked for, cut out of as large a part of an image as before."""
+    """The model with the requested input size, cropped from the same share of an image as before."""
     pixels = args.input_size or model.input_size
     resize_to = round(model.preprocessing.resize_to * pixels / model.input_size)
     mode = args.preprocessing_mode or model.preprocessing.mode

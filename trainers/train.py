@@ -3,8 +3,8 @@
 sqz-train --config=digits --workdir=DIR [--data_dir=DIR] [--max_steps=N] [--seed=N] ...
 
 DIR then holds model.keras, model.weights.h5, model.spec.json (what the weights alone do not say), evaluation.json,
-metrics.csv and report.html. A run that was stopped goes on when the same command is given again. Every field of the
-config is a flag; what is left out is the config's own.
+metrics.csv and report.html. The same command resumes a run that was stopped. Every field of the config is
+a flag; without it the config's own value is used.
 """
 
 from __future__ import annotations

@@ -154,15 +154,15 @@ def _calibrated(spec: ModelSpec, arrays: Mapping[str, np.ndarray], paths: Sequen
 
 def read_images(paths: Sequence[pathlib.Path], spec: ModelSpec) -> np.ndarray:
     """The images that can be read, float32 (N, S, S, 3), RGB in 0..255; the others are named on stderr."""
-    from sqz_keras.images.files import read_image
+    from sqz_keras.images import files
     from sqz_keras.images.preprocessing import resize_and_crop
 
     images = []
-    for path in paths:
-        try:
-            images.append(np.asarray(resize_and_crop(read_image(path), spec)))
-        except (ValueError, OSError) as error:
-            print(f"Left out: {error}", file=sys.stderr)
+    for _, image, error in files.read_images(paths, lambda image: np.asarray(resize_and_crop(image, spec))):
+        if error is None:
+            images.append(image)
+        else:
+            print(f"Skipped: {error}", file=sys.stderr)
     if len(images) < 2:
         raise ValueError(f"Only {len(images)} of {len(paths)} images could be read; at least 2 are needed.")
     return np.stack(images)

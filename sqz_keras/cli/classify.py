@@ -13,7 +13,7 @@ import sys
 from absl import flags
 
 from sqz_keras import command
-from sqz_keras.images.files import read_image
+from sqz_keras.images.files import read_images
 from sqz_keras.weights.resolve import resolve_model
 
 
@@ -33,10 +33,8 @@ def main(argv) -> int:
 
     model, names = build(spec, arrays), spec.class_names()
     failures = 0
-    for path in args.image:
-        try:
-            image = read_image(path)
-        except (ValueError, OSError) as error:
+    for path, image, error in read_images(args.image):
+        if error is not None:
             failures += 1
             print(f"sqz-classify: {error}", file=sys.stderr)
             continue

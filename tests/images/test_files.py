@@ -1,3 +1,4 @@
+import concurrent.futures
 import io
 import struct
 import zlib
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sqz_keras.images.files import MAX_PIXELS, read_image
+from sqz_keras.images.files import MAX_PIXELS, read_image, read_images
 
 
 def encode(image: Image.Image, **options) -> bytes:
@@ -104,3 +105,25 @@ def test_a_huge_declared_size_is_refused_before_it_is_decoded():
 def test_missing_file(tmp_path):
     with pytest.raises(OSError, match=r"none\.jpg"):
         read_image(tmp_path / "none.jpg")
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_images_that_cannot_be_read_do_not_stop_the_others(image, tmp_path, threads):
+    image.save(tmp_path / "good.png")
+    (tmp_path / "broken.png").write_bytes(b"not an image")
+    paths = [tmp_path / name for name in ("broken.png", "good.png", "none.png")]
+
+    def prepare(pixels):
+        return 255 - pixels
+
+    if threads:
+        with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+            results = list(read_images(paths, prepare, pool.map))
+    else:
+        results = list(read_images(paths, prepare))
+    assert [path for path, _, _ in results] == paths
+    (_, broken, error), (_, pixels, none), (_, missing, missing_error) = results
+    assert broken is missing is none is None
+    np.testing.assert_array_equal(pixels, prepare(np.asarray(image)))
+    assert isinstance(error, ValueError) and "broken.png" in str(error)
+    assert isinstance(missing_error, OSError) and "none.png" in str(missing_error)

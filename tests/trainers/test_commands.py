@@ -76,14 +76,14 @@ def test_flags_override_the_recipe(monkeypatch, capsys, run_command):
 def test_dry_run_touches_nothing(tmp_path, tfds_dir, digits, capsys, run_command):
     options = [f"--workdir={tmp_path / 'w'}", f"--data_dir={tmp_path / 'none'}", "--dry_run"]
     assert run_command(train, "--config=squeezenet_v1_0", *options) == 0
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     for part in ("parameters: 1,248,424", '"max_steps": 170000', "5.0 MB of gradients (AlexNet: 243.9 MB, 49 times"):
-        assert part in told
+        assert part in output
     assert list(tmp_path.iterdir()) == []
     assert (
         run_command(train, "--config=digits", f"--workdir={tmp_path / 'w'}", f"--data_dir={tfds_dir}", "--dry_run") == 0
     )
-    told = capsys.readouterr().out
-    assert "data: train 1,085, validation 357, test 355" in told
-    assert "updates: 1,200 of 64 images = 70.8 epochs of 1,085" in told
+    output = capsys.readouterr().out
+    assert "data: train 1,085, validation 357, test 355" in output
+    assert "updates: 1,200 of 64 images = 70.8 epochs of 1,085" in output
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Recipes, a module each: `--config=NAME` takes what `get_config()` of `trainers/configs/NAME.py` returns."""
+"""Recipes, one per module: `--config=NAME` uses what `get_config()` in `trainers/configs/NAME.py` returns."""
 
 from __future__ import annotations
 

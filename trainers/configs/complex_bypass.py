@@ -2,12 +2,13 @@
 
 sqz-train --config=complex_bypass --workdir=DIR --data_dir=TFDS_DIR
 
-Expect 58.8% top-1 and 82.0% top-5 (the paper's figures). Not run here: it needs ImageNet
-and GPUs. As in squeezenet_v1_0, the accuracy is that of the best look at the very split that is reported.
+Expect 58.8% top-1 and 82.0% top-5 (the paper's figures).
+This project has not run it, because it needs ImageNet and GPUs. As in squeezenet_v1_0, the validation split both
+selects the best weights and measures their accuracy.
 
-It begins from the authors' initial weights, with which the signal grows from one complex bypass to the next. On ten
-classes at 128 pixels no class was learnt from there (docs/results.md): where the loss begins far above ln(1000) = 6.9,
-or then stays at it, give --bypass_scale=0.1.
+It starts from the authors' initial weights. With these, activations grow from one complex bypass to the next, and a run
+on ten classes at 128 pixels learned nothing (docs/results.md). If the loss starts far above ln(1000) = 6.9, or stays at
+that value, give --bypass_scale=0.1.
 """
 
 import dataclasses

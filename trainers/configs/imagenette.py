@@ -2,9 +2,9 @@
 
 sqz-train --config=imagenette --workdir=DIR --image_dir=IMAGENETTE [--bypass=simple|complex]
 
-IMAGENETTE holds `train/` and `val/` with 400 and 100 images of each class. 3,000 updates are 48 epochs:
-20 minutes on 2 cores that had other work too. Expect about 63% top-1, 69% with simple and 66% with complex bypass
-(62.8, 69.1 and 66.1% on 1,000 images, seed 0; chance is 10%).
+IMAGENETTE holds `train/` and `val/` with 400 and 100 images of each class. 3,000 updates are 48 epochs and took
+20 minutes on 2 cores while other programs were running. Expect about 63% top-1, 69% with simple and 66% with complex
+bypass (62.8, 69.1 and 66.1% on 1,000 images, seed 0; chance is 10%).
 """
 
 from sqz_keras.architecture.spec import ModelSpec, Preprocessing

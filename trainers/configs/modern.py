@@ -2,9 +2,10 @@
 
 sqz-train --config=modern --workdir=DIR --data_dir=TFDS_DIR
 
-125 epochs of ImageNet. Nobody has published its result with this net, and it was not run here: it needs ImageNet and
-GPUs. As in squeezenet_v1_0, the accuracy is that of the best look at the very split that is reported. For images
-of one's own: --image_dir=DIR, with --max_steps and --global_batch_size to suit.
+It trains for 125 epochs of ImageNet. There is no published result for this recipe with SqueezeNet, and this project has
+not run it, because it needs ImageNet and GPUs. As in squeezenet_v1_0, the validation split both selects the best
+weights and measures their accuracy. To train on your own images, give --image_dir=DIR and suitable values of
+--max_steps and --global_batch_size.
 """
 
 from sqz_keras.architecture.spec import ModelSpec

@@ -2,8 +2,9 @@
 
 sqz-train --config=simple_bypass --workdir=DIR --data_dir=TFDS_DIR
 
-Expect 60.4% top-1 and 82.5% top-5 (the paper's figures). Not run here: it needs ImageNet
-and GPUs. As in squeezenet_v1_0, the accuracy is that of the best look at the very split that is reported.
+Expect 60.4% top-1 and 82.5% top-5 (the paper's figures).
+This project has not run it, because it needs ImageNet and GPUs. As in squeezenet_v1_0, the validation split both
+selects the best weights and measures their accuracy.
 """
 
 import dataclasses

@@ -2,7 +2,7 @@
 
 sqz-train --config=smoke --workdir=DIR
 
-Seconds; the accuracy says nothing.
+It takes seconds, and the accuracy means nothing.
 """
 
 import dataclasses

@@ -2,10 +2,12 @@
 
 sqz-train --config=squeezenet_v1_0 --workdir=DIR --data_dir=TFDS_DIR
 
-170,000 updates of 512 images are 68 epochs. Expect 57.5% top-1 and 80.3% top-5 (the paper's figures). Not run here:
-it needs ImageNet and GPUs. Where memory is short, add --accumulation_steps=16, as the authors did. The best of the
-looks at the validation split is kept, and its accuracy on that same split reported, as no other images have labels:
-a little too high therefore.
+It makes 170,000 updates of 512 images, which is 68 epochs. The paper reports 57.5% top-1 and 80.3% top-5 accuracy.
+This project has not run it, because it needs ImageNet and GPUs. If memory is short, add --accumulation_steps=16, as the
+authors did.
+
+The reported accuracy is slightly too high: ImageNet has labels for no test images, so the validation split both
+selects the best weights and measures their accuracy.
 """
 
 from sqz_keras.architecture.spec import ModelSpec
@@ -13,7 +15,7 @@ from trainers.training.config import TrainConfig
 
 
 def get_config() -> TrainConfig:
-    # No other images of ImageNet have labels.
+    # ImageNet's test images have no public labels.
     return TrainConfig(
         model=ModelSpec("1.0", conv10_padding=1),
         dataset="imagenet2012",

@@ -2,9 +2,9 @@
 
 sqz-train --config=squeezenet_v1_0_release --workdir=DIR --data_dir=TFDS_DIR
 
-85,000 updates of 1,024 images are 68 epochs. Expect 57.68% top-1 and 80.38% top-5 (the release's figures). Not run
-here: it needs ImageNet and GPUs. As in squeezenet_v1_0, the accuracy is that of the best look at the very split that is
-reported.
+85,000 updates of 1,024 images are 68 epochs. Expect 57.68% top-1 and 80.38% top-5 (the release's figures).
+This project has not run it, because it needs ImageNet and GPUs. As in squeezenet_v1_0, the validation split both
+selects the best weights and measures their accuracy.
 """
 
 import dataclasses

@@ -68,9 +68,9 @@ class BadImages:
     def add(self, name: str) -> None:
         """Counts an image; safe from any thread."""
         with self._lock:
-            known = name in self._names
+            is_counted = name in self._names
             self._names[name] = None
-        if not known:
+        if not is_counted:
             logging.warning("Left out, since it cannot be decoded: %s", name)
 
     def check(self) -> None:
@@ -177,9 +177,9 @@ def training_batches(
         seed: in 0..2**32 - 1.
         augmentation: see `augmented`.
         shuffle_buffer_size: encoded images among which the next one is drawn.
-        start_example: the stream begins with this example, exactly as it would go on there; what comes before it in
+        start_example: the stream begins with this example, exactly as it would continue there; what comes before it in
             its epoch is read but not decoded.
-        bad_images: told of each image that cannot be decoded, which keeps its place with zeros and weight 0.
+        bad_images: collects the images that cannot be decoded; zeros of weight 0 take their place in the batch.
         guarded: or else such an image ends the dataset, with an InvalidArgumentError in place of its batch; quicker.
         num_shards: workers among which the examples are dealt out in turn, before they are decoded.
         shard_index: of this worker.
@@ -273,9 +273,9 @@ def _finished(batches: tf.data.Dataset, bad_images: BadImages | None) -> tf.data
 
 
 def _with_options(batches: tf.data.Dataset) -> tf.data.Dataset:
-    """Without tf.data's tuning thread, which TensorFlow 2.21 at times cannot stop before its next look.
+    """Turns off tf.data's autotuning thread, which TensorFlow 2.21 sometimes cannot stop until it wakes up.
 
-    The time between its looks doubles, so the end of an iterator then takes up to as long as all that went before.
+    It sleeps twice as long each time, so closing an iterator could take as long as everything before it.
     """
     options = tf.data.Options()
     options.autotune.enabled = False

@@ -1,4 +1,4 @@
-"""One's own images, in a folder a class, as a source of labelled images."""
+"""A user's own images, one folder per class, as a source of labelled images."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from sqz_keras.images.files import SUFFIXES as IMAGE_SUFFIXES
+from sqz_keras.images.files import SUFFIXES
 from trainers.data.batches import Source
 
-# TensorFlow, which decodes training images inside the input pipeline, cannot read WebP.
-SUFFIXES = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix != ".webp")
+# Training decodes images inside a TensorFlow graph (`trainers.data.augmentation.decode`), and TensorFlow has no decoder
+# for WebP.
+TRAINING_SUFFIXES = tuple(suffix for suffix in SUFFIXES if suffix != ".webp")
 # The folders that are splits, by the split's name.
 _SPLIT_FOLDERS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 _EVERY_FIFTH = 5
@@ -51,11 +52,11 @@ def open_image_dir(image_dir: str | os.PathLike) -> Source:
     else:
         classes = _split_by_position(_images(root))
     labels = tuple(sorted(classes["train"]))
-    for split, found in classes.items():
-        unknown = sorted(set(found) - set(labels))
+    for split, paths in classes.items():
+        unknown = sorted(set(paths) - set(labels))
         if unknown:
             raise ValueError(f"{root}: the {split} split holds {unknown[0]!r}, a class that the train split lacks.")
-    files = {split: _mixed(found, labels) for split, found in classes.items()}
+    files = {split: _mixed(paths, labels) for split, paths in classes.items()}
     return Source(
         name=str(root),
         labels=labels,
@@ -70,15 +71,15 @@ def _visible(folder: pathlib.Path) -> list[pathlib.Path]:
 
 def _images(root: pathlib.Path) -> dict[str, list[str]]:
     """The sorted paths of each class's images, by class."""
-    found = {}
+    classes = {}
     for folder in _visible(root):
         if folder.is_dir():
-            found[folder.name] = [str(path) for path in _visible(folder) if path.suffix.lower() in SUFFIXES]
-            if not found[folder.name]:
-                raise ValueError(f"{folder} holds no images ({', '.join(SUFFIXES)}).")
-    if not found:
+            classes[folder.name] = [str(path) for path in _visible(folder) if path.suffix.lower() in TRAINING_SUFFIXES]
+            if not classes[folder.name]:
+                raise ValueError(f"{folder} holds no images ({', '.join(TRAINING_SUFFIXES)}).")
+    if not classes:
         raise ValueError(f"{root} holds no folders; expected one a class, with images in it.")
-    return found
+    return classes
 
 
 def _split_by_position(classes: dict[str, list[str]]) -> dict[str, dict[str, list[str]]]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from sqz_keras.architecture.spec import ModelSpec, imagenet_wnids
-from sqz_keras.images.files import SUFFIXES, only_images, read_image
+from sqz_keras.images.files import SUFFIXES, only_images, read_images
 from sqz_keras.images.preprocessing import prepare_images
 from trainers.progress import say
 
@@ -50,12 +50,12 @@ def find_labelled_images(image_dir: str | os.PathLike, labels: Sequence[str]) ->
     indices = {label: index for index, label in enumerate(labels)}
     visible = sorted(path for path in root.iterdir() if not path.name.startswith("."))
     folders = [path for path in visible if path.is_dir()]
-    found, unmatched = [], []
+    labelled, unmatched = [], []
     for path in folders or visible:
         index = indices.get(path.name) if folders else _index_of_prefix(path.stem, indices)
         images = only_images(path.iterdir() if folders else [path])
         if index is not None:
-            found += [(image, index) for image in images]
+            labelled += [(image, index) for image in images]
         elif images:
             unmatched.append(path.name)
         elif folders:
@@ -65,12 +65,12 @@ def find_labelled_images(image_dir: str | os.PathLike, labels: Sequence[str]) ->
             f"{root}: expected {'folders named' if folders else 'images whose names start with'} "
             f"{_example(labels, folders)}; {len(unmatched)} match no label of the model, first {unmatched[0]!r}."
         )
-    if not found:
+    if not labelled:
         raise ValueError(
             f"{root} holds no images ({', '.join(SUFFIXES)}); expected folders named, or images whose names "
             f"start with, {_example(labels, folders)}."
         )
-    return found
+    return labelled
 
 
 def read_inputs(images: Sequence[pathlib.Path], spec: ModelSpec) -> np.ndarray:
@@ -124,27 +124,27 @@ def read_batches(
 
     The next batch is read while the caller works on this one, and no more than that.
     """
+
+    def prepare(image):
+        return np.asarray(prepare_images(image, spec))
+
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
         ahead = collections.deque()
         for start in range(0, len(images), batch_size):
-            batch = images[start : start + batch_size]
-            ahead.append([(pool.submit(_read, path, spec), label) for path, label in batch])
+            paths, labels = zip(*images[start : start + batch_size], strict=True)
+            ahead.append((read_images(paths, prepare, pool.map), labels))
             if len(ahead) > 1:
-                yield _collect(ahead.popleft())
+                yield _collect(*ahead.popleft())
         while ahead:
-            yield _collect(ahead.popleft())
+            yield _collect(*ahead.popleft())
 
 
-def _read(path: pathlib.Path, spec: ModelSpec) -> np.ndarray:
-    return np.asarray(prepare_images(read_image(path), spec))
-
-
-def _collect(pending: list) -> ReadBatch:
+def _collect(images: Iterator[tuple], labels: Sequence[int | None]) -> ReadBatch:
     batch = ReadBatch([], [], [])
-    for future, label in pending:
-        try:
-            batch.inputs.append(future.result())
+    for (_, inputs, error), label in zip(images, labels, strict=True):
+        if error is None:
+            batch.inputs.append(inputs)
             batch.labels.append(label)
-        except (ValueError, OSError) as error:
+        else:
             batch.errors.append(error)
     return batch

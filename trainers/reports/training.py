@@ -21,7 +21,7 @@ from trainers.reports.page import Section, Table, write_page
 
 MOST_MISTAKES = 24
 _THUMBNAIL = 96  # pixels, its longer side at most
-_MOST_POINTS = 1000  # of a curve; more cannot be told apart on a screen
+_MOST_POINTS = 1000  # of a curve; a screen cannot show more
 _MOST_CLASSES_DRAWN = 50
 _MOST_CLASSES_COUNTED = 20  # with the counts written into the cells
 _MOST_PAIRS = 50

@@ -1,8 +1,8 @@
-"""Checkpoints: a file each, whole or not there, found again by number; numpy only.
+"""Checkpoints: one file per checkpoint, written whole or not at all, and listed by step; numpy only.
 
 A checkpoint is an uncompressed `.npz` of named arrays, one of which is a JSON text with everything that is no array. It
 is written under a temporary name in the same folder, flushed to the disk and renamed. A file that is damaged all the
-same is passed over for the one before it.
+same is skipped for the one before it.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def load(folder: str | os.PathLike, step: int) -> tuple[dict[str, np.ndarray], d
 
 
 def prune(folder: str | os.PathLike, keep: int, always: set[int]) -> None:
-    """Removes all but the newest `keep` checkpoints and those of the steps in `always`, and what killed runs left."""
+    """Removes all but the newest `keep` checkpoints and those of `always`, and the temporary files of killed runs."""
     for step in steps(folder)[:-keep]:
         if step not in always:
             _path(folder, step).unlink()
@@ -97,11 +97,11 @@ def _path(folder: str | os.PathLike, step: int) -> pathlib.Path:
 def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict]:
     try:
         with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}  # each is held against its checksum
-        told = json.loads(arrays.pop(_META).tobytes())
-        if told["names"] != sorted(arrays):
+            arrays = {name: archive[name] for name in archive.files}  # reading an array checks its checksum
+        header = json.loads(arrays.pop(_META).tobytes())
+        if header["names"] != sorted(arrays):
             raise ValueError("its arrays are not those that were saved")
-        return arrays, told["meta"]
+        return arrays, header["meta"]
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
         raise ValueError(f"{path}: a damaged checkpoint: {error}.") from error
 

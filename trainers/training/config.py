@@ -35,7 +35,7 @@ def _field(default: object, text: str):
 class TrainConfig:
     """A training run; the defaults are the authors' solver for ImageNet (their solver.prototxt).
 
-    What each field means is said beside it, in the words that its flag's help shows.
+    The text beside each field says what it means; it is also the help of the field's flag.
 
     Raises:
         ValueError: a value is outside the range given above.
@@ -192,7 +192,7 @@ class TrainConfig:
         """Whether the run can be spread over so many replicas.
 
         Raises:
-            ValueError: the batch cannot be divided, or XLA is asked for on several devices.
+            ValueError: the batch cannot be divided, or XLA is requested for several devices.
         """
         parts = replicas * self.accumulation_steps
         if self.global_batch_size % parts:

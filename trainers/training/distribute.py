@@ -54,7 +54,7 @@ def spread(batch: tuple[tf.Tensor, ...], strategy: tf.distribute.Strategy) -> tu
     parts = strategy.num_replicas_in_sync // worker_index(strategy)[1]
 
     def part(context):
-        return tuple(tf.split(each, parts)[context.replica_id_in_sync_group % parts] for each in batch)
+        return tuple(tf.split(tensor, parts)[context.replica_id_in_sync_group % parts] for tensor in batch)
 
     return strategy.experimental_distribute_values_from_function(part)
 
@@ -63,12 +63,12 @@ def _check_tf_config() -> None:
     try:
         config = json.loads(os.environ["TF_CONFIG"])
         workers = [*config["cluster"].get("chief", []), *config["cluster"]["worker"]]
-        known = config["task"]["type"] in ("chief", "worker") and 0 <= config["task"]["index"] < len(workers)
+        is_member = config["task"]["type"] in ("chief", "worker") and 0 <= config["task"]["index"] < len(workers)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise ValueError(
             "strategy='multiworker' needs the environment variable TF_CONFIG, such as "
             '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}; '
             f"here it is {os.environ.get('TF_CONFIG')!r:.200}."
         ) from error
-    if not known:
+    if not is_member:
         raise ValueError(f"TF_CONFIG's task {config['task']} is none of its cluster {config['cluster']}.")

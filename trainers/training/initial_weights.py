@@ -29,12 +29,12 @@ def initialise(model: keras.Model, config: TrainConfig, spec: ModelSpec) -> None
     arrays = {"conv10/kernel": np.asarray(kernel), "conv10/bias": bias}
     if config.weights:
         theirs, pretrained = resolve_model(config.weights, version=spec.version)
-        known = {label: index for index, label in enumerate(theirs.labels or ())}
+        their_indices = {label: index for index, label in enumerate(theirs.labels or ())}
         for index, label in enumerate(spec.labels):
-            if label in known and pretrained["conv10/kernel"].shape[:3] == shapes["conv10/kernel"][:3]:
+            if label in their_indices and pretrained["conv10/kernel"].shape[:3] == shapes["conv10/kernel"][:3]:
                 for name in ("conv10/kernel", "conv10/bias"):
                     arrays[name] = np.array(arrays[name])
-                    arrays[name][..., index] = pretrained[name][..., known[label]]
+                    arrays[name][..., index] = pretrained[name][..., their_indices[label]]
         trunk = {name: array for name, array in pretrained.items() if not name.startswith("conv10/")}
         check_shapes(config.weights, arrays | trunk, shapes)
         arrays |= trunk

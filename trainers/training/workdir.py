@@ -104,7 +104,7 @@ def write_report(
 
 
 def write_history(workdir: pathlib.Path, history: Sequence[Mapping]) -> None:
-    """Writes metrics.csv, a row for each look at the validation split, whole or not at all."""
+    """Writes metrics.csv, one row per evaluation on the validation split, whole or not at all."""
     if not history:
         return
     table = io.StringIO(newline="")

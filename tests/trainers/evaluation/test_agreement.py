@@ -43,7 +43,7 @@ def test_without_labels_agreement_is_what_is_left(image_dir, capsys):
     (image_dir / "a").rename(image_dir / "holiday")
     images = find_evaluation_images(image_dir, SPEC)
     assert [index for _, index in images] == [None] * 7
-    assert "Without labels" in capsys.readouterr().err
+    assert "These images have no labels" in capsys.readouterr().err
     (fields,) = compare_models(SPEC, [named_arrays(build(SPEC))], image_batches(images, SPEC))
     assert fields["agreement"] == 1 and "top1_accuracy" not in fields
 

@@ -102,7 +102,7 @@ def test_killed_at_every_moment_of_a_save(tmp_path, monkeypatch, after):
         seen.add(meta["step"])
         if os.waitstatus_to_exitcode(status) == 0:
             break
-        # The run that goes on writes the same step again, over whatever was left.
+        # The resumed run writes the same step again, over whatever was left.
         checkpoints.save(folder, 2, SECOND, {"step": 2})
         checkpoints.prune(folder, 1, set())
         assert [path.name for path in folder.iterdir()] == ["step-000000002.npz"]

@@ -25,8 +25,10 @@ def test_exactly_one_worker_writes_and_each_has_its_number(chiefs):
     cluster = {"worker": ["a:1", "b:1"]} | ({"chief": ["c:1"]} if chiefs else {})
     tasks = [("chief", 0)] * chiefs + [("worker", 0), ("worker", 1)]
     strategies = [Workers(cluster, *task) for task in tasks]
-    assert [distribute.worker_index(each) for each in strategies] == [(i, len(tasks)) for i in range(len(tasks))]
-    assert [distribute.is_chief(each) for each in strategies] == [True] + [False] * (len(tasks) - 1)
+    assert [distribute.worker_index(strategy) for strategy in strategies] == [
+        (i, len(tasks)) for i in range(len(tasks))
+    ]
+    assert [distribute.is_chief(strategy) for strategy in strategies] == [True] + [False] * (len(tasks) - 1)
 
 
 def test_alone_every_process_is_chief():

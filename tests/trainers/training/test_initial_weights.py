@@ -51,6 +51,6 @@ def test_the_recipe_for_ten_classes_keeps_the_signals_size_in_a_complex_bypass()
         model = build(spec)
         initialise(model, dataclasses.replace(recipe, bypass_scale=scale), spec)
         probe = keras.Model(model.inputs, [model.get_layer(name).output for name in ("conv1", "drop9")])
-        first, last = (float(np.square(each).mean() ** 0.5) for each in probe.predict(noise, verbose=0))
+        first, last = (float(np.square(maps).mean() ** 0.5) for maps in probe.predict(noise, verbose=0))
         growth.append(last / first)
     assert growth[0] < 1 < growth[1] / 3

@@ -77,6 +77,16 @@ def test_the_model_reloads_with_its_labels_and_its_accuracy(trained, digits, nam
     assert round(float(right.mean()), 6) == results["top1_accuracy"]
 
 
+@pytest.fixture(scope="module")
+def sparse(trained, tfds_dir, tmp_path_factory):
+    """A dense-sparse-dense run from the weights of `trained`: its folder and config."""
+    options = {"weights": str(trained[0]), "densities": "0.5,conv1=1", "sparse_steps": 5, "keep_checkpoints": 9}
+    config = dataclasses.replace(CONFIG, checkpoint_every_steps=1, ema_decay=0.9, **options)
+    folder = tmp_path_factory.mktemp("sparse")
+    loop.train_and_evaluate(config, folder, tfds_dir)
+    return folder, config
+
+
 def test_a_workdir_with_a_model_is_refused_and_kept(trained, tfds_dir):
     folder, _ = trained
     before = (folder / "model.keras").read_bytes()
@@ -108,33 +118,41 @@ def test_a_split_that_does_not_exist_is_refused_before_training(tmp_path, tfds_d
 
 
 class Signal(keras.callbacks.Callback):
-    """Sends this process a signal at the n-th look."""
+    """Sends this process a signal at the n-th evaluation."""
 
-    def __init__(self, look, number=signal.SIGTERM):
+    def __init__(self, evaluation, number=signal.SIGTERM):
         super().__init__()
-        self.look, self.number = look, number
+        self.evaluation, self.number = evaluation, number
 
     def on_epoch_end(self, epoch, logs=None):
-        if epoch == self.look:
+        if epoch == self.evaluation:
             os.kill(os.getpid(), self.number)
 
 
+@pytest.fixture(scope="module")
+def modern(tfds_dir, tmp_path_factory):
+    """A run with mixup, Nesterov momentum and a moving average: its folder and config."""
+    config = dataclasses.replace(CONFIG, ema_decay=0.9, mixup_alpha=0.2, solver="modern")
+    folder = tmp_path_factory.mktemp("modern")
+    loop.train_and_evaluate(config, folder, tfds_dir)
+    return folder, config
+
+
+TWO_STOPS = ((0, signal.SIGTERM), (1, signal.SIGINT))
+
+
 @pytest.mark.parametrize(
-    "options",
-    [{}, {"ema_decay": 0.9, "mixup_alpha": 0.2, "solver": "modern"}, {"densities": "0.5", "sparse_steps": 5}],
+    ("run", "stops"), [("trained", TWO_STOPS), ("modern", TWO_STOPS[1:]), ("sparse", TWO_STOPS[:1])]
 )
-def test_a_stopped_run_goes_on_to_the_same_bits(trained, tmp_path, tfds_dir, options):
-    """Dropout, the order of the images and their crops included."""
-    weights = str(trained[0]) if "densities" in options else ""
-    config = dataclasses.replace(CONFIG, weights=weights, **options)
-    whole = trained[0]
-    if options:
-        whole = tmp_path / "whole"
-        loop.train_and_evaluate(config, whole, tfds_dir)
+def test_a_stopped_run_resumes_to_the_same_bits(request, tmp_path, tfds_dir, run, stops):
+    """Dropout, the order of the images and their crops included; the sparse phase is resumed in its middle."""
+    whole, config = request.getfixturevalue(run)
+    if run == "trained":
+        config = CONFIG
     stopped = tmp_path / "stopped"
-    for look, number in ((0, signal.SIGTERM), (1, signal.SIGINT)):
+    for evaluation, number in stops:
         with pytest.raises(Interrupted, match=f"{number.name} at step") as stop:
-            loop.train_and_evaluate(config, stopped, tfds_dir, callbacks=[Signal(look, number)])
+            loop.train_and_evaluate(config, stopped, tfds_dir, callbacks=[Signal(evaluation, number)])
         assert stop.value.signal is number
         assert not (stopped / "model.keras").exists()
     assert checkpoints.steps(stopped / "checkpoints")
@@ -148,21 +166,19 @@ def test_a_stopped_run_goes_on_to_the_same_bits(trained, tmp_path, tfds_dir, opt
         np.testing.assert_array_equal(array, newest[1][name], err_msg=name)
 
 
-def test_dense_sparse_dense(trained, tmp_path, tfds_dir):
+def test_dense_sparse_dense(trained, sparse):
     """Pruned weights stay 0 in the sparse phase, with decay and momentum too, and come back behind it."""
-    options = {"weights": str(trained[0]), "densities": "0.5,conv1=1", "sparse_steps": 6, "keep_checkpoints": 9}
-    config = dataclasses.replace(CONFIG, checkpoint_every_steps=1, ema_decay=0.9, **options)
-    loop.train_and_evaluate(config, tmp_path, tfds_dir)
+    folder, _ = sparse
     _, before = resolve_model(trained[0])
     expected = prune_magnitudes(before, dict.fromkeys(layer_names(before), 0.5) | {"conv1": 1.0})
     for step in range(1, 9):
-        arrays, _ = checkpoints.load(tmp_path / "checkpoints", step)
+        arrays, _ = checkpoints.load(folder / "checkpoints", step)
         for name, pruned in expected.items():
             if not name.endswith("/kernel"):
                 continue
             gone = pruned == 0
             for group in ("weight", "velocity", "average"):
-                assert np.any(arrays[f"{group}/{name}"][gone]) == (step > 6 and name != "conv1/kernel"), (step, name)
+                assert np.any(arrays[f"{group}/{name}"][gone]) == (step > 5 and name != "conv1/kernel"), (step, name)
             assert np.all(arrays[f"weight/{name}"][~gone] != pruned[~gone])
 
 
@@ -189,7 +205,7 @@ def test_the_history(trained):
 
 
 def test_the_best_weights_are_kept_not_the_last(tmp_path, tfds_dir, monkeypatch):
-    """With a rate that ruins the net after the first look, the weights of that look are what is saved."""
+    """With a rate that ruins the net after the first evaluation, the weights of that evaluation are what is saved."""
     rates = iter([1e-3] * 3 + [0.3] * 5)
     monkeypatch.setattr("trainers.training.run.learning_rate", lambda config, step: next(rates))
     results = loop.train_and_evaluate(dataclasses.replace(CONFIG, weight_decay=1.0), tmp_path, tfds_dir)
@@ -202,8 +218,8 @@ def test_the_best_weights_are_kept_not_the_last(tmp_path, tfds_dir, monkeypatch)
             np.testing.assert_array_equal(array, arrays[f"weight/{name}"])
 
 
-def test_a_stuck_run_is_told(tmp_path, tfds_dir, caplog):
-    config = dataclasses.replace(CONFIG, base_learning_rate=1e-12, conv10_stddev=1e-9)
+def test_a_stuck_run_is_reported(tmp_path, tfds_dir, caplog):
+    config = dataclasses.replace(CONFIG, base_learning_rate=1e-12, conv10_stddev=1e-9, max_steps=4)
     with caplog.at_level(logging.WARNING):
         loop.train_and_evaluate(config, tmp_path, tfds_dir)
     assert "the loss is 2.303, which is ln(10 classes)" in caplog.text
@@ -225,7 +241,7 @@ def test_keras_callbacks_work(tmp_path, tfds_dir):
 
 def test_two_replicas_train_as_one(trained, tmp_path, tfds_dir, monkeypatch):
     """The whole loop on two logical CPUs, without dropout: the same weights up to rounding."""
-    config = dataclasses.replace(CONFIG, dropout_rate=0.0)
+    config = dataclasses.replace(CONFIG, dropout_rate=0.0, eval_every_steps=8)
     loop.train_and_evaluate(config, tmp_path / "one", tfds_dir)
     monkeypatch.setattr(loop, "make_strategy", lambda _: tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
     loop.train_and_evaluate(dataclasses.replace(config, strategy="mirrored"), tmp_path / "two", tfds_dir)
@@ -300,13 +316,13 @@ def test_the_guard_takes_over_at_the_batch_with_the_damaged_image(tmp_path, imag
             start_example=2 * step,
         ).take(20)
         made.clear()
-        for batch, wanted in zip(
+        for batch, arrays in zip(
             batches_from(config, spec, source, strategy, bad_images, step), expected, strict=False
         ):
-            for value, each in zip(batch, wanted, strict=True):
+            for value, array in zip(batch, arrays, strict=True):
                 parts = strategy.experimental_local_results(value)
                 assert len(parts) == replicas
-                np.testing.assert_array_equal(np.concatenate(parts), each)
+                np.testing.assert_array_equal(np.concatenate(parts), array)
         first_bad = next(place for place, (_, _, weights) in enumerate(expected) if min(weights) == 0)
         assert [(options["guarded"], options["start_example"]) for options in made] == [
             (False, 2 * step),

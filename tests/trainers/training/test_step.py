@@ -32,7 +32,7 @@ def one_layer(kernel, bias):
 def numpy_solver(kernel, bias, batches, rates, config):
     """The rule in float64, written out: Caffe's V = momentum V + rate (gradient + weight_decay W), W = W - V."""
     weights = [kernel.astype(np.float64), bias.astype(np.float64)]
-    velocity, losses = [np.zeros_like(each) for each in weights], []
+    velocity, losses = [np.zeros_like(weight) for weight in weights], []
     for (x, y, counts), rate in zip(batches, rates, strict=True):
         logits = x.astype(np.float64) @ weights[0] + weights[1]
         probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
@@ -40,7 +40,7 @@ def numpy_solver(kernel, bias, batches, rates, config):
         losses.append(-(counts[:, None] * targets * np.log(probabilities)).sum() / counts.sum())
         error = (probabilities - targets) * counts[:, None] / counts.sum()
         gradients = [x.T @ error, error.sum(0)]
-        norm = np.sqrt(sum((each**2).sum() for each in gradients))
+        norm = np.sqrt(sum((gradient**2).sum() for gradient in gradients))
         clip = min(1.0, config.clip_norm / norm) if config.clip_norm else 1.0
         gradients = [clip * g + config.weight_decay * w for g, w in zip(gradients, weights, strict=True)]
         velocity = [config.momentum * v + rate * g for v, g in zip(velocity, gradients, strict=True)]
@@ -82,8 +82,8 @@ def test_fifty_updates_are_those_of_the_rule(options):
     for batch, rate in zip(images, rates, strict=True):
         losses.append(float(update(batch, tf.constant(rate, tf.float32), tf.constant(1.0))[0]))
     expected = numpy_solver(kernel, bias, batches, rates, config)
-    for value, wanted in zip([*model.get_layer("pool10").get_weights(), losses], expected, strict=True):
-        np.testing.assert_allclose(value, wanted, rtol=0, atol=1e-6)
+    for actual, value in zip([*model.get_layer("pool10").get_weights(), losses], expected, strict=True):
+        np.testing.assert_allclose(actual, value, rtol=0, atol=1e-6)
 
 
 def small_batch(size=8):
@@ -100,11 +100,11 @@ def run(config, strategy=None, steps=3, batch=None, model=None, head_only=False)
         model = model or build(SPEC, dropout_rate=config.dropout_rate)
     state = TrainState(model, config, strategy)
     update = make_update(state, config, strategy, head_only)
-    batch = spread(tuple(tf.constant(each) for each in batch or small_batch()), strategy)
-    outcome = ()
+    batch = spread(tuple(tf.constant(array) for array in batch or small_batch()), strategy)
+    result = ()
     for _ in range(steps):
-        outcome = update(batch, tf.constant(1e-3), tf.constant(1.0))
-    return state, [float(each) for each in outcome]
+        result = update(batch, tf.constant(1e-3), tf.constant(1.0))
+    return state, [float(value) for value in result]
 
 
 def assert_close(state, other, atol):
@@ -114,27 +114,27 @@ def assert_close(state, other, atol):
 
 def test_slices_and_replicas_change_nothing():
     """One device, accumulation, and two replicas of a mirrored strategy: the same updates up to rounding."""
-    state, outcome = run(CONFIG)
-    sliced, outcome_sliced = run(dataclasses.replace(CONFIG, accumulation_steps=4))
+    state, result = run(CONFIG)
+    sliced, result_sliced = run(dataclasses.replace(CONFIG, accumulation_steps=4))
     assert_close(state, sliced, 1e-5)
-    np.testing.assert_allclose(outcome_sliced, outcome, rtol=1e-5)
+    np.testing.assert_allclose(result_sliced, result, rtol=1e-5)
     mirrored = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     assert mirrored.num_replicas_in_sync == 2
     for options in ({}, {"accumulation_steps": 2, "ema_decay": 0.5}):
         config = dataclasses.replace(CONFIG, **options)
-        spread, outcome_spread = run(config, mirrored)
+        spread, result_spread = run(config, mirrored)
         assert_close(run(config)[0], spread, 1e-5)
-        np.testing.assert_allclose(outcome_spread, outcome, rtol=1e-5)
+        np.testing.assert_allclose(result_spread, result, rtol=1e-5)
 
 
-def test_a_image_of_weight_0_does_not_count():
+def test_an_image_of_weight_0_does_not_count():
     images, labels, weights = small_batch()
     kept, _ = run(CONFIG, batch=(images[:6], labels[:6], weights[:6]))
     images = images.copy()
     images[6:] = 1e3
-    masked, outcome = run(CONFIG, batch=(images, labels, np.array([1] * 6 + [0] * 2, np.float32)))
+    masked, result = run(CONFIG, batch=(images, labels, np.array([1] * 6 + [0] * 2, np.float32)))
     assert_close(kept, masked, 1e-6)
-    assert outcome[2] == 6
+    assert result[2] == 6
 
 
 def test_the_moving_average_is_what_is_kept():

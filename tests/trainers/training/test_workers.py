@@ -61,9 +61,9 @@ def finish(process, seconds=120):
 
 def free_ports(count):
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
+    ports = [server.getsockname()[1] for server in sockets]
+    for server in sockets:
+        server.close()
     return [f"127.0.0.1:{port}" for port in ports]
 
 
@@ -121,7 +121,7 @@ def test_a_lost_worker_ends_the_other_and_both_go_on(tmp_path, tfds_dir, digits)
 
 @pytest.mark.large
 def test_three_kills_change_no_bit(tmp_path, tfds_dir, digits):
-    """SIGKILL at random moments; the run that goes on ends with the weights of the one that was left alone."""
+    """SIGKILL at random moments; the resumed run ends with the weights of an uninterrupted one."""
     moments = random.Random()
     finish(start(tmp_path / "whole", tfds_dir, 60))
     for _ in range(3):
