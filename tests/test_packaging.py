@@ -91,6 +91,7 @@ def test_wheel_holds_the_data_of_the_package(wheel):
     names = wheel.namelist()
     assert "sqz_keras/py.typed" in names
     assert {f"export/page/{name}" for name in ("index.html", "page.css", "page.js")} <= set(names)
+    assert {"trainers/reports/page.css", "trainers/reports/page.js"} <= set(names)
     classes = wheel.read("sqz_keras/data/imagenet_classes.txt").decode().splitlines()
     assert len(classes) == 1000
     assert classes[0].startswith("n01440764 ")

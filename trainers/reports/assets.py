@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from typing import Any
 
 # System fonts: a page that loads nothing has no others.
@@ -48,123 +49,7 @@ THEMES = {
     ),
 }
 
-STYLE = (
-    """
-:root { color-scheme: light dark; --page: #fff; --box: #f6f8fa; --text: #1c2128; --quiet: #57606a; --line: #d8dee4;
-  --link: #0066a1; }
-@media (prefers-color-scheme: dark) { :root { --page: #13171c; --box: #1b2129; --text: #e6e9ee; --quiet: #a3acb8;
-  --line: #363d47; --link: #62b8f0; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1rem; max-width: 64rem; background: var(--page); color: var(--text);
-  font: 1rem/1.5 """
-    + _FONT
-    + """; overflow-wrap: anywhere; }
-h1 { font-size: 1.6rem; line-height: 1.2; margin: .5rem 0; }
-h2 { font-size: 1.15rem; margin: 0 0 .5rem; }
-nav { display: flex; flex-wrap: wrap; gap: .25rem 1rem; }
-nav a { padding: .25rem 0; }
-a { color: var(--link); }
-section { border-top: 1px solid var(--line); margin-top: 1.5rem; padding-top: 1rem; }
-section p, footer { color: var(--quiet); margin: .25rem 0 .75rem; }
-footer { margin-top: 2rem; font-size: .85rem; }
-:focus-visible { outline: 2px solid var(--link); outline-offset: 2px; }
-.chart { overflow-x: auto; width: 100%; }
-.chart.vega-embed { display: block; }
-.rows { overflow: auto; max-height: 36rem; border: 1px solid var(--line); border-radius: 6px; }
-table { border-collapse: collapse; width: 100%; font-size: .9rem; overflow-wrap: normal; }
-td { padding: .3rem .75rem; border-top: 1px solid var(--line); overflow-wrap: break-word; vertical-align: top; }
-tr > .n, tr > .n button { font-variant-numeric: tabular-nums; text-align: right; }
-th { padding: 0; position: sticky; top: 0; background: var(--box); text-align: left; }
-th button { font: inherit; font-weight: 600; color: inherit; background: none; border: 0; width: 100%; cursor: pointer;
-  padding: .45rem .75rem; text-align: left; white-space: nowrap; }
-th button::after { content: " ↕"; color: var(--quiet); opacity: .6; }
-th[aria-sort] button::after { opacity: 1; color: var(--link); }
-th[aria-sort=ascending] button::after { content: " ↑"; }
-th[aria-sort=descending] button::after { content: " ↓"; }
-th button:focus-visible, .rows:focus-visible { outline-offset: -2px; }
-input { font: inherit; color: inherit; background: var(--page); border: 1px solid var(--line); border-radius: 6px;
-  padding: .3rem .6rem; max-width: 60vw; }
-.filter output { font-size: .85rem; margin-left: .5rem; }
-.images { display: grid; grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); gap: .75rem; }
-.images figure { margin: 0; padding: .6rem; background: var(--box); border-radius: 6px; font-size: .85rem; }
-.images img { display: block; margin: 0 auto .4rem; width: 96px; height: 96px; object-fit: contain; }
-.images img.tiny { image-rendering: pixelated; }
-.images figcaption { line-height: 1.35; }
-.images span { color: var(--quiet); }
-#vg-tooltip-element.vg-tooltip { background: var(--box); border-color: var(--line); color: var(--text); }
-#vg-tooltip-element.vg-tooltip td.key { color: var(--quiet); }
-#vg-tooltip-element td { border: 0; padding: 1px 4px; }
-@media print { .rows { max-height: none; } nav, .filter { display: none; } }
-"""
-)
-
-# `ast` makes Vega interpret its expressions; it would compile them with eval, which the page's policy forbids.
-SCRIPT = """
-(() => {
-  "use strict";
-  const data = JSON.parse(document.getElementById("data").textContent);
-  const dark = matchMedia("(prefers-color-scheme: dark)");
-  let drawn = [];
-  // SVG is sharp at any zoom and is read out; with thousands of marks it takes too long.
-  const rowsOf = ({data, layer = []}) => layer.reduce((sum, each) => sum + rowsOf(each), data?.values?.length ?? 0);
-  const drawOne = (spec, index) => {
-    const place = document.getElementById("chart" + index);
-    return vegaEmbed(place, spec, {
-      mode: "vega-lite", renderer: rowsOf(spec) > 2000 ? "canvas" : "svg", ast: true, actions: false,
-      config: data.themes[dark.matches ? "dark" : "light"],
-    }).catch(error => { place.textContent = "This chart cannot be drawn: " + error.message; });
-  };
-  const draw = async () => {
-    drawn.forEach(chart => chart && chart.finalize());
-    drawn = await Promise.all(data.charts.map(drawOne));
-  };
-  if (data.charts.length) { draw(); dark.addEventListener("change", draw); }
-
-  const words = new Intl.Collator("en", {numeric: true});
-  const compare = (a, b) => {
-    const x = a.dataset.v, y = b.dataset.v;
-    if (x !== undefined && y !== undefined) return Number(x) - Number(y) || 0;
-    if (x !== undefined || y !== undefined) return x !== undefined ? -1 : 1;
-    return words.compare(a.textContent, b.textContent);
-  };
-  // A thousand rows take a second to lay out: only the first ones are shown, and more with every scroll to their end.
-  for (const table of document.querySelectorAll(".rows > table")) {
-    const body = table.tBodies[0], heads = [...table.tHead.rows[0].cells], portion = Number(table.dataset.portion);
-    const filter = table.closest("section").querySelector(".filter"), box = table.parentElement;
-    let wanted = "", most = portion, found = body.rows.length;
-    const show = () => {
-      found = 0;
-      for (const row of body.rows) {
-        const text = wanted && [...row.cells].map(cell => cell.textContent).join(" ").toLowerCase();
-        const fits = !wanted || text.includes(wanted);
-        found += fits;
-        row.hidden = !fits || found > most;
-      }
-    };
-    heads.forEach((head, column) => head.firstElementChild.addEventListener("click", () => {
-      const sign = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
-      heads.forEach(other => other.removeAttribute("aria-sort"));
-      head.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
-      body.append(...[...body.rows].sort((p, q) => {
-        const a = p.cells[column], b = q.cells[column];
-        if ("none" in a.dataset || "none" in b.dataset) return ("none" in a.dataset) - ("none" in b.dataset);
-        return sign * compare(a, b);
-      }));
-      show();
-    }));
-    box.addEventListener("scroll", () => {
-      if (found <= most || box.scrollTop + 2 * box.clientHeight < box.scrollHeight) return;
-      most += portion;
-      show();
-    });
-    addEventListener("beforeprint", () => { most = Infinity; show(); });
-    if (filter) filter.firstElementChild.addEventListener("input", event => {
-      wanted = event.target.value.trim().toLowerCase();
-      most = portion;
-      show();
-      filter.lastElementChild.textContent =
-        found.toLocaleString("en") + " of " + body.rows.length.toLocaleString("en");
-    });
-  }
-})();
-"""
+_FOLDER = pathlib.Path(__file__).parent
+STYLE = (_FOLDER / "page.css").read_text("utf-8")
+# Its option `ast` makes Vega interpret its expressions; it would compile them with eval, which the page's policy forbids.
+SCRIPT = (_FOLDER / "page.js").read_text("utf-8")

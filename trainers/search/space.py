@@ -118,9 +118,9 @@ def _from_json(name: str, form: object) -> Space:
         or not (parameters and isinstance(parameters, dict))
     ):
         raise ValueError(f'expected {{"base": {{...}}, "parameters": {{...}}}} with a parameter, got {form!r:.200}')
-    for each in (*base, *parameters):
-        if each not in _KINDS and (each != BYPASS or each in base):
-            raise ValueError(f"{each!r} is no metaparameter; there are {', '.join(_KINDS)}, and {BYPASS} to vary")
+    for parameter in (*base, *parameters):
+        if parameter not in _KINDS and (parameter != BYPASS or parameter in base):
+            raise ValueError(f"{parameter!r} is no metaparameter; there are {', '.join(_KINDS)}, and {BYPASS} to vary")
     if "pool_after" in base:
         if not isinstance(base["pool_after"], list):
             raise ValueError(f"pool_after of the base must be a list of layers, got {base['pool_after']!r:.40}")
@@ -128,7 +128,7 @@ def _from_json(name: str, form: object) -> Space:
     # Where layers or pools vary, v1.0's pools need not fit.
     pools = {"pool_after": ()} if {"pool_after", "num_fire_modules"} & set(parameters) else {}
     _quiet_net(pools | base)
-    return Space(name, base, {each: _dimension(each, values) for each, values in parameters.items()})
+    return Space(name, base, {key: _dimension(key, values) for key, values in parameters.items()})
 
 
 def _dimension(name: str, values: object) -> BaseDistribution:

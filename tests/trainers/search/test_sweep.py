@@ -15,7 +15,7 @@ from optuna.distributions import FloatDistribution
 from trainers import sweep as command
 from trainers.configs import load_config
 from trainers.evaluation.metrics import LossNotFiniteError
-from trainers.search import objective
+from trainers.search import objective, storage
 from trainers.search import study as sweep_study
 from trainers.search.config import SweepConfig
 from trainers.search.space import SPACES
@@ -46,6 +46,7 @@ def run_point(config, trial_folder, *_):
     return describe_net(config.model) | {"top1": top1, "test_top1": top1, "train_seconds": seconds, "latency": 0.001}
 
 objective.run_point = run_point
+objective.POLL_SECONDS = sweep_study.POLL_SECONDS = 0.1
 config = SweepConfig(
     SPACES["pct_3x3"], load_config("digits"), sampler=sampler, trials=trials, heartbeat_seconds=1
 )
@@ -102,7 +103,7 @@ def test_a_killed_workers_point_is_noticed_and_given_to_another(tmp_path):
 
 
 def test_an_interrupted_sweep_keeps_what_is_finished_and_goes_on(tmp_path):
-    stopped = worker(tmp_path, 5)
+    stopped = worker(tmp_path, 2)
     wait_for(tmp_path, "start", 2)
     stopped.send_signal(signal.SIGINT)
     _, errors = stopped.communicate(timeout=60)
@@ -142,7 +143,8 @@ def test_what_cannot_be_is_refused_at_once(changes, message):
         config(**changes)
 
 
-def test_a_storage_that_cannot_be_opened_is_refused_before_a_trial(tmp_path):
+def test_a_storage_that_cannot_be_opened_is_refused_before_a_trial(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "POLL_SECONDS", 0)
     with pytest.raises(ValueError, match="cannot be opened"):
         sweep(config(storage=f"sqlite:///{tmp_path}/missing/study.db"), tmp_path)
     assert not (tmp_path / "trials").exists()
