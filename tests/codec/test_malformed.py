@@ -26,7 +26,7 @@ def refused(data, error, match, offset=None):
 
 
 def changed(data, at, new):
-    """The file with other bytes at `at`, checksums mended."""
+    """The file with other bytes at `at`, checksums corrected."""
     return sealed(data[:at] + new + data[at + len(new) :])
 
 
@@ -175,8 +175,8 @@ def test_padding_of_the_huffman_stream():
     table = [np.array([1, 2, 2], np.uint8)]
     symbols = [np.array([0, 1, 2, 0])]
     stream = huffman.write_stream(table, symbols)
-    (found,) = huffman.read_stream(Cursor(stream), table, [4])
-    assert list(found) == [0, 1, 2, 0]
+    (decoded,) = huffman.read_stream(Cursor(stream), table, [4])
+    assert list(decoded) == [0, 1, 2, 0]
     with pytest.raises(codec.PaddingError):
         huffman.read_stream(Cursor(stream[:-1] + bytes([stream[-1] | 1])), table, [4])
     with pytest.raises(codec.StreamError, match="declared end"):
