@@ -129,7 +129,7 @@ def upward_imports(graph):
 def test_there_is_something_to_check():
     graph = import_graph()
     assert {name.split(".")[0] for name in graph} == {"sqz_keras", "trainers", "export"}
-    assert "sqz_keras.codec.container" in graph["sqz_keras.codec.files"]
+    assert "sqz_keras.codec.container" in graph["sqz_keras.codec.decoder"]
     assert "sqz_keras.weights.sqz" in graph["sqz_keras.weights.resolve"]
 
 

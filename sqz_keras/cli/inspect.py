@@ -2,8 +2,8 @@
 
 sqz-inspect FILE.sqz [--base=OLD.sqz]
 
-A table of the arrays (shape, density, different values, bits, bytes by part, and the bytes that values and positions
-would take at their zero-order entropy), the sections of the file, the model that it describes, what it was made of.
+Prints the sections of the file, a table of its arrays (shape, density, distinct values, bits, bytes by part, and the
+bytes of values and positions at their zero-order entropy), and the file's header: the model and its provenance.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LONGEST_LIST = 10
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("base", None, "The .sqz file on which FILE is a delta, where it is one.")
+    flags.DEFINE_string("base", None, "If FILE is a delta: the .sqz file that it is a delta against.")
 
 
 def main(argv) -> None:
@@ -36,20 +36,21 @@ def main(argv) -> None:
 
 
 def _shortened(value: object) -> object:
-    """A JSON value with long lists, such as a thousand labels, cut."""
+    """Cuts long lists in a JSON value, such as a thousand labels."""
     if isinstance(value, dict):
-        return {name: _shortened(each) for name, each in value.items()}
+        return {name: _shortened(item) for name, item in value.items()}
     if isinstance(value, list) and len(value) > _LONGEST_LIST:
         return [*value[:_LONGEST_LIST], f"... {len(value)} in all"]
     return value
 
 
 def _escaped(name: str) -> str:
-    """A name out of the file without what a terminal would obey."""
+    """Escapes control characters, which a terminal would execute, in a name from the file."""
     return json.dumps(name)[1:-1]
 
 
 def _lines(layout: codec.Layout) -> list[str]:
+    """Returns the lines that describe the file: sections and arrays."""
     raw = sum(4 * math.prod(array.shape) for array in layout.arrays)
     ratio = f", {raw / layout.bytes:.1f} times less than float32" if layout.bytes else ""
     lines = [f"profile {layout.profile}, {layout.bytes:,} bytes{ratio}", "sections, in bytes:"]
@@ -65,7 +66,7 @@ def _lines(layout: codec.Layout) -> list[str]:
 
 
 def _cells(array: codec.ArrayLayout) -> list[str]:
-    """A row of the table, behind the name; the entropy is of values and positions, beside the bytes of both."""
+    """Returns the cells of an array's row, without its name."""
     spent = [*array.bytes.values(), sum(array.bytes.values())]
     entropy = f"{sum(array.entropy.values()):,.0f}" if array.kind != "planes" else "-"
     shape = "x".join(map(str, array.shape))

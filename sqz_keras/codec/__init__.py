@@ -1,5 +1,7 @@
 """The `.sqz` format: named float32 arrays in few bytes. docs/sqz-format.md specifies it."""
 
+from sqz_keras.codec.decoder import Contents, decode
+from sqz_keras.codec.encoder import encode
 from sqz_keras.codec.errors import (
     BaseFileError,
     ChecksumError,
@@ -19,7 +21,6 @@ from sqz_keras.codec.errors import (
     TruncatedError,
     VersionError,
 )
-from sqz_keras.codec.files import Contents, decode, encode
 from sqz_keras.codec.layout import ArrayLayout, Layout, Section, describe
 
 __all__ = [

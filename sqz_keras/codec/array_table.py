@@ -1,4 +1,4 @@
-"""The table of arrays: how each array of a file is stored."""
+"""The table of arrays: one row per array, which says how the array is stored."""
 
 from __future__ import annotations
 
@@ -8,34 +8,35 @@ import math
 
 import numpy as np
 
-from sqz_keras.codec.cursor import Cursor, varint
+from sqz_keras.codec.cursor import Cursor, encode_varint
 from sqz_keras.codec.errors import CodebookError, TableError
-from sqz_keras.codec.types import Shape
-from sqz_keras.codec.values import MAX_CODED, MAX_CODES
+from sqz_keras.codec.types import CodesSpec
+from sqz_keras.codec.values import MAX_CODED_ELEMENTS, MAX_CODES
 
 
 class Kind(enum.IntEnum):
     """How an array is stored."""
 
-    PLANES = 0
-    CODEBOOK = 1
-    GRID = 2
-    SAME = 3  # as the base's array of this name
-    CODEBOOK_MOVED = 4  # codes less the codes of the base's array of this name
-    GRID_MOVED = 5
+    PLANES = 0  # as floats, in byte planes
+    CODEBOOK = 1  # as codes of a codebook
+    GRID = 2  # as codes of a grid
+    SAME = 3  # not at all: equal to the base's array of this name
+    CODEBOOK_DELTA = 4  # as CODEBOOK, with the codes as differences from the base's codes
+    GRID_DELTA = 5  # as GRID, with the codes as differences from the base's codes
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """An array's row of the table, with its name and shape.
+    """A row of the table, with the name and the shape that the JSON section gives the array.
 
     Args:
-        name: of the array.
-        shape: of the array.
-        kind: how it is stored.
-        low: the lowest code, or 0.
-        high: the highest code, or 0.
-        moves: of codes less the base's: (lowest, highest) where the base's codes are not 0, and where they are.
+        name: Name of the array.
+        shape: Shape of the array.
+        kind: How the array is stored.
+        low: The lowest code, or 0.
+        high: The highest code, or 0.
+        difference_ranges: Lowest and highest difference from the base's codes, first for the elements whose code in
+            the base is not 0, then for the others. Empty if the codes are not stored as differences.
     """
 
     name: str
@@ -43,7 +44,7 @@ class Row:
     kind: Kind
     low: int = 0
     high: int = 0
-    moves: tuple[tuple[int, int], ...] = ()
+    difference_ranges: tuple[tuple[int, int], ...] = ()
 
     @property
     def size(self) -> int:
@@ -52,60 +53,80 @@ class Row:
 
     @property
     def has_codebook(self) -> bool:
-        """Whether a codebook belongs to it."""
-        return self.kind in (Kind.CODEBOOK, Kind.CODEBOOK_MOVED)
+        """Whether the array has a codebook."""
+        return self.kind in (Kind.CODEBOOK, Kind.CODEBOOK_DELTA)
 
     @property
-    def has_step(self) -> bool:
-        """Whether a grid's step belongs to it."""
-        return self.kind in (Kind.GRID, Kind.GRID_MOVED)
+    def codebook_size(self) -> int:
+        """Number of values of the codebook; 0 without one."""
+        return self.high - self.low if self.has_codebook else 0
 
-    def shapes(self, base_codes: np.ndarray | None) -> list[Shape]:
-        """The arrays of codes that a profile codes for it.
+    @property
+    def has_grid(self) -> bool:
+        """Whether the array has the step of a grid."""
+        return self.kind in (Kind.GRID, Kind.GRID_DELTA)
+
+    @property
+    def has_codes(self) -> bool:
+        """Whether the array is stored as codes, or as differences of codes."""
+        return self.has_codebook or self.has_grid
+
+    def coded_specs(self, base_codes: np.ndarray | None) -> list[CodesSpec]:
+        """Lists the arrays of codes that a profile codes for this array.
 
         Args:
-            base_codes: of the base's array, where `moves` are coded.
+            base_codes: Codes of the base's array; used only if the codes are stored as differences.
         """
-        if self.moves:
-            used = int(np.count_nonzero(base_codes))
-            return [Shape((n,), *span) for n, span in zip((used, self.size - used), self.moves, strict=True)]
-        return [Shape(self.shape, self.low, self.high)] if self.has_codebook or self.has_step else []
+        if self.difference_ranges:
+            nonzero = int(np.count_nonzero(base_codes))
+            sizes = nonzero, self.size - nonzero
+            return [CodesSpec((size,), *bounds) for size, bounds in zip(sizes, self.difference_ranges, strict=True)]
+        return [CodesSpec(self.shape, self.low, self.high)] if self.has_codes else []
 
     def to_bytes(self) -> bytes:
-        """The row as it stands in the file."""
-        if not (self.has_codebook or self.has_step):
+        """Encodes the row as it is stored in the file."""
+        if not self.has_codes:
             return bytes([self.kind])
-        spans = ((self.low, self.high), *self.moves)
-        return bytes([self.kind]) + b"".join(varint(-low) + varint(high) for low, high in spans)
+        ranges = ((self.low, self.high), *self.difference_ranges)
+        return bytes([self.kind]) + b"".join(encode_varint(-low) + encode_varint(high) for low, high in ranges)
 
 
 def read_row(table: Cursor, name: str, shape: tuple[int, ...]) -> Row:
-    """The next row of the table."""
+    """Reads and checks the next row of the table.
+
+    Raises:
+        TableError: The kind is unknown, or a range is not allowed.
+    """
     start, kind = table.offset, table.uint(1)
     if kind > max(Kind):
         raise TableError(f"Unknown kind {kind} of array", start)
     row = Row(name, shape, Kind(kind))
-    if not (row.has_codebook or row.has_step):
+    if not row.has_codes:
         return row
-    spans = [(-table.varint(), table.varint()) for _ in range(3 if kind >= Kind.CODEBOOK_MOVED else 1)]
-    if any(high - low >= MAX_CODES for low, high in spans):
-        raise TableError(f"{name}: more than {MAX_CODES} codes", start)
-    if row.size > MAX_CODED:
-        raise TableError(f"{name}: codes for {row.size} elements; at most {MAX_CODED} are read", start)
-    if row.has_step and spans[0] == (0, 0):
-        raise TableError(f"{name}: a grid without values", start)
-    return Row(name, shape, Kind(kind), *spans[0], tuple(spans[1:]))
+    range_count = 3 if row.kind in (Kind.CODEBOOK_DELTA, Kind.GRID_DELTA) else 1
+    ranges = [(-table.varint(), table.varint()) for _ in range(range_count)]
+    if any(high - low >= MAX_CODES for low, high in ranges):
+        raise TableError(f"{name}: the range has more than {MAX_CODES} codes", start)
+    if row.size > MAX_CODED_ELEMENTS:
+        raise TableError(f"{name}: {row.size} elements have codes; at most {MAX_CODED_ELEMENTS} are read", start)
+    if row.has_grid and ranges[0] == (0, 0):
+        raise TableError(f"{name}: the grid has no values", start)
+    return Row(name, shape, Kind(kind), *ranges[0], tuple(ranges[1:]))
 
 
-def check_used(flat: np.ndarray, span: tuple[int, int], row: Row, offset: int) -> None:
-    """Refuses codes whose lowest and highest are not those that the table says."""
-    used = int(flat.min(initial=0)), int(flat.max(initial=0))
-    if used != span:
-        raise CodebookError(f"{row.name}: codes from {span[0]} to {span[1]} are declared, {used} used", offset)
+def check_range(flat: np.ndarray, declared: tuple[int, int], row: Row, offset: int) -> None:
+    """Raises `CodebookError` unless the lowest and the highest code are those that the table declares."""
+    actual = int(flat.min(initial=0)), int(flat.max(initial=0))
+    if actual != declared:
+        raise CodebookError(
+            f"{row.name}: the table declares codes from {declared[0]} to {declared[1]}, "
+            f"the array has {actual[0]} to {actual[1]}",
+            offset,
+        )
 
 
-def check_codebook_used(flat: np.ndarray, row: Row, offset: int) -> None:
-    """Refuses a codebook of which a value is never used."""
+def check_codebook_is_used(flat: np.ndarray, row: Row, offset: int) -> None:
+    """Raises `CodebookError` if the array has a codebook of which it does not use every value."""
     used = np.bincount(flat - row.low, minlength=row.high - row.low + 1) > 0
     if row.has_codebook and not np.delete(used, -row.low).all():
         raise CodebookError(f"{row.name}: a value of the codebook is never used", offset)

@@ -1,4 +1,4 @@
-"""The frame of a `.sqz` file: fixed header, sections with checksums, and the JSON that describes the arrays."""
+"""The container of a `.sqz` file: fixed header, sections with checksums, and the JSON that names the arrays."""
 
 from __future__ import annotations
 
@@ -24,21 +24,29 @@ MAGIC = b"\x89SQZ"
 VERSION = 1
 PROFILES = ("paper", "max")
 TAGS = ("JSON", "BASE", "ARRS", "VALS", "CODE")
-MAX_BYTES = 256 << 20  # of a file, and of all its arrays as float32
+MAX_BYTES = 256 << 20  # limit for a file, and for all its arrays as float32
 MAX_JSON = 4 << 20
 MAX_ARRAYS = 1024
 MAX_RANK = 8
-_FIXED = 16
-SECTION_HEAD = 12
+_FIXED_HEADER_SIZE = 16
+SECTION_HEADER_SIZE = 12
 
 
 def write(profile: str, sections: Mapping[str, bytes]) -> bytes:
-    """The file that holds these sections, by tag and in the order of `TAGS`."""
+    """Builds a file.
+
+    Args:
+        profile: One of `PROFILES`.
+        sections: Payloads by tag, in the order of `TAGS`.
+
+    Raises:
+        ValueError: The file would be larger than `MAX_BYTES`.
+    """
     parts = []
     for tag, payload in sections.items():
         head = tag.encode() + len(payload).to_bytes(4, "little")
         parts += [head, zlib.crc32(payload, zlib.crc32(head)).to_bytes(4, "little"), payload]
-    size = _FIXED + sum(len(part) for part in parts)
+    size = _FIXED_HEADER_SIZE + sum(len(part) for part in parts)
     if size > MAX_BYTES:
         raise ValueError(f"The .sqz file would have {size} bytes; at most {MAX_BYTES} are written.")
     fixed = MAGIC + bytes([VERSION, PROFILES.index(profile), len(sections), 0]) + size.to_bytes(4, "little")
@@ -46,18 +54,27 @@ def write(profile: str, sections: Mapping[str, bytes]) -> bytes:
 
 
 def read(data: bytes) -> tuple[str, dict[str, Cursor]]:
-    """The profile, and a cursor over each section by its tag; every checksum was right."""
+    """Checks the fixed header, the order of the sections and every checksum.
+
+    Returns:
+        The profile, and by tag a cursor over the payload of each section.
+
+    Raises:
+        SqzError: The container is malformed; see the error classes.
+    """
     if len(data) > MAX_BYTES:
-        raise TooLargeError(f"{len(data)} bytes; files of at most {MAX_BYTES} bytes are read")
+        raise TooLargeError(f"The file has {len(data)} bytes; at most {MAX_BYTES} are read")
     if data[:4] != MAGIC[: len(data)]:
-        raise MagicError("No .sqz file: it does not begin with 89 53 51 5A")
+        raise MagicError("Not a .sqz file: it does not begin with 89 53 51 5A")
     cursor = Cursor(data)
-    fixed = cursor.take(_FIXED - 4)
+    fixed = cursor.take(_FIXED_HEADER_SIZE - 4)
     if cursor.uint(4) != zlib.crc32(fixed):
         raise ChecksumError("The fixed header is damaged", 0)
     version, profile, count, reserved = fixed[4:8]
     if version != VERSION or profile >= len(PROFILES):
-        raise VersionError(f"Version {version}, profile {profile}; this reads version {VERSION}, profiles 0 and 1", 4)
+        raise VersionError(
+            f"Expected version {VERSION} and profile 0 or 1, got version {version} and profile {profile}", 4
+        )
     if reserved:
         raise PaddingError("The reserved byte must be 0", 7)
     size = int.from_bytes(fixed[8:12], "little")
@@ -71,8 +88,9 @@ def read(data: bytes) -> tuple[str, dict[str, Cursor]]:
 
 
 def _section(data: bytes, cursor: Cursor) -> tuple[str, Cursor]:
+    """Reads the next section, and returns its tag and a cursor over its payload."""
     start = cursor.offset
-    head, checksum = cursor.take(SECTION_HEAD - 4), cursor.uint(4)
+    head, checksum = cursor.take(SECTION_HEADER_SIZE - 4), cursor.uint(4)
     payload = cursor.take(int.from_bytes(head[4:], "little"))
     if checksum != zlib.crc32(payload, zlib.crc32(head)):
         raise ChecksumError(f"Section {head[:4]!r} is damaged", start)
@@ -82,67 +100,81 @@ def _section(data: bytes, cursor: Cursor) -> tuple[str, Cursor]:
 
 
 def _check_tags(tags: list[str], count: int) -> None:
+    """Raises `SectionError` unless each section occurs once, in the order of `TAGS`; only BASE may be missing."""
     expected = [tag for tag in TAGS if tag != "BASE" or "BASE" in tags]
     if tags != expected or count != len(expected):
-        raise SectionError(f"Expected the sections {expected} in this order, each once; found {tags}", _FIXED)
+        raise SectionError(f"Expected the sections {expected} in this order, each once; got {tags}", _FIXED_HEADER_SIZE)
 
 
 def json_section(header: Mapping, shapes: Mapping[str, tuple[int, ...]]) -> bytes:
-    """The deflated JSON: the caller's header, and the names and shapes of the arrays in their order.
+    """Builds the payload of the section JSON: the caller's header and the shapes of the arrays, deflated.
+
+    Args:
+        header: A JSON object.
+        shapes: Shape of each array by name; their order is kept.
 
     Raises:
-        ValueError: names, shapes or the header are not such as `read_json` takes.
+        ValueError: `read_json` would refuse the names, the shapes or the header.
     """
     if len(shapes) > MAX_ARRAYS or any(len(shape) > MAX_RANK for shape in shapes.values()):
         raise ValueError(f"At most {MAX_ARRAYS} arrays of at most {MAX_RANK} dimensions are written.")
     if any(not isinstance(name, str) or not 1 <= len(name) <= 255 for name in shapes):
         raise ValueError("The arrays' names must be strings of 1 to 255 characters.")
-    total = 4 * sum(_cells(shape) for shape in shapes.values())
+    total = 4 * sum(_bounded_size(shape) for shape in shapes.values())
     if total > MAX_BYTES:
         raise ValueError(f"The arrays have {total} bytes; at most {MAX_BYTES} are written.")
-    form = {"arrays": {name: list(shape) for name, shape in shapes.items()}, "header": dict(header)}
-    text = json.dumps(form, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
+    document = {"arrays": {name: list(shape) for name, shape in shapes.items()}, "header": dict(header)}
+    text = json.dumps(document, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
     if len(text) > MAX_JSON:
         raise ValueError(f"The header has {len(text)} bytes as JSON; at most {MAX_JSON} are written.")
     return zlib.compress(text, 9)
 
 
 def read_json(cursor: Cursor) -> tuple[dict, dict[str, tuple[int, ...]]]:
-    """The caller's header, and the shape of each array by name, bounded by `MAX_BYTES` in all."""
+    """Reads and checks the payload of the section JSON.
+
+    Returns:
+        The caller's header, and the shape of each array by name; the arrays have at most `MAX_BYTES` bytes in total.
+
+    Raises:
+        SqzError: The JSON is malformed, or a shape is invalid or too large.
+    """
     start = cursor.offset
     text = inflate(cursor.rest(), MAX_JSON, start)
     try:
-        form = json.loads(text.decode(), parse_constant=_no_constant, object_pairs_hook=_distinct)
+        document = json.loads(text.decode(), parse_constant=_refuse_constant, object_pairs_hook=_distinct_keys)
     except (ValueError, RecursionError) as error:
-        raise HeaderError(f"The header is no JSON as it should be: {error!s:.100}", start) from None
-    if not isinstance(form, dict) or list(form) != ["arrays", "header"]:
-        raise HeaderError("The JSON must be an object of `arrays` and `header`", start)
-    if not isinstance(form["header"], dict) or not isinstance(form["arrays"], dict):
+        raise HeaderError(f"The header is not valid JSON: {error!s:.100}", start) from None
+    if not isinstance(document, dict) or list(document) != ["arrays", "header"]:
+        raise HeaderError("The JSON must be an object with the keys `arrays` and `header`", start)
+    if not isinstance(document["header"], dict) or not isinstance(document["arrays"], dict):
         raise HeaderError("`arrays` and `header` must be JSON objects", start)
-    if len(form["arrays"]) > MAX_ARRAYS:
-        raise TooLargeError(f"{len(form['arrays'])} arrays; at most {MAX_ARRAYS} are read", start)
-    for name, shape in form["arrays"].items():
+    if len(document["arrays"]) > MAX_ARRAYS:
+        raise TooLargeError(f"{len(document['arrays'])} arrays; at most {MAX_ARRAYS} are read", start)
+    for name, shape in document["arrays"].items():
         if not 1 <= len(name) <= 255 or not isinstance(shape, list) or len(shape) > MAX_RANK:
-            raise ShapeError(f"Array {name!r:.80} has no shape of at most {MAX_RANK} dimensions", start)
+            raise ShapeError(
+                f"Array {name!r:.80}: expected a name of 1 to 255 characters and at most {MAX_RANK} dimensions", start
+            )
         if any(type(size) is not int or not 0 <= size <= MAX_BYTES for size in shape):
-            raise ShapeError(f"Array {name!r:.80} has a dimension that is no size", start)
-    total = 4 * sum(_cells(shape) for shape in form["arrays"].values())
+            raise ShapeError(f"Array {name!r:.80}: a dimension is not an integer from 0 to {MAX_BYTES}", start)
+    total = 4 * sum(_bounded_size(shape) for shape in document["arrays"].values())
     if total > MAX_BYTES:
-        raise TooLargeError(f"The arrays would fill {total} bytes; at most {MAX_BYTES} are read", start)
-    return form["header"], {name: tuple(shape) for name, shape in form["arrays"].items()}
+        raise TooLargeError(f"The arrays would have {total} bytes; at most {MAX_BYTES} are read", start)
+    return document["header"], {name: tuple(shape) for name, shape in document["arrays"].items()}
 
 
-def _cells(shape: Sequence[int]) -> int:
-    """Elements; an empty array counts as if its empty dimensions were 1, since numpy too bounds that."""
+def _bounded_size(shape: Sequence[int]) -> int:
+    """Number of elements, with empty dimensions counted as 1: numpy bounds that product even for empty arrays."""
     return math.prod(max(size, 1) for size in shape)
 
 
-def _distinct(pairs: list[tuple[str, object]]) -> dict:
+def _distinct_keys(pairs: list[tuple[str, object]]) -> dict:
     result = dict(pairs)
     if len(result) != len(pairs):
-        raise ValueError("a key stands twice in one object")
+        raise ValueError("a key occurs twice in one object")
     return result
 
 
-def _no_constant(text: str) -> float:
-    raise ValueError(f"{text} is no JSON")
+def _refuse_constant(text: str) -> float:
+    raise ValueError(f"{text} is not allowed")

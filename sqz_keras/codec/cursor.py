@@ -1,4 +1,4 @@
-"""Reading and writing the small binary fields of a `.sqz` file."""
+"""The small binary fields of a `.sqz` file: integers, varints, zlib streams and bit fields."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ MAX_VARINT = (1 << 35) - 1
 
 
 class Cursor:
-    """Reads a part of a file from front to back and never beyond its end.
+    """Reads a part of a file from front to back, and never beyond its end.
 
     Args:
-        data: the whole file.
-        start: first byte of the part.
-        end: the byte behind it.
+        data: The whole file.
+        start: Index of the first byte of the part.
+        end: Index of the byte after the part; the end of the file if None.
     """
 
     def __init__(self, data: bytes, start: int = 0, end: int | None = None):
@@ -26,40 +26,40 @@ class Cursor:
         self.end = len(data) if end is None else end
 
     def take(self, count: int) -> bytes:
-        """The next `count` bytes."""
+        """Reads the next `count` bytes."""
         if count > self.end - self.offset:
-            raise TruncatedError(f"Expected {count} more bytes, found {self.end - self.offset}", self.offset)
+            raise TruncatedError(f"Expected {count} more bytes, got {self.end - self.offset}", self.offset)
         self.offset += count
         return self._data[self.offset - count : self.offset]
 
     def rest(self) -> bytes:
-        """All that is left."""
+        """Reads all remaining bytes."""
         return self.take(self.end - self.offset)
 
     def uint(self, size: int) -> int:
-        """An unsigned integer of `size` bytes, little-endian."""
+        """Reads an unsigned little-endian integer of `size` bytes."""
         return int.from_bytes(self.take(size), "little")
 
     def varint(self) -> int:
-        """An unsigned integer, 7 bits a byte, the low ones first; the high bit of each byte but the last is 1."""
+        """Reads an unsigned integer: 7 bits per byte, low bits first; the high bit of every byte but the last is 1."""
         start, value = self.offset, 0
         for shift in range(0, 35, 7):
             byte = self.uint(1)
             value |= (byte & 127) << shift
             if byte < 128:
                 if byte == 0 and shift:
-                    raise PaddingError("A number is written longer than it needs to be", start)
+                    raise PaddingError("A number is written with more bytes than it needs", start)
                 return value
-        raise TooLargeError("A number of more than 35 bits", start)
+        raise TooLargeError("A number has more than 35 bits", start)
 
     def finish(self) -> None:
-        """Refuses bytes that are left over."""
+        """Raises `TrailingBytesError` if bytes are left over."""
         if self.offset != self.end:
             raise TrailingBytesError(f"{self.end - self.offset} bytes too many", self.offset)
 
 
-def varint(value: int) -> bytes:
-    """The bytes that `Cursor.varint` reads."""
+def encode_varint(value: int) -> bytes:
+    """Returns the bytes that `Cursor.varint` reads."""
     if not 0 <= value <= MAX_VARINT:
         raise ValueError(f"varint: expected 0 to {MAX_VARINT}, got {value}.")
     result = bytearray()
@@ -70,35 +70,38 @@ def varint(value: int) -> bytes:
 
 
 def inflate(data: bytes, limit: int, offset: int) -> bytes:
-    """The zlib stream that `data` is, to its last byte, of at most `limit` bytes inflated.
+    """Inflates a zlib stream that must fill `data` to its last byte.
 
     Args:
-        data: the stream.
-        limit: refuse more than this.
-        offset: where it lies in the file, for errors.
+        data: The stream.
+        limit: Maximum number of inflated bytes.
+        offset: Position of the stream in the file, for errors.
+
+    Raises:
+        SqzError: The stream is damaged, too short, too long, or inflates to more than `limit` bytes.
     """
-    machine = zlib.decompressobj()
+    decompressor = zlib.decompressobj()
     try:
-        result = machine.decompress(data, limit + 1)
+        result = decompressor.decompress(data, limit + 1)
     except zlib.error as error:
         raise StreamError(f"Damaged zlib stream: {error}", offset) from None
     if len(result) > limit:
-        raise TooLargeError(f"A zlib stream of more than {limit} bytes", offset)
-    if not machine.eof:
+        raise TooLargeError(f"A zlib stream inflates to more than {limit} bytes", offset)
+    if not decompressor.eof:
         raise TruncatedError("A zlib stream ends too early", offset)
-    if machine.unused_data:
-        raise TrailingBytesError(f"{len(machine.unused_data)} bytes behind a zlib stream", offset)
+    if decompressor.unused_data:
+        raise TrailingBytesError(f"{len(decompressor.unused_data)} bytes follow a zlib stream", offset)
     return result
 
 
 def pack_bits(values: np.ndarray, widths: np.ndarray, starts: np.ndarray, total: int) -> bytes:
-    """Bit fields, most significant bit first, each at its place; the rest is 0.
+    """Writes bit fields at given positions, most significant bit first; all other bits are 0.
 
     Args:
-        values: (n,) unsigned, each below 2**width.
-        widths: (n,) at most 17 bits each.
-        starts: (n,) bit positions; the fields do not overlap.
-        total: bits in all; the last byte is filled up with 0.
+        values: Unsigned integers (n,), each below 2**width.
+        widths: Integers (n,), the bits of each field, at most 17.
+        starts: Integers (n,), the bit position of each field; the fields do not overlap.
+        total: Number of bits in the result; the last byte is padded with 0 bits.
     """
     size = (total + 7) // 8
     byte = starts >> 3
@@ -110,7 +113,7 @@ def pack_bits(values: np.ndarray, widths: np.ndarray, starts: np.ndarray, total:
 
 
 def bit_windows(data: bytes) -> np.ndarray:
-    """(bytes + 1,) uint32: the 32 bits that begin at each byte, most significant first, 0 beyond the end."""
+    """Returns uint32 (bytes + 1,): the 32 bits that begin at each byte, most significant first, 0 beyond the end."""
     padded = np.frombuffer(data + bytes(4), np.uint8).astype(np.uint32)
     count = len(data) + 1
     return padded[:count] << 24 | padded[1:][:count] << 16 | padded[2:][:count] << 8 | padded[3:][:count]

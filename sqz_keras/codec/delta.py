@@ -1,4 +1,4 @@
-"""Deltas: what an array has in common with the array of the same name in another file."""
+"""Deltas: arrays stored as differences from the arrays of the same names in another file, the base."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import dataclasses
 import numpy as np
 
 from sqz_keras.codec.array_table import Kind, Row
-from sqz_keras.codec.types import Codes, Shape
-from sqz_keras.codec.values import MAX_CODES, Quantized, entropy
+from sqz_keras.codec.entropy import entropy_bits, symbol_counts
+from sqz_keras.codec.types import Codes, CodesSpec
+from sqz_keras.codec.values import MAX_CODES, CodedArray
 
-_MARGIN = 0.9  # of the plain codes' entropy, since the models do better on them than on moves
+# Differences are stored only if their entropy is below this share of the codes' own entropy: the models of the
+# profiles gain more on codes than on differences.
+_MAX_ENTROPY_SHARE = 0.9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,16 +21,16 @@ class BaseArray:
     """An array of the base.
 
     Args:
-        array: its values.
-        codes: flat, or None where it has none.
+        array: Float32, the values.
+        codes: Int16 (n,), or None if the base stores the array as floats.
     """
 
     array: np.ndarray
     codes: np.ndarray | None
 
 
-def same(array: np.ndarray, base: BaseArray | None) -> bool:
-    """Whether an array is the base's, bit for bit."""
+def is_same(array: np.ndarray, base: BaseArray | None) -> bool:
+    """Whether an array equals the base's array, bit for bit."""
     return (
         base is not None
         and array.shape == base.array.shape
@@ -35,27 +38,48 @@ def same(array: np.ndarray, base: BaseArray | None) -> bool:
     )
 
 
-def moved(name: str, form: Quantized, base: BaseArray | None) -> tuple[Row, list[Codes]] | None:
-    """The row and codes of an array as moves of the base's codes, or None where that does not pay."""
-    if base is None or base.codes is None or form.codes.shape != base.array.shape:
+def subtract_base(name: str, coded: CodedArray, base: BaseArray | None) -> tuple[Row, list[Codes]] | None:
+    """Turns the codes of an array into differences from the base's codes.
+
+    Args:
+        name: Name of the array.
+        coded: The array.
+        base: The base's array of this name, if there is one.
+
+    Returns:
+        The row of the array and the two arrays of differences: of the elements whose code in the base is not 0, and of
+        the others. None if the base has no matching codes, or if the differences would not be smaller than the codes.
+    """
+    if base is None or base.codes is None or coded.codes.shape != base.array.shape:
         return None
-    moves = form.codes.ravel().astype(np.int32) - base.codes
-    parts = [moves[base.codes != 0], moves[base.codes == 0]]
-    spans = tuple((int(part.min(initial=0)), int(part.max(initial=0))) for part in parts)
-    if any(high - low >= MAX_CODES for low, high in spans):
+    differences = coded.codes.ravel().astype(np.int32) - base.codes
+    parts = [differences[base.codes != 0], differences[base.codes == 0]]
+    ranges = tuple((int(part.min(initial=0)), int(part.max(initial=0))) for part in parts)
+    if any(high - low >= MAX_CODES for low, high in ranges):
         return None
-    spent = sum(entropy(np.unique(part, return_counts=True)[1]) for part in parts)
-    if spent >= _MARGIN * entropy(np.unique(form.codes, return_counts=True)[1]):
+    difference_bits = sum(entropy_bits(symbol_counts(part)) for part in parts)
+    if difference_bits >= _MAX_ENTROPY_SHARE * entropy_bits(symbol_counts(coded.codes)):
         return None
-    kind = Kind.CODEBOOK_MOVED if form.step is None else Kind.GRID_MOVED
-    codes = [Codes(part.astype(np.int16), Shape(part.shape, *span)) for part, span in zip(parts, spans, strict=True)]
-    return Row(name, form.codes.shape, kind, form.low, form.high, spans), codes
+    kind = Kind.CODEBOOK_DELTA if coded.step is None else Kind.GRID_DELTA
+    codes = [
+        Codes(part.astype(np.int16), CodesSpec(part.shape, *bounds)) for part, bounds in zip(parts, ranges, strict=True)
+    ]
+    return Row(name, coded.codes.shape, kind, coded.low, coded.high, ranges), codes
 
 
-def from_moves(used: np.ndarray, unused: np.ndarray, base_codes: np.ndarray) -> np.ndarray:
-    """int32 codes from the moves where the base's codes are not 0, and where they are."""
+def add_base(of_nonzero: np.ndarray, of_zero: np.ndarray, base_codes: np.ndarray) -> np.ndarray:
+    """Adds differences to the base's codes.
+
+    Args:
+        of_nonzero: Int16 differences of the elements whose code in the base is not 0.
+        of_zero: Int16 differences of the other elements.
+        base_codes: Int16 (n,) codes of the base's array.
+
+    Returns:
+        Int32 (n,) codes.
+    """
     codes = base_codes.astype(np.int32)
-    where = base_codes != 0
-    codes[where] += used
-    codes[~where] = unused
+    nonzero = base_codes != 0
+    codes[nonzero] += of_nonzero
+    codes[~nonzero] = of_zero
     return codes

@@ -1,14 +1,14 @@
-"""What can be wrong with a `.sqz` file: one class for each kind of malformation."""
+"""The errors of a malformed `.sqz` file: one class for each kind of malformation."""
 
 from __future__ import annotations
 
 
 class SqzError(ValueError):
-    """A `.sqz` file that is damaged, of another version, or not as the specification says.
+    """A `.sqz` file is damaged, has another version, or does not follow the specification.
 
     Args:
-        message: what was expected and what was found.
-        offset: byte of the file at which it was noticed; also an attribute.
+        message: What was expected and what the file holds.
+        offset: The byte of the file at which the reader noticed the error; also an attribute.
     """
 
     def __init__(self, message: str, offset: int = 0):
@@ -17,11 +17,11 @@ class SqzError(ValueError):
 
 
 class MagicError(SqzError):
-    """The file is no `.sqz` file."""
+    """The file is not a `.sqz` file."""
 
 
 class VersionError(SqzError):
-    """The version or the profile is not one that is read here."""
+    """This reader does not support the file's version or profile."""
 
 
 class TruncatedError(SqzError):
@@ -33,48 +33,48 @@ class TrailingBytesError(SqzError):
 
 
 class ChecksumError(SqzError):
-    """Bytes do not have the checksum that stands with them."""
+    """Bytes do not match their checksum."""
 
 
 class SectionError(SqzError):
-    """A section is missing, unknown, or out of its order."""
+    """A section is missing, unknown, or out of order."""
 
 
 class HeaderError(SqzError):
-    """The JSON header is not what it should be."""
+    """The JSON section does not have the expected form."""
 
 
 class ShapeError(SqzError):
-    """A name or a shape that no array has."""
+    """The name or the shape of an array is invalid."""
 
 
 class TooLargeError(SqzError):
-    """What the file declares is more than is read."""
+    """The file declares more than the reader's limits allow."""
 
 
 class TableError(SqzError):
-    """A field of the table of arrays is out of its range."""
+    """A field of the table of arrays is out of range."""
 
 
 class CodebookError(SqzError):
-    """Codebook values that are not finite, not distinct, zero, or never used."""
+    """Values are not finite or not distinct, or a declared code is never used."""
 
 
 class HuffmanError(SqzError):
-    """Code lengths that are no complete prefix code."""
+    """Code lengths do not make a complete prefix code."""
 
 
 class PositionError(SqzError):
-    """Gaps that lead out of an array, or fillers where none belong."""
+    """Gaps lead out of an array, or a filler stands where none is allowed."""
 
 
 class StreamError(SqzError):
-    """An entropy-coded stream that does not end as it must."""
+    """A compressed stream is damaged, or does not end in the required state."""
 
 
 class PaddingError(SqzError):
-    """Padding that is not zero, or a number that is written longer than it needs to be."""
+    """Padding is not zero, or a number is written with more bytes than it needs."""
 
 
 class BaseFileError(SqzError):
-    """A delta without its base, with another base, or a base that is given to a file that is no delta."""
+    """A delta is read without its base or with another base, or a base is given for a file that is not a delta."""

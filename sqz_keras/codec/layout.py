@@ -1,4 +1,4 @@
-"""What lies where in a `.sqz` file."""
+"""Description of a `.sqz` file: its sections, and the bytes that each array takes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,13 @@ import itertools
 import numpy as np
 
 from sqz_keras.codec import container
-from sqz_keras.codec.array_table import Kind
-from sqz_keras.codec.files import read_parts
+from sqz_keras.codec.array_table import Kind, Row
+from sqz_keras.codec.decoder import decode_file
+from sqz_keras.codec.entropy import entropy_bits, symbol_counts
+from sqz_keras.codec.profiles import PROFILES
+
+# By `Kind`. Reports hold these names, so they stay even if the enum's names change.
+_KIND_NAMES = ("planes", "codebook", "grid", "same", "codebook_moved", "grid_moved")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,9 +22,9 @@ class Section:
     """A section of the file.
 
     Args:
-        name: its tag.
-        offset: byte at which it begins.
-        bytes: its size with its own tag, length and checksum.
+        name: Tag of the section.
+        offset: Byte of the file at which the section begins.
+        bytes: Size of the section, including its tag, length and checksum.
     """
 
     name: str
@@ -29,18 +34,19 @@ class Section:
 
 @dataclasses.dataclass(frozen=True)
 class ArrayLayout:
-    """An array, and what it costs.
+    """An array of the file, and the bytes that it takes.
 
     Args:
-        name: of the array.
-        shape: of the array.
-        kind: "planes", "codebook", "grid", "same", "codebook_moved" or "grid_moved".
-        density: share of elements that are not 0.
-        distinct: number of distinct values that are not 0.
-        bits: of a code that could tell these values and 0 apart, at a fixed length.
-        bytes: by part: "codebook", "positions", "codes" and "raw". Parts share sections and bytes, so these are
-            fractions; tables and checksums are in the sections' sizes only.
-        entropy: bytes at the zero-order entropy, of "positions" and "codes".
+        name: Name of the array.
+        shape: Shape of the array.
+        kind: How the array is stored: "planes", "codebook", "grid", "same" (as the base's array), or in a delta
+            "codebook_moved" or "grid_moved" (codes as differences from the base's codes).
+        density: Share of elements that are not 0.
+        distinct: Number of distinct values that are not 0.
+        bits: Number of bits in a code of fixed length for these values and 0.
+        bytes: Bytes of the parts "codebook", "positions", "codes" and "raw". They are fractions, because arrays share
+            sections and bytes; only the sections' sizes include tables and checksums.
+        entropy: Bytes of the parts "positions" and "codes" at their zero-order entropy.
     """
 
     name: str
@@ -55,13 +61,13 @@ class ArrayLayout:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """What `describe` finds.
+    """The layout of a file.
 
     Args:
         profile: "max" or "paper".
-        bytes: of the whole file.
-        sections: in their order; the file's fixed header of 16 bytes lies before them.
-        arrays: in their order.
+        bytes: Size of the whole file.
+        sections: The sections in their order. The fixed header of 16 bytes comes before them.
+        arrays: The arrays in their order.
     """
 
     profile: str
@@ -71,57 +77,58 @@ class Layout:
 
 
 def describe(data: bytes, base: bytes | None = None) -> Layout:
-    """What lies where in a `.sqz` file, and what each array costs.
+    """Describes where the bytes of a `.sqz` file are, and how many each array takes.
 
     Args:
-        data: the whole file.
-        base: the file that it is a delta against.
+        data: The whole file.
+        base: The file that it is a delta against.
 
     Raises:
-        SqzError: as `decode` does.
+        SqzError: The file is damaged, as for `decode`.
     """
     profile, cursors = container.read(data)
     sections = tuple(
-        Section(tag, cursor.offset - container.SECTION_HEAD, cursor.end - cursor.offset + container.SECTION_HEAD)
+        Section(
+            tag,
+            cursor.offset - container.SECTION_HEADER_SIZE,
+            cursor.end - cursor.offset + container.SECTION_HEADER_SIZE,
+        )
         for tag, cursor in cursors.items()
     )
-    parts = read_parts(data, base, measure=True)
-    floats = sum(row.size for row in parts.rows if row.kind == Kind.PLANES)
-    values = sum(row.high - row.low for row in parts.rows if row.has_codebook)
-    share_raw = sum(parts.bits.planes[:4]) / 8 / max(floats, 1)
-    share_codebook = sum(parts.bits.planes[4:]) / 8 / max(values, 1)
-    coded = zip(parts.bits.codes, parts.bits.positions, strict=True)
+    file = decode_file(data, base)
+    spent = PROFILES[profile].measure(file.coded, file.planes)
+    float_count = sum(row.size for row in file.rows if row.kind == Kind.PLANES)
+    codebook_count = sum(row.codebook_size for row in file.rows)
+    bytes_per_float = sum(spent.planes[:4]) / 8 / max(float_count, 1)
+    bytes_per_value = sum(spent.planes[4:]) / 8 / max(codebook_count, 1)
+    remaining = zip(spent.codes, spent.positions, strict=True)
     arrays = []
-    for row, array in zip(parts.rows, parts.arrays, strict=True):
-        spent = {"raw": share_raw * row.size if row.kind == Kind.PLANES else 0.0}
-        codebook = share_codebook * (row.high - row.low) if row.has_codebook else 4.0 * row.has_step
-        pieces = list(itertools.islice(coded, (row.has_codebook or row.has_step) + bool(row.moves)))
-        codes, positions = (sum(bits) / 8 for bits in zip((0.0, 0.0), *pieces, strict=True))
-        spent |= {"codebook": codebook, "positions": positions, "codes": codes}
-        arrays.append(_array(row.name, array, row.kind, spent))
+    for row, array in zip(file.rows, file.arrays, strict=True):
+        parts = list(itertools.islice(remaining, row.has_codes + bool(row.difference_ranges)))
+        array_bytes = {
+            "codebook": bytes_per_value * row.codebook_size + 4.0 * row.has_grid,
+            "positions": sum(positions for _, positions in parts) / 8,
+            "codes": sum(codes for codes, _ in parts) / 8,
+            "raw": bytes_per_float * row.size if row.kind == Kind.PLANES else 0.0,
+        }
+        arrays.append(_array_layout(row, array, array_bytes))
     return Layout(profile, len(data), sections, tuple(arrays))
 
 
-def _array(name: str, array: np.ndarray, kind: Kind, spent: dict[str, float]) -> ArrayLayout:
+def _array_layout(row: Row, array: np.ndarray, array_bytes: dict[str, float]) -> ArrayLayout:
+    """Describes an array, given its bytes by part."""
     nonzero = array[array != 0]
-    counts = np.unique(nonzero, return_counts=True)[1]
-    entropy = {
-        "positions": _entropy(np.array([len(nonzero), array.size - len(nonzero)])),
-        "codes": _entropy(counts),
-    }
+    counts = symbol_counts(nonzero)
     return ArrayLayout(
-        name=name,
+        name=row.name,
         shape=array.shape,
-        kind=kind.name.lower(),
+        kind=_KIND_NAMES[row.kind],
         density=len(nonzero) / max(array.size, 1),
         distinct=len(counts),
         bits=len(counts).bit_length(),
-        bytes={part: spent[part] for part in ("codebook", "positions", "codes", "raw")},
-        entropy=entropy,
+        bytes=array_bytes,
+        entropy={
+            "positions": entropy_bits(np.array([len(nonzero), array.size - len(nonzero)])) / 8,
+            "codes": entropy_bits(counts) / 8,
+        },
     )
-
-
-def _entropy(counts: np.ndarray) -> float:
-    """Bytes of symbols of these counts at their zero-order entropy."""
-    counts = counts[counts > 0]
-    return float((counts * np.log2(counts.sum() / counts)).sum()) / 8

@@ -1,42 +1,89 @@
-"""The profile `paper`: Deep Compression's codebooks, relative indices with filler zeros, and Huffman codes."""
+"""The profile `paper`: the coding of Deep Compression, with relative indices, filler zeros and Huffman codes.
+
+See section 3 of https://arxiv.org/abs/1510.00149.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from collections.abc import Sequence
 
 import numpy as np
 
 from sqz_keras.codec import huffman
-from sqz_keras.codec.cursor import Cursor, inflate, varint
+from sqz_keras.codec.cursor import Cursor, encode_varint, inflate
+from sqz_keras.codec.entropy import entropy_bits, symbol_counts
 from sqz_keras.codec.errors import PositionError, TableError
-from sqz_keras.codec.types import Bits, Codes, Decoded, Shape
+from sqz_keras.codec.planes import CODED, RAW
+from sqz_keras.codec.types import BitCounts, Codes, CodesSpec, DecodedStreams, EncodedStreams
 
 MAX_INDEX_BITS = 12
-_RAW, _CODED = 0, 1
 
 
-def relative_index(flat: np.ndarray, index_bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """(entries,) codes and gaps: each non-zero, and a filler of code 0 wherever a gap would need more bits.
+@dataclasses.dataclass(frozen=True)
+class _IndexedCodes:
+    """An array of codes as the profile stores it.
 
     Args:
-        flat: (n,) codes.
-        index_bits: bits of a gap; a filler has the largest gap.
+        index_bits: Number of bits in a gap; 0 if every code of the array is stored, and no gap.
+        codes: Int64 (entries,), the stored codes.
+        gaps: Int64 (entries,), the elements skipped before each code; empty with 0 index bits.
+    """
+
+    index_bits: int
+    codes: np.ndarray
+    gaps: np.ndarray
+
+    @property
+    def estimated_bits(self) -> float:
+        """Bits of the codes and gaps at their entropy, and of their code lengths."""
+        total = 0.0
+        for symbols in (self.codes, self.gaps):
+            counts = symbol_counts(symbols)
+            bits = entropy_bits(counts) + 2 * len(counts)
+            total += max(bits, len(symbols) if len(counts) > 1 else 0)  # a Huffman code has at least 1 bit
+        return total
+
+
+def to_relative_index(flat: np.ndarray, index_bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Lists the non-zero codes with the gaps between them, and a filler of code 0 wherever a gap needs more bits.
+
+    Args:
+        flat: Int16 (n,) codes.
+        index_bits: Number of bits in a gap; a filler has the largest gap.
+
+    Returns:
+        Int64 (entries,) codes and int64 (entries,) gaps.
     """
     span = 1 << index_bits
     positions = np.flatnonzero(flat)
     gaps = np.diff(positions, prepend=-1) - 1
     ends = np.cumsum(gaps // span + 1)
     codes = np.zeros(ends[-1] if len(ends) else 0, np.int64)
-    filled = np.full(len(codes), span - 1)
-    codes[ends - 1], filled[ends - 1] = flat[positions], gaps % span
-    return codes, filled
+    filled_gaps = np.full(len(codes), span - 1)
+    codes[ends - 1], filled_gaps[ends - 1] = flat[positions], gaps % span
+    return codes, filled_gaps
 
 
 def from_relative_index(codes: np.ndarray, gaps: np.ndarray, index_bits: int, size: int, offset: int) -> np.ndarray:
-    """int16 (size,) codes from what `relative_index` made; refuses what it never makes."""
+    """Reverses `to_relative_index`.
+
+    Args:
+        codes: Integers (entries,).
+        gaps: Integers (entries,).
+        index_bits: Number of bits in a gap.
+        size: Number of elements of the array.
+        offset: Byte of the file to report in errors.
+
+    Returns:
+        Int16 (size,) codes.
+
+    Raises:
+        PositionError: A gap leads out of the array, or a filler stands where `to_relative_index` writes none.
+    """
     if (gaps[codes == 0] != (1 << index_bits) - 1).any() or (len(codes) and codes[-1] == 0):
-        raise PositionError("A filler with another gap than the largest, or behind the last value", offset)
+        raise PositionError("A filler does not have the largest gap, or follows the last non-zero code", offset)
     positions = np.cumsum(gaps.astype(np.int64) + 1) - 1
     if len(positions) and positions[-1] >= size:
         raise PositionError(f"The gaps lead to position {positions[-1]} of {size}", offset)
@@ -45,115 +92,136 @@ def from_relative_index(codes: np.ndarray, gaps: np.ndarray, index_bits: int, si
     return flat
 
 
-def write(arrays: Sequence[Codes], planes: Sequence[np.ndarray], steps: bytes) -> tuple[bytes, bytes, bytes]:
-    """The profile's part of the table of arrays, the raw bytes, and the coded stream."""
-    table, alphabets, symbols = bytearray(), [], []
+def write(arrays: Sequence[Codes], planes: Sequence[np.ndarray], steps: bytes) -> EncodedStreams:
+    """Encodes arrays of codes and byte planes.
+
+    Args:
+        arrays: The arrays of codes.
+        planes: Uint8 (n,), the eight planes.
+        steps: The steps of all grids, as float32 bytes.
+    """
+    header, alphabets, symbols = bytearray(), [], []
     for array in arrays:
-        index_bits, codes, gaps = _choose(array.flat)
-        table += bytes([index_bits])
-        alphabets.append(array.shape.high - array.shape.low + 1)
-        symbols.append(codes - array.shape.low)
-        if index_bits:
-            table += varint(len(codes))
-            alphabets.append(1 << index_bits)
-            symbols.append(gaps)
-    modes = [_mode(plane) for plane in planes]
-    coded = [plane.astype(np.int64) for plane, mode in zip(planes, modes, strict=True) if mode == _CODED]
-    symbols += coded
-    alphabets += [256] * len(coded)
-    lengths = [
-        huffman.code_lengths(np.bincount(each, minlength=size)) for each, size in zip(symbols, alphabets, strict=True)
+        indexed = _choose_index_bits(array.flat)
+        header.append(indexed.index_bits)
+        alphabets.append(array.spec.code_count)
+        symbols.append(indexed.codes - array.spec.low)
+        if indexed.index_bits:
+            header += encode_varint(len(indexed.codes))
+            alphabets.append(1 << indexed.index_bits)
+            symbols.append(indexed.gaps)
+    modes = [_choose_mode(plane) for plane in planes]
+    coded_planes = [plane.astype(np.int64) for plane, mode in zip(planes, modes, strict=True) if mode == CODED]
+    symbols += coded_planes
+    alphabets += [256] * len(coded_planes)
+    tables = [
+        huffman.code_lengths(np.bincount(part, minlength=size)) for part, size in zip(symbols, alphabets, strict=True)
     ]
-    table += bytes(modes) + zlib.compress(b"".join(each.tobytes() for each in lengths), 9)
-    raw = steps + b"".join(plane.tobytes() for plane, mode in zip(planes, modes, strict=True) if mode == _RAW)
-    return bytes(table), raw, huffman.write_stream(lengths, symbols)
+    header += bytes(modes) + zlib.compress(b"".join(table.tobytes() for table in tables), 9)
+    raw = steps + b"".join(plane.tobytes() for plane, mode in zip(planes, modes, strict=True) if mode == RAW)
+    return EncodedStreams(bytes(header), raw, huffman.write_stream(tables, symbols))
 
 
-def measure(arrays: Sequence[Codes], planes: Sequence[np.ndarray]) -> Bits:
-    """What `write` spends on each array and plane."""
-    chosen = [_choose(array.flat) for array in arrays]
-    return Bits(
-        codes=[_huffman_bits(codes - codes.min(initial=0)) for _, codes, _ in chosen],
-        positions=[_huffman_bits(gaps) for _, _, gaps in chosen],
-        planes=[_huffman_bits(plane) if _mode(plane) == _CODED else 8.0 * len(plane) for plane in planes],
+def measure(arrays: Sequence[Codes], planes: Sequence[np.ndarray]) -> BitCounts:
+    """Returns the bits that `write` spends on each array and plane."""
+    indexed = [_choose_index_bits(array.flat) for array in arrays]
+    return BitCounts(
+        codes=[_huffman_bits(array.codes - array.codes.min(initial=0)) for array in indexed],
+        positions=[_huffman_bits(array.gaps) for array in indexed],
+        planes=[_huffman_bits(plane) if _choose_mode(plane) == CODED else 8.0 * len(plane) for plane in planes],
     )
 
 
-def _mode(plane: np.ndarray) -> int:
-    return _CODED if _huffman_bits(plane) // 8 + 64 < len(plane) else _RAW
+def _choose_mode(plane: np.ndarray) -> int:
+    """Returns `CODED` if Huffman codes make a plane smaller, else `RAW`."""
+    return CODED if _huffman_bits(plane) // 8 + 64 < len(plane) else RAW
 
 
 def _huffman_bits(symbols: np.ndarray) -> float:
+    """Returns the bits of symbols in their Huffman code, without the code lengths."""
     lengths = huffman.code_lengths(np.bincount(symbols))
     return float(lengths[symbols].sum()) if np.count_nonzero(lengths) > 1 else 0.0
 
 
-def _choose(flat: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
-    """The index bits that make these codes smallest, and the codes and gaps with them; no gaps with 0 bits."""
-    choices = [(0, flat.astype(np.int64), np.zeros(0, np.int64))]
-    choices += [(bits, *relative_index(flat, bits)) for bits in range(1, MAX_INDEX_BITS + 1)]
-    return min(choices, key=lambda choice: _cost(*choice[1:]))
-
-
-def _cost(codes: np.ndarray, gaps: np.ndarray) -> float:
-    """Bits of the codes and gaps at their entropy, and of their code lengths."""
-    total = 0.0
-    for symbols in (codes, gaps):
-        counts = np.unique(symbols, return_counts=True)[1].astype(np.float64)
-        bits = -(counts * np.log2(counts / max(len(symbols), 1))).sum() + 2 * len(counts)
-        total += max(bits, len(symbols) if len(counts) > 1 else 0)  # Huffman's codes have a bit at least
-    return total
+def _choose_index_bits(flat: np.ndarray) -> _IndexedCodes:
+    """Stores codes with the number of index bits that makes them smallest."""
+    choices = [_IndexedCodes(0, flat.astype(np.int64), np.zeros(0, np.int64))]
+    choices += [_IndexedCodes(bits, *to_relative_index(flat, bits)) for bits in range(1, MAX_INDEX_BITS + 1)]
+    return min(choices, key=lambda choice: choice.estimated_bits)
 
 
 def read(
-    table: Cursor, raw: Cursor, stream: Cursor, shapes: Sequence[Shape], plane_sizes: Sequence[int], step_bytes: int
-) -> Decoded:
-    """What `write` was given.
+    table: Cursor, raw: Cursor, stream: Cursor, specs: Sequence[CodesSpec], plane_sizes: Sequence[int], step_bytes: int
+) -> DecodedStreams:
+    """Decodes what `write` encoded.
 
     Args:
-        table: at the profile's part of the table of arrays.
-        raw: over the raw bytes.
-        stream: over the coded stream.
-        shapes: of the arrays.
-        plane_sizes: bytes of each plane.
-        step_bytes: bytes of the grids' steps.
+        table: Cursor at the profile's part of the table of arrays.
+        raw: Cursor over the section VALS.
+        stream: Cursor over the section CODE.
+        specs: Shape and range of each array of codes.
+        plane_sizes: Number of bytes of each plane.
+        step_bytes: Number of bytes of the steps of all grids.
+
+    Raises:
+        SqzError: The streams are malformed.
     """
-    alphabets, counts, index_bits = [], [], []
-    for shape in shapes:
-        start, bits = table.offset, table.uint(1)
-        entries = table.varint() if bits else shape.size
-        if bits > MAX_INDEX_BITS or entries > shape.size:
-            raise TableError(f"{entries} entries of {bits} index bits for {shape.size} weights", start)
-        index_bits.append(bits)
-        alphabets += [shape.high - shape.low + 1, 1 << bits] if bits else [shape.high - shape.low + 1]
-        counts += [entries, entries] if bits else [entries]
+    alphabets, counts, index_bits = _read_index_bits(table, specs)
     modes = list(table.take(len(plane_sizes)))
-    if max(modes) > _CODED:
-        raise TableError("A plane is neither raw nor coded", table.offset - len(modes))
-    coded = [size for size, mode in zip(plane_sizes, modes, strict=True) if mode == _CODED]
-    tables = _read_lengths(table, alphabets + [256] * len(coded), counts + coded)
-    symbols = iter(huffman.read_stream(stream, tables, counts + coded))
+    if max(modes) > CODED:
+        raise TableError("The mode of a plane is neither raw nor coded", table.offset - len(modes))
+    coded_sizes = [size for size, mode in zip(plane_sizes, modes, strict=True) if mode == CODED]
+    counts += coded_sizes
+    tables = _read_code_lengths(table, alphabets + [256] * len(coded_sizes), counts)
+    symbols = iter(huffman.read_stream(stream, tables, counts))
     codes = []
-    for shape, bits in zip(shapes, index_bits, strict=True):
-        each = next(symbols) + shape.low
-        each = from_relative_index(each, next(symbols), bits, shape.size, stream.offset) if bits else each
-        codes.append(each.astype(np.int16))
+    for spec, bits in zip(specs, index_bits, strict=True):
+        entries = next(symbols) + spec.low
+        flat = from_relative_index(entries, next(symbols), bits, spec.size, stream.offset) if bits else entries
+        codes.append(flat.astype(np.int16))
     steps = raw.take(step_bytes)
     planes = [
-        next(symbols).astype(np.uint8) if mode == _CODED else np.frombuffer(raw.take(size), np.uint8)
+        next(symbols).astype(np.uint8) if mode == CODED else np.frombuffer(raw.take(size), np.uint8)
         for size, mode in zip(plane_sizes, modes, strict=True)
     ]
     raw.finish()
-    return Decoded(codes, planes, steps)
+    return DecodedStreams(codes, planes, steps)
 
 
-def _read_lengths(table: Cursor, alphabets: list[int], counts: list[int]) -> list[np.ndarray]:
-    """The code lengths that fill the rest of the table of arrays."""
+def _read_index_bits(table: Cursor, specs: Sequence[CodesSpec]) -> tuple[list[int], list[int], list[int]]:
+    """Reads how each array of codes is indexed.
+
+    Returns:
+        The alphabet size and the number of symbols of each Huffman table, and the index bits of each array.
+    """
+    alphabets, counts, index_bits = [], [], []
+    for spec in specs:
+        start, bits = table.offset, table.uint(1)
+        entries = table.varint() if bits else spec.size
+        if bits > MAX_INDEX_BITS or entries > spec.size:
+            raise TableError(f"{entries} entries with {bits} index bits for {spec.size} weights", start)
+        index_bits.append(bits)
+        alphabets += [spec.code_count, 1 << bits] if bits else [spec.code_count]
+        counts += [entries, entries] if bits else [entries]
+    return alphabets, counts, index_bits
+
+
+def _read_code_lengths(table: Cursor, alphabets: list[int], counts: list[int]) -> list[np.ndarray]:
+    """Reads the code lengths of all Huffman tables, which fill the rest of the section ARRS.
+
+    Args:
+        table: Cursor at the code lengths.
+        alphabets: Number of symbols in the alphabet of each table.
+        counts: Number of coded symbols of each table.
+
+    Returns:
+        Uint8 (alphabet,) code lengths of each table.
+    """
     offset, total = table.offset, sum(alphabets)
     joined = np.frombuffer(inflate(table.rest(), total, offset), np.uint8)
     if len(joined) != total:
-        raise TableError(f"Expected {total} code lengths, found {len(joined)}", offset)
+        raise TableError(f"Expected {total} code lengths, got {len(joined)}", offset)
     tables = np.split(joined, np.cumsum(alphabets))[:-1]
     for lengths, count in zip(tables, counts, strict=True):
-        huffman.check_lengths(lengths, count > 0, offset)
+        huffman.check_code_lengths(lengths, count > 0, offset)
     return tables

@@ -1,4 +1,4 @@
-"""What the two profiles take and give."""
+"""The data that the two profiles take and return."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
-class Shape:
-    """An array of codes, as the table of arrays declares it.
+class CodesSpec:
+    """Shape and range of an array of codes, as the table of arrays declares them.
 
     Args:
-        shape: of the array.
-        low: the lowest code, or 0 where all are higher.
-        high: the highest code, or 0 where all are lower.
+        shape: Shape of the array.
+        low: The lowest code, or 0 if all codes are higher.
+        high: The highest code, or 0 if all codes are lower.
     """
 
     shape: tuple[int, ...]
@@ -28,32 +28,52 @@ class Shape:
         return math.prod(self.shape)
 
     @property
-    def coded(self) -> bool:
-        """Whether there is anything to code: not where all elements are 0."""
-        return self.low < self.high
+    def code_count(self) -> int:
+        """Number of integers from the lowest to the highest code."""
+        return self.high - self.low + 1
+
+    @property
+    def all_zero(self) -> bool:
+        """Whether the range contains only 0, so that there is nothing to code."""
+        return self.low == self.high
 
 
 @dataclasses.dataclass(frozen=True)
 class Codes:
-    """An array as small integers: what a profile codes.
+    """An array of small integers, which a profile codes.
 
     Args:
-        flat: int16 (n,) codes.
-        shape: the array's shape and range.
+        flat: Int16 (n,), the codes in C order.
+        spec: Shape and range of the array.
     """
 
     flat: np.ndarray
-    shape: Shape
+    spec: CodesSpec
 
 
 @dataclasses.dataclass(frozen=True)
-class Decoded:
-    """What a profile's stream held.
+class EncodedStreams:
+    """The bytes that a profile writes.
 
     Args:
-        codes: int16 codes of each array.
-        planes: uint8 planes.
-        steps: the raw bytes of the grids' steps.
+        table: The profile's part of the table of arrays.
+        raw: Bytes stored as they are, the payload of the section VALS.
+        coded: The entropy-coded stream, the payload of the section CODE.
+    """
+
+    table: bytes
+    raw: bytes
+    coded: bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodedStreams:
+    """What a profile reads back.
+
+    Args:
+        codes: Int16 (n,) codes, one array for each `CodesSpec`.
+        planes: Uint8 (n,), the eight planes.
+        steps: The steps of all grids, as float32 bytes.
     """
 
     codes: list[np.ndarray]
@@ -62,13 +82,13 @@ class Decoded:
 
 
 @dataclasses.dataclass(frozen=True)
-class Bits:
-    """What is spent on what.
+class BitCounts:
+    """The bits that a profile spends.
 
     Args:
-        codes: bits of each array's codes.
-        positions: bits of each array's positions.
-        planes: bits of each plane.
+        codes: Bits of the codes of each array.
+        positions: Bits of the positions of each array.
+        planes: Bits of each plane.
     """
 
     codes: list[float]

@@ -55,24 +55,24 @@ def arrays():
 
 
 def changed(old):
-    """The arrays after a fine-tuning: some codes moved, a bias is another, the rest as before."""
-    moves = {name: ((noise(old[name].size, 9) % 7 == 0) * (old[name].ravel() != 0)) for name in ("fire2/kernel",)}
+    """The arrays after fine-tuning: some codes and one bias are different, the rest is the same."""
+    differences = {name: ((noise(old[name].size, 9) % 7 == 0) * (old[name].ravel() != 0)) for name in ("fire2/kernel",)}
     new = dict(old)
-    for name, move in moves.items():
-        new[name] = (old[name].ravel() + move / 64).astype(np.float32).reshape(old[name].shape)
+    for name, difference in differences.items():
+        new[name] = (old[name].ravel() + difference / 64).astype(np.float32).reshape(old[name].shape)
     return {**new, "fire2/bias": old["fire2/bias"] + np.float32(0.25)}
 
 
-def assert_same(found, expected):
+def assert_same(actual, expected):
     """Names, their order, shapes and every bit."""
-    assert list(found) == list(expected)
+    assert list(actual) == list(expected)
     for name, array in expected.items():
-        assert found[name].dtype == np.float32 and found[name].shape == array.shape
-        assert found[name].tobytes() == array.tobytes(), name
+        assert actual[name].dtype == np.float32 and actual[name].shape == array.shape
+        assert actual[name].tobytes() == array.tobytes(), name
 
 
 def sealed(data):
-    """The damaged file with its size and all checksums mended, so that what is behind them is reached."""
+    """The damaged file with its size and all checksums corrected, so that the reader gets past them."""
     data = bytearray(data)
     data[8:12] = len(data).to_bytes(4, "little")
     data[12:16] = zlib.crc32(data[:12]).to_bytes(4, "little")
@@ -91,6 +91,6 @@ def sections(data):
 
 
 def with_section(data, tag, payload):
-    """The file with another payload of a section, everything else right."""
+    """The file with another payload of a section, everything else correct."""
     profile, _ = container.read(data)
     return container.write(profile, {**sections(data), tag: payload})

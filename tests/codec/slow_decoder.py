@@ -43,10 +43,10 @@ def decode(data, base=None):
     while at < len(data):
         tag, size = data[at : at + 4].decode(), int.from_bytes(data[at + 4 : at + 8], "little")
         parts[tag], at = data[at + 12 : at + 12 + size], at + 12 + size
-    known = {}
+    base_arrays = {}
     if "BASE" in parts:
         assert hashlib.sha256(base).digest() == parts["BASE"]
-        known = decode(base)
+        base_arrays = decode(base)
     shapes = json.loads(zlib.decompress(parts["JSON"]))["arrays"]
     table, rows = Bytes(parts["ARRS"]), []
     for name, shape in shapes.items():
@@ -58,17 +58,17 @@ def decode(data, base=None):
         if kind in (1, 2):
             coded.append((shape, *spans[0]))
         elif kind in (4, 5):
-            used = sum(code != 0 for code in known[name][2])
+            used = sum(code != 0 for code in base_arrays[name][2])
             coded += [([used], *spans[1]), ([size - used], *spans[2])]
     floats = sum(size for _, _, size, kind, _ in rows if kind == 0)
     books = sum(spans[0][1] - spans[0][0] for *_, kind, spans in rows if kind in (1, 4))
     steps = 4 * sum(kind in (2, 5) for *_, kind, _ in rows)
     read = read_paper if data[5] == 0 else read_max
     codes, planes, raw_steps = read(table, parts, coded, [floats] * 4 + [books] * 4, steps)
-    return assemble(rows, codes, planes, raw_steps, known)
+    return assemble(rows, codes, planes, raw_steps, base_arrays)
 
 
-def assemble(rows, codes, planes, raw_steps, known):
+def assemble(rows, codes, planes, raw_steps, base_arrays):
     turned = [sum(planes[p][i] << 24 - 8 * p for p in range(4)) for i in range(len(planes[0]))]
     floats = iter([struct.unpack("<f", struct.pack("<I", b >> 1 | (b & 1) << 31))[0] for b in turned])
     ranks = iter([sum(planes[4 + p][i] << 24 - 8 * p for p in range(4)) for i in range(len(planes[4]))])
@@ -78,12 +78,12 @@ def assemble(rows, codes, planes, raw_steps, known):
         if kind == 0:
             values = [next(floats) for _ in range(size)]
         elif kind == 3:
-            _, values, flat = known[name]
+            _, values, flat = base_arrays[name]
         else:
             flat = next(codes)
             if kind >= 4:
-                moves = iter(flat), iter(next(codes))
-                flat = [code + next(moves[code == 0]) for code in known[name][2]]
+                differences = iter(flat), iter(next(codes))
+                flat = [code + next(differences[code == 0]) for code in base_arrays[name][2]]
             if kind in (2, 5):
                 step = next(steps)
                 values = [struct.unpack("<f", struct.pack("<f", step * code))[0] for code in flat]
@@ -113,14 +113,14 @@ def read_paper(table, parts, coded, plane_sizes, steps):
     alphabets += [(256, size) for size, mode in zip(plane_sizes, modes, strict=True) if mode]
     lengths = Bytes(zlib.decompress(table.data[table.at :]))
     tables = [list(lengths.take(alphabet)) for alphabet, _ in alphabets]
-    found = [
-        [each.index(1)] * count if sum(map(bool, each)) == 1 else []
-        for each, (_, count) in zip(tables, alphabets, strict=True)
+    decoded = [
+        [table_lengths.index(1)] * count if sum(map(bool, table_lengths)) == 1 else []
+        for table_lengths, (_, count) in zip(tables, alphabets, strict=True)
     ]
     turns = [
         number
-        for number, (each, (_, count)) in enumerate(zip(tables, alphabets, strict=True))
-        if sum(map(bool, each)) > 1
+        for number, (table_lengths, (_, count)) in enumerate(zip(tables, alphabets, strict=True))
+        if sum(map(bool, table_lengths)) > 1
         for _ in range(count)
     ]
     stream, lanes = Bytes(parts["CODE"]), max(1, min(256, len(turns) // 64))
@@ -130,9 +130,9 @@ def read_paper(table, parts, coded, plane_sizes, steps):
     bits = "".join(f"{byte:08b}" for byte in stream.data[stream.at :])
     at = [sum(sizes[:lane]) for lane in range(lanes)]
     books = []
-    for each in tables:
+    for table_lengths in tables:
         code, last, book = 0, 0, {}
-        for length, symbol in sorted((length, symbol) for symbol, length in enumerate(each) if length):
+        for length, symbol in sorted((length, symbol) for symbol, length in enumerate(table_lengths) if length):
             code <<= length - last
             last = length
             book[f"{code:0{length}b}"] = symbol
@@ -142,9 +142,9 @@ def read_paper(table, parts, coded, plane_sizes, steps):
         lane, size = number % lanes, 1
         while bits[at[lane] : at[lane] + size] not in books[which]:
             size += 1
-        found[which].append(books[which][bits[at[lane] : at[lane] + size]])
+        decoded[which].append(books[which][bits[at[lane] : at[lane] + size]])
         at[lane] += size
-    symbols, raw = iter(found), Bytes(parts["VALS"])
+    symbols, raw = iter(decoded), Bytes(parts["VALS"])
     arrays = []
     for (shape, low, _), index in zip(coded, indices, strict=True):
         flat = [symbol + low for symbol in next(symbols)]
@@ -175,18 +175,18 @@ class Coder:
 
     def call(self, tables):
         """The symbols of a call, given the (begin, end) of all symbols of each."""
-        found, lanes = [], len(self.states)
+        symbols, lanes = [], len(self.states)
         for start in range(0, len(tables), lanes):
             for lane, spans in enumerate(tables[start : start + lanes]):
                 slot = self.states[lane] % FULL
                 symbol = next(s for s, (begin, end) in enumerate(spans) if begin <= slot < end)
                 begin, end = spans[symbol]
                 self.states[lane] = (end - begin) * (self.states[lane] >> 15) + slot - begin
-                found.append(symbol)
+                symbols.append(symbol)
             for lane in range(len(tables[start : start + lanes])):
                 if self.states[lane] < 1 << 16:
                     self.states[lane] = self.states[lane] << 16 | self.words.pop(0)
-        return found
+        return symbols
 
 
 def key_round(index):
@@ -203,8 +203,8 @@ def read_max(table, parts, coded, plane_sizes, steps):
     raw_size = steps + sum(size for size, mode in zip(plane_sizes, modes, strict=True) if not mode)
     lanes = 1 << min(9 if raw_size >= 1024 else 8, (count // 1024).bit_length())
     coder = Coder(parts["CODE"], lanes)
-    found = iter(Batch(live, dense).run(coder) if live else [])  # small files have one batch
-    arrays = [next(found) if low < high else [0] * math.prod(shape) for shape, low, high in coded]
+    batch = iter(Batch(live, dense).run(coder) if live else [])  # small files have one batch
+    arrays = [next(batch) if low < high else [0] * math.prod(shape) for shape, low, high in coded]
     planes = []
     for size, mode in zip(plane_sizes, modes, strict=True):
         plane, counts = [0] * size, [0] * 256
@@ -328,8 +328,8 @@ class Array:
 
 
 def ratio(tally, context, bucket):
-    found, expected = tally.get((context, bucket), (0, 0))
-    return min(max(((found + 40) << 24) // (expected + (40 << 12)), 1 << 8), 1 << 16)
+    actual, expected = tally.get((context, bucket), (0, 0))
+    return min(max(((actual + 40) << 24) // (expected + (40 << 12)), 1 << 8), 1 << 16)
 
 
 def tally_up(tally, context, bucket, shares):
@@ -340,7 +340,7 @@ def tally_up(tally, context, bucket, shares):
 
 class Batch:
     def __init__(self, live, dense):
-        self.arrays = [Array(*each) for each in live]
+        self.arrays = [Array(*spec) for spec in live]
         self.dense = dense
         self.scale = {}
 
@@ -348,12 +348,12 @@ class Batch:
         for turn in range(16):
             todo = [[index for index in range(a.size) if key_round(index) == turn] for a in self.arrays]
             parts = list(zip(self.arrays, self.dense, todo, strict=True))
-            asked = [(a, i) for a, dense, indices in parts if not dense for i in indices]
-            odds = [a.odds(i) for a, i in asked]
+            undecided = [(a, i) for a, dense, indices in parts if not dense for i in indices]
+            odds = [a.odds(i) for a, i in undecided]
             bits = coder.call([[(0, FULL - one), (FULL - one, FULL)] for one, _, _ in odds])
-            for (a, i), bit, (_, which, prior) in zip(asked, bits, odds, strict=True):
+            for (a, i), bit, (_, which, prior) in zip(undecided, bits, odds, strict=True):
                 a.learn_mask(i, bit, which, prior)
-            rest = [each for each, bit in zip(asked, bits, strict=True) if bit]
+            rest = [element for element, bit in zip(undecided, bits, strict=True) if bit]
             rest += [(a, i) for a, dense, indices in parts if dense for i in indices]
             self.round_of_codes(coder, rest)
         return [a.codes for a in self.arrays]

@@ -7,7 +7,7 @@ import pytest
 
 from sqz_keras import codec
 from sqz_keras.codec import container, huffman, planes
-from sqz_keras.codec.cursor import Cursor, varint
+from sqz_keras.codec.cursor import Cursor, encode_varint
 from tests.codec.samples import codebook, grid, sealed, sections, with_section
 
 ARRAYS = {"k": grid((200,), 1, 8), "b": codebook((400,), 2, 1), "f": np.float32([0.1, 0.723, -3.3])}
@@ -26,7 +26,7 @@ def refused(data, error, match, offset=None):
 
 
 def changed(data, at, new):
-    """The file with other bytes at `at`, checksums mended."""
+    """The file with other bytes at `at`, checksums corrected."""
     return sealed(data[:at] + new + data[at + len(new) :])
 
 
@@ -39,7 +39,7 @@ def test_the_frame():
     refused(data + b"\0", codec.TrailingBytesError, "1 bytes too many", len(data))
     refused(data[:10] + b"\7" + data[11:], codec.ChecksumError, "fixed header", 0)
     refused(data[:20] + b"\7" + data[21:], codec.ChecksumError, "damaged", 16)
-    refused(changed(data, 4, b"\2"), codec.VersionError, "Version 2", 4)
+    refused(changed(data, 4, b"\2"), codec.VersionError, "version 2", 4)
     refused(changed(data, 5, b"\2"), codec.VersionError, "profile 2", 4)
     refused(changed(data, 7, b"\1"), codec.PaddingError, "reserved", 7)
     refused(changed(data, 6, b"\3"), codec.TrailingBytesError, "too many")
@@ -56,21 +56,21 @@ def test_the_sections():
 @pytest.mark.parametrize(
     ("text", "error", "match"),
     [
-        (b"{", codec.HeaderError, "no JSON"),
-        (b"\xff", codec.HeaderError, "no JSON"),
-        (b"[" * 100_000, codec.HeaderError, "no JSON"),
+        (b"{", codec.HeaderError, "not valid JSON"),
+        (b"\xff", codec.HeaderError, "not valid JSON"),
+        (b"[" * 100_000, codec.HeaderError, "not valid JSON"),
         (b"[]", codec.HeaderError, "must be an object"),
         (b'{"arrays":{}}', codec.HeaderError, "must be an object"),
         (b'{"arrays":{},"header":[]}', codec.HeaderError, "JSON objects"),
-        (b'{"arrays":{},"header":{"a":NaN}}', codec.HeaderError, "no JSON"),
+        (b'{"arrays":{},"header":{"a":NaN}}', codec.HeaderError, "not valid JSON"),
         (b'{"arrays":{"a":[1],"a":[1]},"header":{}}', codec.HeaderError, "twice"),
         (b'{"arrays":{"":[1]},"header":{}}', codec.ShapeError, "dimensions"),
         (b'{"arrays":{"a":[1,1,1,1,1,1,1,1,1]},"header":{}}', codec.ShapeError, "dimensions"),
-        (b'{"arrays":{"a":[-1]},"header":{}}', codec.ShapeError, "no size"),
-        (b'{"arrays":{"a":[1.0]},"header":{}}', codec.ShapeError, "no size"),
-        (b'{"arrays":{"a":[true]},"header":{}}', codec.ShapeError, "no size"),
-        (b'{"arrays":{"a":[100000,100000]},"header":{}}', codec.TooLargeError, "would fill"),
-        (b'{"arrays":{"a":[0,100000,100000]},"header":{}}', codec.TooLargeError, "would fill"),
+        (b'{"arrays":{"a":[-1]},"header":{}}', codec.ShapeError, "not an integer"),
+        (b'{"arrays":{"a":[1.0]},"header":{}}', codec.ShapeError, "not an integer"),
+        (b'{"arrays":{"a":[true]},"header":{}}', codec.ShapeError, "not an integer"),
+        (b'{"arrays":{"a":[100000,100000]},"header":{}}', codec.TooLargeError, "would have"),
+        (b'{"arrays":{"a":[0,100000,100000]},"header":{}}', codec.TooLargeError, "would have"),
     ],
 )
 def test_the_json(text, error, match):
@@ -96,12 +96,12 @@ def rows(first, rest=None):
     ("row", "error", "match"),
     [
         (b"\6\0\0", codec.TableError, "Unknown kind 6"),
-        (b"\2\0\0", codec.TableError, "without values"),
-        (b"\2\x80\0\1", codec.PaddingError, "longer than it needs"),
+        (b"\2\0\0", codec.TableError, "has no values"),
+        (b"\2\x80\0\1", codec.PaddingError, "more bytes than it needs"),
         (b"\2\xff\xff\xff\xff\xff\xff", codec.TooLargeError, "35 bits"),
-        (b"\2" + varint(2048) + varint(2048), codec.TableError, "4096 codes"),
-        (b"\3", codec.TableError, "nothing in the base"),
-        (b"\2" + varint(99) + varint(9), codec.TableError, "code lengths"),
+        (b"\2" + encode_varint(2048) + encode_varint(2048), codec.TableError, "4096 codes"),
+        (b"\3", codec.TableError, "base has no matching"),
+        (b"\2" + encode_varint(99) + encode_varint(9), codec.TableError, "code lengths"),
     ],
 )
 def test_rows_of_the_table(row, error, match):
@@ -123,7 +123,7 @@ def test_grids_and_codebooks():
         other[:, column] = new
         refused(with_section(data, "VALS", other.tobytes()), codec.CodebookError, match)
     two = [np.array([part], np.uint8) for part in (0, 0, 0, 0, 0x90, 0, 0, 0)]
-    with pytest.raises(codec.CodebookError, match="sides of zero"):
+    with pytest.raises(codec.CodebookError, match="1 codebook values below zero and 0 above"):
         planes.unpack_codebooks(two, [(1, 0)], 7)
     assert planes.unpack_codebooks(two, [(0, 1)], 7)[0] > 0
     floats = whole(arrays={"f": ARRAYS["f"]})
@@ -139,31 +139,31 @@ def test_ranges_that_are_not_used():
     wider = table[:1] + bytes([low, high + 1]) + table[3:13]
     packed = zlib.compress(lengths[: low + high + 1] + b"\0" + lengths[low + high + 1 :])
     assert index_bits
-    refused(with_section(data, "ARRS", wider + packed), codec.CodebookError, "are declared")
+    refused(with_section(data, "ARRS", wider + packed), codec.CodebookError, "the table declares")
 
 
 def test_huffman_lengths():
     for lengths, needed, match in [
-        ([1, 2], True, "no complete"),
-        ([1, 1, 1], True, "no complete"),
+        ([1, 2], True, "a complete prefix code"),
+        ([1, 1, 1], True, "a complete prefix code"),
         ([2], True, "length 1"),
-        ([0, 0], True, "empty"),
-        ([1], False, "filled"),
+        ([0, 0], True, "is empty"),
+        ([1], False, "codes no symbols"),
         ([16], True, "at most 15"),
     ]:
         with pytest.raises(codec.HuffmanError, match=match):
-            huffman.check_lengths(np.array(lengths, np.uint8), needed, 0)
+            huffman.check_code_lengths(np.array(lengths, np.uint8), needed, 0)
     skewed = huffman.code_lengths(2 ** np.arange(40))
     assert skewed.max() == 15
-    huffman.check_lengths(skewed, True, 0)
+    huffman.check_code_lengths(skewed, True, 0)
 
 
 def test_fillers_and_gaps():
-    from sqz_keras.codec.profile_paper import from_relative_index, relative_index
+    from sqz_keras.codec.profile_paper import from_relative_index, to_relative_index
 
     flat = np.zeros(60, np.int16)
     flat[[3, 50]] = 2, -1
-    codes, gaps = relative_index(flat, 4)
+    codes, gaps = to_relative_index(flat, 4)
     assert list(codes) == [2, 0, 0, -1] and list(gaps) == [3, 15, 15, 14]
     np.testing.assert_array_equal(from_relative_index(codes, gaps, 4, 60, 0), flat)
     for code, gap in [([0], [15]), ([2, 0], [3, 15]), ([0, 1], [14, 0]), ([1], [60])]:
@@ -175,26 +175,26 @@ def test_padding_of_the_huffman_stream():
     table = [np.array([1, 2, 2], np.uint8)]
     symbols = [np.array([0, 1, 2, 0])]
     stream = huffman.write_stream(table, symbols)
-    (found,) = huffman.read_stream(Cursor(stream), table, [4])
-    assert list(found) == [0, 1, 2, 0]
+    (decoded,) = huffman.read_stream(Cursor(stream), table, [4])
+    assert list(decoded) == [0, 1, 2, 0]
     with pytest.raises(codec.PaddingError):
         huffman.read_stream(Cursor(stream[:-1] + bytes([stream[-1] | 1])), table, [4])
-    with pytest.raises(codec.StreamError, match="end where it must"):
+    with pytest.raises(codec.StreamError, match="declared end"):
         huffman.read_stream(Cursor(stream), table, [3])
-    with pytest.raises(codec.StreamError, match="cannot be in"):
+    with pytest.raises(codec.StreamError, match="too few for 40 symbols"):
         huffman.read_stream(Cursor(stream), table, [40])
 
 
 def test_the_coder_must_end_as_it_began():
     data = whole("max", {"k": ARRAYS["k"]})
     stream, table = sections(data)["CODE"], sections(data)["ARRS"]
-    refused(with_section(data, "CODE", bytes(4) + stream[4:]), codec.StreamError, "least state")
+    refused(with_section(data, "CODE", bytes(4) + stream[4:]), codec.StreamError, "state of a lane is below")
     refused(with_section(data, "CODE", stream + b"\0\0"), codec.StreamError, "left over")
     refused(with_section(data, "CODE", stream[:-2]), codec.StreamError, "too early")
-    refused(with_section(data, "CODE", stream[:-1]), codec.StreamError, "no stream")
+    refused(with_section(data, "CODE", stream[:-1]), codec.StreamError, "cannot have")
     refused(with_section(data, "VALS", sections(data)["VALS"] + b"\0"), codec.TrailingBytesError, "too many")
     refused(with_section(data, "ARRS", table[:3] + b"\2" + table[4:]), codec.TableError, "flag")
     lone = whole("max", {"z": np.zeros(3, np.float32)})
     assert len(sections(lone)["CODE"]) == 4
-    refused(with_section(lone, "CODE", b"\1\0\1\0"), codec.PaddingError, "carry more")
-    refused(with_section(lone, "CODE", b"\0\0\2\0"), codec.StreamError, "in which one begins")
+    refused(with_section(lone, "CODE", b"\1\0\1\0"), codec.PaddingError, "unused bytes")
+    refused(with_section(lone, "CODE", b"\0\0\2\0"), codec.StreamError, "initial state")

@@ -1,4 +1,4 @@
-"""Damaged files: each is refused with a `SqzError`, or gives exactly what the whole one held."""
+"""Damaged files: the reader refuses them with a `SqzError`, or returns exactly the original arrays."""
 
 import json
 import tracemalloc
@@ -34,20 +34,20 @@ def flips(data, count, seed, start=0):
 
 
 def check(copies, expected=None, base=None):
-    """Every copy is refused, or gives what was expected; with None, any finite arrays. Returns (copies, refused)."""
+    """Checks that every copy is refused or gives the expected arrays (any finite ones if None). Returns both counts."""
     count = refused = 0
     for copy in copies:
         count += 1
         try:
-            found = codec.decode(copy, base).arrays
+            decoded = codec.decode(copy, base).arrays
         except codec.SqzError as error:
             refused += 1
             assert 0 <= error.offset <= len(copy) and f"at byte {error.offset}" in str(error) and len(str(error)) < 400
             continue
         if expected is not None:
-            assert [(name, array.tobytes()) for name, array in found.items()] == expected
+            assert [(name, array.tobytes()) for name, array in decoded.items()] == expected
         else:
-            assert all(np.isfinite(array).all() for array in found.values())
+            assert all(np.isfinite(array).all() for array in decoded.values())
     return count, refused
 
 
@@ -66,7 +66,7 @@ def test_flipped_bytes_and_truncations(profile):
 
 
 @pytest.mark.parametrize(("profile", "count"), [("paper", 2500), ("max", 1000)])
-def test_flipped_bytes_behind_mended_checksums(profile, count):
+def test_flipped_bytes_behind_corrected_checksums(profile, count):
     """What a checksum cannot catch is refused by what reads it, or is another file of finite arrays."""
     data = codec.encode(tiny(), {}, profile=profile)
     copies = (sealed(copy) for copy in flips(data, count, 2, start=16))
@@ -90,7 +90,7 @@ def test_shorter_and_longer_sections(profile, tag):
     payload = sections(data)[tag]
     sizes = np.unique(np.linspace(0, len(payload) - 1, 25).astype(int)) if payload else []
     changed = [payload[:size] for size in sizes] + [payload + extra for extra in (b"\0", b"\1", b"\0\0", bytes(99))]
-    count, refused = check(with_section(data, tag, each) for each in changed)
+    count, refused = check(with_section(data, tag, part) for part in changed)
     assert count == refused == len(changed)
 
 

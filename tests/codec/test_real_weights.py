@@ -1,4 +1,4 @@
-"""The authors' Deep Compression release: sizes that must hold, and the time that reading takes."""
+"""The authors' Deep Compression release: required sizes, and the time of encoding and decoding."""
 
 import time
 
@@ -19,14 +19,14 @@ def release(test_data):
 
 
 def nearest(array, values):
-    """Each non-zero element as the nearest of some values, which are no 0."""
+    """Replaces every non-zero element by the nearest of some non-zero values."""
     values = np.sort(values).astype(np.float32)
-    found = values[np.searchsorted((values[1:] + values[:-1]) / 2, array)]
-    return np.where(array == 0, np.float32(0), found)
+    nearest_values = values[np.searchsorted((values[1:] + values[:-1]) / 2, array)]
+    return np.where(array == 0, np.float32(0), nearest_values)
 
 
 def evenly(array, count):
-    """63 values, evenly spaced over what is there; k-means begins there."""
+    """Rounds to `count` values, evenly spaced over the range of the array."""
     return nearest(array, np.linspace(array.min(), array.max(), count) + 1e-6)
 
 
@@ -45,10 +45,10 @@ def test_the_release_without_loss(release, profile, limit):
 
 def test_max_is_smaller_than_paper_on_few_bits(release):
     """63 values a kernel, and a uniform grid with biases on grids, as quantisation writes them."""
-    shared = {name: evenly(each, 63) if name.endswith("kernel") else each for name, each in release.items()}
-    steps = {name: np.float32(0.25 * np.sqrt(np.square(each[each != 0]).mean())) for name, each in release.items()}
-    steps |= {name: np.float32(np.abs(each).max() / 100) for name, each in release.items() if name.endswith("bias")}
-    grid = {name: np.rint(each / steps[name]) * steps[name] + np.float32(0) for name, each in release.items()}
+    shared = {name: evenly(array, 63) if name.endswith("kernel") else array for name, array in release.items()}
+    steps = {name: np.float32(0.25 * np.sqrt(np.square(array[array != 0]).mean())) for name, array in release.items()}
+    steps |= {name: np.float32(np.abs(array).max() / 100) for name, array in release.items() if name.endswith("bias")}
+    grid = {name: np.rint(array / steps[name]) * steps[name] + np.float32(0) for name, array in release.items()}
     for arrays, ratio, limit in ((shared, 0.985, 350_000), (grid, 0.985, 309_000)):
         paper, best = (codec.encode(arrays, HEADER, profile=profile) for profile in ("paper", "max"))
         assert len(best) <= min(ratio * len(paper), limit)

@@ -132,7 +132,7 @@ def test_a_delta_takes_only_its_base():
     for given_base in (None, other, delta):
         with pytest.raises(codec.BaseFileError, match="delta"):
             codec.decode(delta, given_base)
-    with pytest.raises(codec.BaseFileError, match="no delta"):
+    with pytest.raises(codec.BaseFileError, match="not a delta"):
         codec.decode(base, other)
     with pytest.raises(codec.BaseFileError, match="whole files"):
         codec.encode(one, {}, base=delta)

@@ -14,10 +14,10 @@ GOLDEN = pathlib.Path(__file__).parent / "golden"
 @pytest.mark.parametrize("name", ["paper", "max", "delta"])
 def test_a_decoder_from_the_specification_reads_the_golden_files(name):
     base = (GOLDEN / "max.sqz").read_bytes() if name == "delta" else None
-    found = slow_decoder.decode((GOLDEN / f"{name}.sqz").read_bytes(), base)
+    decoded = slow_decoder.decode((GOLDEN / f"{name}.sqz").read_bytes(), base)
     expected = changed(arrays()) if name == "delta" else arrays()
-    assert list(found) == list(expected)
+    assert list(decoded) == list(expected)
     for key, array in expected.items():
-        shape, values, _ = found[key]
+        shape, values, _ = decoded[key]
         assert shape == array.shape
         assert struct.pack(f"<{len(values)}f", *values) == array.astype("<f4").tobytes(), key

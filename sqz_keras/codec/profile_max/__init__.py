@@ -1,1 +1,1 @@
-"""The profile `max`: adaptive models of zeros and values, and an entropy coder."""
+"""The profile `max`: adaptive context models of zeros and values, and an entropy coder."""

@@ -1,189 +1,258 @@
-"""The profile `max`: an adaptive model of zeros, codes and bytes, and one entropy coder for all of them."""
+"""The profile `max`: adaptive context models of zeros, codes and bytes, and one entropy coder for all of them."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from sqz_keras.codec.cursor import Cursor
+from sqz_keras.codec.entropy import entropy_bits
 from sqz_keras.codec.errors import PaddingError, TableError
-from sqz_keras.codec.profile_max.rans import Decoder, Encoder, cumulative
-from sqz_keras.codec.profile_max.scan_order import places, rounds
+from sqz_keras.codec.planes import CODED, RAW
+from sqz_keras.codec.profile_max.rans import (
+    Decoder,
+    Encoder,
+    bit_intervals,
+    frequency_tables,
+    spent_bits,
+    symbol_intervals,
+)
+from sqz_keras.codec.profile_max.scan_order import scan_arrays, scan_plane
 from sqz_keras.codec.profile_max.value_model import ValueModel
-from sqz_keras.codec.profile_max.zero_model import MaskModel
-from sqz_keras.codec.types import Bits, Codes, Decoded, Shape
+from sqz_keras.codec.profile_max.zero_model import ZeroModel
+from sqz_keras.codec.types import BitCounts, Codes, CodesSpec, DecodedStreams, EncodedStreams
 
+# Limits of a batch, which bound the memory of the models.
 _BATCH_ELEMENTS = 1 << 22
 _BATCH_CODES = 1 << 14
 _BATCH_ARRAYS = 1 << 10
-_MIXED, _DENSE = 0, 1  # arrays with zeros, arrays without
-_RAW, _CODED = 0, 1  # planes
+_WITH_ZEROS, _DENSE = 0, 1  # whether an array has zeros
 
 
-def write(arrays: Sequence[Codes], planes: Sequence[np.ndarray], steps: bytes) -> tuple[bytes, bytes, bytes]:
-    """The profile's part of the table of arrays, the raw bytes, and the coded stream."""
-    coder, forms, modes = Encoder(), _forms(arrays), [_mode(plane) for plane in planes]
-    coded = [array for array in arrays if array.shape.coded]
-    _run(coder, [array.shape for array in coded], forms, [array.flat for array in coded])
+def write(arrays: Sequence[Codes], planes: Sequence[np.ndarray], steps: bytes) -> EncodedStreams:
+    """Encodes arrays of codes and byte planes; the arguments are those of `profile_paper.write`."""
+    encoder, modes = Encoder(), [_choose_mode(plane) for plane in planes]
+    coded = [array for array in arrays if not array.spec.all_zero]
+    densities = [_density(array.flat) for array in coded]
+    specs = [array.spec for array in coded]
+    _code_arrays(encoder, specs, densities, [array.flat for array in coded])
     for plane, mode in zip(planes, modes, strict=True):
-        if mode == _CODED:
-            _plane(coder, len(plane), plane)
-    raw = steps + b"".join(plane.tobytes() for plane, mode in zip(planes, modes, strict=True) if mode == _RAW)
-    lanes = _lanes([array.shape for array in coded], [len(plane) for plane in planes], modes, len(steps))
-    return bytes([*forms, *modes]), raw[2 * lanes :], coder.finish(lanes, raw[: 2 * lanes])
-
-
-def _lanes(coded: Sequence[Shape], plane_sizes: Sequence[int], modes: Sequence[int], step_bytes: int) -> int:
-    """Number of lanes: few where their states would be most of the file, more where raw bytes fill them."""
-    symbols = sum(shape.size for shape in coded)
-    symbols += sum(size for size, mode in zip(plane_sizes, modes, strict=True) if mode == _CODED)
-    raw = step_bytes + sum(size for size, mode in zip(plane_sizes, modes, strict=True) if mode == _RAW)
-    return 1 << min(9 if raw >= 1024 else 8, (symbols // 1024).bit_length())
-
-
-def measure(arrays: Sequence[Codes], planes: Sequence[np.ndarray]) -> Bits:
-    """What `write` spends on each array and plane."""
-    coder, meter = Encoder(), np.zeros((2, sum(array.shape.coded for array in arrays)))
-    coded = [array for array in arrays if array.shape.coded]
-    _run(coder, [array.shape for array in coded], _forms(arrays), [array.flat for array in coded], meter)
-    spent = iter(meter.T.tolist())
-    pairs = [next(spent) if array.shape.coded else (0.0, 0.0) for array in arrays]
-    plane_bits = []
-    for plane in planes:
-        meter = np.zeros(1)
-        if _mode(plane) == _CODED:
-            _plane(coder, len(plane), plane, meter)
-        plane_bits.append(float(meter[0]) if _mode(plane) == _CODED else 8.0 * len(plane))
-    return Bits([codes for _, codes in pairs], [positions for positions, _ in pairs], plane_bits)
+        if mode == CODED:
+            _code_plane(encoder, len(plane), plane)
+    raw = steps + b"".join(plane.tobytes() for plane, mode in zip(planes, modes, strict=True) if mode == RAW)
+    lanes = _lane_count(specs, [len(plane) for plane in planes], modes, len(steps))
+    return EncodedStreams(bytes([*densities, *modes]), raw[2 * lanes :], encoder.finish(lanes, raw[: 2 * lanes]))
 
 
 def read(
-    table: Cursor, raw: Cursor, stream: Cursor, shapes: Sequence[Shape], plane_sizes: Sequence[int], step_bytes: int
-) -> Decoded:
-    """What `write` was given; the arguments are those of `paper.read`."""
+    table: Cursor, raw: Cursor, stream: Cursor, specs: Sequence[CodesSpec], plane_sizes: Sequence[int], step_bytes: int
+) -> DecodedStreams:
+    """Decodes what `write` encoded; the arguments are those of `profile_paper.read`."""
     start, offset = table.offset, stream.offset
-    coded = [shape for shape in shapes if shape.coded]
-    forms, modes = list(table.take(len(coded))), list(table.take(len(plane_sizes)))
-    if max([*forms, *modes]) > 1:
-        raise TableError("A flag that is neither 0 nor 1", start)
+    coded_specs = [spec for spec in specs if not spec.all_zero]
+    densities, modes = list(table.take(len(coded_specs))), list(table.take(len(plane_sizes)))
+    if max([*densities, *modes]) > 1:
+        raise TableError("A flag is neither 0 nor 1", start)
     table.finish()
-    coder = Decoder(stream.rest(), _lanes(coded, plane_sizes, modes, step_bytes), offset)
-    found = iter(_run(coder, coded, forms))
-    codes = [next(found) if shape.coded else np.zeros(shape.size, np.int16) for shape in shapes]
-    planes = [_plane(coder, size) if mode else None for size, mode in zip(plane_sizes, modes, strict=True)]
-    sizes = [step_bytes, *(size for size, mode in zip(plane_sizes, modes, strict=True) if mode == _RAW)]
-    steps, *rest = _raw_parts(coder.finish(), raw, sizes, offset)
-    full = [each.all() for each, shape in zip(codes, shapes, strict=True) if shape.coded]
-    if any(dense and form == _MIXED for dense, form in zip(full, forms, strict=True)):
-        raise TableError("An array without zeros is declared to have some", start)
-    parts = iter(rest)
-    return Decoded(codes, [next(parts) if plane is None else plane for plane in planes], steps.tobytes())
+    decoder = Decoder(stream.rest(), _lane_count(coded_specs, plane_sizes, modes, step_bytes), offset)
+    coded = _code_arrays(decoder, coded_specs, densities)
+    planes = [
+        _code_plane(decoder, size) if mode == CODED else None for size, mode in zip(plane_sizes, modes, strict=True)
+    ]
+    raw_sizes = [step_bytes, *(size for size, mode in zip(plane_sizes, modes, strict=True) if mode == RAW)]
+    steps, *raw_planes = _split_raw_bytes(decoder.finish(), raw, raw_sizes, offset)
+    for flat, density in zip(coded, densities, strict=True):
+        if density == _WITH_ZEROS and flat.all():
+            raise TableError("An array without zeros is declared to have some", start)
+    remaining_codes, remaining_planes = iter(coded), iter(raw_planes)
+    return DecodedStreams(
+        codes=[np.zeros(spec.size, np.int16) if spec.all_zero else next(remaining_codes) for spec in specs],
+        planes=[next(remaining_planes) if plane is None else plane for plane in planes],
+        steps=steps.tobytes(),
+    )
 
 
-def _forms(arrays: Sequence[Codes]) -> list[int]:
-    return [_DENSE if array.flat.all() else _MIXED for array in arrays if array.shape.coded]
+def measure(arrays: Sequence[Codes], planes: Sequence[np.ndarray]) -> BitCounts:
+    """Returns the bits that `write` spends on each array and plane."""
+    coded = [array for array in arrays if not array.spec.all_zero]
+    array_bits = np.zeros((2, len(coded)))
+    densities = [_density(array.flat) for array in coded]
+    _code_arrays(Encoder(), [array.spec for array in coded], densities, [array.flat for array in coded], array_bits)
+    remaining = iter(array_bits.T.tolist())
+    pairs = [(0.0, 0.0) if array.spec.all_zero else next(remaining) for array in arrays]
+    plane_bits = []
+    for plane in planes:
+        bits = np.array([8.0 * len(plane)])
+        if _choose_mode(plane) == CODED:
+            bits[:] = 0
+            _code_plane(Encoder(), len(plane), plane, bits)
+        plane_bits.append(float(bits[0]))
+    return BitCounts([codes for _, codes in pairs], [positions for positions, _ in pairs], plane_bits)
 
 
-def _raw_parts(payload: bytes, raw: Cursor, sizes: list[int], offset: int) -> list[np.ndarray]:
-    """The raw bytes, split: they begin in the states of the coder's lanes and go on in their own section."""
+def _lane_count(specs: Sequence[CodesSpec], plane_sizes: Sequence[int], modes: Sequence[int], step_bytes: int) -> int:
+    """Returns the number of lanes: few if their states would fill most of the file, more if raw bytes fill the states.
+
+    Args:
+        specs: Shape and range of each coded array.
+        plane_sizes: Number of bytes of each plane.
+        modes: Mode of each plane.
+        step_bytes: Number of bytes of the steps of all grids.
+    """
+    symbols = sum(spec.size for spec in specs)
+    symbols += sum(size for size, mode in zip(plane_sizes, modes, strict=True) if mode == CODED)
+    raw_bytes = step_bytes + sum(size for size, mode in zip(plane_sizes, modes, strict=True) if mode == RAW)
+    return 1 << min(9 if raw_bytes >= 1024 else 8, (symbols // 1024).bit_length())
+
+
+def _density(flat: np.ndarray) -> int:
+    """Returns `_DENSE` if an array has no zeros, else `_WITH_ZEROS`."""
+    return _DENSE if flat.all() else _WITH_ZEROS
+
+
+def _choose_mode(plane: np.ndarray) -> int:
+    """Returns `CODED` if the model makes a plane smaller, judging by its entropy, else `RAW`."""
+    counts = np.bincount(plane, minlength=256)
+    return CODED if entropy_bits(counts) + 6 * np.count_nonzero(counts) + 64 < 8 * len(plane) else RAW
+
+
+def _split_raw_bytes(payload: bytes, raw: Cursor, sizes: list[int], offset: int) -> list[np.ndarray]:
+    """Splits the raw bytes, which begin in the states of the coder's lanes and continue in the section VALS.
+
+    Args:
+        payload: The bytes in the states.
+        raw: Cursor over the section VALS.
+        sizes: Number of bytes of each part.
+        offset: Byte of the file to report in errors.
+
+    Raises:
+        PaddingError: The states have more bytes than all parts together, and they are not 0.
+    """
     total = sum(sizes)
     joined = payload[:total] + raw.take(max(total - len(payload), 0))
     raw.finish()
     if any(payload[total:]):
-        raise PaddingError("The states in which the lanes begin carry more than there is", offset)
+        raise PaddingError("The unused bytes of the lanes' initial states must be 0", offset)
     return np.split(np.frombuffer(joined, np.uint8), np.cumsum(sizes))[:-1]
 
 
-def _run(
+def _code_arrays(
     coder: Encoder | Decoder,
-    shapes: list[Shape],
-    forms: list[int],
-    known: list[np.ndarray] | None = None,
-    meter: np.ndarray | None = None,
+    specs: list[CodesSpec],
+    densities: list[int],
+    codes: list[np.ndarray] | None = None,
+    spent: np.ndarray | None = None,
 ) -> list[np.ndarray]:
     """Codes all arrays, batch by batch.
 
     Args:
-        coder: which way.
-        shapes: of the arrays.
-        forms: `_MIXED` or `_DENSE` of each.
-        known: the codes, for an encoder.
-        meter: (2, arrays) to which the bits of positions and of codes are added, for an encoder.
+        coder: An encoder or a decoder.
+        specs: Shape and range of each array.
+        densities: `_WITH_ZEROS` or `_DENSE` for each array.
+        codes: Int16 (n,) codes of each array, for an encoder.
+        spent: Float64 (2, arrays), to which the bits of positions and of codes are added, for an encoder.
+
+    Returns:
+        Int16 (n,) codes of each array.
     """
     result: list[np.ndarray] = []
-    while len(result) < len(shapes):
-        start = end = len(result)
-        elements = codes = 0
-        while end < len(shapes) and (end == start or _fits(shapes[end], elements, codes, end - start)):
-            elements, codes = elements + shapes[end].size, codes + shapes[end].high - shapes[end].low + 1
-            end += 1
-        part = slice(start, end)
-        given = None if known is None else known[part]
-        result += _batch(coder, shapes[part], forms[part], given, None if meter is None else meter[:, part])
+    for batch in _batches(specs):
+        batch_codes = None if codes is None else np.concatenate(codes[batch])
+        batch_spent = None if spent is None else spent[:, batch]
+        result += _code_batch(coder, specs[batch], densities[batch], batch_codes, batch_spent)
     return result
 
 
-def _fits(shape: Shape, elements: int, codes: int, arrays: int) -> bool:
-    """Whether an array belongs to a batch that has so much already; this bounds the model's memory."""
-    few = elements + shape.size <= _BATCH_ELEMENTS and codes + shape.high - shape.low < _BATCH_CODES
-    return few and arrays < _BATCH_ARRAYS
+def _batches(specs: list[CodesSpec]) -> Iterator[slice]:
+    """Yields the arrays of each batch: as many as its limits allow, but at least one."""
+    start = elements = codes = 0
+    for number, spec in enumerate(specs):
+        elements, codes = elements + spec.size, codes + spec.code_count
+        too_large = elements > _BATCH_ELEMENTS or codes > _BATCH_CODES or number - start >= _BATCH_ARRAYS
+        if too_large and number > start:
+            yield slice(start, number)
+            start, elements, codes = number, spec.size, spec.code_count
+    if specs:
+        yield slice(start, len(specs))
 
 
-def _batch(
+def _code_batch(
     coder: Encoder | Decoder,
-    shapes: list[Shape],
-    forms: list[int],
-    known: list[np.ndarray] | None,
-    meter: np.ndarray | None,
+    specs: list[CodesSpec],
+    densities: list[int],
+    known_codes: np.ndarray | None,
+    spent: np.ndarray | None,
 ) -> list[np.ndarray]:
-    """Codes the arrays of a batch: in each round first which elements are 0, then the codes of the others."""
-    place = places([shape.shape for shape in shapes], [form == _DENSE for form in forms])
-    masks = MaskModel(place, len(shapes))
-    values = ValueModel(place, [(shape.low, shape.high) for shape in shapes])
-    codes = np.zeros(len(place.order), np.int16) if known is None else np.concatenate(known)
-    for begin, middle, end in zip(place.bounds[::2], place.bounds[1::2], place.bounds[2::2], strict=False):
-        asked = place.order[begin:middle]
-        nonzero = coder.bits(masks.zeros(asked), None if known is None else codes.take(asked) != 0)
-        masks.learn(nonzero)
-        if meter is not None:
-            meter[0] += np.bincount(place.array[asked], coder.spent(), minlength=len(shapes))
-        elements = np.concatenate([asked[nonzero], place.order[middle:end]])
-        if len(elements):
-            elements, lowest, *tables = values.tables(elements)
-            found = coder.symbols(*tables, None if known is None else codes.take(elements) - lowest) + lowest
-            values.learn(found)
-            if meter is not None:
-                meter[1] += np.bincount(place.array[elements], coder.spent(), minlength=len(shapes))
-            codes[elements] = found
-    return np.split(codes, np.cumsum([shape.size for shape in shapes]))[:-1]
+    """Codes the arrays of a batch: in each round first which elements are 0, then the codes of the others.
+
+    Args:
+        coder: An encoder or a decoder.
+        specs: Shape and range of each array.
+        densities: `_WITH_ZEROS` or `_DENSE` for each array.
+        known_codes: Int16, the codes of all arrays, for an encoder.
+        spent: Float64 (2, arrays), to which the bits of positions and of codes are added, for an encoder.
+
+    Returns:
+        Int16 (n,) codes of each array.
+    """
+    scan = scan_arrays([spec.shape for spec in specs], [density == _DENSE for density in densities])
+    zeros = ZeroModel(scan, len(specs))
+    values = ValueModel(scan, [(spec.low, spec.high) for spec in specs])
+    encoding = known_codes is not None
+    codes = known_codes if encoding else np.zeros(len(scan.order), np.int16)
+    for begin, middle, end in zip(scan.bounds[::2], scan.bounds[1::2], scan.bounds[2::2], strict=False):
+        elements = scan.order[begin:middle]
+        odds = zeros.predict(elements)
+        nonzero = coder.code_bits(odds.zero_frequencies, codes.take(elements) != 0 if encoding else None)
+        zeros.update(odds, nonzero)
+        if spent is not None:
+            _, frequencies = bit_intervals(odds.zero_frequencies, nonzero)
+            spent[0] += np.bincount(scan.array[elements], spent_bits(frequencies), minlength=len(specs))
+        elements = np.concatenate([elements[nonzero], scan.order[middle:end]])
+        if len(elements) == 0:
+            continue
+        prediction = values.predict(elements)
+        known_symbols = codes.take(prediction.elements) - prediction.lowest if encoding else None
+        symbols = coder.code_symbols(prediction.tables, prediction.table_of_element, known_symbols)
+        round_codes = symbols + prediction.lowest
+        values.update(prediction, round_codes)
+        if spent is not None:
+            _, frequencies = symbol_intervals(prediction.tables, prediction.table_of_element, symbols)
+            spent[1] += np.bincount(prediction.array, spent_bits(frequencies), minlength=len(specs))
+        codes[prediction.elements] = round_codes
+    return np.split(codes, np.cumsum([spec.size for spec in specs]))[:-1]
 
 
-def _plane(
-    coder: Encoder | Decoder, size: int, known: np.ndarray | None = None, meter: np.ndarray | None = None
+def _code_plane(
+    coder: Encoder | Decoder, size: int, known_bytes: np.ndarray | None = None, spent: np.ndarray | None = None
 ) -> np.ndarray:
-    """Codes a plane of bytes by the counts of those coded so far."""
-    plane = np.zeros(size, np.uint8) if known is None else known
+    """Codes a plane of bytes by the counts of those coded so far.
+
+    Args:
+        coder: An encoder or a decoder.
+        size: Number of bytes.
+        known_bytes: Uint8 (size,), the plane, for an encoder.
+        spent: Float64 (1,), to which the bits of the plane are added, for an encoder.
+
+    Returns:
+        Uint8 (size,), the plane.
+    """
+    encoding = known_bytes is not None
+    plane = known_bytes if encoding else np.zeros(size, np.uint8)
     counts = np.zeros(256, np.int64)
     for start in range(0, size, _BATCH_ELEMENTS):
         part = plane[start : start + _BATCH_ELEMENTS]
-        order, bounds = rounds(len(part))
+        order, bounds = scan_plane(len(part))
         for begin, end in itertools.pairwise(bounds):
-            chosen = order[begin:end]
-            starts = cumulative((counts << 10) + 64, np.ones(256, np.int64), np.zeros(1, np.int64))
-            zeros = np.zeros(len(chosen), np.int64)
-            found = coder.symbols(starts, zeros, zeros[:1], None if known is None else part[chosen].astype(np.int64))
-            if meter is not None:
-                meter += coder.spent().sum()
-            counts += np.bincount(found, minlength=256)
-            part[chosen] = found
+            elements = order[begin:end]
+            tables = frequency_tables((counts << 10) + 64, np.ones(256, np.int64), np.zeros(1, np.int64))
+            table_of_element = np.zeros(len(elements), np.int64)
+            known_symbols = part[elements].astype(np.int64) if encoding else None
+            symbols = coder.code_symbols(tables, table_of_element, known_symbols)
+            if spent is not None:
+                spent += spent_bits(symbol_intervals(tables, table_of_element, symbols)[1]).sum()
+            counts += np.bincount(symbols, minlength=256)
+            part[elements] = symbols
     return plane
-
-
-def _mode(plane: np.ndarray) -> int:
-    """Whether a plane's bytes have little enough entropy that to model them pays."""
-    counts = np.bincount(plane, minlength=256)
-    counts = counts[counts > 0]
-    entropy = float((counts * np.log2(counts.sum() / counts)).sum()) if len(counts) else 0.0
-    return _CODED if entropy + 6 * len(counts) + 64 < 8 * len(plane) else _RAW

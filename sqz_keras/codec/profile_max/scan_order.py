@@ -1,8 +1,9 @@
-"""Where each element of a batch of arrays lies: its array, row, column, pair and neighbours, and when it is coded.
+"""The scan: in which order the elements of a batch of arrays are coded, and what the models know about their places.
 
-An array of shape (..., height, width, rows, columns) is seen so, with missing dimensions 1 and all before the width
-taken together as the height: a kernel's rows are its input channels, its columns its output channels, and the elements
-of a *pair* of both are a small image, whose places are *spots*. Everything is numbered through all arrays.
+An array is seen as (height, width, rows, columns): the last three dimensions, missing ones being 1, and the product of
+all others as the height. So the rows of a kernel are its input channels and the columns its output channels. A *tap* is
+one of the height * width positions of a kernel. A *slice* is what belongs to one pair of row and column: a small image
+of height * width elements. Arrays, rows, columns, taps and slices are numbered through all arrays of the batch.
 """
 
 from __future__ import annotations
@@ -13,115 +14,135 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# Elements are coded in rounds, so that each round's model learns from the rounds before: round r takes the elements
-# whose key lies in [ROUNDS[r], ROUNDS[r + 1]).
-ROUNDS = (0, 1, 3, 7, 13, 22, 34, 48, 64, 84, 107, 131, 156, 181, 206, 231, 256)
-_GOLDEN = np.uint32(2654435769)  # 2**32 over the golden ratio: spreads each round evenly over rows and columns
+# Elements are coded in rounds, and the models learn from the rounds before. Each element has a key from 0 to 255;
+# round r takes the elements whose key is in [ROUND_BOUNDS[r], ROUND_BOUNDS[r + 1]).
+ROUND_BOUNDS = (0, 1, 3, 7, 13, 22, 34, 48, 64, 84, 107, 131, 156, 181, 206, 231, 256)
+_GOLDEN_RATIO = np.uint32(2654435769)  # 2**32 over the golden ratio: spreads each round evenly over rows and columns
 
 
 @dataclasses.dataclass(frozen=True)
-class Places:
-    """The elements of a batch.
+class Scan:
+    """The n elements of a batch, and the order in which they are coded.
 
     Args:
-        array: (n,) the array that each element belongs to.
-        row: (n,) its row.
-        column: (n,) its column.
-        spot: (n,) its place in the image of its pair.
-        pair: (n,) its pair; 0 where images have one element.
-        cell: (n,) its place in a buffer that holds all images with a border of zeros; 0 where images have one.
-        strides: (arrays, 2) distances in that buffer to the neighbour below and the one to the right.
-        array_of_row: (rows,) the array of each row; likewise the columns and the spots.
-        array_of_column: (columns,).
-        array_of_spot: (spots,).
-        pairs: number of pairs, with the unused pair 0.
-        cells: size of that buffer.
-        order: (n,) the elements by their rounds, in each round those of arrays with zeros first.
-        bounds: (2 * rounds + 1,) where in `order` each round begins, and where its elements without zeros do.
+        array: Int32 (n,), the array of each element.
+        row: Int32 (n,), its row.
+        column: Int32 (n,), its column.
+        tap: Int32 (n,), its tap.
+        slice: Int32 (n,), its slice; 0 in arrays whose slices have one element.
+        cell: Int32 (n,), its index in a buffer that holds all slices with a border of zeros; 0 in arrays whose slices
+            have one element.
+        cell_strides: Int64 (arrays, 2), the distance in that buffer to the element below and to the element on the
+            right.
+        array_of_row: Int64 (rows,), the array of each row.
+        array_of_column: Int64 (columns,), the array of each column.
+        array_of_tap: Int64 (taps,), the array of each tap.
+        slice_count: Number of slices, with the unused slice 0.
+        cell_count: Number of elements of the buffer.
+        order: Int64 (n,), the elements in the order of their rounds. Within a round the elements of arrays with zeros
+            come first.
+        bounds: Int64 (2 * rounds + 1,), the index in `order` at which each round begins, and at which its elements of
+            arrays without zeros begin.
     """
 
     array: np.ndarray
     row: np.ndarray
     column: np.ndarray
-    spot: np.ndarray
-    pair: np.ndarray
+    tap: np.ndarray
+    slice: np.ndarray
     cell: np.ndarray
-    strides: np.ndarray
+    cell_strides: np.ndarray
     array_of_row: np.ndarray
     array_of_column: np.ndarray
-    array_of_spot: np.ndarray
-    pairs: int
-    cells: int
+    array_of_tap: np.ndarray
+    slice_count: int
+    cell_count: int
     order: np.ndarray
     bounds: np.ndarray
 
 
-def places(shapes: Sequence[tuple[int, ...]], dense: Sequence[bool]) -> Places:
-    """The places of all elements of arrays of these shapes, one behind the other.
+def scan_arrays(shapes: Sequence[tuple[int, ...]], dense: Sequence[bool]) -> Scan:
+    """Lays out the elements of the arrays of a batch, one array after the other.
 
     Args:
-        shapes: of the arrays.
-        dense: whether the array has no zeros.
+        shapes: Shape of each array.
+        dense: Whether each array has no zeros.
     """
-    fields: dict[str, list] = {name: [] for name in ("array", "row", "column", "spot", "pair", "cell", "turn")}
-    strides, counts = [], []
-    rows = columns = spots = 0
-    pairs = cells = 1
+    fields: dict[str, list] = {name: [] for name in ("array", "row", "column", "tap", "slice", "cell")}
+    cell_strides, sizes, keys = [], [], []
+    rows = columns = taps = 0
+    slices = cells = 1
     for number, shape in enumerate(shapes):
         shape = (1,) * (4 - len(shape)) + tuple(shape)
-        height, (width, depth, filters) = math.prod(shape[:-3]), shape[-3:]
-        size, full = height * width, (height * width, depth, filters)
-        spread = {
+        height, (width, row_count, column_count) = math.prod(shape[:-3]), shape[-3:]
+        tap_count, slice_count = height * width, row_count * column_count
+        places = {
             "array": np.full((1, 1, 1), number),
-            "row": rows + np.arange(depth)[None, :, None],
-            "column": columns + np.arange(filters)[None, None, :],
-            "spot": spots + np.arange(size)[:, None, None],
-            "pair": np.zeros((1, 1, 1)),
+            "row": rows + np.arange(row_count)[None, :, None],
+            "column": columns + np.arange(column_count)[None, None, :],
+            "tap": taps + np.arange(tap_count)[:, None, None],
+            "slice": np.zeros((1, 1, 1)),
             "cell": np.zeros((1, 1, 1)),
         }
-        stride = (0, 0)
-        if size > 1:
-            pair = np.arange(depth * filters).reshape(1, depth, filters)
-            stride = ((width + 2) * depth * filters, depth * filters)
-            down, right = np.divmod(np.arange(size), width)
-            corner = cells + (down + 1) * stride[0] + (right + 1) * stride[1]
-            spread |= {"pair": pairs + pair, "cell": corner[:, None, None] + pair}
-            pairs += depth * filters
-            cells += (height + 2) * stride[0]
-        for name, values in spread.items():
-            fields[name].append(np.broadcast_to(values.astype(np.int32), full).ravel())
-        fields["turn"].append(2 * _rounds(math.prod(full)) + bool(dense[number]))
-        strides.append(stride)
-        counts.append((depth, filters, size))
-        rows, columns, spots = rows + depth, columns + filters, spots + size
-    joined = {name: np.concatenate(values) for name, values in fields.items()}
-    order, bounds = _sorted(joined.pop("turn"))
-    of_row, of_column, of_spot = (np.repeat(np.arange(len(shapes)), each) for each in zip(*counts, strict=True))
-    return Places(
-        **joined,
-        strides=np.array(strides),
-        array_of_row=of_row,
-        array_of_column=of_column,
-        array_of_spot=of_spot,
-        pairs=pairs,
-        cells=cells,
+        strides = (0, 0)
+        if tap_count > 1:
+            index = np.arange(slice_count).reshape(1, row_count, column_count)
+            strides = ((width + 2) * slice_count, slice_count)
+            down, right = np.divmod(np.arange(tap_count), width)
+            corner = cells + (down + 1) * strides[0] + (right + 1) * strides[1]
+            places |= {"slice": slices + index, "cell": corner[:, None, None] + index}
+            slices += slice_count
+            cells += (height + 2) * strides[0]
+        for name, values in places.items():
+            full = np.broadcast_to(values.astype(np.int32), (tap_count, row_count, column_count))
+            fields[name].append(full.ravel())
+        keys.append(2 * _round_of_elements(tap_count * slice_count) + bool(dense[number]))
+        cell_strides.append(strides)
+        sizes.append((row_count, column_count, tap_count))
+        rows, columns, taps = rows + row_count, columns + column_count, taps + tap_count
+    order, bounds = _sort_by_round(np.concatenate(keys))
+    owners = [np.repeat(np.arange(len(shapes)), counts) for counts in zip(*sizes, strict=True)]
+    return Scan(
+        **{name: np.concatenate(values) for name, values in fields.items()},
+        cell_strides=np.array(cell_strides),
+        array_of_row=owners[0],
+        array_of_column=owners[1],
+        array_of_tap=owners[2],
+        slice_count=slices,
+        cell_count=cells,
         order=order,
         bounds=bounds,
     )
 
 
-def rounds(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The order in which `size` elements of one array are coded, and where in it each round begins."""
-    order, bounds = _sorted(2 * _rounds(size))
+def scan_plane(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Orders the bytes of a plane.
+
+    Args:
+        size: Number of bytes.
+
+    Returns:
+        Int64 (size,), the bytes in the order of their rounds, and int64 (rounds + 1,), the index in it at which each
+        round begins.
+    """
+    order, bounds = _sort_by_round(2 * _round_of_elements(size))
     return order, bounds[::2]
 
 
-def _rounds(size: int) -> np.ndarray:
-    """uint8: the round of each element of an array."""
-    round_of_key = np.repeat(np.arange(len(ROUNDS) - 1, dtype=np.uint8), np.diff(ROUNDS))
-    return round_of_key[np.arange(size, dtype=np.uint32) * _GOLDEN >> np.uint32(24)]
+def _round_of_elements(size: int) -> np.ndarray:
+    """Returns uint8 (size,): the round of each element of an array."""
+    round_of_key = np.repeat(np.arange(len(ROUND_BOUNDS) - 1, dtype=np.uint8), np.diff(ROUND_BOUNDS))
+    return round_of_key[np.arange(size, dtype=np.uint32) * _GOLDEN_RATIO >> np.uint32(24)]
 
 
-def _sorted(turns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    counts = np.bincount(turns, minlength=2 * len(ROUNDS) - 2)
-    return np.argsort(turns, kind="stable"), np.concatenate([[0], np.cumsum(counts)])
+def _sort_by_round(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sorts elements by round, those of arrays with zeros first.
+
+    Args:
+        keys: Uint8 (n,), twice the round of each element, plus 1 if its array has no zeros.
+
+    Returns:
+        Int64 (n,), the sorted elements, and int64 (2 * rounds + 1,), the index in it at which each key begins.
+    """
+    counts = np.bincount(keys, minlength=2 * len(ROUND_BOUNDS) - 2)
+    return np.argsort(keys, kind="stable"), np.concatenate([[0], np.cumsum(counts)])

@@ -1,183 +1,246 @@
-"""The model of the codes that are not zero: their counts in the array, smoothed, and tilted by what is around them."""
+"""The context model of the non-zero codes.
+
+The probability of a code starts from how often it occurs in its array, and is corrected by two contexts of the element:
+
+- *scale*, from the magnitudes in the element's row and column. Its buckets order the codes by magnitude, and all arrays
+  share its counts.
+- *sign*, from the four neighbours in the element's slice, or from its row and column if the slice has one element. Its
+  buckets order the codes by value, and each array has counts of its own.
+
+A correction compares how often the codes of a context were in a bucket with how often the model expected them there.
+All arithmetic is in integers, so that every machine gets the same frequencies.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from sqz_keras.codec.profile_max.rans import cumulative
-from sqz_keras.codec.profile_max.scan_order import Places
+from sqz_keras.codec.profile_max.code_counts import BUCKETS, SHARE_BITS, Buckets, CodeCounts
+from sqz_keras.codec.profile_max.groups import sum_by_group
+from sqz_keras.codec.profile_max.rans import FrequencyTables, frequency_tables
+from sqz_keras.codec.profile_max.scan_order import Scan
 
-_REACH = 6  # codes on each side over which counts are smoothed
-_BUCKETS = 16
-_SHRINK = 40  # codes that a context's own distribution must outweigh
-_SCALES = np.array([210, 241, 271, 307])  # 256ths of the array's mean magnitude that bound the contexts of scale
-_SIGNS = np.array([-24, -12, -4, 0, 1, 4, 12, 24])  # 8ths of it that bound the contexts of sign
-_UNIT = 12  # bits of the fraction in ratios
+_PRIOR_CODES = 40  # weight of a correction of 1 in the correction of a bucket
+# What divides the contexts of scale, in 256ths of the array's mean magnitude, and those of sign, in 8ths of it.
+_SCALE_BOUNDS = np.array([210, 241, 271, 307])
+_SIGN_BOUNDS = np.array([-24, -12, -4, 0, 1, 4, 12, 24])
+_SCALES, _SIGNS = len(_SCALE_BOUNDS) + 1, len(_SIGN_BOUNDS) + 1
+
+
+@dataclasses.dataclass(frozen=True)
+class _TableContexts:
+    """The contexts of the frequency tables of a round.
+
+    Args:
+        array: Int64 (tables,), the array of each table.
+        scale: Int64 (tables,), its context of scale.
+        sign: Int64 (tables,), its context of sign, numbered through all arrays.
+        elements: Int64 (tables,), the number of elements that use it.
+        scale_buckets: The buckets of the contexts of scale.
+        sign_buckets: The buckets of the contexts of sign.
+    """
+
+    array: np.ndarray
+    scale: np.ndarray
+    sign: np.ndarray
+    elements: np.ndarray
+    scale_buckets: Buckets
+    sign_buckets: Buckets
+
+
+@dataclasses.dataclass(frozen=True)
+class ValuePrediction:
+    """What the model predicts for n elements, with the contexts that `ValueModel.update` needs again.
+
+    Args:
+        elements: Int64 (n,), sorted by table.
+        array: Int64 (n,), the array of each element.
+        row: Int32 (n,), its row.
+        column: Int32 (n,), its column.
+        cell: Int32 (n,), its cell, see `Scan`.
+        lowest: Int64 (n,), the lowest code of its array. The symbol of a code is the code less this one.
+        table_of_element: Int64 (n,), its table.
+        tables: Frequencies of the symbols.
+        contexts: Contexts of the tables.
+    """
+
+    elements: np.ndarray
+    array: np.ndarray
+    row: np.ndarray
+    column: np.ndarray
+    cell: np.ndarray
+    lowest: np.ndarray
+    table_of_element: np.ndarray
+    tables: FrequencyTables
+    contexts: _TableContexts
+
+
+class _BucketCounts:
+    """How often the codes of each context were in each bucket, and how often the model expected them there.
+
+    Args:
+        contexts: Number of contexts.
+    """
+
+    def __init__(self, contexts: int):
+        self._actual = np.zeros(contexts * BUCKETS, np.int64)
+        self._expected = np.zeros(contexts * BUCKETS, np.int64)  # times 2**12
+
+    def corrections(self) -> np.ndarray:
+        """Returns int64 (contexts * buckets,): actual over expected counts, times 2**12, between 1/16 and 16."""
+        prior = _PRIOR_CODES << SHARE_BITS
+        ratio = (self._actual + _PRIOR_CODES << 2 * SHARE_BITS) // (self._expected + prior)
+        return np.clip(ratio, 1 << SHARE_BITS - 4, 1 << SHARE_BITS + 4)
+
+    def update(self, context: np.ndarray, bucket: np.ndarray, table_context: np.ndarray, expected: np.ndarray) -> None:
+        """Adds the codes of a round.
+
+        Args:
+            context: Int64 (n,), the context of each element.
+            bucket: Int64 (n,), the bucket of its code.
+            table_context: Int64 (tables,), the context of each table.
+            expected: Int64 (tables, buckets), the expected counts of the elements of each table, times 2**12.
+        """
+        size = len(self._actual)
+        self._actual += np.bincount(context * BUCKETS + bucket, minlength=size)
+        index = table_context[:, None] * BUCKETS + np.arange(BUCKETS)
+        self._expected += sum_by_group(index.ravel(), expected.ravel(), size)
 
 
 class ValueModel:
-    """Learns from the codes so far how likely others are; integers only.
-
-    A code's probability is that in its array, times two ratios, each looked up by a context and a bucket of codes of
-    about equal probability. The context of scale comes from the magnitudes in the element's row and column, its buckets
-    order the codes by magnitude and are shared by all arrays. The context of sign comes from the codes beside it in its
-    image, or where there is none from the codes of its row and column; its buckets order the codes by value.
+    """Learns from the codes so far how likely others are.
 
     Args:
-        places: of the elements.
-        ranges: (lowest, highest) code of each array, not both 0.
+        scan: The elements.
+        ranges: The lowest and the highest code of each array; not both are 0.
     """
 
-    def __init__(self, places: Places, ranges: Sequence[tuple[int, int]]):
-        self._places = places
-        low, high = np.array(ranges).T
-        self._low, self._sizes = low, high - low + 1
-        self._first = np.cumsum(self._sizes) - self._sizes
-        self._owner = np.repeat(np.arange(len(low)), self._sizes)
-        self._code = np.arange(len(self._owner)) - self._first[self._owner] + low[self._owner]
-        self._by_magnitude = np.lexsort((self._code, np.abs(self._code), self._owner))
-        self._valid = (self._code != 0).astype(np.int64)
-        mirror = np.arange(len(self._code)) - 2 * self._code
-        outside = -self._code < low[self._owner]
-        outside |= -self._code > high[self._owner]
-        self._mirror = np.where(outside, 0, mirror)
-        self._mirrored = np.where(outside, 0, self._valid)
-        self._spaced = np.arange(len(self._code)) + (2 * self._owner + 1) * _REACH
-        self._counts = np.zeros(len(self._code), np.int64)
-        self._rows = np.zeros((3, len(places.array_of_row)), np.int64)  # non-zeros, their magnitudes, their sum
-        self._columns = np.zeros((3, len(places.array_of_column)), np.int64)
-        self._arrays = np.zeros((3, len(low)), np.int64)
-        self._cells = np.zeros(places.cells, np.int32)
-        self._scale = np.zeros((2, (len(_SCALES) + 1) * _BUCKETS), np.int64)  # found and expected
-        self._sign = np.zeros((2, len(low) * (len(_SIGNS) + 1) * _BUCKETS), np.int64)
+    def __init__(self, scan: Scan, ranges: Sequence[tuple[int, int]]):
+        self._scan = scan
+        self._codes = CodeCounts(ranges)
+        # Number of non-zero codes so far, the sum of their magnitudes, and their sum.
+        self._arrays = np.zeros((3, len(ranges)), np.int64)
+        self._rows = np.zeros((3, len(scan.array_of_row)), np.int64)
+        self._columns = np.zeros((3, len(scan.array_of_column)), np.int64)
+        self._cells = np.zeros(scan.cell_count, np.int32)  # the codes so far
+        self._scale_counts = _BucketCounts(_SCALES)
+        self._sign_counts = _BucketCounts(len(ranges) * _SIGNS)
 
-    def tables(self, elements: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """The distributions of these elements' codes.
+    def predict(self, elements: np.ndarray) -> ValuePrediction:
+        """Predicts the codes of elements.
 
-        Returns:
-            The elements in the order of their tables, so that neighbours share one; the lowest code of each; and
-            (starts, tables, first) as `rans.Encoder.symbols` takes them, symbols being codes less the lowest.
+        Args:
+            elements: Int64 (n,), indices of elements that are not 0 and not coded yet.
         """
-        places = self._places
-        row, column, cell = (group.take(elements) for group in (places.row, places.column, places.cell))
-        array = places.array_of_row.take(row)
-        contexts = len(_SCALES) + 1, len(_SIGNS) + 1
-        key = array * contexts[0] + self._scales(row, column, array)
-        key = key * contexts[1] + self._signs(row, column, cell, array)
-        uses = np.bincount(key)
-        used = np.flatnonzero(uses)
-        self._uses, tables = uses[used], np.repeat(np.arange(len(used)), uses[used])
+        scan = self._scan
+        row, column, cell = (places.take(elements) for places in (scan.row, scan.column, scan.cell))
+        array = scan.array_of_row.take(row)
+        key = (array * _SCALES + self._scale_contexts(row, column, array)) * _SIGNS
+        key += self._sign_contexts(row, column, cell, array)
+        elements_of_key = np.bincount(key)
+        used_keys = np.flatnonzero(elements_of_key)
+        elements_of_table = elements_of_key[used_keys]
+        tables, contexts = self._tables(used_keys, elements_of_table)
         order = np.argsort(key.astype(np.uint16), kind="stable")
-        self._row, self._column, self._cell = row.take(order), column.take(order), cell.take(order)
-        self._array = array.take(order)
-        starts, first = self._starts(used, *contexts)
-        self._tables = tables
-        return elements.take(order), self._low.take(self._array), starts, tables, first
+        array = array.take(order)
+        return ValuePrediction(
+            elements=elements.take(order),
+            array=array,
+            row=row.take(order),
+            column=column.take(order),
+            cell=cell.take(order),
+            lowest=self._codes.low.take(array),
+            table_of_element=np.repeat(np.arange(len(used_keys)), elements_of_table),
+            tables=tables,
+            contexts=contexts,
+        )
 
-    def _starts(self, used: np.ndarray, scales: int, signs: int) -> tuple[np.ndarray, np.ndarray]:
-        """The tables of these numbers, (array * scales + context of scale) * signs + context of sign."""
-        base = self._base()
-        mass = np.add.reduceat(base, self._first)
-        self._bucket_scale, self._share_scale = self._buckets(base, mass, self._by_magnitude)
-        self._bucket_sign, self._share_sign = self._buckets(base, mass, np.arange(len(base)))
-        owner, rest = np.divmod(used, scales * signs)
-        self._table_scale, sign = np.divmod(rest, signs)
-        self._table_sign = owner * signs + sign
-        self._table_owner = owner
-        sizes = self._sizes[owner]
+    def _tables(self, keys: np.ndarray, elements: np.ndarray) -> tuple[FrequencyTables, _TableContexts]:
+        """Makes the frequency tables of the given contexts.
+
+        Args:
+            keys: Int64 (tables,), (array * scales + context of scale) * signs + context of sign.
+            elements: Int64 (tables,), the number of elements that use each table.
+        """
+        codes = self._codes
+        base = codes.weights()
+        array_weights = np.add.reduceat(base, codes.first)
+        array, rest = np.divmod(keys, _SCALES * _SIGNS)
+        scale, sign = np.divmod(rest, _SIGNS)
+        contexts = _TableContexts(
+            array=array,
+            scale=scale,
+            sign=array * _SIGNS + sign,
+            elements=elements,
+            scale_buckets=codes.buckets(base, array_weights, codes.by_magnitude),
+            sign_buckets=codes.buckets(base, array_weights, codes.by_value),
+        )
+        sizes = codes.sizes[array]
         first = np.cumsum(sizes) - sizes
-        at = np.arange(sizes.sum()) + np.repeat(self._first[owner] - first, sizes)
-        weight = ((base << 20) // mass[self._owner] + self._valid).take(at)
-        tilt = np.repeat(self._table_scale * _BUCKETS, sizes)
-        tilt += self._bucket_scale.take(at)
-        weight *= self._ratio(self._scale).take(tilt)
-        weight >>= 6
-        tilt = np.repeat(self._table_sign * _BUCKETS, sizes)
-        tilt += self._bucket_sign.take(at)
-        weight *= self._ratio(self._sign).take(tilt)
-        return cumulative(weight, self._valid.take(at), first), first
+        index = np.arange(sizes.sum()) + np.repeat(codes.first[array] - first, sizes)
+        weights = ((base << 20) // array_weights[codes.array] + codes.possible).take(index)
+        bucket = np.repeat(contexts.scale * BUCKETS, sizes)
+        bucket += contexts.scale_buckets.bucket.take(index)
+        weights *= self._scale_counts.corrections().take(bucket)
+        weights >>= 6
+        bucket = np.repeat(contexts.sign * BUCKETS, sizes)
+        bucket += contexts.sign_buckets.bucket.take(index)
+        weights *= self._sign_counts.corrections().take(bucket)
+        return frequency_tables(weights, codes.possible.take(index), first), contexts
 
-    def _base(self) -> np.ndarray:
-        """Weight of each code in its array: its count, and a share of the counts around it and of the opposite ones."""
-        both = self._counts + self._counts[self._mirror] * self._mirrored
-        spaced = np.zeros((2, len(both) + (2 * len(self._sizes) + 3) * _REACH), np.int64)
-        spaced[:, self._spaced] = both, self._valid
-        for _ in range(2):  # two means over _REACH + 1 codes are one with triangular weights
-            sums = np.cumsum(spaced, axis=1)
-            spaced[:, _REACH + 1 :] = sums[:, _REACH + 1 :] - sums[:, : -_REACH - 1]
-        near = spaced[:, self._spaced + _REACH]
-        smooth = (256 * near[0] // np.maximum(near[1], 1) + 64) * self._valid
-        total = np.add.reduceat(smooth, self._first)[self._owner]
-        return (self._counts << 16) + (4 * self._sizes[self._owner] << 16) * smooth // total
-
-    def _buckets(self, base: np.ndarray, mass: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The bucket of each code, and what share of each array's weight each bucket holds."""
-        weight = base[order]
-        middle = np.cumsum(weight) - weight // 2 - (np.cumsum(mass) - mass)[self._owner]
-        bucket = np.empty(len(base), np.int64)
-        bucket[order] = np.minimum(middle * _BUCKETS // mass[self._owner], _BUCKETS - 1)
-        share = np.zeros((len(mass), _BUCKETS), np.int64)
-        np.add.at(share, (self._owner, bucket), base)
-        return bucket, (share << _UNIT) // mass[:, None]
-
-    @staticmethod
-    def _ratio(tally: np.ndarray) -> np.ndarray:
-        """How much more often each bucket was found in its context than expected, in 2**-12."""
-        found, expected = tally
-        ratio = (found + _SHRINK << 2 * _UNIT) // (expected + (_SHRINK << _UNIT))
-        return np.clip(ratio, 1 << _UNIT - 4, 1 << _UNIT + 4)
-
-    def _scales(self, row: np.ndarray, column: np.ndarray, array: np.ndarray) -> np.ndarray:
-        """The context of scale: mean magnitudes of row and column against the array's."""
-        found, size = self._arrays[0], np.maximum(self._arrays[1], 1)
+    def _scale_contexts(self, row: np.ndarray, column: np.ndarray, array: np.ndarray) -> np.ndarray:
+        """Returns int64 (n,): mean magnitudes of row and column, relative to the array's mean magnitude."""
+        count, magnitude = self._arrays[0], np.maximum(self._arrays[1], 1)
         product = 1
-        for (count, sizes, _), owner, line in self._lines(row, column):
-            mean = (sizes * found[owner] + 20 * size[owner] << 8) // ((count + 20) * size[owner])
-            product = product * mean.take(line)
-        return np.searchsorted(_SCALES, np.where(found[array] > 0, product >> 8, 256))
+        for (line_count, line_magnitude, _), owner, line in self._lines(row, column):
+            numerator = line_magnitude * count[owner] + 20 * magnitude[owner] << 8
+            product = product * (numerator // ((line_count + 20) * magnitude[owner])).take(line)
+        return np.searchsorted(_SCALE_BOUNDS, np.where(count[array] > 0, product >> 8, 256))
 
-    def _signs(self, row: np.ndarray, column: np.ndarray, cell: np.ndarray, array: np.ndarray) -> np.ndarray:
-        """The context of sign: codes of the four neighbours, or what row and column have beyond the array's mean."""
-        found, size, total = self._arrays
+    def _sign_contexts(self, row: np.ndarray, column: np.ndarray, cell: np.ndarray, array: np.ndarray) -> np.ndarray:
+        """Returns int64 (n,): the sum of the neighbours' codes, or how row and column differ from the array's mean."""
+        count, magnitude, total = self._arrays
         tilt = np.zeros(len(array), np.int64)
-        for (count, _, sums), owner, line in self._lines(row, column):
-            beyond = 256 * (sums * found[owner] - count * total[owner]) // (np.maximum(found[owner], 1) * (count + 30))
-            tilt += beyond.take(line)
-        imaged = np.flatnonzero(cell)
-        cell = cell.take(imaged)
-        down, right = self._places.strides[array.take(imaged)].T
-        near = sum(self._cells.take(cell + step) for step in (-down, down, -right, right))
-        tilt[imaged] = near.astype(np.int64) << 6
-        return np.searchsorted(_SIGNS, tilt * found[array] // (8 * np.maximum(size, 1))[array], "right")
+        for (line_count, _, line_total), owner, line in self._lines(row, column):
+            excess = 256 * (line_total * count[owner] - line_count * total[owner])
+            tilt += (excess // (np.maximum(count[owner], 1) * (line_count + 30))).take(line)
+        sliced = np.flatnonzero(cell)
+        cell = cell.take(sliced)
+        down, right = self._scan.cell_strides[array.take(sliced)].T
+        neighbours = sum(self._cells.take(cell + step) for step in (-down, down, -right, right))
+        tilt[sliced] = neighbours.astype(np.int64) << 6
+        return np.searchsorted(_SIGN_BOUNDS, tilt * count[array] // (8 * np.maximum(magnitude, 1))[array], "right")
 
-    def _lines(self, row: np.ndarray, column: np.ndarray) -> tuple:
-        """(sums, array of each, which of them each element is in) of rows, then of columns."""
-        places = self._places
-        return (self._rows, places.array_of_row, row), (self._columns, places.array_of_column, column)
+    def _lines(self, row: np.ndarray, column: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Yields for rows, then for columns: their sums, the array of each, and which of them each element is in."""
+        yield self._rows, self._scan.array_of_row, row
+        yield self._columns, self._scan.array_of_column, column
 
-    def learn(self, codes: np.ndarray) -> None:
-        """Takes in the codes, none 0, of the elements that the last call of `tables` gave back."""
-        at = (self._first - self._low).take(self._array) + codes
-        self._counts += np.bincount(at, minlength=len(self._counts))
-        for found, context, buckets, share in (
-            (self._scale, self._table_scale, self._bucket_scale, self._share_scale),
-            (self._sign, self._table_sign, self._bucket_sign, self._share_sign),
+    def update(self, prediction: ValuePrediction, codes: np.ndarray) -> None:
+        """Learns from coded elements.
+
+        Args:
+            prediction: What `predict` returned for the elements.
+            codes: Integers (n,), the code of each of `prediction.elements`; none is 0.
+        """
+        index = self._codes.index(prediction.array, codes)
+        self._codes.update(index)
+        contexts = prediction.contexts
+        for counts, table_context, buckets in (
+            (self._scale_counts, contexts.scale, contexts.scale_buckets),
+            (self._sign_counts, contexts.sign, contexts.sign_buckets),
         ):
-            found[0] += np.bincount(context[self._tables] * _BUCKETS + buckets[at], minlength=found.shape[1])
-            expected = self._uses[:, None] * share[self._table_owner]
-            at_bucket = context[:, None] * _BUCKETS + np.arange(_BUCKETS)
-            found[1] += _sums(at_bucket.ravel(), expected.ravel(), found.shape[1])
-        for sums, group in ((self._rows, self._row), (self._columns, self._column)):
-            sums[0] += np.bincount(group, minlength=sums.shape[1])
-            sums[1] += _sums(group, np.abs(codes), sums.shape[1])
-            sums[2] += _sums(group, codes, sums.shape[1])
-        self._arrays = np.stack([_sums(self._places.array_of_row, sums, len(self._low)) for sums in self._rows])
-        self._cells[self._cell] = codes
-        self._cells[0] = 0
-
-
-def _sums(group: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
-    """int64 (count,): the sum of the integer values of each group."""
-    return np.bincount(group, values, minlength=count).astype(np.int64)
+            expected = contexts.elements[:, None] * buckets.share[contexts.array]
+            context = table_context[prediction.table_of_element]
+            counts.update(context, buckets.bucket[index], table_context, expected)
+        for sums, line in ((self._rows, prediction.row), (self._columns, prediction.column)):
+            sums[0] += np.bincount(line, minlength=sums.shape[1])
+            sums[1] += sum_by_group(line, np.abs(codes), sums.shape[1])
+            sums[2] += sum_by_group(line, codes, sums.shape[1])
+        arrays = self._arrays.shape[1]
+        self._arrays = np.stack([sum_by_group(self._scan.array_of_row, sums, arrays) for sums in self._rows])
+        self._cells[prediction.cell] = codes
+        self._cells[0] = 0  # the cell of all elements without neighbours

@@ -1,95 +1,140 @@
-"""The model of where the zeros are: odds from the array, the row, the column, the place and the pair of an element."""
+"""The context model of the zeros: how likely an element is to be 0, given its array, row, column, tap and slice."""
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
+from sqz_keras.codec.profile_max.groups import add_counts, sum_by_group
 from sqz_keras.codec.profile_max.rans import TOTAL
-from sqz_keras.codec.profile_max.scan_order import Places
+from sqz_keras.codec.profile_max.scan_order import Scan
 
-_SHRINK = 120.0  # elements that a row's own density must outweigh
-_CLASSES = 25
-_CLASS_SHRINK = 20.0
-_LEAST = 8  # of the frequency of a 0 or a 1
+_PRIOR_ELEMENTS = 120.0  # weight of the array's density in the density of a row, column or tap
+_CLASSES = 25  # of an element, by how many elements of its slice are decoded, and how many of them are not 0
+_CLASS_PRIOR_ELEMENTS = 20.0
+_MIN_FREQUENCY = 8  # for a 0 and for a 1
 
 
-class MaskModel:
-    """Learns from the elements coded so far how likely others are to be non-zero.
-
-    All arithmetic is in integers, or in single operations on float64, so that every machine finds the same odds.
+@dataclasses.dataclass(frozen=True)
+class ZeroPrediction:
+    """What the model predicts for n elements, with the contexts that `ZeroModel.update` needs again.
 
     Args:
-        places: of the elements.
-        arrays: number of arrays.
+        zero_frequencies: Int64 (n,), the frequency out of 2**15 at which each element is 0.
+        row: Int32 (n,), the row of each element.
+        column: Int32 (n,), the column of each element.
+        sliced: Int64 (m,), the indices of the m elements whose slices have more than one element; the following fields
+            are about these.
+        tap: Int32 (m,), the tap.
+        slice: Int32 (m,), the slice.
+        slice_class: Int64 (m,), the class, numbered through all arrays.
+        prior: Float64 (m,), the frequency of a 1 without the correction of the class.
     """
 
-    def __init__(self, places: Places, arrays: int):
-        self._places = places
-        self._rows = np.zeros((2, len(places.array_of_row)), np.int64)  # elements known, and those that are not zero
-        self._columns = np.zeros((2, len(places.array_of_column)), np.int64)
-        self._spots = np.zeros((2, len(places.array_of_spot)), np.int64)
+    zero_frequencies: np.ndarray
+    row: np.ndarray
+    column: np.ndarray
+    sliced: np.ndarray
+    tap: np.ndarray
+    slice: np.ndarray
+    slice_class: np.ndarray
+    prior: np.ndarray
+
+
+class ZeroModel:
+    """Learns from the elements coded so far how likely others are to be 0.
+
+    The odds of an element are those of its array, times a factor for its row, column and tap, times a correction for
+    the class of its slice. All arithmetic is in integers, or in single operations on float64, so that every machine
+    gets the same odds.
+
+    Args:
+        scan: The elements.
+        arrays: Number of arrays.
+    """
+
+    def __init__(self, scan: Scan, arrays: int):
+        self._scan = scan
+        # Elements coded so far, and those of them that are not 0.
         self._arrays = np.zeros((2, arrays), np.int64)
-        self._pairs = np.zeros((2, places.pairs), np.int64)
-        self._found = np.zeros((2, arrays * _CLASSES))  # elements of each class of pairs, and those that are not zero
-        self._expected = np.zeros((2, arrays * _CLASSES))  # the same by the odds without that class
+        self._rows = np.zeros((2, len(scan.array_of_row)), np.int64)
+        self._columns = np.zeros((2, len(scan.array_of_column)), np.int64)
+        self._taps = np.zeros((2, len(scan.array_of_tap)), np.int64)
+        self._slices = np.zeros((2, scan.slice_count), np.int64)
+        self._classes = np.zeros((2, arrays * _CLASSES))
+        self._expected_classes = np.zeros((2, arrays * _CLASSES))  # by the prior, times 2**15
 
-    def zeros(self, elements: np.ndarray) -> np.ndarray:
-        """int64: the frequency, of 2**15, at which each element is zero."""
-        places = self._places
-        known, ones = self._arrays
-        density = (ones + 0.5) / (known + 1.0)
-        odds = density / (1.0 - density)
-        self._row, self._column = places.row.take(elements), places.column.take(elements)
-        product = (odds[places.array_of_row] * self._factor(self._rows, places.array_of_row)).take(self._row)
-        product *= self._factor(self._columns, places.array_of_column).take(self._column)
-        cell = places.cell.take(elements)
-        self._imaged = np.flatnonzero(cell)
-        imaged = elements.take(self._imaged)
-        self._spot, self._pair = places.spot.take(imaged), places.pair.take(imaged)
-        part = product.take(self._imaged)
-        part *= self._factor(self._spots, places.array_of_spot).take(self._spot)
-        self._prior = np.rint(part / (1.0 + part) * TOTAL)
-        known, ones = self._pairs[0].take(self._pair), self._pairs[1].take(self._pair)
-        share = (10 * ones + known) // np.maximum(2 * known, 1)
-        self._class = np.where(known == 0, 0, 6 * np.minimum(known, 4) - 5 + share)
-        self._class += places.array_of_spot.take(self._spot) * _CLASSES
-        product[self._imaged] = part * self._ratio().take(self._class)
-        frequency = np.rint(product / (1.0 + product) * TOTAL)
-        np.minimum(np.maximum(frequency, _LEAST, out=frequency), TOTAL - _LEAST, out=frequency)
-        return TOTAL - frequency.astype(np.int64)
+    def predict(self, elements: np.ndarray) -> ZeroPrediction:
+        """Predicts how likely elements are to be 0.
 
-    def _factor(self, seen: np.ndarray, array: np.ndarray) -> np.ndarray:
-        """The odds of each row, column or spot over its array's."""
-        density = ((self._arrays[1] + 0.5) / (self._arrays[0] + 1.0))[array]
-        shrunk = (seen[1] + _SHRINK * density) / (seen[0] + _SHRINK)
-        return shrunk / (1.0 - shrunk) / (density / (1.0 - density))
+        Args:
+            elements: Int64 (n,), indices of elements that are not coded yet.
+        """
+        scan = self._scan
+        row, column = scan.row.take(elements), scan.column.take(elements)
+        density = self._array_densities()
+        array_odds = density / (1.0 - density)
+        odds = (array_odds[scan.array_of_row] * self._factors(self._rows, scan.array_of_row)).take(row)
+        odds *= self._factors(self._columns, scan.array_of_column).take(column)
+        sliced = np.flatnonzero(scan.cell.take(elements))
+        sliced_elements = elements.take(sliced)
+        tap, slice_ = scan.tap.take(sliced_elements), scan.slice.take(sliced_elements)
+        sliced_odds = odds.take(sliced)
+        sliced_odds *= self._factors(self._taps, scan.array_of_tap).take(tap)
+        prior = np.rint(sliced_odds / (1.0 + sliced_odds) * TOTAL)
+        slice_class = self._slice_classes(slice_)
+        slice_class += scan.array_of_tap.take(tap) * _CLASSES
+        odds[sliced] = sliced_odds * self._class_corrections().take(slice_class)
+        frequency = np.rint(odds / (1.0 + odds) * TOTAL)
+        np.minimum(np.maximum(frequency, _MIN_FREQUENCY, out=frequency), TOTAL - _MIN_FREQUENCY, out=frequency)
+        return ZeroPrediction(TOTAL - frequency.astype(np.int64), row, column, sliced, tap, slice_, slice_class, prior)
 
-    def _ratio(self) -> np.ndarray:
-        """How much the odds of each class were found to differ from what was expected without it."""
-        found, expected = self._found, self._expected / TOTAL
-        ones = (found[1] + _CLASS_SHRINK) / (expected[1] + _CLASS_SHRINK)
-        zeros = (found[0] - found[1] + _CLASS_SHRINK) / (expected[0] - expected[1] + _CLASS_SHRINK)
+    def _array_densities(self) -> np.ndarray:
+        """Returns float64 (arrays,): the share of elements that are not 0."""
+        coded, nonzero = self._arrays
+        return (nonzero + 0.5) / (coded + 1.0)
+
+    def _factors(self, counts: np.ndarray, array: np.ndarray) -> np.ndarray:
+        """Returns the odds of rows, columns or taps, divided by the odds of their arrays.
+
+        Args:
+            counts: Int64 (2, groups), elements and non-zero elements of each row, column or tap.
+            array: Int64 (groups,), the array of each.
+        """
+        density = self._array_densities()[array]
+        group_density = (counts[1] + _PRIOR_ELEMENTS * density) / (counts[0] + _PRIOR_ELEMENTS)
+        return group_density / (1.0 - group_density) / (density / (1.0 - density))
+
+    def _slice_classes(self, slice_: np.ndarray) -> np.ndarray:
+        """Returns the class of each slice, by how many of its elements are coded and how many of these are not 0."""
+        coded, nonzero = self._slices[0].take(slice_), self._slices[1].take(slice_)
+        share = (10 * nonzero + coded) // np.maximum(2 * coded, 1)
+        return np.where(coded == 0, 0, 6 * np.minimum(coded, 4) - 5 + share)
+
+    def _class_corrections(self) -> np.ndarray:
+        """Returns float64 (arrays * classes,): the actual odds of each class, divided by the odds of the prior."""
+        actual, expected = self._classes, self._expected_classes / TOTAL
+        ones = (actual[1] + _CLASS_PRIOR_ELEMENTS) / (expected[1] + _CLASS_PRIOR_ELEMENTS)
+        zeros = (actual[0] - actual[1] + _CLASS_PRIOR_ELEMENTS) / (expected[0] - expected[1] + _CLASS_PRIOR_ELEMENTS)
         return ones / zeros
 
-    def learn(self, nonzero: np.ndarray) -> None:
-        """Takes in what the elements of the last call of `zeros` were."""
-        places, ones = self._places, np.flatnonzero(nonzero)
-        _tally(self._rows, self._row, ones)
-        _tally(self._columns, self._column, ones)
-        self._arrays = np.stack([_sums(seen, places.array_of_row, self._arrays.shape[1]) for seen in self._rows])
-        ones = np.flatnonzero(nonzero.take(self._imaged))
-        _tally(self._spots, self._spot, ones)
-        _tally(self._pairs, self._pair, ones)
-        _tally(self._found, self._class, ones)
-        self._expected[0] += TOTAL * np.bincount(self._class, minlength=self._expected.shape[1])
-        self._expected[1] += np.bincount(self._class, self._prior, minlength=self._expected.shape[1])
+    def update(self, prediction: ZeroPrediction, nonzero: np.ndarray) -> None:
+        """Learns from coded elements.
 
-
-def _tally(seen: np.ndarray, group: np.ndarray, ones: np.ndarray) -> None:
-    """Counts the elements of each group, and those of them at the indices `ones`."""
-    seen[0] += np.bincount(group, minlength=seen.shape[1])
-    seen[1] += np.bincount(group.take(ones), minlength=seen.shape[1])
-
-
-def _sums(values: np.ndarray, group: np.ndarray, count: int) -> np.ndarray:
-    return np.bincount(group, values, minlength=count).astype(np.int64)
+        Args:
+            prediction: What `predict` returned for the elements.
+            nonzero: Bool (n,), whether each element is not 0.
+        """
+        ones = np.flatnonzero(nonzero)
+        add_counts(self._rows, prediction.row, ones)
+        add_counts(self._columns, prediction.column, ones)
+        arrays = self._arrays.shape[1]
+        self._arrays = np.stack([sum_by_group(self._scan.array_of_row, counts, arrays) for counts in self._rows])
+        sliced_ones = np.flatnonzero(nonzero.take(prediction.sliced))
+        add_counts(self._taps, prediction.tap, sliced_ones)
+        add_counts(self._slices, prediction.slice, sliced_ones)
+        add_counts(self._classes, prediction.slice_class, sliced_ones)
+        classes = self._classes.shape[1]
+        self._expected_classes[0] += TOTAL * np.bincount(prediction.slice_class, minlength=classes)
+        self._expected_classes[1] += np.bincount(prediction.slice_class, prediction.prior, minlength=classes)

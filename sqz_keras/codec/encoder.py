@@ -1,0 +1,81 @@
+"""Encoding of whole `.sqz` files."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Mapping
+
+import numpy as np
+
+from sqz_keras.codec import container, planes
+from sqz_keras.codec.array_table import Kind, Row
+from sqz_keras.codec.decoder import read_base
+from sqz_keras.codec.delta import BaseArray, is_same, subtract_base
+from sqz_keras.codec.profiles import PROFILES
+from sqz_keras.codec.types import Codes, CodesSpec
+from sqz_keras.codec.values import CodedArray, to_codes
+
+
+def encode(
+    arrays: Mapping[str, np.ndarray], header: Mapping, *, profile: str = "max", base: bytes | None = None
+) -> bytes:
+    """Encodes arrays and a header as a `.sqz` file, from which `decode` restores them bit for bit.
+
+    Args:
+        arrays: Finite float32 arrays by name.
+        header: A JSON object.
+        profile: "max" for the smallest file, "paper" for the coding of Deep Compression.
+        base: Another `.sqz` file that is not a delta. The result is then a delta: what the arrays share with the
+            base's arrays is not stored again.
+
+    Raises:
+        ValueError: A value is not finite, an array is not float32, or the arrays or the header are too large.
+        SqzError: The base is damaged, or is a delta.
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"profile must be one of {tuple(PROFILES)}, got {profile!r}.")
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray) or array.dtype != np.float32:
+            raise ValueError(f"{name}: expected a float32 array, got {getattr(array, 'dtype', type(array).__name__)}.")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name}: holds NaN or infinite values; only finite ones can be stored.")
+    sections = {"JSON": container.json_section(header, {name: array.shape for name, array in arrays.items()})}
+    base_arrays = {}
+    if base is not None:
+        sections["BASE"] = hashlib.sha256(base).digest()
+        base_arrays = read_base(base)
+    rows, codes, coded_arrays, floats = [], [], [], []
+    for name, array in arrays.items():
+        row, row_codes, coded = _choose_kind(name, array, base_arrays.get(name))
+        rows.append(row)
+        codes += row_codes
+        if coded is not None:
+            coded_arrays.append(coded)
+        if row.kind == Kind.PLANES:
+            floats.append(array)
+    byte_planes = planes.pack(floats, [coded.codebook for coded in coded_arrays if coded.codebook is not None])
+    steps = b"".join(struct.pack("<f", coded.step) for coded in coded_arrays if coded.step is not None)
+    streams = PROFILES[profile].write(codes, byte_planes, steps)
+    table = b"".join(row.to_bytes() for row in rows) + streams.table
+    return container.write(profile, {**sections, "ARRS": table, "VALS": streams.raw, "CODE": streams.coded})
+
+
+def _choose_kind(name: str, array: np.ndarray, base: BaseArray | None) -> tuple[Row, list[Codes], CodedArray | None]:
+    """Chooses how to store an array.
+
+    Returns:
+        Its row of the table, the arrays of codes that the profile codes for it, and its codes with step or codebook,
+        if it has any.
+    """
+    if is_same(array, base):
+        return Row(name, array.shape, Kind.SAME), [], None
+    coded = to_codes(array)
+    if coded is None:
+        return Row(name, array.shape, Kind.PLANES), [], None
+    delta = subtract_base(name, coded, base)
+    if delta is not None:
+        return *delta, coded
+    kind = Kind.CODEBOOK if coded.step is None else Kind.GRID
+    spec = CodesSpec(array.shape, coded.low, coded.high)
+    return Row(name, array.shape, kind, coded.low, coded.high), [Codes(coded.codes.ravel(), spec)], coded
