@@ -51,5 +51,5 @@ THEMES = {
 
 _FOLDER = pathlib.Path(__file__).parent
 STYLE = (_FOLDER / "page.css").read_text("utf-8")
-# Its option `ast` makes Vega interpret expressions instead of compiling them with eval, which the page's policy forbids.
+# Its option `ast` makes Vega interpret expressions, not compile them with eval, which the page's policy forbids.
 SCRIPT = (_FOLDER / "page.js").read_text("utf-8")
