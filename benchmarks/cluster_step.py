@@ -2,7 +2,7 @@
 
     python benchmarks/cluster_step.py [--rounds=20] [--batch=8] [--input_size=227] [--version=1.0] [--clusters=256]
 
-Each step is tf_keras's own, on random weights at Table 1's densities. Prints `ratio=` of the medians (the bar is 1.3),
+Each step is tf_keras's own, on random weights at Table 1's densities. Prints `ratio=` of the medians (required: at most 1.3),
 and the same of tfmot's clustering as it is shipped, without the sorted search. On a machine that is shared, the
 processors' time and the quickest steps are steadier than the clock's medians.
 """
@@ -28,7 +28,7 @@ from sqz_keras.compression.densities import TABLE1, prune_magnitudes
 from sqz_keras.compression.tfmot_stages import import_tfmot, sorted_search
 from sqz_keras.models.squeezenet import build, named_arrays
 
-BAR = 1.3
+REQUIRED = 1.3
 WARM_UP = 2
 
 
@@ -75,12 +75,12 @@ def main():
     quickest = {name: min(column) for name, column in columns(taken, 0)}
     print(f"v{options.version}, {options.clusters} clusters, medians of {options.rounds}, load {os.getloadavg()}:")
     for name in steps:
-        ratios = " and ".join(f"{each[name] / each['plain']:.2f}" for each in (walls, cpus, quickest))
+        ratios = " and ".join(f"{times[name] / times['plain']:.2f}" for times in (walls, cpus, quickest))
         print(
             f"  {name}: {walls[name]:.3f} s, {cpus[name]:.3f} s of the processors, quickest {quickest[name]:.3f} s: "
             f"{ratios} of plain"
         )
-    print(f"ratio={walls['clustering'] / walls['plain']:.3f} (bar: at most {BAR})")
+    print(f"ratio={walls['clustering'] / walls['plain']:.3f} (required: at most {REQUIRED})")
 
 
 def columns(taken: dict[str, list[tuple[float, float]]], index: int):

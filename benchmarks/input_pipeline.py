@@ -4,7 +4,7 @@
 
 The bare side decodes the same bytes in the same windows from one thread a core, and does nothing else; the pipeline
 also resizes, mirrors and batches. Both run in turn in one process; the ratio is that of the medians. The pipeline is
-timed once its batches flow, as training waits for its start only once. Prints `ratio=`; the bar is 0.85. Where other
+timed once its batches flow, as training waits for its start only once. Prints `ratio=`; required: at least 0.85. Where other
 work shares the cores, the ratio of CPU times, printed above it, says more. DIR is any folder with JPEG images in
 it, at any depth; those as large as ImageNet's (110 KB on average) give the number that matters.
 """
@@ -23,7 +23,7 @@ from absl import flags
 
 from sqz_keras import command
 
-BAR = 0.85
+REQUIRED = 0.85
 SEED = 0
 BATCH_SIZE = 64
 UNTIMED_BATCHES = 4
@@ -108,7 +108,7 @@ def main(argv) -> None:
     print(f"{count} images of {kilobytes:.0f} KB to {args.input_size} pixels, {CORES} cores, load {os.getloadavg()}")
     print(f"images a second: pipeline {rates['pipeline']:.0f}, bare {rates['bare']:.0f}")
     print(f"ratio of CPU times, bare to pipeline: {cpu['bare'] / cpu['pipeline']:.3f}")
-    print(f"ratio={rates['pipeline'] / rates['bare']:.3f} (bar: at least {BAR})")
+    print(f"ratio={rates['pipeline'] / rates['bare']:.3f} (required: at least {REQUIRED})")
 
 
 if __name__ == "__main__":

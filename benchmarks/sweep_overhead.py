@@ -2,7 +2,7 @@
 
     python benchmarks/sweep_overhead.py [--max_steps=1000] [--rounds=1]
 
-Prints `ratio=`: the seconds of whole sweeps over those that they spent in training. The bar is 1.05. The rest is the
+Prints `ratio=`: the seconds of whole sweeps over those that they spent in training. Required: at most 1.05. The rest is the
 database, loading and measuring each net, and the report. Equal trainings differ by more than that in time, so those
 without a sweep, in turn with the sweeps, only tell whether training is slower inside of one: `inside_over_alone=`.
 """
@@ -22,7 +22,7 @@ from absl import flags
 
 from sqz_keras import command
 
-BAR = 1.05
+REQUIRED = 1.05
 
 
 def define_flags() -> None:
@@ -71,7 +71,7 @@ def main(argv) -> None:
         f"training {taken['inside']:.1f} s; the same trainings alone {taken['alone']:.1f} s"
     )
     print(f"inside_over_alone={taken['inside'] / taken['alone']:.3f}")
-    print(f"ratio={taken['sweep'] / taken['inside']:.3f} (bar: at most {BAR})")
+    print(f"ratio={taken['sweep'] / taken['inside']:.3f} (required: at most {REQUIRED})")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python benchmarks/train_step.py [--rounds=30] [--batch=32] [--input_size=128]
 
 The bare step is forward, cross-entropy, backward and plain SGD, with nothing else. Prints `ratio=` of the medians (the
-bar is 1.05), and the peak memory of each kind, which runs alone in a process of its own for that.
+required ratio is at most 1.05), and the peak memory of each kind, which runs alone in a process of its own for that.
 """
 
 import argparse
@@ -91,7 +91,7 @@ def main():
         f"median of {options.rounds}: "
         + ", ".join(f"{name} {1e3 * seconds:.1f} ms" for name, seconds in medians.items())
     )
-    print(f"ratio={medians['trainer'] / medians['bare']:.3f} (bar: at most 1.05)")
+    print(f"ratio={medians['trainer'] / medians['bare']:.3f} (required: at most 1.05)")
 
 
 if __name__ == "__main__":

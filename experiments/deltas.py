@@ -64,8 +64,8 @@ def main(argv) -> None:
         for bits, base in bases.items():
             shared = kmeans(changed, bits)
             sizes += [len(sqz.encode(spec, shared)), len(sqz.encode(spec, shared, base=base))]
-        told = f"{np.mean(losses[:10]):.2f} {np.mean(losses[-10:]):.2f}" if losses else ""
-        print(f"{name:<16}{''.join(f'{size:>16,}' for size in sizes)}  {told}", flush=True)
+        losses_text = f"{np.mean(losses[:10]):.2f} {np.mean(losses[-10:]):.2f}" if losses else ""
+        print(f"{name:<16}{''.join(f'{size:>16,}' for size in sizes)}  {losses_text}", flush=True)
 
 
 def finetune(spec, arrays, prefixes, images, labels, learning_rate) -> tuple[dict[str, np.ndarray], list[float]]:
@@ -76,7 +76,7 @@ def finetune(spec, arrays, prefixes, images, labels, learning_rate) -> tuple[dic
     from sqz_keras.models.squeezenet import build, named_arrays
 
     model = build(spec, arrays)
-    weights = [each.value for each in model.trainable_variables if _name(each).startswith(prefixes)]
+    weights = [weight.value for weight in model.trainable_variables if _name(weight).startswith(prefixes)]
     if not weights:
         return arrays, []
     masks = [tf.cast(weight != 0, tf.float32) if len(weight.shape) > 1 else 1.0 for weight in weights]

@@ -70,8 +70,8 @@ def main(argv) -> None:
         ]
         rows.sort(key=lambda each: -each["validation"])
         best[kind] = rows[0]
-        print("\n".join(told(kind, each) for each in rows))
-    if not all(each["validation"] for each in best.values()):
+        print("\n".join(describe(kind, row) for row in rows))
+    if not all(row["validation"] for row in best.values()):
         print(f"no difference: of one kind no net fits into {args.bytes:,} bytes with every seed")
         return
     family, searched = (best[kind]["test"] for kind in KINDS)
@@ -187,21 +187,21 @@ def summarize(name: str, by_seed: Mapping[int, dict | None]) -> dict:
     """A net's row: means over its seeds; `validation` is 0 where one of them does not fit."""
     if None in by_seed.values():
         return {"net": name, "validation": 0.0}
-    mean, half = mean_and_half_interval([each["test"] for each in by_seed.values()])
+    mean, half = mean_and_half_interval([result["test"] for result in by_seed.values()])
     count = len(by_seed)
     return {
         "net": name,
         "parameters": by_seed[min(by_seed)]["parameters"],
-        "way": ", ".join(sorted({each["way"] for each in by_seed.values()})),
-        "bytes": round(sum(each["bytes"] for each in by_seed.values()) / count),
-        "validation": sum(each["validation"] for each in by_seed.values()) / count,
+        "way": ", ".join(sorted({result["way"] for result in by_seed.values()})),
+        "bytes": round(sum(result["bytes"] for result in by_seed.values()) / count),
+        "validation": sum(result["validation"] for result in by_seed.values()) / count,
         "mean": mean,
         "half": half or 0.0,
         "test": {seed: each["test"] for seed, each in sorted(by_seed.items())},
     }
 
 
-def told(kind: str, row: Mapping) -> str:
+def describe(kind: str, row: Mapping) -> str:
     """The row as Markdown has it."""
     if not row["validation"]:
         return f"| {kind} | {row['net']} | | | does not fit | | | | |"

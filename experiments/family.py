@@ -4,7 +4,7 @@
         [--config=digits] [--input_size=32] [--max_steps=500] ...
 
 For each space and seed DIR/SPACE/seed-N/ holds what `sqz-sweep --space=SPACE --sampler=grid --seed=N
---objectives=top1,compressed_bytes` makes; what is there is taken, a part of it is gone on with, and the same command in
+--objectives=top1,compressed_bytes` makes; finished nets are read, an unfinished one is resumed, and the same command in
 a second shell shares the work. Every field of a recipe is a flag.
 
 Prints for each point the mean test top-1 over the seeds with its 95% interval (Student's), then each finding of the
@@ -90,7 +90,7 @@ def main(argv) -> None:
                 raise ValueError(f"{space}: seeds {args.seeds[0]} and {seed} trained different nets to their end.")
         of_space = summarize(space, tables)
         rows += of_space
-        print("\n".join(told(space, of_space, tables)), flush=True)
+        print("\n".join(describe(space, of_space, tables)), flush=True)
     for suffix in (".svg", ".png"):
         save_chart(plot(rows), f"{args.workdir}/family{suffix}")
     print(f"{args.workdir}/family.svg")
@@ -101,9 +101,9 @@ def summarize(space: str, tables: Sequence[Mapping]) -> list[dict]:
     rows = []
     for value, record in sorted(tables[0].items(), key=lambda item: item[1]["number"]):
         of_seeds = [table[value] for table in tables]
-        seeds = [each["test_top1"] for each in of_seeds]
+        seeds = [record["test_top1"] for record in of_seeds]
         mean, half = mean_and_half_interval(seeds)
-        compressed = sum(each["compressed_bytes"] for each in of_seeds) / len(of_seeds)
+        compressed = sum(record["compressed_bytes"] for record in of_seeds) / len(of_seeds)
         rows.append(
             {"space": space, "value": value, "top1": mean, "half": half, "seeds": seeds}
             | {"compressed_bytes": round(compressed)}
@@ -112,7 +112,7 @@ def summarize(space: str, tables: Sequence[Mapping]) -> list[dict]:
     return rows
 
 
-def told(space: str, rows: Sequence[Mapping], tables: Sequence[Mapping]):
+def describe(space: str, rows: Sequence[Mapping], tables: Sequence[Mapping]):
     """Lines of two tables, as Markdown has them, from the rows of one space."""
     yield f"| {space} | parameters | MiB | `.sqz` bytes | test top-1 | interval |\n|---|---|---|---|---|---|"
     for row in rows:

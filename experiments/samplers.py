@@ -2,7 +2,7 @@
 
     python experiments/samplers.py --trials=SWEEP/trials.json [--budget=20] [--repeats=100]
 
-The table is that of a grid which sqz-sweep trained. Each sampler draws `--budget` points of that grid, and is told the
+The table is that of a grid which sqz-sweep trained. Each sampler draws `--budget` points of that grid, and gets the
 recorded accuracies instead of training; 100 times with as many seeds. Prints, for each, the mean best validation top-1
 that it found with its 95% interval (of the mean), and `ratio=`: its mean distance from the best point over that of
 random drawing. Below 1 is better than random. A number is drawn by its rank, so that neighbours are known as such.
@@ -69,8 +69,8 @@ def main(argv) -> None:
         mean, spread = statistics.mean(found), 1.96 * statistics.stdev(found) / args.repeats**0.5
         regrets[name] = goal - mean
         ratio = regrets[name] / regrets["random"] if regrets["random"] else float("nan")
-        told = f"{name:<10} best of {args.budget}: {mean:.4f} +- {spread:.4f}"
-        print(f"{told} (best of all {len(table)}: {goal:.4f})  ratio={ratio:.2f}")
+        summary = f"{name:<10} best of {args.budget}: {mean:.4f} +- {spread:.4f}"
+        print(f"{summary} (best of all {len(table)}: {goal:.4f})  ratio={ratio:.2f}")
 
 
 if __name__ == "__main__":

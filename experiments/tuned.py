@@ -8,7 +8,7 @@ pruned, clustered and fine-tuned as sqz-compress does it, with the uncompressed 
 images. Both are judged on the split that the recipe keeps for its end. DIR/seed-N/ holds the net (`net/`, by
 sqz-train; one that is there is taken), the stages and the file; a run that was killed goes on from there.
 
-Prints a line a seed, then the mean loss in top-1 with its 95% interval over the seeds (Student's), and the bars: at
+Prints a line a seed, then the mean loss in top-1 with its 95% interval over the seeds (Student's), and what is required: at
 most a tenth of the float32 bytes, and with images at most 0.5 points.
 """
 
@@ -56,10 +56,10 @@ def main(argv) -> None:
     mean, half = mean_and_half_interval(losses)
     interval = f" ({mean - half:.2f} to {mean + half:.2f})" if half is not None else ""
     print(f"mean loss in top-1: {mean:.2f} points{interval}")
-    bars = [("size", min(row["ratio"] for row in rows) >= RATIO)]
+    required = [("size", min(row["ratio"] for row in rows) >= RATIO)]
     if args.image_dir:
-        bars.append(("loss", mean <= MOST_POINTS))
-    print("bars: " + ", ".join(f"{name} {'met' if met else 'MISSED'}" for name, met in bars))
+        required.append(("loss", mean <= MOST_POINTS))
+    print("required: " + ", ".join(f"{name} {'yes' if holds else 'no'}" for name, holds in required))
 
 
 def mean_and_half_interval(losses: Sequence[float]) -> tuple[float, float | None]:

@@ -65,5 +65,5 @@ def same_answers(algorithm_class: type) -> bool:
         with tf.GradientTape() as tape:
             clustered = method(algorithm, theirs, weight)
         gradients = tape.gradient(clustered, [centroids, weight], upstream)
-        results.append([np.asarray(tf.convert_to_tensor(each)) for each in (clustered, *gradients)])
+        results.append([np.asarray(tf.convert_to_tensor(tensor)) for tensor in (clustered, *gradients)])
     return all(np.allclose(a, b, rtol=1e-5, atol=1e-4) for a, b in zip(*results, strict=True))

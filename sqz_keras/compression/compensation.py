@@ -41,11 +41,11 @@ def round_to_nearest(
     if scale == 0:  # no image reaches this layer
         return nearest(weights.astype(np.float64)) * kept
     weights = weights.astype(np.float64)
-    wanted = cross_moments.T @ weights / scale + _DAMPING * weights
+    target = cross_moments.T @ weights / scale + _DAMPING * weights
     moments = moments / scale + _DAMPING * np.eye(len(moments))
     result = np.zeros(weights.shape)
     for filters, places, real in _chunks(kept, np.diag(moments)):
-        targets = np.where(real, wanted[places, filters[:, None]], 0.0)
+        targets = np.where(real, target[places, filters[:, None]], 0.0)
         if real.all() and (places == places[0]).all():  # as in a dense layer: one inverse for them all
             places, real = places[:1], real[:1]
         inverse = np.linalg.inv(

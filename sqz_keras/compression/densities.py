@@ -68,8 +68,8 @@ def parse_densities(text: str, layers: Sequence[str]) -> dict[str, float]:
         ValueError: an item is none of these, a layer is unknown or a density is outside (0, 1].
     """
     densities: dict[str, float] = {}
-    for item in (each.strip() for each in text.split(",")):
-        layer, equals, value = (each.strip() for each in item.rpartition("="))
+    for item in (item.strip() for item in text.split(",")):
+        layer, equals, value = (part.strip() for part in item.rpartition("="))
         if item == "table1":
             densities |= {layer: density for layer, density in TABLE1.items() if layer in layers}
             continue
@@ -144,7 +144,7 @@ def sensitivity_densities(
     Raises:
         ValueError: a density is out of range, or the target is below what the scan allows.
     """
-    if not scanned or not all(0 < each < 1 for each in scanned):
+    if not scanned or not all(0 < density < 1 for density in scanned):
         raise ValueError(f"scanned densities must be above 0 and below 1, got {tuple(scanned)}.")
     present = count_nonzeros(arrays)
     sizes = {layer: arrays[f"{layer}/kernel"].size for layer in present}

@@ -1,10 +1,12 @@
 """Weight sharing by one-dimensional k-means, a codebook a layer (Deep Compression, arXiv 1510.00149, section 3).
 
-Where the centroids begin decides which local optimum is reached. Evenly spaced over [min, max] (exponent 0) they did
-best in that paper, and give the least entropy; spaced by the cube root of the density of the weights they would give
-the least squared error (P. F. Panter and W. Dite, 1951). A small layer is a small part of the file whatever its codes
-cost, and its errors reach the answers as much as a large layer's do: so it begins a little towards the latter. On the
-authors' v1.0 with 6 bits this is worth more than as many bytes spent on all layers alike.
+K-means finds a local optimum, which depends on the first centroids. They are spaced by a power of the weights' density:
+
+- Exponent 0 spaces them evenly over [min, max]. In that paper this gave the best accuracy, and it gives the codes the
+  least entropy. Large layers use it.
+- Exponent 1/3 gives the least squared error (P. F. Panter and W. Dite, 1951), at a higher entropy. Small layers use an
+  exponent a little above 0: they take few of the file's bytes, but their errors change the answers as much as those of
+  large layers. With 6 bits on the authors' v1.0 this helps more than spending as many bytes on all layers.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ def kmeans(arrays: Mapping[str, np.ndarray], bits: int | Mapping[str, int]) -> d
 
     Args:
         arrays: weights by name ("conv1/kernel", "conv1/bias", ...), float32.
-        bits: of a code, 1..16: for all layers, or by layer ("conv1"); layers that are left out stay as they are.
+        bits: Number of bits in a code, 1 to 16: for all layers, or by layer ("conv1"); other layers stay as they are.
 
     Returns:
         A new dict in the same order. Biases are untouched.
@@ -77,7 +79,7 @@ def _nearest_centroids(values: np.ndarray, members: np.ndarray, count: int, expo
 
     On sorted values a cluster is a range, so that prefix sums give every mean at once.
     """
-    weights, sums = (np.concatenate([[0], np.cumsum(each)]) for each in (members, members * values))
+    weights, sums = (np.concatenate([[0], np.cumsum(counts)]) for counts in (members, members * values))
     centroids = _first_centroids(values, members, count, exponent)
     borders = None
     for _ in range(_MAX_ROUNDS):

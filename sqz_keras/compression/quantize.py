@@ -136,14 +136,14 @@ def _coarseness_for(target_bytes: float, plain_size: Callable[[float], int]) -> 
     return float(2.0**coarsest)
 
 
-def _next_aim(tried: list[tuple[int, float]], wanted: float) -> float:
-    """What to aim at for `wanted` bytes: between the (bytes, aim) nearest on both sides, else in proportion."""
-    below = max((each for each in tried if each[0] <= wanted), default=None)
-    above = min((each for each in tried if each[0] > wanted), default=None)
+def _next_aim(tried: list[tuple[int, float]], target: float) -> float:
+    """What to aim at for `target` bytes: between the (bytes, aim) nearest on both sides, else in proportion."""
+    below = max((point for point in tried if point[0] <= target), default=None)
+    above = min((point for point in tried if point[0] > target), default=None)
     if below and above:
-        return below[1] + (above[1] - below[1]) * (wanted - below[0]) / (above[0] - below[0])
+        return below[1] + (above[1] - below[1]) * (target - below[0]) / (above[0] - below[0])
     reached, aim = below or above
-    return aim * wanted / reached
+    return aim * target / reached
 
 
 def _rounded(arrays: Arrays, steps: dict[str, np.float32 | None]) -> Arrays:

@@ -142,11 +142,11 @@ def _softened_divergence(targets, probabilities):
     """
     import tensorflow as tf
 
-    wanted, found = (
-        tf.nn.log_softmax(tf.math.log(tf.maximum(each, _LEAST_PROBABILITY)) / _TEMPERATURE)
-        for each in (targets, probabilities)
+    expected, actual = (
+        tf.nn.log_softmax(tf.math.log(tf.maximum(values, _LEAST_PROBABILITY)) / _TEMPERATURE)
+        for values in (targets, probabilities)
     )
-    return _TEMPERATURE**2 * tf.reduce_sum(tf.exp(wanted) * (wanted - found), axis=-1)
+    return _TEMPERATURE**2 * tf.reduce_sum(tf.exp(expected) * (expected - actual), axis=-1)
 
 
 def _make_watch(done: int, steps: int, manager, checkpoint_every_steps: int, report: Callable | None):
@@ -187,14 +187,14 @@ def _rebuild(model, target, wrap: Callable | None):
         config = layer.get_config()
         options = {name: config[name] for name in _CONFIGS[kind]}
         copy = getattr(target.layers, kind)(name=layer.name, dtype="float32", **options)
-        inputs = [tensors[id(each)] for each in _as_list(layer.input)]
+        inputs = [tensors[id(tensor)] for tensor in _as_list(layer.input)]
         if layer.get_weights():
             copy.build(inputs[0].shape)
             copy.set_weights(layer.get_weights())
             copy = wrap(copy) if wrap is not None else copy
         tensors[id(layer.output)] = copy(inputs if isinstance(layer.input, list) else inputs[0])
-    outputs = [tensors[id(each)] for each in _as_list(model.outputs)]
-    inputs = [tensors[id(each)] for each in _as_list(model.inputs)]
+    outputs = [tensors[id(tensor)] for tensor in _as_list(model.outputs)]
+    inputs = [tensors[id(tensor)] for tensor in _as_list(model.inputs)]
     return target.Model(inputs, outputs[0] if len(outputs) == 1 else outputs, name=model.name)
 
 

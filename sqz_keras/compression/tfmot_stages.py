@@ -287,7 +287,7 @@ def _pruning_steps(steps: int, begin_step: int, end_step: int | None, frequency:
     last = max(3 * steps // 4, begin_step + (frequency or 1)) if end_step is None else end_step
     if frequency is None:
         most = max((last - begin_step) // _PRUNINGS, 1)
-        divisors = (each for each in range(most, 0, -1) if (last - begin_step) % each == 0)
+        divisors = (step for step in range(most, 0, -1) if (last - begin_step) % step == 0)
         frequency = most if end_step is None else next(divisors)
     if end_step is None and frequency >= 1:
         last -= (last - begin_step) % frequency

@@ -55,12 +55,12 @@ def test_rows_and_plot(arrays, labelled_images, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("version", "agreement", "end"), [("1.1", 0.8, "met"), ("1.1", 0.79, "MISSED"), ("1.0", 0.8, "")]
+    ("version", "agreement", "end"), [("1.1", 0.8, ""), ("1.1", 0.79, ", which this is not"), ("1.0", 0.8, None)]
 )
-def test_bars_are_those_of_the_version(version, agreement, end):
+def test_requirements_are_those_of_the_version(version, agreement, end):
     row = {"method": "label-free", "setting": "for 470,000 bytes", "bytes": 469_000, "agreement": agreement}
-    line = compression.told(row | {"agreement_interval": (0.7, 0.9)}, version)
-    assert line.endswith(f"bar 470,000 bytes at 80%: {end}" if end else "(70.0% to 90.0%)")
+    line = compression.describe(row | {"agreement_interval": (0.7, 0.9)}, version)
+    assert line.endswith("(70.0% to 90.0%)" if end is None else f"required: 80% in 470,000 bytes{end}")
 
 
 def test_halves_are_judged_by_the_other(arrays, labelled_images, monkeypatch):

@@ -26,7 +26,7 @@ def test_means_intervals_and_findings(tmp_path):
     rows = family.summarize("bypass", seen)
     assert [row["value"] for row in rows] == ["none", "simple", "complex"]
     assert rows[1]["top1"] == pytest.approx(0.8) and rows[1]["half"] == pytest.approx(4.303 * 0.1 / 3**0.5)
-    lines = "\n".join(family.told("bypass", rows, seen))
+    lines = "\n".join(family.describe("bypass", rows, seen))
     assert "| none | 5 | 1.50 | 1,001 | 60.0% | +- 24.8 |" in lines
     # Seed by seed simple bypass is 20 points better than none, whatever the seeds differ by.
     assert "| simple bypass beats none: simple less none | +20.0 | +20.0 to +20.0 |" in lines
@@ -41,5 +41,5 @@ def test_means_intervals_and_findings(tmp_path):
 
 def test_one_seed_has_no_interval():
     seen = tables("pool_after", dict.fromkeys(("1:2:3", "1:3:5", "1:4:8", "4:6:8"), (0.5,)))
-    lines = "\n".join(family.told("pool_after", family.summarize("pool_after", seen), seen))
+    lines = "\n".join(family.describe("pool_after", family.summarize("pool_after", seen), seen))
     assert "| 1:2:3 | 5 | 1.50 | 1,000 | 50.0% | one seed |" in lines and "| +0.0 | one seed |" in lines
