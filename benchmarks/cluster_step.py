@@ -2,8 +2,8 @@
 
     python benchmarks/cluster_step.py [--rounds=20] [--batch=8] [--input_size=227] [--version=1.0] [--clusters=256]
 
-Each step is tf_keras's own, on random weights at Table 1's densities. Prints `ratio=` of the medians (required: at most 1.3),
-and the same of tfmot's clustering as it is shipped, without the sorted search. On a machine that is shared, the
+Each step is tf_keras's own, on random weights at Table 1's densities. Prints `ratio=` of the medians (required: at most
+1.3), and the same of tfmot's clustering as it is shipped, without the sorted search. On a machine that is shared, the
 processors' time and the quickest steps are steadier than the clock's medians.
 """
 

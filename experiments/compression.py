@@ -4,8 +4,8 @@
 
 DIR holds images, labelled by their names as for sqz-evaluate or not. What needs images to work on
 (label-free, LiteRT int8) is run twice: calibrated on every other image and judged on the rest, and the other way
-round; its bytes are those of the larger file. Prints a table with what is required, and writes FILE.json and the plot FILE.svg
-and FILE.png. --earlier=OTHER.json takes over the rows of an earlier run, so that it can be done in parts.
+round; its bytes are those of the larger file. Prints a table with what is required, and writes FILE.json and the plot
+FILE.svg and FILE.png. --earlier=OTHER.json takes over the rows of an earlier run, so that it can be done in parts.
 """
 
 from __future__ import annotations
