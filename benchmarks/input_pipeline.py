@@ -4,8 +4,8 @@
 
 The bare side decodes the same bytes in the same windows from one thread a core, and does nothing else; the pipeline
 also resizes, mirrors and batches. Both run in turn in one process; the ratio is that of the medians. The pipeline is
-timed once its batches flow, as training waits for its start only once. Prints `ratio=`; required: at least 0.85.
-Where other work shares the cores, the ratio of CPU times, printed above it, says more. DIR is any folder with JPEG images in
+timed once its batches flow, as training waits for its start only once. Prints `ratio=`; required: at least 0.85. Where
+other work shares the cores, the ratio of CPU times, printed above it, says more. DIR is any folder with JPEG images in
 it, at any depth; those as large as ImageNet's (110 KB on average) give the number that matters.
 """
 

@@ -3,13 +3,13 @@
     python experiments/tuned.py --workdir=DIR --image_dir=IMAGENETTE [--seeds=0,1,2]
     python experiments/tuned.py --workdir=DIR --dataset=digits --asked=0.94 [--data_dir=TFDS_DIR]
 
-For each seed the recipe is trained (`transfer` on images, else the one of the dataset's name), and the net then
-pruned, clustered and fine-tuned as sqz-compress does it, with the uncompressed net as the teacher on its training
-images. Both are judged on the split that the recipe keeps for its end. DIR/seed-N/ holds the net (`net/`, by
-sqz-train; one that is there is taken), the stages and the file; a run that was killed goes on from there.
+For each seed the recipe is trained (`transfer` on images, else the one of the dataset's name), and the net then pruned,
+clustered and fine-tuned as sqz-compress does it, with the uncompressed net as the teacher on its training images. Both
+are judged on the split that the recipe keeps for its end. DIR/seed-N/ holds the net (`net/`, by sqz-train; one that is
+there is taken), the stages and the file; a run that was killed goes on from there.
 
-Prints a line a seed, then the mean loss in top-1 with its 95% interval over the seeds (Student's), and what is required:
-at most a tenth of the float32 bytes, and with images at most 0.5 points.
+Prints a line a seed, then the mean loss in top-1 with its 95% interval over the seeds (Student's), and what is
+required: at most a tenth of the float32 bytes, and with images at most 0.5 points.
 """
 
 from __future__ import annotations
