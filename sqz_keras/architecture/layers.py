@@ -174,8 +174,8 @@ class _ListBuilder:
 
     def _add(self, name, kind: Kind, block, inputs, size, channels, kernel=1, stride=1, padding=0) -> str:
         sources = [self._outputs[source] for source in inputs]
-        jump = sources[-1].jump
-        field = sources[-1].receptive_field + (kernel - 1) * jump
+        jump = sources[0].jump  # the same for all inputs
+        field = max(source.receptive_field for source in sources) + (kernel - 1) * jump
         input_channels = sum(source.channels for source in sources) if kind == "concatenation" else sources[0].channels
         self.layers[name] = Layer(
             name, kind, block, inputs, kernel, stride, padding, input_channels, size, channels, field

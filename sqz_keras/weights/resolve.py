@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from sqz_keras.architecture.layers import BYPASSES
 from sqz_keras.architecture.metaparameters import VERSIONS
 from sqz_keras.architecture.spec import ModelSpec, Preprocessing, hash_arrays
 from sqz_keras.weights import download, readers, sqz
@@ -160,9 +161,11 @@ def _record_spec(path: pathlib.Path, arrays: Arrays) -> ModelSpec | None:
 
 
 def _infer_spec(path: pathlib.Path, arrays: Arrays, version: str | None, bypass: str | None) -> ModelSpec:
-    """A spec from the shapes alone; the preprocessing is what the kind of file is usually made for."""
-    if any("_bypass1x1/" in name for name in arrays):
-        bypass = "complex"
+    """A spec from names and shapes alone; the preprocessing is what the kind of file is usually made for."""
+    trunk = _trunk(arrays).keys()
+    fitting = [kind for kind in BYPASSES if _trunk(ModelSpec("1.0", kind).weight_shapes()).keys() == trunk]
+    if fitting and bypass not in fitting:
+        bypass = fitting[0]
     options = {"bypass": bypass}
     if path.suffix in (".pth", ".pt"):
         options |= {"input_size": 224, "preprocessing": Preprocessing("torch", "shortest_side", 256)}

@@ -67,6 +67,7 @@ def test_the_keras_model_has_these_layers(spec):
         if expected.kind == "max pool":
             assert (layer.pool_size[0], layer.strides[0]) == (expected.kernel, expected.stride)
     assert spec.count_params() == model.count_params()
+    assert list(squeezenet.named_arrays(model)) == list(spec.weight_shapes()), "the order of the weights in files"
 
 
 def test_layers_come_after_what_they_read():

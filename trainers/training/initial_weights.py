@@ -41,6 +41,10 @@ def initialise(model: keras.Model, config: TrainConfig, spec: ModelSpec) -> None
         if config.densities:
             arrays = prune_magnitudes(arrays, parse_densities(config.densities, layer_names(arrays)))
     else:
-        bypasses = {name: array for name, array in named_arrays(model).items() if "_bypass1x1/" in name}
-        arrays |= {name: np.float32(config.bypass_scale) * array for name, array in bypasses.items()}
+        initial = named_arrays(model)
+        beside = {layer.inputs[0] for layer in spec.layers() if layer.kind == "addition"}  # what is added to a module
+        for layer in spec.layers():
+            if layer.kind == "convolution" and layer.name in beside:
+                for name in (f"{layer.name}/kernel", f"{layer.name}/bias"):
+                    arrays[name] = np.float32(config.bypass_scale) * initial[name]
     assign(model, arrays)
