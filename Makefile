@@ -4,6 +4,8 @@ SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13)
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
 	$$name -c '$(SUPPORTED)' 2>/dev/null && echo $$name && break; done)
 RUN := .venv/bin/python
+# Two processes of tests share two cores best if TensorFlow starts one thread in each.
+THREADS := TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 OMP_NUM_THREADS=1
 BUILDIFIER := @bazel/buildifier@8.2.1
 PLATFORMS := Python 3.11 to 3.13; Linux x86_64 and aarch64 (glibc 2.28), macOS 14 arm64
 
@@ -32,7 +34,7 @@ demo: venv ## train, export and serve a small SqueezeNet and classify a picture 
 	$(RUN) examples/demo.py
 
 test: venv ## run every test but the large ones; set SQZ_TEST_DATA for those on real weights and pictures
-	$(RUN) -m pytest -m "not large" --durations=10
+	$(THREADS) $(RUN) -m pytest -m "not large" --numprocesses=2 --dist=loadfile --durations=10
 
 test-large: venv ## run the large tests
 	$(RUN) -m pytest -m large

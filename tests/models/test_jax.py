@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from sqz_keras import Metaparameters, squeezenet_from_metaparameters
 from sqz_keras.models.squeezenet import assign, named_arrays
@@ -50,6 +51,7 @@ print("done")
 """
 
 
+@pytest.mark.large
 def test_builders_under_jax(tmp_path):
     rng = np.random.default_rng(0)
     inputs = rng.uniform(-1, 1, (2, 32, 32, 3)).astype(np.float32)

@@ -199,6 +199,7 @@ def test_a_size_without_labels(run, monkeypatch):
         run("--method=quantize", "--target_bytes=100", "--calibration_dir=photos", name="small.sqz")
 
 
+@pytest.mark.large
 def test_a_size_without_labels_is_met(run):
     path, report = run(
         "--method=quantize", "--target_bytes=1800", "--calibration_dir=photos", "--evaluation_dir=photos"

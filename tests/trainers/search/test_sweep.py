@@ -102,6 +102,7 @@ def test_a_killed_workers_point_is_noticed_and_given_to_another(tmp_path):
     assert len(told(tmp_path)) == 9
 
 
+@pytest.mark.large
 def test_an_interrupted_sweep_keeps_what_is_finished_and_goes_on(tmp_path):
     stopped = worker(tmp_path, 2)
     wait_for(tmp_path, "start", 2)
@@ -299,6 +300,7 @@ print("equal")
 """
 
 
+@pytest.mark.large
 def test_a_point_has_the_weights_of_sqz_train_bit_for_bit(tmp_path, tfds_dir, digits):
     (tmp_path / "one.json").write_text(
         json.dumps(

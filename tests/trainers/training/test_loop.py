@@ -142,15 +142,15 @@ TWO_STOPS = ((0, signal.SIGTERM), (1, signal.SIGINT))
 
 
 @pytest.mark.parametrize(
-    ("run", "stops"), [("trained", TWO_STOPS), ("modern", TWO_STOPS[1:]), ("sparse", TWO_STOPS[:1])]
+    "run", ["trained", pytest.param("modern", marks=pytest.mark.large), pytest.param("sparse", marks=pytest.mark.large)]
 )
-def test_a_stopped_run_resumes_to_the_same_bits(request, tmp_path, tfds_dir, run, stops):
+def test_a_stopped_run_resumes_to_the_same_bits(request, tmp_path, tfds_dir, run):
     """Dropout, the order of the images and their crops included; the sparse phase is resumed in its middle."""
     whole, config = request.getfixturevalue(run)
     if run == "trained":
         config = CONFIG
     stopped = tmp_path / "stopped"
-    for evaluation, number in stops:
+    for evaluation, number in TWO_STOPS:
         with pytest.raises(Interrupted, match=f"{number.name} at step") as stop:
             loop.train_and_evaluate(config, stopped, tfds_dir, callbacks=[Signal(evaluation, number)])
         assert stop.value.signal is number
