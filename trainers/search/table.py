@@ -59,7 +59,7 @@ def best_lines(objectives: Sequence[str], records: Sequence[Mapping[str, Any]]) 
     """The best net, or with several objectives the front, each with the command that trains it again."""
     complete = [record for record in records if record["state"] == "complete"]
     front = pareto_front(objectives, complete)
-    yield f"{len(complete)} nets trained, {len(records) - len(complete)} given up; the best:"
+    yield f"{len(complete)} nets trained, {len(records) - len(complete)} ended early; the best:"
     for record in sorted(front, key=lambda record: record["bytes"]):
         values = ", ".join(f"{name} {record[name]:,}" for name in objectives)
         yield f"  {values}, test top-1 {record['test_top1']:.3f}: {record['command']}"
