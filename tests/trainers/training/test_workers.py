@@ -108,7 +108,7 @@ def test_a_lost_worker_ends_the_other_and_both_go_on(tmp_path, tfds_dir, digits)
     assert workers[0].returncode != 0
     assert time.monotonic() - began < 60
     assert "ENDED: Another worker of this run has ended" in errors
-    assert "Start all of them again" in errors
+    assert "Start all workers again" in errors
     workers[1].communicate()
     reached = max(checkpoints.steps(tmp_path / "run" / "checkpoints"))
     cluster = free_ports(2)
