@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from sqz_keras.images import files
 from sqz_keras.weights import description
 
 MODEL_NAME = "squeezenet"
@@ -25,10 +26,10 @@ MAX_VERSION = 2**63 - 1
 
 PRECISIONS = ("float32", "bfloat16")  # what the network computes in; the signatures are float32 in both cases
 TOP_K = 5  # classes, class_ids and scores hold min(TOP_K, number of classes), best first
+MAX_PIXELS, MAX_ASPECT_RATIO = files.MAX_PIXELS, files.MAX_ASPECT_RATIO  # of one image
 ALLOWED_BATCH_SIZES = (1, 2, 4, 8, 16, 32)  # a batching server pads its batches to the next of them
 MAX_BATCH_SIZE = ALLOWED_BATCH_SIZES[-1]  # images in one call
 MAX_MESSAGE_BYTES = 64 << 20  # of one request or response
-MAX_ASPECT_RATIO = 100  # long side over short side: scaling the short side up must not make a huge image
 
 # What `status` says of each image. Where it is not "OK", the image's probabilities and scores are 0, its class_ids
 # are -1 and its classes are empty strings. `classify` has no status: there, these values alone say it.
@@ -68,7 +69,7 @@ class Signature:
 
 
 IMAGES = Tensor("images", "float32", ("batch", "height", "width", 3))  # RGB in 0..255, whole images of any size
-IMAGE_BYTES = Tensor("image_bytes", "string", ("batch",))  # encoded JPEG or PNG files
+IMAGE_BYTES = Tensor("image_bytes", "string", ("batch",))  # JPEG or PNG files, upright: EXIF is not read
 EXAMPLES = Tensor("inputs", "string", ("batch",))  # serialised tf.train.Example with the feature EXAMPLE_FEATURE
 EXAMPLE_FEATURE = "image/encoded"
 

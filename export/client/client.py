@@ -142,8 +142,9 @@ class Client:
         """Classifies images, in as many calls as the contract's limits need.
 
         Args:
-            images: One image or a list of them. An image is the path or the content of an image file, a PIL image, or
-                an array (H, W, 3), RGB in 0..255. An array (N, H, W, 3) is N images. Whole images, not preprocessed.
+            images: One image or a list of them. An image is the path of an image file, its content, the file opened
+                for reading in binary mode, a PIL image, or an array (H, W, 3), RGB in 0..255. An array
+                (N, H, W, 3) is N images. Whole images, not preprocessed.
 
         Returns:
             A prediction for each image, in their order; `status` says which files could not be read.

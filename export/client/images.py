@@ -6,29 +6,33 @@ import io
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
+from typing import BinaryIO
 
 import numpy as np
 import PIL.Image
-from PIL import ImageOps
 
 from export import contract
-from sqz_keras.images.files import read_image, to_rgb
+from sqz_keras.images.files import check_size, open_image, read_image, to_rgb, turn_upright
 
-Image = str | os.PathLike | bytes | PIL.Image.Image | np.ndarray
+Image = str | os.PathLike | bytes | BinaryIO | PIL.Image.Image | np.ndarray
 Images = Image | Sequence[Image]
 
 _ORIENTATION, _UPRIGHT = 0x0112, 1  # of EXIF
+_SENT_FORMATS = ("JPEG", "MPO", "PNG")  # MPO is a JPEG with more images behind it
+# Images of more pixels are encoded as JPEG, since as PNG they could take the bytes of a whole request.
+_MAX_PNG_PIXELS, _JPEG_QUALITY = 4_000_000, 95
 _OVERHEAD_BYTES = 1 << 16  # what a request needs beside its images, at most
 
 
 def as_list(images: Images) -> list[bytes | np.ndarray]:
-    """Images as they are sent: encoded JPEG or PNG files, upright, or float32 arrays (H, W, 3), RGB in 0..255.
+    """Images as they are sent: JPEG or PNG files, upright, or float32 arrays (H, W, 3), RGB in 0..255.
 
     Raises:
         ValueError: The list is empty, or holds something that is not an image.
         OSError: A file cannot be opened.
     """
-    if isinstance(images, Image) and not (isinstance(images, np.ndarray) and images.ndim == 4):
+    is_one = isinstance(images, Image) or hasattr(images, "read")
+    if is_one and not (isinstance(images, np.ndarray) and images.ndim == 4):
         images = [images]
     prepared = [_as_sent(image) for image in images]
     if not prepared:
@@ -40,14 +44,19 @@ def _as_sent(image: Image) -> bytes | np.ndarray:
     if isinstance(image, np.ndarray):
         return _checked(image)
     if isinstance(image, PIL.Image.Image):
-        return _as_png(np.asarray(to_rgb(ImageOps.exif_transpose(image))))
+        check_size(image)
+        return _encoded(np.asarray(to_rgb(turn_upright(image))))
     if isinstance(image, str | os.PathLike):
-        return _upright(pathlib.Path(image).read_bytes())
-    if isinstance(image, bytes):
-        return _upright(image)
+        return _upright(pathlib.Path(image).expanduser().read_bytes())
+    if hasattr(image, "read"):
+        image = image.read()
+        if isinstance(image, str):
+            raise ValueError("An image's file must be opened in binary mode: open(path, 'rb').")
+    if isinstance(image, bytes | bytearray | memoryview):
+        return _upright(bytes(image))
     raise ValueError(
-        "An image is a path, the bytes of an image file, a PIL image, or a numpy array (H, W, 3), RGB in 0..255; got "
-        f"{type(image).__name__}. numpy.asarray(...) makes an array of nested lists."
+        "An image is a path, an open file, the bytes of an image file, a PIL image, or a numpy array (H, W, 3), RGB in "
+        f"0..255; got {type(image).__name__}. numpy.asarray(...) makes an array of nested lists."
     )
 
 
@@ -67,23 +76,27 @@ def _checked(image: np.ndarray) -> np.ndarray:
 
 
 def _upright(data: bytes) -> bytes:
-    """A file as it is, or as an upright PNG where EXIF says that it is stored rotated.
+    """A JPEG or PNG as it is, and encoded again where EXIF says that it is stored rotated, or it has another format.
 
-    TensorFlow's decoder ignores EXIF. A file that cannot be read here is sent unchanged: its status comes from the
-    server.
+    The served graph decodes JPEG and PNG, and does not read EXIF. A file that cannot be read here is sent unchanged:
+    its status comes from the server.
     """
     try:
-        with PIL.Image.open(io.BytesIO(data)) as image:
-            if image.getexif().get(_ORIENTATION, _UPRIGHT) == _UPRIGHT:
+        with open_image(io.BytesIO(data)) as image:
+            if image.format in _SENT_FORMATS and image.getexif().get(_ORIENTATION, _UPRIGHT) == _UPRIGHT:
                 return data
-        return _as_png(read_image(data))
+        return _encoded(read_image(data))
     except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError):
         return data
 
 
-def _as_png(image: np.ndarray) -> bytes:
+def _encoded(image: np.ndarray) -> bytes:
+    """A PNG, or a JPEG of a tenth of its size where the image is large."""
     file = io.BytesIO()
-    PIL.Image.fromarray(image).save(file, "PNG", compress_level=1)
+    if image.shape[0] * image.shape[1] <= _MAX_PNG_PIXELS:
+        PIL.Image.fromarray(image).save(file, "PNG", compress_level=1)
+    else:
+        PIL.Image.fromarray(image).save(file, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
     return file.getvalue()
 
 
@@ -94,7 +107,7 @@ def decode(image: bytes | np.ndarray) -> np.ndarray:
 
 def encode(image: bytes | np.ndarray) -> bytes:
     """An image of `as_list` as a file; values between the 256 levels are rounded."""
-    return image if isinstance(image, bytes) else _as_png(np.rint(image).astype(np.uint8))
+    return image if isinstance(image, bytes) else _encoded(np.rint(image).astype(np.uint8))
 
 
 def batches(images: Sequence[bytes] | Sequence[np.ndarray]) -> Iterator[list]:

@@ -74,7 +74,7 @@ def _read(paths: Sequence[str]) -> tuple[list[str], list[bytes | np.ndarray]]:
         try:
             images += as_list(path)
             opened.append(path)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             print(f"sqz-predict: {error}", file=sys.stderr)
     return opened, images
 

@@ -12,8 +12,15 @@ from export import contract
 from export.graph.network import ExportedNetwork
 from export.graph.parts import in_parts
 from sqz_keras import ModelSpec, preprocess_input
-from sqz_keras.images.files import MAX_PIXELS
-from sqz_keras.images.graph import JPEG_START, PNG_START, decode_jpeg, decode_png, starts_with
+from sqz_keras.images.graph import (
+    JPEG_START,
+    PNG_START,
+    decode_jpeg,
+    decode_png,
+    encoded_size,
+    fits,
+    starts_with,
+)
 from sqz_keras.images.preprocessing import resize_and_crop
 
 
@@ -105,8 +112,8 @@ class ServedModel(tf.Module):
 
     def _check_and_resize(self, images):
         height, width = tf.shape(images)[1], tf.shape(images)[2]
-        fits = tf.debugging.Assert(_fits(height, width), [contract.STATUS_TOO_LARGE, height, width])
-        with tf.control_dependencies([fits]):
+        is_checked = tf.debugging.Assert(fits(height, width), [contract.STATUS_TOO_LARGE, height, width])
+        with tf.control_dependencies([is_checked]):
             images = tf.identity(images)
         return self._resize_and_crop(images)
 
@@ -153,23 +160,9 @@ class ServedModel(tf.Module):
     def _decode(self, data):
         """One image; raises inside the graph where it is damaged. Its size is checked before it is decoded."""
         is_jpeg, is_png = starts_with(data, JPEG_START), starts_with(data, PNG_START)
-
-        def by_format(jpeg, png, neither):
-            return tf.cond(is_jpeg, jpeg, lambda: tf.cond(is_png, png, neither))
-
-        height, width = tf.unstack(
-            by_format(
-                lambda: tf.io.extract_jpeg_shape(data)[:2],
-                lambda: tf.reverse(
-                    tf.ensure_shape(tf.io.decode_raw(tf.strings.substr(data, 16, 8), tf.int32, False), [2]), [0]
-                ),
-                lambda: tf.ones([2], tf.int32),
-            )
-        )
-        fits = _fits(height, width)
-        status = by_format(
-            lambda: tf.where(fits, contract.STATUS_OK, contract.STATUS_TOO_LARGE),
-            lambda: tf.where(fits, contract.STATUS_OK, contract.STATUS_TOO_LARGE),
+        status = tf.cond(
+            is_jpeg | is_png,
+            lambda: tf.where(fits(*tf.unstack(encoded_size(data))), contract.STATUS_OK, contract.STATUS_TOO_LARGE),
             lambda: tf.constant(contract.STATUS_UNKNOWN_FORMAT),
         )
         size = self._spec.input_size
@@ -185,11 +178,3 @@ def _image_of_example(example):
     """The encoded image in a serialised `tf.train.Example`; an empty string where it has none."""
     feature = tf.io.FixedLenFeature([], tf.string, default_value="")
     return tf.io.parse_single_example(example, {contract.EXAMPLE_FEATURE: feature})[contract.EXAMPLE_FEATURE]
-
-
-def _fits(height, width):
-    """Whether an image's size is within the contract's bounds; false for sizes below 1."""
-    height, width = tf.cast(height, tf.int64), tf.cast(width, tf.int64)
-    shortest, longest = tf.minimum(height, width), tf.maximum(height, width)
-    small = (height * width <= MAX_PIXELS) & (longest <= shortest * contract.MAX_ASPECT_RATIO)
-    return small & (shortest >= 1)

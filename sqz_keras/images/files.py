@@ -5,13 +5,38 @@ from __future__ import annotations
 import io
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
 
+# An image of more pixels, or more elongated, is refused: resizing the short side up must not make a huge image.
 MAX_PIXELS = 100_000_000
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
+MAX_ASPECT_RATIO = 100  # long side over short side
+SUFFIXES = (
+    ".avif",
+    ".bmp",
+    ".gif",
+    ".heic",
+    ".heif",
+    ".jfif",
+    ".jpe",
+    ".jpeg",
+    ".jpg",
+    ".mpo",
+    ".pgm",
+    ".png",
+    ".ppm",
+    ".tif",
+    ".tiff",
+    ".webp",
+)
+# Pillow's names of these formats. It opens others too, some of them by running another program.
+_FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+_NAMED = 3  # of the files that are left out
 
 
 def find_images(image_dir: str | os.PathLike, at_most: int | None = None) -> list[pathlib.Path]:
@@ -25,23 +50,37 @@ def find_images(image_dir: str | os.PathLike, at_most: int | None = None) -> lis
     Raises:
         ValueError: not a folder, or no images in it.
     """
-    root = pathlib.Path(image_dir)
+    root = pathlib.Path(image_dir).expanduser()
     if not root.is_dir():
         raise ValueError(f"{image_dir} is not a folder of images.")
-    images = only_images(path for path in root.rglob("*") if path.is_file())
+    images, others = split_by_suffix(root.rglob("*"))
+    report_left_out(root, others)
     if not images:
         raise ValueError(f"{root} holds no images ({', '.join(SUFFIXES)}).")
     count = min(len(images), at_most or len(images))
     return [images[position] for position in np.linspace(0, len(images) - 1, count).round().astype(int)]
 
 
-def only_images(paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:
-    """The paths with the suffix of an image whose names do not start with a dot, sorted."""
-    return sorted(path for path in paths if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+def split_by_suffix(paths: Iterable[pathlib.Path]) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
+    """Files with the suffix of an image, and other files, both sorted; names that start with a dot are in neither."""
+    visible = sorted(path for path in paths if path.is_file() and not path.name.startswith("."))
+    images = [path for path in visible if path.suffix.lower() in SUFFIXES]
+    return images, [path for path in visible if path.suffix.lower() not in SUFFIXES]
+
+
+def report_left_out(root: pathlib.Path, others: Sequence[pathlib.Path]) -> None:
+    """Counts the files of a folder that are not images on stderr, and names the first ones."""
+    if others:
+        names = ", ".join(str(path.relative_to(root)) for path in others[:_NAMED])
+        print(
+            f"{root}: left out {len(others)} file{'s' * (len(others) != 1)} without the suffix of an image: {names}"
+            f"{', ...' if len(others) > _NAMED else ''}",
+            file=sys.stderr,
+        )
 
 
 def read_image(source: str | os.PathLike | bytes) -> np.ndarray:
-    """Decodes an image: JPEG, PNG, and whatever else Pillow reads.
+    """Decodes an image of one of the formats of `SUFFIXES`, whatever its name; of several frames, the first.
 
     EXIF orientation is applied, CMYK and grey become RGB, 16 bits become 8, transparency is laid on white.
 
@@ -52,19 +91,86 @@ def read_image(source: str | os.PathLike | bytes) -> np.ndarray:
         uint8 array (H, W, 3), RGB.
 
     Raises:
-        ValueError: not an image, a damaged one, or one of more than 100 million pixels.
+        ValueError: not an image, a damaged one, one of more than 100 million pixels, or one that is more than 100 times
+            as long as wide.
         OSError: the file cannot be opened.
     """
     name = "the bytes" if isinstance(source, bytes) else os.fspath(source)
     with open(source, "rb") if not isinstance(source, bytes) else io.BytesIO(source) as file:
         try:
-            with Image.open(file) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise ValueError(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
-                image = ImageOps.exif_transpose(image)
-                return np.asarray(to_rgb(image))
+            with open_image(file) as image:
+                check_size(image)
+                image = _with_exact_transparency(image, file)
+                return np.asarray(to_rgb(turn_upright(image)))
         except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
             raise ValueError(f"{name}: not an image that can be read: {error}.") from error
+
+
+def open_image(file: BinaryIO) -> Image.Image:
+    """`PIL.Image.open` for the formats of `SUFFIXES`; HEIC where the package pillow-heif is installed."""
+    Image.init()
+    start = file.read(12)
+    file.seek(0)
+    if start[4:8] == b"ftyp" and start[8:] in _HEIF_BRANDS:
+        try:
+            import pillow_heif
+        except ModuleNotFoundError as error:
+            raise ValueError("a HEIC image; pip install pillow-heif, or convert it to JPEG") from error
+        pillow_heif.register_heif_opener()
+    try:
+        return Image.open(file, formats=[name for name in _FORMATS if name in Image.OPEN])
+    except Image.UnidentifiedImageError as error:
+        raise ValueError(f"none of the formats {', '.join(_FORMATS)}, or damaged") from error
+
+
+def check_size(image: Image.Image) -> None:
+    """Refuses an image whose pixels, or whose resized copy, would need too much memory.
+
+    Raises:
+        ValueError: more than `MAX_PIXELS` pixels, or more elongated than `MAX_ASPECT_RATIO`.
+    """
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"{width} x {height} pixels, more than {MAX_PIXELS:,}")
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+        raise ValueError(f"{width} x {height} pixels, more than {MAX_ASPECT_RATIO} times as long as wide")
+
+
+def turn_upright(image: Image.Image) -> Image.Image:
+    """An image as its EXIF orientation says that it is to be seen; one with damaged EXIF as it is stored."""
+    try:
+        image.getexif()
+    except (SyntaxError, ValueError, KeyError, EOFError):
+        return image
+    return ImageOps.exif_transpose(image)
+
+
+def _with_exact_transparency(image: Image.Image, file: BinaryIO) -> Image.Image:
+    """A PNG's transparent colour, compared with the samples of its file.
+
+    Pillow compares it with samples that it has scaled to 8 bits, which is wrong for 2, 4 and 16 bits.
+    """
+    key = image.info.get("transparency")
+    if image.format != "PNG" or key is None:
+        return image
+    tile = image.tile[0]
+    if tile.args in ("L;2", "L;4"):
+        image.info["transparency"] = key * 255 // (2 ** int(tile.args[-1]) - 1)
+        return image
+    if tile.args not in ("I;16B", "RGB;16B"):
+        return image
+    samples = np.asarray(image, np.uint16)
+    if image.mode == "RGB":
+        image.load()
+        file.seek(0)
+        with open_image(file) as low:
+            low.tile = [low.tile[0]._replace(args="RGB;16L")]  # in the other byte order, Pillow keeps the low bytes
+            samples = samples << 8 | np.asarray(low)
+    is_opaque = (samples != key).reshape(*samples.shape[:2], -1).any(-1)
+    rgb = to_rgb(image) if image.mode == "RGB" else Image.fromarray((samples >> 8).astype(np.uint8)).convert("RGB")
+    rgb.info.pop("transparency", None)
+    rgb.putalpha(Image.fromarray(np.where(is_opaque, 255, 0).astype(np.uint8)))
+    return rgb
 
 
 def read_images(
@@ -94,10 +200,18 @@ def read_images(
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any image as 8-bit RGB, as a person sees it: transparency is laid on white."""
+    """Any image as 8-bit RGB, as a person sees it: transparency is laid on white.
+
+    Raises:
+        ValueError: pixels of more than 16 bits, or floats, whose range nobody knows.
+    """
+    if image.mode == "F":
+        raise ValueError("its pixels are floats of an unknown range; save it with 8 or 16 bits")
     if image.mode.startswith("I"):
-        high_bytes = np.asarray(image, np.int64) >> 8
-        image = Image.fromarray(high_bytes.clip(0, 255).astype(np.uint8))
+        samples = np.asarray(image, np.int64)
+        if samples.min() < 0 or samples.max() > 0xFFFF:
+            raise ValueError("its pixels have more than 16 bits; save it with 8 or 16 bits")
+        image = Image.fromarray((samples >> 8).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")

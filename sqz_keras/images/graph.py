@@ -1,15 +1,49 @@
-"""Images decoded inside a TensorFlow graph, as `read_image` decodes them outside, but for EXIF orientation."""
+"""Images decoded inside a TensorFlow graph, as `sqz_keras.images.files` decodes them outside: JPEG and PNG."""
 
 from __future__ import annotations
 
 import tensorflow as tf
 
+from sqz_keras.images.files import MAX_ASPECT_RATIO, MAX_PIXELS
+
 JPEG_START, PNG_START = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+
+# Of a PNG: where its header (the chunk IHDR) has its width and height, its bits per sample, and its kind of colours.
+_PNG_SIZE, _PNG_DEPTH, _PNG_COLOUR = 16, 24, 25
+_PALETTE = 3
+
+# The entry "orientation" (tag 0x0112, one value of type 3) of the first image directory of EXIF, in either byte order,
+# where it is not 1. (?s)\C is any byte.
+_EXIF_START_BYTES = 8192
+_HAS_EXIF = r"(?s)\C*(?:Exif\x00\x00|eXIf)(?:II\*\x00|MM\x00\*)\C*"
+_HAS_TURN = (
+    r"(?s)\C*?(?:Exif\x00\x00|eXIf)(?:II\*\x00\C*?\x12\x01\x03\x00\x01\x00\x00\x00([\x02-\x08])\x00"
+    r"|MM\x00\*\C*?\x01\x12\x00\x03\x00\x00\x00\x01\x00([\x02-\x08]))\C*"
+)
 
 
 def starts_with(data: tf.Tensor, start: bytes) -> tf.Tensor:
     """Whether an encoded image, a scalar string, is of the kind that begins with `start`; a scalar bool."""
     return tf.equal(tf.strings.substr(data, 0, len(start)), start)
+
+
+def encoded_size(data: tf.Tensor) -> tf.Tensor:
+    """(height, width) that a JPEG's or PNG's header declares; int32, negative where a PNG's do not fit into it."""
+    return tf.cond(
+        starts_with(data, JPEG_START),
+        lambda: tf.io.extract_jpeg_shape(data)[:2],
+        lambda: tf.reverse(
+            tf.ensure_shape(tf.io.decode_raw(tf.strings.substr(data, _PNG_SIZE, 8), tf.int32, False), [2]), [0]
+        ),
+    )
+
+
+def fits(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+    """Whether an image's size is within the bounds of `sqz_keras.images.files`; false for sizes below 1."""
+    height, width = tf.cast(height, tf.int64), tf.cast(width, tf.int64)
+    shortest, longest = tf.minimum(height, width), tf.maximum(height, width)
+    small = (height * width <= MAX_PIXELS) & (longest <= shortest * MAX_ASPECT_RATIO)
+    return small & (shortest >= 1)
 
 
 def decode_jpeg(data: tf.Tensor) -> tf.Tensor:
@@ -23,6 +57,54 @@ def decode_jpeg(data: tf.Tensor) -> tf.Tensor:
 
 def decode_png(data: tf.Tensor) -> tf.Tensor:
     """RGB, uint8 (H, W, 3), from any PNG; transparency is laid on white, rounded as Pillow does it."""
-    rgba = tf.cast(tf.io.decode_png(data, channels=4), tf.int32)
+    depth = tf.cast(_byte(data, _PNG_DEPTH), tf.int32)
+    is_small_palette = (_byte(data, _PNG_COLOUR) == _PALETTE) & (depth < 8)
+
+    def of_small_palette():
+        # Three channels where the file has no transparency. With channels=4, it would be given an alpha of 1 to 15.
+        image = tf.cast(tf.io.decode_png(data, channels=0), tf.int32)
+        alpha = tf.cond(tf.shape(image)[2] == 4, lambda: image[..., 3:], lambda: tf.fill(tf.shape(image[..., :1]), 255))
+        return tf.concat([image[..., :3], alpha], -1)
+
+    def of_other():
+        rgba = tf.cast(tf.io.decode_png(data, channels=4), tf.int32)
+        # The alpha that TensorFlow gives a grey file of `depth` bits without transparency; with it, alpha is 0 or 255.
+        filled = tf.bitwise.left_shift(1, tf.minimum(depth, 8)) - 1
+        alpha = tf.where(rgba[..., 3:] == filled, 255, rgba[..., 3:])
+        return tf.concat([rgba[..., :3], alpha], -1)
+
+    rgba = tf.ensure_shape(tf.cond(is_small_palette, of_small_palette, of_other), [None, None, 4])
     colour, alpha = rgba[..., :3], rgba[..., 3:]
     return tf.cast((colour * alpha + 255 * (255 - alpha) + 127) // 255, tf.uint8)
+
+
+def _byte(data: tf.Tensor, position: int) -> tf.Tensor:
+    """One byte of a file, a scalar uint8; InvalidArgumentError where the file is shorter."""
+    return tf.ensure_shape(tf.io.decode_raw(tf.strings.substr(data, position, 1), tf.uint8), [1])[0]
+
+
+def turn_upright(image: tf.Tensor, data: tf.Tensor) -> tf.Tensor:
+    """An image (H, W, C) as the EXIF of its file says that it is to be seen.
+
+    Args:
+        image: What was decoded, or a window of it.
+        data: The JPEG or PNG file, a scalar string. EXIF that starts after its first 8 KB is not seen.
+    """
+    has_exif = tf.strings.regex_full_match(tf.strings.substr(data, 0, _EXIF_START_BYTES), _HAS_EXIF)
+
+    def turned():
+        # The EXIF is the first segment of a JPEG, at most 64 KB long, and the whole data would take long to search.
+        start = tf.strings.substr(data, 0, _EXIF_START_BYTES + (1 << 16))
+        is_turned = tf.strings.regex_full_match(start, _HAS_TURN)
+        value = tf.cond(is_turned, lambda: tf.strings.regex_replace(start, _HAS_TURN, r"\1\2", False), lambda: b"\x01")
+        # Orientations 5 to 8 have rows and columns exchanged; then some of them are mirrored.
+        turn = tf.cast(tf.io.decode_raw(value, tf.uint8)[0], tf.int32)
+        upright = tf.cond(turn >= 5, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
+        upright = tf.cond(_is_any(turn, 2, 3, 6, 7), lambda: tf.reverse(upright, [1]), lambda: upright)
+        return tf.cond(_is_any(turn, 3, 4, 7, 8), lambda: tf.reverse(upright, [0]), lambda: upright)
+
+    return tf.ensure_shape(tf.cond(has_exif, turned, lambda: image), [None, None, image.shape[-1]])
+
+
+def _is_any(value: tf.Tensor, *candidates: int) -> tf.Tensor:
+    return tf.reduce_any(tf.equal(value, candidates))

@@ -1,13 +1,14 @@
 import concurrent.futures
 import io
 import struct
+import sys
 import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from sqz_keras.images.files import MAX_PIXELS, read_image, read_images
+from sqz_keras.images.files import MAX_PIXELS, find_images, read_image, read_images
 
 
 def encode(image: Image.Image, **options) -> bytes:
@@ -127,3 +128,54 @@ def test_images_that_cannot_be_read_do_not_stop_the_others(image, tmp_path, thre
     np.testing.assert_array_equal(pixels, prepare(np.asarray(image)))
     assert isinstance(error, ValueError) and "broken.png" in str(error)
     assert isinstance(missing_error, OSError) and "none.png" in str(missing_error)
+
+
+@pytest.mark.parametrize("format", ["AVIF", "BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP"])
+def test_formats(image, format):
+    assert_shows(read_image(encode(image, format=format)), image)
+
+
+def test_of_several_frames_the_first(image):
+    frames = [Image.new("RGB", image.size, "white")]
+    for format in ("GIF", "TIFF", "WEBP"):
+        assert_shows(read_image(encode(image, format=format, save_all=True, append_images=frames)), image)
+
+
+def test_formats_that_are_no_photographs_are_refused(image):
+    """Pillow opens EPS by running Ghostscript."""
+    for format in ("EPS", "PCX", "ICO"):
+        with pytest.raises(ValueError, match="none of the formats AVIF"):
+            read_image(encode(image.convert("RGB"), format=format))
+
+
+def test_heic_names_the_package_that_reads_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ValueError, match="pip install pillow-heif"):
+        read_image(b"\0\0\0\x18ftypheic" + bytes(100))
+
+
+def test_pixels_of_an_unknown_range_are_refused():
+    floats = Image.fromarray(np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16))
+    integers = Image.fromarray(np.arange(256, dtype=np.int32).reshape(16, 16) << 20)
+    for pixels in (floats, integers):
+        with pytest.raises(ValueError, match="save it with 8 or 16 bits"):
+            read_image(encode(pixels, format="TIFF"))
+
+
+def test_elongated_images_are_refused():
+    """Resizing the short side of 1 x 40,000 pixels to 256 would take 31 GB."""
+    for size in ((1, 101), (40_000, 1)):
+        with pytest.raises(ValueError, match="100 times as long as wide"):
+            read_image(encode(Image.new("RGB", size), format="PNG"))
+    assert read_image(encode(Image.new("RGB", (1, 100)), format="PNG")).shape == (100, 1, 3)
+
+
+def test_files_without_the_suffix_of_an_image_are_counted_and_named(image, tmp_path, capsys):
+    for name in ("a.webp", "b.TIFF", "c.jpg"):
+        image.save(tmp_path / name)
+    assert [path.name for path in find_images(tmp_path)] == ["a.webp", "b.TIFF", "c.jpg"]
+    assert capsys.readouterr().err == ""
+    for name in ("1.cr2", "2.txt", "3", "4.mp4", ".hidden"):
+        (tmp_path / name).touch()
+    assert len(find_images(tmp_path)) == 3
+    assert "left out 4 files without the suffix of an image: 1.cr2, 2.txt, 3, ..." in capsys.readouterr().err

@@ -5,10 +5,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 
 from sqz_keras.architecture.spec import ModelSpec
-from sqz_keras.images.graph import JPEG_START, PNG_START, decode_jpeg, decode_png, starts_with
+from sqz_keras.images.files import read_image
+from sqz_keras.images.graph import (
+    JPEG_START,
+    PNG_START,
+    decode_jpeg,
+    decode_png,
+    encoded_size,
+    fits,
+    starts_with,
+    turn_upright,
+)
 from sqz_keras.images.preprocessing import resize_and_crop
 
 AUGMENTATIONS = ("none", "crop", "authors", "modern")
@@ -30,13 +41,19 @@ def check_augmentation(name: str) -> None:
 
 
 def augmented(
-    data: tf.Tensor, spec: ModelSpec, augmentation: str, seed: int, position, *, guarded: bool = True
+    data: tf.Tensor,
+    spec: ModelSpec,
+    augmentation: str,
+    seed: int,
+    position,
+    *,
+    guarded: bool = True,
+    in_python: bool = True,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """One encoded image in the network's size; all that is random follows from (seed, position).
 
     Args:
-        data: scalar string: JPEG (grey and CMYK too), PNG, BMP or GIF (its first image), whatever its file was
-            called. EXIF orientation is not applied, as in the exported graph.
+        data: The encoded image, a scalar string: any format that `read_image` knows, whatever its file was called.
         spec: of the model; S is its `input_size`.
         augmentation: "none": resized and cropped as in evaluation; "crop": resized as the spec says, then a random
             square of S pixels, where evaluation takes the centre; "authors": "crop", and every other image mirrored;
@@ -45,6 +62,7 @@ def augmented(
         seed: of the run, in 0..2**32 - 1.
         position: of the example in the whole run, scalar int64.
         guarded: see `decode`.
+        in_python: see `decode`.
 
     Returns:
         RGB in 0..255, (S, S, 3): uint8 for "modern", rounded, or float32; its colours are left to `preprocess_input`.
@@ -52,10 +70,10 @@ def augmented(
     """
     size = spec.input_size
     if augmentation == "modern":
-        image, weight = _random_window(data, size, seed, position, guarded)
+        image, weight = _random_window(data, size, seed, position, guarded, in_python)
         image = tf.cast(tf.image.resize(image, (size, size)) + 0.5, tf.uint8)
         return tf.ensure_shape(_mirrored(image, seed, position), (size, size, 3)), weight
-    image, weight = decode(data, guarded=guarded)
+    image, weight = decode(data, guarded=guarded, in_python=in_python)
     if augmentation == "none":
         return tf.ensure_shape(resize_and_crop(image, spec), (size, size, 3)), weight
     image = resize_and_crop(image, dataclasses.replace(spec, input_size=spec.preprocessing.resize_to))
@@ -65,13 +83,17 @@ def augmented(
     return tf.ensure_shape(image, (size, size, 3)), weight
 
 
-def decode(data: tf.Tensor, *, guarded: bool = True) -> tuple[tf.Tensor, tf.Tensor]:
-    """RGB, uint8 (H, W, 3), to the bit as Pillow decodes it, transparency on white; and 1.0.
+def decode(data: tf.Tensor, *, guarded: bool = True, in_python: bool = True) -> tuple[tf.Tensor, tf.Tensor]:
+    """RGB, uint8 (H, W, 3), as `read_image` decodes it, upright, transparency on white; and 1.0.
 
-    If it fails: one black pixel and 0.0 where `guarded`, at some cost for every image, or else an
-    InvalidArgumentError.
+    Args:
+        data: The encoded image, a scalar string.
+        guarded: What happens where it cannot be decoded, or is beyond the bounds of `read_image`: the result is one
+            black pixel and 0.0, at some cost for every image, or else an InvalidArgumentError.
+        in_python: Whether Python decodes what is neither JPEG nor PNG. Workers of a tf.data service cannot call it.
     """
-    return _by_kind(decode_jpeg, _decode_other, (data,), guarded)
+    decode_other = _decoder_of_others(in_python)
+    return _by_kind(lambda data: turn_upright(decode_jpeg(data), data), decode_other, (data,), guarded)
 
 
 def _by_kind(of_jpeg: Callable, of_other: Callable, values: tuple, guarded: bool) -> tuple[tf.Tensor, tf.Tensor]:
@@ -81,7 +103,10 @@ def _by_kind(of_jpeg: Callable, of_other: Callable, values: tuple, guarded: bool
         image, weight = _or_black(decoder, *values) if guarded else (decoder(*values), tf.constant(1.0))
         return tf.ensure_shape(image, (None, None, 3)), weight
 
-    return tf.cond(starts_with(values[0], JPEG_START), lambda: attempt(of_jpeg), lambda: attempt(of_other))
+    def of_checked_jpeg(data, *others):
+        return of_jpeg(_within_bounds(data), *others)
+
+    return tf.cond(starts_with(values[0], JPEG_START), lambda: attempt(of_checked_jpeg), lambda: attempt(of_other))
 
 
 def _or_black(decoder: Callable, data, *others) -> tuple[tf.Tensor, tf.Tensor]:
@@ -92,13 +117,37 @@ def _or_black(decoder: Callable, data, *others) -> tuple[tf.Tensor, tf.Tensor]:
     return attempt.ignore_errors().concatenate(black).take(1).get_single_element()
 
 
-def _decode_other(data):
-    image = tf.cond(
+def _decoder_of_others(in_python: bool) -> Callable:
+    """From what is not a JPEG to an upright image: from a PNG, or any other format that `read_image` knows."""
+
+    def read(data):
+        try:
+            return read_image(np.asarray(data, object).item())  # an empty string comes as an array
+        except ValueError:
+            return np.empty((0, 0, 3), np.uint8)  # TensorFlow may raise a Python error outside of the dataset
+
+    def by_pillow(data):
+        # Stateless, or else op determinism would let one thread alone decode.
+        image = (
+            tf.numpy_function(read, [data], tf.uint8, stateful=False) if in_python else tf.zeros((0, 0, 3), tf.uint8)
+        )
+        is_checked = tf.debugging.Assert(tf.size(image) > 0, ["not an image that can be read"])
+        with tf.control_dependencies([is_checked]):
+            return tf.ensure_shape(tf.identity(image), (None, None, 3))
+
+    return lambda data: tf.cond(
         starts_with(data, PNG_START),
-        lambda: decode_png(data),
-        lambda: tf.io.decode_image(data, channels=3, expand_animations=False),
+        lambda: turn_upright(decode_png(_within_bounds(data)), data),
+        lambda: by_pillow(data),
     )
-    return tf.ensure_shape(image, (None, None, 3))
+
+
+def _within_bounds(data):
+    """A JPEG or PNG as it is; InvalidArgumentError where it is beyond the bounds of `read_image`."""
+    height, width = tf.unstack(encoded_size(data))
+    is_checked = tf.debugging.Assert(fits(height, width), ["too many pixels, or too elongated", height, width])
+    with tf.control_dependencies([is_checked]):
+        return tf.identity(data)
 
 
 def _seed(key: int, seed: int, position):
@@ -110,7 +159,7 @@ def _mirrored(image, seed: int, position):
     return tf.cond(mirror, lambda: tf.reverse(image, [1]), lambda: image)
 
 
-def _random_window(data, size: int, seed: int, position, guarded: bool) -> tuple[tf.Tensor, tf.Tensor]:
+def _random_window(data, size: int, seed: int, position, guarded: bool, in_python: bool) -> tuple[tf.Tensor, tf.Tensor]:
     """A random window as `decode` gives the whole; less than 2 * `size` pixels on its shorter side where it is a JPEG.
 
     Of a JPEG, no more is decoded than the window needs, and in the decoder's own halved sizes: quicker, and a filter.
@@ -123,10 +172,10 @@ def _random_window(data, size: int, seed: int, position, guarded: bool) -> tuple
             lambda ratio=ratio: tf.io.decode_and_crop_jpeg(data, window // ratio, channels=3, ratio=ratio)
             for ratio in (1, 2, 4, 8)
         ]
-        return tf.switch_case(halvings, branches)
+        return turn_upright(tf.switch_case(halvings, branches), data)
 
     def of_other(data, position):
-        image = _decode_other(data)
+        image = _decoder_of_others(in_python)(data)
         top, left, height, width = tf.unstack(random_window(tf.shape(image), seed, position))
         return image[top : top + height, left : left + width]
 

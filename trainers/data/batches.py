@@ -34,12 +34,14 @@ class Source:
         sizes: number of images of each split.
         records: from a split's name to its dataset of {"image": string (encoded), "label": int64, "id": string}, in a
             fixed order; ids are unique within a split.
+        needs_python: Whether some of the images are neither JPEG nor PNG, so that TensorFlow cannot decode them.
     """
 
     name: str
     labels: tuple[str, ...]
     sizes: dict[str, int]
     records: Callable[[str], tf.data.Dataset]
+    needs_python: bool = False
 
 
 class BadImages:
@@ -192,8 +194,14 @@ def training_batches(
             images are uint8 or float32, as the augmentation has it; `preprocess_input` makes network inputs of them.
 
     Raises:
-        ValueError: the split or the augmentation is unknown.
+        ValueError: the split or the augmentation is unknown, or the workers of a tf.data service would have to decode
+            what is neither JPEG nor PNG.
     """
+    if data_service and source.needs_python:
+        raise ValueError(
+            f"{source.name} has images that are neither JPEG nor PNG, which the workers of a tf.data service cannot "
+            "decode. Convert them, or leave out --data_service."
+        )
     size = check_split(source, split)
     check_augmentation(augmentation)
     records = source.records(split)
@@ -208,7 +216,11 @@ def training_batches(
     epoch, position = divmod(start_example, size)
     stream = tf.data.Dataset.range(epoch, _FOREVER).flat_map(epoch_records).skip(position)
     stream = stream.enumerate(start=start_example).shard(num_shards, shard_index)
-    examples = _decoded(stream, lambda data, n: augmented(data, spec, augmentation, seed, n, guarded=guarded))
+
+    def make(data, position):
+        return augmented(data, spec, augmentation, seed, position, guarded=guarded, in_python=not data_service)
+
+    examples = _decoded(stream, make)
     batches = examples.batch(batch_size, drop_remainder=True)
     if data_service:
         sharding = tf.data.experimental.service.ShardingPolicy.DYNAMIC

@@ -8,15 +8,13 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from sqz_keras.images.files import SUFFIXES
+from sqz_keras.images.files import SUFFIXES, report_left_out, split_by_suffix
 from trainers.data.batches import Source
 
-# Training decodes images inside a TensorFlow graph (`trainers.data.augmentation.decode`), and TensorFlow has no decoder
-# for WebP.
-TRAINING_SUFFIXES = tuple(suffix for suffix in SUFFIXES if suffix != ".webp")
 # The folders that are splits, by the split's name.
 _SPLIT_FOLDERS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 _EVERY_FIFTH = 5
+_DECODED_BY_TENSORFLOW = (".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".png")
 
 
 def open_image_dir(image_dir: str | os.PathLike) -> Source:
@@ -26,7 +24,7 @@ def open_image_dir(image_dir: str | os.PathLike) -> Source:
         image_dir: with the folders "train" and "val" (or "validation"), and "test" if there is one, each of which holds
             a folder of images a class; or with the folders of the classes themselves: then every fifth image
             of a class, by name, is for validation and the others for training. Files and folders whose names start
-            with a dot, and files without the suffix of an image, are skipped.
+            with a dot are skipped. Files without the suffix of an image are left out, and counted on stderr.
 
     Returns:
         A source with the splits "train" and "validation", and "test" where there is one. Its ids are paths below
@@ -62,6 +60,9 @@ def open_image_dir(image_dir: str | os.PathLike) -> Source:
         labels=labels,
         sizes={split: len(paths) for split, (paths, _) in files.items()},
         records=lambda split: _records(root, *files[split]),
+        needs_python=any(
+            not path.lower().endswith(_DECODED_BY_TENSORFLOW) for paths, _ in files.values() for path in paths
+        ),
     )
 
 
@@ -71,12 +72,15 @@ def _visible(folder: pathlib.Path) -> list[pathlib.Path]:
 
 def _images(root: pathlib.Path) -> dict[str, list[str]]:
     """The sorted paths of each class's images, by class."""
-    classes = {}
+    classes, left_out = {}, []
     for folder in _visible(root):
         if folder.is_dir():
-            classes[folder.name] = [str(path) for path in _visible(folder) if path.suffix.lower() in TRAINING_SUFFIXES]
-            if not classes[folder.name]:
-                raise ValueError(f"{folder} holds no images ({', '.join(TRAINING_SUFFIXES)}).")
+            images, others = split_by_suffix(folder.iterdir())
+            left_out += others
+            if not images:
+                raise ValueError(f"{folder} holds no images ({', '.join(SUFFIXES)}).")
+            classes[folder.name] = [str(path) for path in images]
+    report_left_out(root, left_out)
     if not classes:
         raise ValueError(f"{root} holds no folders; expected one a class, with images in it.")
     return classes

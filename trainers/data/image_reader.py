@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from sqz_keras.architecture.spec import ModelSpec, imagenet_wnids
-from sqz_keras.images.files import SUFFIXES, only_images, read_images
+from sqz_keras.images.files import SUFFIXES, read_images, report_left_out, split_by_suffix
 from sqz_keras.images.preprocessing import prepare_images
 from trainers.progress import say
 
@@ -38,7 +38,7 @@ def find_labelled_images(image_dir: str | os.PathLike, labels: Sequence[str]) ->
 
     Args:
         image_dir: a folder with a folder of images a class, named by its label; or with images named
-            `<label>_<anything>.<suffix>`. Files without the suffix of an image are skipped.
+            `<label>_<anything>.<suffix>`. Files without the suffix of an image are left out, and counted on stderr.
         labels: in the order of the class indices.
 
     Raises:
@@ -50,16 +50,18 @@ def find_labelled_images(image_dir: str | os.PathLike, labels: Sequence[str]) ->
     indices = {label: index for index, label in enumerate(labels)}
     visible = sorted(path for path in root.iterdir() if not path.name.startswith("."))
     folders = [path for path in visible if path.is_dir()]
-    labelled, unmatched = [], []
+    labelled, unmatched, left_out = [], [], []
     for path in folders or visible:
         index = indices.get(path.name) if folders else _index_of_prefix(path.stem, indices)
-        images = only_images(path.iterdir() if folders else [path])
+        images, others = split_by_suffix(path.iterdir() if folders else [path])
+        left_out += others
         if index is not None:
             labelled += [(image, index) for image in images]
         elif images:
             unmatched.append(path.name)
         elif folders:
             unmatched.append(f"{path.name}/")
+    report_left_out(root, left_out)
     if unmatched:
         raise ValueError(
             f"{root}: expected {'folders named' if folders else 'images whose names start with'} "

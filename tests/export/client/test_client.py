@@ -240,6 +240,38 @@ def test_command_prints_a_table_and_reports_what_cannot_be_read(target, client, 
     assert run_command(predict, f"--server={target}", f"--image={missing}") == 1
 
 
+def test_files_that_are_open_are_read(client, tmp_path):
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(encode(random_image(30, 50)))
+    with open(path, "rb") as file:
+        assert client.predict(file) == client.predict(path)
+    with open(path, "rb") as file:
+        assert client.predict([file, path]) == client.predict([path, path])
+    with open(path, encoding="latin-1") as file, pytest.raises(ValueError, match="binary mode"):
+        client.predict(file)
+
+
+@pytest.mark.parametrize("format", ["AVIF", "BMP", "GIF", "TIFF", "WEBP"])
+def test_other_formats_are_sent_as_png(client, tmp_path, format):
+    path = tmp_path / "photo"
+    path.write_bytes(encode(random_image(30, 50), format))
+    (sent,) = client_images.as_list(path)
+    assert sent.startswith(b"\x89PNG")
+    np.testing.assert_array_equal(read_image(sent), read_image(path))
+    assert client.predict(path)[0].status == "OK"
+
+
+def test_a_large_rotated_photograph_is_sent_as_jpeg(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(encode(random_image(2100, 3000), exif=exif, quality=95))
+    (sent,) = client_images.as_list(path)
+    assert len(sent) < 2 * path.stat().st_size
+    difference = np.abs(read_image(sent).astype(int) - read_image(path))
+    assert difference.mean() < 1 and difference.max() < 12
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_rotated_images_are_sent_upright(tmp_path, orientation):
     exif = Image.Exif()

@@ -85,6 +85,9 @@ FORMATS = {
     "png": encode(random_image(33, 34), "PNG"),
     "png, grey": encode(random_image(40, 44, "L"), "PNG"),
     "png, palette": encode(random_image(40, 44).quantize(17), "PNG"),
+    "png, 16 colours": encode(random_image(40, 44).quantize(16), "PNG"),
+    "png, 4 colours": encode(random_image(40, 44).quantize(4), "PNG"),
+    "png, black and white": encode(random_image(40, 44).convert("1"), "PNG"),
     "png, 16 bit": encode(Image.fromarray(np.asarray(random_image(40, 44, "L"), np.uint16) * 257), "PNG"),
     "png, transparent": encode(
         Image.merge("RGBA", (*random_image(50, 41).split(), random_image(50, 41, "L", seed=5))), "PNG"

@@ -31,7 +31,12 @@ FORMATS = {
     "transparent PNG": _encoded("RGBA", "PNG"),
     "BMP": _encoded("RGB", "BMP"),
     "GIF": _encoded("P", "GIF"),
+    "WebP": _encoded("RGB", "WEBP"),
+    "TIFF": _encoded("RGB", "TIFF"),
+    "16 colours": _encoded("P", "PNG", bits=4),
+    "black and white": _encoded("1", "PNG"),
 }
+ORIENTATION = 0x0112
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -39,6 +44,39 @@ def test_images_are_decoded_as_pillow_does(name):
     image, good = augmentation.decode(tf.constant(FORMATS[name]))
     np.testing.assert_array_equal(image, read_image(FORMATS[name]))
     assert good == 1
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("name", augmentation.AUGMENTATIONS)
+def test_images_are_turned_upright(kind, name):
+    """Stored on its side, the image has the pixels of the upright one; only its EXIF differs."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    square = SMOOTH.convert("RGB").resize((24, 24), Image.Resampling.BICUBIC)
+    options = {"quality": 95, "lossless": True} if kind == "WEBP" else {}
+    stored, turned = io.BytesIO(), io.BytesIO()
+    square.save(stored, kind, **options)
+    square.save(turned, kind, exif=exif, **options)
+    spec = ModelSpec(input_size=24, preprocessing=Preprocessing(mode="tf", resize_to=24))
+    # "modern" draws a window; that of the smallest image is the whole.
+    images = [augmentation.augmented(tf.constant(data.getvalue()), spec, name, 0, 0)[0] for data in (stored, turned)]
+    if name == "none":
+        np.testing.assert_array_equal(np.rot90(images[0], -1), images[1])
+    else:
+        turns = [np.rot90(images[0], turn) for turn in range(4)]
+        turns += [turn[:, ::-1] for turn in turns]
+        assert not np.array_equal(images[0], images[1])
+        assert any(np.array_equal(turn, images[1]) for turn in turns) or name == "modern"
+
+
+@pytest.mark.parametrize("size", [(1, 4000), (1, 101), (101, 1)])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_elongated_images_are_not_resized(size, kind):
+    data = io.BytesIO()
+    Image.new("RGB", size, "white").save(data, kind)
+    spec = ModelSpec(preprocessing=Preprocessing("torch", "shortest_side"))
+    image, good = augmentation.augmented(tf.constant(data.getvalue()), spec, "none", 0, 0)
+    assert good == 0 and not image.numpy().any()
 
 
 def test_cmyk_becomes_rgb():

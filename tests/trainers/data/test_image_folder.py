@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from sqz_keras import ModelSpec, Preprocessing
-from trainers.data.batches import evaluation_batches
+from trainers.data.batches import evaluation_batches, training_batches
 from trainers.data.image_folder import open_image_dir
 
 SPEC = ModelSpec("1.1", classes=2, input_size=16, preprocessing=Preprocessing(resize_to=16))
@@ -41,6 +41,24 @@ def test_class_folders_are_split_by_position(tmp_path):
     assert _ids(source, "validation") == {"cat/04.jpg": 0, "cat/09.jpg": 0, "dog/04.jpg": 1}
     assert source.sizes == {"train": 13, "validation": 3} and len(_ids(source, "train")) == 13
     assert not set(_ids(source, "train")) & set(_ids(source, "validation"))
+
+
+def test_every_format_is_trained_on_and_other_files_are_named(tmp_path, capsys):
+    for number, suffix in enumerate(("webp", "tiff", "BMP", "gif", "png")):
+        (tmp_path / "cat").mkdir(exist_ok=True)
+        Image.new("RGB", (20, 18), (10 * number, 0, 0)).save(tmp_path / "cat" / f"{number}.{suffix}")
+    source = open_image_dir(tmp_path)
+    assert source.sizes == {"train": 4, "validation": 1} and source.needs_python
+    ((images, _, weights),) = evaluation_batches(source, "train", SPEC, batch_size=5)
+    assert images.shape == (4, 16, 16, 3) and set(weights.numpy()) == {1}
+    assert capsys.readouterr().err == ""
+    (tmp_path / "cat" / "raw.cr2").touch()
+    assert open_image_dir(tmp_path).sizes == source.sizes
+    assert "left out 1 file without the suffix of an image: cat/raw.cr2" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="neither JPEG nor PNG"):
+        training_batches(
+            source, "train", SPEC, batch_size=1, seed=0, shuffle_buffer_size=1, data_service="grpc://127.0.0.1:1"
+        )
 
 
 def test_records_are_mixed_and_in_a_fixed_order(tmp_path):
