@@ -50,11 +50,16 @@ class Record:
         return self.hash_kind == "sha256" and hashlib.sha256(content).hexdigest() == self.digest
 
 
+# Caffe and Gluon resize with OpenCV, which has no antialiasing; torchvision resizes with Pillow, which has.
+AUTHORS = Preprocessing("authors", "stretch", 256, antialias=False)
+TORCHVISION = Preprocessing("torch", "shortest_side", 256, antialias=True)
+GLUON = Preprocessing("torch", "shortest_side", 256, antialias=False)
+
+
 def _imagenet(version: str, bypass: str | None = None, conv10_padding: int = 0, **fields) -> ModelSpec:
+    fields = {"preprocessing": AUTHORS} | fields
     return ModelSpec(version, bypass, labels=imagenet_wnids(), conv10_padding=conv10_padding, **fields)
 
-
-_TORCH = Preprocessing("torch", "shortest_side", 256)
 
 RECORDS = (
     Record(
@@ -145,7 +150,7 @@ RECORDS = (
         digest="b66bff10",
         megabytes=4.8,
         licence="BSD-3-Clause (torchvision)",
-        spec=_imagenet("1.0", input_size=224, preprocessing=_TORCH),
+        spec=_imagenet("1.0", input_size=224, preprocessing=TORCHVISION),
         top1_accuracy=0.58092,
         top5_accuracy=0.80420,
         source="torchvision",
@@ -158,7 +163,7 @@ RECORDS = (
         digest="b8a52dc0",
         megabytes=4.8,
         licence="BSD-3-Clause (torchvision)",
-        spec=_imagenet("1.1", input_size=224, preprocessing=_TORCH),
+        spec=_imagenet("1.1", input_size=224, preprocessing=TORCHVISION),
         top1_accuracy=0.58178,
         top5_accuracy=0.80624,
         source="torchvision",
@@ -174,7 +179,7 @@ RECORDS = (
         spec=_imagenet(
             "1.1",
             input_size=224,
-            preprocessing=_TORCH,
+            preprocessing=GLUON,
             weights_sha256="fb0b5409dbdb20f7970a5d3f6843633f677c473d39ce959c1f7f9cb8f167738f",
         ),
         top1_accuracy=None,

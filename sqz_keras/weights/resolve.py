@@ -11,11 +11,11 @@ import numpy as np
 
 from sqz_keras.architecture.layers import BYPASSES
 from sqz_keras.architecture.metaparameters import VERSIONS
-from sqz_keras.architecture.spec import ModelSpec, Preprocessing, hash_arrays
+from sqz_keras.architecture.spec import ModelSpec, hash_arrays
 from sqz_keras.weights import download, readers, sqz
 from sqz_keras.weights.arrays import check_shapes
 from sqz_keras.weights.description import EXTRA_FOLDER, SPEC_NAME, read_spec, spec_path
-from sqz_keras.weights.records import IMAGENET, RECORDS, Record, get_record, list_records
+from sqz_keras.weights.records import AUTHORS, IMAGENET, RECORDS, TORCHVISION, Record, get_record, list_records
 
 Arrays = dict[str, np.ndarray]
 
@@ -166,9 +166,9 @@ def _infer_spec(path: pathlib.Path, arrays: Arrays, version: str | None, bypass:
     fitting = [kind for kind in BYPASSES if _trunk(ModelSpec("1.0", kind).weight_shapes()).keys() == trunk]
     if fitting and bypass not in fitting:
         bypass = fitting[0]
-    options = {"bypass": bypass}
-    if path.suffix in (".pth", ".pt"):
-        options |= {"input_size": 224, "preprocessing": Preprocessing("torch", "shortest_side", 256)}
+    options = {"bypass": bypass, "preprocessing": AUTHORS}
+    if path.suffix.lower() in (".pth", ".pt"):
+        options |= {"input_size": 224, "preprocessing": TORCHVISION}
     if "conv10/bias" in arrays and arrays["conv10/bias"].size:
         options["classes"] = int(arrays["conv10/bias"].size)
     for candidate in [version] if version else VERSIONS:
