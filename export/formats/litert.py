@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import warnings
 from collections.abc import Mapping
 
@@ -12,6 +13,8 @@ import numpy as np
 from export.formats.colours import fold_colours
 from sqz_keras import ModelSpec
 from sqz_keras.models import squeezenet
+
+SPEC_ENTRY = "model_spec"  # of the file's metadata
 
 
 def convert(spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -59,6 +62,20 @@ def convert_int8(spec: ModelSpec, arrays: Mapping[str, np.ndarray], images: np.n
             converter=converter, debug_dataset=converter.representative_dataset, debug_options=options
         )
         return debugger.get_nondebug_quantized_model()
+
+
+def with_spec(data: bytes, spec: ModelSpec) -> bytes:
+    """The file with the ModelSpec as JSON in its metadata, under the name `model_spec`."""
+    from tensorflow.lite.python import schema_py_generated as schema
+    from tensorflow.lite.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.convert_bytearray_to_object(bytearray(data))
+    buffer, entry = schema.BufferT(), schema.MetadataT()
+    buffer.data = np.frombuffer(json.dumps(spec.to_json()).encode(), np.uint8)
+    entry.name, entry.buffer = SPEC_ENTRY, len(model.buffers)
+    model.buffers.append(buffer)
+    model.metadata = [*(model.metadata or []), entry]
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
 def run(data: bytes, images: np.ndarray) -> np.ndarray:

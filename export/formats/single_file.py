@@ -72,6 +72,10 @@ def write(
         data, comparison = _calibrated(spec, arrays, images)
     else:
         data, comparison = _converted(format, spec, arrays)
+    if format.startswith("litert"):
+        from export.formats import litert
+
+        data = litert.with_spec(data, spec)
     write_file(output, data)
     write_spec(output, spec, arrays)
     return comparison
@@ -83,7 +87,7 @@ def _converted(format: str, spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -
     model = squeezenet.build(spec, dict(arrays))
     images = _images_to_check(spec)
     if format == "keras":
-        data = _keras_file(model)
+        data = _keras_file(model, spec)
         answers, by = _run_keras_file(data, spec, images), "read back"
     elif format == "onnx":
         from export.formats import onnx as onnx_format
@@ -122,10 +126,13 @@ def run_keras(model, spec: ModelSpec, images: np.ndarray) -> np.ndarray:
     return np.concatenate([model.predict_on_batch(inputs[at : at + 32]) for at in range(0, len(inputs), 32)])
 
 
-def _keras_file(model) -> bytes:
+def _keras_file(model, spec: ModelSpec) -> bytes:
+    from sqz_keras.weights.description import embed_spec
+
     with tempfile.TemporaryDirectory() as scratch:
         path = pathlib.Path(scratch, "model.keras")
         model.save(path)
+        embed_spec(path, spec)
         return path.read_bytes()
 
 

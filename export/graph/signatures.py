@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 
@@ -22,6 +23,7 @@ from sqz_keras.images.graph import (
     starts_with,
 )
 from sqz_keras.images.preprocessing import resize_and_crop
+from sqz_keras.weights import description
 
 
 class ServedModel(tf.Module):
@@ -94,6 +96,11 @@ class ServedModel(tf.Module):
         """Whole images, as for `serving_default` -> the outputs of `contract.FEATURES_SIGNATURE`."""
         _, features = self._run(self._check_and_resize(images))
         return {contract.FEATURES.name: features}
+
+    @tf.function(input_signature=[])
+    def model_spec(self):
+        """The ModelSpec as JSON, a scalar string: a constant by which a SavedModel that travels alone is described."""
+        return tf.constant(json.dumps(self._spec.to_json()), name=description.SPEC_CONSTANT)
 
     def _answer_encoded(self, data, read=tf.identity) -> dict[str, tf.Tensor]:
         """The outputs of `contract.SERVE_BYTES` for strings (batch,) out of each of which `read` takes an image."""

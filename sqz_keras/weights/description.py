@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pathlib
+import zipfile
 from collections.abc import Mapping
 
 import numpy as np
@@ -19,7 +20,51 @@ from sqz_keras.weights.arrays import WeightsFileError
 SPEC_NAME = "model.spec.json"
 PACKAGE_VERSION_KEY = "package_version"  # in it
 EXTRA_FOLDER = "assets.extra"  # of a SavedModel: where TensorFlow leaves room for files like SPEC_NAME
+SPEC_DATASET = "model_spec"  # of a `.weights.h5` file
+SPEC_CONSTANT = "model_spec"  # of the graph of a SavedModel: a string
 _SUFFIXES = (".weights.h5", ".keras")
+
+
+@dataclasses.dataclass(frozen=True)
+class Stated:
+    """What a file of weights says of its own model.
+
+    Args:
+        spec: The model.
+        is_whole: Whether the file states preprocessing and labels too, as files of this project do. Otherwise they are
+            the authors' preprocessing, and no labels.
+        activation: The classifier's activation by its name in Keras, or None for a model without the top.
+    """
+
+    spec: ModelSpec
+    is_whole: bool = True
+    activation: str | None = "softmax"
+
+
+def embed_spec(path: str | os.PathLike, spec: ModelSpec) -> None:
+    """Puts the description of a model into its `.keras` or `.weights.h5` file, which Keras reads as before."""
+    data = json.dumps(spec.to_json()).encode()
+    if os.fspath(path).endswith(".keras"):
+        member = zipfile.ZipInfo(SPEC_NAME)  # stored, with a fixed date, so that files are reproducible
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(member, data)
+        return
+    import h5py
+
+    with h5py.File(path, "r+") as file:
+        file.create_dataset(SPEC_DATASET, data=np.frombuffer(data, np.uint8))
+
+
+def parse_spec(path: str | os.PathLike, data: bytes | str) -> ModelSpec:
+    """The description that a file of weights holds as JSON.
+
+    Raises:
+        WeightsFileError: It is not one of ours.
+    """
+    try:
+        return ModelSpec.from_json(json.loads(data))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise WeightsFileError(f"{path}: the description in it is not one of this project: {error!s:.200}.") from error
 
 
 def write_spec(path: str | os.PathLike, spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -> pathlib.Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+import warnings
 from collections.abc import Mapping
 
 import numpy as np
@@ -14,7 +15,7 @@ from sqz_keras.architecture.metaparameters import VERSIONS
 from sqz_keras.architecture.spec import ModelSpec, hash_arrays
 from sqz_keras.weights import download, readers, sqz
 from sqz_keras.weights.arrays import check_shapes
-from sqz_keras.weights.description import EXTRA_FOLDER, SPEC_NAME, read_spec, spec_path
+from sqz_keras.weights.description import EXTRA_FOLDER, SPEC_NAME, Stated, read_spec, spec_path
 from sqz_keras.weights.records import AUTHORS, IMAGENET, RECORDS, TORCHVISION, Record, get_record, list_records
 
 Arrays = dict[str, np.ndarray]
@@ -62,10 +63,12 @@ def for_architecture(
     channels: int,
     classes: int | None,
     conv10_padding: int | None,
+    activation: str | None = "softmax",
 ) -> tuple[ModelSpec, Arrays | None]:
     """What a builder's `weights=` means: the architecture filled in, and the arrays for it (None for random ones).
 
-    `classes` is None for a model without the top, which takes whatever trunk the weights hold.
+    `classes` is None for a model without the top, which takes whatever trunk the weights hold. `activation` is the
+    classifier's, by its name in Keras; None where it does not matter.
 
     Raises:
         ValueError: unknown weights, or weights that do not fit the architecture.
@@ -83,7 +86,9 @@ def for_architecture(
         _check_fits(record.name, record.spec, architecture, classes)
         spec, arrays = _read_record(record)
     elif os.path.exists(name):
-        spec, arrays = _read_path(pathlib.Path(name), None, None, architecture, trunk_only=classes is None)
+        spec, arrays = _read_path(
+            pathlib.Path(name), None, None, architecture, trunk_only=classes is None, activation=activation
+        )
         _check_fits(name, spec, architecture, classes)
     else:
         raise ValueError(
@@ -118,11 +123,12 @@ def _read_path(
     bypass: str | None,
     architecture: ModelSpec | None = None,
     trunk_only: bool = False,
+    activation: str | None = "softmax",
 ) -> tuple[ModelSpec, Arrays]:
     """Weights and description of a file or folder.
 
-    The description is in it (`.sqz`), beside it, or found by the hashes of the records; else it is `architecture`, or
-    what the shapes say. With `trunk_only` a conv10 of any size, or none, will do.
+    The description is beside it, in it, or found by the hashes of the records; else it is `architecture`, or what the
+    shapes say. With `trunk_only` a conv10 of any size, or none, will do.
     """
     described = path / SPEC_NAME if path.is_dir() else spec_path(path)
     if path.is_dir() and (path / "saved_model.pb").exists():
@@ -133,17 +139,74 @@ def _read_path(
         model = sqz.read_model(path)
         spec, arrays = model.spec, model.arrays
     else:
-        arrays = readers.read_arrays(path)
+        arrays, stated = readers.read_described(path)
+        _check_activation(path, stated, activation)
         if described.exists():
             spec = read_spec(described, path, arrays)
         else:
-            spec = _record_spec(path, arrays) or architecture or _infer_spec(path, arrays, version, bypass)
+            spec = _undescribed_spec(path, arrays, stated, architecture, version, bypass, trunk_only)
     _check_agrees(str(path), spec, version, bypass)
     shapes = spec.weight_shapes()
     if trunk_only:
         arrays, shapes = _trunk(arrays), _trunk(shapes)
     check_shapes(path, arrays, shapes)
     return dataclasses.replace(spec, weights_sha256=hash_arrays(arrays)), arrays
+
+
+def _undescribed_spec(
+    path: pathlib.Path,
+    arrays: Arrays,
+    stated: Stated | None,
+    architecture: ModelSpec | None,
+    version: str | None,
+    bypass: str | None,
+    trunk_only: bool,
+) -> ModelSpec:
+    """The spec of weights without a description beside them; what nothing says is assumed, with a warning."""
+    if stated is not None and stated.is_whole:
+        return stated.spec
+    record_spec = _record_spec(path, arrays)
+    if stated is not None and record_spec is not None:
+        return dataclasses.replace(stated.spec, preprocessing=record_spec.preprocessing, labels=record_spec.labels)
+    if stated is not None:
+        # A builder's caller prepares images and names classes by other means.
+        if architecture is None:
+            how = stated.spec.preprocessing
+            _warn(
+                path,
+                f"how images are prepared, nor its labels: they are resized to {how.resize_to} pixels and prepared as "
+                f"by preprocess_input(mode={how.mode!r})",
+            )
+        return stated.spec
+    if record_spec is not None:
+        return record_spec
+    spec = architecture or _infer_spec(path, arrays, version, bypass)
+    is_of_this_project = path.name.lower().endswith((".weights.h5", ".keras")) or (path / "saved_model.pb").exists()
+    if is_of_this_project and not (architecture and trunk_only):
+        _warn(
+            path,
+            f"which network it holds: it is taken as version {spec.version} with bypass={spec.bypass!r}, pools behind "
+            f"{spec.metaparameters.pool_after} and conv10_padding={spec.conv10_padding}, "
+            f"mode={spec.preprocessing.mode!r}",
+        )
+    return spec
+
+
+def _warn(path: pathlib.Path, what: str) -> None:
+    warnings.warn(
+        f"{path} does not say {what}. Keep its {SPEC_NAME} beside it, or give a .sqz file or a file of sqz-export, "
+        "which say it.",
+        stacklevel=2,
+    )
+
+
+def _check_activation(path: pathlib.Path, stated: Stated | None, activation: str | None) -> None:
+    if stated is not None and None not in (stated.activation, activation) and stated.activation != activation:
+        raise ValueError(
+            f"{path} ends in classifier_activation={stated.activation!r}, and {activation!r} was expected. Build its "
+            f"model with sqz_keras.SqueezeNet(weights={str(path)!r}, classifier_activation={stated.activation!r}), or "
+            "open it with keras.saving.load_model."
+        )
 
 
 def _trunk(by_name: Mapping) -> dict:
@@ -186,12 +249,23 @@ def _check_agrees(name: str, spec: ModelSpec, version: str | None, bypass: str |
         )
 
 
+def _network(spec: ModelSpec) -> tuple:
+    """What two networks share that compute the same; fractions that round to the same filters do not count."""
+    net = spec.metaparameters
+    return net.fire_modules(), net.stem_filters, net.stem_kernel, net.pool_after, spec.bypass
+
+
+def _described_network(spec: ModelSpec) -> str:
+    name = f"version {spec.version}" if spec.version else f"{spec.metaparameters}"
+    return f"{name} with bypass={spec.bypass!r}"
+
+
 def _check_fits(name: str, spec: ModelSpec, architecture: ModelSpec, classes: int | None) -> None:
     """Whether weights of this spec belong into this architecture."""
-    if (spec.metaparameters, spec.bypass) != (architecture.metaparameters, architecture.bypass):
+    if _network(spec) != _network(architecture):
         raise ValueError(
-            f"weights={name!r} are of version {spec.version} with bypass={spec.bypass!r}, and the model is of version "
-            f"{architecture.version} with bypass={architecture.bypass!r}: give the same version and bypass."
+            f"weights={name!r} are of {_described_network(spec)}, and the model is of "
+            f"{_described_network(architecture)}: give the same to the builder, or open the file with sqz_keras.load."
         )
     if spec.channels != architecture.channels:
         raise ValueError(f"weights={name!r} need {spec.channels} channels, and the input has {architecture.channels}.")

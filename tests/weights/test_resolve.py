@@ -5,16 +5,17 @@ import http.server
 import json
 import shutil
 import threading
+import zipfile
 
 import keras
 import numpy as np
 import pytest
 
 import sqz_keras
-from sqz_keras import Metaparameters, ModelSpec, SqueezeNet
+from sqz_keras import Metaparameters, ModelSpec, Preprocessing, SqueezeNet
 from sqz_keras.models.squeezenet import build, named_arrays
 from sqz_keras.weights import download, records
-from sqz_keras.weights.description import spec_path, write_spec
+from sqz_keras.weights.description import embed_spec, spec_path, write_spec
 from sqz_keras.weights.readers import WeightsFileError
 from sqz_keras.weights.resolve import resolve_model
 
@@ -47,6 +48,71 @@ def test_what_is_trained_is_resolved(saved, name):
     inputs = np.ones((1, 40, 40, 3), np.float32)
     model = sqz_keras.load(folder / name)
     np.testing.assert_array_equal(model(inputs), keras.models.load_model(folder / "model.keras")(inputs))
+
+
+@pytest.mark.parametrize("name", ["model.keras", "model.weights.h5"])
+def test_a_file_that_travels_alone_is_described_in_it(tmp_path, name, recwarn):
+    spec = dataclasses.replace(
+        SPEC,
+        bypass="complex",
+        metaparameters=dataclasses.replace(SMALL, pool_after=(1, 5, 9)),
+        preprocessing=Preprocessing("torch", "shortest_side", 60, antialias=False),
+        conv10_padding=2,
+    )
+    model = build(spec)
+    (model.save if name == "model.keras" else model.save_weights)(tmp_path / name)
+    embed_spec(tmp_path / name, spec)
+    read, arrays = resolve_model(tmp_path / name)
+    assert dataclasses.replace(read, weights_sha256=None) == spec
+    assert_same(arrays, named_arrays(model))
+    model.load_weights(tmp_path / name) if name != "model.keras" else keras.saving.load_model(tmp_path / name)
+    assert not [warning for warning in recwarn if "does not say" in str(warning.message)]
+
+
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+@pytest.mark.parametrize("bypass", [None, "simple", "complex"])
+def test_a_model_that_keras_saved_is_described_by_its_config(tmp_path, suffix, bypass):
+    net = dataclasses.replace(SMALL, incr_e=5, freq=3, pct_3x3=1 / 3, squeeze_ratio=0.3, pool_after=(1, 5, 9))
+    model = sqz_keras.squeezenet_from_metaparameters(net, (48, 48, 1), classes=5, bypass=bypass, conv10_padding=1)
+    path = tmp_path / f"own.{suffix}"
+    model.save(path)
+    with pytest.warns(UserWarning, match="does not say how images are prepared"):
+        loaded = sqz_keras.load(path)
+    inputs = np.random.default_rng(0).normal(0, 100, (2, 48, 48, 1)).astype(np.float32)
+    np.testing.assert_array_equal(loaded(inputs), model(inputs))
+    built = sqz_keras.squeezenet_from_metaparameters(net, (48, 48, 1), classes=5, bypass=bypass, weights=path)
+    np.testing.assert_array_equal(built(inputs), model(inputs))
+    other = dataclasses.replace(net, pool_after=(1, 4, 8))
+    with pytest.raises(ValueError, match=r"pool_after=\(1, 5, 9\).*pool_after=\(1, 4, 8\)"):
+        sqz_keras.squeezenet_from_metaparameters(other, (48, 48, 1), classes=5, bypass=bypass, weights=path)
+
+
+def test_a_file_with_another_activation_is_refused(tmp_path):
+    model = sqz_keras.squeezenet_from_metaparameters(SMALL, classes=3, classifier_activation=None)
+    path = tmp_path / "own.keras"
+    model.save(path)
+    built = sqz_keras.squeezenet_from_metaparameters(SMALL, classes=3, classifier_activation=None, weights=path)
+    assert_same(named_arrays(built), named_arrays(model))
+    for build_it in (
+        lambda: sqz_keras.squeezenet_from_metaparameters(SMALL, classes=3, weights=path),
+        lambda: resolve_model(path),
+    ):
+        with pytest.raises(ValueError, match="ends in classifier_activation='linear', and 'softmax' was expected"):
+            build_it()
+
+
+def test_weights_alone_are_warned_about(tmp_path):
+    build(SPEC).save_weights(tmp_path / "own.weights.h5")
+    with pytest.warns(UserWarning, match="does not say which network it holds"):
+        sqz_keras.squeezenet_from_metaparameters(SMALL, classes=3, weights=tmp_path / "own.weights.h5")
+
+
+def test_a_broken_description_inside_is_refused(tmp_path):
+    build(SPEC).save(tmp_path / "own.keras")
+    with zipfile.ZipFile(tmp_path / "own.keras", "a") as archive:
+        archive.writestr("model.spec.json", b"[" * 100_000)
+    with pytest.raises(WeightsFileError, match="not one of this project"):
+        resolve_model(tmp_path / "own.keras")
 
 
 def test_builders_take_paths(saved):
@@ -112,9 +178,11 @@ def test_files_without_a_description(tmp_path):
     for version, bypass in [("1.0", None), ("1.1", "complex")]:
         path = tmp_path / f"{version}.weights.h5"
         SqueezeNet(weights=None, version=version, bypass=bypass, classes=7).save_weights(path)
-        spec, _ = resolve_model(path)
+        with pytest.warns(UserWarning, match="does not say which network"):
+            spec, _ = resolve_model(path)
         assert (spec.version, spec.bypass, spec.classes) == (version, bypass, 7)
-    spec, _ = resolve_model(tmp_path / "1.0.weights.h5", bypass="simple")
+    with pytest.warns(UserWarning, match="bypass='simple'"):
+        spec, _ = resolve_model(tmp_path / "1.0.weights.h5", bypass="simple")
     assert spec.bypass == "simple"
     with pytest.raises(ValueError, match=r"holds version 1\.0|do not fit"):
         resolve_model(tmp_path / "1.0.weights.h5", version="1.1")

@@ -16,7 +16,7 @@ from sqz_keras.differences import describe_changes
 from sqz_keras.files import write_file, write_json
 from sqz_keras.images.files import read_image
 from sqz_keras.models.squeezenet import build
-from sqz_keras.weights.description import SPEC_NAME, write_spec
+from sqz_keras.weights.description import SPEC_NAME, embed_spec, write_spec
 from trainers.data.batches import Source
 from trainers.evaluation.metrics import Predictions
 from trainers.reports.training import MOST_MISTAKES, Mistake, write_training_report
@@ -65,6 +65,8 @@ def save_outputs(workdir: pathlib.Path, spec: ModelSpec, arrays: Mapping[str, np
         folder = pathlib.Path(partial)
         model.save(folder / "model.keras")
         model.save_weights(folder / "model.weights.h5")
+        for name in ("model.keras", "model.weights.h5"):
+            embed_spec(folder / name, spec)
         write_spec(folder / "model.weights.h5", spec, arrays)
         write_json(folder / "evaluation.json", dict(results))
         for name in OUTPUTS:

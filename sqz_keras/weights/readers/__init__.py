@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import os
+import types
 
 import numpy as np
 
 from sqz_keras.weights.arrays import WeightsFileError, check_shapes
+from sqz_keras.weights.description import Stated
 
-__all__ = ["READERS", "WeightsFileError", "check_shapes", "read_arrays"]
+__all__ = ["READERS", "WeightsFileError", "check_shapes", "read_arrays", "read_described"]
 
 # Suffix or folder -> the module of sqz_keras.weights with its reader, and what the kind is called.
 READERS = {
@@ -26,6 +28,12 @@ READERS = {
 }
 
 
+def read_described(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], Stated | None]:
+    """The arrays of `read_arrays`, and what the file says of its model, which some kinds of files cannot."""
+    reader = _reader(path)
+    return reader.read_described(path) if hasattr(reader, "read_described") else (reader.read(path), None)
+
+
 def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Reads a weights file or folder of any known kind (see `READERS`).
 
@@ -39,11 +47,15 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
     Raises:
         WeightsFileError: the kind is unknown, or the file is damaged, too large or not a SqueezeNet's.
     """
+    return _reader(path).read(path)
+
+
+def _reader(path: str | os.PathLike) -> types.ModuleType:
     kind = _kind(os.fspath(path))
     if kind not in READERS:
         kinds = "\n".join(f"  {key}: {title}" for key, (_, title) in READERS.items())
         raise WeightsFileError(f"{path}: expected a weights file or folder of a known kind. These are read:\n{kinds}")
-    return importlib.import_module(f"sqz_keras.weights.{READERS[kind][0]}").read(path)
+    return importlib.import_module(f"sqz_keras.weights.{READERS[kind][0]}")
 
 
 def _kind(path: str) -> str | None:

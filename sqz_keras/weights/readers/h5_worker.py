@@ -2,7 +2,8 @@
 
 Run as a script by `keras_h5`; it needs numpy and h5py alone. On standard input: files, each behind its length in 8
 bytes (little-endian). On standard output, in the same framing, a reply for each: a line of JSON, then the arrays'
-bytes. The JSON is {"error": text} or {"layers": [[name, [[dtype, shape], ...]], ...]}.
+bytes. The JSON is {"error": text} or {"layers": [[name, [[dtype, shape], ...]], ...], "model_config": JSON or null,
+"model_spec": JSON or null}, the last two as text, as they are in the file.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import numpy as np
 
 _MAX_GROUPS, _MAX_DEPTH, _MAX_ATTRIBUTE_BYTES = 10_000, 16, 1 << 20
 _MAX_ADDRESS_SPACE = 4 << 30
-_NOT_WEIGHTS = frozenset(("optimizer", "metrics", "seed_generator"))
+_SPEC = "model_spec"  # `sqz_keras.weights.description.SPEC_DATASET`
+_NOT_WEIGHTS = frozenset(("optimizer", "metrics", "seed_generator", _SPEC))
 _DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError, OverflowError, MemoryError, SystemError)
 
 
@@ -46,13 +48,14 @@ def answer(data: bytes, max_bytes: int) -> bytes:
             if total > max_bytes:
                 raise RefusedError(f"its arrays would fill {total} bytes; at most {max_bytes} are read")
             arrays = [(name, [dataset[()] for dataset in datasets]) for name, datasets in layers]
+            config, spec = _model_config(file), _model_spec(file)
     except RefusedError as error:
         return json.dumps({"error": str(error)}).encode() + b"\n"
     except _DAMAGE as error:
         return json.dumps({"error": f"the file is damaged ({type(error).__name__}: {error!s:.200})"}).encode() + b"\n"
     layers = [[name, [[array.dtype.str, array.shape] for array in items]] for name, items in arrays]
     return (
-        json.dumps({"layers": layers}).encode()
+        json.dumps({"layers": layers, "model_config": config, "model_spec": spec}).encode()
         + b"\n"
         + b"".join(array.tobytes() for _, items in arrays for array in items)
     )
@@ -85,6 +88,23 @@ def legacy_layers(root: h5py.Group) -> Iterator[tuple[str, list[h5py.Dataset]]]:
         weights = strings(group, "weight_names")
         if weights:
             yield name, [get(group, weight) for weight in weights]
+
+
+def _model_config(file: h5py.File) -> str | None:
+    """The JSON of the model's config, which a legacy file has."""
+    return strings(file, "model_config")[0] if "model_config" in file.attrs else None
+
+
+def _model_spec(file: h5py.File) -> str | None:
+    """The JSON of the ModelSpec, which files of this project have."""
+    if _SPEC not in file:
+        return None
+    dataset = get(file, _SPEC)
+    if not isinstance(dataset, h5py.Dataset) or dataset.dtype != np.uint8 or len(dataset.shape or ()) != 1:
+        raise RefusedError(f"{_SPEC} is no array of bytes")
+    if not 0 < dataset.shape[0] <= _MAX_ATTRIBUTE_BYTES or not _is_plain(dataset):
+        raise RefusedError(f"{_SPEC} is empty, too large, or not stored in the file itself")
+    return dataset[()].tobytes().decode("utf-8", "replace")
 
 
 def get(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
@@ -126,13 +146,18 @@ def _checked_bytes(dataset: object) -> int:
         raise RefusedError(f"{getattr(dataset, 'name', dataset)} is no array")
     if dataset.dtype.kind != "f" or dataset.dtype.itemsize not in (2, 4, 8):
         raise RefusedError(f"{dataset.name} must be float16, float32 or float64, got {dataset.dtype}")
-    properties, size = dataset.id.get_create_plist(), math.prod(dataset.shape)
-    inside = properties.get_layout() in (h5py.h5d.CONTIGUOUS, h5py.h5d.COMPACT) and not properties.get_external_count()
-    if not inside or dataset.id.get_storage_size() != size * dataset.dtype.itemsize:
+    if not _is_plain(dataset):
         raise RefusedError(
             f"{dataset.name} must be stored in the file itself, uncompressed and unchunked, as Keras writes it"
         )
-    return 4 * size
+    return 4 * math.prod(dataset.shape)
+
+
+def _is_plain(dataset: h5py.Dataset) -> bool:
+    """Whether all its values are in the file, uncompressed and unchunked."""
+    properties = dataset.id.get_create_plist()
+    inside = properties.get_layout() in (h5py.h5d.CONTIGUOUS, h5py.h5d.COMPACT) and not properties.get_external_count()
+    return inside and dataset.id.get_storage_size() == math.prod(dataset.shape) * dataset.dtype.itemsize
 
 
 def _limit_memory() -> None:

@@ -18,34 +18,63 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sqz_keras.weights.arrays import MAX_BYTES, WeightsFileError, float32_arrays, layer_name, read_bytes
+from sqz_keras.architecture.spec import MAX_JSON_BYTES
+from sqz_keras.weights.arrays import MAX_BYTES, WeightsFileError, float32_arrays, layer_name, read_bytes, refuse
+from sqz_keras.weights.description import SPEC_NAME, Stated, parse_spec
+from sqz_keras.weights.readers import keras_config
 from sqz_keras.weights.readers.archives import open_archive, read_member
 
 _WORKER = pathlib.Path(__file__).with_name("h5_worker.py")
 _SECONDS = 60
+_CONFIG = "config.json"  # of a .keras file
 _MAGIC = b"\x89HDF\r\n\x1a\n"
 _END_AT = {0: 40, 2: 28, 3: 28}  # superblock's version -> where it says the file's length
 
 
 def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Reads the convolutions of a Keras file. A `.keras` file's config is not looked at; nothing is deserialised.
+    """The arrays of `read_described`."""
+    return read_described(path)[0]
+
+
+def read_described(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], Stated | None]:
+    """Reads the convolutions of a Keras file, and what it says of its model; nothing is deserialised.
 
     Returns:
-        float32 arrays by name, kernels HWIO, in net order.
+        float32 arrays by name, kernels HWIO, in net order. And the ModelSpec that this project put into the file; else
+        the network that the model's config describes; else None, as in a `.weights.h5` that Keras wrote.
 
     Raises:
         WeightsFileError: the file is damaged or too large, points outside itself, does not name its layers, or has
             weights that no SqueezeNet has.
     """
-    data = read_bytes(path)
+    data, spec, config = read_bytes(path), None, None
     if data.startswith(b"PK"):
         with open_archive(path) as archive:
             data = read_member(path, archive, "model.weights.h5", MAX_BYTES)
+            if SPEC_NAME in archive.NameToInfo:
+                spec = read_member(path, archive, SPEC_NAME, MAX_JSON_BYTES)
+            elif _CONFIG in archive.NameToInfo:
+                config = read_member(path, archive, _CONFIG, MAX_JSON_BYTES)
     _check_end(path, data)
     replies = ask_worker([data])
     if not replies:
         raise WeightsFileError(f"{path}: the file is damaged: the HDF5 library failed on it. Fetch or save it again.")
-    return float32_arrays(path, _named(path, replies[0]))
+    reply, values = _parsed(path, replies[0])
+    arrays = float32_arrays(path, _named(path, reply, values))
+    spec, config = spec or reply["model_spec"], config or reply["model_config"]
+    if spec is not None:
+        return arrays, Stated(parse_spec(path, spec))
+    with refuse(path, ValueError, RecursionError):
+        return arrays, keras_config.describe(json.loads(config)) if config else None
+
+
+def _parsed(path: str | os.PathLike, reply: bytes) -> tuple[dict, bytes]:
+    """The worker's JSON, and the bytes of the arrays."""
+    line, _, values = reply.partition(b"\n")
+    header = json.loads(line)
+    if "error" in header:
+        raise WeightsFileError(f"{path}: {header['error']}.")
+    return header, values
 
 
 def ask_worker(files: Sequence[bytes]) -> list[bytes]:
@@ -89,14 +118,10 @@ def _check_end(path: str | os.PathLike, data: bytes) -> None:
         raise WeightsFileError(f"{path}: expected {end} bytes by its header, got {len(data)}. Fetch or save it again.")
 
 
-def _named(path: str | os.PathLike, reply: bytes) -> dict[str, np.ndarray]:
+def _named(path: str | os.PathLike, header: dict, values: bytes) -> dict[str, np.ndarray]:
     """The worker's arrays by our names."""
-    line, _, values = reply.partition(b"\n")
-    reply_header = json.loads(line)
-    if "error" in reply_header:
-        raise WeightsFileError(f"{path}: {reply_header['error']}.")
     arrays, at = {}, 0
-    for name, items in reply_header["layers"]:
+    for name, items in header["layers"]:
         layer = layer_name(name)
         if layer is None or f"{layer}/kernel" in arrays:
             trouble = "is there twice" if layer else "has weights, but no SqueezeNet of this project has such a layer"

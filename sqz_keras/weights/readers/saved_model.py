@@ -9,7 +9,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from sqz_keras.architecture.spec import MAX_JSON_BYTES
 from sqz_keras.weights.arrays import WeightsFileError, check_declared, float32_arrays, read_bytes
+from sqz_keras.weights.description import SPEC_CONSTANT, Stated, parse_spec
 from sqz_keras.weights.readers.wire import BYTES, VARINT, WireReader
 
 _NAME = re.compile(rb"([a-z0-9_]+)/(kernel|bias)")
@@ -18,30 +20,41 @@ _FLOAT = 1  # TensorFlow's DT_FLOAT
 _META_GRAPHS, _GRAPH, _LIBRARY, _FUNCTION, _NODE = 2, 2, 2, 1, 3
 _NODE_NAME, _NODE_OP, _NODE_ATTR = 1, 2, 5
 _KEY, _VALUE, _TENSOR = 1, 2, 8
-_DTYPE, _SHAPE, _CONTENT, _FLOATS = 1, 2, 4, 5
+_DTYPE, _SHAPE, _CONTENT, _FLOATS, _STRINGS = 1, 2, 4, 5, 8
 _DIM, _SIZE = 2, 1
 
 
 def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Reads the weights of a SavedModel folder that was exported by this project. TensorFlow is not needed.
+    """The arrays of `read_described`."""
+    return read_described(path)[0]
 
-    They are the graph's constants of the weights' names ("conv1/kernel", ...).
+
+def read_described(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], Stated | None]:
+    """Reads a SavedModel folder that was exported by this project. TensorFlow is not needed.
+
+    The weights are the graph's constants of their names ("conv1/kernel", ...). Another constant is the ModelSpec.
 
     Returns:
-        float32 arrays by name, kernels HWIO, in net order.
+        float32 arrays by name, kernels HWIO, in net order. And the ModelSpec, or None in folders of older versions.
 
     Raises:
         WeightsFileError: there is no graph in the folder, it is damaged, or it is not of this project.
     """
     reader = WireReader(path)
     tensors: dict[str, memoryview] = {}
+    stated = None
     messages = [memoryview(read_bytes(os.path.join(path, "saved_model.pb")))]
     for number in (_META_GRAPHS, _GRAPH, _LIBRARY, _FUNCTION, _NODE):
         messages = [inner for message in messages for inner in _inner(reader, message, number)]
     for node in messages:
         fields = _of_numbers(reader, node, (_NODE_NAME, _NODE_OP))
         name = bytes(fields.get(_NODE_NAME, b""))
-        if bytes(fields.get(_NODE_OP, b"")) != b"Const" or not _NAME.fullmatch(name):
+        if bytes(fields.get(_NODE_OP, b"")) != b"Const":
+            continue
+        if name == SPEC_CONSTANT.encode():
+            for text in _inner(reader, _tensor(path, reader, node), _STRINGS):
+                stated = Stated(parse_spec(path, bytes(text[:MAX_JSON_BYTES])))
+        if not _NAME.fullmatch(name):
             continue
         if name.decode() in tensors:
             raise WeightsFileError(f"{path}: two constants are called {name.decode()!r}; the file is damaged.")
@@ -53,7 +66,8 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
         )
     shapes = {name: _shape(reader, tensor) for name, tensor in tensors.items()}
     check_declared(path, shapes)
-    return float32_arrays(path, {name: _values(path, reader, name, tensors[name], shapes[name]) for name in tensors})
+    values = {name: _values(path, reader, name, tensors[name], shapes[name]) for name in tensors}
+    return float32_arrays(path, values), stated
 
 
 def _inner(reader: WireReader, message: memoryview, field: int) -> Iterator[memoryview]:

@@ -1,5 +1,6 @@
 """The files for other runtimes answer as Keras does, and appear whole or not at all."""
 
+import dataclasses
 import json
 import os
 
@@ -7,11 +8,12 @@ import keras
 import numpy as np
 import onnx
 import pytest
+from tensorflow.lite.tools import flatbuffer_utils
 
 from export import export
 from export.formats import colours, litert, single_file
 from export.formats import onnx as onnx_format
-from sqz_keras import Metaparameters, Preprocessing, preprocess_input, resolve_model
+from sqz_keras import Metaparameters, ModelSpec, Preprocessing, preprocess_input, resolve_model
 from sqz_keras.compression import int8
 from sqz_keras.models import squeezenet
 from tests.export.samples import random_arrays, random_image, small_spec
@@ -57,6 +59,20 @@ def test_command(model_folder, tmp_path, spec, arrays, run_command, capsys, form
         atol = 1e-5 if format == "litert" else 2e-2
         np.testing.assert_allclose(litert.run(path.read_bytes(), IMAGES), expected, atol=atol)
     assert np.ptp(expected, axis=0).max() > 0.01, "the images must differ"
+    os.remove(tmp_path / "model.spec.json")
+    if format.startswith("litert"):
+        assert spec_of_litert(path.read_bytes()) == spec
+    else:  # the file says the same where it travels alone
+        alone, _ = resolve_model(path)
+        assert dataclasses.replace(alone, weights_sha256=None) == spec
+
+
+def spec_of_litert(data):
+    """The ModelSpec in the metadata of a LiteRT file, found with TensorFlow's own reader of the format."""
+    model = flatbuffer_utils.convert_bytearray_to_object(bytearray(data))
+    (entry,) = [entry for entry in model.metadata if entry.name == b"model_spec"]
+    spec = ModelSpec.from_json(json.loads(bytes(model.buffers[entry.buffer].data)))
+    return dataclasses.replace(spec, weights_sha256=None)
 
 
 def test_8_bits(model_folder, images, tmp_path, spec, arrays, run_command, capsys):
