@@ -85,7 +85,7 @@ def find_nets(folders: Sequence[str]) -> dict[tuple[str, str], dict[int, pathlib
     """The finished runs in these folders, by net (recipe and flags) and then by seed; a net has two or more.
 
     Raises:
-        ValueError: there are none.
+        ValueError: There are none.
     """
     from sqz_keras.architecture.spec import ModelSpec
     from trainers.search.space import point_flags

@@ -30,8 +30,8 @@ class ExportedNetwork:
     whose channels, one after the other, are those that the model has in one tensor.
 
     Args:
-        spec: describes the model; S is its `input_size`.
-        arrays: its weights by name. They become constants of these names ("conv1/kernel", ...), always in float32, so
+        spec: Describes the model; S is its `input_size`.
+        arrays: Its weights by name. They become constants of these names ("conv1/kernel", ...), always in float32, so
             that a reader of the SavedModel finds them.
         precision: "float32" or "bfloat16": what the convolutions and pools compute in.
     """
