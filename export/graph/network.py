@@ -31,8 +31,8 @@ class ExportedNetwork:
 
     Args:
         spec: Describes the model; S is its `input_size`.
-        arrays: Its weights by name. They become constants of these names ("conv1/kernel", ...), always in float32, so
-            that a reader of the SavedModel finds them.
+        arrays: The model's weights by name. They become constants of these names ("conv1/kernel", ...), always in
+            float32, so that a reader of the SavedModel finds them.
         precision: "float32" or "bfloat16": what the convolutions and pools compute in.
     """
 

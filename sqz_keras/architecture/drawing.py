@@ -59,7 +59,7 @@ def drawing(spec: ModelSpec, path: str | os.PathLike) -> bytes:
 
     Raises:
         ValueError: The suffix is another one.
-        ModuleNotFoundError: Vl-convert-python, which makes the PNG, is not installed.
+        ModuleNotFoundError: The package vl-convert-python, which makes the PNG, is not installed.
     """
     suffix = pathlib.Path(path).suffix.lower()
     if suffix == ".svg":

@@ -26,7 +26,11 @@ _FIRES = {
 _KERNELS = ("squeeze1x1", "expand1x1", "expand3x3")
 TABLE1 = {
     "conv1": 1.0,
-    **{f"{fire}_{kernel}": each for fire, row in _FIRES.items() for kernel, each in zip(_KERNELS, row, strict=True)},
+    **{
+        f"{fire}_{kernel}": density
+        for fire, row in _FIRES.items()
+        for kernel, density in zip(_KERNELS, row, strict=True)
+    },
     "conv10": 0.2,
 }
 SCANNED = (0.7, 0.5, 0.35, 0.2, 0.1)

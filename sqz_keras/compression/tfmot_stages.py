@@ -103,10 +103,10 @@ def prune(
         return tfmot.sparsity.keras.prune_low_magnitude(layer, decay)
 
     def check(result: Arrays) -> None:
-        for layer, got in count_nonzeros(result).items():
-            if abs(got - kept[layer]) > 1:
+        for layer, count in count_nonzeros(result).items():
+            if abs(count - kept[layer]) > 1:
                 raise StageError(
-                    f"prune: {layer} was to keep {kept[layer]} weights and has {got}. Give more steps, or a smaller "
+                    f"prune: {layer} was to keep {kept[layer]} weights and has {count}. Give more steps, or a smaller "
                     "learning_rate."
                 )
 
@@ -218,10 +218,10 @@ def cluster(
 
     def check(result: Arrays) -> None:
         _check_zeros("cluster", arrays, result)
-        for layer, got in count_values(result).items():
-            if layer in by_layer and got > 2 ** by_layer[layer] - 1:
+        for layer, count in count_values(result).items():
+            if layer in by_layer and count > 2 ** by_layer[layer] - 1:
                 raise StageError(
-                    f"cluster: {layer} was to have at most {2 ** by_layer[layer] - 1} values beside 0 and has {got}. "
+                    f"cluster: {layer} was to have at most {2 ** by_layer[layer] - 1} values beside 0 and has {count}. "
                     f"{_REPORT_IT}"
                 )
 
