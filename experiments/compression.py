@@ -74,10 +74,10 @@ def main(argv) -> None:
     images = find_evaluation_images(args.image_dir, spec)
     subject, earlier = {"model": args.model, "image_dir": args.image_dir}, []
     if args.earlier:
-        found = json.loads(pathlib.Path(args.earlier).read_text("utf-8"))
-        earlier = found.pop("rows")
-        if found != subject:
-            raise ValueError(f"--earlier={args.earlier} is of {found}, and this run of {subject}.")
+        earlier_subject = json.loads(pathlib.Path(args.earlier).read_text("utf-8"))
+        earlier = earlier_subject.pop("rows")
+        if earlier_subject != subject:
+            raise ValueError(f"--earlier={args.earlier} is of {earlier_subject}, and this run of {subject}.")
     rows = earlier + measure(spec, arrays, images, args.rows, targets, args.calibration_images)
     write_json(f"{args.output}.json", subject | {"rows": rows})
     chart = plot(rows, PUBLISHED if spec.version == "1.0" else ())
@@ -99,8 +99,8 @@ def measure(spec, arrays, labelled_images, kinds, targets, calibration_images) -
     images = read_inputs([path for path, _ in labelled_images], spec)
     if len(images) != len(labelled_images):
         raise ValueError("Remove the images that cannot be read: they would shift the others.")
-    known = [index for _, index in labelled_images]
-    labels = None if None in known else np.array(known)
+    indices = [index for _, index in labelled_images]
+    labels = None if None in indices else np.array(indices)
     everything, model = np.arange(len(images)), build(spec, arrays)
 
     def answers(candidate, places):
@@ -112,9 +112,9 @@ def measure(spec, arrays, labelled_images, kinds, targets, calibration_images) -
     reference = model.predict(images, batch_size=32, verbose=0).argmax(axis=1)
     rows = []
 
-    def add(candidate, size, found):
+    def add(candidate, size, classes):
         row = {"method": candidate.method, "setting": candidate.setting, "bytes": size}
-        rows.append(row | agreement_fields(reference, found, labels))
+        rows.append(row | agreement_fields(reference, classes, labels))
         print(describe(rows[-1], spec.version), flush=True)
 
     for kind in kinds:
@@ -129,10 +129,10 @@ def measure(spec, arrays, labelled_images, kinds, targets, calibration_images) -
             made = {"litert": ways.litert, "label_free": lambda *a: ways.label_free(*a, targets)}[kind]
             folds.append(made(spec, arrays, images[chosen]))
         for pair in zip(*folds, strict=True):
-            found = np.empty(len(images), np.int64)
+            classes = np.empty(len(images), np.int64)
             for candidate, unseen in zip(pair, reversed(halves), strict=True):
-                found[unseen] = answers(candidate, unseen)
-            add(pair[0], max(candidate.bytes for candidate in pair), found)
+                classes[unseen] = answers(candidate, unseen)
+            add(pair[0], max(candidate.bytes for candidate in pair), classes)
     return rows
 
 

@@ -30,11 +30,11 @@ class Candidate:
     """A compressed net.
 
     Args:
-        method: what made it, one name a curve of the plot.
-        setting: of the method, "" where there is none.
-        bytes: that it takes, whole.
-        arrays: the weights that come back, or None where `litert` holds the net.
-        litert: a LiteRT file, or None.
+        method: Method that made it; each name is one curve of the plot.
+        setting: Setting of the method, or "".
+        bytes: Size of the whole file.
+        arrays: The decoded weights, or None if `litert` holds the net.
+        litert: A LiteRT file, or None.
     """
 
     method: str

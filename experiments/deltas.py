@@ -93,7 +93,9 @@ def finetune(spec, arrays, prefixes, images, labels, learning_rate) -> tuple[dic
             weight.assign_sub(velocity)
         return loss
 
-    losses = [float(update(tf.constant(each), tf.constant(truth))) for each, truth in zip(images, labels, strict=True)]
+    losses = [
+        float(update(tf.constant(image), tf.constant(truth))) for image, truth in zip(images, labels, strict=True)
+    ]
     return named_arrays(model), losses
 
 

@@ -68,7 +68,7 @@ def main(argv) -> None:
             summarize(name, {seed: results[result_key(folder, args)] for seed, folder in runs.items()})
             for (name, _), runs in of_kind.items()
         ]
-        rows.sort(key=lambda each: -each["validation"])
+        rows.sort(key=lambda row: -row["validation"])
         best[kind] = rows[0]
         print("\n".join(describe(kind, row) for row in rows))
     if not all(row["validation"] for row in best.values()):
@@ -85,7 +85,7 @@ def find_nets(folders: Sequence[str]) -> dict[tuple[str, str], dict[int, pathlib
     """The finished runs in these folders, by net (recipe and flags) and then by seed; a net has two or more.
 
     Raises:
-        ValueError: there are none.
+        ValueError: There are none.
     """
     from sqz_keras.architecture.spec import ModelSpec
     from trainers.search.space import point_flags
@@ -98,10 +98,10 @@ def find_nets(folders: Sequence[str]) -> dict[tuple[str, str], dict[int, pathlib
             recipe = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
             name = point_flags(ModelSpec.from_json(config["model"]))
             nets.setdefault((name, recipe), {})[seed] = done.parent
-    found = {key: runs for key, runs in nets.items() if len(runs) > 1}
-    if not found:
+    repeated = {key: runs for key, runs in nets.items() if len(runs) > 1}
+    if not repeated:
         raise ValueError(f"{', '.join(folders)}: no net there was trained with two seeds or more.")
-    return found
+    return repeated
 
 
 def result_key(folder: pathlib.Path, args) -> str:
@@ -131,15 +131,15 @@ def measure(folder: pathlib.Path, args) -> dict | None:
         ways = {way: result for way, result in ways.items() if result is not None}
     if not ways:
         return None
-    found = [
+    rows = [
         {"way": way, "parameters": spec.count_params(), "bytes": len(sqz.encode(spec, result))}
         for way, result in ways.items()
     ]
     for split in ("validation", "test"):
         batches = readable_batches(source, config[f"{split}_split"], spec, batch_size=32)
-        for each, fields in zip(found, compare_models(spec, list(ways.values()), batches), strict=True):
-            each[split] = fields["top1_accuracy"]
-    return max(found, key=lambda each: each["validation"])
+        for row, fields in zip(rows, compare_models(spec, list(ways.values()), batches), strict=True):
+            row[split] = fields["top1_accuracy"]
+    return max(rows, key=lambda row: row["validation"])
 
 
 def quantized(spec, arrays, images, most: int):
@@ -197,7 +197,7 @@ def summarize(name: str, by_seed: Mapping[int, dict | None]) -> dict:
         "validation": sum(result["validation"] for result in by_seed.values()) / count,
         "mean": mean,
         "half": half or 0.0,
-        "test": {seed: each["test"] for seed, each in sorted(by_seed.items())},
+        "test": {seed: result["test"] for seed, result in sorted(by_seed.items())},
     }
 
 

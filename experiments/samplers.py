@@ -59,14 +59,14 @@ def main(argv) -> None:
 
     goal, regrets = max(table.values()), {}
     for name in dict.fromkeys(["random", *args.samplers]):
-        found = []
+        best_values = []
         for seed in range(args.repeats):
             study = optuna.create_study(direction="maximize", sampler=make_sampler(name, seed, args.budget, 1))
             for _ in range(args.budget):
                 trial = study.ask(space)
                 study.tell(trial, accuracy(trial.params))
-            found.append(study.best_value)
-        mean, spread = statistics.mean(found), 1.96 * statistics.stdev(found) / args.repeats**0.5
+            best_values.append(study.best_value)
+        mean, spread = statistics.mean(best_values), 1.96 * statistics.stdev(best_values) / args.repeats**0.5
         regrets[name] = goal - mean
         ratio = regrets[name] / regrets["random"] if regrets["random"] else float("nan")
         summary = f"{name:<10} best of {args.budget}: {mean:.4f} +- {spread:.4f}"

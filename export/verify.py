@@ -25,8 +25,8 @@ class Answer:
     """What Keras answers to the image of the warm-up records.
 
     Args:
-        probabilities: float32 (classes,).
-        features: float32 (channels,).
+        probabilities: Float32 (classes,).
+        features: Float32 (channels,).
         tolerance: Largest difference allowed, of a probability, and of a feature as a share of the largest feature.
     """
 

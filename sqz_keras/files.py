@@ -25,7 +25,7 @@ def write_file(path: str | os.PathLike, data: bytes) -> None:
     Several processes may write one file at once: it then holds what one of them wrote.
 
     Raises:
-        OSError: it cannot be written; what was there before is still there.
+        OSError: It cannot be written; what was there before is still there.
     """
     path = pathlib.Path(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
@@ -43,6 +43,6 @@ def write_json(path: str | os.PathLike, value: object) -> None:
     """Writes a value as JSON, whole or not at all.
 
     Raises:
-        OSError: it cannot be written; what was there before is still there.
+        OSError: It cannot be written; what was there before is still there.
     """
     write_file(path, (json.dumps(value, indent=1) + "\n").encode())

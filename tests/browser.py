@@ -109,7 +109,7 @@ class Tab:
             self.call("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
 
     def choose(self, path):
-        """What a person does in the dialogue of the file input."""
+        """Chooses a file, as a person does in the file input's dialogue."""
         root = self.call("DOM.getDocument")["root"]["nodeId"]
         node = self.call("DOM.querySelector", nodeId=root, selector="input[type=file]")["nodeId"]
         self.call("DOM.setFileInputFiles", files=[str(path)], nodeId=node)
@@ -118,23 +118,23 @@ class Tab:
         box = self.run(f"document.querySelector({json.dumps(selector)}).getBoundingClientRect().toJSON()")
         return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
-    def wait_told(self, method):
+    def wait_for_event(self, method):
         """Returns once an event of this name has come since the last call."""
         deadline = time.monotonic() + SECONDS
-        while not (found := [event for event in self._mine() if event["method"] == method]):
+        while not (events := [event for event in self._mine() if event["method"] == method]):
             assert time.monotonic() < deadline, f"{method} never came"
             self.run("0")
-        for event in found:
+        for event in events:
             self._browser.events.remove(event)
 
-    def told(self, *methods):
+    def events(self, *methods):
         """Events of this tab with these names."""
-        self.run("0")  # what has happened by now has been told when this is answered
+        self.run("0")  # earlier events have arrived when this is answered
         return [event["params"] for event in self._mine() if event["method"] in methods]
 
     def complaints(self):
         """What the page's scripts have thrown or written to the console, and what the browser has said about it."""
-        return self.told("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")
+        return self.events("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")
 
     def _mine(self):
         return [event for event in self._browser.events if event.get("sessionId") == self._session]

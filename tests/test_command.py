@@ -66,5 +66,5 @@ def test_a_command_may_take_one_argument():
 
     assert run("a.sqz") == (3, "")
     for arguments, message in (((), "Which FILE?"), (("a.sqz", "b.sqz"), "Unexpected arguments: b.sqz.")):
-        status, told = run(*arguments)
-        assert status == 1 and message in told
+        status, output = run(*arguments)
+        assert status == 1 and message in output

@@ -103,13 +103,13 @@ def find_cycle(graph):
 
 def room(module):
     """(row, room) of a module: the longest name in ROWS that it begins with."""
-    found = [
+    matches = [
         (len(name), number, name)
         for number, names in enumerate(ROWS)
         for name in names
         if f"{module}.".startswith(f"{name}.")
     ]
-    _, number, name = max(found)
+    _, number, name = max(matches)
     return number, name
 
 
@@ -181,7 +181,7 @@ def test_third_parties_stay_where_they_belong():
         place = path.relative_to(ROOT).as_posix()
         for module, line, at_top in imports(path):
             allowed = ONLY_IN.get(module.split(".")[0])
-            if allowed and not any(place.startswith(each) for each in allowed):
+            if allowed and not any(place.startswith(folder) for folder in allowed):
                 wrong.append(f"{place}:{line} imports {module}")
             if allowed and place.startswith("sqz_keras/") and at_top:
                 wrong.append(f"{place}:{line} imports {module} at its top level")

@@ -132,8 +132,8 @@ def test_the_wheel_installs_and_imports(dist, tmp_path):
     _run(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", tmp_path, wheel)
     code = "import sqz_keras, export, trainers; print(sqz_keras.__file__, export.__file__, trainers.__file__)"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "KERAS_BACKEND": "jax"}  # the backend quickest to import
-    found = _run(sys.executable, "-c", code, cwd=tmp_path, env=environment).split()
-    assert found == [str(tmp_path / name / "__init__.py") for name in ("sqz_keras", "export", "trainers")]
+    imported = _run(sys.executable, "-c", code, cwd=tmp_path, env=environment).split()
+    assert imported == [str(tmp_path / name / "__init__.py") for name in ("sqz_keras", "export", "trainers")]
 
 
 def _pins() -> list[Requirement]:

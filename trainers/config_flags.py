@@ -36,7 +36,7 @@ def config_from_flags(args: flags.FlagValues) -> TrainConfig:
     """The recipe with the fields that were given.
 
     Raises:
-        ValueError: no such recipe, or a value that the config refuses.
+        ValueError: No such recipe, or a value that the config refuses.
     """
     config = load_config(args.config)
     changes = changed_fields(args)

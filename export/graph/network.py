@@ -30,9 +30,9 @@ class ExportedNetwork:
     whose channels, one after the other, are those that the model has in one tensor.
 
     Args:
-        spec: describes the model; S is its `input_size`.
-        arrays: its weights by name. They become constants of these names ("conv1/kernel", ...), always in float32, so
-            that a reader of the SavedModel finds them.
+        spec: Describes the model; S is its `input_size`.
+        arrays: The model's weights by name. They become constants of these names ("conv1/kernel", ...), always in
+            float32, so that a reader of the SavedModel finds them.
         precision: "float32" or "bfloat16": what the convolutions and pools compute in.
     """
 

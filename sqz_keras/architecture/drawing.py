@@ -1,4 +1,4 @@
-"""A network drawn as in the paper's Figure 2, with boxes as wide as their channels are many: as SVG or PNG."""
+"""Draws a network as in the paper's Figure 2, as SVG or PNG; a box's width shows its number of channels."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _FONT = "system-ui, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', sans-serif"
 
 
 def draw_svg(spec: ModelSpec) -> str:
-    """The drawing as SVG text: a box a layer or fire module from top to bottom, bypasses as arcs on the right.
+    """The drawing as SVG text: one box per layer or fire module from top to bottom, bypasses as arcs on the right.
 
-    Each box tells its output (height x width x channels), and a fire module its squeeze1x1, expand1x1 and expand3x3
-    filters. A "+" stands where a bypass is added; a dashed arc goes through a 1x1 convolution.
+    Each box shows its output (height x width x channels), and a fire module its squeeze1x1, expand1x1 and expand3x3
+    filters. A "+" marks where a bypass is added; a dashed arc is a bypass with a 1x1 convolution.
     """
     rows = table(spec, {})
     layers = {layer.name: layer for layer in spec.layers()}
@@ -55,11 +55,11 @@ def draw_svg(spec: ModelSpec) -> str:
 
 
 def drawing(spec: ModelSpec, path: str | os.PathLike) -> bytes:
-    """The content of a file with the drawing; its name's ending, .svg or .png, says which.
+    """The content of a file with the drawing; the suffix of the file's name, .svg or .png, selects the format.
 
     Raises:
-        ValueError: another ending.
-        ModuleNotFoundError: vl-convert-python, which makes the PNG, is not installed.
+        ValueError: The suffix is another one.
+        ModuleNotFoundError: The package vl-convert-python, which makes the PNG, is not installed.
     """
     suffix = pathlib.Path(path).suffix.lower()
     if suffix == ".svg":

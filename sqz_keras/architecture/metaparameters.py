@@ -47,19 +47,19 @@ class Metaparameters:
     squeeze_ratio * e_i. Counts round half up and are at least 1.
 
     Args:
-        base_e: expand filters of the first fire module, at least 2; like all counts of filters at most 65,536.
-        incr_e: expand filters added after every `freq` modules, at least 0.
-        freq: modules between two increments, at least 1.
-        pct_3x3: share of 3x3 filters among the expand filters, a fraction in [0, 1].
-        squeeze_ratio: squeeze filters per expand filter, above 0 and at most 1,000. At 1 or more the squeeze
+        base_e: Expand filters of the first fire module, at least 2; like all counts of filters at most 65,536.
+        incr_e: Expand filters added after every `freq` modules, at least 0.
+        freq: Modules between two increments, at least 1.
+        pct_3x3: Share of 3x3 filters among the expand filters, a fraction in [0, 1].
+        squeeze_ratio: Squeeze filters per expand filter, above 0 and at most 1,000. At 1 or more the squeeze
             layer is no narrower than the expand layers, which draws a warning.
-        num_fire_modules: 1 to 1,000; they are called fire2, fire3, ...
-        stem_filters: filters of conv1.
-        stem_kernel: height and width of conv1's kernel, in pixels, at most 1,000; its stride is 2.
-        pool_after: numbers of the layers (1 is conv1, 2 is fire2, ...) behind which a max pool stands, ascending.
+        num_fire_modules: Number of fire modules, 1 to 1,000; they are called fire2, fire3, ...
+        stem_filters: Filters of conv1.
+        stem_kernel: Height and width of conv1's kernel, in pixels, at most 1,000; its stride is 2.
+        pool_after: Numbers of the layers (1 is conv1, 2 is fire2, ...) that a max pool follows, ascending.
 
     Raises:
-        ValueError: a value is outside the range given above.
+        ValueError: A value is outside the range given above.
     """
 
     base_e: int = 128
@@ -118,7 +118,7 @@ class Metaparameters:
         return tuple(modules)
 
     def feature_size(self, input_size: int) -> int:
-        """Height (or width) of the last feature maps for an input of that height (or width); 0 where it is too small.
+        """Height (or width) of the last feature maps for an input of this height (or width); 0 if it is too small.
 
         conv1 is "valid" with stride 2; each pool is in ceil mode: n -> ceil((n - 3) / 2) + 1 = n // 2.
         """
@@ -133,10 +133,10 @@ class Metaparameters:
 def parse_metaparameters(text: str) -> dict[str, int | float | tuple[int, ...]]:
     """Fields of `Metaparameters` from text: "squeeze_ratio=0.25,pool_after=1:3:5"; "" names none.
 
-    "pool_after=" is a net without pools.
+    "pool_after=" describes a net without pools.
 
     Raises:
-        ValueError: an item is not NAME=VALUE, the name is no metaparameter, or the value is not of its kind.
+        ValueError: An item is not NAME=VALUE, the name is not a metaparameter, or the value has the wrong type.
     """
     kinds = {field.name: type(field.default) for field in dataclasses.fields(Metaparameters)}
     values = {}
@@ -156,7 +156,7 @@ def parse_metaparameters(text: str) -> dict[str, int | float | tuple[int, ...]]:
 
 
 def format_metaparameters(values: Mapping[str, int | float | Sequence[int]]) -> str:
-    """The text from which `parse_metaparameters` reads these values."""
+    """The values as text that `parse_metaparameters` reads."""
     return ",".join(
         f"{name}={':'.join(map(str, value)) if isinstance(value, tuple | list) else value}"
         for name, value in values.items()

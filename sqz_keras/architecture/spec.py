@@ -36,15 +36,16 @@ def imagenet_wnids() -> tuple[str, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """From an image, RGB in 0..255, to what the network takes.
+    """How an RGB image with values in 0..255 becomes the network's input.
 
     Args:
-        mode: "authors": BGR minus (104, 117, 123); "caffe": BGR minus (103.939, 116.779, 123.68); "torch": RGB / 255,
-            minus (.485, .456, .406), over (.229, .224, .225); "tf": RGB / 127.5 - 1.
+        mode: Order and scale of the channels. "authors": BGR minus (104, 117, 123); "caffe": BGR minus (103.939,
+            116.779, 123.68); "torch": RGB / 255, minus (.485, .456, .406), over (.229, .224, .225); "tf":
+            RGB / 127.5 - 1.
         resize: "stretch" to a square of `resize_to` pixels, or "shortest_side" to `resize_to` with the aspect kept.
             Bilinear in both cases; the centre of the network's input size is cut out after it.
-        resize_to: pixels.
-        antialias: whether the bilinear filter widens when it shrinks an image, as Pillow's and torchvision's does.
+        resize_to: Side that images are resized to, in pixels.
+        antialias: Whether the bilinear filter widens when it shrinks an image, as Pillow's and torchvision's does.
     """
 
     mode: str = "authors"
@@ -63,23 +64,23 @@ class Preprocessing:
 
 @dataclasses.dataclass(frozen=True)
 class ModelSpec:
-    """A model, described to whoever holds only its weights.
+    """The description of a model that its weights alone do not give.
 
     Args:
         version: "1.0", "1.1", or None where `metaparameters` are the caller's own.
         bypass: None, "simple" or "complex".
-        metaparameters: follow from `version` where they are left out.
-        classes: number of classes.
-        labels: names in the order of the class indices (wnids for ImageNet), or None where unknown.
-        input_size: height and width of the network's input, in pixels.
-        channels: channels of the network's input.
-        preprocessing: from an image to the network's input.
-        conv10_padding: rows and columns of zeros around conv10's input: 0 in the paper's Table 1, 1 in the released
+        metaparameters: The network's metaparameters; if omitted, they follow from `version`.
+        classes: Number of classes.
+        labels: Names in the order of the class indices (wnids for ImageNet), or None where unknown.
+        input_size: Height and width of the network's input, in pixels.
+        channels: Channels of the network's input.
+        preprocessing: How an image becomes the network's input.
+        conv10_padding: Rows and columns of zeros around conv10's input: 0 in the paper's Table 1, 1 in the released
             v1.0.
         weights_sha256: `hash_arrays` of the weights, or None.
 
     Raises:
-        ValueError: a field is out of range, or two fields contradict each other.
+        ValueError: A field is out of range, or two fields contradict each other.
     """
 
     version: str | None = "1.0"
@@ -127,10 +128,10 @@ class ModelSpec:
         Args:
             version: "1.0" or "1.1"; None keeps this one's metaparameters.
             bypass: "none", "simple" or "complex"; None keeps this one's.
-            metaparameters: fields of `Metaparameters` that are changed on top of that.
+            metaparameters: Fields of `Metaparameters` to change on top of that.
 
         Raises:
-            ValueError: no such version, or values that `Metaparameters` or the bypass refuses.
+            ValueError: There is no such version, or `Metaparameters` or the bypass refuses a value.
         """
         if version is not None and version not in VERSIONS:
             raise ValueError(f"version must be one of {tuple(VERSIONS)}, got {version!r}.")
@@ -165,7 +166,7 @@ class ModelSpec:
         return sum(layer.parameters for layer in self.layers())
 
     def class_names(self) -> tuple[str, ...]:
-        """A name a person reads for each class: ImageNet's names for its wnids, else the labels, else the indices."""
+        """Readable names of the classes: ImageNet's names for its wnids, else the labels, else the indices."""
         if self.labels == imagenet_wnids():
             return tuple(name for _, name in imagenet_classes())
         return self.labels or tuple(str(index) for index in range(self.classes))
@@ -182,7 +183,7 @@ class ModelSpec:
         """The spec that `to_json` wrote.
 
         Raises:
-            ValueError: a field is unknown, has another type than it should, or a value that no ModelSpec takes.
+            ValueError: A field is unknown or of the wrong type, or ModelSpec refuses its value.
         """
         fields = _typed_fields(cls, form)
         if fields.get("labels") == "imagenet":
@@ -195,7 +196,7 @@ class ModelSpec:
 
 
 def _typed_fields(cls: type, form: object) -> dict:
-    """The fields of a dataclass out of parsed JSON, each of the type that the dataclass declares."""
+    """The fields of a dataclass from parsed JSON, each checked against the type that the dataclass declares."""
     if not isinstance(form, Mapping):
         raise ValueError(f"{cls.__name__}: expected a JSON object, got {type(form).__name__}.")
     hints = typing.get_type_hints(cls)

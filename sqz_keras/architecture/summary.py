@@ -36,8 +36,8 @@ def count_multiply_accumulates(spec: ModelSpec) -> int:
 def peak_activations(spec: ModelSpec) -> int:
     """The largest number of values that must be in memory at once, for one image.
 
-    Counted are what a layer reads and writes, and what waits for a later layer. Layers run one after the other, none
-    writes over its input, and a concatenation takes no memory of its own. In float32 each value takes 4 bytes.
+    It counts what a layer reads and writes, and what is kept for a later layer. Layers run one after the other, no
+    layer overwrites its input, and a concatenation takes no memory of its own. In float32 each value takes 4 bytes.
     """
     layers = checked_layers(spec)
     parts = {layer.name: layer.inputs for layer in layers if layer.kind == "concatenation"}
@@ -54,11 +54,11 @@ def peak_activations(spec: ModelSpec) -> int:
 
 
 def count_kept(spec: ModelSpec, densities: Mapping[str, float]) -> dict[str, int]:
-    """Parameters of each convolution that pruning leaves: its kernel's share, rounded up, and all biases.
+    """The parameters that pruning leaves in each convolution: its share of the kernel, rounded up, and all biases.
 
     Args:
-        spec: of the network.
-        densities: by layer ("conv1", "fire2_squeeze1x1", ...), shares in [0, 1]; what is not named stays whole.
+        spec: The network.
+        densities: Densities in [0, 1] by layer ("conv1", "fire2_squeeze1x1", ...); other layers are not pruned.
     """
     kept = {}
     for layer in spec.layers():
@@ -74,15 +74,15 @@ class Row:
 
     Args:
         name: "conv1", "pool1", "fire2", ...
-        size: see `Layer`.
-        channels: see `Layer`; a fire module's are both expand layers'.
-        window: what slides over the input, as "7x7/2"; "average" over all of it; "" for a fire module.
-        filters: "squeeze1x1/expand1x1/expand3x3" of a fire module, else "".
-        densities: shares that pruning leaves, in percent, in the order of the filters, else "".
-        parameters: sum.
-        kept: parameters after pruning.
-        multiply_accumulates: sum.
-        receptive_field: see `Layer`.
+        size: See `Layer`.
+        channels: See `Layer`; for a fire module, the channels of both expand layers together.
+        window: Kernel size and stride, such as "7x7/2"; "average" for the global average; "" for a fire module.
+        filters: A fire module's filters as "squeeze1x1/expand1x1/expand3x3", else "".
+        densities: Shares of the weights that pruning leaves, in percent, in the order of the filters, else "".
+        parameters: Sum over the layers.
+        kept: Parameters after pruning.
+        multiply_accumulates: Sum over the layers.
+        receptive_field: See `Layer`.
     """
 
     name: str
@@ -101,8 +101,8 @@ def table(spec: ModelSpec, densities: Mapping[str, float]) -> list[Row]:
     """The rows of Table 1 for any network, in its order.
 
     Args:
-        spec: of the network.
-        densities: see `count_kept`.
+        spec: The network.
+        densities: See `count_kept`.
     """
     kept, rows = count_kept(spec, densities), []
     for name, group in itertools.groupby(checked_layers(spec), lambda layer: layer.block):
@@ -128,7 +128,7 @@ def table(spec: ModelSpec, densities: Mapping[str, float]) -> list[Row]:
 
 
 def codebook_bytes(spec: ModelSpec, bits: int) -> int:
-    """Bytes of weights as codes: `bits` a weight, 2**bits float32 values a layer, biases in float32."""
+    """Bytes of weights stored as codes: `bits` per weight, 2**bits float32 values per layer, biases in float32."""
     total = 0
     for shape in spec.weight_shapes().values():
         count = math.prod(shape)

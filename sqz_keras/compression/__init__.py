@@ -1,1 +1,1 @@
-"""Stages of compression: each takes and gives a ModelSpec and a dict of named arrays, kernels HWIO."""
+"""Methods of compression. They work on a ModelSpec and a dict of named arrays, kernels HWIO."""

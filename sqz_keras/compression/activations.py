@@ -26,9 +26,9 @@ def sensitivities(
     label is needed.
 
     Args:
-        model: with a softmax.
-        images: float32 (N, S, S, C), as the network takes them.
-        report: called with the number of images done.
+        model: A model with a softmax.
+        images: Float32 (N, S, S, C), as the network takes them.
+        report: Called with the number of images done.
 
     Returns:
         By names such as "conv1/kernel", in 1 / weight**2.
@@ -72,11 +72,11 @@ def sensitivities(
 
 
 def layer_statistics(model: keras.Model, images: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """What each convolution gets and gives, in one run of the model.
+    """Statistics of each convolution's inputs and outputs, from one run of the model.
 
     Args:
-        model: any.
-        images: float32 (N, S, S, C), as the network takes them; each output position of each image gives one
+        model: Any model.
+        images: Float32 (N, S, S, C), as the network takes them; each output position of each image gives one
             vector of K inputs.
 
     Returns:
@@ -116,10 +116,10 @@ def input_moments(
     """Moments of a layer's inputs p in one model and q in another of the same architecture.
 
     Args:
-        before: a model.
-        after: another one.
-        layer: name of a convolution of both; each output position of each image gives one vector of K inputs.
-        images: float32 (N, S, S, C), as the networks take them.
+        before: The first model, whose inputs are p.
+        after: The second model, whose inputs are q.
+        layer: Name of a convolution of both; each output position of each image gives one vector of K inputs.
+        images: Float32 (N, S, S, C), as the networks take them.
 
     Returns:
         float64 E[q q^T] (K, K), E[p q^T] (K, K), E[p] (K,) and E[q] (K,).

@@ -1,4 +1,4 @@
-"""Bits of each layer's codes for a file of a given size, spent where rounding the weights costs the answers most."""
+"""Bits of each layer's codes for a file of a given size: most where rounding changes the answers most."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ CHOICES = range(3, 9)
 def bits_for_size(
     arrays: Arrays, sensitivity: Mapping[str, float], target_bytes: int, profile: str = "max"
 ) -> dict[str, int]:
-    """Bits by layer, 3 to 8, with which the weights on evenly spaced values need about `target_bytes`.
+    """Bits by layer, 3 to 8, with which evenly spaced weights need about `target_bytes`.
 
-    From the fewest bits on, a bit more goes to the layer where it takes back most damage for its bytes. The damage is
-    the squared error of the weights in the steps that `quantize` would take for their layer.
+    All layers start with the fewest bits. One more bit then goes to the layer in which it removes most damage per byte,
+    and so on. The damage is the squared error of the weights in the steps that `quantize` would take for their layer.
 
     Args:
-        arrays: weights by name, float32.
-        sensitivity: of each array, as `activations.sensitivities` gives it.
-        target_bytes: of `codec.encode(round_evenly(arrays, bits), {}, profile=profile)`.
-        profile: of the file.
+        arrays: Weights by name, float32.
+        sensitivity: Sensitivity of each array, as `activations.sensitivities` returns it.
+        target_bytes: Target size of `codec.encode(round_evenly(arrays, bits), {}, profile=profile)`.
+        profile: Profile of the file.
 
     Raises:
-        ValueError: the fewest bits need more.
+        ValueError: The fewest bits need more bytes.
     """
     layers, steps = layer_names(arrays), grid_steps(sensitivity, 1.0)
     damage, bytes_of = {}, {}

@@ -1,7 +1,7 @@
-"""Two methods for tfmot's `ClusteringAlgorithm`, as quick with 256 centroids as with few.
+"""Two methods for tfmot's `ClusteringAlgorithm` that are as fast with 256 centroids as with few.
 
-As shipped, tfmot compares each weight with each centroid in every call, and hands on the centroids' gradient as one
-entry a weight. These find the nearest centroid by binary search, and add the gradient up at once.
+As shipped, tfmot compares each weight with each centroid in every call, and returns the centroids' gradient with one
+entry per weight. These methods find the nearest centroid by binary search and sum the gradient at once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def get_pulling_indices(algorithm, weight, centroids=None):
 
 
 def get_clustered_weight(algorithm, pulling_indices, original_weight):
-    """Each weight's centroid; its gradient goes to the weight, and its members' sum to the centroid.
+    """Each weight's centroid. The gradient passes to the weight; a centroid gets the sum over its weights.
 
     These are tfmot's gradients with its default aggregation, SUM.
     """
@@ -45,7 +45,7 @@ def get_clustered_weight(algorithm, pulling_indices, original_weight):
 
 
 def same_answers(algorithm_class: type) -> bool:
-    """Whether both do on a sample what the methods of `algorithm_class` do.
+    """Whether both methods give on a sample what the methods of `algorithm_class` give.
 
     The sample has unsorted centroids, some of them equal, and weights outside of them all. Ties may go either way.
     """

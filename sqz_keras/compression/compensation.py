@@ -1,7 +1,7 @@
 """Rounding a layer so that the errors of its weights cancel in its outputs (OBQ, arXiv 2208.11580, and GPTQ).
 
-The weights of a filter are rounded one after the other; what rounding one of them changes in the filter's outputs,
-those that are still free take back as well as they can. Pruned weights stay 0.
+The weights of a filter are rounded one after the other. Rounding a weight changes the filter's outputs; the weights
+that are not rounded yet are adjusted to undo that change as well as they can. Pruned weights stay 0.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ def round_to_nearest(
     cross_moments: np.ndarray,
     nearest: Callable[[np.ndarray], np.ndarray],
 ) -> np.ndarray:
-    """The allowed values that make the layer's outputs, on its new inputs, most like the old ones.
+    """The allowed values with which the layer's outputs on its new inputs are closest to the old outputs.
 
-    With W the old weights, p their inputs and q the inputs that the layer gets now, as the layers before it were
-    rounded: first the W' is found that minimises E|W^T p - W'^T q|^2, a filter at a time and among the kept weights;
-    then it is rounded, weights with the largest inputs first, each error divided among the rest by the same rule.
+    W are the old weights, p their inputs, and q the inputs that the layer gets now that the layers before it are
+    rounded. First W' is computed, which minimises E|W^T p - W'^T q|^2 over the kept weights, one filter at a time.
+    Then it is rounded, weights with the largest inputs first; each error is spread over the rest by the same rule.
 
     Args:
         weights: (K, O) float32, K inputs of each of O filters.
         kept: (K, O) bool, the weights that may differ from 0.
         moments: (K, K) float64, E[q q^T].
         cross_moments: (K, K) float64, E[p q^T].
-        nearest: from numbers, float64 of any shape, to the allowed value next to each.
+        nearest: Function from float64 numbers of any shape to the nearest allowed values.
 
     Returns:
         (K, O) float64.
@@ -64,14 +64,14 @@ def round_to_nearest(
 def round_filters(weights: np.ndarray, covariance: np.ndarray, levels: int) -> np.ndarray:
     """Each filter rounded to a grid of its own, whose step is its largest weight over `levels`, with compensation.
 
-    As in `round_to_nearest` weights with the largest inputs are rounded first and the rest takes back their errors; the
-    largest weight stays, so that whoever derives the grid from it finds the same. The means of the inputs are left to
-    the bias.
+    As in `round_to_nearest`, weights with the largest inputs are rounded first and the rest compensates for their
+    errors. The largest weight stays as it is, so that a grid derived from it is the same. The means of the inputs are
+    left to the bias.
 
     Args:
-        weights: (K, O), K inputs of each of O filters; all may become something else than 0.
-        covariance: (K, K) float64, of the inputs.
-        levels: the largest integer.
+        weights: (K, O), K inputs of each of O filters; zeros may change too.
+        covariance: (K, K) float64, the covariance of the inputs.
+        levels: The largest integer.
 
     Returns:
         float64 (K, O), each a step times integers in -levels..levels.
@@ -97,7 +97,7 @@ def round_filters(weights: np.ndarray, covariance: np.ndarray, levels: int) -> n
 def _chunks(kept: np.ndarray, diagonal: np.ndarray):
     """Yields filters with about as many weights: their indices (R,), the weights' places (R, n), which are real (R, n).
 
-    A filter with fewer than n weights is filled up with places that it has pruned, which are not real.
+    A filter with fewer than n weights is filled up with pruned places, which are not real.
     """
     counts = kept.sum(axis=0)
     by_count = np.argsort(counts, kind="stable")

@@ -1,4 +1,4 @@
-"""How dense each layer is to be: Table 1's densities, those a scan of the layers' sensitivity finds, or given ones.
+"""The density of each layer: from Table 1, from a scan of the layers' sensitivity, or given.
 
 A density is the share of a kernel's weights that are not zero, in [0, 1]; layers are named as in the arrays ("conv1",
 "fire2_squeeze1x1", ...). Biases are never pruned.
@@ -26,7 +26,11 @@ _FIRES = {
 _KERNELS = ("squeeze1x1", "expand1x1", "expand3x3")
 TABLE1 = {
     "conv1": 1.0,
-    **{f"{fire}_{kernel}": each for fire, row in _FIRES.items() for kernel, each in zip(_KERNELS, row, strict=True)},
+    **{
+        f"{fire}_{kernel}": density
+        for fire, row in _FIRES.items()
+        for kernel, density in zip(_KERNELS, row, strict=True)
+    },
     "conv10": 0.2,
 }
 SCANNED = (0.7, 0.5, 0.35, 0.2, 0.1)
@@ -57,15 +61,15 @@ def count_values(arrays: Arrays) -> dict[str, int]:
 def parse_densities(text: str, layers: Sequence[str]) -> dict[str, float]:
     """Densities from text: "table1", "0.4" for all layers, "conv1=0.5,fire2_squeeze1x1=0.7", or "table1,conv10=0.3".
 
-    What stands further right wins. Layers that are not named are left out, and so are those that Table 1 has not: the
-    1x1 convolutions of complex bypasses, and fire modules after fire9.
+    Later items win. Layers that are not named are left out, and so are layers that Table 1 does not list: the 1x1
+    convolutions of complex bypasses, and fire modules after fire9.
 
     Args:
-        text: as above, blanks allowed.
-        layers: of the model, `layer_names`.
+        text: Text as above; blanks are allowed.
+        layers: The model's layers, `layer_names`.
 
     Raises:
-        ValueError: an item is none of these, a layer is unknown or a density is outside (0, 1].
+        ValueError: An item is none of these, a layer is unknown or a density is outside (0, 1].
     """
     densities: dict[str, float] = {}
     for item in (item.strip() for item in text.split(",")):
@@ -85,10 +89,10 @@ def parse_densities(text: str, layers: Sequence[str]) -> dict[str, float]:
 
 
 def check_densities(densities: Mapping[str, float], layers: Sequence[str]) -> None:
-    """Does nothing where all is right.
+    """Refuses densities that are out of range, or of unknown layers.
 
     Raises:
-        ValueError: a layer is unknown, or a density is outside (0, 1].
+        ValueError: A layer is unknown, or a density is outside (0, 1].
     """
     for layer, density in densities.items():
         if layer not in layers:
@@ -98,12 +102,12 @@ def check_densities(densities: Mapping[str, float], layers: Sequence[str]) -> No
 
 
 def prune_magnitudes(arrays: Arrays, densities: Mapping[str, float]) -> dict[str, np.ndarray]:
-    """The arrays with the smallest weights of each named layer at 0, and no training; the input is not changed.
+    """The arrays with the smallest weights of each named layer set to 0, without training; the input is not changed.
 
-    A layer that is sparser than its density already stays as it is.
+    A layer that is already sparser than its density stays as it is.
 
     Raises:
-        ValueError: as `check_densities`.
+        ValueError: As for `check_densities`.
     """
     check_densities(densities, layer_names(arrays))
     pruned = dict(arrays)
@@ -116,7 +120,7 @@ def prune_magnitudes(arrays: Arrays, densities: Mapping[str, float]) -> dict[str
 
 
 def count_kept(size: int, density: float) -> int:
-    """Weights that a kernel of `size` keeps at this density: the nearest number, at least one."""
+    """Number of weights that a kernel of `size` keeps at this density: rounded, at least one."""
     return max(round(size * density), 1)
 
 
@@ -127,22 +131,22 @@ def sensitivity_densities(
     *,
     scanned: Sequence[float] = SCANNED,
 ) -> dict[str, float]:
-    """Densities by layer that meet an overall one with the least damage, from a scan of one layer at a time.
+    """Densities by layer that give a target density with the least damage, from a scan of one layer at a time.
 
-    Each layer alone is cut, without training, to each of the scanned densities, and the damage is measured. Damages
-    are taken to add up; along the lower convex hull of each layer's damage over its density, the weights that cost
-    least are taken first, which for such curves is the optimum. The last cut is a part of one, so that the overall
-    density is met.
+    Each layer alone is pruned, without training, to each of the scanned densities, and the damage is measured. Damages
+    are assumed to add up. Along the lower convex hull of each layer's damage over its density, the weights that cost
+    least are removed first, which for such curves is the optimum. The last step is taken only in part, so that the
+    result has the target density.
 
     Args:
-        arrays: weights by name.
-        target_density: of all kernels together, in (0, 1].
-        measure: from arrays to a damage, smaller is better: the mean cross-entropy on some images, say. It is
-            called once for the arrays as they are and `len(scanned)` times a layer.
-        scanned: densities, relative to what each layer has now, in (0, 1); the smallest one is the least a layer gets.
+        arrays: Weights by name.
+        target_density: Density of all kernels together, in (0, 1].
+        measure: Function from arrays to a damage, such as the mean cross-entropy on some images; smaller is better.
+            It is called once for the arrays as they are and `len(scanned)` times per layer.
+        scanned: Densities relative to each layer's present one, in (0, 1); no layer gets less than the smallest one.
 
     Raises:
-        ValueError: a density is out of range, or the target is below what the scan allows.
+        ValueError: A density is out of range, or the target is below what the scan allows.
     """
     if not scanned or not all(0 < density < 1 for density in scanned):
         raise ValueError(f"scanned densities must be above 0 and below 1, got {tuple(scanned)}.")

@@ -3,10 +3,10 @@
 1. Channels are equalised (as weights are in arXiv 1906.04721, section 4.1): a ReLU lets positive factors through, so a
    channel is divided by a power of the largest value that it takes on the images, and the next layers' weights are
    multiplied by it. The float network answers as before, and all channels fill the one range that a tensor has.
-2. A tensor's range ends a little below its largest value: what few values lose there, all others gain in steps. The
-   factors put that end at 6, so that a ReLU6 in the ReLU's place makes it known to whatever calibrates.
-3. Each filter is rounded to the 255 steps that it will get, with compensation, and its bias takes back what the mean
-   output still lacks. Without this, equalised weights lose more than the activations gain.
+2. A tensor's range ends a little below its largest value. A few values lose accuracy there, and all others gain finer
+   steps. The factors put that end at 6, so that a calibrator sees it where a ReLU6 replaces the ReLU.
+3. Each filter is rounded to the 255 steps that it will get, with compensation, and its bias corrects the remaining
+   error of the mean output. Without this, equalised weights lose more than the activations gain.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _LEAST = 1e-3  # of a tensor's largest value: channels below it, dead ones among
 
 
 def prepare(spec: ModelSpec, arrays: Mapping[str, np.ndarray], images: np.ndarray) -> Arrays:
-    """The weights of a network that answers nearly alike, and still does in 8 bits.
+    """The weights of a network whose answers are nearly the same, and stay so in 8 bits.
 
     The convolutions that `clipped` names must be followed by a ReLU6.
 
     Args:
-        spec: of the model. With bypasses only the squeeze layers' channels are equalised, as sums tie the others.
-        arrays: its weights by name.
-        images: float32 (N, S, S, C), as the network takes them: about a hundred unlabelled images.
+        spec: The model. With bypasses only the squeeze layers' channels are equalised, because sums tie the others.
+        arrays: The model's weights by name.
+        images: Float32 (N, S, S, C), as the network takes them: about a hundred unlabelled images.
 
     Returns:
         float32 arrays; each filter of a kernel is integers in -127..127 times its largest weight over 127.
@@ -61,7 +61,7 @@ def prepare(spec: ModelSpec, arrays: Mapping[str, np.ndarray], images: np.ndarra
 
 
 def clipped(spec: ModelSpec) -> list[str]:
-    """The convolutions whose outputs end at `CLIP`: all whose channels are free to be scaled."""
+    """The convolutions whose outputs end at `CLIP`: those whose channels can be scaled."""
     free = {name for producers, _ in _free_channels(spec) for name in producers}
     return [layer.name for layer in spec.layers() if layer.name in free]
 
@@ -91,7 +91,7 @@ def _free_channels(spec: ModelSpec) -> list[tuple[list[str], list[str]]]:
 
 
 def _factors(spec: ModelSpec, largest: Mapping[str, np.ndarray]) -> tuple[Arrays, Arrays]:
-    """By layer, what its input channels are multiplied by and what its output channels are divided by."""
+    """For each layer, the factors that multiply its input channels and those that divide its output channels."""
     multipliers, divisors = {}, {}
     for producers, consumers in _free_channels(spec):
         values = np.concatenate([largest[name] for name in producers])

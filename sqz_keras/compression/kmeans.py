@@ -23,17 +23,17 @@ _MAX_ROUNDS = 1000  # Lloyd's algorithm ends by itself long before
 
 
 def kmeans(arrays: Mapping[str, np.ndarray], bits: int | Mapping[str, int]) -> dict[str, np.ndarray]:
-    """Gives the non-zero weights of each kernel at most 2**bits - 1 values; zeros stay zeros, the one code left.
+    """Gives the non-zero weights of each kernel at most 2**bits - 1 values; zeros stay zeros and take the last code.
 
     Args:
-        arrays: weights by name ("conv1/kernel", "conv1/bias", ...), float32.
+        arrays: Weights by name ("conv1/kernel", "conv1/bias", ...), float32.
         bits: Number of bits in a code, 1 to 16: for all layers, or by layer ("conv1"); other layers stay as they are.
 
     Returns:
         A new dict in the same order. Biases are untouched.
 
     Raises:
-        ValueError: bits are out of range, or a layer has no kernel among the arrays.
+        ValueError: The bits are out of range, or a layer has no kernel among the arrays.
     """
     layers = [name.removesuffix("/kernel") for name in arrays if name.endswith("/kernel")]
     by_layer = dict(bits) if isinstance(bits, Mapping) else dict.fromkeys(layers, bits)
@@ -55,12 +55,12 @@ def kmeans(arrays: Mapping[str, np.ndarray], bits: int | Mapping[str, int]) -> d
 def share_values(kernel: np.ndarray, count: int, exponent: float = 0.0) -> np.ndarray:
     """The array with each non-zero value replaced by the nearest of at most `count` centroids.
 
-    A value stays what it is where there are no more than `count` different ones. A value that is not 0 never becomes 0.
+    If there are no more than `count` different values, they stay as they are. A value that is not 0 never becomes 0.
 
     Args:
-        kernel: float32 of any shape.
-        count: of centroids, at least 1.
-        exponent: the centroids begin spaced by the density of the values to this power; 0 is evenly.
+        kernel: Float32 of any shape.
+        count: Number of centroids, at least 1.
+        exponent: The first centroids are spaced by the density of the values to this power; 0 spaces them evenly.
 
     Returns:
         A new float32 array of the same shape.
@@ -75,7 +75,7 @@ def share_values(kernel: np.ndarray, count: int, exponent: float = 0.0) -> np.nd
 
 
 def _nearest_centroids(values: np.ndarray, members: np.ndarray, count: int, exponent: float) -> np.ndarray:
-    """For each of the sorted, distinct values its centroid, after Lloyd's algorithm.
+    """The centroid of each of the sorted, distinct values, after Lloyd's algorithm.
 
     On sorted values a cluster is a range, so that prefix sums give every mean at once.
     """

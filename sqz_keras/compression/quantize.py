@@ -1,11 +1,11 @@
-"""Quantisation without labels: each array on a grid of its own, its errors taken back by what comes after it.
+"""Quantisation without labels: each array has a grid of its own, and later layers compensate for its errors.
 
-1. One number decides all: an array's step is `coarseness / sqrt(sensitivity)`, so that a weight's rounding costs the
-   same wherever it is, which is where distortion is least for a given number of bits; but coarser in early layers,
-   whose errors later ones take back, and finer in late ones.
-2. Layers are rounded in net order. Each is first fitted to the inputs that the rounded layers before it give, then
-   rounded with compensation (`compensation.round_to_nearest`); its bias takes back what the mean output still lacks.
-3. The coarseness is the one with which the file has the size that was asked for.
+1. One number decides all: an array's step is `coarseness / sqrt(sensitivity)`, so that rounding a weight costs the same
+   in every array, which gives the least distortion for a given number of bits. Steps are coarser than that in early
+   layers, whose errors later ones compensate for, and finer in late ones.
+2. Layers are rounded in net order. Each is first fitted to the outputs of the rounded layers before it, then rounded
+   with compensation (`compensation.round_to_nearest`); its bias corrects the remaining error of the mean output.
+3. The coarseness is the one that gives the file its requested size.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _ATTEMPTS = 6
 
 
 class TooFewBytesError(ValueError):
-    """Nothing useful fits into the bytes that were asked for."""
+    """Nothing useful fits into the requested number of bytes."""
 
 
 def quantize(
@@ -47,23 +47,23 @@ def quantize(
     sensitivity: Mapping[str, float] | None = None,
     report: Callable[[str], None] = lambda message: None,
 ) -> Arrays:
-    """Weights that are as much like the given ones as a file of `target_bytes` allows.
+    """Weights that answer as much like the given ones as a file of `target_bytes` allows.
 
     Args:
-        spec: of the model.
-        arrays: its weights by name; pruned weights stay 0.
-        images: float32 (N, S, S, C), as the network takes them: about a hundred unlabelled images.
-        target_bytes: of `codec.encode(result, {}, profile=profile)`, at most.
-        profile: of the file.
-        sensitivity: what `activations.sensitivities` gives, where several sizes are made of one model; None finds it.
-        report: called with a line of progress.
+        spec: The model.
+        arrays: The model's weights by name; pruned weights stay 0.
+        images: Float32 (N, S, S, C), as the network takes them: about a hundred unlabelled images.
+        target_bytes: The most bytes that `codec.encode(result, {}, profile=profile)` may have.
+        profile: Profile of the file.
+        sensitivity: Result of `activations.sensitivities`, to share it between several sizes; None computes it.
+        report: Called with a line of progress.
 
     Returns:
-        float32 arrays, each a step times integers; `arrays` themselves where they fit into `target_bytes` as they are.
+        Float32 arrays, each a step times integers; `arrays` themselves if they fit into `target_bytes` as they are.
 
     Raises:
-        ValueError: the arguments do not fit together.
-        TooFewBytesError: nothing useful fits into `target_bytes`.
+        ValueError: The arguments do not fit together.
+        TooFewBytesError: Nothing useful fits into `target_bytes`.
     """
     _check(spec, arrays, images)
 
@@ -118,7 +118,7 @@ def _check(spec: ModelSpec, arrays: Arrays, images: np.ndarray) -> None:
 
 
 def grid_steps(sensitivity: Mapping[str, float], coarseness: float) -> dict[str, np.float32 | None]:
-    """The step of each array's grid, see above; None where no image reaches it, so that nothing is known of it."""
+    """The step of each array's grid, see above; None if the array's sensitivity is 0, because no image reaches it."""
     steps = {}
     for (name, value), place in zip(sensitivity.items(), np.linspace(1, -1, len(sensitivity)), strict=True):
         steps[name] = np.float32(coarseness * _EARLY_COARSER**place / np.sqrt(value)) if value > 0 else None
@@ -126,7 +126,7 @@ def grid_steps(sensitivity: Mapping[str, float], coarseness: float) -> dict[str,
 
 
 def _coarseness_for(target_bytes: float, plain_size: Callable[[float], int]) -> float:
-    """The coarseness with which plain rounding, which needs nearly as many bytes, meets the target: by bisection."""
+    """By bisection, the coarseness with which plain rounding, which needs nearly as many bytes, has the target size."""
     finest, coarsest = (np.log2(bound) for bound in (1e-6, 1.0))
     if plain_size(float(2.0**coarsest)) > target_bytes:
         raise TooFewBytesError(f"No useful model fits into {target_bytes:.0f} bytes; ask for more.")
@@ -137,7 +137,7 @@ def _coarseness_for(target_bytes: float, plain_size: Callable[[float], int]) -> 
 
 
 def _next_aim(tried: list[tuple[int, float]], target: float) -> float:
-    """What to aim at for `target` bytes: between the (bytes, aim) nearest on both sides, else in proportion."""
+    """The aim for `target` bytes: between the (bytes, aim) nearest on both sides, else in proportion."""
     below = max((point for point in tried if point[0] <= target), default=None)
     above = min((point for point in tried if point[0] > target), default=None)
     if below and above:
@@ -151,7 +151,7 @@ def _rounded(arrays: Arrays, steps: dict[str, np.float32 | None]) -> Arrays:
 
 
 def on_grid(array: np.ndarray, step: np.float32 | None) -> np.ndarray:
-    """The multiples of `step` next to the values; all 0 where it is None."""
+    """The multiples of `step` nearest to the values; all 0 if it is None."""
     return np.zeros_like(array) if step is None else step * np.rint(array / step).astype(np.float32)
 
 
@@ -163,21 +163,21 @@ def choose_codes(
     report: Callable[[str], None] = lambda message: None,
     layers: Collection[str] | None = None,
 ) -> Arrays:
-    """Clustered weights whose codes are chosen anew, with compensation, so that the net answers most like another.
+    """Chooses the codes of clustered weights again, with compensation, so that the net answers most like another.
 
     Args:
-        spec: of both.
-        arrays: the net that it is to be like.
-        clustered: kernels of few values, which are all that the result has; zeros stay 0 unless they are few.
-        images: as `quantize` takes them.
-        report: called with a line of progress.
-        layers: Those whose codes are chosen; the others stay as they are in `clustered`. None for all.
+        spec: The model of both.
+        arrays: The weights of the net to be like.
+        clustered: Kernels with few values, the only ones in the result; zeros stay 0 unless they are few.
+        images: As `quantize` takes them.
+        report: Called with a line of progress.
+        layers: The layers whose codes are chosen; the others stay as they are in `clustered`. None is all layers.
 
     Returns:
-        float32 arrays; biases of these layers take back what the mean outputs still lack.
+        Float32 arrays; the biases of these layers correct the remaining errors of the mean outputs.
 
     Raises:
-        ValueError: the arguments do not fit together.
+        ValueError: The arguments do not fit together.
     """
     _check(spec, arrays, images)
     check_shapes("clustered", clustered, spec.weight_shapes())
@@ -213,7 +213,7 @@ def _round_net(
     report: Callable[[str], None],
     fixed: Mapping[str, np.ndarray] = types.MappingProxyType({}),
 ) -> Arrays:
-    """All layers, in net order, each on the inputs that those before it give; those in `fixed` stay as they are."""
+    """Rounds layers in net order, each for the outputs of those before it; layers in `fixed` stay as they are."""
     after, result = build(spec, arrays), {}
     layers = activations.convolutions(after)
     for number, layer in enumerate(layers, 1):

@@ -1,4 +1,4 @@
-"""What every stage that trains does: checks what it is given, trains the tf_keras twin, checks and keeps the result."""
+"""What all stages that train share: checks of the inputs, training of the tf_keras twin, checks of the result."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Report = Callable[[int, int, float], None]
 
 
 class StageError(ValueError):
-    """A stage's result is not what was asked for."""
+    """A stage's result is not what was requested."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Training:
     """The options that all stages share; `tfmot_stages` describes them.
 
     Raises:
-        ValueError: one is out of range.
+        ValueError: An option is out of range.
     """
 
     steps: int
@@ -52,12 +52,12 @@ class Stage:
     """A stage of compression.
 
     Args:
-        name: for people.
-        options: what decides its result beside the `Training`, as JSON has it.
-        wrap: see `to_tf_keras`.
-        strip: from the trained tf_keras model to the same without wrappers.
-        check: given the result, raises a StageError where it is not what was asked for.
-        callbacks: tf_keras callbacks.
+        name: Name for messages.
+        options: Options that decide the result besides the `Training`, as JSON values.
+        wrap: See `to_tf_keras`.
+        strip: Function from the trained tf_keras model to the same model without wrappers.
+        check: Function that takes the result and raises a StageError if it is not what was requested.
+        callbacks: Callbacks of tf_keras.
     """
 
     name: str
@@ -72,8 +72,8 @@ def run_stage(stage: Stage, spec: ModelSpec, arrays: Mapping[str, np.ndarray], b
     """The weights after the stage, in net order.
 
     Raises:
-        ValueError: the arrays or batches do not fit the spec, or the workdir is another stage's; before any work.
-        StageError: the stage missed what was asked for.
+        ValueError: The arrays or batches do not fit the spec, or the workdir is another stage's; before any work.
+        StageError: The result is not what was requested.
     """
     shapes = spec.weight_shapes()
     check_shapes("arrays", arrays, shapes)
@@ -113,10 +113,10 @@ def run_stage(stage: Stage, spec: ModelSpec, arrays: Mapping[str, np.ndarray], b
 
 
 def check_batches(batches, spec: ModelSpec) -> None:
-    """Whether a dataset is one that a stage can train on, as far as its types say.
+    """Refuses a dataset whose element types are not those that a stage trains on.
 
     Raises:
-        ValueError: it is not; the message says what is expected.
+        ValueError: The types differ; the message says what is expected.
     """
     shape = (spec.input_size, spec.input_size, spec.channels)
     parts = getattr(batches, "element_spec", None)

@@ -25,12 +25,12 @@ class StageFolder:
     whole or not at all.
 
     Args:
-        workdir: of this stage alone; made where it does not exist. None: nothing is kept.
-        config: everything that decides the result, as JSON has it.
+        workdir: Folder of this stage alone; it is made if it does not exist. None keeps nothing.
+        config: Everything that decides the result, as JSON values.
 
     Raises:
         ValueError: The folder belongs to a stage of another request; the message names what differs.
-        OSError: the folder cannot be written to.
+        OSError: The folder cannot be written to.
     """
 
     def __init__(self, workdir: str | os.PathLike | None, config: Mapping):
@@ -55,10 +55,10 @@ class StageFolder:
             )
 
     def result(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray] | None:
-        """The finished stage's arrays, in the order of `shapes`; None where it is not finished.
+        """The finished stage's arrays, in the order of `shapes`; None if the stage is not finished.
 
         Raises:
-            ValueError: they are damaged, or of other shapes.
+            ValueError: The arrays are damaged, or of other shapes.
         """
         if self._folder is None or not self._result_path.exists():
             return None
@@ -72,7 +72,7 @@ class StageFolder:
         return {name: arrays[name] for name in shapes}
 
     def save_result(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Stores the result, and removes the checkpoints, which are needed no more."""
+        """Stores the result and removes the checkpoints, which are no longer needed."""
         if self._folder is None:
             return
         archive = io.BytesIO()
@@ -81,7 +81,7 @@ class StageFolder:
         shutil.rmtree(self._folder / "checkpoints", ignore_errors=True)
 
     def checkpoints(self, checkpoint):
-        """The `tf.train.CheckpointManager` of a `tf.train.Checkpoint`, or None where nothing is kept.
+        """The `tf.train.CheckpointManager` of a `tf.train.Checkpoint`, or None if nothing is kept.
 
         It names a checkpoint as its latest only after all its files are written.
         """

@@ -1,4 +1,4 @@
-"""Targets without labels: what the uncompressed net says of each image."""
+"""Targets without labels: the uncompressed net's answers."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from sqz_keras.models.squeezenet import build
 
 
 def teach(batches, spec: ModelSpec, arrays: Mapping[str, np.ndarray]):
-    """Puts a net's probabilities into the place of labels; a stage that trains on them needs no labelled image.
+    """Replaces labels by a net's probabilities; a stage that trains on them needs no labelled images.
 
     Args:
-        batches: tf.data.Dataset of float32 network inputs (B, S, S, C), or of tuples that begin with them: labels, if
+        batches: A tf.data.Dataset of float32 network inputs (B, S, S, C), or of tuples that begin with them: labels, if
             there are any, are replaced, sample weights kept.
-        spec: of the net.
-        arrays: its weights by name, which are not trained.
+        spec: The net.
+        arrays: The net's weights by name, which are not trained.
 
     Returns:
-        A tf.data.Dataset of (images, float32 probabilities (B, classes)), with the sample weights behind them where
+        A tf.data.Dataset of (images, float32 probabilities (B, classes)), followed by the sample weights if
         there are any. It runs one batch ahead of its reader.
     """
     model = to_tf_keras(build(spec, dict(arrays)))

@@ -1,7 +1,8 @@
-"""The bridge between Keras 3, whose models this project builds, and tf_keras, which alone tfmot works on.
+"""The bridge between Keras 3, whose models this project builds, and tf_keras, the only one that tfmot supports.
 
-The one file that names tf_keras. A model crosses layer by layer from a whitelist, with its weights by layer name, in
-either direction; nothing is serialised and nothing of the process is changed. tf_keras is imported by the first call.
+This is the only file that names tf_keras. A model crosses in either direction layer by layer, from a whitelist of
+layers, with its weights by layer name. Nothing is serialised and the process's state is not changed. The first call
+imports tf_keras.
 """
 
 from __future__ import annotations
@@ -43,14 +44,14 @@ def to_tf_keras(model: keras.Model, wrap: Callable | None = None):
     """The tf_keras twin of a Keras 3 model: the same layers, names and weights, in float32.
 
     Args:
-        model: functional, each layer of it applied once, of the layers that SqueezeNets are made of.
-        wrap: given each convolution, built and holding its weights; returns it, or a wrapper that stands in its place.
+        model: A functional model of the layers that SqueezeNets are made of, each applied once.
+        wrap: Function that takes each convolution, built and with its weights, and returns it or a wrapper for it.
 
     Returns:
         A `tf_keras.Model`.
 
     Raises:
-        ValueError: the model is not one of Keras 3, or has a layer that the bridge does not know.
+        ValueError: The model is not one of Keras 3, or has a layer that the bridge does not know.
     """
     import tf_keras
 
@@ -63,7 +64,7 @@ def to_keras(model) -> keras.Model:
     """The Keras 3 model of a tf_keras one without wrappers; the other direction of `to_tf_keras`.
 
     Raises:
-        ValueError: the model is not one of tf_keras, or has a layer that the bridge does not know.
+        ValueError: The model is not one of tf_keras, or has a layer that the bridge does not know.
     """
     import tf_keras
 
@@ -94,23 +95,24 @@ def train(
 ) -> None:
     """Trains a tf_keras model by `fit`, up to `steps` updates counted from the very first one.
 
-    Adam, whose rate falls linearly to 0: its steps are of one size whatever a loss, a layer or a cluster of weights
-    makes of the gradients.
+    It uses Adam, with a rate that falls linearly to 0: the size of Adam's steps does not depend on the scale of the
+    gradients, which differs between losses, layers and clusters of weights.
 
     Args:
-        model: a tf_keras model that ends in a softmax, compiled or not.
-        batches: tf.data.Dataset of (images, targets) or (images, targets, sample weights). Targets are class indices
+        model: A tf_keras model that ends in a softmax, compiled or not.
+        batches: A tf.data.Dataset of (images, targets) or (images, targets, sample weights). Targets are class indices
             (integers), with the cross-entropy as the loss, or another net's probabilities (floats), see
             `_softened_divergence`.
-        steps: updates in all; those that a checkpoint holds are not done again, and their batches are passed over.
-        learning_rate: of the first update.
-        callbacks: tf_keras callbacks, called before the checkpoint is written.
-        checkpoints: from the checkpoint of (model=, optimizer=) to a tf.train.CheckpointManager, or None for none.
-        checkpoint_every_steps: updates between two checkpoints.
-        report: called as report(step, steps, mean loss since the last call).
+        steps: Number of updates in all; those that a checkpoint holds are not repeated, and their batches are skipped.
+        learning_rate: Learning rate of the first update.
+        callbacks: Callbacks of tf_keras, called before the checkpoint is written.
+        checkpoints: Function from the checkpoint of (model=, optimizer=) to a tf.train.CheckpointManager, or None to
+            keep none.
+        checkpoint_every_steps: Updates between two checkpoints.
+        report: Called as report(step, steps, mean loss since the last call).
 
     Raises:
-        ValueError: the loss is not finite any more, or the batches ran out.
+        ValueError: The loss is no longer finite, or the batches ran out.
     """
     import tensorflow as tf
     import tf_keras
@@ -136,9 +138,9 @@ def train(
 def _softened_divergence(targets, probabilities):
     """For each image the divergence KL(targets || probabilities) of both at a higher temperature, times its square.
 
-    A trained net is so sure of most images that its answers as they are say nearly nothing; softened, every image
-    says how alike the classes look. The square keeps the size of the gradient (G. Hinton, O. Vinyals and J. Dean,
-    arXiv 1503.02531, section 2).
+    A trained net is so sure of most images that its plain probabilities hold little information; softened, they show
+    for every image how similar the classes look. The square keeps the size of the gradient (G. Hinton, O. Vinyals and
+    J. Dean, arXiv 1503.02531, section 2).
     """
     import tensorflow as tf
 
@@ -172,7 +174,7 @@ def _make_watch(done: int, steps: int, manager, checkpoint_every_steps: int, rep
 
 
 def _rebuild(model, target, wrap: Callable | None):
-    """A functional model's graph, made anew of the layers of `target`, the module keras or tf_keras."""
+    """A functional model's graph, rebuilt from the layers of `target`, the module keras or tf_keras."""
     tensors = {}
     for layer in model.layers:
         kind = type(layer).__name__

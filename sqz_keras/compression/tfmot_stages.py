@@ -1,20 +1,21 @@
 """Pruning, clustering and fine-tuning by tfmot, on the tf_keras twin: arrays in, arrays out.
 
-The one file that names tfmot, which is imported by the first call. Common to all stages:
+This is the only file that names tfmot; the first call imports it. Common to all stages:
 
 - `batches` is an endless tf.data.Dataset of (images float32 (B, S, S, C) as the network takes them, targets), with
-  sample weights as a third part where there are any. Targets are class indices (B,), integers, or probabilities
-  (B, classes), floats, such as a teacher gives. The loss is the cross-entropy with labels, and a divergence between
+  optional sample weights as a third part. Targets are class indices (B,), integers, or probabilities
+  (B, classes), floats, such as a teacher's. The loss is the cross-entropy with labels, and a divergence between
   softened answers with probabilities (`tf_keras_bridge.train`).
 - `learning_rate` is Adam's at the first of `steps` updates and falls linearly to 0.
-- With a `workdir`, a folder of the stage's own, a stage that was killed goes on from its last checkpoint, given the
-  same arrays, options and batches, and one that is finished gives its result at once. The batches that are done are
-  read again and passed over. Without dropout the result is, to rounding, that of a run which was not interrupted.
+- With a `workdir`, which is this stage's alone, a stage that was killed resumes from its last checkpoint if it is
+  called with the same arrays, options and batches, and a finished stage returns its result at once. On resuming, the
+  batches of finished updates are read and skipped. Without dropout the result equals, to rounding, that of a run
+  without interruption.
 - `report(step, steps, loss)` is called every ten steps.
-- What a stage has to reach is measured at its end, and a miss is a StageError.
+- At its end a stage measures its result, and raises a StageError if that is not what was requested.
 
-Dense-sparse-dense training is two calls more after `prune`: `finetune`, which keeps the zeros, and then `finetune` with
-`keep_zeros=False`, in which the pruned weights start again from 0, at a smaller rate.
+Dense-sparse-dense training takes two more calls after `prune`: `finetune`, which keeps the zeros, and then `finetune`
+with `keep_zeros=False` and a smaller rate, in which the pruned weights start again from 0.
 """
 
 from __future__ import annotations
@@ -62,26 +63,26 @@ def prune(
     Sparsity follows tfmot's `PolynomialDecay`: final + (present - final) * (1 - progress)**3.
 
     Args:
-        spec: of the model.
-        arrays: its weights by name.
-        batches: see above.
-        densities: by layer, in (0, 1]. Layers that are left out, or are sparser already, keep their zeros.
-        steps: updates.
-        learning_rate: of the first one.
-        begin_step: the first update at which weights are pruned, at least 1.
-        end_step: the last one; left alone it is at three quarters of the steps.
-        frequency: updates between two prunings; left alone there are about 64 prunings.
-        dropout_rate: of drop9.
-        workdir: see above.
-        checkpoint_every_steps: updates between two checkpoints.
-        report: see above.
+        spec: The model.
+        arrays: The model's weights by name.
+        batches: See above.
+        densities: Densities by layer, in (0, 1]. Layers that are left out or already sparser keep their zeros.
+        steps: Number of updates.
+        learning_rate: Learning rate of the first update.
+        begin_step: First update at which weights are pruned, at least 1.
+        end_step: Last update at which weights are pruned; by default at three quarters of the steps.
+        frequency: Updates between two prunings; by default there are about 64 prunings.
+        dropout_rate: Dropout rate of drop9.
+        workdir: See above.
+        checkpoint_every_steps: Updates between two checkpoints.
+        report: See above.
 
     Returns:
         The weights, float32, in net order.
 
     Raises:
-        ValueError: an option is out of range, or the densities cannot be reached with these steps; before any work.
-        StageError: a density was not met.
+        ValueError: An option is out of range, or the densities cannot be reached with these steps; before any work.
+        StageError: A layer has not the requested density.
     """
     training = Training(steps, learning_rate, dropout_rate, workdir, checkpoint_every_steps, report)
     check_densities(densities, layer_names(spec.weight_shapes()))
@@ -102,10 +103,10 @@ def prune(
         return tfmot.sparsity.keras.prune_low_magnitude(layer, decay)
 
     def check(result: Arrays) -> None:
-        for layer, got in count_nonzeros(result).items():
-            if abs(got - kept[layer]) > 1:
+        for layer, count in count_nonzeros(result).items():
+            if abs(count - kept[layer]) > 1:
                 raise StageError(
-                    f"prune: {layer} was to keep {kept[layer]} weights and has {got}. Give more steps, or a smaller "
+                    f"prune: {layer} was to keep {kept[layer]} weights and has {count}. Give more steps, or a smaller "
                     "learning_rate."
                 )
 
@@ -127,26 +128,26 @@ def finetune(
     checkpoint_every_steps: int = 100,
     report: Report | None = None,
 ) -> Arrays:
-    """Trains on: with the pruned weights kept at 0, or, as the last phase of dense-sparse-dense, from 0.
+    """Continues training, with the pruned weights kept at 0 or, in dense-sparse-dense's last phase, starting from 0.
 
     Args:
-        spec: of the model.
-        arrays: its weights by name.
-        batches: see above.
-        steps: updates.
-        learning_rate: of the first one.
-        keep_zeros: whether kernels' zeros stay zeros.
-        dropout_rate: of drop9.
-        workdir: see above.
-        checkpoint_every_steps: updates between two checkpoints.
-        report: see above.
+        spec: The model.
+        arrays: The model's weights by name.
+        batches: See above.
+        steps: Number of updates.
+        learning_rate: Learning rate of the first update.
+        keep_zeros: Whether zeros in kernels stay zeros.
+        dropout_rate: Dropout rate of drop9.
+        workdir: See above.
+        checkpoint_every_steps: Updates between two checkpoints.
+        report: See above.
 
     Returns:
         The weights, float32, in net order.
 
     Raises:
-        ValueError: an option is out of range; before any work.
-        StageError: a zero did not stay one.
+        ValueError: An option is out of range; before any work.
+        StageError: A zero did not stay one.
     """
     training = Training(steps, learning_rate, dropout_rate, workdir, checkpoint_every_steps, report)
     if not keep_zeros:
@@ -175,28 +176,28 @@ def cluster(
 ) -> Arrays:
     """Gives each layer's weights at most 2**bits - 1 values and 0, and trains these values; zeros stay zeros.
 
-    A layer with few weights gets fewer values, one for every two weights that are not 0; one with fewer than four such
-    weights stays as it is. The result may have more zeros than `arrays`: a weight may be nearest to 0.
+    A layer with few weights gets fewer values, one for every two weights that are not 0; a layer with fewer than four
+    such weights stays as it is. The result may have more zeros than `arrays`, because a weight may be nearest to 0.
 
     Args:
-        spec: of the model.
-        arrays: its weights by name.
-        batches: see above.
-        bits: of a code, 2 to 12: for all layers, or by layer; layers that are left out stay as they are.
-        steps: updates.
-        learning_rate: of the first one.
-        initialization: of the values: "linear" (evenly spaced, Deep Compression's best), "density" or "kmeans++".
-        dropout_rate: of drop9.
-        workdir: see above.
-        checkpoint_every_steps: updates between two checkpoints.
-        report: see above.
+        spec: The model.
+        arrays: The model's weights by name.
+        batches: See above.
+        bits: Bits of a code, 2 to 12, for all layers or by layer; layers that are left out stay as they are.
+        steps: Number of updates.
+        learning_rate: Learning rate of the first update.
+        initialization: Initial values: "linear" (evenly spaced, Deep Compression's best), "density" or "kmeans++".
+        dropout_rate: Dropout rate of drop9.
+        workdir: See above.
+        checkpoint_every_steps: Updates between two checkpoints.
+        report: See above.
 
     Returns:
         The weights, float32, in net order.
 
     Raises:
-        ValueError: an option is out of range; before any work.
-        StageError: a layer has too many values, or a zero did not stay one.
+        ValueError: An option is out of range; before any work.
+        StageError: A layer has too many values, or a zero did not stay one.
     """
     training = Training(steps, learning_rate, dropout_rate, workdir, checkpoint_every_steps, report)
     by_layer = _check_bits(bits, layer_names(spec.weight_shapes()))
@@ -217,10 +218,10 @@ def cluster(
 
     def check(result: Arrays) -> None:
         _check_zeros("cluster", arrays, result)
-        for layer, got in count_values(result).items():
-            if layer in by_layer and got > 2 ** by_layer[layer] - 1:
+        for layer, count in count_values(result).items():
+            if layer in by_layer and count > 2 ** by_layer[layer] - 1:
                 raise StageError(
-                    f"cluster: {layer} was to have at most {2 ** by_layer[layer] - 1} values beside 0 and has {got}. "
+                    f"cluster: {layer} was to have at most {2 ** by_layer[layer] - 1} values beside 0 and has {count}. "
                     f"{_REPORT_IT}"
                 )
 
@@ -231,11 +232,11 @@ def cluster(
 
 @contextlib.contextmanager
 def sorted_search() -> Iterator[bool]:
-    """While it is open, tfmot clusters by the methods of `centroid_search`; what is traced in it keeps them.
+    """While the context is open, tfmot clusters by the methods of `centroid_search`; graphs traced in it keep them.
 
-    As tfmot 0.8.1 ships it, a step with 256 centroids takes several times as long as any other, and twice its memory.
-    The whole process is affected. Where tfmot is of another version, or its own methods give other answers on a sample,
-    nothing is changed and a warning says so.
+    With the methods of tfmot 0.8.1, a step with 256 centroids takes several times as long and twice the memory. The
+    replacement affects the whole process. If tfmot has another version, or its methods give other results on a sample,
+    nothing is replaced and a warning says so.
 
     Yields:
         Whether the methods are in use.
@@ -261,10 +262,11 @@ def sorted_search() -> Iterator[bool]:
 
 @functools.cache
 def import_tfmot():
-    """The package, imported so that the process stays as it was.
+    """Imports the package without side effects on the process.
 
-    Its import sets TF_USE_LEGACY_KERAS, which child processes would inherit, and which decides what TensorFlow's own
-    name for Keras means from its first use on. So that is decided before, and the variable restored behind.
+    The import sets TF_USE_LEGACY_KERAS, which child processes would inherit. At the first use of `tf.keras` the
+    variable also decides which Keras that is; so `tf.keras` is used before the import, and the variable is restored
+    afterwards.
     """
     import tensorflow as tf
 
@@ -280,9 +282,9 @@ def import_tfmot():
 
 
 def _pruning_steps(steps: int, begin_step: int, end_step: int | None, frequency: int | None) -> dict[str, int]:
-    """The begin_step, end_step and frequency, such that the last pruning is at end_step.
+    """The begin_step, end_step and frequency with which the last pruning is at end_step.
 
-    tfmot counts from 1, prunes where (step - begin_step) % frequency == 0, and says nothing where that never happens.
+    tfmot counts from 1, prunes where (step - begin_step) % frequency == 0, and is silent if that never happens.
     """
     last = max(3 * steps // 4, begin_step + (frequency or 1)) if end_step is None else end_step
     if frequency is None:
@@ -301,7 +303,7 @@ def _pruning_steps(steps: int, begin_step: int, end_step: int | None, frequency:
 
 
 def _hold_zeros(layer):
-    """A pruning wrapper whose mask is made once, of the kernel's zeros; the layer itself where it has none."""
+    """A pruning wrapper whose mask is made once, from the kernel's zeros; the layer itself if it has no zeros."""
     tfmot = import_tfmot().sparsity.keras
     sparsity = _sparsity(layer)
     if sparsity == 0:
@@ -323,9 +325,9 @@ def _check_bits(bits: int | Mapping[str, int], layers: list[str]) -> dict[str, i
 
 
 def _cluster_count(bits: int, nonzeros: int) -> int:
-    """The number_of_clusters that tfmot gets, zero's included; 0 where there are too few weights to cluster.
+    """The number_of_clusters for tfmot, including the cluster of zero; 0 if there are too few weights to cluster.
 
-    tfmot needs at least 3, and crashes where one of its initialisations gets more clusters than weights.
+    tfmot needs at least 3, and some of its initialisations crash if there are more clusters than weights.
     """
     return 0 if nonzeros < 4 else min(2**bits, nonzeros // 2 + 1)
 

@@ -32,9 +32,9 @@ def fire_module(x, filters: FireFilters, bypass: str | None, data_format: str):
     """A fire module (paper, section 3.2): (N, H, W, C) -> (N, H, W, expand1x1 + expand3x3).
 
     Args:
-        x: output of a ReLU, or a sum of such outputs.
-        filters: of the squeeze and both expand layers; its name prefixes the layers'.
-        bypass: None, "identity" or "convolution": what is added to the output (paper, figure 2). The 1x1 convolution
+        x: Output of a ReLU, or a sum of such outputs.
+        filters: Filters of the squeeze and both expand layers; their `name` prefixes the layers' names.
+        bypass: What is added to the output: None, "identity" or "convolution" (paper, figure 2). The 1x1 convolution
             has a ReLU, and none follows the addition, as in the authors' own generator.
         data_format: "channels_last" or "channels_first".
     """

@@ -32,8 +32,8 @@ _ARGUMENTS = """
         classes: number of classes, 1000 where the weights are ImageNet's.
         classifier_activation: "softmax", another activation, or None. conv10 is followed by a ReLU, so that with None
             the model returns averages of ReLU outputs, never below 0, not logits in the usual sense.
-        name: of the model.
-        dropout_rate: of drop9, in [0, 1).
+        name: Name of the model.
+        dropout_rate: Dropout rate of drop9, in [0, 1).
         conv10_padding: rows and columns of zeros around conv10's input. Left alone it is 0, as in the paper's Table 1,
             or what the record of the weights says: the released v1.0 was trained with 1.
 

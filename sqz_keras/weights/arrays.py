@@ -41,7 +41,7 @@ def file_size(path: str | os.PathLike) -> int:
     """Size of a regular file in bytes.
 
     Raises:
-        WeightsFileError: it is missing, not a regular file, or larger than `MAX_BYTES`.
+        WeightsFileError: It is missing, not a regular file, or larger than `MAX_BYTES`.
     """
     if not os.path.isfile(path):
         raise WeightsFileError(f"{path}: expected a file, found {'a folder' if os.path.isdir(path) else 'nothing'}.")
@@ -62,7 +62,7 @@ def check_declared(path: str | os.PathLike, shapes: Mapping[str, Sequence[int]])
     """Bounds the arrays that a file declares, before any of them is allocated.
 
     Raises:
-        WeightsFileError: a dimension is below 1, or the arrays together would fill more than `MAX_BYTES` as float32.
+        WeightsFileError: A dimension is below 1, or the arrays together would fill more than `MAX_BYTES` as float32.
     """
     for name, shape in shapes.items():
         if len(shape) > 8 or any(size < 1 for size in shape):
@@ -87,7 +87,7 @@ def plain_net_layers(path: str | os.PathLike, count: int) -> list[str]:
     """Names of the `count` convolutions of a net without bypass convolutions, in net order.
 
     Raises:
-        WeightsFileError: no such net has that many.
+        WeightsFileError: No such net has that many.
     """
     if count < 5 or count % 3 != 2:
         raise WeightsFileError(
@@ -110,14 +110,14 @@ def check_kernel_rank(path: str | os.PathLike, name: str, shape: Sequence[int]) 
 
 
 def float32_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays as float32, in net order, after the checks that need no knowledge of which net they are for.
+    """The arrays as float32, in net order, after the checks that do not depend on the net.
 
     Args:
-        path: named in errors.
-        arrays: by our names ("conv1/kernel", ...), of a floating dtype; kernels are HWIO.
+        path: Path that errors name.
+        arrays: Arrays of a floating dtype by our names ("conv1/kernel", ...); kernels are HWIO.
 
     Raises:
-        WeightsFileError: a name, dtype or number of dimensions does not fit, a kernel or bias lacks its partner, or a
+        WeightsFileError: A name, dtype or number of dimensions does not fit, a kernel or bias lacks its partner, or a
             value is NaN, infinite or beyond float32.
     """
     if not arrays:
@@ -150,12 +150,12 @@ def check_shapes(
     """Compares what a file held with what the net needs.
 
     Args:
-        path: named in errors.
-        arrays: what an importer read.
-        expected: shapes by name, `ModelSpec.weight_shapes()`.
+        path: Path that errors name.
+        arrays: Arrays that an importer read.
+        expected: Expected shapes by name, as in `ModelSpec.weight_shapes()`.
 
     Raises:
-        WeightsFileError: weights are missing, unexpected or of another shape.
+        WeightsFileError: Weights are missing, unexpected or of another shape.
     """
     missing = [name for name in expected if name not in arrays]
     unexpected = [name for name in arrays if name not in expected]

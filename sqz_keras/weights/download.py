@@ -27,7 +27,7 @@ def fetch(record: Record) -> pathlib.Path:
     downloaded again.
 
     Raises:
-        OSError: it could not be downloaded, or what came is another file; the message names the URL, the place in the
+        OSError: It could not be downloaded, or what came is another file; the message names the URL, the place in the
             cache and what to do without a network.
     """
     path = cache_path(record)

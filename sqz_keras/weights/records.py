@@ -1,4 +1,4 @@
-"""The table of pretrained weights: where each file is, how it is verified, what it describes and how well it does."""
+"""The table of pretrained weights: each file's URL, hash, model and published accuracy."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ class Record:
     r"""One file of pretrained weights, with its evidence.
 
     Args:
-        name: what `weights=` and `--model=` call it.
-        filename: its name in the cache; the suffix says which importer reads it.
-        url: where it is downloaded from, or None where no single file is published.
-        hash_kind: "sha256", "sha256_prefix" (torchvision's file names) or "git_blob_sha1" (sha1 of
+        name: Name that `weights=` and `--model=` take.
+        filename: Name of the file in the cache; its suffix selects the importer.
+        url: URL of the download, or None if no single file is published.
+        hash_kind: Kind of the digest: "sha256", "sha256_prefix" (torchvision's file names) or "git_blob_sha1" (sha1 of
             "blob <size>\0" + content), or None without a url.
-        digest: hexadecimal.
-        megabytes: size of the download, rounded up.
-        licence: of the weights.
-        spec: the model they belong to.
-        top1_accuracy: published, a fraction on ILSVRC2012's validation set, or None.
-        top5_accuracy: likewise.
-        source: of the accuracies.
+        digest: Hash of the file, hexadecimal.
+        megabytes: Size of the download, rounded up.
+        licence: Licence of the weights.
+        spec: The model that the weights belong to.
+        top1_accuracy: Published top-1 accuracy on ILSVRC2012's validation set, a fraction, or None.
+        top5_accuracy: Published top-5 accuracy, likewise.
+        source: Source of the accuracies.
     """
 
     name: str
@@ -200,7 +200,7 @@ def get_record(name: str) -> Record:
     """The record of this name.
 
     Raises:
-        ValueError: there is none; the message lists the names.
+        ValueError: There is no such record; the message lists the names.
     """
     for record in RECORDS:
         if record.name == name:

@@ -37,8 +37,8 @@ def resolve_model(
         The ModelSpec and the float32 weights by name ("conv1/kernel", ...; kernels HWIO), checked against it.
 
     Raises:
-        ValueError: nothing of that name exists, or it contradicts `version`, `bypass` or its own description.
-        OSError: a download failed.
+        ValueError: Nothing of that name exists, or it contradicts `version`, `bypass` or its own description.
+        OSError: A download failed.
     """
     model = os.fspath(model)
     if model == "imagenet":
@@ -71,8 +71,8 @@ def for_architecture(
     classifier's, by its name in Keras; None where it does not matter.
 
     Raises:
-        ValueError: unknown weights, or weights that do not fit the architecture.
-        OSError: a download failed.
+        ValueError: Unknown weights, or weights that do not fit the architecture.
+        OSError: A download failed.
     """
     padding = {} if conv10_padding is None else {"conv10_padding": conv10_padding}
     architecture = dataclasses.replace(architecture, channels=channels, classes=classes or architecture.classes)

@@ -1,4 +1,4 @@
-"""This project's own `.sqz`: compressed weights that say themselves which model they are of."""
+"""This project's own `.sqz`: compressed weights with the description of their model."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class SqzModel:
     """What a `.sqz` file holds.
 
     Args:
-        spec: of the model.
-        arrays: its weights by name, float32, kernels HWIO, checked against the spec.
-        provenance: of what the file was made, and how.
+        spec: The model.
+        arrays: The model's weights by name, float32, kernels HWIO, checked against the spec.
+        provenance: What the file was made from, and how.
         profile: "paper" or "max".
     """
 
@@ -42,11 +42,11 @@ def read_model(path: str | os.PathLike, base: str | os.PathLike | None = None) -
     """Reads a model from a `.sqz` file.
 
     Args:
-        path: of the file.
-        base: the `.sqz` file on which it is a delta, where it is one.
+        path: Path of the file.
+        base: The `.sqz` file that a delta is based on, if the file is a delta.
 
     Raises:
-        WeightsFileError: the file is damaged, of another version, a delta on another file, or no model of ours.
+        WeightsFileError: The file is damaged, of another version, a delta on another file, or not a model of ours.
     """
     data, base_data = read_bytes(path), None if base is None else read_bytes(base)
     try:
@@ -65,7 +65,7 @@ def read_header(path: str | os.PathLike, header: Mapping) -> tuple[ModelSpec, di
     """The description and the provenance that the header of a model's `.sqz` holds.
 
     Raises:
-        WeightsFileError: it holds something else.
+        WeightsFileError: The file holds something else.
     """
     try:
         spec, provenance = ModelSpec.from_json(header["model_spec"]), header["provenance"]
@@ -90,10 +90,10 @@ def encode(
     profile: str = "max",
     base: bytes | None = None,
 ) -> bytes:
-    """The `.sqz` file of a model; `profile` and `base` are those of `codec.encode`."""
+    """The `.sqz` file of a model; for `profile` and `base` see `codec.encode`."""
     return codec.encode(arrays, header(spec, arrays, provenance or {}), profile=profile, base=base)
 
 
 def header_bytes(spec: ModelSpec, arrays: Mapping[str, np.ndarray], provenance: Mapping[str, Any]) -> int:
-    """What the header of a model takes of its file at most, beyond an empty one, whatever the weights' hash is."""
+    """The most bytes that a model's header adds to its file over an empty header, for any hash of the weights."""
     return _SLACK + len(codec.encode({}, header(spec, arrays, provenance))) - len(codec.encode({}, {}))

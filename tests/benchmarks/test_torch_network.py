@@ -20,6 +20,6 @@ def test_it_is_keras_network(bypass):
     arrays["conv10/kernel"] *= 5 if bypass is None else 0.5  # so that the probabilities differ, and none is 1
     arrays["conv10/bias"] += 1
     inputs = np.random.default_rng(0).normal(0, 60, (3, 34, 34, 3)).astype(np.float32)
-    want = build(spec, arrays).predict_on_batch(inputs)
-    assert np.ptp(want, axis=0).max() > 5e-4
-    np.testing.assert_allclose(torch_network(spec, arrays)(inputs), want, atol=1e-5)
+    expected = build(spec, arrays).predict_on_batch(inputs)
+    assert np.ptp(expected, axis=0).max() > 5e-4
+    np.testing.assert_allclose(torch_network(spec, arrays)(inputs), expected, atol=1e-5)

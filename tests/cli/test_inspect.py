@@ -59,7 +59,7 @@ def test_any_file_of_the_format_is_shown(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"), [([], "Which FILE?"), (["a.sqz", "b.sqz"], "Unexpected arguments: b.sqz")]
 )
-def test_one_file_is_asked_for(arguments, message):
+def test_one_file_is_required(arguments, message):
     result = run(*arguments)
     assert result.returncode == 1
     assert message in result.stdout + result.stderr

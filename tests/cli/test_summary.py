@@ -22,7 +22,7 @@ def test_the_table_of_the_paper(run_command, capsys):
     assert codebooks.startswith("  codebooks of 6 bits")
 
 
-def test_a_model_is_asked_what_it_is(run_command, capsys, tmp_path, test_data):
+def test_a_file_of_weights_is_summarized(run_command, capsys, tmp_path, test_data):
     file = test_data / "weights" / "deep_compression" / "compressed_SqueezeNet.net"
     run_command(summary, f"--model={file}", "--densities=1")
     assert "15x15x1000" in capsys.readouterr().out  # conv10's padding, which the paper's table does not have

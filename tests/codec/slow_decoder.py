@@ -231,7 +231,7 @@ class Array:
         self.low, self.high = low, high
         self.size = math.prod(shape)
         self.codes = [0] * self.size
-        self.mask = {}  # (what, which): [known, not zero]
+        self.mask = {}  # (what, which): [decoded, not zero]
         self.values = {}  # (what, which): [not zero, magnitudes, sum]
         self.pairs = {}
         self.classes = {}  # [N, not zero, E1]
@@ -247,24 +247,24 @@ class Array:
         return ("array", 0), ("row", row), ("column", column), ("spot", spot)
 
     def factor(self, which):
-        known, ones = self.mask.get(("array", 0), (0, 0))
-        density = (ones + 0.5) / (known + 1.0)
-        known, ones = self.mask.get(which, (0, 0))
-        shrunk = (ones + 120.0 * density) / (known + 120.0)
+        decoded, ones = self.mask.get(("array", 0), (0, 0))
+        density = (ones + 0.5) / (decoded + 1.0)
+        decoded, ones = self.mask.get(which, (0, 0))
+        shrunk = (ones + 120.0 * density) / (decoded + 120.0)
         return shrunk / (1.0 - shrunk) / (density / (1.0 - density))
 
     def odds(self, index):
         """Frequency of a 1; class and prior frequency of an element in an image."""
-        known, ones = self.mask.get(("array", 0), (0, 0))
-        density = (ones + 0.5) / (known + 1.0)
+        decoded, ones = self.mask.get(("array", 0), (0, 0))
+        density = (ones + 0.5) / (decoded + 1.0)
         _, row, column, spot = self.lines(index)
         product = density / (1.0 - density) * self.factor(row) * self.factor(column)
         which = prior = None
         if self.height * self.width > 1:
             product *= self.factor(spot)
             prior = round(product / (1.0 + product) * FULL)
-            known, ones = self.pairs.get((row, column), (0, 0))
-            which = 6 * min(known, 4) - 5 + (10 * ones + known) // (2 * known) if known else 0
+            decoded, ones = self.pairs.get((row, column), (0, 0))
+            which = 6 * min(decoded, 4) - 5 + (10 * ones + decoded) // (2 * decoded) if decoded else 0
             total, ones, expected = self.classes.get(which, (0, 0, 0))
             up = (ones + 20.0) / (expected / FULL + 20.0)
             product *= up / ((total - ones + 20.0) / ((total * FULL - expected) / FULL + 20.0))

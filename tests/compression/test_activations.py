@@ -20,7 +20,7 @@ def test_sensitivity_is_the_mean_squared_derivative(model):
 
     images = tiny_images(3)[0]
     done = []
-    found = sensitivities(model, images, done.append)
+    actual = sensitivities(model, images, done.append)
     squares = {}
     drawn = tf.random.stateless_categorical(tf.math.log(model(images) + 1e-20), 1, (0, 0))[:, 0]
     for image, label in zip(images, drawn, strict=True):
@@ -32,9 +32,9 @@ def test_sensitivity_is_the_mean_squared_derivative(model):
             kept = (variable.numpy() != 0) | name.endswith("bias")
             squares.setdefault(name, []).append(np.mean(gradient.numpy()[kept] ** 2))
     assert done == [3]
-    assert list(found) == list(squares)
-    for name, each in squares.items():
-        np.testing.assert_allclose(found[name], np.mean(each), rtol=1e-3, err_msg=name)
+    assert list(actual) == list(squares)
+    for name, values in squares.items():
+        np.testing.assert_allclose(actual[name], np.mean(values), rtol=1e-3, err_msg=name)
 
 
 @pytest.mark.parametrize("layer", ["conv1", "fire2_squeeze1x1", "fire2_expand3x3", "conv10"])
@@ -48,8 +48,8 @@ def test_moments_give_the_mean_outputs(model, layer):
     convolution = changed.get_layer(layer)
     weights = convolution.get_weights()[0].reshape(len(moments), -1)
     outputs = []
-    for each in (model, changed):
-        inputs = keras.Model(each.inputs, each.get_layer(layer).input).predict(images, verbose=0)
+    for network in (model, changed):
+        inputs = keras.Model(network.inputs, network.get_layer(layer).input).predict(images, verbose=0)
         options = {"strides": convolution.strides, "padding": convolution.padding}
         outputs.append(np.asarray(keras.ops.conv(inputs, convolution.get_weights()[0], **options), np.float64))
     before, after = outputs

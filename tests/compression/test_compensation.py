@@ -54,7 +54,7 @@ def test_outputs_are_nearer_than_with_plain_rounding():
     weights = random.normal(size=(30, 40)).astype(np.float32)
     moments = inputs[:2000].T @ inputs[:2000] / 2000
     integers = round_to_grid(weights, weights != 0, moments, moments, 0.5)
-    compensated, plain = (unseen @ (0.5 * each - weights) for each in (integers, np.rint(weights / 0.5)))
+    compensated, plain = (unseen @ (0.5 * multiples - weights) for multiples in (integers, np.rint(weights / 0.5)))
     assert np.mean(compensated**2) < 0.5 * np.mean(plain**2)
 
 

@@ -43,7 +43,7 @@ def test_parse():
 
 
 @pytest.mark.parametrize(
-    "text, told",
+    "text, message",
     [
         ("", "expected 'table1'"),
         ("table2", "table2"),
@@ -55,8 +55,8 @@ def test_parse():
         ("conv1=nan", "at most 1"),
     ],
 )
-def test_parse_refuses(text, told):
-    with pytest.raises(ValueError, match=told):
+def test_parse_refuses(text, message):
+    with pytest.raises(ValueError, match=message):
         parse_densities(text, LAYERS)
 
 

@@ -20,16 +20,16 @@ def pruned():
 
 @pytest.fixture(scope="module")
 def quantized(pruned):
-    told = []
-    return quantize(SPEC, pruned, tiny_images(64)[0], target_bytes=TARGET, report=told.append), told
+    lines = []
+    return quantize(SPEC, pruned, tiny_images(64)[0], target_bytes=TARGET, report=lines.append), lines
 
 
 def divergence(arrays, others, images):
-    before, after = (np.log(build(SPEC, each).predict(images, verbose=0)) for each in (arrays, others))
+    before, after = (np.log(build(SPEC, weights).predict(images, verbose=0)) for weights in (arrays, others))
     return np.mean(np.sum(np.exp(before) * (before - after), axis=1))
 
 
-def test_the_file_has_the_size_that_was_asked_for(quantized):
+def test_the_file_has_the_requested_size(quantized):
     assert 0.9 * TARGET < len(codec.encode(quantized[0], {})) <= TARGET
     assert any("attempt 1" in line for line in quantized[1])
 

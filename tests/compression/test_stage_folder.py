@@ -26,7 +26,7 @@ def test_another_stages_folder_is_refused(tmp_path):
         StageFolder(tmp_path, {"bits": 5, "steps": 10, "more": 1})
 
 
-def test_damage_is_told(tmp_path):
+def test_damage_is_reported(tmp_path):
     folder = StageFolder(tmp_path, {})
     folder.save_result(ARRAYS)
     content = (tmp_path / "result.npz").read_bytes()

@@ -33,7 +33,7 @@ def test_there_and_back_is_the_same_net(bypass, padding):
 def test_the_twin_has_weights_of_its_own(arrays):
     model = build(SPEC, arrays)
     twin = bridge.to_tf_keras(model)
-    twin.get_layer("conv1").set_weights([0 * each for each in twin.get_layer("conv1").get_weights()])
+    twin.get_layer("conv1").set_weights([0 * array for array in twin.get_layer("conv1").get_weights()])
     np.testing.assert_array_equal(model.get_layer("conv1").get_weights()[0], arrays["conv1/kernel"])
 
 
@@ -59,13 +59,13 @@ def test_probabilities_are_learnt_at_a_higher_temperature(arrays):
     logits = np.where(np.arange(4) == labels[:, None], 30.0, np.arange(4))
     batches = tf.data.Dataset.from_tensors((images, np.exp(log_softmax(logits)).astype(np.float32))).repeat()
     model = build(SPEC, arrays, dropout_rate=0)
-    told = []
+    reports = []
     bridge.train(
-        bridge.to_tf_keras(model), batches, steps=10, learning_rate=1e-9, report=lambda *each: told.append(each)
+        bridge.to_tf_keras(model), batches, steps=10, learning_rate=1e-9, report=lambda *values: reports.append(values)
     )
-    wanted, found = (log_softmax(each / 4) for each in (logits, np.log(model.predict_on_batch(images))))
-    expected = 16 * np.mean(np.sum(np.exp(wanted) * (wanted - found), axis=1))
-    assert told == [(10, 10, pytest.approx(expected, rel=1e-4))]
+    teacher, student = (log_softmax(scores / 4) for scores in (logits, np.log(model.predict_on_batch(images))))
+    expected = 16 * np.mean(np.sum(np.exp(teacher) * (teacher - student), axis=1))
+    assert reports == [(10, 10, pytest.approx(expected, rel=1e-4))]
 
 
 def log_softmax(logits):

@@ -122,12 +122,12 @@ def test_clustering_keeps_zeros_and_bounds_the_values(pruned, batches, initializ
 
 def test_clustering_trains_the_values_on_a_teachers_answers(pruned, batches):
     lessons = teach(batches, SPEC, pruned)
-    losses = []
+    reports = []
     shared = cluster(
-        SPEC, pruned, lessons, bits=2, steps=40, learning_rate=RATE, report=lambda *told: losses.append(told)
+        SPEC, pruned, lessons, bits=2, steps=40, learning_rate=RATE, report=lambda *values: reports.append(values)
     )
-    assert [told[:2] for told in losses] == [(10, 40), (20, 40), (30, 40), (40, 40)]
-    assert losses[-1][2] < losses[0][2]
+    assert [report[:2] for report in reports] == [(10, 40), (20, 40), (30, 40), (40, 40)]
+    assert reports[-1][2] < reports[0][2]
     assert accuracy(shared) >= 0.9
 
 
@@ -199,13 +199,13 @@ def test_an_interrupted_stage_goes_on_where_it_was(arrays, batches, tmp_path, mo
     reports = []
     resumed = prune(SPEC, arrays, batches, **options, workdir=tmp_path, report=lambda step, *_: reports.append(step))
     assert reports == [20, 30]  # 17 was the first
-    for each in whole:
-        np.testing.assert_allclose(resumed[each], whole[each], rtol=0, atol=1e-5)
+    for name in whole:
+        np.testing.assert_allclose(resumed[name], whole[name], rtol=0, atol=1e-5)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "result.npz"]
 
     monkeypatch.setattr(stage.bridge, "train", None)  # it is finished
     again = prune(SPEC, arrays, batches, **options, workdir=tmp_path)
-    assert list(again) == list(whole) and all(np.array_equal(again[each], resumed[each]) for each in whole)
+    assert list(again) == list(whole) and all(np.array_equal(again[name], resumed[name]) for name in whole)
     with pytest.raises(ValueError, match=r"stage of another request: learning_rate was 0\.001, now 0\.002"):
         prune(SPEC, arrays, batches, **options | {"learning_rate": 2e-3}, workdir=tmp_path)
     with pytest.raises(ValueError, match="stage of another request: arrays was"):
@@ -259,34 +259,34 @@ def test_the_process_stays_as_it_was():
     """tfmot's import would turn TensorFlow's Keras into tf_keras, here and in child processes."""
     environment = {name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"}
     environment |= {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    told = subprocess.check_output([sys.executable, "-c", PROCESS], env=environment, text=True)
-    assert told.splitlines() == ["[]", "None 3. True"]
+    output = subprocess.check_output([sys.executable, "-c", PROCESS], env=environment, text=True)
+    assert output.splitlines() == ["[]", "None 3. True"]
 
 
-def test_what_is_wrong_is_told_before_any_work(arrays, batches, no_training):
+def test_mistakes_are_refused_before_any_work(arrays, batches, no_training):
     images, labels = tiny_images()
 
-    def told(match, batches=batches, arrays=arrays, run=cluster, **options):
+    def assert_refused(match, batches=batches, arrays=arrays, run=cluster, **options):
         with pytest.raises(ValueError, match=match) as error:
             run(SPEC, arrays, batches, **{"steps": 2, "learning_rate": 1e-3, "bits": 4} | options)
         assert not isinstance(error.value, StageError)
 
-    told("steps must be at least 1", steps=0)
-    told("learning_rate must be above 0", learning_rate=0)
-    told("dropout_rate", dropout_rate=1)
-    told("checkpoint_every_steps", checkpoint_every_steps=0)
-    told("bits must be 2 to 12, got 1 for", bits=1)
-    told("no layer 'conv2'", bits={"conv2": 4})
-    told("initialization must be one of", initialization="random")
-    told("conv1/bias", arrays={name: array for name, array in arrays.items() if name != "conv1/bias"})
+    assert_refused("steps must be at least 1", steps=0)
+    assert_refused("learning_rate must be above 0", learning_rate=0)
+    assert_refused("dropout_rate", dropout_rate=1)
+    assert_refused("checkpoint_every_steps", checkpoint_every_steps=0)
+    assert_refused("bits must be 2 to 12, got 1 for", bits=1)
+    assert_refused("no layer 'conv2'", bits={"conv2": 4})
+    assert_refused("initialization must be one of", initialization="random")
+    assert_refused("conv1/bias", arrays={name: array for name, array in arrays.items() if name != "conv1/bias"})
     data = tf.data.Dataset.from_tensor_slices
-    told("float32 images", batches=data((images.astype(np.float64), labels)).batch(8))
-    told("float32 images", batches=data((images[:, :32], labels)).batch(8))
-    told("class indices", batches=data((images, np.eye(5, dtype=np.float32)[labels])).batch(8))
-    told("float32 images", batches=data(images).batch(8))
+    assert_refused("float32 images", batches=data((images.astype(np.float64), labels)).batch(8))
+    assert_refused("float32 images", batches=data((images[:, :32], labels)).batch(8))
+    assert_refused("class indices", batches=data((images, np.eye(5, dtype=np.float32)[labels])).batch(8))
+    assert_refused("float32 images", batches=data(images).batch(8))
 
 
-def test_batches_that_end_and_losses_that_explode_are_told(arrays, batches):
+def test_batches_that_end_and_losses_that_explode_are_errors(arrays, batches):
     with pytest.raises(ValueError, match="ended after 4 of 5 steps"):
         finetune(SPEC, arrays, batches.take(4), steps=5, learning_rate=1e-3)
     broken = batches.map(lambda images, labels: (images, tf.one_hot(labels, 4) * np.nan))

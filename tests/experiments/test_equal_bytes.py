@@ -46,13 +46,14 @@ def test_the_nets_that_are_best_on_validation_are_compared_on_test(tmp_path, run
     (tmp_path / "work" / "results.json").write_text(json.dumps(results))
     flags = [f"--{kind}={tmp_path / kind}" for kind in ("family", "searched")]
     run_command(equal_bytes, f"--workdir={tmp_path / 'work'}", "--bytes=70000", *flags)
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert (
-        "| family | --version=1.0 --bypass=none | 5 | k-means | 69,000 | 90.0% | 85.0% | +- 63.5 | 80.0, 90.0 |" in told
+        "| family | --version=1.0 --bypass=none | 5 | k-means | 69,000 | 90.0% | 85.0% | +- 63.5 | 80.0, 90.0 |"
+        in output
     )
-    assert "| family | --version=1.0 --bypass=complex | | | does not fit | | | | |" in told
-    assert "the best searched net less the family's, seeds 0, 1: +9.0 points (-3.7 to +21.7)" in told
-    assert "alone" not in told and told.count("\n| searched") == 1
+    assert "| family | --version=1.0 --bypass=complex | | | does not fit | | | | |" in output
+    assert "the best searched net less the family's, seeds 0, 1: +9.0 points (-3.7 to +21.7)" in output
+    assert "alone" not in output and output.count("\n| searched") == 1
 
 
 def test_runs_without_a_second_seed_are_refused(tmp_path):

@@ -122,7 +122,7 @@ def test_every_pooled_map_is_a_relu_output_or_a_sum_of_them(version, bypass):
             return layer.activation is keras.activations.relu
         passes_on = (keras.layers.Concatenate, keras.layers.Add, keras.layers.MaxPooling2D, keras.layers.ZeroPadding2D)
         inputs = layer.input if isinstance(layer.input, list) else [layer.input]
-        return isinstance(layer, passes_on) and all(not_negative(each) for each in inputs)
+        return isinstance(layer, passes_on) and all(not_negative(source) for source in inputs)
 
     pools = [layer for layer in model.layers if isinstance(layer, keras.layers.MaxPooling2D)]
     assert len(pools) == 3
@@ -138,7 +138,7 @@ def test_bypasses_stand_where_figure_2_has_them():
     assert [name for name in names if name.endswith("_add")] == [f"fire{i}_add" for i in range(2, 10)]
     simple = SqueezeNetSimpleBypass(weights=None)
     added = {
-        layer.name: [each._keras_history.operation.name for each in layer.input]
+        layer.name: [tensor._keras_history.operation.name for tensor in layer.input]
         for layer in simple.layers
         if layer.name.endswith("_add")
     }
@@ -286,7 +286,7 @@ def test_multi_scale_features_for_detection():
     trunk = SqueezeNet(weights=None, include_top=False)
     outputs = [trunk.get_layer(f"{name}_concat").output for name in ("fire4", "fire8", "fire9")]
     features = keras.Model(trunk.input, outputs)(sample(1, 227, 227, 3))
-    assert [tuple(each.shape) for each in features] == [(1, 55, 55, 256), (1, 27, 27, 512), (1, 13, 13, 512)]
+    assert [tuple(feature.shape) for feature in features] == [(1, 55, 55, 256), (1, 27, 27, 512), (1, 13, 13, 512)]
 
 
 @pytest.mark.parametrize("bypass", [None, "complex"])

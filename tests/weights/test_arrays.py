@@ -46,14 +46,14 @@ def test_check_shapes_says_what_does_not_fit():
     arrays["conv10/kernel"] = np.zeros((1, 1, 2, 10), np.float32)
     with pytest.raises(WeightsFileError) as error:
         check_shapes("file", arrays, SHAPES)
-    for told in (
+    for part in (
         "file:",
         "1 missing (conv1/bias)",
         "fire3_bypass1x1/bias",
         "(1, 1, 2, 10) in the file",
         "Build the net",
     ):
-        assert told in str(error.value)
+        assert part in str(error.value)
 
 
 def test_arrays_come_out_in_net_order_as_float32():
@@ -65,7 +65,7 @@ def test_arrays_come_out_in_net_order_as_float32():
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"conv1/bias": np.array([1, np.nan, 2, 3], "f4")}, "conv1/bias holds NaN"),
         ({"conv1/bias": np.array([1, np.inf, 2, 3], "f2")}, "conv1/bias holds NaN"),
@@ -77,8 +77,8 @@ def test_arrays_come_out_in_net_order_as_float32():
         ({"conv2/bias": np.zeros(4, "f4")}, "'conv2/bias' is not the name"),
     ],
 )
-def test_arrays_that_no_net_has_are_refused(change, told):
-    with pytest.raises(WeightsFileError, match=f"file: {told}"):
+def test_arrays_that_no_net_has_are_refused(change, message):
+    with pytest.raises(WeightsFileError, match=f"file: {message}"):
         float32_arrays("file", {**random_arrays(), **change})
 
 

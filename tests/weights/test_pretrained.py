@@ -67,7 +67,7 @@ def test_onnxruntime_on_the_file_as_it_is(onnx_path, images):
     spec = ModelSpec("1.1", input_size=224, preprocessing=Preprocessing())
     inputs = np.stack([prepare_images(image, spec) for image in images])
     session = onnxruntime.InferenceSession(onnx_path, providers=["CPUExecutionProvider"])
-    names = [each.name for each in session.get_inputs() if each.name not in initializers(onnx.load(onnx_path))]
+    names = [value.name for value in session.get_inputs() if value.name not in initializers(onnx.load(onnx_path))]
     theirs = [session.run(None, {names[0]: row[None].transpose(0, 3, 1, 2).astype(np.float16)})[0] for row in inputs]
     ours = SqueezeNetV1_1(weights=onnx_path, input_shape=(224, 224, 3)).predict(inputs, batch_size=25, verbose=0)
     same = np.reshape(theirs, (200, 1000)).argmax(1) == ours.argmax(1)
@@ -85,7 +85,7 @@ def test_onnxruntime_in_float32_at_227_in_ceil_mode(onnx_path, images):
 
 
 def initializers(model):
-    return {each.name for each in model.graph.initializer}
+    return {tensor.name for tensor in model.graph.initializer}
 
 
 def edited(path) -> bytes:
@@ -97,10 +97,10 @@ def edited(path) -> bytes:
             node.attribute.append(onnx.helper.make_attribute("ceil_mode", 1))
     for tensor in model.graph.initializer:
         tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
-    kept = [each for each in model.graph.input if each.name in initializers(model)]
+    kept = [value for value in model.graph.input if value.name in initializers(model)]
     del model.graph.input[:], model.graph.output[:], model.graph.value_info[:]
-    for each in kept:
-        each.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    for value in kept:
+        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
     data = onnx.helper.make_tensor_value_info("data_0", onnx.TensorProto.FLOAT, ["n", 3, 227, 227])
     model.graph.input.extend([data, *kept])
     model.graph.output.append(onnx.helper.make_tensor_value_info("softmaxout_1", onnx.TensorProto.FLOAT, None))

@@ -259,7 +259,7 @@ def test_download_is_cached_and_works_offline(downloadable, capsys):
     source.unlink()
     assert download.fetch(record) == path
     assert capsys.readouterr().err == ""
-    assert [each.name for each in path.parent.iterdir()] == ["a.net"]
+    assert [file.name for file in path.parent.iterdir()] == ["a.net"]
 
 
 def test_a_damaged_cache_is_fetched_again(downloadable):

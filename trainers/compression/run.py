@@ -154,7 +154,7 @@ def write_sqz(
     """Encodes, decodes again to be sure, and writes the file whole or not at all.
 
     Raises:
-        ValueError: what was encoded does not come back.
+        ValueError: What was encoded does not come back.
     """
     data = sqz.encode(spec, arrays, provenance, profile=config.profile, base=base)
     back = codec.decode(data, base).arrays

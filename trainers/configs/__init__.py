@@ -17,7 +17,7 @@ def load_config(name: str) -> TrainConfig:
     """The recipe of this name.
 
     Raises:
-        ValueError: there is none; the message lists the names.
+        ValueError: There is none; the message lists the names.
     """
     if name not in list_configs():
         raise ValueError(f"No config is called {name!r}; there are {', '.join(list_configs())}.")

@@ -24,18 +24,18 @@ def evaluate_images(
     """Accuracies of a model on images, with 95% intervals; those that cannot be read are named on stderr.
 
     Args:
-        spec: of the model.
-        arrays: the weights that belong to it, by name.
-        images: (path, class index) of each, as `find_labelled_images` gives it.
-        batch_size: images at a time.
+        spec: The model.
+        arrays: The model's weights, by name.
+        images: (path, class index) of each image, as `find_labelled_images` returns them.
+        batch_size: Images per batch.
 
     Returns:
         `top1_accuracy`, `top1_interval`, `top5_accuracy`, `top5_interval`, `num_images`, `num_failed`,
-        `images_per_second` (reading included), `num_params` and `model_spec`. With fewer than 5 classes, top-5 is
-        among them all.
+        `images_per_second` (reading included), `num_params` and `model_spec`. With fewer than 5 classes,
+        top-5 counts all of them.
 
     Raises:
-        ValueError: no image could be read.
+        ValueError: No image could be read.
     """
     model = build(spec, arrays)
     start = time.monotonic()

@@ -1,4 +1,4 @@
-"""How often a compressed model answers as the one that it was made of, and how often both are right."""
+"""How often a compressed model gives the original's answer, and how often each of them is right."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Batch = tuple[np.ndarray, np.ndarray | None]
 
 
 def find_evaluation_images(folder: str, spec: ModelSpec) -> list[tuple[pathlib.Path, int | None]]:
-    """The images of a folder, with their class indices where its names tell them for all, else with None.
+    """The images of a folder, with their class indices if the names give them for all images, else with None.
 
     Raises:
-        ValueError: not a folder, or no images.
+        ValueError: It is not a folder, or has no images.
     """
     try:
         return find_labelled_images(folder, class_labels(spec))
@@ -45,15 +45,15 @@ def image_batches(
 
 
 def compare_models(spec: ModelSpec, models: Sequence[dict[str, np.ndarray]], batches: Iterable[Batch]) -> list[dict]:
-    """Each model's `agreement_fields` beside the first one's answers, on the same images.
+    """Each model's `agreement_fields` relative to the first model's answers, on the same images.
 
     Args:
-        spec: of all models.
-        models: the weights of each, by name.
-        batches: of (network inputs, float32 (B, S, S, C); class indices (B,), or None where they are unknown).
+        spec: The description of all models.
+        models: The weights of each model, by name.
+        batches: Batches of (network inputs, float32 (B, S, S, C); class indices (B,), or None if unknown).
 
     Raises:
-        ValueError: there are no images.
+        ValueError: There are no images.
     """
     built = [build(spec, arrays) for arrays in models]
     answers, labels = [], []
@@ -68,16 +68,16 @@ def compare_models(spec: ModelSpec, models: Sequence[dict[str, np.ndarray]], bat
 
 
 def agreement_fields(reference: np.ndarray, answers: np.ndarray, labels: np.ndarray | None) -> dict:
-    """The share of images whose top-1 is the reference's, and the share whose top-1 is right.
+    """The share of images whose top-1 class is the reference's, and the share whose top-1 class is right.
 
     Args:
-        reference: class indices (N,) that the uncompressed model names.
-        answers: likewise, of the model that is judged.
-        labels: the truth, or None where it is unknown.
+        reference: Class indices (N,) that the uncompressed model predicts.
+        answers: Class indices (N,) that the evaluated model predicts.
+        labels: True class indices (N,), or None if unknown.
 
     Returns:
         `num_images`, `agreement`, `agreement_interval`, and with labels `top1_accuracy`, `top1_interval`; the
-        intervals are 95%, Wilson's.
+        intervals are Wilson's 95% intervals.
     """
     same = accuracy_fields("agreement", int((answers == reference).sum()), len(answers))
     fields = {"num_images": len(answers), "agreement": same["agreement_accuracy"]}

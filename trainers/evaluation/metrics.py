@@ -1,4 +1,4 @@
-"""Accuracies and how sure one can be of them."""
+"""Accuracies and their confidence intervals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _Z = 1.959964  # two-sided 95% quantile of the normal distribution
 
 
 class LossNotFiniteError(ValueError):
-    """A loss came out infinite or as no number: this net cannot be trained so, or an image is damaged."""
+    """A loss is infinite or NaN: the net cannot be trained with this config, or an image is damaged."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,10 +19,10 @@ class Predictions:
     """A model's predictions on a split: arrays (N,), with one entry for each image that could be read.
 
     Args:
-        positions: of the images in the split, int.
-        truth: class indices, int.
-        predicted: likewise.
-        probability: of the predicted class, float.
+        positions: Positions of the images in the split, int.
+        truth: True class indices, int.
+        predicted: Predicted class indices, int.
+        probability: Probability of the predicted class, float.
     """
 
     positions: np.ndarray
@@ -36,12 +36,12 @@ class Predictions:
         return int((self.truth == self.predicted).sum())
 
     def confusion(self, classes: int) -> np.ndarray:
-        """How many images of the row's class were taken for the column's: int (classes, classes)."""
+        """How many images of the row's class were predicted as the column's class: int (classes, classes)."""
         counts = np.bincount(self.truth * classes + self.predicted, minlength=classes * classes)
         return counts.reshape(classes, classes)
 
     def surest_mistakes(self, most: int) -> np.ndarray:
-        """Entries that are wrong, the most probable first."""
+        """Wrong predictions, the most probable first."""
         wrong = np.flatnonzero(self.truth != self.predicted)
         return wrong[np.argsort(-self.probability[wrong], kind="stable")][:most]
 

@@ -1,4 +1,4 @@
-"""What nets can be compared by, and which of them no other net beats."""
+"""The objectives by which nets are compared, and the nets that no other net beats."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ OBJECTIVES = {"top1": "maximize", "bytes": "minimize", "latency": "minimize", "c
 
 
 def pareto_front(objectives: Sequence[str], records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The records that no other one beats: none is at least as good in every objective and better in one."""
+    """The records that no other record beats by being at least as good in every objective and better in one."""
     signs = [-1 if OBJECTIVES[name] == "maximize" else 1 for name in objectives]
     losses = [tuple(sign * record[name] for name, sign in zip(objectives, signs, strict=True)) for record in records]
 

@@ -38,11 +38,11 @@ def write_compression_report(
     """Writes the page of a `.sqz` file, one file that opens without a network.
 
     Args:
-        path: of the page; an older one is replaced.
-        title: plain text.
-        results: as `trainers.compression.run.compress` returns them.
-        before: the weights that went in, by name.
-        after: the weights that the file holds.
+        path: Path of the page; an older file is replaced.
+        title: Plain text.
+        results: Results as `trainers.compression.run.compress` returns them.
+        before: The weights before compression, by name.
+        after: The weights that the file holds, by name.
 
     Raises:
         ValueError: `path` cannot be written.

@@ -4,7 +4,7 @@
   const dark = matchMedia("(prefers-color-scheme: dark)");
   let drawn = [];
   // SVG is sharp at any zoom and is read out; with thousands of marks it takes too long.
-  const rowsOf = ({data, layer = []}) => layer.reduce((sum, each) => sum + rowsOf(each), data?.values?.length ?? 0);
+  const rowsOf = ({data, layer = []}) => layer.reduce((sum, part) => sum + rowsOf(part), data?.values?.length ?? 0);
   const drawOne = (spec, index) => {
     const place = document.getElementById("chart" + index);
     return vegaEmbed(place, spec, {
@@ -29,14 +29,14 @@
   for (const table of document.querySelectorAll(".rows > table")) {
     const body = table.tBodies[0], heads = [...table.tHead.rows[0].cells], portion = Number(table.dataset.portion);
     const filter = table.closest("section").querySelector(".filter"), box = table.parentElement;
-    let wanted = "", most = portion, found = body.rows.length;
+    let query = "", most = portion, matches = body.rows.length;
     const show = () => {
-      found = 0;
+      matches = 0;
       for (const row of body.rows) {
-        const text = wanted && [...row.cells].map(cell => cell.textContent).join(" ").toLowerCase();
-        const fits = !wanted || text.includes(wanted);
-        found += fits;
-        row.hidden = !fits || found > most;
+        const text = query && [...row.cells].map(cell => cell.textContent).join(" ").toLowerCase();
+        const fits = !query || text.includes(query);
+        matches += fits;
+        row.hidden = !fits || matches > most;
       }
     };
     heads.forEach((head, column) => head.firstElementChild.addEventListener("click", () => {
@@ -51,17 +51,17 @@
       show();
     }));
     box.addEventListener("scroll", () => {
-      if (found <= most || box.scrollTop + 2 * box.clientHeight < box.scrollHeight) return;
+      if (matches <= most || box.scrollTop + 2 * box.clientHeight < box.scrollHeight) return;
       most += portion;
       show();
     });
     addEventListener("beforeprint", () => { most = Infinity; show(); });
     if (filter) filter.firstElementChild.addEventListener("input", event => {
-      wanted = event.target.value.trim().toLowerCase();
+      query = event.target.value.trim().toLowerCase();
       most = portion;
       show();
       filter.lastElementChild.textContent =
-        found.toLocaleString("en") + " of " + body.rows.length.toLocaleString("en");
+        matches.toLocaleString("en") + " of " + body.rows.length.toLocaleString("en");
     });
   }
 })();

@@ -1,7 +1,7 @@
-"""The one way a report is drawn: an HTML page that holds all it needs, and charts for papers; both made with Altair.
+"""All reports are made here, with Altair: HTML pages that hold everything they need, and charts for papers.
 
-A page never asks the network for anything, and its own Content-Security-Policy keeps it so: only the scripts that
-`write_page` put there run, whatever a label or a file name says.
+A page never uses the network, and its own Content-Security-Policy enforces this: only the scripts that `write_page` put
+into it run, whatever a label or a file name contains.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _VEGALITE = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
 
 @dataclass(frozen=True)
 class Table:
-    """Rows that the reader can sort by a column and filter; a number is sorted as a number.
+    """Rows that the reader can filter and sort by a column; numbers are sorted as numbers.
 
     Raises:
-        ValueError: a row has not one value a column.
+        ValueError: A row does not have one value for each column.
     """
 
     columns: Sequence[str]
@@ -55,15 +55,15 @@ class Section:
     """A heading with a note under it and one chart, one table or one piece of markup.
 
     Attributes:
-        title: plain text.
-        chart: an Altair chart; `width="container"` makes it as wide as the page. Leave colours to the page, which
+        title: Plain text.
+        chart: An Altair chart; `width="container"` makes it as wide as the page. Leave colours to the page, which
             has its own for light and dark.
-        table: a `Table`.
-        html: markup that is written as it is: whoever makes it escapes what goes into it.
-        note: plain text.
+        table: A `Table`.
+        html: Markup that is written as it is; the caller escapes its content.
+        note: Plain text.
 
     Raises:
-        ValueError: not just one of chart, table and html is given.
+        ValueError: Not exactly one of chart, table and html is given.
     """
 
     title: str
@@ -84,9 +84,9 @@ def write_page(path: str | os.PathLike, title: str, sections: Sequence[Section])
     """Writes one HTML file that opens without a network, whole or not at all.
 
     Args:
-        path: of the file; an older one is replaced.
-        title: plain text.
-        sections: in the order of the page.
+        path: Path of the file; an older file is replaced.
+        title: Plain text.
+        sections: Sections in the order of the page.
 
     Raises:
         ValueError: `path` cannot be written.
@@ -128,7 +128,7 @@ def save_chart(chart: alt.TopLevelMixin, path: str | os.PathLike) -> None:
     """Writes a chart for a paper: .svg, or .png at 200 pixels an inch, with the light colours on white.
 
     Raises:
-        ValueError: `path` ends in something else, or cannot be written.
+        ValueError: `path` has another suffix, or cannot be written.
     """
     check_writable(path)
     config = THEMES["light"] | {"background": "white"}
@@ -144,14 +144,14 @@ def save_chart(chart: alt.TopLevelMixin, path: str | os.PathLike) -> None:
 
 @functools.cache  # it takes a second
 def _library() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script, of whose names the page sees `vegaEmbed` alone."""
+    """Vega, Vega-Lite and Vega-Embed as one script, which gives the page only the name `vegaEmbed`."""
     bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", _VEGALITE)
     notice = "Vega, Vega-Lite, Vega-Embed: Copyright University of Washington Interactive Data Lab, BSD-3-Clause"
     return f"/* {notice} */(() => {{{bundle}}})();"
 
 
 def _spec(chart: alt.TopLevelMixin) -> dict:
-    """The chart as JSON that a browser reads: what is not finite becomes null, which Vega-Lite leaves out."""
+    """The chart as JSON that a browser can read: values that are not finite become null, which Vega-Lite leaves out."""
     return _plain(chart.to_dict())
 
 
@@ -204,7 +204,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _cell(value: Any, style: str) -> str:
-    """A table cell; `data-v` is the number to sort by, and what has no order (`data-none`) is sorted last."""
+    """A table cell; `data-v` is the number to sort by, and values without an order (`data-none`) are sorted last."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return f"<td{style} data-none>{'-' if value is None else 'nan'}</td>"
     if isinstance(value, bool):

@@ -50,11 +50,11 @@ def write_sweep_report(
     """Writes the page of a sweep, one file that opens without a network, and its first chart as SVG and PNG beside it.
 
     Args:
-        path: of the page.
-        space: its name.
-        objectives: what was searched for.
-        records: as trials.json has them; at least one is complete.
-        importances: by dimension, shares; may be empty.
+        path: Path of the page.
+        space: Name of the space.
+        objectives: Objectives of the sweep.
+        records: Records as in trials.json; at least one is complete.
+        importances: Importance of each dimension, as a share; may be empty.
 
     Raises:
         ValueError: `path` cannot be written.
@@ -117,7 +117,7 @@ def _figure_3(space: str) -> alt.TopLevelMixin:
 
 
 def _parallel(complete: Sequence[Mapping[str, Any]], objectives: Sequence[str]) -> alt.TopLevelMixin:
-    """A line a net through its point's values and its objectives, each axis from its least to its greatest value."""
+    """One line per net through its point's values and its objectives; each axis spans its least to greatest value."""
     axes = [*complete[0]["point"], *objectives]
     scales = {}
     for axis in axes:

@@ -36,13 +36,13 @@ _CURVES = (
 
 @dataclass(frozen=True)
 class Mistake:
-    """An image that the model took for something else.
+    """An image that the model classified wrongly.
 
     Attributes:
-        image: uint8 of shape (height, width, 3) or (height, width, 1), values 0 to 255.
-        truth: class number.
-        predicted: class number.
-        probability: in [0, 1], of `predicted`.
+        image: Uint8 of shape (height, width, 3) or (height, width, 1), values 0 to 255.
+        truth: True class number.
+        predicted: Predicted class number.
+        probability: Probability of `predicted`, in [0, 1].
     """
 
     image: np.ndarray
@@ -65,15 +65,15 @@ def write_training_report(
     """Writes report.html of a run, one file that opens without a network.
 
     Args:
-        path: of the file; an older one is replaced.
-        title: plain text.
-        history: a record a logged step: `step`, and any of `loss`, `learning_rate`, `images_per_second`,
+        path: Path of the file; an older file is replaced.
+        title: Plain text.
+        history: One record per logged step, with `step` and any of `loss`, `learning_rate`, `images_per_second`,
             `top1_accuracy`, `validation_loss`, `validation_top1_accuracy`.
-        confusion: counts, integers of shape (classes, classes); the row is the truth, the column the prediction.
-        labels: a name a class.
-        mistakes: of these the `MOST_MISTAKES` of highest probability are shown.
-        config: of the run; may be nested.
-        results: likewise.
+        confusion: Counts, integers of shape (classes, classes); rows are true classes, columns predicted ones.
+        labels: One name per class.
+        mistakes: Mistakes, of which the `MOST_MISTAKES` with the highest probability are shown.
+        config: The run's config; may be nested.
+        results: The run's results; may be nested.
 
     Raises:
         ValueError: `confusion`, `labels` or a mistake do not fit together, or `path` cannot be written.
@@ -108,7 +108,7 @@ def _check(confusion: np.ndarray, labels: Sequence[str], mistakes: Sequence[Mist
 
 
 def _distinct(labels: Sequence[str]) -> list[str]:
-    """Two classes may share a name, as ImageNet's cranes do; these get their number too."""
+    """The names of the classes; those that share a name, as ImageNet's cranes do, also get their number."""
     count = collections.Counter(labels)
     return [label if count[label] == 1 else f"{label} (class {index})" for index, label in enumerate(labels)]
 
@@ -118,7 +118,7 @@ def _settings(values: Mapping[str, Any]) -> Table:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Names and values, those of a mapping within as `outer.inner`."""
+    """Names and values; those of a nested mapping are named `outer.inner`."""
     for name, value in values.items():
         if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{prefix}{name}.")
@@ -239,7 +239,7 @@ def _worst_mistakes(mistakes: Sequence[Mistake], names: list[str]) -> Section:
 
 
 def _thumbnail(image: np.ndarray) -> tuple[str, str]:
-    """A data: address of the image as PNG, and the mark of one so small that its pixels are shown as squares."""
+    """A data: URL of the image as PNG, and the class that shows the pixels of a small image as squares."""
     thumbnail = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
     tiny = ' class="tiny"' if max(thumbnail.size) < _THUMBNAIL // 2 else ""
     thumbnail.thumbnail((_THUMBNAIL, _THUMBNAIL))

@@ -1,4 +1,4 @@
-"""What a sweep is asked to do: one frozen config."""
+"""The frozen config of a sweep."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ _HEARTBEAT_SECONDS = 30
 
 @dataclasses.dataclass(frozen=True)
 class SweepConfig:
-    """What is searched, how, and for what.
+    """The space, the method and the objectives of a sweep.
 
     Args:
-        space: of the nets.
-        train_flags: sqz-train's for `train`, for the command that stands beside each point.
-        sampler: one of `SAMPLERS`.
-        objectives: one or more of `OBJECTIVES`.
-        trials: finished ones after which the sweep ends; a grid ends with its last point.
-        train: how each net is trained; its model gives input, classes and preprocessing.
-        seed: of the sampler.
-        prune: end a trial whose validation accuracy is below the median of the others'.
+        space: Space of the nets.
+        train_flags: Flags of sqz-train that make `train`, for the command shown beside each point.
+        sampler: One of `SAMPLERS`.
+        objectives: One or more of `OBJECTIVES`.
+        trials: Number of finished trials after which the sweep ends; a grid ends with its last point.
+        train: Config with which each net is trained; its model gives input, classes and preprocessing.
+        seed: Seed of the sampler.
+        prune: Whether to end a trial whose validation accuracy is below the median of the others'.
         storage: URL of the study's database; "" is a SQLite file in the workdir.
-        heartbeat_seconds: between two signs of life of a worker; after three times that its trial is given to another.
+        heartbeat_seconds: Interval of a worker's heartbeats; if three are missing, another worker takes its trial.
 
     Raises:
-        ValueError: a value is not one of those above, or two contradict each other.
+        ValueError: A value is not one of those above, or two values contradict each other.
     """
 
     space: Space
@@ -63,7 +63,7 @@ class SweepConfig:
             )
 
     def subject(self) -> dict[str, Any]:
-        """What workers of one study must have in common."""
+        """The values that all workers of a study must share."""
         return {
             "space": self.space.to_json(),
             "grid": self.sampler == "grid",
@@ -72,9 +72,9 @@ class SweepConfig:
         }
 
     def trial_config(self, point: Point) -> TrainConfig:
-        """How the net at a point is trained."""
+        """The config with which the net at a point is trained."""
         return dataclasses.replace(self.train, model=self.space.spec(self.train.model, point))
 
     def command(self, run: TrainConfig) -> str:
-        """What trains the net of `run` again."""
+        """The command that trains the net of `run` again."""
         return " ".join(filter(None, ("sqz-train", self.train_flags, point_flags(run.model), "--workdir=DIR")))

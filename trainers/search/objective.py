@@ -1,4 +1,4 @@
-"""One trial as Optuna calls it: from the point that it draws to the objectives of the trained net."""
+"""One trial of a study: it draws a point, trains its net and returns the objectives."""
 
 from __future__ import annotations
 
@@ -86,12 +86,12 @@ class Objective:
 
 
 def enqueue(study: optuna.Study, point: Point) -> None:
-    """Queues a point for whichever worker comes next."""
+    """Queues a point for the next free worker."""
     study.enqueue_trial(point, user_attrs={QUEUED: point})
 
 
 def trial_folder(workdir: pathlib.Path, run: TrainConfig) -> pathlib.Path:
-    """The folder of a run: the same run has the same one, whoever starts it."""
+    """The folder of a run. It depends on the run alone, so that all workers use the same one."""
     digest = hashlib.sha256(json.dumps(run.to_json(), sort_keys=True).encode()).hexdigest()
     return workdir / "trials" / digest[:16]
 

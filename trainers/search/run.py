@@ -1,4 +1,4 @@
-"""sqz-sweep behind its flags: the sweep, and what is printed of it."""
+"""Runs a sweep for sqz-sweep and prints its results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The samplers that sqz-sweep takes: Optuna's own, and simulated annealing on its public interface."""
+"""The samplers of sqz-sweep: Optuna's own, and simulated annealing on Optuna's public interface."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ def make_sampler(
     """The sampler of this name.
 
     Args:
-        name: one of `SAMPLERS`; "grid" draws nothing itself, as its points are queued.
-        seed: of its draws; None takes other ones each time.
-        trials: of the whole sweep, along which annealing cools.
-        objectives: how many there are.
-        walk_seed: of annealing's decisions, on which all workers must agree; None is `seed`.
+        name: One of `SAMPLERS`; with "grid" the sampler draws nothing, because the points are queued.
+        seed: Seed of the random draws; None draws differently each time.
+        trials: Number of trials of the whole sweep, over which annealing cools.
+        objectives: Number of objectives.
+        walk_seed: Seed of annealing's decisions, which must be the same for all workers; None is `seed`.
 
     Raises:
-        ValueError: an unknown name, one that does not go with the number of objectives, or "gp" without torch.
+        ValueError: The name is unknown, the sampler does not support the number of objectives, or it is "gp" and
+            torch is not installed.
     """
     if name not in SAMPLERS:
         raise ValueError(f"--sampler={name} must be one of {', '.join(SAMPLERS)}.")
@@ -53,16 +54,16 @@ def make_sampler(
 class AnnealingSampler(optuna.samplers.BaseSampler):
     """Simulated annealing (Kirkpatrick, Gelatt and Vecchi, Science 220, 1983) with one objective.
 
-    The walk is read off the finished trials, in their order, so that it goes on after a restart, and several workers
-    share it: a trial becomes the place where the walk stands if it is better, or else with the probability
-    exp(-loss / temperature). Temperature, in units of the spread of the first trials, and the length of the steps fall
-    linearly to 0 at `trials`.
+    The walk is computed from the finished trials, in their order, so that it continues after a restart and several
+    workers share it. A trial becomes the walk's position if it is better, or else with the probability
+    exp(-loss / temperature). The temperature, in units of the spread of the first trials, and the length of the steps
+    fall linearly to 0 at `trials`.
 
     Args:
-        seed: of the draws; None takes other ones each time.
-        trials: after which the walk is cold.
-        walk_seed: of the decisions whether a worse trial becomes the place; None is `seed`.
-        start_trials: first ones, which are drawn anywhere.
+        seed: Seed of the random draws; None draws differently each time.
+        trials: Number of trials after which the temperature is 0.
+        walk_seed: Seed of the decisions whether a worse trial becomes the position; None is `seed`.
+        start_trials: Number of first trials, which are drawn from the whole space.
     """
 
     def __init__(self, seed: int | None, trials: int, walk_seed: int | None = None, start_trials: int = 5):
@@ -71,13 +72,13 @@ class AnnealingSampler(optuna.samplers.BaseSampler):
         self._trials, self._start_trials = trials, start_trials
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """What varied in the trials so far."""
+        """The dimensions that varied in the trials so far."""
         return optuna.search_space.intersection_search_space(study.get_trials(deepcopy=False))
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: Mapping[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """A neighbour of the place where the walk stands; {} while there is none."""
+        """A neighbour of the walk's position; {} while there is none."""
         done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if len(done) < self._start_trials or not search_space:
             return {}
@@ -95,7 +96,7 @@ class AnnealingSampler(optuna.samplers.BaseSampler):
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """A value anywhere, from the seed, the trial and the name alone."""
+        """A value from the whole range, which depends on the seed, the trial and the name alone."""
         seed = [*self._key(trial.number), *param_name.encode()]
         return _anywhere(param_distribution, np.random.default_rng(seed))
 
@@ -128,7 +129,7 @@ def _anywhere(dimension: BaseDistribution, random: np.random.Generator) -> Any:
 
 
 def _neighbour(dimension: BaseDistribution, value: Any, warmth: float, random: np.random.Generator) -> Any:
-    """A value at a distance that is normally distributed, of a third of the range where all is hot."""
+    """A value at a normally distributed distance, whose deviation is a third of the range at full temperature."""
     if isinstance(dimension, CategoricalDistribution):
         others = [choice for choice in dimension.choices if choice != value] or [value]
         return others[random.integers(len(others))]
@@ -137,7 +138,7 @@ def _neighbour(dimension: BaseDistribution, value: Any, warmth: float, random: n
 
 
 def _share(dimension: BaseDistribution, value: float) -> float:
-    """Where in its range a value lies, 0 to 1."""
+    """The position of a value in its range, 0 to 1."""
     low, high = dimension.low, dimension.high
     if low == high:
         return 0.0
@@ -147,7 +148,7 @@ def _share(dimension: BaseDistribution, value: float) -> float:
 
 
 def _at(dimension: BaseDistribution, share: float) -> int | float:
-    """The value at a place in the range, on the steps where there are any."""
+    """The value at a position in the range, rounded to its steps if it has any."""
     low, high = dimension.low, dimension.high
     value = low * (high / low) ** share if dimension.log else low + share * (high - low)
     if dimension.step:

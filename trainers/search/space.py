@@ -1,4 +1,4 @@
-"""The spaces of nets that sqz-sweep searches: what varies, within which bounds, on top of which net."""
+"""The spaces of nets that sqz-sweep searches: the dimensions, their bounds and the net that they change."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _MOST_STEPS = 1e9
 
 @dataclasses.dataclass(frozen=True)
 class Space:
-    """What varies from net to net.
+    """The dimensions in which nets vary.
 
     Args:
-        name: for people.
-        base: metaparameters that differ from v1.0's and stay.
-        dimensions: by name, "bypass" or a metaparameter, where its values lie. "bypass" has "none" for None, and
-            pool_after has text such as "1:4:8".
+        name: Name for messages and reports.
+        base: Metaparameters that differ from v1.0's and do not vary.
+        dimensions: Distribution of the values by name, "bypass" or a metaparameter. "bypass" has "none" for None,
+            and pool_after has text such as "1:4:8".
     """
 
     name: str
@@ -44,7 +44,7 @@ class Space:
         """The model at a point: `model`'s input, classes and preprocessing with the point's network.
 
         Raises:
-            ValueError: no such network exists, or its pools need a larger input.
+            ValueError: The network does not exist, or its pools need a larger input.
         """
         values = dict(point)
         bypass = str(values.pop(BYPASS, "none"))
@@ -62,7 +62,7 @@ class Space:
         """Every point, the last dimension varying fastest.
 
         Raises:
-            ValueError: a dimension has no steps, or there are too many points.
+            ValueError: A dimension has no steps, or there are too many points.
         """
         count = math.prod(_count(name, dimension) for name, dimension in self.dimensions.items())
         if count > _MOST_POINTS:
@@ -71,13 +71,13 @@ class Space:
         return (dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values()))
 
     def to_json(self) -> dict:
-        """A JSON form by which two spaces can be told apart."""
+        """A JSON form, which differs between different spaces."""
         dimensions = {name: _form(dimension) for name, dimension in self.dimensions.items()}
         return {"base": {name: _plain(value) for name, value in self.base.items()}, "parameters": dimensions}
 
 
 def point_flags(spec: ModelSpec) -> str:
-    """The flags with which sqz-train builds this network, whatever the recipe's own is."""
+    """The flags with which sqz-train builds this network in place of the recipe's own."""
     net, usual = dataclasses.asdict(spec.metaparameters), dataclasses.asdict(Metaparameters())
     changed = {name: value for name, value in net.items() if value != usual[name]}
     words = ["--version=1.0"]
@@ -86,13 +86,13 @@ def point_flags(spec: ModelSpec) -> str:
 
 
 def find_space(name: str) -> Space:
-    """The space of this name, or the one that a JSON file describes.
+    """The space of this name, or the space that a JSON file describes.
 
     The file holds {"base": {NAME: VALUE}, "parameters": {NAME: [VALUE, ...] or {"low": ..., "high": ..., "step": ...,
     "log": true}}}, where NAME is "bypass" or a metaparameter.
 
     Raises:
-        ValueError: neither a name nor a file, or a file of another form.
+        ValueError: There is no such name or file, or the file has another form.
     """
     if name in SPACES:
         return SPACES[name]
@@ -132,10 +132,10 @@ def _from_json(name: str, form: object) -> Space:
 
 
 def _dimension(name: str, values: object) -> BaseDistribution:
-    """The distribution that a list of values or a range describes, every value of which is one of `name`'s.
+    """The distribution that a list of values or a range describes; every value must be valid for `name`.
 
     Raises:
-        ValueError: it is neither, or holds what `name` cannot be.
+        ValueError: It is neither a list nor a range, or a value is not valid for `name`.
     """
     if isinstance(values, list):
         for value in values:
@@ -187,7 +187,7 @@ def _is_number(value: object, kind: type) -> bool:
 
 
 def _quiet_net(changes: Mapping[str, object]) -> None:
-    """Refuses what no net has; a wide squeeze layer, of which it would warn, is the paper's own sweep's."""
+    """Refuses invalid metaparameters, without a warning about wide squeeze layers, which the paper's sweep has too."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         dataclasses.replace(Metaparameters(), **changes)

@@ -13,7 +13,7 @@ _LOCK_SECONDS = 60  # for which a worker waits while others lock an SQLite file
 
 
 def open_storage(url: str, heartbeat_seconds: int) -> optuna.storages.RDBStorage:
-    """Opens the database at a URL, and makes its tables where it is empty.
+    """Opens the database at a URL, and creates its tables if it is empty.
 
     Raises:
         ValueError: It cannot be opened.

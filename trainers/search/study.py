@@ -39,9 +39,9 @@ def sweep(config: SweepConfig, workdir: str | os.PathLike, data_dir: str | None 
         The records of the finished trials, as trials.json holds them.
 
     Raises:
-        ValueError: the study is of another sweep, the storage cannot be opened, hardly any point is valid, or the
+        ValueError: The study belongs to another sweep, the storage cannot be opened, hardly any point is valid, or the
             recipe does not fit the dataset.
-        Interrupted, KeyboardInterrupt: A signal came; finished trials are kept.
+        Interrupted, KeyboardInterrupt: A signal was received; finished trials are kept.
     """
     workdir = pathlib.Path(workdir)
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # else it warns of each interruption, with a traceback
@@ -69,7 +69,7 @@ def sweep(config: SweepConfig, workdir: str | os.PathLike, data_dir: str | None 
 
 
 def open_study(config: SweepConfig, workdir: pathlib.Path) -> optuna.Study:
-    """Opens the study, and makes it where it does not exist."""
+    """Opens the study, or creates it if it does not exist."""
     if not config.storage and set(_BAD_IN_URL) & set(str(workdir)):
         raise ValueError(f"--workdir={workdir} must not contain {_BAD_IN_URL}, unless --storage names the database.")
     workdir.mkdir(parents=True, exist_ok=True)
@@ -142,7 +142,7 @@ def _is_done(config: SweepConfig, study: optuna.Study) -> bool:
 
 
 def _wait_for_points(study: optuna.Study) -> bool:
-    """Whether a point of the grid is waiting. Points of other workers count once those are found to be dead."""
+    """Whether a point of the grid is waiting. Points of other workers count once these workers are dead."""
     has_said = False
     while True:
         optuna.storages.fail_stale_trials(study)
@@ -158,7 +158,7 @@ def _wait_for_points(study: optuna.Study) -> bool:
 
 
 def parameter_importances(study: optuna.Study) -> dict[str, float]:
-    """How much each dimension matters for the first objective (PED-ANOVA); {} where that cannot be computed."""
+    """How much each dimension matters for the first objective (PED-ANOVA); {} if that cannot be computed."""
     sign = -1 if study.directions[0] == optuna.study.StudyDirection.MAXIMIZE else 1
     with contextlib.suppress(ValueError, RuntimeError, ZeroDivisionError), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that low values count as good ones, which `sign` allows for

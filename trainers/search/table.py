@@ -1,4 +1,4 @@
-"""What sqz-sweep prints: the nets of a grid before anything is trained, and the best ones afterwards."""
+"""The tables that sqz-sweep prints: a grid's nets before training, and the best nets after it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HEADS = ("parameters", "MiB", "as ls -lh", "MACs", "activations MiB", "field")
 
 
 def dry_run_lines(space: Space, model: ModelSpec) -> Iterator[str]:
-    """A table of the grid's nets; where a dimension has no steps, the bounds of the space alone."""
+    """A table of the grid's nets, or the bounds of the space if a dimension has no steps."""
     names = list(space.dimensions)
     yield f"{space.name}, on v1.0 at {model.input_size} pixels with {model.classes} classes"
     try:
@@ -50,13 +50,13 @@ def dry_run_lines(space: Space, model: ModelSpec) -> Iterator[str]:
 
 
 def listed_size(size: int) -> str:
-    """Bytes as `ls -lh` prints them and the paper's figures have them: KiB or MiB rounded up, to a tenth below 10."""
+    """Bytes as in `ls -lh` and the paper's figures: KiB or MiB, rounded up, with one decimal below 10."""
     unit, value = ("K", size / 2**10) if size <= 1023 * 2**10 else ("M", size / 2**20)
     return f"{math.ceil(value)}{unit}" if value > 9.9 else f"{math.ceil(10 * value) / 10:.1f}{unit}"
 
 
 def best_lines(objectives: Sequence[str], records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """The best net, or with several objectives the front, each with the command that trains it again."""
+    """The best net, or the front of several objectives; with each net the command that trains it again."""
     complete = [record for record in records if record["state"] == "complete"]
     front = pareto_front(objectives, complete)
     yield f"{len(complete)} nets trained, {len(records) - len(complete)} ended early; the best:"

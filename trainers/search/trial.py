@@ -1,4 +1,4 @@
-"""One point of a sweep: its training, and what is measured of the net that comes out."""
+"""One point of a sweep: the training and the measurements of its net."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LATENCY_CALLS = 30
 
 
 def describe_net(spec: ModelSpec) -> dict[str, Any]:
-    """What is known of a net without training it.
+    """The measures of a net that need no training.
 
     Returns:
         `parameters`, `bytes` (of float32 weights), `mebibytes`, `multiply_accumulates`, `peak_activation_bytes` and
@@ -52,18 +52,19 @@ def run_point(
     A finished run in the folder is measured as it is; an unfinished one is resumed.
 
     Args:
-        config: of the run.
-        folder: its workdir.
-        objectives: of `OBJECTIVES`; `compressed_bytes` is measured only where it is among them.
+        config: The run's config.
+        folder: The run's workdir.
+        objectives: Some of `OBJECTIVES`; `compressed_bytes` is measured only if it is among them.
         data_dir: TensorFlow Datasets' own folder.
-        callbacks: of Keras, for the training.
+        callbacks: Keras callbacks for the training.
 
     Returns:
-        The fields of `describe_net`, `top1` (on the validation split, which a search may look at), `test_top1`,
-        `train_seconds`, `latency` (median seconds of one image, in this process) and perhaps `compressed_bytes`.
+        The fields of `describe_net`, `top1` (on the validation split, which a search may use), `test_top1`,
+        `train_seconds`, `latency` (median seconds for one image, in this process) and, if requested,
+        `compressed_bytes`.
 
     Raises:
-        ValueError, Interrupted: as `train_and_evaluate`.
+        ValueError, Interrupted: As for `train_and_evaluate`.
     """
     from sqz_keras.weights.resolve import resolve_model
     from trainers.training.loop import train_and_evaluate
@@ -86,7 +87,7 @@ def run_point(
 
 
 def measure_latency(spec: ModelSpec, arrays: dict[str, np.ndarray]) -> float:
-    """Median seconds in which one image goes through the net, as a `tf.function`, after a few calls to warm up."""
+    """Median seconds that the net takes for one image, as a `tf.function`, after a few calls to warm up."""
     import tensorflow as tf
 
     from sqz_keras.models.squeezenet import build
@@ -104,7 +105,7 @@ def measure_latency(spec: ModelSpec, arrays: dict[str, np.ndarray]) -> float:
 
 
 def compressed_bytes(spec: ModelSpec, arrays: dict[str, np.ndarray]) -> int:
-    """Bytes of the `.sqz` file after k-means of 6 bits, nothing trained again."""
+    """Bytes of the `.sqz` file after k-means with 6 bits, without fine-tuning."""
     from sqz_keras.compression.kmeans import kmeans
     from sqz_keras.weights import sqz
 

@@ -1,8 +1,8 @@
 """Checkpoints: one file per checkpoint, written whole or not at all, and listed by step; numpy only.
 
-A checkpoint is an uncompressed `.npz` of named arrays, one of which is a JSON text with everything that is no array. It
-is written under a temporary name in the same folder, flushed to the disk and renamed. A file that is damaged all the
-same is skipped for the one before it.
+A checkpoint is an uncompressed `.npz` of named arrays, one of which is JSON text with everything that is not an array.
+It is written under a temporary name in the same folder, flushed to the disk and renamed. If a file is damaged in spite
+of this, it is skipped and the one before it is used.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ def save(folder: str | os.PathLike, step: int, arrays: Mapping[str, np.ndarray],
     """Writes the checkpoint of `step`, replacing one of the same step.
 
     Args:
-        folder: made where it does not exist.
-        step: updates done.
-        arrays: by name.
-        meta: what JSON can hold.
+        folder: Folder of the checkpoints; it is made if it does not exist.
+        step: Number of updates done.
+        arrays: Arrays by name.
+        meta: Values that JSON can hold.
 
     Raises:
-        OSError: it could not be written (a full disk, say); the checkpoints that were there are untouched.
+        OSError: It could not be written (because the disk is full, for example); earlier checkpoints are unchanged.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -47,17 +47,17 @@ def save(folder: str | os.PathLike, step: int, arrays: Mapping[str, np.ndarray],
 
 
 def steps(folder: str | os.PathLike) -> list[int]:
-    """The steps of the checkpoints in a folder, ascending; unreadable ones included."""
+    """The steps of the checkpoints in a folder, ascending, including unreadable ones."""
     if not os.path.isdir(folder):
         return []
     return sorted(int(match[1]) for name in os.listdir(folder) if (match := _NAME.fullmatch(name)))
 
 
 def load_newest(folder: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict] | None:
-    """The arrays and meta of the newest checkpoint that is whole, or None where there is none.
+    """The arrays and meta of the newest checkpoint that is whole, or None if there are no checkpoints.
 
     Raises:
-        ValueError: there are checkpoints, and none of them can be read.
+        ValueError: There are checkpoints, but none of them can be read.
     """
     errors = []
     for step in reversed(steps(folder)):
@@ -76,7 +76,7 @@ def load(folder: str | os.PathLike, step: int) -> tuple[dict[str, np.ndarray], d
     """The arrays and meta of one checkpoint.
 
     Raises:
-        OSError, ValueError: it is not there, or damaged.
+        OSError, ValueError: It does not exist, or is damaged.
     """
     return _read(_path(folder, step))
 

@@ -38,7 +38,7 @@ class TrainConfig:
     The text beside each field says what it means; it is also the help of the field's flag.
 
     Raises:
-        ValueError: a value is outside the range given above.
+        ValueError: A value is outside the range given above.
     """
 
     model: ModelSpec = dataclasses.field(
@@ -192,7 +192,7 @@ class TrainConfig:
         """Whether the run can be spread over so many replicas.
 
         Raises:
-            ValueError: the batch cannot be divided, or XLA is requested for several devices.
+            ValueError: The batch cannot be divided, or XLA is requested for several devices.
         """
         parts = replicas * self.accumulation_steps
         if self.global_batch_size % parts:

@@ -1,4 +1,4 @@
-"""What a run would do and need, without doing anything."""
+"""Describes what a run would do and need, without doing it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def describe(config: TrainConfig, data_dir: str | os.PathLike | None) -> str:
     """A readable account of a run: config, parameters, updates, data, memory, and what each worker sends.
 
     Args:
-        config: of the run.
-        data_dir: TensorFlow Datasets' own folder, which is looked into and not changed; None is its default.
+        config: The run's config.
+        data_dir: TensorFlow Datasets' own folder, which is read and not changed; None is its default.
 
     Raises:
-        ValueError: the dataset or the folder of images does not exist.
+        ValueError: The dataset or the folder of images does not exist.
     """
     sizes, classes = _data(config, data_dir)
     spec = dataclasses.replace(config.model, classes=classes, labels=None)
@@ -54,7 +54,7 @@ def describe(config: TrainConfig, data_dir: str | os.PathLike | None) -> str:
 
 
 def _data(config: TrainConfig, data_dir: str | os.PathLike | None) -> tuple[dict[str, int] | None, int]:
-    """The images in each split (None where the dataset is not prepared), and the number of classes."""
+    """The number of images in each split (None if the dataset is not prepared), and the number of classes."""
     if config.image_dir:
         source = open_image_dir(config.image_dir)
         return source.sizes, len(source.labels)

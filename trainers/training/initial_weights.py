@@ -14,14 +14,14 @@ from trainers.training.config import TrainConfig
 
 
 def initialise(model: keras.Model, config: TrainConfig, spec: ModelSpec) -> None:
-    """Puts in what training starts from, over the authors' initial weights that `model` was built with.
+    """Replaces the authors' initial weights, with which `model` was built, by those that training starts from.
 
-    conv10 is random, but for the classes whose labels the config's weights have. The rest is theirs, or the authors',
-    with the weights of the convolutions of bypasses made smaller. Pretrained weights are then pruned, where the config
-    says so.
+    conv10 is random, except for classes whose labels the config's pretrained weights have. The other layers have the
+    pretrained weights, pruned if the config says so. Without pretrained weights they have the authors' initial weights,
+    with smaller ones in the convolutions of bypasses.
 
     Raises:
-        ValueError: the config's weights do not fit.
+        ValueError: The config's weights do not fit.
     """
     shapes = spec.weight_shapes()
     kernel = keras.initializers.RandomNormal(stddev=config.conv10_stddev, seed=config.seed)(shapes["conv10/kernel"])

@@ -32,19 +32,19 @@ def train_and_evaluate(
     best accuracy on the validation split are evaluated and kept at the end.
 
     Args:
-        config: of the run.
-        folder: the workdir, without a trained model; it is made where it does not exist.
+        config: The run's config.
+        folder: The workdir, without a trained model; it is made if it does not exist.
         data_dir: TensorFlow Datasets' own folder; None is its default.
-        callbacks: Keras callbacks of the caller's own; an "epoch" of theirs is the time between two evaluations on
+        callbacks: The caller's Keras callbacks; an "epoch" of theirs is the time between two evaluations on
             the validation split, with the logs `loss`, `accuracy`, `val_accuracy` and `learning_rate`.
 
     Returns:
         What evaluation.json holds: `top1_accuracy`, its `top1_interval` (95%), `num_images`, `num_params`, ...
 
     Raises:
-        ValueError: the config does not fit the dataset, the devices or the earlier part of the run; `folder` holds a
+        ValueError: The config does not fit the dataset, the devices or the earlier part of the run; `folder` holds a
             trained model; the loss is not finite; or too many images cannot be decoded.
-        Interrupted: SIGTERM or SIGINT came; a checkpoint was written.
+        Interrupted: A SIGTERM or SIGINT was received; a checkpoint was written.
     """
     folder = pathlib.Path(folder)
     workdir.check_workdir(folder)
@@ -77,10 +77,10 @@ def train_and_evaluate(
 
 
 def open_source(config: TrainConfig, data_dir: str | os.PathLike | None = None) -> Source:
-    """The images of a config, prepared where need be.
+    """The images of a config, prepared if necessary.
 
     Raises:
-        ValueError: there is no such dataset, folder or split.
+        ValueError: There is no such dataset, folder or split.
     """
     source = open_image_dir(config.image_dir) if config.image_dir else open_dataset(config.dataset, data_dir)
     for split in (config.train_split, config.validation_split, config.test_split):

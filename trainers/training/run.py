@@ -37,7 +37,7 @@ class Run:
         config: The run's config.
         spec: The model, with the dataset's classes and labels.
         source: The labelled images.
-        strategy: Over whose replicas the updates are spread.
+        strategy: The strategy over whose replicas the updates are spread.
         folder: The workdir.
         callbacks: Keras callbacks of the caller.
     """
@@ -80,7 +80,7 @@ class Run:
             stop_signal: Returns the signal that asks the run to end, or None.
 
         Raises:
-            Interrupted: A signal came; a checkpoint was written.
+            Interrupted: A signal was received; a checkpoint was written.
         """
         config, updates, validation = self.config, [], ""
         started, earlier_seconds = time.monotonic(), self.seconds

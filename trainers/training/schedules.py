@@ -27,20 +27,20 @@ def poly_decay(
 ) -> float:
     """Caffe's "poly" policy, base_learning_rate * (1 - step / max_steps) ** power, after an optional warm-up.
 
-    During the first `warmup_steps` updates the rate is that, times (step + 1) / warmup_steps.
+    During the first `warmup_steps` updates the rate is multiplied by (step + 1) / warmup_steps.
 
     Args:
-        step: updates done so far, 0..max_steps; one update may accumulate the gradients of several micro-batches.
-        base_learning_rate: the rate of the first update.
-        max_steps: updates of the whole run; the rate would be 0 after them.
-        power: 1 decays linearly.
-        warmup_steps: 0 is none, as in the authors' solver.
+        step: Updates done so far, 0..max_steps; one update may accumulate the gradients of several micro-batches.
+        base_learning_rate: Rate of the first update.
+        max_steps: Updates of the whole run; after them the rate would be 0.
+        power: Exponent; 1 decays linearly.
+        warmup_steps: Updates of the warm-up; 0 is none, as in the authors' solver.
     """
     return _warmup(step, warmup_steps) * base_learning_rate * (1 - step / max_steps) ** power
 
 
 def mixup_share(config: TrainConfig, step: int) -> float:
-    """The share of each image itself in mixup's sum at this step, in [0, 1], drawn from Beta(alpha, alpha); 1 is none.
+    """The weight of an image's own pixels in mixup at this step, in [0, 1], from Beta(alpha, alpha); 1 is no mixup.
 
     It depends on the seed and the step alone, so that a resumed run draws the same.
     """

@@ -1,4 +1,4 @@
-"""One update of the network: gradients on every replica, summed, then Caffe's rule; and the state that it carries."""
+"""One update of the network, by Caffe's rule from gradients summed over the replicas, and the state it changes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class TrainState:
     """All that an update changes: weights, velocities, their moving averages, and the seeds of dropout.
 
     Args:
-        model: built inside the scope of `strategy`.
-        config: of the run.
-        strategy: of tf.distribute; its default one stands for a single device.
+        model: The model, built inside the scope of `strategy`.
+        config: The run's config.
+        strategy: A tf.distribute strategy; the default one is a single device.
     """
 
     def __init__(self, model: keras.Model, config: TrainConfig, strategy: tf.distribute.Strategy):
@@ -39,7 +39,7 @@ class TrainState:
         """Restores what `arrays` returned.
 
         Raises:
-            ValueError: names or shapes are another model's.
+            ValueError: The names or shapes are another model's.
         """
         variables = self._variables()
         shapes = {name: array.shape for name, array in arrays.items()}
@@ -80,7 +80,7 @@ def make_update(
     Args:
         state: What is updated.
         config: The run's config.
-        strategy: Over whose replicas the batch is spread.
+        strategy: The strategy over whose replicas the batch is spread.
         head_only: Whether conv10 alone is trained.
         keep_zeros: Whether weights of kernels that are 0 now stay 0.
     """
@@ -117,7 +117,7 @@ def _apply_gradient(weight, velocity, gradient, scale, rate, config: TrainConfig
 
 
 def _gradient_scale(gradients: list[tf.Tensor], count: tf.Tensor, clip_norm: float) -> tf.Tensor:
-    """The factor from summed gradients to the mean's, whose norm is cut down to `clip_norm` unless that is 0."""
+    """The factor from summed gradients to mean ones, whose norm is clipped to `clip_norm` unless that is 0."""
     scale = 1 / tf.maximum(count, 1)
     if clip_norm:
         norm = scale * tf.linalg.global_norm(gradients)

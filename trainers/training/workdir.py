@@ -31,7 +31,7 @@ def check_workdir(workdir: pathlib.Path) -> None:
     """Refuses a folder that holds a trained model, or that cannot be written to.
 
     Raises:
-        ValueError: either is so; the message names the remedy.
+        ValueError: The folder cannot be used; the message says what to do.
     """
     present = [name for name in OUTPUTS if (workdir / name).exists()]
     if present:
@@ -42,10 +42,10 @@ def check_workdir(workdir: pathlib.Path) -> None:
 
 
 def check_same_run(config: TrainConfig, earlier: Mapping, workdir: pathlib.Path) -> None:
-    """Whether a checkpoint belongs to a run with this config.
+    """Refuses a checkpoint that does not belong to a run with this config.
 
     Raises:
-        ValueError: fields differ that would make the resumed run another one; they are named.
+        ValueError: Fields differ that decide the result of the run; the message names them.
     """
     changes = describe_changes(earlier, config.to_json(), ignore=_FREE_FIELDS)
     if changes:
@@ -58,7 +58,7 @@ def check_same_run(config: TrainConfig, earlier: Mapping, workdir: pathlib.Path)
 def save_outputs(workdir: pathlib.Path, spec: ModelSpec, arrays: Mapping[str, np.ndarray], results: Mapping) -> None:
     """Writes the model, its description and its results under temporary names first: each appears whole or not at all.
 
-    evaluation.json comes last: where it is, all is.
+    evaluation.json is written last: if it exists, so do all the other files.
     """
     model = build(spec, dict(arrays))
     with tempfile.TemporaryDirectory(dir=workdir, prefix=".partial-") as partial:

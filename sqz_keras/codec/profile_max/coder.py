@@ -182,7 +182,7 @@ def _code_batch(
     coder: Encoder | Decoder,
     specs: list[CodesSpec],
     densities: list[int],
-    known_codes: np.ndarray | None,
+    codes_to_encode: np.ndarray | None,
     spent: np.ndarray | None,
 ) -> list[np.ndarray]:
     """Codes the arrays of a batch: in each round first which elements are 0, then the codes of the others.
@@ -191,7 +191,7 @@ def _code_batch(
         coder: An encoder or a decoder.
         specs: Shape and range of each array.
         densities: `_WITH_ZEROS` or `_DENSE` for each array.
-        known_codes: Int16, the codes of all arrays, for an encoder.
+        codes_to_encode: Int16, the codes of all arrays, for an encoder.
         spent: Float64 (2, arrays), to which the bits of positions and of codes are added, for an encoder.
 
     Returns:
@@ -200,8 +200,8 @@ def _code_batch(
     scan = scan_arrays([spec.shape for spec in specs], [density == _DENSE for density in densities])
     zeros = ZeroModel(scan, len(specs))
     values = ValueModel(scan, [(spec.low, spec.high) for spec in specs])
-    encoding = known_codes is not None
-    codes = known_codes if encoding else np.zeros(len(scan.order), np.int16)
+    encoding = codes_to_encode is not None
+    codes = codes_to_encode if encoding else np.zeros(len(scan.order), np.int16)
     for begin, middle, end in zip(scan.bounds[::2], scan.bounds[1::2], scan.bounds[2::2], strict=False):
         elements = scan.order[begin:middle]
         odds = zeros.predict(elements)
@@ -214,8 +214,8 @@ def _code_batch(
         if len(elements) == 0:
             continue
         prediction = values.predict(elements)
-        known_symbols = codes.take(prediction.elements) - prediction.lowest if encoding else None
-        symbols = coder.code_symbols(prediction.tables, prediction.table_of_element, known_symbols)
+        symbols_to_encode = codes.take(prediction.elements) - prediction.lowest if encoding else None
+        symbols = coder.code_symbols(prediction.tables, prediction.table_of_element, symbols_to_encode)
         round_codes = symbols + prediction.lowest
         values.update(prediction, round_codes)
         if spent is not None:
@@ -226,21 +226,21 @@ def _code_batch(
 
 
 def _code_plane(
-    coder: Encoder | Decoder, size: int, known_bytes: np.ndarray | None = None, spent: np.ndarray | None = None
+    coder: Encoder | Decoder, size: int, bytes_to_encode: np.ndarray | None = None, spent: np.ndarray | None = None
 ) -> np.ndarray:
     """Codes a plane of bytes by the counts of those coded so far.
 
     Args:
         coder: An encoder or a decoder.
         size: Number of bytes.
-        known_bytes: Uint8 (size,), the plane, for an encoder.
+        bytes_to_encode: Uint8 (size,), the plane, for an encoder.
         spent: Float64 (1,), to which the bits of the plane are added, for an encoder.
 
     Returns:
         Uint8 (size,), the plane.
     """
-    encoding = known_bytes is not None
-    plane = known_bytes if encoding else np.zeros(size, np.uint8)
+    encoding = bytes_to_encode is not None
+    plane = bytes_to_encode if encoding else np.zeros(size, np.uint8)
     counts = np.zeros(256, np.int64)
     for start in range(0, size, _BATCH_ELEMENTS):
         part = plane[start : start + _BATCH_ELEMENTS]
@@ -249,8 +249,8 @@ def _code_plane(
             elements = order[begin:end]
             tables = frequency_tables((counts << 10) + 64, np.ones(256, np.int64), np.zeros(1, np.int64))
             table_of_element = np.zeros(len(elements), np.int64)
-            known_symbols = part[elements].astype(np.int64) if encoding else None
-            symbols = coder.code_symbols(tables, table_of_element, known_symbols)
+            symbols_to_encode = part[elements].astype(np.int64) if encoding else None
+            symbols = coder.code_symbols(tables, table_of_element, symbols_to_encode)
             if spent is not None:
                 spent += spent_bits(symbol_intervals(tables, table_of_element, symbols)[1]).sum()
             counts += np.bincount(symbols, minlength=256)

@@ -49,11 +49,11 @@ def test_every_variant_is_served_as_it_predicts(name, labels_path):
     images = np.stack([np.asarray(random_image(80, 70, seed=seed), np.float32) for seed in range(count)])
     inputs = np.asarray(prepare_images(images, spec))
     arrays = arrays_that_tell_images_apart(spec, inputs)
-    want = squeezenet.build(spec, arrays).predict(inputs, batch_size=4, verbose=0)
+    expected = squeezenet.build(spec, arrays).predict(inputs, batch_size=4, verbose=0)
     served = ServedModel(spec, arrays, labels_path)
-    got = served.serving_default(tf.constant(images))["probabilities"]
-    np.testing.assert_allclose(got, want, atol=1e-5)
-    assert np.ptp(want, axis=0).max() > 1e-2, "the images must differ"
+    actual = served.serving_default(tf.constant(images))["probabilities"]
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
+    assert np.ptp(expected, axis=0).max() > 1e-2, "the images must differ"
 
 
 class ListedNetwork(ExportedNetwork):
@@ -117,7 +117,7 @@ def test_real_weights_name_the_same_classes_on_images(test_data, labels_path):
     paths = sorted((test_data / "images" / "imagenet_sample").iterdir())[:20]
     outputs = served.serve_bytes(tf.constant([path.read_bytes() for path in paths]))
     inputs = np.stack([prepare_images(read_image(path), spec) for path in paths])
-    want = squeezenet.build(spec, arrays).predict(inputs, verbose=0)
-    np.testing.assert_allclose(outputs["probabilities"], want, atol=1e-5)
-    np.testing.assert_array_equal(outputs["class_ids"][:, 0], want.argmax(1))
-    assert want.max() > 0.9
+    expected = squeezenet.build(spec, arrays).predict(inputs, verbose=0)
+    np.testing.assert_allclose(outputs["probabilities"], expected, atol=1e-5)
+    np.testing.assert_array_equal(outputs["class_ids"][:, 0], expected.argmax(1))
+    assert expected.max() > 0.9

@@ -106,7 +106,7 @@ def test_encoded_images_of_every_kind_and_size_in_one_batch(serve_bytes, expecte
         np.testing.assert_allclose(*rows, atol=1e-5, err_msg=name)
 
 
-def test_cmyk_looks_as_a_person_sees_it(serve_bytes, expected):
+def test_cmyk_has_the_colours_that_people_see(serve_bytes, expected):
     data = encode(random_image(60, 60, "CMYK"))
     colours = expected(read_image(data).astype(np.float32))
     # Pillow rounds the products of ink and black, TensorFlow cuts them off: one level of 255.

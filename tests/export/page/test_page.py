@@ -351,7 +351,7 @@ class TestInABrowser:
         assert re.search(r"within [\d.]+ ms; [\d.]+ ms", tab.text("#latency"))
         tab.wait("document.getElementById('preview').naturalWidth === 400")
         assert "squeezenet" in tab.text("#card") and "BGR minus" in tab.text("#card")
-        urls = [event["request"]["url"] for event in tab.told("Network.requestWillBeSent")]
+        urls = [event["request"]["url"] for event in tab.events("Network.requestWillBeSent")]
         assert {url.split(":")[0] for url in urls} <= {"http", "blob", "data"}
         assert {url.split("/")[2] for url in urls if url.startswith("http")} == {f"127.0.0.1:{port}"}
         assert tab.complaints() == []
@@ -364,7 +364,7 @@ class TestInABrowser:
         assert tab.run("getComputedStyle(document.getElementById('drop')).outlineStyle") == "solid"
         for key in ("Enter", " "):
             tab.press(key)
-            tab.wait_told("Page.fileChooserOpened")
+            tab.wait_for_event("Page.fileChooserOpened")
             tab.choose(photo)
             tab.wait(ANSWERED)
             tab.run("document.getElementById('top').hidden = true")

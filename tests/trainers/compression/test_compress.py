@@ -60,7 +60,7 @@ def run(folder, tmp_path, run_command, monkeypatch):
     def call(*options, model="model.weights.h5", name="out.sqz"):
         path = tmp_path / name
         run_command(compress, f"--model={model}", f"--output={path}", *options)
-        assert not [each for each in tmp_path.iterdir() if "tmp" in each.name]
+        assert not [file for file in tmp_path.iterdir() if "tmp" in file.name]
         return path, json.loads(path.with_suffix(".json").read_text())
 
     return call
@@ -115,8 +115,8 @@ def test_a_file_that_others_made_is_taken(run, tmp_path, provenance):
     other = tmp_path / "other.sqz"
     other.write_bytes(codec.encode(arrays, sqz.header(spec, arrays, provenance)))
     path, report = run("--method=kmeans", "--bits=3", model=other)
-    known = provenance.get("stages")
-    assert report["provenance"]["stages"][:-1] == (known if isinstance(known, list) else [])
+    stages = provenance.get("stages")
+    assert report["provenance"]["stages"][:-1] == (stages if isinstance(stages, list) else [])
     assert sqz.read_model(path).provenance == report["provenance"]
 
 
@@ -165,8 +165,8 @@ def test_bits_for_a_size_and_what_they_round_to_0_pruned_first(run, capsys):
         "--image_dir=photos",
     ]
     path, report = run(*options, "--teacher")
-    told = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("conv1 "))
-    bits = {layer: int(number) for layer, number in (each.split() for each in told.split(", "))}
+    line = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("conv1 "))
+    bits = {layer: int(number) for layer, number in (item.split() for item in line.split(", "))}
     arrays = sqz.read_model(path).arrays
     assert [f"{layer}/kernel" for layer in bits] == [name for name in arrays if name.endswith("/kernel")]
     for layer, number in bits.items():
@@ -179,17 +179,17 @@ def test_bits_for_a_size_and_what_they_round_to_0_pruned_first(run, capsys):
 
 def test_a_size_without_labels(run, monkeypatch):
     """Unlabelled images from all over the folder reach the quantiser as network inputs."""
-    asked = []
+    requests = []
 
     def quantize(spec, arrays, images, *, target_bytes, profile, report):
         report("half way")
         assert profile == "max"
-        asked.append((spec, images, target_bytes))
+        requests.append((spec, images, target_bytes))
         return kmeans(arrays, 2)
 
     monkeypatch.setattr(sqz_keras.compression, "quantize", types.SimpleNamespace(quantize=quantize), raising=False)
     _, report = run("--method=quantize", "--target_bytes=90000", "--calibration_dir=photos", "--calibration_images=4")
-    ((spec, images, target),) = asked
+    ((spec, images, target),) = requests
     assert (images.shape, images.dtype, spec.classes) == ((4, 32, 32, 3), np.float32, 3)
     assert 85_000 < target <= 90_000
     paths = sorted(pathlib.Path("photos").rglob("*.png"))

@@ -30,9 +30,9 @@ def test_splits_are_scikit_learns_images_each_once(splits):
         (label, np.rint(image * 255 / 16).astype(np.uint8).tobytes())
         for image, label in zip(digits.images, digits.target.tolist(), strict=True)
     )
-    found = [(int(example["label"]), example["image"].tobytes()) for split in SIZES for example in splits[split]]
-    assert len(set(found)) == len(found)
-    assert sorted(found) == expected
+    actual = [(int(example["label"]), example["image"].tobytes()) for split in SIZES for example in splits[split]]
+    assert len(set(actual)) == len(actual)
+    assert sorted(actual) == expected
 
 
 def test_content_is_fixed(splits):

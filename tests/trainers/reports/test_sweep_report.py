@@ -52,5 +52,5 @@ def test_its_table_is_sorted_and_filtered(tab):
     )
     shown = tab.run(column.format(":not([hidden])", heads.index("command")))
     assert shown and all("--bypass=complex" in text for text in shown)
-    found = sum("--bypass=complex" in text for text in every)
-    assert tab.text(".filter output") == f"{found} of 1,000"
+    matches = sum("--bypass=complex" in text for text in every)
+    assert tab.text(".filter output") == f"{matches} of 1,000"

@@ -150,7 +150,7 @@ def test_layers_and_pools_may_vary_together(tmp_path):
     assert [(net.num_fire_modules, net.pool_after) for net in nets] == [(2, ()), (2, (1, 2)), (4, ()), (4, (1, 2))]
 
 
-def test_a_net_whose_pools_need_a_larger_input_is_told():
+def test_a_net_whose_pools_need_a_larger_input_is_refused():
     small = ModelSpec(input_size=20)
     with pytest.raises(ValueError, match="20 pixels is too small"):
         SPACES["bypass"].spec(small, {"bypass": "none"})

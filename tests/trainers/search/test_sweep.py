@@ -74,17 +74,17 @@ def wait_for(folder, word, count, seconds=60):
     pytest.fail(f"no {count} lines {word!r}")
 
 
-def told(folder):
+def finished_trials(folder):
     return json.loads((folder / "trials.json").read_text())["trials"]
 
 
 def test_two_workers_share_a_grid_and_run_no_point_twice(tmp_path):
     workers = [worker(tmp_path, 0.3), worker(tmp_path, 0.3)]
-    for each in workers:
-        _, errors = each.communicate(timeout=100)
-        assert each.returncode == 0, errors
+    for process in workers:
+        _, errors = process.communicate(timeout=100)
+        assert process.returncode == 0, errors
     assert len(ended(tmp_path)) == len(set(ended(tmp_path))) == 9
-    assert sorted(record["point"]["pct_3x3"] for record in told(tmp_path)) == sorted(
+    assert sorted(record["point"]["pct_3x3"] for record in finished_trials(tmp_path)) == sorted(
         point["pct_3x3"] for point in SPACES["pct_3x3"].grid()
     )
     assert (tmp_path / "report.html").exists() and (tmp_path / "report.svg").exists()
@@ -99,7 +99,7 @@ def test_a_killed_workers_point_is_noticed_and_given_to_another(tmp_path):
     assert other.returncode == 0, errors
     # The nine points, the dead worker's among them, each finished once.
     assert len(ended(tmp_path)) == len(set(ended(tmp_path))) == 9
-    assert len(told(tmp_path)) == 9
+    assert len(finished_trials(tmp_path)) == 9
 
 
 @pytest.mark.large
@@ -110,7 +110,7 @@ def test_an_interrupted_sweep_keeps_what_is_finished_and_goes_on(tmp_path):
     _, errors = stopped.communicate(timeout=60)
     assert stopped.returncode != 0
     kept = ended(tmp_path)
-    assert len(told(tmp_path)) == len(kept) == 1
+    assert len(finished_trials(tmp_path)) == len(kept) == 1
     _, errors = (other := worker(tmp_path, 0)).communicate(timeout=100)
     assert other.returncode == 0, errors
     assert len(ended(tmp_path)) == len(set(ended(tmp_path))) == 9
@@ -180,7 +180,7 @@ def trained(run, *_):
     return {"top1": 0.5, "test_top1": 0.5, "bytes": 4, "mebibytes": 1.0}
 
 
-def test_a_net_that_diverges_is_told_and_the_others_go_on(tmp_path, monkeypatch, capsys):
+def test_a_net_that_diverges_is_reported_and_the_others_continue(tmp_path, monkeypatch, capsys):
     def run_point(run, *_):
         if run.model.bypass == "simple":
             raise LossNotFiniteError("The loss is nan at step 3")
@@ -243,14 +243,14 @@ def test_a_worker_whose_trial_was_taken_over_goes_on(tmp_path, monkeypatch, caps
 
 
 def test_a_large_grid_opens_again_at_once(tmp_path):
-    """400 points took a minute when each was looked for in all of the study."""
+    """400 points took a minute when each point was looked up in the whole study."""
     grid = config(space=dataclasses.replace(SPACES["pct_3x3"], dimensions=WIDE), sampler="grid")
     sweep_study.open_study(grid, tmp_path)
-    read, looked = optuna.Study.get_trials, []
+    read, reads = optuna.Study.get_trials, []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(optuna.Study, "get_trials", lambda *a, **k: looked.append(1) or read(*a, **k))
+        patch.setattr(optuna.Study, "get_trials", lambda *a, **k: reads.append(1) or read(*a, **k))
         study = sweep_study.open_study(grid, tmp_path)
-    assert len(looked) <= 2 and len(study.trials) == 64
+    assert len(reads) <= 2 and len(study.trials) == 64
 
 
 def test_someone_elses_study_is_refused(tmp_path):
