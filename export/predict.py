@@ -1,6 +1,6 @@
 """Asks a server what images show.
 
-sqz-predict --image=photo.jpg [--image=other.png] [--server=127.0.0.1:8500] [--top=5] [--ssl_ca=FILE]
+sqz-predict photo.jpg [other.png ...] [--server=127.0.0.1:8500] [--top=5] [--ssl_ca=FILE]
 
 An image that cannot be read is reported and the others are answered; the exit status is then 1.
 """
@@ -16,7 +16,7 @@ from sqz_keras import command
 
 def define_flags() -> None:
     flags.DEFINE_string("server", "127.0.0.1:8500", "HOST:PORT of sqz-serve or of TensorFlow Serving.")
-    flags.DEFINE_multi_string("image", None, "Path of an image; repeat it for more.", required=True)
+    flags.DEFINE_multi_string("image", None, "Path of an image, as the arguments are; repeat it for more.")
     flags.DEFINE_integer("top", contract.TOP_K, "How many classes to name.", lower_bound=1, upper_bound=contract.TOP_K)
     flags.DEFINE_string("model_name", contract.MODEL_NAME, "The model's name on the server.")
     flags.DEFINE_integer("model_version", None, "The served version to ask; the newest where it is left out.")
@@ -26,13 +26,13 @@ def define_flags() -> None:
 
 
 def main(argv) -> int:
-    del argv
-    names = PredictConfig.__dataclass_fields__
-    return run_predict(PredictConfig(**{name: flags.FLAGS[name].value for name in names}))
+    images = command.given_images(argv, flags.FLAGS.image)
+    names = PredictConfig.__dataclass_fields__.keys() - {"image"}
+    return run_predict(PredictConfig(images, **{name: flags.FLAGS[name].value for name in names}))
 
 
 def run() -> None:
-    command.run(main, define_flags, __doc__)
+    command.run(main, define_flags, __doc__, positional="IMAGE", repeated=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 # Read when TensorFlow is imported, which the mains do after this module: warnings and errors only.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -44,12 +44,16 @@ _EXTRAS = {
 
 
 def run(
-    main: Callable, define_flags: Callable[[], None], description: str | None, positional: str | None = None
+    main: Callable,
+    define_flags: Callable[[], None],
+    description: str | None,
+    positional: str | None = None,
+    repeated: bool = False,
 ) -> None:
     """Runs `main(argv)` as a console script; does not return.
 
-    Every option is a flag; a command with a `positional` argument, which is then in argv[1], takes just one, so named
-    in errors.
+    Every option is a flag. A command with a `positional` argument, so named in errors, takes one, which is then in
+    argv[1]; where it is `repeated`, it takes any number of them, and `main` checks them.
 
     `--help` prints the description and the flags that `define_flags` declares, with their defaults. A ValueError or
     OSError, which the package raises for what a user can mend, and a package that an extra brings, end in one line on
@@ -64,11 +68,13 @@ def run(
     sys.modules["__main__"].__doc__ = description
 
     def reported(argv):
-        if positional and len(argv) == 1:
+        if positional and not repeated and len(argv) == 1:
             raise app.UsageError(f"Which {positional}? Give it as the argument.")
-        unexpected = argv[2:] if positional else argv[1:]
+        unexpected = [] if repeated else argv[2:] if positional else argv[1:]
         if unexpected:
             raise app.UsageError(f"Unexpected arguments: {' '.join(unexpected)}. Every option is a --flag.")
+        _expand_home()
+        argv = [os.path.expanduser(argument) for argument in argv]
         if not flags.FLAGS["verbosity"].present:
             absl_logging.set_verbosity(absl_logging.WARNING)  # absl.app sets INFO
             logging.getLogger("tensorflow").setLevel(logging.WARNING)
@@ -89,6 +95,28 @@ def run(
             return 130
 
     app.run(reported)
+
+
+def given_images(argv: Sequence[str], flag: Sequence[str] | None) -> list[str]:
+    """The images that a command's arguments and its flag --image name.
+
+    Raises:
+        ValueError: There are none.
+    """
+    images = [*argv[1:], *(flag or [])]
+    if not images:
+        raise ValueError("Which image? Give its path as the argument; several may follow one another.")
+    return images
+
+
+def _expand_home() -> None:
+    """Replaces the ~ of paths in flags, which the shell leaves alone behind the "=" of --flag=~/path."""
+    for name in flags.FLAGS:
+        flag = flags.FLAGS[name]
+        if isinstance(flag.value, str):
+            flag.value = os.path.expanduser(flag.value)
+        elif isinstance(flag.value, list) and all(isinstance(value, str) for value in flag.value):
+            flag.value = [os.path.expanduser(value) for value in flag.value]
 
 
 def define_model_flags(default: str | None = "imagenet") -> None:

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -48,6 +49,26 @@ def test_a_defect_shows_its_traceback(failure, error):
     result = run(f"--fail={failure}")
     assert result.returncode == 1
     assert "Traceback" in result.stderr and error in result.stderr
+
+
+def test_the_home_folder_is_expanded_in_flags(tmp_path):
+    """The shell leaves the ~ of --flag=~/path alone."""
+    script = SCRIPT.replace(
+        "def main(argv):", "def main(argv):\n    print(flags.FLAGS.fail, flags.FLAGS.more, argv[1:]); return"
+    )
+    script = script.replace(
+        'lambda: flags.DEFINE_string("fail", "", "How to fail.")',
+        'lambda: [flags.DEFINE_string("fail", "", "A."), flags.DEFINE_multi_string("more", None, "B.")]',
+    ).replace('"Does a thing.")', '"Does a thing.", positional="FILE", repeated=True)')
+    arguments = ["--fail=~/x", "--more=~/a", "--more=b~", "~/c"]
+    result = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"HOME": "/home/me"},
+    )
+    assert result.stdout == "/home/me/x ['/home/me/a', 'b~'] ['/home/me/c']\n"
 
 
 def test_help_is_the_commands_own():

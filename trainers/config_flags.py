@@ -10,7 +10,9 @@ from absl import flags
 from sqz_keras.architecture.layers import BYPASS_NAMES
 from sqz_keras.architecture.metaparameters import VERSIONS, parse_metaparameters
 from sqz_keras.architecture.spec import PREPROCESSING_MODES, ModelSpec
+from sqz_keras.weights.resolve import resolve_model
 from trainers.configs import load_config
+from trainers.progress import say
 from trainers.training.config import TrainConfig, override_fields
 
 _DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string, bool: flags.DEFINE_boolean}
@@ -33,16 +35,20 @@ def define_net_flags() -> None:
 
 
 def config_from_flags(args: flags.FlagValues) -> TrainConfig:
-    """The recipe with the fields that were given.
+    """The recipe with the fields that were given. Pretrained weights bring their own preprocessing.
 
     Raises:
-        ValueError: No such recipe, or a value that the config refuses.
+        ValueError: No such recipe or weights, or a value that the config refuses.
+        OSError: The weights could not be downloaded.
     """
     config = load_config(args.config)
     changes = changed_fields(args)
     if "image_dir" in changes:
         changes.setdefault("dataset", "")
-    return dataclasses.replace(config, model=input_from_flags(config.model, args), **changes)
+    model, weights = config.model, changes.get("weights", config.weights)
+    if weights:
+        model = _with_preprocessing_of(weights, model, args.preprocessing_mode)
+    return dataclasses.replace(config, model=input_from_flags(model, args), **changes)
 
 
 def net_from_flags(config: TrainConfig, args: flags.FlagValues) -> TrainConfig:
@@ -58,6 +64,20 @@ def input_from_flags(model: ModelSpec, args: flags.FlagValues) -> ModelSpec:
     mode = args.preprocessing_mode or model.preprocessing.mode
     preprocessing = dataclasses.replace(model.preprocessing, resize_to=resize_to, mode=mode)
     return dataclasses.replace(model, input_size=pixels, preprocessing=preprocessing)
+
+
+def _with_preprocessing_of(weights: str, model: ModelSpec, mode: str | None) -> ModelSpec:
+    """The model with the preprocessing that the weights were trained with, unless `mode` names another."""
+    theirs, _ = resolve_model(weights)
+    how = theirs.preprocessing
+    if mode not in (None, how.mode):
+        say(f"--preprocessing_mode={mode} is used, though {weights} were trained with {how.mode}.")
+        return model
+    # The same share of an image as theirs, in this model's size.
+    how = dataclasses.replace(how, resize_to=round(how.resize_to * model.input_size / theirs.input_size))
+    if how != model.preprocessing:
+        say(f"Images are prepared as for {weights}, not as in the recipe: {how}.")
+    return dataclasses.replace(model, preprocessing=how)
 
 
 def given_flags(args: flags.FlagValues) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import pathlib
 from typing import TYPE_CHECKING
 
 from export import contract, versions
@@ -69,11 +68,12 @@ def _export_file(config: FileConfig) -> str:
 
 def _resolve(config: SavedModelConfig | FileConfig) -> tuple[ModelSpec, dict[str, np.ndarray]]:
     """The model that a config names, with the labels that it names."""
+    from sqz_keras.weights.description import read_labels
     from sqz_keras.weights.resolve import resolve_model
 
-    labels = pathlib.Path(config.labels).read_text("utf-8").splitlines() if config.labels else None
+    labels = read_labels(config.labels) if config.labels else None
     spec, arrays = resolve_model(config.model, version=config.version, bypass=config.bypass)
-    return (dataclasses.replace(spec, labels=tuple(labels)) if config.labels else spec), arrays
+    return (dataclasses.replace(spec, labels=labels) if labels is not None else spec), arrays
 
 
 def _use_defaults_of_keras() -> None:

@@ -148,12 +148,16 @@ def _run_keras_file(data: bytes, spec: ModelSpec, images: np.ndarray) -> np.ndar
 def _calibrated(spec: ModelSpec, arrays: Mapping[str, np.ndarray], paths: Sequence[pathlib.Path]) -> tuple[bytes, str]:
     """The model in 8 bits, and how often it agrees with Keras. Every other image calibrates; the rest are compared."""
     from export.formats import litert
+    from sqz_keras.compression import calibration
     from sqz_keras.models import squeezenet
 
     images = read_images(paths, spec)
+    model = squeezenet.build(spec, dict(arrays))
+    classes = run_keras(model, spec, images[::2]).argmax(axis=1)
+    for problem in calibration.find_problems(images[::2], classes):
+        print(f"Warning: {problem}", file=sys.stderr)
     data = litert.convert_int8(spec, arrays, images[::2])
     unseen = images[1::2]
-    model = squeezenet.build(spec, dict(arrays))
     expected = run_keras(model, spec, unseen)
     same = int((litert.run(data, unseen).argmax(axis=1) == expected.argmax(axis=1)).sum())
     return data, f"agreement={same / len(unseen):.3f} with Keras on {len(unseen)} images that did not calibrate"

@@ -33,7 +33,7 @@ def read_card(version_folder: str | os.PathLike) -> list[tuple[str, str]]:
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise ValueError(f"more than {MAX_JSON_BYTES} bytes")
-        form = json.loads(path.read_text("utf-8"))
+        form = json.loads(path.read_text("utf-8-sig"))
         spec = ModelSpec.from_json(form["model_spec"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: not a description that sqz-export wrote: {error}.") from error

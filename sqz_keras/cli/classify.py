@@ -1,9 +1,9 @@
 """Names what images show.
 
-sqz-classify --image=photo.jpg [--image=other.png] [--model=imagenet] [--top=5]
+sqz-classify photo.jpg [other.png ...] [--model=imagenet] [--top=5]
 
-JPEG, PNG, grey, CMYK and EXIF-rotated images are read as a person sees them. A file that cannot be read is
-reported and the others are answered; the exit status is then 1.
+JPEG, PNG, WebP, TIFF, BMP, GIF and AVIF are read as a person sees them: grey, CMYK and EXIF-rotated ones too. A
+file that cannot be read is reported and the others are answered; the exit status is then 1.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from sqz_keras.weights.resolve import resolve_model
 
 def define_flags() -> None:
     command.define_model_flags()
-    flags.DEFINE_multi_string("image", None, "Path of an image; repeat it for more.", required=True)
+    flags.DEFINE_multi_string("image", None, "Path of an image, as the arguments are; repeat it for more.")
     flags.DEFINE_integer("top", 5, "How many classes to name.", lower_bound=1)
 
 
 def main(argv) -> int:
-    del argv
     args = flags.FLAGS
+    paths = command.given_images(argv, args.image)
     spec, arrays = resolve_model(args.model, version=args.version, bypass=args.bypass)
 
     from sqz_keras.images.preprocessing import prepare_images
@@ -33,7 +33,7 @@ def main(argv) -> int:
 
     model, names = build(spec, arrays), spec.class_names()
     failures = 0
-    for path, image, error in read_images(args.image):
+    for path, image, error in read_images(paths):
         if error is not None:
             failures += 1
             print(f"sqz-classify: {error}", file=sys.stderr)
@@ -47,7 +47,7 @@ def main(argv) -> int:
 
 
 def run() -> None:
-    command.run(main, define_flags, __doc__)
+    command.run(main, define_flags, __doc__, positional="IMAGE", repeated=True)
 
 
 if __name__ == "__main__":

@@ -67,6 +67,15 @@ def parse_spec(path: str | os.PathLike, data: bytes | str) -> ModelSpec:
         raise WeightsFileError(f"{path}: the description in it is not one of this project: {error!s:.200}.") from error
 
 
+def read_labels(path: str | os.PathLike) -> tuple[str, ...]:
+    """The names of the classes in a text file, a line for each class in the order of the class indices.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    return tuple(pathlib.Path(path).read_text("utf-8-sig").splitlines())  # some editors begin it with a mark
+
+
 def write_spec(path: str | os.PathLike, spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -> pathlib.Path:
     """Writes the description that belongs beside a file of weights, `model.weights.h5` -> `model.spec.json`.
 
@@ -107,7 +116,7 @@ def read_spec(described: pathlib.Path, path: pathlib.Path, arrays: Mapping[str, 
     if described.stat().st_size > MAX_JSON_BYTES:
         raise WeightsFileError(f"{described}: more than {MAX_JSON_BYTES} bytes, which no description of ours is.")
     try:
-        form = json.loads(described.read_text("utf-8"))
+        form = json.loads(described.read_text("utf-8-sig"))
         spec = ModelSpec.from_json(form["model_spec"])
         hashes = {name: tensor["sha256"] for name, tensor in form["tensors"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:

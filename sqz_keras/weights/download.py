@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import secrets
 import sys
 import urllib.error
 import urllib.request
@@ -23,8 +24,8 @@ def cache_path(record: Record) -> pathlib.Path:
 def fetch(record: Record) -> pathlib.Path:
     """The verified file of a record, downloaded where the cache does not hold it.
 
-    It is downloaded to `<name>.part`, verified, and then renamed. A cached file that no longer verifies is deleted and
-    downloaded again.
+    It is downloaded to a temporary file, verified, and then renamed, so that several processes can do it at once. A
+    cached file that no longer verifies is deleted and downloaded again.
 
     Raises:
         OSError: It could not be downloaded, or what came is another file; the message names the URL, the place in the
@@ -34,11 +35,11 @@ def fetch(record: Record) -> pathlib.Path:
     if path.is_file():
         if record.verifies(path.read_bytes()):
             return path
-        path.unlink()
+        path.unlink(missing_ok=True)
     if record.url is None:
         raise OSError(f"{record.name} is not published as one file ({record.source}). Give the path of your copy.")
     remedy = f"Without a network, put the file at {path} yourself (from {record.url}), or give its path as weights."
-    part = path.with_name(f"{path.name}.part")
+    part = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     print(f"Downloading {record.megabytes} MB from {record.url} to {path}", file=sys.stderr)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

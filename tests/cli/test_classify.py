@@ -40,7 +40,7 @@ def test_images_of_every_kind(test_data, cached_weights, tmp_path):
         image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.jpg", quality=95, exif=exif)
     (tmp_path / "broken.jpg").write_bytes(path.read_bytes()[:500])
     paths = [path, *(tmp_path / name for name in ("cmyk.jpg", "broken.jpg", "grey.png", "turned.jpg"))]
-    result = run(*(f"--image={path}" for path in paths), "--top=3")
+    result = run(*paths[:2], *(f"--image={path}" for path in paths[2:]), "--top=3")
     assert result.returncode == 1
     assert "broken.jpg: not an image" in result.stderr
     blocks = {}
@@ -64,10 +64,9 @@ def test_help_lists_the_commands_own_flags():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "--image"),
+        ([], "Which image?"),
         (["--image=a.jpg", "--top=0"], "top"),
         (["--image=a.jpg", "--version=2.0"], "version"),
-        (["a.jpg", "--image=a.jpg"], "Unexpected arguments: a.jpg"),
     ],
 )
 def test_bad_flags_end_before_any_work(arguments, message):

@@ -5,6 +5,9 @@ import sys
 
 import pytest
 
+from sqz_keras import ModelSpec, Preprocessing
+from sqz_keras.models.squeezenet import build, named_arrays
+from sqz_keras.weights.description import write_spec
 from trainers import train
 from trainers.configs import load_config
 from trainers.training import loop
@@ -71,6 +74,39 @@ def test_flags_override_the_recipe(monkeypatch, capsys, run_command):
     net = dataclasses.replace(digits.model, input_size=24, preprocessing=preprocessing)
     assert seen[2][0] == dataclasses.replace(digits, model=net)
     assert capsys.readouterr().out.splitlines()[-1] == "top1_accuracy=0.150"
+
+
+def test_pretrained_weights_bring_their_preprocessing(monkeypatch, capsys, run_command, tmp_path):
+    seen = []
+    results = {"top1_interval": [0.1, 0.2], "num_params": 1, "split": "test", "num_images": 1, "top1_accuracy": 0.15}
+    monkeypatch.setattr(loop, "train_and_evaluate", lambda *arguments: seen.append(arguments) or results)
+    digits = load_config("digits")
+    theirs = dataclasses.replace(
+        digits.model, classes=10, input_size=96, preprocessing=Preprocessing("torch", "shortest_side", 110)
+    )
+    model = build(theirs)
+    model.save_weights(tmp_path / "own.weights.h5")
+    write_spec(tmp_path / "own.weights.h5", theirs, named_arrays(model))
+    options = ["--config=digits", "--workdir=w", f"--weights={tmp_path / 'own.weights.h5'}"]
+    assert run_command(train, *options) == 0
+    # The digits have 48 pixels, half as many.
+    assert seen[0][0].model.preprocessing == Preprocessing("torch", "shortest_side", 55)
+    assert "Images are prepared as for" in capsys.readouterr().err
+    assert run_command(train, *options, "--preprocessing_mode=tf") == 0
+    assert seen[1][0].model.preprocessing == dataclasses.replace(digits.model.preprocessing, mode="tf")
+    assert "--preprocessing_mode=tf is used, though" in capsys.readouterr().err
+
+
+def test_dry_run_checks_the_weights(tmp_path, tfds_dir, digits, run_command):
+    options = ["--config=digits", f"--workdir={tmp_path / 'w'}", f"--data_dir={tfds_dir}", "--dry_run"]
+    with pytest.raises(ValueError, match="no file or folder of this name"):
+        run_command(train, *options, "--weights=nothing.pth")
+    spec = ModelSpec("1.1" if load_config("digits").model.version != "1.1" else "1.0", classes=10)
+    model = build(spec)
+    model.save_weights(tmp_path / "other.weights.h5")
+    write_spec(tmp_path / "other.weights.h5", spec, named_arrays(model))
+    with pytest.raises(ValueError, match=r"do not fit|holds version"):
+        run_command(train, *options, f"--weights={tmp_path / 'other.weights.h5'}")
 
 
 def test_dry_run_touches_nothing(tmp_path, tfds_dir, digits, capsys, run_command):

@@ -1,8 +1,10 @@
+import concurrent.futures
 import dataclasses
 import functools
 import hashlib
 import http.server
 import json
+import multiprocessing
 import shutil
 import threading
 import zipfile
@@ -260,6 +262,18 @@ def test_download_is_cached_and_works_offline(downloadable, capsys):
     assert download.fetch(record) == path
     assert capsys.readouterr().err == ""
     assert [file.name for file in path.parent.iterdir()] == ["a.net"]
+
+
+def test_four_processes_download_at_once(downloadable):
+    """They once wrote to one temporary file, and all failed."""
+    record, source = downloadable
+    source.write_bytes(b"weights" * 300_000)
+    record = dataclasses.replace(record, digest=hashlib.sha256(source.read_bytes()).hexdigest(), megabytes=2.1)
+    with concurrent.futures.ProcessPoolExecutor(4, multiprocessing.get_context("spawn")) as pool:
+        paths = list(pool.map(download.fetch, [record] * 4))
+    assert paths == [download.cache_path(record)] * 4
+    assert [file.name for file in paths[0].parent.iterdir()] == ["a.net"]
+    assert paths[0].read_bytes() == source.read_bytes()
 
 
 def test_a_damaged_cache_is_fetched_again(downloadable):

@@ -27,8 +27,8 @@ def class_labels(spec: ModelSpec) -> tuple[str, ...]:
     """
     if spec.labels is None and spec.classes != len(imagenet_wnids()):
         raise ValueError(
-            f"The model has {spec.classes} classes without labels, so images cannot be matched to them. Name them "
-            "in the model.spec.json beside its weights."
+            f"The model has {spec.classes} classes without labels, so images cannot be matched to them. Give a text "
+            "file with the name of a class on each line, in the order of the class indices: --labels=FILE.txt."
         )
     return spec.labels or imagenet_wnids()
 

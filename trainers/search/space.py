@@ -101,7 +101,7 @@ def find_space(name: str) -> Space:
     if os.path.getsize(name) > MAX_JSON_BYTES:
         raise ValueError(f"--space={name} has more than {MAX_JSON_BYTES} bytes, which no space needs.")
     try:
-        form = json.loads(pathlib.Path(name).read_text("utf-8"))
+        form = json.loads(pathlib.Path(name).read_text("utf-8-sig"))
         return _from_json(pathlib.Path(name).stem, form)
     except RecursionError:
         raise ValueError(f"--space={name}: lists within lists within lists, which no space needs.") from None

@@ -12,6 +12,7 @@ from sqz_keras.models.squeezenet import build
 from trainers.data.batches import find_builder
 from trainers.data.image_folder import open_image_dir
 from trainers.training.config import TrainConfig
+from trainers.training.initial_weights import read_pretrained
 
 
 def describe(config: TrainConfig, data_dir: str | os.PathLike | None) -> str:
@@ -22,10 +23,13 @@ def describe(config: TrainConfig, data_dir: str | os.PathLike | None) -> str:
         data_dir: TensorFlow Datasets' own folder, which is read and not changed; None is its default.
 
     Raises:
-        ValueError: The dataset or the folder of images does not exist.
+        ValueError: The dataset, the folder of images or the weights do not exist, or the weights do not fit.
+        OSError: The weights could not be downloaded.
     """
     sizes, classes = _data(config, data_dir)
     spec = dataclasses.replace(config.model, classes=classes, labels=None)
+    if config.weights:
+        read_pretrained(config, spec)
     model = build(spec)
     parameters = model.count_params()
     values = sum(math.prod(layer.output.shape[1:]) for layer in model.layers)

@@ -10,7 +10,32 @@ from sqz_keras.compression.densities import layer_names, parse_densities, prune_
 from sqz_keras.models.squeezenet import assign, named_arrays
 from sqz_keras.weights.readers import check_shapes
 from sqz_keras.weights.resolve import resolve_model
+from trainers.progress import say
 from trainers.training.config import TrainConfig
+
+
+def read_pretrained(config: TrainConfig, spec: ModelSpec) -> tuple[ModelSpec, dict[str, np.ndarray]]:
+    """The description and the weights that `config.weights` names, whose trunk fits the model.
+
+    Args:
+        config: The run's config.
+        spec: The model that is trained.
+
+    Raises:
+        ValueError: No such weights, or their trunk does not fit.
+        OSError: They could not be downloaded.
+    """
+    theirs, pretrained = resolve_model(config.weights, version=spec.version)
+    trunk = {name: array for name, array in pretrained.items() if not name.startswith("conv10/")}
+    shapes = {name: shape for name, shape in spec.weight_shapes().items() if not name.startswith("conv10/")}
+    check_shapes(config.weights, trunk, shapes)
+    ours = (spec.bypass, spec.metaparameters.pool_after)
+    if (theirs.bypass, theirs.metaparameters.pool_after) != ours:
+        say(
+            f"{config.weights} were trained with bypass={theirs.bypass!r} and pools behind "
+            f"{theirs.metaparameters.pool_after}; this network has bypass={ours[0]!r} and pools behind {ours[1]}."
+        )
+    return theirs, pretrained
 
 
 def initialise(model: keras.Model, config: TrainConfig, spec: ModelSpec) -> None:
@@ -28,16 +53,14 @@ def initialise(model: keras.Model, config: TrainConfig, spec: ModelSpec) -> None
     bias = np.full(shapes["conv10/bias"], config.conv10_bias, np.float32)
     arrays = {"conv10/kernel": np.asarray(kernel), "conv10/bias": bias}
     if config.weights:
-        theirs, pretrained = resolve_model(config.weights, version=spec.version)
+        theirs, pretrained = read_pretrained(config, spec)
         their_indices = {label: index for index, label in enumerate(theirs.labels or ())}
         for index, label in enumerate(spec.labels):
             if label in their_indices and pretrained["conv10/kernel"].shape[:3] == shapes["conv10/kernel"][:3]:
                 for name in ("conv10/kernel", "conv10/bias"):
                     arrays[name] = np.array(arrays[name])
                     arrays[name][..., index] = pretrained[name][..., their_indices[label]]
-        trunk = {name: array for name, array in pretrained.items() if not name.startswith("conv10/")}
-        check_shapes(config.weights, arrays | trunk, shapes)
-        arrays |= trunk
+        arrays |= {name: array for name, array in pretrained.items() if not name.startswith("conv10/")}
         if config.densities:
             arrays = prune_magnitudes(arrays, parse_densities(config.densities, layer_names(arrays)))
     else:

@@ -16,7 +16,7 @@ def flags(spec, arrays, tmp_path):
 
 def test_labels_of_a_file_replace_those_of_the_model(flags, spec, tmp_path, run_command, in_this_process):
     labels = tuple(f"Zahl {index} größer" for index in range(10))
-    (tmp_path / "labels.txt").write_text("\n".join(labels), "utf-8")
+    (tmp_path / "labels.txt").write_text("\n".join(labels), "utf-8-sig")  # as an editor on Windows saves it
     run_command(export, *flags)
     assert spec.labels != labels
     assert resolve_model(tmp_path / "served" / "1")[0].labels == labels

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 import types
@@ -9,6 +10,7 @@ from PIL import Image
 
 from sqz_keras import ModelSpec, Preprocessing, get_record, resolve_model
 from sqz_keras.models.squeezenet import build, named_arrays
+from sqz_keras.weights import sqz
 from sqz_keras.weights.description import write_spec
 from sqz_keras.weights.download import cache_path
 from trainers import evaluate
@@ -60,10 +62,11 @@ def main(model_path, image_dir, tmp_path, monkeypatch):
 
     def call(**values):
         defaults = {"model": str(model_path), "version": None, "bypass": None, "image_dir": str(image_dir)}
-        defaults |= {"batch_size": 3, "report": str(tmp_path / "report.json")}
+        defaults |= {"batch_size": 3, "labels": None, "report": str(tmp_path / "report.json")}
         monkeypatch.setattr(flags, "FLAGS", types.SimpleNamespace(**defaults | values))
         return evaluate.main(["sqz-evaluate"])
 
+    call.model_path = model_path
     return call
 
 
@@ -104,6 +107,19 @@ def test_a_report_that_cannot_be_written_is_refused_first(main, tmp_path, capsys
     with pytest.raises(ValueError, match="existing folder"):
         main(report=str(tmp_path / "nothing" / "report.json"))
     assert not capsys.readouterr().err
+
+
+def test_labels_of_a_file_name_the_classes_of_a_model_without(main, image_dir, tmp_path, capsys):
+    assert main() == 0
+    expected = capsys.readouterr().out.splitlines()[-2:]
+    spec = dataclasses.replace(SPEC, labels=None)
+    path = tmp_path / "nameless.sqz"
+    path.write_bytes(sqz.encode(spec, resolve_model(main.model_path)[1]))
+    with pytest.raises(ValueError, match="--labels=FILE.txt"):
+        main(model=str(path))
+    (tmp_path / "labels.txt").write_text("a\nb\nc\n", "utf-8-sig")  # with the mark of an editor on Windows
+    assert main(model=str(path), labels=str(tmp_path / "labels.txt")) == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == expected
 
 
 def test_images_that_all_fail_are_an_error(main, image_dir):
