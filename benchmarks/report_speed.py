@@ -3,7 +3,8 @@
     python benchmarks/report_speed.py [--trials=1000] [--rounds=5]
 
 The trials are made up, in the space `full`, with two objectives. Prints the median seconds, the browser's start left
-out, and `ratio=`, what a report of ten trials takes of that. Required: at most 3 s for 1,000 trials on two cores.
+out, and `ratio=`, the share of that which a report of ten trials takes. Required: at most 3 s for 1,000 trials on two
+cores.
 """
 
 from __future__ import annotations

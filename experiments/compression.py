@@ -2,10 +2,10 @@
 
     python experiments/compression.py --image_dir=DIR [--model=imagenet] [--rows=lossless,shared] [--output=FILE]
 
-DIR holds images, labelled by their names as for sqz-evaluate or not. What needs images to work on
-(label-free, LiteRT int8) is run twice: calibrated on every other image and judged on the rest, and the other way
-round; its bytes are those of the larger file. Prints a table with what is required, and writes FILE.json and the plot
-FILE.svg and FILE.png. --earlier=OTHER.json takes over the rows of an earlier run, so that it can be done in parts.
+DIR holds images, with or without labels in their names as for sqz-evaluate. Methods that need images (label-free,
+LiteRT int8) run twice: one half of the images calibrates and the other half evaluates, and the other way round; their
+bytes are those of the larger file. Prints a table with what is required, and writes FILE.json and the plot FILE.svg and
+FILE.png. --earlier=OTHER.json adds the rows of an earlier run, so that the work can be split.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def main(argv) -> None:
 
 
 def measure(spec, arrays, labelled_images, kinds, targets, calibration_images) -> list[dict]:
-    """A dict a row: method, setting, bytes and the `agreement_fields`."""
+    """One dict per row: method, setting, bytes and the `agreement_fields`."""
     import numpy as np
 
     from experiments import compression_rows as ways
@@ -137,7 +137,7 @@ def measure(spec, arrays, labelled_images, kinds, targets, calibration_images) -
 
 
 def describe(row: dict, version: str | None) -> str:
-    """A line of the table, with what is required of this version, where there is a requirement."""
+    """A line of the table, with the requirement for this version if there is one."""
     low, high = row["agreement_interval"]
     line = f"{row['method']:<28}{row['setting']:<24}{row['bytes']:>10,} bytes  agreement {row['agreement']:6.1%}"
     line += f" ({low:.1%} to {high:.1%})"

@@ -61,7 +61,7 @@ def zipped(spec: ModelSpec, arrays: Arrays) -> Iterator[Candidate]:
 def svd(spec: ModelSpec, arrays: Arrays) -> Iterator[Candidate]:
     """Each kernel as a matrix (height x width x in, out), cut to the rank that keeps a share of its energy, as factors.
 
-    A kernel whose factors would be larger than itself stays.
+    A kernel stays as it is if its factors would be larger.
     """
     del spec
     for energy in SVD_ENERGIES:
@@ -81,7 +81,7 @@ def svd(spec: ModelSpec, arrays: Arrays) -> Iterator[Candidate]:
 
 
 def pruning(spec: ModelSpec, arrays: Arrays) -> Iterator[Candidate]:
-    """The weights that are left, in float32, with relative indices; not trained again."""
+    """The weights that pruning leaves, in float32, with relative indices and without fine-tuning."""
     del spec
     for share in PRUNED_SHARES:
         kernels = {layer: arrays[f"{layer}/kernel"] for layer in layer_names(arrays)}
@@ -110,7 +110,7 @@ def lossless(spec: ModelSpec, arrays: Arrays) -> Iterator[Candidate]:
 
 
 def litert(spec: ModelSpec, arrays: Arrays, calibration: np.ndarray) -> Iterator[Candidate]:
-    """LiteRT files: float16, 8-bit weights, and 8 bits throughout, calibrated on the network inputs given."""
+    """LiteRT files: float16, 8-bit weights, and 8 bits throughout, calibrated on the given network inputs."""
     import tensorflow as tf
 
     model = build(spec, arrays)
@@ -127,7 +127,7 @@ def litert(spec: ModelSpec, arrays: Arrays, calibration: np.ndarray) -> Iterator
 
 
 def label_free(spec: ModelSpec, arrays: Arrays, calibration: np.ndarray, targets: list[int]) -> Iterator[Candidate]:
-    """Quantised to each target size, with the network inputs given and no labels."""
+    """Weights quantised to each target size, with the given network inputs and no labels."""
     from sqz_keras.compression import activations, quantize
 
     header = sqz.header_bytes(spec, arrays, {})

@@ -1,11 +1,11 @@
-"""What an update of a model in the field takes as a delta, beside the whole file, by how much of the net it changes.
+"""Bytes of an over-the-air update as a delta and as a whole file, by how much of the net the update changes.
 
     python experiments/deltas.py --image_dir=DIR [--model=imagenet] [--updates=40] [--batch_size=8]
 
-DIR holds labelled images, as for sqz-evaluate. The net is fine-tuned on some of them: conv10's bias, conv10 alone
-or everything; pruned weights stay 0. Before and after, k-means shares the weights anew, and the file of the one is the
-base of the other's delta. Prints a table of bytes, and the loss of the first and last ten updates, which says that
-something was learnt.
+DIR holds labelled images, as for sqz-evaluate. The net is fine-tuned on some of them: conv10's bias, conv10 alone or
+everything; pruned weights stay 0. K-means shares the weights before and after fine-tuning, and the file from before is
+the base of the delta. Prints a table of bytes, and the loss of the first and last ten updates, which shows that the net
+has learnt something.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def main(argv) -> None:
 
 
 def finetune(spec, arrays, prefixes, images, labels, learning_rate) -> tuple[dict[str, np.ndarray], list[float]]:
-    """The arrays after an update a batch of those whose names start with one of the prefixes, and the losses."""
+    """The arrays and losses after one update per batch of the arrays whose names start with one of the prefixes."""
     import keras
     import tensorflow as tf
 
@@ -100,7 +100,7 @@ def finetune(spec, arrays, prefixes, images, labels, learning_rate) -> tuple[dic
 
 
 def _name(weight) -> str:
-    """The weight as the arrays are named: `conv10/bias`."""
+    """The weight's name among the arrays, such as `conv10/bias`."""
     return "/".join(weight.path.split("/")[-2:])
 
 

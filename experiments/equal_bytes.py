@@ -1,16 +1,16 @@
-"""Nets of two kinds in as many bytes: the paper's family beside nets that a search has found, over seeds.
+"""Compares nets of two kinds at equal bytes, over seeds: the paper's family, and nets that a search has found.
 
     python experiments/equal_bytes.py --workdir=DIR --bytes=100000 --family=RUNS,... --searched=RUNS,...
 
-RUNS is a folder with what sqz-train and sqz-sweep have trained on a dataset, at any depth; runs that differ in their
-seed alone are one net, and a net needs two seeds or more. Each run is brought below `--bytes`: by k-means of 6 bits
-where that is enough, else in two ways, of which the validation split chooses: quantised without labels, as
-`sqz-compress --target_bytes` does it; and pruned, clustered to 4 bits and fine-tuned towards its own answers, as
+RUNS is a folder with runs of sqz-train and sqz-sweep on a dataset, at any depth; runs that differ in their seed alone
+are one net, and a net needs two seeds or more. Each run is compressed below `--bytes`: by k-means with 6 bits if that
+is enough, else in two ways, of which the more accurate one on the validation split is taken: quantised without labels,
+as `sqz-compress --target_bytes` does it; and pruned, clustered to 4 bits and fine-tuned towards its own answers, as
 `sqz-compress --densities=sensitivity=D --bits=4 --teacher` does it, with as many weights kept as fit.
 
-Of each kind the net that is best on the validation split, on average over its seeds, is then compared on the test
+The net of each kind that is best on the validation split, on average over its seeds, is then evaluated on the test
 split: the last line is the difference in points, seed by seed, with its 95% interval (Student's). DIR/results.json
-keeps what was measured; the same command goes on from there.
+keeps the measurements; the same command resumes from there.
 """
 
 from __future__ import annotations
@@ -105,12 +105,12 @@ def find_nets(folders: Sequence[str]) -> dict[tuple[str, str], dict[int, pathlib
 
 
 def result_key(folder: pathlib.Path, args) -> str:
-    """By what results.json knows a run."""
+    """The key of a run in results.json."""
     return f"{folder}, {args.bytes} bytes, {args.steps} steps"
 
 
 def measure(folder: pathlib.Path, args) -> dict | None:
-    """The `way`, `parameters`, `bytes`, and top-1 on the `validation` and `test` split; None where nothing fits."""
+    """The `way`, `parameters`, `bytes`, and top-1 on the `validation` and `test` split; None if nothing fits."""
     from sqz_keras.compression.kmeans import kmeans
     from sqz_keras.weights import sqz
     from sqz_keras.weights.resolve import resolve_model
@@ -143,7 +143,7 @@ def measure(folder: pathlib.Path, args) -> dict | None:
 
 
 def quantized(spec, arrays, images, most: int):
-    """The weights quantised without labels, or None where nothing useful fits."""
+    """The weights quantised without labels, or None if nothing useful fits."""
     from sqz_keras.compression.quantize import TooFewBytesError, quantize
     from sqz_keras.weights import sqz
 
@@ -154,7 +154,7 @@ def quantized(spec, arrays, images, most: int):
 
 
 def fine_tuned(folder: pathlib.Path, spec, dataset: str, args):
-    """The weights after pruning and clustering, or None where they are still too many."""
+    """The weights after pruning and clustering, or None if their file is still too large."""
     from sqz_keras.compression.densities import SCANNED
     from sqz_keras.weights.resolve import resolve_model
     from trainers.compression.config import FinetuneConfig
@@ -184,7 +184,7 @@ def fine_tuned(folder: pathlib.Path, spec, dataset: str, args):
 
 
 def summarize(name: str, by_seed: Mapping[int, dict | None]) -> dict:
-    """A net's row: means over its seeds; `validation` is 0 where one of them does not fit."""
+    """A net's row: means over its seeds; `validation` is 0 if one of them does not fit."""
     if None in by_seed.values():
         return {"net": name, "validation": 0.0}
     mean, half = mean_and_half_interval([result["test"] for result in by_seed.values()])
@@ -202,7 +202,7 @@ def summarize(name: str, by_seed: Mapping[int, dict | None]) -> dict:
 
 
 def describe(kind: str, row: Mapping) -> str:
-    """The row as Markdown has it."""
+    """The row in Markdown."""
     if not row["validation"]:
         return f"| {kind} | {row['net']} | | | does not fit | | | | |"
     seeds = ", ".join(f"{100 * top1:.1f}" for top1 in row["test"].values())

@@ -8,8 +8,8 @@ For each space and seed DIR/SPACE/seed-N/ holds what `sqz-sweep --space=SPACE --
 a second shell shares the work. Every field of a recipe is a flag.
 
 Prints for each point the mean test top-1 over the seeds with its 95% interval (Student's), then each finding of the
-paper as the difference between two points, taken seed by seed, with the interval of its mean: where that includes 0,
-the two cannot be told apart. Writes the figure as DIR/family.svg and .png.
+paper as the difference between two points, taken seed by seed, with the interval of its mean: if that includes 0,
+the difference is not significant. Writes the figure as DIR/family.svg and .png.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def main(argv) -> None:
 
 
 def summarize(space: str, tables: Sequence[Mapping]) -> list[dict]:
-    """A row a point, in the order of the grid: the mean over the seeds' tables, of records by value."""
+    """One row per point, in the order of the grid: the mean over the seeds' tables of records by value."""
     rows = []
     for value, record in sorted(tables[0].items(), key=lambda item: item[1]["number"]):
         of_seeds = [table[value] for table in tables]
@@ -113,7 +113,7 @@ def summarize(space: str, tables: Sequence[Mapping]) -> list[dict]:
 
 
 def describe(space: str, rows: Sequence[Mapping], tables: Sequence[Mapping]):
-    """Lines of two tables, as Markdown has them, from the rows of one space."""
+    """Lines of two Markdown tables, from the rows of one space."""
     yield f"| {space} | parameters | MiB | `.sqz` bytes | test top-1 | interval |\n|---|---|---|---|---|---|"
     for row in rows:
         interval = "one seed" if row["half"] is None else f"+- {100 * row['half']:.1f}"
@@ -131,7 +131,7 @@ def describe(space: str, rows: Sequence[Mapping], tables: Sequence[Mapping]):
 
 
 def plot(rows: Sequence[Mapping]):
-    """A panel a space: each point's mean with its interval, and a small ring for each seed."""
+    """One panel per space: each point's mean with its interval, and a small ring for each seed."""
     import altair as alt
 
     panels = []

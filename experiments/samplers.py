@@ -5,7 +5,8 @@
 The table is that of a grid which sqz-sweep trained. Each sampler draws `--budget` points of that grid, and gets the
 recorded accuracies instead of training; 100 times with as many seeds. Prints, for each, the mean best validation top-1
 that it found with its 95% interval (of the mean), and `ratio=`: its mean distance from the best point over that of
-random drawing. Below 1 is better than random. A number is drawn by its rank, so that neighbours are known as such.
+random sampling. Below 1 is better than random. Numbers are drawn by rank, so that samplers know which ones are
+neighbours.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""Nets from the trainer through tfmot, end to end, to a tenth of their size: what that costs in top-1, over seeds.
+"""Top-1 loss of nets that are trained and then compressed to a tenth of their size with tfmot, over seeds.
 
     python experiments/tuned.py --workdir=DIR --image_dir=IMAGENETTE [--seeds=0,1,2]
     python experiments/tuned.py --workdir=DIR --dataset=digits --asked=0.94 [--data_dir=TFDS_DIR]
 
 For each seed the recipe is trained (`transfer` on images, else the one of the dataset's name), and the net then pruned,
-clustered and fine-tuned as sqz-compress does it, with the uncompressed net as the teacher on its training images. Both
-are judged on the split that the recipe keeps for its end. DIR/seed-N/ holds the net (`net/`, by sqz-train; one that is
-there is taken), the stages and the file; a run that was killed goes on from there.
+clustered and fine-tuned as by sqz-compress, with the uncompressed net as the teacher on its training images. Both are
+evaluated on the recipe's test split, or on its validation split if it has no test split. DIR/seed-N/ holds the net
+(`net/`, by sqz-train; an existing one is used), the stages and the file; a run that was killed resumes from there.
 
-Prints a line a seed, then the mean loss in top-1 with its 95% interval over the seeds (Student's), and what is
+Prints one line per seed, then the mean loss in top-1 with its 95% interval over the seeds (Student's), and what is
 required: at most a tenth of the float32 bytes, and with images at most 0.5 points.
 """
 
@@ -63,7 +63,7 @@ def main(argv) -> None:
 
 
 def mean_and_half_interval(losses: Sequence[float]) -> tuple[float, float | None]:
-    """The mean, and half of its 95% interval where there are 2 to 10 values."""
+    """The mean, and half of its 95% interval if there are 2 to 10 values."""
     mean = sum(losses) / len(losses)
     if not 2 <= len(losses) <= len(STUDENT) + 1:
         return mean, None
@@ -71,7 +71,7 @@ def mean_and_half_interval(losses: Sequence[float]) -> tuple[float, float | None
 
 
 def one_seed(seed: int, args) -> dict:
-    """Trains and compresses, where that is not done yet: `bytes`, `ratio`, top-1 `before` and `after`."""
+    """Trains and compresses what is not done yet: `bytes`, `ratio`, top-1 `before` and `after`."""
     folder = pathlib.Path(args.workdir, f"seed-{seed}")
     net, output = folder / "net", folder / "tuned.sqz"
     if not (net / "evaluation.json").exists():

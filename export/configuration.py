@@ -29,7 +29,7 @@ class ModelConfig:
     Args:
         name: The name by which clients ask for it.
         base_path: Folder of its versions as the server sees it: an absolute path, or a URI.
-        versions: The versions to load; none for the newest one, whichever that is.
+        versions: The versions to load; none loads the newest one.
         version_labels: Names of versions, which clients may use in place of numbers. `versions` must list them.
 
     Raises:

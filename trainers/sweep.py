@@ -3,11 +3,11 @@
 sqz-sweep --space=squeeze_ratio|pct_3x3|bypass|pool_after|full|FILE.json --workdir=DIR [--sampler=tpe] [--trials=20]
     [--objectives=top1,bytes] [--config=digits_family] [--max_steps=N] ...
 sqz-sweep --space=squeeze_ratio --dry_run
-    every point of a grid, and what is known of its net without training
+    every point of a grid, with the measures of its net that need no training
 
-The same command again goes on where a sweep stopped; the same command on another machine, or in another shell, with one
---storage for all (a SQLite file in --workdir by default), works on the same sweep. DIR then holds a folder a net,
-trials.json and report.html. Every field of the training's config is a flag, as with sqz-train.
+The same command resumes a sweep that was stopped. On another machine or in another shell, with the same --storage (a
+SQLite file in --workdir by default), it works on the same sweep. DIR then holds a folder for each net, trials.json and
+report.html. Every field of the training's config is a flag, as with sqz-train.
 """
 
 from __future__ import annotations

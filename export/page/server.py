@@ -96,7 +96,7 @@ class _Connection(H11Protocol):
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:
-        """Answers a client that has ended its side of the connection, where it has asked for something."""
+        """Answers a client that has ended its side of the connection, if it has sent a request."""
         if self.cycle is None:
             return False  # asyncio closes the connection
         if not self._is_whole():

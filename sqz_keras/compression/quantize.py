@@ -80,7 +80,7 @@ def quantize(
     if not any(sensitivity.values()):
         raise ValueError("The model answers alike whatever its weights: give other images, or a trained model.")
 
-    @functools.cache  # each attempt asks again for most of what those before it asked for
+    @functools.cache  # attempts share most of their arguments
     def plain_size(coarseness: float) -> int:
         return size(_rounded(arrays, grid_steps(sensitivity, coarseness)))
 

@@ -1,4 +1,4 @@
-"""From a record's name, a file or a folder to a model's description and its weights."""
+"""Resolves a record's name, a file or a folder to a model's description and its weights."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def resolve_model(
     """What every `--model=` means: a model's description and its weights.
 
     Args:
-        model: "imagenet" (of `version` and `bypass`, v1.0 where they are left out); a record's name; a file of weights
+        model: "imagenet" (of `version` and `bypass`, by default v1.0); a record's name; a file of weights
             (`.sqz`, `.weights.h5`, `.keras`, or any that an importer reads); a folder that `sqz-train` or `sqz-export`
             wrote, or of `.npy` files.
-        version: "1.0" or "1.1": must agree with what the file says of itself, and is needed where it says nothing.
+        version: "1.0" or "1.1". It must agree with the file's own description, and is required if the file has none.
         bypass: "simple" or "complex", likewise.
 
     Returns:

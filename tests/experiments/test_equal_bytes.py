@@ -14,7 +14,7 @@ RECIPE = load_config("digits_family")
 
 
 def add_run(folder, seed, bypass=None):
-    """A finished run as sqz-train leaves it, as far as it is looked at."""
+    """A finished run as sqz-train leaves it, with the files that the experiment reads."""
     folder.mkdir(parents=True)
     config = dataclasses.replace(RECIPE, seed=seed, model=dataclasses.replace(RECIPE.model, bypass=bypass))
     (folder / "config.json").write_text(json.dumps(config.to_json()))

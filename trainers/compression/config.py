@@ -1,4 +1,4 @@
-"""What sqz-compress is asked to do: one frozen config a method, checked before any work."""
+"""The configs of sqz-compress: one frozen config per method, checked before any work."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def finetune(config: FinetuneConfig, spec: ModelSpec, arrays: Arrays) -> tuple[A
     With a workdir, each stage resumes after a kill, and a finished one is not repeated.
 
     Returns:
-        The weights, and for each stage what it was asked to do.
+        The weights, and the request of each stage.
 
     Raises:
         ValueError: The images are not for this model, or an option is out of range.

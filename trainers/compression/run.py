@@ -87,7 +87,7 @@ def _read_model(config: CompressionConfig) -> tuple[ModelSpec, Arrays, dict[str,
 
 
 def _provenance(config: CompressionConfig, arrays: Arrays, earlier: Mapping[str, Any]) -> dict[str, Any]:
-    """Of what the file is made; what the model's own file states comes first."""
+    """What the file is made from; the provenance in the model's own file comes first."""
     provenance = {"made_by": f"sqz-keras {__version__}", "model": os.path.basename(config.model)}
     provenance |= {"weights_sha256": hash_arrays(arrays)} | earlier
     stages = earlier.get("stages")
@@ -110,7 +110,7 @@ def _evaluation_batches(config: CompressionConfig, spec: ModelSpec):
 def _run_method(
     config: CompressionConfig, spec: ModelSpec, arrays: Arrays, provenance: Mapping[str, Any]
 ) -> tuple[Arrays, list[dict]]:
-    """The compressed weights, and what the stages were asked to do, for the provenance."""
+    """The compressed weights, and the requests of the stages for the provenance."""
     if isinstance(config, KMeansConfig):
         return _kmeans(config, arrays)
     if isinstance(config, QuantizeConfig):

@@ -124,7 +124,7 @@ def test_a_full_disk_leaves_the_old_one(tmp_path, monkeypatch):
 
 
 def test_damage_falls_back_to_the_one_before(tmp_path):
-    """Every cut and flipped bytes: the damaged newest is passed over, or gives exactly what was saved."""
+    """Every cut and flipped bytes: the damaged newest one is skipped, or gives exactly what was saved."""
     checkpoints.save(tmp_path, 1, FIRST, {"step": 1})
     path = checkpoints.save(tmp_path, 2, SECOND, {"step": 2})
     content = path.read_bytes()
