@@ -115,7 +115,7 @@ def test_labels_of_a_file_name_the_classes_of_a_model_without(main, image_dir, t
     spec = dataclasses.replace(SPEC, labels=None)
     path = tmp_path / "nameless.sqz"
     path.write_bytes(sqz.encode(spec, resolve_model(main.model_path)[1]))
-    with pytest.raises(ValueError, match="--labels=FILE.txt"):
+    with pytest.raises(ValueError, match=r"--labels=FILE\.txt"):
         main(model=str(path))
     (tmp_path / "labels.txt").write_text("a\nb\nc\n", "utf-8-sig")  # with the mark of an editor on Windows
     assert main(model=str(path), labels=str(tmp_path / "labels.txt")) == 0
