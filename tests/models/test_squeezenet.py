@@ -227,6 +227,9 @@ def test_signature_is_that_of_keras_applications():
 def test_both_faces_export_the_same():
     assert all(getattr(applications, name) is getattr(sqz_keras, name) for name in applications.__all__)
     assert all(hasattr(sqz_keras, name) for name in sqz_keras.__all__)
+    builders = set(sqz_keras.applications.__all__) - {"squeezenet"}
+    assert "SqueezeNet" in builders
+    assert all(getattr(sqz_keras.applications, name) is getattr(sqz_keras, name) for name in builders)
 
 
 def test_no_top_takes_any_size_and_channel_count():
