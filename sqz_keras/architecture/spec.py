@@ -15,6 +15,7 @@ import numpy as np
 
 from sqz_keras.architecture.layers import Layer, bypass_kinds, list_layers
 from sqz_keras.architecture.metaparameters import VERSIONS, Metaparameters
+from sqz_keras.architecture.plain_numbers import require_integer
 
 PREPROCESSING_MODES = ("authors", "caffe", "torch", "tf")
 RESIZES = ("stretch", "shortest_side")
@@ -57,8 +58,7 @@ class Preprocessing:
             raise ValueError(f"Preprocessing: mode must be one of {PREPROCESSING_MODES}, got {self.mode!r}.")
         if self.resize not in RESIZES:
             raise ValueError(f"Preprocessing: resize must be one of {RESIZES}, got {self.resize!r}.")
-        if self.resize_to < 1:
-            raise ValueError(f"Preprocessing: resize_to must be at least 1 pixel, got {self.resize_to}.")
+        object.__setattr__(self, "resize_to", require_integer("Preprocessing: resize_to", self.resize_to, 1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,8 +104,7 @@ class ModelSpec:
         object.__setattr__(self, "metaparameters", self.metaparameters or VERSIONS[self.version])
         bypass_kinds(self.metaparameters, self.bypass)
         for name, least in {"classes": 1, "input_size": 1, "channels": 1, "conv10_padding": 0}.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"ModelSpec: {name} must be at least {least}, got {getattr(self, name)}.")
+            object.__setattr__(self, name, require_integer(f"ModelSpec: {name}", getattr(self, name), least))
         if self.preprocessing.resize_to < self.input_size:
             raise ValueError(
                 f"ModelSpec: images are resized to {self.preprocessing.resize_to} pixels and then cropped to "

@@ -11,10 +11,9 @@ from keras import layers
 from sqz_keras.architecture.layers import bypass_kinds
 from sqz_keras.architecture.metaparameters import Metaparameters
 from sqz_keras.architecture.spec import ModelSpec
+from sqz_keras.models.arguments import check_choices, check_input_shape, check_numbers, image_shape
 from sqz_keras.models.blocks import classifier, conv_relu, fire_module, max_pool
 from sqz_keras.weights import resolve
-
-DEFAULT_SIZE = 227
 
 _ARGUMENTS = """
     The arguments and their order are those of keras.applications. Inputs are what `preprocess_input` returns for the
@@ -196,7 +195,7 @@ def load(model: str | os.PathLike, *, version: str | None = None, bypass: str | 
 def build(spec: ModelSpec, arrays: dict[str, np.ndarray] | None = None, dropout_rate: float = 0.5) -> keras.Model:
     """The model that a `ModelSpec` describes, with the top and a softmax, holding `arrays` where they are given."""
     model = _build_graph(
-        spec, _default_shape(spec.input_size, spec.channels), True, None, None, "softmax", "squeezenet", dropout_rate
+        spec, image_shape(spec.input_size, spec.channels), True, None, None, "softmax", "squeezenet", dropout_rate
     )
     if arrays is not None:
         assign(model, arrays)
@@ -234,9 +233,10 @@ def _squeezenet(
     conv10_padding,
 ):
     """Checks the arguments, finds the weights, builds the graph, fills it: in this order."""
-    _check_options(include_top, pooling, classes, activation, dropout_rate, conv10_padding, weights)
-    shape = _input_shape(architecture.metaparameters, input_shape, input_tensor, include_top)
-    channels = shape[0] if _data_format() == "channels_first" else shape[-1]
+    check_choices(include_top, weights, pooling, activation)
+    classes, dropout_rate, conv10_padding = check_numbers(classes, dropout_rate, conv10_padding)
+    shape = check_input_shape(architecture.metaparameters, input_shape, input_tensor, include_top)
+    channels = shape[0] if keras.config.image_data_format() == "channels_first" else shape[-1]
     spec, arrays = resolve.for_architecture(
         weights,
         architecture,
@@ -252,7 +252,7 @@ def _squeezenet(
 
 def _build_graph(spec, input_shape, include_top, input_tensor, pooling, activation, name, dropout_rate) -> keras.Model:
     """The network, top to bottom (paper, Table 1)."""
-    net, data_format = spec.metaparameters, _data_format()
+    net, data_format = spec.metaparameters, keras.config.image_data_format()
     inputs = keras.Input(input_shape, name="images") if input_tensor is None else input_tensor
 
     x = conv_relu(inputs, net.stem_filters, net.stem_kernel, "conv1", data_format, strides=2)
@@ -273,61 +273,3 @@ def _build_graph(spec, input_shape, include_top, input_tensor, pooling, activati
         sources = keras.utils.get_source_inputs(input_tensor)
         inputs = sources[0] if len(sources) == 1 else sources
     return keras.Model(inputs, x, name=name)
-
-
-def _check_options(include_top, pooling, classes, activation, dropout_rate, conv10_padding, weights) -> None:
-    if pooling not in (None, "avg", "max"):
-        raise ValueError(f"pooling must be None, 'avg' or 'max', got {pooling!r}.")
-    if include_top and pooling is not None:
-        raise ValueError(f"pooling={pooling!r} has no effect with the top; pass include_top=False, or pooling=None.")
-    if isinstance(classes, bool) or not isinstance(classes, int | np.integer) or classes < 1:
-        raise ValueError(f"classes must be an integer of at least 1, got {classes!r}.")
-    if not isinstance(dropout_rate, int | float) or not 0 <= dropout_rate < 1:
-        raise ValueError(f"dropout_rate must be in [0, 1), got {dropout_rate!r}.")
-    if conv10_padding is not None and (not isinstance(conv10_padding, int) or conv10_padding < 0):
-        raise ValueError(f"conv10_padding must be None or an integer of at least 0, got {conv10_padding!r}.")
-    fits_weights = (keras.activations.softmax, keras.activations.linear)
-    if include_top and keras.activations.get(activation) not in fits_weights and weights is not None:
-        raise ValueError(
-            f"classifier_activation must be 'softmax' or None with pretrained weights, got {activation!r}; "
-            "pass weights=None for another one."
-        )
-
-
-def _input_shape(net: Metaparameters, input_shape, input_tensor, include_top: bool) -> tuple:
-    """The shape of the input, without the batch, checked."""
-    first = _data_format() == "channels_first"
-    if input_tensor is not None:
-        if not keras.utils.is_keras_tensor(input_tensor):
-            raise ValueError(
-                f"input_tensor must be a Keras tensor, such as keras.Input(...) returns; got "
-                f"{type(input_tensor).__name__}. To apply the model to values, build it and call it on them."
-            )
-        tensor_shape = tuple(input_tensor.shape[1:])
-        if input_shape is not None and tuple(input_shape) != tensor_shape:
-            raise ValueError(f"input_shape={tuple(input_shape)} is not input_tensor's {tensor_shape}; leave one out.")
-        input_shape = tensor_shape
-    if input_shape is None:
-        return _default_shape(DEFAULT_SIZE if include_top else None, 3)
-    order = "(channels, height, width)" if first else "(height, width, channels)"
-    if not isinstance(input_shape, tuple | list) or len(input_shape) != 3:
-        raise ValueError(f"input_shape must be {order}, without the batch, got {input_shape!r}.")
-    channels, *size = input_shape if first else (input_shape[2], input_shape[0], input_shape[1])
-    if not isinstance(channels, int | np.integer) or channels < 1:
-        raise ValueError(f"input_shape must be {order} with a known number of channels, got {tuple(input_shape)}.")
-    least = net.min_input_size()
-    for pixels in size:
-        if pixels is not None and (not isinstance(pixels, int | np.integer) or pixels < least):
-            raise ValueError(
-                f"input_shape must be {order} with at least {least}x{least} pixels, or None, for these "
-                f"metaparameters; got {tuple(input_shape)}. Enlarge the images, or take fewer pools."
-            )
-    return tuple(input_shape)
-
-
-def _default_shape(size: int | None, channels: int) -> tuple:
-    return (channels, size, size) if _data_format() == "channels_first" else (size, size, channels)
-
-
-def _data_format() -> str:
-    return keras.config.image_data_format()

@@ -1,4 +1,5 @@
 import inspect
+import json
 
 import keras
 import numpy as np
@@ -341,8 +342,17 @@ def test_smallest_input_is_computed_and_enforced():
         ({"pooling": "avg"}, "include_top=False"),
         ({"classes": 0}, "classes must be an integer of at least 1"),
         ({"classes": 2.5}, "classes must be"),
-        ({"dropout_rate": 1.0}, r"dropout_rate must be in \[0, 1\)"),
-        ({"conv10_padding": -1}, "conv10_padding must be"),
+        ({"classes": True}, "classes must be an integer"),
+        ({"classes": np.array(5)}, "classes must be an integer"),
+        ({"dropout_rate": 1.0}, r"dropout_rate must be a number in \[0, 1\)"),
+        ({"dropout_rate": np.float32(1)}, "dropout_rate must be"),
+        ({"dropout_rate": False}, "dropout_rate must be"),
+        ({"dropout_rate": "0.5"}, "dropout_rate must be"),
+        ({"conv10_padding": -1}, "conv10_padding.* must be an integer of at least 0"),
+        ({"conv10_padding": True}, "conv10_padding.* must be an integer"),
+        ({"input_shape": (True, 64, 3)}, "with at least 21x21 pixels"),
+        ({"input_shape": (64.0, 64, 3)}, "with at least 21x21 pixels"),
+        ({"input_shape": (64, 64, True)}, "known number of channels"),
         ({"classifier_activation": "nonsense"}, "nonsense"),
         ({"classifier_activation": "sigmoid", "weights": "imagenet"}, "'softmax' or None"),
         ({"classes": 10, "weights": "imagenet"}, "have 1000 classes, got classes=10.*include_top=False"),
@@ -365,6 +375,21 @@ def test_smallest_input_is_computed_and_enforced():
 def test_bad_arguments_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         SqueezeNet(**({"weights": None} | options))
+
+
+def test_numpy_numbers_are_numbers(tmp_path):
+    model = small(
+        input_shape=(np.int64(40), None, np.int32(3)),
+        classes=np.int64(6),
+        dropout_rate=np.float32(0.25),
+        conv10_padding=np.int64(1),
+    )
+    assert model.get_layer("drop9").rate == 0.25
+    assert json.loads(json.dumps(model.get_config())) == json.loads(
+        json.dumps(small(input_shape=(40, None, 3), classes=6, dropout_rate=0.25, conv10_padding=1).get_config())
+    )
+    model.save(tmp_path / "model.keras")
+    assert keras.models.load_model(tmp_path / "model.keras").output.shape == (None, 6)
 
 
 def test_contradicting_input_shape_is_refused():
