@@ -69,7 +69,7 @@ class ModelSpec:
         version: "1.0", "1.1", or None where `metaparameters` are the caller's own.
         bypass: None, "simple" or "complex".
         metaparameters: follow from `version` where they are left out.
-        classes: number of classes.
+        classes: number of classes, at least 2.
         labels: names in the order of the class indices (wnids for ImageNet), or None where unknown.
         input_size: height and width of the network's input, in pixels.
         channels: channels of the network's input.
@@ -105,6 +105,11 @@ class ModelSpec:
         bypass_kinds(self.metaparameters, self.bypass)
         for name, least in {"classes": 1, "input_size": 1, "channels": 1, "conv10_padding": 0}.items():
             object.__setattr__(self, name, require_integer(f"ModelSpec: {name}", getattr(self, name), least))
+        if self.classes == 1:
+            raise ValueError(
+                "ModelSpec: classes must be at least 2, got 1: the softmax of one class is 1 for every image. Add a "
+                "class for the images that are not of this one."
+            )
         if self.preprocessing.resize_to < self.input_size:
             raise ValueError(
                 f"ModelSpec: images are resized to {self.preprocessing.resize_to} pixels and then cropped to "

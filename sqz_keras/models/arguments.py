@@ -2,36 +2,58 @@
 
 from __future__ import annotations
 
+import warnings
+
 import keras
 
 from sqz_keras.architecture.metaparameters import Metaparameters
 from sqz_keras.architecture.plain_numbers import as_integer, as_number, require_integer
 
 DEFAULT_SIZE = 227
+# Of averages of ReLU outputs these never fall below 0.5, or log(0.5).
+_SIGMOIDS = ("sigmoid", "hard_sigmoid", "log_sigmoid", "sparse_sigmoid")
+_OWN_HEAD = (
+    "put a head of your own, such as keras.layers.Dense({units}, activation='sigmoid'), on a model with "
+    "include_top=False and pooling='avg', or on one with classifier_activation=None"
+)
 
 
 def check_choices(include_top, weights, pooling, activation) -> None:
-    """Refuses a pooling that does not exist, and an activation that does not fit the weights."""
+    """Refuses a pooling that does not exist, and an activation that fits neither the ReLU before it nor the weights."""
     if pooling not in (None, "avg", "max"):
         raise ValueError(f"pooling must be None, 'avg' or 'max', got {pooling!r}.")
-    if include_top and pooling is not None:
-        raise ValueError(f"pooling={pooling!r} has no effect with the top; pass include_top=False, or pooling=None.")
-    fits_weights = (keras.activations.softmax, keras.activations.linear)
-    if include_top and keras.activations.get(activation) not in fits_weights and weights is not None:
+    if not include_top:
+        return
+    if pooling is not None:
+        # The caller's line is three calls up: a builder calls the private one, which calls this.
+        warnings.warn(f"pooling={pooling!r} has no effect with include_top=True, and is ignored.", stacklevel=4)
+    function = keras.activations.get(activation)
+    if function in map(keras.activations.get, _SIGMOIDS):
+        raise ValueError(
+            f"classifier_activation={activation!r} cannot work: a ReLU follows conv10, so what it would get is never "
+            f"below 0, and no score would be below 0.5. Instead {_OWN_HEAD.format(units='classes')}."
+        )
+    if function not in (keras.activations.softmax, keras.activations.linear) and weights is not None:
         raise ValueError(
             f"classifier_activation must be 'softmax' or None with pretrained weights, got {activation!r}; "
             "pass weights=None for another one."
         )
 
 
-def check_numbers(classes, dropout_rate, conv10_padding) -> tuple[int, float, int | None]:
-    """The three arguments as plain Python numbers."""
+def check_numbers(include_top, classes, dropout_rate, conv10_padding) -> tuple[int, float, int | None]:
+    """The last three arguments as plain Python numbers."""
+    classes = require_integer("classes", classes, 1)
+    if include_top and classes == 1:
+        raise ValueError(
+            "classes must be at least 2, got 1: the softmax of one class is 1 for every image. Take 2 classes, or "
+            f"{_OWN_HEAD.format(units=1)}."
+        )
     rate = as_number(dropout_rate)
     if rate is None or not 0 <= rate < 1:
         raise ValueError(f"dropout_rate must be a number in [0, 1), got {dropout_rate!r}.")
     if conv10_padding is not None:
         conv10_padding = require_integer("conv10_padding, where it is not None,", conv10_padding, 0)
-    return require_integer("classes", classes, 1), rate, conv10_padding
+    return classes, rate, conv10_padding
 
 
 def check_input_shape(net: Metaparameters, input_shape, input_tensor, include_top: bool) -> tuple[int | None, ...]:

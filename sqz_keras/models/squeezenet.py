@@ -27,10 +27,12 @@ _ARGUMENTS = """
             MB for v1.1), another record's name (`sqz_keras.list_records()`), or a path to a file or folder of weights:
             `.weights.h5`, `.keras`, or whatever an importer reads.
         input_tensor: a Keras tensor to use as the model's input, instead of a new `keras.Input`.
-        pooling: without the top: None (feature maps (N, H, W, 512), outputs of ReLUs), "avg" or "max" (N, 512).
-        classes: number of classes, 1000 where the weights are ImageNet's.
+        pooling: without the top: None (feature maps (N, H, W, 512), outputs of ReLUs), "avg" or "max" (N, 512). With
+            the top it has no effect, and a warning says so.
+        classes: number of classes, at least 2; 1000 where the weights are ImageNet's.
         classifier_activation: "softmax", another activation, or None. conv10 is followed by a ReLU, so that with None
-            the model returns averages of ReLU outputs, never below 0, not logits in the usual sense.
+            the model returns averages of ReLU outputs, never below 0, not logits in the usual sense. A sigmoid of
+            those is never below 0.5 and is refused: put a head of your own on the model.
         name: of the model.
         dropout_rate: of drop9, in [0, 1).
         conv10_padding: rows and columns of zeros around conv10's input. Left alone it is 0, as in the paper's Table 1,
@@ -234,7 +236,7 @@ def _squeezenet(
 ):
     """Checks the arguments, finds the weights, builds the graph, fills it: in this order."""
     check_choices(include_top, weights, pooling, activation)
-    classes, dropout_rate, conv10_padding = check_numbers(classes, dropout_rate, conv10_padding)
+    classes, dropout_rate, conv10_padding = check_numbers(include_top, classes, dropout_rate, conv10_padding)
     shape = check_input_shape(architecture.metaparameters, input_shape, input_tensor, include_top)
     channels = shape[0] if keras.config.image_data_format() == "channels_first" else shape[-1]
     spec, arrays = resolve.for_architecture(

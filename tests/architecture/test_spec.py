@@ -106,6 +106,11 @@ def test_numpy_numbers_become_plain_ones():
         Preprocessing(resize_to=256.0)
 
 
+def test_one_class_is_refused():
+    with pytest.raises(ValueError, match=r"at least 2, got 1: the softmax of one class is 1 for every image"):
+        ModelSpec(classes=1)
+
+
 def test_labels_are_distinct_and_one_a_class():
     with pytest.raises(ValueError, match="2 different names"):
         ModelSpec(classes=2, labels=("a", "a"))

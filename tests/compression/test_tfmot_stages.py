@@ -271,7 +271,7 @@ def test_what_is_wrong_is_told_before_any_work(arrays, batches, no_training):
             run(SPEC, arrays, batches, **{"steps": 2, "learning_rate": 1e-3, "bits": 4} | options)
         assert not isinstance(error.value, StageError)
 
-    told("steps must be at least 1", steps=0)
+    told("steps must be an integer of at least 1", steps=0)
     told("learning_rate must be above 0", learning_rate=0)
     told("dropout_rate", dropout_rate=1)
     told("checkpoint_every_steps", checkpoint_every_steps=0)

@@ -271,7 +271,33 @@ def test_classifier_activation():
     assign(averages, named_arrays(probabilities))
     assert float(tf.reduce_min(averages(inputs))) >= 0
     np.testing.assert_allclose(tf.nn.softmax(averages(inputs)), probabilities(inputs), atol=1e-6)
-    assert small(classifier_activation="sigmoid").layers[-1].activation is keras.activations.sigmoid
+    assert small(classifier_activation="softplus").layers[-1].activation is keras.activations.softplus
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "hard_sigmoid", "log_sigmoid", "sparse_sigmoid"])
+def test_what_a_sigmoid_would_give_after_the_relu(activation):
+    """The reason why these are refused."""
+    scores = keras.activations.get(activation)(np.linspace(0, 100, 101, dtype=np.float32))
+    least = np.log(0.5) if activation == "log_sigmoid" else 0.5
+    assert float(tf.reduce_min(scores)) == pytest.approx(least)
+
+
+def test_heads_of_ones_own_give_low_scores_too():
+    size, images = (24, 24, 3), sample(4, 24, 24, 3)
+    averages = small(input_shape=size, classes=8, classifier_activation=None)
+    for trunk in (small(input_shape=size, include_top=False, pooling="avg"), averages):
+        head = keras.layers.Dense(1, activation="sigmoid", kernel_initializer=keras.initializers.Constant(-1))
+        scores = keras.Sequential([trunk, head])(images)
+        assert scores.shape == (4, 1) and float(tf.reduce_max(scores)) < 0.5
+    assert small(include_top=False, classes=1, classifier_activation="sigmoid").output.shape[-1] == 32  # both unused
+
+
+def test_pooling_with_the_top_is_ignored_with_a_warning():
+    """As keras.applications ignores it; scripts pass it."""
+    with pytest.warns(UserWarning, match="pooling='avg' has no effect with include_top=True") as warned:
+        model = small(pooling="avg", classes=6)
+    assert warned[0].filename == __file__
+    assert model.layers[-2].name == "pool10" and model.output.shape == (None, 6)
 
 
 def test_transfer_learning_trains_the_head_alone():
@@ -339,7 +365,10 @@ def test_smallest_input_is_computed_and_enforced():
         ({"version": "2.0"}, "version must be one of"),
         ({"bypass": "dense"}, "bypass must be one of"),
         ({"pooling": "average", "include_top": False}, "pooling must be None, 'avg' or 'max', got 'average'"),
-        ({"pooling": "avg"}, "include_top=False"),
+        ({"classes": 1}, r"at least 2, got 1: the softmax of one class.*Dense\(1, activation='sigmoid'\)"),
+        ({"classes": 1, "classifier_activation": None}, "at least 2, got 1"),
+        ({"classifier_activation": "sigmoid"}, r"never below 0.*Dense\(classes, activation='sigmoid'\)"),
+        ({"classifier_activation": keras.activations.hard_sigmoid}, "no score would be below 0.5"),
         ({"classes": 0}, "classes must be an integer of at least 1"),
         ({"classes": 2.5}, "classes must be"),
         ({"classes": True}, "classes must be an integer"),
@@ -354,7 +383,7 @@ def test_smallest_input_is_computed_and_enforced():
         ({"input_shape": (64.0, 64, 3)}, "with at least 21x21 pixels"),
         ({"input_shape": (64, 64, True)}, "known number of channels"),
         ({"classifier_activation": "nonsense"}, "nonsense"),
-        ({"classifier_activation": "sigmoid", "weights": "imagenet"}, "'softmax' or None"),
+        ({"classifier_activation": "softplus", "weights": "imagenet"}, "'softmax' or None"),
         ({"classes": 10, "weights": "imagenet"}, "have 1000 classes, got classes=10.*include_top=False"),
         ({"input_shape": (64, 64)}, r"\(height, width, channels\)"),
         ({"input_shape": (64, 64, None)}, "known number of channels"),
