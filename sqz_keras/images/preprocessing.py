@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import typing
+
 import keras
 import numpy as np
 from keras import ops
@@ -12,7 +14,11 @@ _BGR_MEANS = {"authors": (104.0, 117.0, 123.0), "caffe": (103.939, 116.779, 123.
 _TORCH_MEANS, _TORCH_STDS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def preprocess_input(x, data_format=None, mode="authors"):
+def preprocess_input(
+    x: typing.Any,
+    data_format: typing.Literal["channels_last", "channels_first"] | None = None,
+    mode: typing.Literal["authors", "caffe", "torch", "tf"] = "authors",
+) -> typing.Any:
     """Colours from RGB in 0..255 to what the network was trained on; never changes the caller's array.
 
     Args:
@@ -50,7 +56,7 @@ def preprocess_input(x, data_format=None, mode="authors"):
     return array / 127.5 - 1.0
 
 
-def prepare_images(images, spec: ModelSpec):
+def prepare_images(images: typing.Any, spec: ModelSpec) -> typing.Any:
     """Whole images to the network's inputs: resize, centre crop, `preprocess_input`, as the spec says.
 
     Evaluation, classification, training and the exported graph all call this one function, inside a TensorFlow graph
@@ -92,7 +98,7 @@ def _resize(images, height, width, antialias: bool):
     return tf.image.resize(images, (height, width), antialias=antialias)
 
 
-def decode_predictions(preds, top=5):
+def decode_predictions(preds: typing.Any, top: int = 5) -> list[list[tuple[str, str, float]]]:
     """The names of the `top` most probable ImageNet classes of each row; works offline.
 
     Args:

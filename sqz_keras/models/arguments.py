@@ -1,13 +1,23 @@
-"""The checks of what the builders are given, all made before anything is downloaded or built."""
+"""What the builders are given: its types, and its checks, all made before anything is downloaded or built."""
 
 from __future__ import annotations
 
+import os
+import typing
 import warnings
+from collections.abc import Callable, Sequence
 
 import keras
 
 from sqz_keras.architecture.metaparameters import Metaparameters
 from sqz_keras.architecture.plain_numbers import as_integer, as_number, require_integer
+
+Integer = typing.SupportsIndex  # an int, or one of NumPy's
+Number = typing.SupportsFloat  # a float, an int, or one of NumPy's
+Shape = Sequence[Integer | None]
+Weights = typing.Literal["imagenet"] | str | os.PathLike[str] | None
+Pooling = typing.Literal["avg", "max"] | None
+Activation = str | Callable[..., typing.Any] | None
 
 DEFAULT_SIZE = 227
 # Of averages of ReLU outputs these never fall below 0.5, or log(0.5).
@@ -18,7 +28,7 @@ _OWN_HEAD = (
 )
 
 
-def check_choices(include_top, weights, pooling, activation) -> None:
+def check_choices(include_top: bool, weights: Weights, pooling: Pooling, activation: Activation) -> None:
     """Refuses a pooling that does not exist, and an activation that fits neither the ReLU before it nor the weights."""
     if pooling not in (None, "avg", "max"):
         raise ValueError(f"pooling must be None, 'avg' or 'max', got {pooling!r}.")
@@ -40,7 +50,9 @@ def check_choices(include_top, weights, pooling, activation) -> None:
         )
 
 
-def check_numbers(include_top, classes, dropout_rate, conv10_padding) -> tuple[int, float, int | None]:
+def check_numbers(
+    include_top: bool, classes: Integer, dropout_rate: Number, conv10_padding: Integer | None
+) -> tuple[int, float, int | None]:
     """The last three arguments as plain Python numbers."""
     classes = require_integer("classes", classes, 1)
     if include_top and classes == 1:
@@ -56,7 +68,9 @@ def check_numbers(include_top, classes, dropout_rate, conv10_padding) -> tuple[i
     return classes, rate, conv10_padding
 
 
-def check_input_shape(net: Metaparameters, input_shape, input_tensor, include_top: bool) -> tuple[int | None, ...]:
+def check_input_shape(
+    net: Metaparameters, input_shape: Shape | None, input_tensor: keras.KerasTensor | None, include_top: bool
+) -> tuple[int | None, ...]:
     """The shape of the input, without the batch."""
     if input_tensor is not None:
         if not keras.utils.is_keras_tensor(input_tensor):

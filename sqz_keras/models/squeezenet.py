@@ -1,8 +1,9 @@
-"""The SqueezeNet builders: one private builder, whose public variants are rows of a table."""
+"""The SqueezeNet builders: one private builder, whose public variants differ in the architecture that they pass."""
 
 from __future__ import annotations
 
 import os
+import typing
 
 import keras
 import numpy as np
@@ -11,7 +12,18 @@ from keras import layers
 from sqz_keras.architecture.layers import bypass_kinds
 from sqz_keras.architecture.metaparameters import Metaparameters
 from sqz_keras.architecture.spec import ModelSpec
-from sqz_keras.models.arguments import check_choices, check_input_shape, check_numbers, image_shape
+from sqz_keras.models.arguments import (
+    Activation,
+    Integer,
+    Number,
+    Pooling,
+    Shape,
+    Weights,
+    check_choices,
+    check_input_shape,
+    check_numbers,
+    image_shape,
+)
 from sqz_keras.models.blocks import classifier, conv_relu, fire_module, max_pool
 from sqz_keras.weights import resolve
 
@@ -47,60 +59,23 @@ _ARGUMENTS = """
 """
 
 
-def _make_variant(function_name: str, model_name: str, version: str, bypass: str | None, summary: str):
-    """A public builder with its version and bypass fixed."""
-
-    def builder(
-        input_shape=None,
-        include_top=True,
-        weights="imagenet",
-        input_tensor=None,
-        pooling=None,
-        classes=1000,
-        classifier_activation="softmax",
-        name=model_name,
-        *,
-        dropout_rate=0.5,
-        conv10_padding=None,
-    ):
-        return SqueezeNet(
-            input_shape,
-            include_top,
-            weights,
-            input_tensor,
-            pooling,
-            classes,
-            classifier_activation,
-            name,
-            version=version,
-            bypass=bypass,
-            dropout_rate=dropout_rate,
-            conv10_padding=conv10_padding,
-        )
-
-    builder.__name__ = builder.__qualname__ = function_name
-    builder.__doc__ = f"{summary}\n{_ARGUMENTS}"
-    return builder
-
-
 def SqueezeNet(  # noqa: N802 - named as keras.applications names its builders
-    input_shape=None,
-    include_top=True,
-    weights="imagenet",
-    input_tensor=None,
-    pooling=None,
-    classes=1000,
-    classifier_activation="softmax",
-    name="squeezenet",
+    input_shape: Shape | None = None,
+    include_top: bool = True,
+    weights: Weights = "imagenet",
+    input_tensor: keras.KerasTensor | None = None,
+    pooling: Pooling = None,
+    classes: Integer = 1000,
+    classifier_activation: Activation = "softmax",
+    name: str | None = "squeezenet",
     *,
-    version="1.0",
-    bypass=None,
-    dropout_rate=0.5,
-    conv10_padding=None,
-):
-    architecture = ModelSpec(version=version, bypass=bypass)
+    version: typing.Literal["1.0", "1.1"] = "1.0",
+    bypass: typing.Literal["simple", "complex"] | None = None,
+    dropout_rate: Number = 0.5,
+    conv10_padding: Integer | None = None,
+) -> keras.Model:
     return _squeezenet(
-        architecture,
+        ModelSpec(version, bypass),
         input_shape,
         include_top,
         weights,
@@ -116,48 +91,131 @@ def SqueezeNet(  # noqa: N802 - named as keras.applications names its builders
 
 SqueezeNet.__doc__ = f"""SqueezeNet (arXiv 1602.07360): v1.0 has 1,248,424 parameters, v1.1 1,235,496.
 
-    Keyword only: `version` ("1.0" or "1.1") and `bypass` (None, "simple" or "complex"; paper, section 6).
+    Keyword only: `version` ("1.0" or "1.1") and `bypass` (None, "simple" or "complex"; paper, section 6). No weights
+    are published for bypass="complex", so give weights=None, or a path.
 {_ARGUMENTS}"""
 
-SqueezeNetV1_1 = _make_variant(
-    "SqueezeNetV1_1", "squeezenet_v1_1", "1.1", None, "SqueezeNet v1.1: 1,235,496 parameters, 2.1 times less work."
-)
-SqueezeNetSimpleBypass = _make_variant(
-    "SqueezeNetSimpleBypass",
-    "squeezenet_simple_bypass",
-    "1.0",
-    "simple",
-    "SqueezeNet v1.0 with additions around fire3, fire5, fire7 and fire9: 1,248,424 parameters.",
-)
-SqueezeNetComplexBypass = _make_variant(
-    "SqueezeNetComplexBypass",
-    "squeezenet_complex_bypass",
-    "1.0",
-    "complex",
-    "SqueezeNet v1.0 with bypasses around all fire modules: 1,589,672 parameters; the paper prints 7.7 MB for it.",
-)
+
+def SqueezeNetV1_1(  # noqa: N802
+    input_shape: Shape | None = None,
+    include_top: bool = True,
+    weights: Weights = "imagenet",
+    input_tensor: keras.KerasTensor | None = None,
+    pooling: Pooling = None,
+    classes: Integer = 1000,
+    classifier_activation: Activation = "softmax",
+    name: str | None = "squeezenet_v1_1",
+    *,
+    dropout_rate: Number = 0.5,
+    conv10_padding: Integer | None = None,
+) -> keras.Model:
+    return _squeezenet(
+        ModelSpec("1.1"),
+        input_shape,
+        include_top,
+        weights,
+        input_tensor,
+        pooling,
+        classes,
+        classifier_activation,
+        name,
+        dropout_rate,
+        conv10_padding,
+    )
+
+
+SqueezeNetV1_1.__doc__ = f"""SqueezeNet v1.1: 1,235,496 parameters, 2.1 times less work.
+{_ARGUMENTS}"""
+
+
+def SqueezeNetSimpleBypass(  # noqa: N802
+    input_shape: Shape | None = None,
+    include_top: bool = True,
+    weights: Weights = "imagenet",
+    input_tensor: keras.KerasTensor | None = None,
+    pooling: Pooling = None,
+    classes: Integer = 1000,
+    classifier_activation: Activation = "softmax",
+    name: str | None = "squeezenet_simple_bypass",
+    *,
+    dropout_rate: Number = 0.5,
+    conv10_padding: Integer | None = None,
+) -> keras.Model:
+    return _squeezenet(
+        ModelSpec("1.0", "simple"),
+        input_shape,
+        include_top,
+        weights,
+        input_tensor,
+        pooling,
+        classes,
+        classifier_activation,
+        name,
+        dropout_rate,
+        conv10_padding,
+    )
+
+
+SqueezeNetSimpleBypass.__doc__ = f"""SqueezeNet v1.0 with additions around fire3, fire5, fire7 and fire9.
+
+    It has v1.0's 1,248,424 parameters.
+{_ARGUMENTS}"""
+
+
+def SqueezeNetComplexBypass(  # noqa: N802
+    input_shape: Shape | None = None,
+    include_top: bool = True,
+    weights: Weights = None,
+    input_tensor: keras.KerasTensor | None = None,
+    pooling: Pooling = None,
+    classes: Integer = 1000,
+    classifier_activation: Activation = "softmax",
+    name: str | None = "squeezenet_complex_bypass",
+    *,
+    dropout_rate: Number = 0.5,
+    conv10_padding: Integer | None = None,
+) -> keras.Model:
+    return _squeezenet(
+        ModelSpec("1.0", "complex"),
+        input_shape,
+        include_top,
+        weights,
+        input_tensor,
+        pooling,
+        classes,
+        classifier_activation,
+        name,
+        dropout_rate,
+        conv10_padding,
+    )
+
+
+SqueezeNetComplexBypass.__doc__ = f"""SqueezeNet v1.0 with bypasses around all fire modules: 1,589,672 parameters.
+
+    The paper prints 7.7 MB for it. No weights are published, so `weights` is None by default: random ones. A path works
+    too.
+{_ARGUMENTS}"""
 
 
 def squeezenet_from_metaparameters(
-    metaparameters,
-    input_shape=None,
-    include_top=True,
-    weights=None,
-    input_tensor=None,
-    pooling=None,
-    classes=1000,
-    classifier_activation="softmax",
-    name="squeezenet",
+    metaparameters: Metaparameters,
+    input_shape: Shape | None = None,
+    include_top: bool = True,
+    weights: Weights = None,
+    input_tensor: keras.KerasTensor | None = None,
+    pooling: Pooling = None,
+    classes: Integer = 1000,
+    classifier_activation: Activation = "softmax",
+    name: str | None = "squeezenet",
     *,
-    bypass=None,
-    dropout_rate=0.5,
-    conv10_padding=None,
-):
+    bypass: typing.Literal["simple", "complex"] | None = None,
+    dropout_rate: Number = 0.5,
+    conv10_padding: Integer | None = None,
+) -> keras.Model:
     if not isinstance(metaparameters, Metaparameters):
         raise ValueError(f"metaparameters must be a sqz_keras.Metaparameters, got {type(metaparameters).__name__}.")
-    architecture = ModelSpec(version=None, metaparameters=metaparameters, bypass=bypass)
     return _squeezenet(
-        architecture,
+        ModelSpec(None, bypass, metaparameters),
         input_shape,
         include_top,
         weights,
@@ -173,7 +231,7 @@ def squeezenet_from_metaparameters(
 
 squeezenet_from_metaparameters.__doc__ = f"""The member of the SqueezeNet family with these `Metaparameters`.
 
-    No pretrained weights exist for it, so `weights` is None or a path.
+    No weights are published for it, so `weights` is None by default: random ones. A path works too.
 {_ARGUMENTS}"""
 
 
@@ -222,18 +280,18 @@ def named_arrays(model: keras.Model) -> dict[str, np.ndarray]:
 
 
 def _squeezenet(
-    architecture,
-    input_shape,
-    include_top,
-    weights,
-    input_tensor,
-    pooling,
-    classes,
-    activation,
-    name,
-    dropout_rate,
-    conv10_padding,
-):
+    architecture: ModelSpec,
+    input_shape: Shape | None,
+    include_top: bool,
+    weights: Weights,
+    input_tensor: keras.KerasTensor | None,
+    pooling: Pooling,
+    classes: Integer,
+    activation: Activation,
+    name: str | None,
+    dropout_rate: Number,
+    conv10_padding: Integer | None,
+) -> keras.Model:
     """Checks the arguments, finds the weights, builds the graph, fills it: in this order."""
     check_choices(include_top, weights, pooling, activation)
     classes, dropout_rate, conv10_padding = check_numbers(include_top, classes, dropout_rate, conv10_padding)

@@ -217,7 +217,9 @@ def test_signature_is_that_of_keras_applications():
     for builder in (SqueezeNet, SqueezeNetV1_1, SqueezeNetSimpleBypass, SqueezeNetComplexBypass):
         parameters = inspect.signature(builder).parameters
         assert list(parameters)[:8] == common
-        assert parameters["weights"].default == "imagenet"
+        published = builder is not SqueezeNetComplexBypass
+        assert parameters["weights"].default == ("imagenet" if published else None)
+        assert all(parameter.annotation is not inspect.Parameter.empty for parameter in parameters.values())
         assert all(parameters[name].kind is inspect.Parameter.KEYWORD_ONLY for name in list(parameters)[8:])
         assert "classifier_activation" in builder.__doc__
     assert list(inspect.signature(SqueezeNet).parameters)[8:] == ["version", "bypass", "dropout_rate", "conv10_padding"]
@@ -290,6 +292,20 @@ def test_heads_of_ones_own_give_low_scores_too():
         scores = keras.Sequential([trunk, head])(images)
         assert scores.shape == (4, 1) and float(tf.reduce_max(scores)) < 0.5
     assert small(include_top=False, classes=1, classifier_activation="sigmoid").output.shape[-1] == 32  # both unused
+
+
+def test_where_no_weights_are_published_random_ones_are_the_default():
+    assert SqueezeNetComplexBypass(input_shape=(32, 32, 3)).count_params() == 1_589_672
+    assert squeezenet_from_metaparameters(SMALL).output.shape == (None, 1000)
+    for builder in (SqueezeNetComplexBypass, squeezenet_from_metaparameters):
+        assert "No weights are published" in builder.__doc__
+
+
+def test_every_builder_warns_at_the_callers_line():
+    for builder in (SqueezeNet, SqueezeNetV1_1, SqueezeNetSimpleBypass, SqueezeNetComplexBypass):
+        with pytest.warns(UserWarning, match="pooling") as warned:
+            builder(weights=None, pooling="max", input_shape=(32, 32, 3))
+        assert warned[0].filename == __file__
 
 
 def test_pooling_with_the_top_is_ignored_with_a_warning():
