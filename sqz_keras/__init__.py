@@ -10,6 +10,7 @@ from sqz_keras.weights.records import Record, get_record, list_records
 from sqz_keras.weights.resolve import resolve_model
 
 if typing.TYPE_CHECKING:
+    from sqz_keras import applications
     from sqz_keras.images.preprocessing import decode_predictions, prepare_images, preprocess_input
     from sqz_keras.models.squeezenet import (
         SqueezeNet,
@@ -29,6 +30,7 @@ __all__ = [
     "SqueezeNetComplexBypass",
     "SqueezeNetSimpleBypass",
     "SqueezeNetV1_1",
+    "applications",
     "decode_predictions",
     "get_record",
     "list_records",
@@ -39,11 +41,20 @@ __all__ = [
     "squeezenet_from_metaparameters",
 ]
 
+_PREPROCESSING = ("decode_predictions", "prepare_images", "preprocess_input")
 
-def __getattr__(name: str):
-    """Imports Keras with the first name that needs it: reading a file, or a command's --help, needs none."""
-    if name not in __all__:
-        raise AttributeError(f"module 'sqz_keras' has no attribute {name!r}")
-    preprocessing = name in ("decode_predictions", "prepare_images", "preprocess_input")
-    module = "sqz_keras.images.preprocessing" if preprocessing else "sqz_keras.models.squeezenet"
-    return getattr(importlib.import_module(module), name)
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+if not typing.TYPE_CHECKING:  # a type checker would take any misspelt name for one that this function finds
+
+    def __getattr__(name: str):
+        """Imports Keras with the first name that needs it: reading a file, or a command's --help, needs none."""
+        if name not in __all__:
+            raise AttributeError(f"module 'sqz_keras' has no attribute {name!r}")
+        if name == "applications":
+            return importlib.import_module("sqz_keras.applications")
+        module = "sqz_keras.images.preprocessing" if name in _PREPROCESSING else "sqz_keras.models.squeezenet"
+        return getattr(importlib.import_module(module), name)

@@ -16,9 +16,9 @@ ROWS = [
     ["sqz_keras.architecture", "sqz_keras.codec"],
     ["sqz_keras.command", "sqz_keras.weights", "sqz_keras.images"],
     ["sqz_keras.models"],
-    ["sqz_keras.compression"],
+    ["sqz_keras.compression", "sqz_keras.applications"],
     ["sqz_keras"],
-    ["sqz_keras.applications", "sqz_keras.cli", "trainers.progress", "export.contract"],
+    ["sqz_keras.cli", "trainers.progress", "export.contract"],
     ["trainers.datasets", "trainers.evaluation.metrics", "trainers.evaluation.objectives", "export.versions"],
     ["trainers.data", "export.graph", "export.client", "export.warmup"],
     ["trainers.evaluation", "trainers.reports", "export.verify"],
@@ -201,6 +201,26 @@ def test_reading_files_and_help_need_no_keras():
     loaded = "[name for name in ['keras', 'tensorflow', 'jax'] if name in sys.modules]"
     code = f"import sys, {modules}, {commands}; print({loaded})"
     assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True) == "[]\n"
+
+
+def test_completion_lists_every_name_and_loads_none():
+    names = "sqz_keras.__all__, dir(sqz_keras), [name for name in ['keras', 'tensorflow'] if name in sys.modules]"
+    code = f"import sys, sqz_keras; print(({names}))"
+    public, listed, loaded = ast.literal_eval(
+        subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True)
+    )
+    assert {"SqueezeNet", "applications", "load"} <= set(public)
+    assert {*public, "__version__"} <= set(listed)
+    assert loaded == []
+
+
+def test_applications_is_an_attribute_as_in_keras():
+    code = (
+        "import sqz_keras; a = sqz_keras.applications; print(a.squeezenet.SqueezeNet is a.SqueezeNet, "
+        "a.squeezenet.preprocess_input is sqz_keras.preprocess_input)"
+    )
+    environment = {"KERAS_BACKEND": "jax"}  # the backend quickest to import
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, env=environment, text=True) == "True True\n"
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])

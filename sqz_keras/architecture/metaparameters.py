@@ -7,6 +7,8 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 
+from sqz_keras.architecture.plain_numbers import as_integer, as_number, require_integer
+
 _MOST = 1 << 16  # filters of a layer's kind, and whatever else is counted: far beyond any use, and no memory is at risk
 _INTEGERS = {  # least and greatest
     "base_e": (2, _MOST),
@@ -74,16 +76,13 @@ class Metaparameters:
 
     def __post_init__(self):
         for name, (least, most) in _INTEGERS.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-                raise ValueError(
-                    f"Metaparameters: {name} must be an integer of at least {least} and at most {most:,}, "
-                    f"got {value!r:.40}."
-                )
+            value = require_integer(f"Metaparameters: {name}", getattr(self, name), least, most)
+            object.__setattr__(self, name, value)
         for name in ("pct_3x3", "squeeze_ratio"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-                raise ValueError(f"Metaparameters: {name} must be a finite number, got {value!r}.")
+            value = as_number(getattr(self, name))
+            if value is None or not math.isfinite(value):
+                raise ValueError(f"Metaparameters: {name} must be a finite number, got {getattr(self, name)!r:.40}.")
+            object.__setattr__(self, name, value)
         if not 0 <= self.pct_3x3 <= 1:
             raise ValueError(f"Metaparameters: pct_3x3 is a fraction in [0, 1], got {self.pct_3x3}.")
         if not 0 < self.squeeze_ratio <= _MOST_SQUEEZE:
@@ -91,15 +90,14 @@ class Metaparameters:
                 f"Metaparameters: squeeze_ratio must be above 0 and at most {_MOST_SQUEEZE:,.0f}, "
                 f"got {self.squeeze_ratio}."
             )
-        object.__setattr__(self, "pool_after", tuple(self.pool_after))
+        pools = tuple(as_integer(layer) for layer in self.pool_after)
         layers = range(1, self.num_fire_modules + 2)
-        if any(type(layer) is not int for layer in self.pool_after) or list(self.pool_after) != sorted(
-            set(self.pool_after) & set(layers)
-        ):
+        if None in pools or list(pools) != sorted(set(pools) & set(layers)):
             raise ValueError(
                 f"Metaparameters: pool_after must name layers from 1 (conv1) to {layers[-1]} (the last fire module), "
-                f"ascending and each once, got {self.pool_after}."
+                f"ascending and each once, got {tuple(self.pool_after)}."
             )
+        object.__setattr__(self, "pool_after", pools)
         if any(fire.squeeze1x1 >= fire.channels for fire in self.fire_modules()):
             warnings.warn(
                 f"squeeze_ratio={self.squeeze_ratio} makes a squeeze layer no narrower than its expand layers; the "

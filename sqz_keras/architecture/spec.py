@@ -15,6 +15,7 @@ import numpy as np
 
 from sqz_keras.architecture.layers import Layer, bypass_kinds, list_layers
 from sqz_keras.architecture.metaparameters import VERSIONS, Metaparameters
+from sqz_keras.architecture.plain_numbers import require_integer
 
 PREPROCESSING_MODES = ("authors", "caffe", "torch", "tf")
 RESIZES = ("stretch", "shortest_side")
@@ -58,8 +59,7 @@ class Preprocessing:
             raise ValueError(f"Preprocessing: mode must be one of {PREPROCESSING_MODES}, got {self.mode!r}.")
         if self.resize not in RESIZES:
             raise ValueError(f"Preprocessing: resize must be one of {RESIZES}, got {self.resize!r}.")
-        if self.resize_to < 1:
-            raise ValueError(f"Preprocessing: resize_to must be at least 1 pixel, got {self.resize_to}.")
+        object.__setattr__(self, "resize_to", require_integer("Preprocessing: resize_to", self.resize_to, 1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +70,7 @@ class ModelSpec:
         version: "1.0", "1.1", or None where `metaparameters` are the caller's own.
         bypass: None, "simple" or "complex".
         metaparameters: The network's metaparameters; if omitted, they follow from `version`.
-        classes: Number of classes.
+        classes: Number of classes, at least 2.
         labels: Names in the order of the class indices (wnids for ImageNet), or None where unknown.
         input_size: Height and width of the network's input, in pixels.
         channels: Channels of the network's input.
@@ -105,8 +105,12 @@ class ModelSpec:
         object.__setattr__(self, "metaparameters", self.metaparameters or VERSIONS[self.version])
         bypass_kinds(self.metaparameters, self.bypass)
         for name, least in {"classes": 1, "input_size": 1, "channels": 1, "conv10_padding": 0}.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"ModelSpec: {name} must be at least {least}, got {getattr(self, name)}.")
+            object.__setattr__(self, name, require_integer(f"ModelSpec: {name}", getattr(self, name), least))
+        if self.classes == 1:
+            raise ValueError(
+                "ModelSpec: classes must be at least 2, got 1: the softmax of one class is 1 for every image. Add a "
+                "class for the images that are not of this one."
+            )
         if self.preprocessing.resize_to < self.input_size:
             raise ValueError(
                 f"ModelSpec: images are resized to {self.preprocessing.resize_to} pixels and then cropped to "

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from sqz_keras.architecture.plain_numbers import as_number, require_integer
 from sqz_keras.architecture.spec import ModelSpec, hash_arrays
 from sqz_keras.compression import tf_keras_bridge as bridge
 from sqz_keras.compression.stage_folder import StageFolder
@@ -39,12 +40,14 @@ class Training:
 
     def __post_init__(self):
         for name in ("steps", "checkpoint_every_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if not self.learning_rate > 0:
+            object.__setattr__(self, name, require_integer(name, getattr(self, name), 1))
+        learning_rate, dropout_rate = as_number(self.learning_rate), as_number(self.dropout_rate)
+        if learning_rate is None or not learning_rate > 0:
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}.")
-        if not 0 <= self.dropout_rate < 1:
+        if dropout_rate is None or not 0 <= dropout_rate < 1:
             raise ValueError(f"dropout_rate must be in [0, 1), got {self.dropout_rate}.")
+        object.__setattr__(self, "learning_rate", learning_rate)
+        object.__setattr__(self, "dropout_rate", dropout_rate)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,6 +29,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from sqz_keras.architecture.plain_numbers import as_integer
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.compression import centroid_search
 from sqz_keras.compression.densities import check_densities, count_kept, count_nonzeros, count_values, layer_names
@@ -315,12 +316,13 @@ def _hold_zeros(layer):
 
 
 def _check_bits(bits: int | Mapping[str, int], layers: list[str]) -> dict[str, int]:
-    by_layer = dict(bits) if isinstance(bits, Mapping) else dict.fromkeys(layers, bits)
+    requested = bits if isinstance(bits, Mapping) else dict.fromkeys(layers, bits)
+    by_layer = {layer: as_integer(number) for layer, number in requested.items()}
     for layer, number in by_layer.items():
         if layer not in layers:
             raise ValueError(f"bits: the model has no layer {layer!r}; its layers are {', '.join(layers)}.")
-        if not isinstance(number, int) or number not in BITS:
-            raise ValueError(f"bits must be {BITS[0]} to {BITS[-1]}, got {number} for {layer}.")
+        if number not in BITS:
+            raise ValueError(f"bits must be {BITS[0]} to {BITS[-1]}, got {requested[layer]} for {layer}.")
     return by_layer
 
 

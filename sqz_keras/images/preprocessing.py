@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import typing
+from collections.abc import Callable
+
 import keras
 import numpy as np
 from keras import ops
@@ -12,18 +16,25 @@ _BGR_MEANS = {"authors": (104.0, 117.0, 123.0), "caffe": (103.939, 116.779, 123.
 _TORCH_MEANS, _TORCH_STDS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def preprocess_input(x, data_format=None, mode="authors"):
+def preprocess_input(
+    x: typing.Any,
+    data_format: typing.Literal["channels_last", "channels_first"] | None = None,
+    mode: typing.Literal["authors", "caffe", "torch", "tf"] = "authors",
+) -> typing.Any:
     """Colours from RGB in 0..255 to what the network was trained on; never changes the caller's array.
 
+    Works inside `tf.data.Dataset.map` with every Keras backend.
+
     Args:
-        x: array or tensor of shape (..., H, W, 3), or (..., 3, H, W) with channels first; any numeric dtype.
+        x: array or tensor of shape (..., H, W, 3), or (..., 3, H, W) with channels first; any numeric dtype. A tensor
+            whose channels, or whose whole shape, only the running graph knows is taken to be such a one.
         data_format: "channels_last", "channels_first", or None for Keras's setting.
         mode: "authors" (BGR minus (104, 117, 123): the authors' weights), "caffe" (BGR minus (103.939, 116.779,
             123.68), as in keras.applications), "torch" (RGB / 255, minus (.485, .456, .406), over (.229, .224, .225):
             torchvision's and Gluon's) or "tf" (RGB / 127.5 - 1). Each record's `spec.preprocessing.mode` names its own.
 
     Returns:
-        A new float32 array (for an array) or tensor (for a tensor) of x's shape.
+        A new float32 array (for an array) or tensor (for a tensor; TensorFlow's for TensorFlow's) of x's shape.
 
     Raises:
         ValueError: unknown mode or data format, or not 3 channels.
@@ -35,22 +46,35 @@ def preprocess_input(x, data_format=None, mode="authors"):
         raise ValueError(f"data_format must be 'channels_last' or 'channels_first', got {data_format!r}.")
     axis = -1 if data_format == "channels_last" else -3
     array = x if hasattr(x, "shape") else np.asarray(x)
-    if len(array.shape) < 3 or array.shape[axis] != 3:
+    rank_is_known = getattr(array.shape, "rank", 0) is not None  # a tf.TensorShape may lack one
+    if rank_is_known and (len(array.shape) < 3 or array.shape[axis] not in (3, None)):
         raise ValueError(f"x must have 3 channels ({data_format}) and at least 3 axes, got shape {tuple(array.shape)}.")
-    numeric = np if isinstance(array, np.ndarray) else ops
-    array = array.astype(np.float32) if isinstance(array, np.ndarray) else ops.cast(array, "float32")
+    array, reverse, constant = _float32_and_tools(array)
 
     def along(values):
-        return np.asarray(values, np.float32).reshape((3,) + (1,) * (-1 - axis))
+        return constant(np.asarray(values, np.float32).reshape((3,) + (1,) * (-1 - axis)))
 
     if mode in _BGR_MEANS:
-        return numeric.flip(array, axis) - along(_BGR_MEANS[mode])
+        return reverse(array, axis) - along(_BGR_MEANS[mode])
     if mode == "torch":
         return (array / 255.0 - along(_TORCH_MEANS)) / along(_TORCH_STDS)
     return array / 127.5 - 1.0
 
 
-def prepare_images(images, spec: ModelSpec):
+def _float32_and_tools(x) -> tuple[typing.Any, Callable, Callable]:
+    """`x` as float32, and two functions for its kind: to reverse an axis, and to make a constant.
+
+    Inside `tf.data.Dataset.map` a tensor is TensorFlow's whatever Keras's backend is, and keras.ops then takes none.
+    """
+    if isinstance(x, np.ndarray):
+        return x.astype(np.float32), np.flip, np.asarray
+    tf = sys.modules.get("tensorflow")
+    if tf is not None and tf.is_tensor(x):
+        return tf.cast(x, tf.float32), lambda x, axis: tf.reverse(x, [axis]), tf.constant
+    return ops.cast(x, "float32"), ops.flip, ops.convert_to_tensor
+
+
+def prepare_images(images: typing.Any, spec: ModelSpec) -> typing.Any:
     """Whole images to the network's inputs: resize, centre crop, `preprocess_input`, as the spec says.
 
     Evaluation, classification, training and the exported graph all call this one function, inside a TensorFlow graph
@@ -92,7 +116,7 @@ def _resize(images, height, width, antialias: bool):
     return tf.image.resize(images, (height, width), antialias=antialias)
 
 
-def decode_predictions(preds, top=5):
+def decode_predictions(preds: typing.Any, top: int = 5) -> list[list[tuple[str, str, float]]]:
     """The names of the `top` most probable ImageNet classes of each row; works offline.
 
     Args:

@@ -1,8 +1,9 @@
-"""The SqueezeNet builders: one private builder, whose public variants are rows of a table."""
+"""The SqueezeNet builders: one private builder, whose public variants differ in the architecture that they pass."""
 
 from __future__ import annotations
 
 import os
+import typing
 
 import keras
 import numpy as np
@@ -11,10 +12,20 @@ from keras import layers
 from sqz_keras.architecture.layers import bypass_kinds
 from sqz_keras.architecture.metaparameters import Metaparameters
 from sqz_keras.architecture.spec import ModelSpec
+from sqz_keras.models.arguments import (
+    Activation,
+    Integer,
+    Number,
+    Pooling,
+    Shape,
+    Weights,
+    check_choices,
+    check_input_shape,
+    check_numbers,
+    image_shape,
+)
 from sqz_keras.models.blocks import classifier, conv_relu, fire_module, max_pool
 from sqz_keras.weights import resolve
-
-DEFAULT_SIZE = 227
 
 _ARGUMENTS = """
     The arguments and their order are those of keras.applications. Inputs are what `preprocess_input` returns for the
@@ -28,10 +39,12 @@ _ARGUMENTS = """
             MB for v1.1), another record's name (`sqz_keras.list_records()`), or a path to a file or folder of weights:
             `.weights.h5`, `.keras`, or whatever an importer reads.
         input_tensor: a Keras tensor to use as the model's input, instead of a new `keras.Input`.
-        pooling: without the top: None (feature maps (N, H, W, 512), outputs of ReLUs), "avg" or "max" (N, 512).
-        classes: number of classes, 1000 where the weights are ImageNet's.
+        pooling: without the top: None (feature maps (N, H, W, 512), outputs of ReLUs), "avg" or "max" (N, 512). With
+            the top it has no effect, and a warning says so.
+        classes: number of classes, at least 2; 1000 where the weights are ImageNet's.
         classifier_activation: "softmax", another activation, or None. conv10 is followed by a ReLU, so that with None
-            the model returns averages of ReLU outputs, never below 0, not logits in the usual sense.
+            the model returns averages of ReLU outputs, never below 0, not logits in the usual sense. A sigmoid of
+            those is never below 0.5 and is refused: put a head of your own on the model.
         name: Name of the model.
         dropout_rate: Dropout rate of drop9, in [0, 1).
         conv10_padding: rows and columns of zeros around conv10's input. Left alone it is 0, as in the paper's Table 1,
@@ -46,60 +59,23 @@ _ARGUMENTS = """
 """
 
 
-def _make_variant(function_name: str, model_name: str, version: str, bypass: str | None, summary: str):
-    """A public builder with its version and bypass fixed."""
-
-    def builder(
-        input_shape=None,
-        include_top=True,
-        weights="imagenet",
-        input_tensor=None,
-        pooling=None,
-        classes=1000,
-        classifier_activation="softmax",
-        name=model_name,
-        *,
-        dropout_rate=0.5,
-        conv10_padding=None,
-    ):
-        return SqueezeNet(
-            input_shape,
-            include_top,
-            weights,
-            input_tensor,
-            pooling,
-            classes,
-            classifier_activation,
-            name,
-            version=version,
-            bypass=bypass,
-            dropout_rate=dropout_rate,
-            conv10_padding=conv10_padding,
-        )
-
-    builder.__name__ = builder.__qualname__ = function_name
-    builder.__doc__ = f"{summary}\n{_ARGUMENTS}"
-    return builder
-
-
 def SqueezeNet(  # noqa: N802 - named as keras.applications names its builders
-    input_shape=None,
-    include_top=True,
-    weights="imagenet",
-    input_tensor=None,
-    pooling=None,
-    classes=1000,
-    classifier_activation="softmax",
-    name="squeezenet",
+    input_shape: Shape | None = None,
+    include_top: bool = True,
+    weights: Weights = "imagenet",
+    input_tensor: keras.KerasTensor | None = None,
+    pooling: Pooling = None,
+    classes: Integer = 1000,
+    classifier_activation: Activation = "softmax",
+    name: str | None = "squeezenet",
     *,
-    version="1.0",
-    bypass=None,
-    dropout_rate=0.5,
-    conv10_padding=None,
-):
-    architecture = ModelSpec(version=version, bypass=bypass)
+    version: typing.Literal["1.0", "1.1"] = "1.0",
+    bypass: typing.Literal["simple", "complex"] | None = None,
+    dropout_rate: Number = 0.5,
+    conv10_padding: Integer | None = None,
+) -> keras.Model:
     return _squeezenet(
-        architecture,
+        ModelSpec(version, bypass),
         input_shape,
         include_top,
         weights,
@@ -115,48 +91,131 @@ def SqueezeNet(  # noqa: N802 - named as keras.applications names its builders
 
 SqueezeNet.__doc__ = f"""SqueezeNet (arXiv 1602.07360): v1.0 has 1,248,424 parameters, v1.1 1,235,496.
 
-    Keyword only: `version` ("1.0" or "1.1") and `bypass` (None, "simple" or "complex"; paper, section 6).
+    Keyword only: `version` ("1.0" or "1.1") and `bypass` (None, "simple" or "complex"; paper, section 6). No weights
+    are published for bypass="complex", so give weights=None, or a path.
 {_ARGUMENTS}"""
 
-SqueezeNetV1_1 = _make_variant(
-    "SqueezeNetV1_1", "squeezenet_v1_1", "1.1", None, "SqueezeNet v1.1: 1,235,496 parameters, 2.1 times less work."
-)
-SqueezeNetSimpleBypass = _make_variant(
-    "SqueezeNetSimpleBypass",
-    "squeezenet_simple_bypass",
-    "1.0",
-    "simple",
-    "SqueezeNet v1.0 with additions around fire3, fire5, fire7 and fire9: 1,248,424 parameters.",
-)
-SqueezeNetComplexBypass = _make_variant(
-    "SqueezeNetComplexBypass",
-    "squeezenet_complex_bypass",
-    "1.0",
-    "complex",
-    "SqueezeNet v1.0 with bypasses around all fire modules: 1,589,672 parameters; the paper prints 7.7 MB for it.",
-)
+
+def SqueezeNetV1_1(  # noqa: N802
+    input_shape: Shape | None = None,
+    include_top: bool = True,
+    weights: Weights = "imagenet",
+    input_tensor: keras.KerasTensor | None = None,
+    pooling: Pooling = None,
+    classes: Integer = 1000,
+    classifier_activation: Activation = "softmax",
+    name: str | None = "squeezenet_v1_1",
+    *,
+    dropout_rate: Number = 0.5,
+    conv10_padding: Integer | None = None,
+) -> keras.Model:
+    return _squeezenet(
+        ModelSpec("1.1"),
+        input_shape,
+        include_top,
+        weights,
+        input_tensor,
+        pooling,
+        classes,
+        classifier_activation,
+        name,
+        dropout_rate,
+        conv10_padding,
+    )
+
+
+SqueezeNetV1_1.__doc__ = f"""SqueezeNet v1.1: 1,235,496 parameters, 2.1 times less work.
+{_ARGUMENTS}"""
+
+
+def SqueezeNetSimpleBypass(  # noqa: N802
+    input_shape: Shape | None = None,
+    include_top: bool = True,
+    weights: Weights = "imagenet",
+    input_tensor: keras.KerasTensor | None = None,
+    pooling: Pooling = None,
+    classes: Integer = 1000,
+    classifier_activation: Activation = "softmax",
+    name: str | None = "squeezenet_simple_bypass",
+    *,
+    dropout_rate: Number = 0.5,
+    conv10_padding: Integer | None = None,
+) -> keras.Model:
+    return _squeezenet(
+        ModelSpec("1.0", "simple"),
+        input_shape,
+        include_top,
+        weights,
+        input_tensor,
+        pooling,
+        classes,
+        classifier_activation,
+        name,
+        dropout_rate,
+        conv10_padding,
+    )
+
+
+SqueezeNetSimpleBypass.__doc__ = f"""SqueezeNet v1.0 with additions around fire3, fire5, fire7 and fire9.
+
+    It has v1.0's 1,248,424 parameters.
+{_ARGUMENTS}"""
+
+
+def SqueezeNetComplexBypass(  # noqa: N802
+    input_shape: Shape | None = None,
+    include_top: bool = True,
+    weights: Weights = None,
+    input_tensor: keras.KerasTensor | None = None,
+    pooling: Pooling = None,
+    classes: Integer = 1000,
+    classifier_activation: Activation = "softmax",
+    name: str | None = "squeezenet_complex_bypass",
+    *,
+    dropout_rate: Number = 0.5,
+    conv10_padding: Integer | None = None,
+) -> keras.Model:
+    return _squeezenet(
+        ModelSpec("1.0", "complex"),
+        input_shape,
+        include_top,
+        weights,
+        input_tensor,
+        pooling,
+        classes,
+        classifier_activation,
+        name,
+        dropout_rate,
+        conv10_padding,
+    )
+
+
+SqueezeNetComplexBypass.__doc__ = f"""SqueezeNet v1.0 with bypasses around all fire modules: 1,589,672 parameters.
+
+    The paper prints 7.7 MB for it. No weights are published, so `weights` is None by default: random ones. A path works
+    too.
+{_ARGUMENTS}"""
 
 
 def squeezenet_from_metaparameters(
-    metaparameters,
-    input_shape=None,
-    include_top=True,
-    weights=None,
-    input_tensor=None,
-    pooling=None,
-    classes=1000,
-    classifier_activation="softmax",
-    name="squeezenet",
+    metaparameters: Metaparameters,
+    input_shape: Shape | None = None,
+    include_top: bool = True,
+    weights: Weights = None,
+    input_tensor: keras.KerasTensor | None = None,
+    pooling: Pooling = None,
+    classes: Integer = 1000,
+    classifier_activation: Activation = "softmax",
+    name: str | None = "squeezenet",
     *,
-    bypass=None,
-    dropout_rate=0.5,
-    conv10_padding=None,
-):
+    bypass: typing.Literal["simple", "complex"] | None = None,
+    dropout_rate: Number = 0.5,
+    conv10_padding: Integer | None = None,
+) -> keras.Model:
     if not isinstance(metaparameters, Metaparameters):
         raise ValueError(f"metaparameters must be a sqz_keras.Metaparameters, got {type(metaparameters).__name__}.")
-    architecture = ModelSpec(version=None, metaparameters=metaparameters, bypass=bypass)
     return _squeezenet(
-        architecture,
+        ModelSpec(None, bypass, metaparameters),
         input_shape,
         include_top,
         weights,
@@ -172,7 +231,7 @@ def squeezenet_from_metaparameters(
 
 squeezenet_from_metaparameters.__doc__ = f"""The member of the SqueezeNet family with these `Metaparameters`.
 
-    No pretrained weights exist for it, so `weights` is None or a path.
+    No weights are published for it, so `weights` is None by default: random ones. A path works too.
 {_ARGUMENTS}"""
 
 
@@ -196,7 +255,7 @@ def load(model: str | os.PathLike, *, version: str | None = None, bypass: str | 
 def build(spec: ModelSpec, arrays: dict[str, np.ndarray] | None = None, dropout_rate: float = 0.5) -> keras.Model:
     """The model that a `ModelSpec` describes, with the top and a softmax, holding `arrays` where they are given."""
     model = _build_graph(
-        spec, _default_shape(spec.input_size, spec.channels), True, None, None, "softmax", "squeezenet", dropout_rate
+        spec, image_shape(spec.input_size, spec.channels), True, None, None, "softmax", "squeezenet", dropout_rate
     )
     if arrays is not None:
         assign(model, arrays)
@@ -221,22 +280,23 @@ def named_arrays(model: keras.Model) -> dict[str, np.ndarray]:
 
 
 def _squeezenet(
-    architecture,
-    input_shape,
-    include_top,
-    weights,
-    input_tensor,
-    pooling,
-    classes,
-    activation,
-    name,
-    dropout_rate,
-    conv10_padding,
-):
+    architecture: ModelSpec,
+    input_shape: Shape | None,
+    include_top: bool,
+    weights: Weights,
+    input_tensor: keras.KerasTensor | None,
+    pooling: Pooling,
+    classes: Integer,
+    activation: Activation,
+    name: str | None,
+    dropout_rate: Number,
+    conv10_padding: Integer | None,
+) -> keras.Model:
     """Checks the arguments, finds the weights, builds the graph, fills it: in this order."""
-    _check_options(include_top, pooling, classes, activation, dropout_rate, conv10_padding, weights)
-    shape = _input_shape(architecture.metaparameters, input_shape, input_tensor, include_top)
-    channels = shape[0] if _data_format() == "channels_first" else shape[-1]
+    check_choices(include_top, weights, pooling, activation)
+    classes, dropout_rate, conv10_padding = check_numbers(include_top, classes, dropout_rate, conv10_padding)
+    shape = check_input_shape(architecture.metaparameters, input_shape, input_tensor, include_top)
+    channels = shape[0] if keras.config.image_data_format() == "channels_first" else shape[-1]
     spec, arrays = resolve.for_architecture(
         weights,
         architecture,
@@ -253,7 +313,7 @@ def _squeezenet(
 
 def _build_graph(spec, input_shape, include_top, input_tensor, pooling, activation, name, dropout_rate) -> keras.Model:
     """The network, top to bottom (paper, Table 1)."""
-    net, data_format = spec.metaparameters, _data_format()
+    net, data_format = spec.metaparameters, keras.config.image_data_format()
     inputs = keras.Input(input_shape, name="images") if input_tensor is None else input_tensor
 
     x = conv_relu(inputs, net.stem_filters, net.stem_kernel, "conv1", data_format, strides=2)
@@ -274,61 +334,3 @@ def _build_graph(spec, input_shape, include_top, input_tensor, pooling, activati
         sources = keras.utils.get_source_inputs(input_tensor)
         inputs = sources[0] if len(sources) == 1 else sources
     return keras.Model(inputs, x, name=name)
-
-
-def _check_options(include_top, pooling, classes, activation, dropout_rate, conv10_padding, weights) -> None:
-    if pooling not in (None, "avg", "max"):
-        raise ValueError(f"pooling must be None, 'avg' or 'max', got {pooling!r}.")
-    if include_top and pooling is not None:
-        raise ValueError(f"pooling={pooling!r} has no effect with the top; pass include_top=False, or pooling=None.")
-    if isinstance(classes, bool) or not isinstance(classes, int | np.integer) or classes < 1:
-        raise ValueError(f"classes must be an integer of at least 1, got {classes!r}.")
-    if not isinstance(dropout_rate, int | float) or not 0 <= dropout_rate < 1:
-        raise ValueError(f"dropout_rate must be in [0, 1), got {dropout_rate!r}.")
-    if conv10_padding is not None and (not isinstance(conv10_padding, int) or conv10_padding < 0):
-        raise ValueError(f"conv10_padding must be None or an integer of at least 0, got {conv10_padding!r}.")
-    fits_weights = (keras.activations.softmax, keras.activations.linear)
-    if include_top and keras.activations.get(activation) not in fits_weights and weights is not None:
-        raise ValueError(
-            f"classifier_activation must be 'softmax' or None with pretrained weights, got {activation!r}; "
-            "pass weights=None for another one."
-        )
-
-
-def _input_shape(net: Metaparameters, input_shape, input_tensor, include_top: bool) -> tuple:
-    """The shape of the input, without the batch, checked."""
-    first = _data_format() == "channels_first"
-    if input_tensor is not None:
-        if not keras.utils.is_keras_tensor(input_tensor):
-            raise ValueError(
-                f"input_tensor must be a Keras tensor, such as keras.Input(...) returns; got "
-                f"{type(input_tensor).__name__}. To apply the model to values, build it and call it on them."
-            )
-        tensor_shape = tuple(input_tensor.shape[1:])
-        if input_shape is not None and tuple(input_shape) != tensor_shape:
-            raise ValueError(f"input_shape={tuple(input_shape)} is not input_tensor's {tensor_shape}; leave one out.")
-        input_shape = tensor_shape
-    if input_shape is None:
-        return _default_shape(DEFAULT_SIZE if include_top else None, 3)
-    order = "(channels, height, width)" if first else "(height, width, channels)"
-    if not isinstance(input_shape, tuple | list) or len(input_shape) != 3:
-        raise ValueError(f"input_shape must be {order}, without the batch, got {input_shape!r}.")
-    channels, *size = input_shape if first else (input_shape[2], input_shape[0], input_shape[1])
-    if not isinstance(channels, int | np.integer) or channels < 1:
-        raise ValueError(f"input_shape must be {order} with a known number of channels, got {tuple(input_shape)}.")
-    least = net.min_input_size()
-    for pixels in size:
-        if pixels is not None and (not isinstance(pixels, int | np.integer) or pixels < least):
-            raise ValueError(
-                f"input_shape must be {order} with at least {least}x{least} pixels, or None, for these "
-                f"metaparameters; got {tuple(input_shape)}. Enlarge the images, or take fewer pools."
-            )
-    return tuple(input_shape)
-
-
-def _default_shape(size: int | None, channels: int) -> tuple:
-    return (channels, size, size) if _data_format() == "channels_first" else (size, size, channels)
-
-
-def _data_format() -> str:
-    return keras.config.image_data_format()

@@ -1,5 +1,8 @@
+import dataclasses
+import json
 import warnings
 
+import numpy as np
 import pytest
 
 from sqz_keras import Metaparameters, ModelSpec
@@ -82,6 +85,13 @@ def test_counts_round_half_up_and_are_at_least_1():
         ({"pool_after": (4, 1)}, "ascending"),
         ({"pool_after": (1, 1)}, "each once"),
         ({"pool_after": (1.0, 3.0)}, "pool_after must name layers"),
+        ({"pool_after": (True, 3)}, "pool_after must name layers"),
+        ({"base_e": np.array(128)}, "base_e must be an integer"),
+        ({"base_e": np.bool_(True)}, "base_e must be an integer"),
+        ({"incr_e": True}, "incr_e must be an integer"),
+        ({"pct_3x3": True}, "finite number"),
+        ({"squeeze_ratio": np.float32("inf")}, "finite number"),
+        ({"squeeze_ratio": 10**400}, "finite number"),
         ({"num_fire_modules": 0}, "num_fire_modules"),
         ({"num_fire_modules": 10**9}, "at most 1,000"),
         ({"base_e": 10**310}, "at most 65,536"),
@@ -91,6 +101,16 @@ def test_counts_round_half_up_and_are_at_least_1():
 def test_values_out_of_range_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Metaparameters(**options)
+
+
+def test_numpy_numbers_become_plain_ones():
+    """A search hands over NumPy's numbers, and JSON takes none."""
+    integers = ("base_e", "incr_e", "freq", "num_fire_modules", "stem_filters", "stem_kernel")
+    values = {name: np.int64(getattr(Metaparameters(), name)) for name in integers}
+    values |= {"pct_3x3": np.float32(0.5), "squeeze_ratio": np.float16(0.125), "pool_after": np.array([1, 4, 8])}
+    net = Metaparameters(**values)
+    assert net == Metaparameters()
+    assert json.loads(json.dumps(dataclasses.asdict(net))) == dataclasses.asdict(net) | {"pool_after": [1, 4, 8]}
 
 
 def test_wide_squeeze_layer_warns():

@@ -96,6 +96,21 @@ def test_custom_metaparameters_need_no_version():
         ModelSpec(version=None, bypass="simple", metaparameters=Metaparameters(freq=1))
 
 
+def test_numpy_numbers_become_plain_ones():
+    sizes = {"classes": np.int32(5), "input_size": np.uint8(64), "channels": np.int64(1), "conv10_padding": np.int8(1)}
+    spec = ModelSpec(preprocessing=Preprocessing(resize_to=np.int64(70)), **sizes)
+    assert ModelSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+    with pytest.raises(ValueError, match="conv10_padding must be an integer of at least 0"):
+        ModelSpec(conv10_padding=True)
+    with pytest.raises(ValueError, match="resize_to must be an integer of at least 1"):
+        Preprocessing(resize_to=256.0)
+
+
+def test_one_class_is_refused():
+    with pytest.raises(ValueError, match=r"at least 2, got 1: the softmax of one class is 1 for every image"):
+        ModelSpec(classes=1)
+
+
 def test_labels_are_distinct_and_one_a_class():
     with pytest.raises(ValueError, match="2 different names"):
         ModelSpec(classes=2, labels=("a", "a"))

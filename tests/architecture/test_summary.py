@@ -78,6 +78,6 @@ def test_an_input_that_is_too_small_is_refused():
 
 def test_codebook_bytes():
     net = Metaparameters(num_fire_modules=1, base_e=2, stem_filters=1, stem_kernel=1, pool_after=())
-    spec = ModelSpec(None, None, net, classes=1, input_size=3)
-    # Kernels of 3, 1, 1, 9 and 2 weights at 6 bits, five codebooks of 64 values, 5 biases.
-    assert summary.codebook_bytes(spec, 6) == (3 + 1 + 1 + 7 + 2) + 5 * 256 + 4 * 5
+    spec = ModelSpec(None, None, net, classes=2, input_size=3)
+    # Kernels of 3, 1, 1, 9 and 4 weights at 6 bits, five codebooks of 64 values, 6 biases.
+    assert summary.codebook_bytes(spec, 6) == (3 + 1 + 1 + 7 + 3) + 5 * 256 + 4 * 6

@@ -271,7 +271,7 @@ def test_mistakes_are_refused_before_any_work(arrays, batches, no_training):
             run(SPEC, arrays, batches, **{"steps": 2, "learning_rate": 1e-3, "bits": 4} | options)
         assert not isinstance(error.value, StageError)
 
-    assert_refused("steps must be at least 1", steps=0)
+    assert_refused("steps must be an integer of at least 1", steps=0)
     assert_refused("learning_rate must be above 0", learning_rate=0)
     assert_refused("dropout_rate", dropout_rate=1)
     assert_refused("checkpoint_every_steps", checkpoint_every_steps=0)

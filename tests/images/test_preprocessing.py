@@ -1,3 +1,8 @@
+import os
+import pathlib
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -57,6 +62,50 @@ def test_bad_arguments_are_refused():
         preprocess_input(RGB, data_format="NHWC")
     with pytest.raises(ValueError, match=r"3 channels.*\(1, 2, 4\)"):
         preprocess_input(np.zeros((1, 2, 4)))
+
+
+@pytest.mark.parametrize("mode", ["authors", "caffe", "torch", "tf"])
+@pytest.mark.parametrize("shape", [(None, None, None), (2, None, None, None), None])
+def test_channels_or_a_whole_shape_that_only_the_graph_knows(mode, shape):
+    graph = tf.function(lambda x: preprocess_input(x, mode=mode), input_signature=[tf.TensorSpec(shape, tf.uint8)])
+    first = tf.function(
+        lambda x: preprocess_input(x, "channels_first", mode), input_signature=[tf.TensorSpec(shape, tf.uint8)]
+    )
+    images = RGB if shape == (None, None, None) else np.stack([RGB, RGB])
+    expected = preprocess_input(images, mode=mode)
+    np.testing.assert_allclose(graph(images), expected, atol=1e-5)
+    np.testing.assert_allclose(first(np.moveaxis(images, -1, -3)), np.moveaxis(expected, -1, -3), atol=1e-5)
+
+
+def test_symbolic_keras_tensors():
+    for channels in (3, None):
+        inputs = keras.Input((1, 2, channels))
+        model = keras.Model(inputs, preprocess_input(inputs))
+        np.testing.assert_allclose(model(RGB[None]), preprocess_input(RGB[None]), atol=1e-5)
+    with pytest.raises(ValueError, match="3 channels"):
+        preprocess_input(keras.Input((1, 2, 4)))
+
+
+UNDER_JAX = """
+import keras, numpy as np, tensorflow as tf
+from sqz_keras import preprocess_input
+assert keras.backend.backend() == "jax"
+images = np.arange(96, dtype=np.uint8).reshape(2, 4, 4, 3)
+for mode in ("authors", "caffe", "torch", "tf"):
+    expected = preprocess_input(images, mode=mode)
+    for shape in ((4, 4, 3), (None, None, None), None):
+        data = tf.data.Dataset.from_generator(lambda: iter(images), output_signature=tf.TensorSpec(shape, tf.uint8))
+        mapped = list(data.map(lambda x: preprocess_input(x, mode=mode)).as_numpy_iterator())
+        np.testing.assert_allclose(mapped, expected, atol=1e-5)
+    np.testing.assert_allclose(preprocess_input(keras.ops.array(images), mode=mode), expected, atol=1e-5)
+print("done")
+"""
+
+
+def test_inside_a_map_with_another_backend():
+    env = os.environ | {"KERAS_BACKEND": "jax", "PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
+    result = subprocess.run([sys.executable, "-c", UNDER_JAX], env=env, capture_output=True, text=True, check=False)
+    assert result.stdout.endswith("done\n"), result.stderr
 
 
 def test_stretch_and_centre_crop_against_numpy():

@@ -1,4 +1,5 @@
 import inspect
+import json
 
 import keras
 import numpy as np
@@ -216,7 +217,9 @@ def test_signature_is_that_of_keras_applications():
     for builder in (SqueezeNet, SqueezeNetV1_1, SqueezeNetSimpleBypass, SqueezeNetComplexBypass):
         parameters = inspect.signature(builder).parameters
         assert list(parameters)[:8] == common
-        assert parameters["weights"].default == "imagenet"
+        published = builder is not SqueezeNetComplexBypass
+        assert parameters["weights"].default == ("imagenet" if published else None)
+        assert all(parameter.annotation is not inspect.Parameter.empty for parameter in parameters.values())
         assert all(parameters[name].kind is inspect.Parameter.KEYWORD_ONLY for name in list(parameters)[8:])
         assert "classifier_activation" in builder.__doc__
     assert list(inspect.signature(SqueezeNet).parameters)[8:] == ["version", "bypass", "dropout_rate", "conv10_padding"]
@@ -227,6 +230,9 @@ def test_signature_is_that_of_keras_applications():
 def test_both_faces_export_the_same():
     assert all(getattr(applications, name) is getattr(sqz_keras, name) for name in applications.__all__)
     assert all(hasattr(sqz_keras, name) for name in sqz_keras.__all__)
+    builders = set(sqz_keras.applications.__all__) - {"squeezenet"}
+    assert "SqueezeNet" in builders
+    assert all(getattr(sqz_keras.applications, name) is getattr(sqz_keras, name) for name in builders)
 
 
 def test_no_top_takes_any_size_and_channel_count():
@@ -267,7 +273,47 @@ def test_classifier_activation():
     assign(averages, named_arrays(probabilities))
     assert float(tf.reduce_min(averages(inputs))) >= 0
     np.testing.assert_allclose(tf.nn.softmax(averages(inputs)), probabilities(inputs), atol=1e-6)
-    assert small(classifier_activation="sigmoid").layers[-1].activation is keras.activations.sigmoid
+    assert small(classifier_activation="softplus").layers[-1].activation is keras.activations.softplus
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "hard_sigmoid", "log_sigmoid", "sparse_sigmoid"])
+def test_what_a_sigmoid_would_give_after_the_relu(activation):
+    """The reason why these are refused."""
+    scores = keras.activations.get(activation)(np.linspace(0, 100, 101, dtype=np.float32))
+    least = np.log(0.5) if activation == "log_sigmoid" else 0.5
+    assert float(tf.reduce_min(scores)) == pytest.approx(least)
+
+
+def test_heads_of_ones_own_give_low_scores_too():
+    size, images = (24, 24, 3), sample(4, 24, 24, 3)
+    averages = small(input_shape=size, classes=8, classifier_activation=None)
+    for trunk in (small(input_shape=size, include_top=False, pooling="avg"), averages):
+        head = keras.layers.Dense(1, activation="sigmoid", kernel_initializer=keras.initializers.Constant(-1))
+        scores = keras.Sequential([trunk, head])(images)
+        assert scores.shape == (4, 1) and float(tf.reduce_max(scores)) < 0.5
+    assert small(include_top=False, classes=1, classifier_activation="sigmoid").output.shape[-1] == 32  # both unused
+
+
+def test_where_no_weights_are_published_random_ones_are_the_default():
+    assert SqueezeNetComplexBypass(input_shape=(32, 32, 3)).count_params() == 1_589_672
+    assert squeezenet_from_metaparameters(SMALL).output.shape == (None, 1000)
+    for builder in (SqueezeNetComplexBypass, squeezenet_from_metaparameters):
+        assert "No weights are published" in builder.__doc__
+
+
+def test_every_builder_warns_at_the_callers_line():
+    for builder in (SqueezeNet, SqueezeNetV1_1, SqueezeNetSimpleBypass, SqueezeNetComplexBypass):
+        with pytest.warns(UserWarning, match="pooling") as warned:
+            builder(weights=None, pooling="max", input_shape=(32, 32, 3))
+        assert warned[0].filename == __file__
+
+
+def test_pooling_with_the_top_is_ignored_with_a_warning():
+    """As keras.applications ignores it; scripts pass it."""
+    with pytest.warns(UserWarning, match="pooling='avg' has no effect with include_top=True") as warned:
+        model = small(pooling="avg", classes=6)
+    assert warned[0].filename == __file__
+    assert model.layers[-2].name == "pool10" and model.output.shape == (None, 6)
 
 
 def test_transfer_learning_trains_the_head_alone():
@@ -335,13 +381,25 @@ def test_smallest_input_is_computed_and_enforced():
         ({"version": "2.0"}, "version must be one of"),
         ({"bypass": "dense"}, "bypass must be one of"),
         ({"pooling": "average", "include_top": False}, "pooling must be None, 'avg' or 'max', got 'average'"),
-        ({"pooling": "avg"}, "include_top=False"),
+        ({"classes": 1}, r"at least 2, got 1: the softmax of one class.*Dense\(1, activation='sigmoid'\)"),
+        ({"classes": 1, "classifier_activation": None}, "at least 2, got 1"),
+        ({"classifier_activation": "sigmoid"}, r"never below 0.*Dense\(classes, activation='sigmoid'\)"),
+        ({"classifier_activation": keras.activations.hard_sigmoid}, "no score would be below 0.5"),
         ({"classes": 0}, "classes must be an integer of at least 1"),
         ({"classes": 2.5}, "classes must be"),
-        ({"dropout_rate": 1.0}, r"dropout_rate must be in \[0, 1\)"),
-        ({"conv10_padding": -1}, "conv10_padding must be"),
+        ({"classes": True}, "classes must be an integer"),
+        ({"classes": np.array(5)}, "classes must be an integer"),
+        ({"dropout_rate": 1.0}, r"dropout_rate must be a number in \[0, 1\)"),
+        ({"dropout_rate": np.float32(1)}, "dropout_rate must be"),
+        ({"dropout_rate": False}, "dropout_rate must be"),
+        ({"dropout_rate": "0.5"}, "dropout_rate must be"),
+        ({"conv10_padding": -1}, "conv10_padding.* must be an integer of at least 0"),
+        ({"conv10_padding": True}, "conv10_padding.* must be an integer"),
+        ({"input_shape": (True, 64, 3)}, "with at least 21x21 pixels"),
+        ({"input_shape": (64.0, 64, 3)}, "with at least 21x21 pixels"),
+        ({"input_shape": (64, 64, True)}, "known number of channels"),
         ({"classifier_activation": "nonsense"}, "nonsense"),
-        ({"classifier_activation": "sigmoid", "weights": "imagenet"}, "'softmax' or None"),
+        ({"classifier_activation": "softplus", "weights": "imagenet"}, "'softmax' or None"),
         ({"classes": 10, "weights": "imagenet"}, "have 1000 classes, got classes=10.*include_top=False"),
         ({"input_shape": (64, 64)}, r"\(height, width, channels\)"),
         ({"input_shape": (64, 64, None)}, "known number of channels"),
@@ -362,6 +420,21 @@ def test_smallest_input_is_computed_and_enforced():
 def test_bad_arguments_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         SqueezeNet(**({"weights": None} | options))
+
+
+def test_numpy_numbers_are_numbers(tmp_path):
+    model = small(
+        input_shape=(np.int64(40), None, np.int32(3)),
+        classes=np.int64(6),
+        dropout_rate=np.float32(0.25),
+        conv10_padding=np.int64(1),
+    )
+    assert model.get_layer("drop9").rate == 0.25
+    assert json.loads(json.dumps(model.get_config())) == json.loads(
+        json.dumps(small(input_shape=(40, None, 3), classes=6, dropout_rate=0.25, conv10_padding=1).get_config())
+    )
+    model.save(tmp_path / "model.keras")
+    assert keras.models.load_model(tmp_path / "model.keras").output.shape == (None, 6)
 
 
 def test_contradicting_input_shape_is_refused():

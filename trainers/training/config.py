@@ -6,6 +6,7 @@ import dataclasses
 import math
 import re
 
+from sqz_keras.architecture.plain_numbers import as_integer, as_number
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.compression.densities import layer_names, parse_densities
 
@@ -153,10 +154,10 @@ class TrainConfig:
             value, kind = getattr(self, field.name), type(field.default)
             if field.name == "model":
                 kind = ModelSpec
-            if kind is float and type(value) is int:
-                object.__setattr__(self, field.name, float(value))
-            elif type(value) is not kind:
+            plain = {int: as_integer, float: as_number}.get(kind, lambda value: value)(value)
+            if type(plain) is not kind:
                 raise ValueError(f"{field.name} must be {kind.__name__}, got {value!r}.")
+            object.__setattr__(self, field.name, plain)
 
     def _check_ranges(self) -> None:
         for name in _AT_LEAST_1:

@@ -2,6 +2,7 @@ import dataclasses
 import importlib
 import json
 
+import numpy as np
 import pytest
 
 from sqz_keras import Metaparameters, ModelSpec
@@ -33,6 +34,8 @@ def test_defaults_are_the_authors_solver():
         ("bypass_scale", 0),
         ("weight_decay", -1e-4),
         ("global_batch_size", True),
+        ("momentum", True),
+        ("jit_compile", 1),
         ("shuffle_buffer_size", 0),
         ("eval_every_steps", 0),
         ("seed", -1),
@@ -57,6 +60,12 @@ def test_defaults_are_the_authors_solver():
 def test_a_value_out_of_range_is_refused_by_name(field, value):
     with pytest.raises(ValueError, match=field):
         dataclasses.replace(CONFIG, **{field: value})
+
+
+def test_numpy_numbers_become_plain_ones():
+    config = dataclasses.replace(CONFIG, max_steps=np.int64(7), dropout_rate=np.float32(0.25))
+    assert json.loads(json.dumps(config.to_json()))["max_steps"] == 7
+    assert config == dataclasses.replace(CONFIG, max_steps=7, dropout_rate=0.25)
 
 
 def test_too_small_an_input_is_refused():

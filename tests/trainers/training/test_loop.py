@@ -3,6 +3,7 @@ import dataclasses
 import json
 import logging
 import os
+import shutil
 import signal
 
 import keras
@@ -17,6 +18,7 @@ from trainers.data.batches import BadImages, evaluation_batches, training_batche
 from trainers.data.image_folder import open_image_dir
 from trainers.training import checkpoints, loop, workdir
 from trainers.training.config import TrainConfig
+from trainers.training.dry_run import describe
 from trainers.training.input import batches_from
 from trainers.training.interruption import Interrupted
 
@@ -287,6 +289,15 @@ def test_damaged_images_are_named_and_counted_up_to_a_limit(tmp_path, images):
     assert results["bad_pictures"] == 1
     assert results["num_images"] == 4
     assert resolve_model(tmp_path / "run")[0].labels == ("cats", "dogs")
+
+
+def test_a_dataset_of_one_class_is_refused(tmp_path, images):
+    shutil.rmtree(images / "cats")
+    config = dataclasses.replace(CONFIG, dataset="", image_dir=str(images), test_split="validation")
+    for run in (loop.train_and_evaluate, describe):
+        with pytest.raises(ValueError, match="classes must be at least 2, got 1"):
+            run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("replicas", [1, 2])

@@ -1,0 +1,66 @@
+"""What a type checker sees of the public names: it accepts a user's script, and finds each mistake in a wrong one."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+GOOD = """
+import pathlib
+
+import numpy as np
+
+import sqz_keras
+from sqz_keras import Metaparameters, SqueezeNet, SqueezeNetComplexBypass, squeezenet_from_metaparameters
+from sqz_keras import decode_predictions, load, prepare_images, preprocess_input, resolve_model
+from sqz_keras.applications import SqueezeNetV1_1
+from sqz_keras.applications.squeezenet import SqueezeNetSimpleBypass
+
+SqueezeNet((64, None, 3), weights=None, classes=np.int64(10), dropout_rate=np.float32(0.2), version="1.1")
+SqueezeNetV1_1(input_shape=[64, 64, 3], weights=pathlib.Path("model.sqz"), include_top=False, pooling="avg")
+SqueezeNetSimpleBypass(weights="squeezenet1.0_simple_bypass", classifier_activation=None, name=None)
+SqueezeNetComplexBypass(conv10_padding=1, classifier_activation=lambda x: x)
+squeezenet_from_metaparameters(Metaparameters(squeeze_ratio=0.5, pool_after=(1, 3)), bypass="complex")
+sqz_keras.applications.squeezenet.SqueezeNet(weights="imagenet")
+spec, arrays = resolve_model("imagenet", version="1.1")
+x = preprocess_input(prepare_images(arrays["conv1/kernel"], spec), mode="caffe")
+names: list[str] = [name for _, name, _ in decode_predictions(load("imagenet").predict(x))[0]]
+"""
+# After the first line each has a mistake.
+BAD = """import sqz_keras
+from sqz_keras import SqueezNet
+sqz_keras.SqueezeNet(weihgts=None)
+sqz_keras.SqueezeNet(weights=3)
+sqz_keras.SqueezeNet(pooling="average")
+sqz_keras.SqueezeNet(version="2.0")
+sqz_keras.SqueezeNet(input_shape=64)
+sqz_keras.SqueezeNetV1_1(version="1.0")
+sqz_keras.squeezenet_from_metaparameters({"base_e": 128})
+sqz_keras.preprocess_input(None, mode="bgr")
+sqz_keras.applications.SqueezNet()
+"""
+
+
+def run_mypy(folder, code):
+    """The numbers of the lines in which mypy finds an error, and what it prints."""
+    (folder / "script.py").write_text(code, "utf-8")
+    command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "--config-file=", "script.py"]
+    environment = os.environ | {"MYPYPATH": str(ROOT)}
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    lines = {int(line) for line in re.findall(r"^script\.py:(\d+): error", result.stdout, re.MULTILINE)}
+    assert result.returncode == bool(lines), result.stdout + result.stderr
+    return lines, result.stdout
+
+
+def test_a_type_checker_accepts_a_good_script(tmp_path):
+    lines, printed = run_mypy(tmp_path, GOOD)
+    assert not lines, printed
+
+
+def test_a_type_checker_finds_each_mistake(tmp_path):
+    lines, printed = run_mypy(tmp_path, BAD)
+    assert lines == set(range(2, BAD.count("\n") + 1)), printed
+    assert 'Unexpected keyword argument "weihgts" for "SqueezeNet"' in printed
