@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import warnings
 from collections.abc import Mapping
 
@@ -13,6 +12,7 @@ import numpy as np
 from export.formats.colours import fold_colours
 from sqz_keras import ModelSpec
 from sqz_keras.models import squeezenet
+from sqz_keras.weights.description import spec_text
 
 SPEC_ENTRY = "model_spec"  # of the file's metadata
 
@@ -71,7 +71,7 @@ def with_spec(data: bytes, spec: ModelSpec) -> bytes:
 
     model = flatbuffer_utils.convert_bytearray_to_object(bytearray(data))
     buffer, entry = schema.BufferT(), schema.MetadataT()
-    buffer.data = np.frombuffer(json.dumps(spec.to_json()).encode(), np.uint8)
+    buffer.data = np.frombuffer(spec_text(spec).encode(), np.uint8)
     entry.name, entry.buffer = SPEC_ENTRY, len(model.buffers)
     model.buffers.append(buffer)
     model.metadata = [*(model.metadata or []), entry]

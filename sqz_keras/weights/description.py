@@ -41,9 +41,14 @@ class Stated:
     activation: str | None = "softmax"
 
 
+def spec_text(spec: ModelSpec) -> str:
+    """The description as JSON, without the hash, so that the same model gives the same bytes wherever it came from."""
+    return json.dumps(dataclasses.replace(spec, weights_sha256=None).to_json())
+
+
 def embed_spec(path: str | os.PathLike, spec: ModelSpec) -> None:
     """Puts the description of a model into its `.keras` or `.weights.h5` file, which Keras reads as before."""
-    data = json.dumps(spec.to_json()).encode()
+    data = spec_text(spec).encode()
     if os.fspath(path).endswith(".keras"):
         member = zipfile.ZipInfo(SPEC_NAME)  # stored, with a fixed date, so that files are reproducible
         with zipfile.ZipFile(path, "a") as archive:
