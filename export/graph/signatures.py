@@ -17,8 +17,9 @@ from sqz_keras.images.graph import (
     PNG_START,
     decode_jpeg,
     decode_png,
-    encoded_size,
     fits,
+    jpeg_size,
+    png_size,
     starts_with,
 )
 from sqz_keras.images.preprocessing import resize_and_crop
@@ -117,8 +118,8 @@ class ServedModel(tf.Module):
         return outputs | {contract.STATUS.name: status}
 
     def _check_and_resize(self, images):
-        height, width = tf.shape(images)[1], tf.shape(images)[2]
-        is_checked = tf.debugging.Assert(fits(height, width), [contract.STATUS_TOO_LARGE, height, width])
+        size = tf.shape(images)[1:3]
+        is_checked = tf.debugging.Assert(fits(size), [contract.STATUS_TOO_LARGE, size])
         with tf.control_dependencies([is_checked]):
             images = tf.identity(images)
         return self._resize_and_crop(images)
@@ -166,10 +167,16 @@ class ServedModel(tf.Module):
     def _decode(self, data):
         """One image; raises inside the graph where it is damaged. Its size is checked before it is decoded."""
         is_jpeg, is_png = starts_with(data, JPEG_START), starts_with(data, PNG_START)
+
+        def status_by_size(declared):
+            return tf.where(fits(declared), contract.STATUS_OK, contract.STATUS_TOO_LARGE)
+
         status = tf.cond(
-            is_jpeg | is_png,
-            lambda: tf.where(fits(*tf.unstack(encoded_size(data))), contract.STATUS_OK, contract.STATUS_TOO_LARGE),
-            lambda: tf.constant(contract.STATUS_UNKNOWN_FORMAT),
+            is_jpeg,
+            lambda: status_by_size(jpeg_size(data)),
+            lambda: tf.cond(
+                is_png, lambda: status_by_size(png_size(data)), lambda: tf.constant(contract.STATUS_UNKNOWN_FORMAT)
+            ),
         )
         size = self._spec.input_size
         image = tf.cond(

@@ -27,20 +27,20 @@ def starts_with(data: tf.Tensor, start: bytes) -> tf.Tensor:
     return tf.equal(tf.strings.substr(data, 0, len(start)), start)
 
 
-def encoded_size(data: tf.Tensor) -> tf.Tensor:
-    """(height, width) that a JPEG's or PNG's header declares; int32, negative where a PNG's do not fit into it."""
-    return tf.cond(
-        starts_with(data, JPEG_START),
-        lambda: tf.io.extract_jpeg_shape(data)[:2],
-        lambda: tf.reverse(
-            tf.ensure_shape(tf.io.decode_raw(tf.strings.substr(data, _PNG_SIZE, 8), tf.int32, False), [2]), [0]
-        ),
-    )
+def jpeg_size(data: tf.Tensor) -> tf.Tensor:
+    """(height, width) that a JPEG declares, int32."""
+    return tf.io.extract_jpeg_shape(data)[:2]
 
 
-def fits(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-    """Whether an image's size is within the bounds of `sqz_keras.images.files`; false for sizes below 1."""
-    height, width = tf.cast(height, tf.int64), tf.cast(width, tf.int64)
+def png_size(data: tf.Tensor) -> tf.Tensor:
+    """(height, width) that a PNG declares, int32; negative where they do not fit into it."""
+    width_and_height = tf.io.decode_raw(tf.strings.substr(data, _PNG_SIZE, 8), tf.int32, little_endian=False)
+    return tf.reverse(tf.ensure_shape(width_and_height, [2]), [0])
+
+
+def fits(size: tf.Tensor) -> tf.Tensor:
+    """Whether an image's (height, width) is within the bounds of `sqz_keras.images.files`; false for sizes below 1."""
+    height, width = tf.unstack(tf.cast(size, tf.int64))
     shortest, longest = tf.minimum(height, width), tf.maximum(height, width)
     small = (height * width <= MAX_PIXELS) & (longest <= shortest * MAX_ASPECT_RATIO)
     return small & (shortest >= 1)
@@ -95,16 +95,13 @@ def turn_upright(image: tf.Tensor, data: tf.Tensor) -> tf.Tensor:
     def turned():
         # The EXIF is the first segment of a JPEG, at most 64 KB long, and the whole data would take long to search.
         start = tf.strings.substr(data, 0, _EXIF_START_BYTES + (1 << 16))
-        is_turned = tf.strings.regex_full_match(start, _HAS_TURN)
-        value = tf.cond(is_turned, lambda: tf.strings.regex_replace(start, _HAS_TURN, r"\1\2", False), lambda: b"\x01")
-        # Orientations 5 to 8 have rows and columns exchanged; then some of them are mirrored.
-        turn = tf.cast(tf.io.decode_raw(value, tf.uint8)[0], tf.int32)
-        upright = tf.cond(turn >= 5, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
-        upright = tf.cond(_is_any(turn, 2, 3, 6, 7), lambda: tf.reverse(upright, [1]), lambda: upright)
-        return tf.cond(_is_any(turn, 3, 4, 7, 8), lambda: tf.reverse(upright, [0]), lambda: upright)
+        value = tf.strings.regex_replace(start, _HAS_TURN, r"\1\2", False)
+        first_byte = tf.cast(tf.io.decode_raw(tf.strings.substr(value, 0, 1), tf.uint8)[0], tf.int32)
+        turn = tf.where(tf.strings.length(value) == 1, first_byte, 1)
+        # Orientations 5 to 8 have rows and columns exchanged; then some of them are mirrored. There are no conditions,
+        # since each of them makes the graph larger.
+        upright = tf.transpose(image, tf.where(turn >= 5, [1, 0, 2], [0, 1, 2]))
+        mirrored = [tf.reduce_any(tf.equal(turn, values)) for values in ((3, 4, 7, 8), (2, 3, 6, 7))]
+        return tf.reverse(upright, tf.boolean_mask([0, 1], mirrored))
 
     return tf.ensure_shape(tf.cond(has_exif, turned, lambda: image), [None, None, image.shape[-1]])
-
-
-def _is_any(value: tf.Tensor, *candidates: int) -> tf.Tensor:
-    return tf.reduce_any(tf.equal(value, candidates))

@@ -15,8 +15,9 @@ from sqz_keras.images.graph import (
     PNG_START,
     decode_jpeg,
     decode_png,
-    encoded_size,
     fits,
+    jpeg_size,
+    png_size,
     starts_with,
     turn_upright,
 )
@@ -104,7 +105,7 @@ def _by_kind(of_jpeg: Callable, of_other: Callable, values: tuple, guarded: bool
         return tf.ensure_shape(image, (None, None, 3)), weight
 
     def of_checked_jpeg(data, *others):
-        return of_jpeg(_within_bounds(data), *others)
+        return of_jpeg(_within_bounds(data, jpeg_size(data)), *others)
 
     return tf.cond(starts_with(values[0], JPEG_START), lambda: attempt(of_checked_jpeg), lambda: attempt(of_other))
 
@@ -137,15 +138,14 @@ def _decoder_of_others(in_python: bool) -> Callable:
 
     return lambda data: tf.cond(
         starts_with(data, PNG_START),
-        lambda: turn_upright(decode_png(_within_bounds(data)), data),
+        lambda: turn_upright(decode_png(_within_bounds(data, png_size(data))), data),
         lambda: by_pillow(data),
     )
 
 
-def _within_bounds(data):
-    """A JPEG or PNG as it is; InvalidArgumentError where it is beyond the bounds of `read_image`."""
-    height, width = tf.unstack(encoded_size(data))
-    is_checked = tf.debugging.Assert(fits(height, width), ["too many pixels, or too elongated", height, width])
+def _within_bounds(data, size):
+    """A JPEG or PNG as it is; InvalidArgumentError where its size is beyond the bounds of `read_image`."""
+    is_checked = tf.debugging.Assert(fits(size), ["too many pixels, or too elongated", size])
     with tf.control_dependencies([is_checked]):
         return tf.identity(data)
 
