@@ -167,7 +167,7 @@ def _infer_spec(path: pathlib.Path, arrays: Arrays, version: str | None, bypass:
     if fitting and bypass not in fitting:
         bypass = fitting[0]
     options = {"bypass": bypass}
-    if path.suffix in (".pth", ".pt"):
+    if path.suffix.lower() in (".pth", ".pt", ".safetensors"):
         options |= {"input_size": 224, "preprocessing": Preprocessing("torch", "shortest_side", 256)}
     if "conv10/bias" in arrays and arrays["conv10/bias"].size:
         options["classes"] = int(arrays["conv10/bias"].size)

@@ -11,7 +11,7 @@ from sqz_keras.weights.arrays import WeightsFileError, check_shapes
 
 __all__ = ["READERS", "WeightsFileError", "check_shapes", "read_arrays"]
 
-# Suffix or folder -> the module of sqz_keras.weights with its reader, and what the kind is called.
+# Suffix, in lower case, or folder -> the module of sqz_keras.weights with its reader, and what the kind is called.
 READERS = {
     ".sqz": ("sqz", "this project's compressed model"),
     ".net": ("readers.deep_compression", "Deep Compression's compressed SqueezeNet v1.0"),
@@ -19,18 +19,23 @@ READERS = {
     ".caffemodel": ("readers.caffe", "Caffe"),
     ".pth": ("readers.torch_file", "torchvision state dict"),
     ".pt": ("readers.torch_file", "torchvision state dict"),
+    ".safetensors": ("readers.safetensors_file", "torchvision state dict"),
     ".h5": ("readers.keras_h5", "Keras weights, .weights.h5 or legacy .h5"),
     ".keras": ("readers.keras_h5", "Keras model"),
     "folder with saved_model.pb": ("readers.saved_model", "SavedModel of this project"),
     "folder of .npy": ("readers.npy_folder", "NumPy arrays, a file a weight"),
 }
+# Those whose layers have names of their own, so that a head may be called otherwise than conv10.
+_TELL_HEADS_APART = ("readers.torch_file", "readers.safetensors_file")
 
 
-def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
+def read_arrays(path: str | os.PathLike, trunk_only: bool = False) -> dict[str, np.ndarray]:
     """Reads a weights file or folder of any known kind (see `READERS`).
 
     Args:
-        path: a file, whose suffix tells its kind, or a folder.
+        path: a file, whose suffix tells its kind in upper or lower case, or a folder.
+        trunk_only: whether heads of other names than conv10 are left out. Else one of another name is taken for conv10
+            where it is the only one, and refused where it is not.
 
     Returns:
         float32 arrays by name ("conv1/kernel", "conv1/bias", "fire2_squeeze1x1/kernel", ...) in net order; kernels are
@@ -43,7 +48,9 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
     if kind not in READERS:
         kinds = "\n".join(f"  {key}: {title}" for key, (_, title) in READERS.items())
         raise WeightsFileError(f"{path}: expected a weights file or folder of a known kind. These are read:\n{kinds}")
-    return importlib.import_module(f"sqz_keras.weights.{READERS[kind][0]}").read(path)
+    module = READERS[kind][0]
+    read = importlib.import_module(f"sqz_keras.weights.{module}").read
+    return read(path, trunk_only) if module in _TELL_HEADS_APART else read(path)
 
 
 def _kind(path: str) -> str | None:
