@@ -12,11 +12,13 @@ import pytest
 
 import sqz_keras
 from sqz_keras import Metaparameters, ModelSpec, SqueezeNet
+from sqz_keras.architecture.spec import Preprocessing
 from sqz_keras.models.squeezenet import build, named_arrays
 from sqz_keras.weights import download, records
 from sqz_keras.weights.description import spec_path, write_spec
 from sqz_keras.weights.readers import WeightsFileError
 from sqz_keras.weights.resolve import resolve_model
+from tests.weights.readers import test_safetensors_file, test_torch_file
 
 SMALL = Metaparameters(base_e=8, incr_e=8, squeeze_ratio=0.5, stem_filters=4, stem_kernel=3)
 SPEC = ModelSpec(version=None, metaparameters=SMALL, classes=3, labels=("a", "b", "c"), input_size=40)
@@ -118,6 +120,32 @@ def test_files_without_a_description(tmp_path):
     assert spec.bypass == "simple"
     with pytest.raises(ValueError, match=r"holds version 1\.0|do not fit"):
         resolve_model(tmp_path / "1.0.weights.h5", version="1.1")
+
+
+@pytest.mark.parametrize("name", ["MODEL.KERAS", "MODEL.WEIGHTS.H5", "Model.Weights.h5"])
+def test_suffixes_in_upper_case_find_the_description(saved, name):
+    folder, arrays = saved
+    source = "model.keras" if name.endswith("KERAS") else "model.weights.h5"
+    shutil.copy(folder / source, folder / name)
+    shutil.copy(folder / "model.spec.json", folder / f"{name.partition('.')[0]}.spec.json")
+    spec, read = resolve_model(folder / name)
+    assert_same(read, arrays)
+    assert dataclasses.replace(spec, weights_sha256=None) == SPEC
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".PTH", ".Pt", ".safetensors", ".SAFETENSORS"])
+def test_torch_files_are_prepared_as_torchvision_does(tmp_path, monkeypatch, suffix):
+    spec = ModelSpec("1.1", classes=5)
+    arrays = {name: np.full(shape, 0.5, np.float32) for name, shape in spec.weight_shapes().items()}
+    path = tmp_path / f"net{suffix}"
+    state = test_torch_file.state_dict(arrays)
+    zipped = suffix.lower() in (".pt", ".pth")
+    path.write_bytes(
+        test_torch_file.Writer(monkeypatch).zipped(state) if zipped else test_safetensors_file.build(state)
+    )
+    read, _ = resolve_model(path)
+    assert (read.version, read.classes, read.input_size) == ("1.1", 5, 224)
+    assert read.preprocessing == Preprocessing("torch", "shortest_side", 256)
 
 
 def test_what_does_not_exist_is_refused():

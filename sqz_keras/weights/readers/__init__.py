@@ -59,6 +59,6 @@ def _kind(path: str) -> str | None:
     if os.path.exists(os.path.join(path, "saved_model.pb")):
         return "folder with saved_model.pb"
     for folder in (path, os.path.join(path, "weights")):
-        if os.path.isdir(folder) and any(name.endswith(".npy") for name in os.listdir(folder)):
+        if os.path.isdir(folder) and any(name.lower().endswith(".npy") for name in os.listdir(folder)):
             return "folder of .npy"
     return None
