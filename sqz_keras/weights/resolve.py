@@ -13,8 +13,9 @@ from sqz_keras.architecture.layers import BYPASSES
 from sqz_keras.architecture.metaparameters import VERSIONS
 from sqz_keras.architecture.spec import ModelSpec, Preprocessing, hash_arrays
 from sqz_keras.weights import download, readers, sqz
-from sqz_keras.weights.arrays import check_shapes
+from sqz_keras.weights.arrays import WeightsFileError, check_shapes
 from sqz_keras.weights.description import EXTRA_FOLDER, SPEC_NAME, read_spec, spec_path
+from sqz_keras.weights.readers import onnx_file
 from sqz_keras.weights.records import IMAGENET, RECORDS, Record, get_record, list_records
 
 Arrays = dict[str, np.ndarray]
@@ -132,8 +133,10 @@ def _read_path(
     if path.suffix.lower() == ".sqz" and not path.is_dir():
         model = sqz.read_model(path)
         spec, arrays = model.spec, model.arrays
+    elif path.suffix.lower() == ".onnx" and not path.is_dir():
+        spec, arrays = _read_onnx(path, described, architecture, trunk_only)
     else:
-        arrays = readers.read_arrays(path)
+        arrays = readers.read_arrays(path, trunk_only)
         if described.exists():
             spec = read_spec(described, path, arrays)
         else:
@@ -144,6 +147,25 @@ def _read_path(
         arrays, shapes = _trunk(arrays), _trunk(shapes)
     check_shapes(path, arrays, shapes)
     return dataclasses.replace(spec, weights_sha256=hash_arrays(arrays)), arrays
+
+
+def _read_onnx(
+    path: pathlib.Path, described: pathlib.Path, architecture: ModelSpec | None, trunk_only: bool
+) -> tuple[ModelSpec, Arrays]:
+    """An ONNX file's weights, and its description: in it, beside it, or what its graph and the records say."""
+    model = onnx_file.read_model(path, trunk_only)
+    beside = read_spec(described, path, model.arrays) if described.exists() else None
+    if beside and model.spec and _without_hash(beside) != _without_hash(model.spec):
+        raise WeightsFileError(
+            f"{path}: its metadata and {described.name} describe different models. Remove {described.name} to load the "
+            "file as it describes itself."
+        )
+    spec = beside or model.spec or model.infer_spec(_record_spec(path, model.arrays) or architecture)
+    return spec, model.arrays
+
+
+def _without_hash(spec: ModelSpec) -> ModelSpec:
+    return dataclasses.replace(spec, weights_sha256=None)
 
 
 def _trunk(by_name: Mapping) -> dict:
