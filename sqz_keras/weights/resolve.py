@@ -22,7 +22,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def resolve_model(
-    model: str | os.PathLike, *, version: str | None = None, bypass: str | None = None
+    model: str | os.PathLike, *, version: str | None = None, bypass: str | None = None, include_top: bool = True
 ) -> tuple[ModelSpec, Arrays]:
     """What every `--model=` means: a model's description and its weights.
 
@@ -32,6 +32,7 @@ def resolve_model(
             wrote, or of `.npy` files.
         version: "1.0" or "1.1": must agree with what the file says of itself, and is needed where it says nothing.
         bypass: "simple" or "complex", likewise.
+        include_top: whether conv10 is needed. Where it is not, a file may have no head, or any other.
 
     Returns:
         The ModelSpec and the float32 weights by name ("conv1/kernel", ...; kernels HWIO), checked against it.
@@ -53,7 +54,7 @@ def resolve_model(
             f"No model {model!r}: expected 'imagenet', a record's name ({', '.join(list_records())}), or a path, and "
             "no file or folder of this name exists."
         )
-    return _read_path(path, version, bypass)
+    return _read_path(path, version, bypass, trunk_only=not include_top)
 
 
 def for_architecture(
@@ -123,7 +124,7 @@ def _read_path(
     """Weights and description of a file or folder.
 
     The description is in it (`.sqz`), beside it, or found by the hashes of the records; else it is `architecture`, or
-    what the shapes say. With `trunk_only` a conv10 of any size, or none, will do.
+    what the shapes say. With `trunk_only` a conv10 of any size, none or another head will do; it is not checked.
     """
     described = path / SPEC_NAME if path.is_dir() else spec_path(path)
     if path.is_dir() and (path / "saved_model.pb").exists():
@@ -143,9 +144,7 @@ def _read_path(
             spec = _record_spec(path, arrays) or architecture or _infer_spec(path, arrays, version, bypass)
     _check_agrees(str(path), spec, version, bypass)
     shapes = spec.weight_shapes()
-    if trunk_only:
-        arrays, shapes = _trunk(arrays), _trunk(shapes)
-    check_shapes(path, arrays, shapes)
+    check_shapes(path, *((_trunk(arrays), _trunk(shapes)) if trunk_only else (arrays, shapes)))
     return dataclasses.replace(spec, weights_sha256=hash_arrays(arrays)), arrays
 
 

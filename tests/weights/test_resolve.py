@@ -18,7 +18,8 @@ from sqz_keras.weights import download, records
 from sqz_keras.weights.description import spec_path, write_spec
 from sqz_keras.weights.readers import WeightsFileError
 from sqz_keras.weights.resolve import resolve_model
-from tests.weights.readers import test_safetensors_file, test_torch_file
+from tests.weights.readers import test_caffe, test_safetensors_file, test_torch_file
+from tests.weights.readers.mutations import random_arrays
 
 SMALL = Metaparameters(base_e=8, incr_e=8, squeeze_ratio=0.5, stem_filters=4, stem_kernel=3)
 SPEC = ModelSpec(version=None, metaparameters=SMALL, classes=3, labels=("a", "b", "c"), input_size=40)
@@ -146,6 +147,24 @@ def test_torch_files_are_prepared_as_torchvision_does(tmp_path, monkeypatch, suf
     read, _ = resolve_model(path)
     assert (read.version, read.classes, read.input_size) == ("1.1", 5, 224)
     assert read.preprocessing == Preprocessing("torch", "shortest_side", 256)
+
+
+def test_heads_of_other_names(tmp_path):
+    """One that may be conv10 is; several are no hindrance to a model without the top."""
+    spec = ModelSpec("1.0", classes=4)
+    arrays = random_arrays(spec.weight_shapes())
+    head = {part: arrays.pop(f"conv10/{part}") for part in ("kernel", "bias")}
+    named = {f"conv10-new/{part}": array for part, array in head.items()}
+    path = tmp_path / "net.caffemodel"
+    path.write_bytes(test_caffe.encode(arrays | named, rename=str))
+    model = SqueezeNet(weights=path, classes=4)
+    assert_same(named_arrays(model), arrays | {f"conv10/{part}": array for part, array in head.items()})
+    assert_same(named_arrays(SqueezeNet(weights=path, include_top=False)), arrays)
+    path.write_bytes(test_caffe.encode(arrays | named | {f"other/{part}": a for part, a in head.items()}, rename=str))
+    assert_same(named_arrays(SqueezeNet(weights=path, include_top=False)), arrays)
+    assert_same(resolve_model(path, include_top=False)[1], arrays)
+    with pytest.raises(WeightsFileError, match="could be its head"):
+        SqueezeNet(weights=path, classes=4)
 
 
 def test_what_does_not_exist_is_refused():

@@ -28,8 +28,9 @@ def initialise(model: keras.Model, config: TrainConfig, spec: ModelSpec) -> None
     bias = np.full(shapes["conv10/bias"], config.conv10_bias, np.float32)
     arrays = {"conv10/kernel": np.asarray(kernel), "conv10/bias": bias}
     if config.weights:
-        theirs, pretrained = resolve_model(config.weights, version=spec.version)
-        their_indices = {label: index for index, label in enumerate(theirs.labels or ())}
+        theirs, pretrained = resolve_model(config.weights, version=spec.version, include_top=False)
+        labels = theirs.labels if "conv10/kernel" in pretrained else None
+        their_indices = {label: index for index, label in enumerate(labels or ())}
         for index, label in enumerate(spec.labels):
             if label in their_indices and pretrained["conv10/kernel"].shape[:3] == shapes["conv10/kernel"][:3]:
                 for name in ("conv10/kernel", "conv10/bias"):

@@ -26,7 +26,13 @@ READERS = {
     "folder of .npy": ("readers.npy_folder", "NumPy arrays, a file a weight"),
 }
 # Those whose layers have names of their own, so that a head may be called otherwise than conv10.
-_TELL_HEADS_APART = ("readers.torch_file", "readers.safetensors_file", "readers.onnx_file")
+_TELL_HEADS_APART = (
+    "readers.caffe",
+    "readers.keras_h5",
+    "readers.onnx_file",
+    "readers.safetensors_file",
+    "readers.torch_file",
+)
 
 
 def read_arrays(path: str | os.PathLike, trunk_only: bool = False) -> dict[str, np.ndarray]:

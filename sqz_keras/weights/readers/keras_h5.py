@@ -20,6 +20,7 @@ import numpy as np
 
 from sqz_keras.weights.arrays import MAX_BYTES, WeightsFileError, float32_arrays, layer_name, read_bytes
 from sqz_keras.weights.readers.archives import open_archive, read_member
+from sqz_keras.weights.readers.heads import find_head
 
 _WORKER = pathlib.Path(__file__).with_name("h5_worker.py")
 _SECONDS = 60
@@ -27,8 +28,12 @@ _MAGIC = b"\x89HDF\r\n\x1a\n"
 _END_AT = {0: 40, 2: 28, 3: 28}  # superblock's version -> where it says the file's length
 
 
-def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
+def read(path: str | os.PathLike, trunk_only: bool = False) -> dict[str, np.ndarray]:
     """Reads the convolutions of a Keras file. A `.keras` file's config is not looked at; nothing is deserialised.
+
+    Args:
+        path: of the file.
+        trunk_only: whether heads of other names than conv10 are left out.
 
     Returns:
         float32 arrays by name, kernels HWIO, in net order.
@@ -45,7 +50,7 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
     replies = ask_worker([data])
     if not replies:
         raise WeightsFileError(f"{path}: the file is damaged: the HDF5 library failed on it. Fetch or save it again.")
-    return float32_arrays(path, _named(path, replies[0]))
+    return float32_arrays(path, _named(path, replies[0], trunk_only))
 
 
 def ask_worker(files: Sequence[bytes]) -> list[bytes]:
@@ -89,22 +94,30 @@ def _check_end(path: str | os.PathLike, data: bytes) -> None:
         raise WeightsFileError(f"{path}: expected {end} bytes by its header, got {len(data)}. Fetch or save it again.")
 
 
-def _named(path: str | os.PathLike, reply: bytes) -> dict[str, np.ndarray]:
+def _named(path: str | os.PathLike, reply: bytes, trunk_only: bool) -> dict[str, np.ndarray]:
     """The worker's arrays by our names."""
     line, _, values = reply.partition(b"\n")
     reply_header = json.loads(line)
     if "error" in reply_header:
         raise WeightsFileError(f"{path}: {reply_header['error']}.")
-    arrays, at = {}, 0
+    layers, others, at = {}, {}, 0
     for name, items in reply_header["layers"]:
         layer = layer_name(name)
-        if layer is None or f"{layer}/kernel" in arrays:
-            trouble = "is there twice" if layer else "has weights, but no SqueezeNet of this project has such a layer"
-            raise WeightsFileError(f"{path}: layer {name!r:.80} {trouble}.")
-        if len(items) != 2:
+        place, key = (others, name) if layer is None else (layers, layer)
+        if key in place:
+            raise WeightsFileError(f"{path}: layer {name!r:.80} is there twice.")
+        if len(items) != 2 and (layer or not items):
             raise WeightsFileError(f"{path}: {layer} must have a kernel and a bias, got {len(items)} weights.")
-        for part, (dtype, shape) in zip(("kernel", "bias"), items, strict=True):
-            array = np.frombuffer(values, dtype, math.prod(shape), at).reshape(shape)
-            arrays[f"{layer}/{part}"] = array
-            at += array.nbytes
-    return arrays
+        place[key] = []
+        for dtype, shape in items:
+            place[key].append(np.frombuffer(values, dtype, math.prod(shape), at).reshape(shape))
+            at += place[key][-1].nbytes
+    shapes = {f"{layer}/kernel": arrays[0].shape for layer, arrays in layers.items()}
+    head = find_head(path, {name: arrays[0].shape for name, arrays in others.items()}, shapes, trunk_only)
+    if head:
+        layers["conv10"] = others[head]
+    return {
+        f"{layer}/{part}": array
+        for layer, arrays in layers.items()
+        for part, array in zip(("kernel", "bias"), arrays, strict=False)
+    }
