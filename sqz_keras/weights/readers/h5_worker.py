@@ -2,7 +2,7 @@
 
 Run as a script by `keras_h5`; it needs numpy and h5py alone. On standard input: files, each behind its length in 8
 bytes (little-endian). On standard output, in the same framing, a reply for each: a line of JSON, then the arrays'
-bytes. The JSON is {"error": text} or {"layers": [[name, [[dtype, shape], ...]], ...]}.
+bytes. The JSON is {"error": text} or {"layers": [[name, [[dtype, shape], ...]], ...], "backend": text or null}.
 """
 
 from __future__ import annotations
@@ -46,13 +46,14 @@ def answer(data: bytes, max_bytes: int) -> bytes:
             if total > max_bytes:
                 raise RefusedError(f"its arrays would fill {total} bytes; at most {max_bytes} are read")
             arrays = [(name, [dataset[()] for dataset in datasets]) for name, datasets in layers]
+            backend = strings(root, "backend")[0] if "backend" in root.attrs else None
     except RefusedError as error:
         return json.dumps({"error": str(error)}).encode() + b"\n"
     except _DAMAGE as error:
         return json.dumps({"error": f"the file is damaged ({type(error).__name__}: {error!s:.200})"}).encode() + b"\n"
     layers = [[name, [[array.dtype.str, array.shape] for array in items]] for name, items in arrays]
     return (
-        json.dumps({"layers": layers}).encode()
+        json.dumps({"layers": layers, "backend": backend}).encode()
         + b"\n"
         + b"".join(array.tobytes() for _, items in arrays for array in items)
     )

@@ -21,6 +21,7 @@ import numpy as np
 from sqz_keras.weights.arrays import MAX_BYTES, WeightsFileError, float32_arrays, layer_name, read_bytes
 from sqz_keras.weights.readers.archives import open_archive, read_member
 from sqz_keras.weights.readers.heads import find_head
+from sqz_keras.weights.readers.theano_kernels import to_hwio
 
 _WORKER = pathlib.Path(__file__).with_name("h5_worker.py")
 _SECONDS = 60
@@ -112,6 +113,8 @@ def _named(path: str | os.PathLike, reply: bytes, trunk_only: bool) -> dict[str,
         for dtype, shape in items:
             place[key].append(np.frombuffer(values, dtype, math.prod(shape), at).reshape(shape))
             at += place[key][-1].nbytes
+    turned = to_hwio(path, layers | others, reply_header["backend"])
+    layers, others = {layer: turned[layer] for layer in layers}, {name: turned[name] for name in others}
     shapes = {f"{layer}/kernel": arrays[0].shape for layer, arrays in layers.items()}
     head = find_head(path, {name: arrays[0].shape for name, arrays in others.items()}, shapes, trunk_only)
     if head:
