@@ -41,12 +41,14 @@ def answer(data: bytes, max_bytes: int) -> bytes:
     try:
         with h5py.File(io.BytesIO(data), "r") as file:
             root = get(file, "model_weights") if "model_weights" in file else file
-            layers = list(legacy_layers(root) if "layer_names" in root.attrs else keras3_layers(file))
+            legacy = "layer_names" in root.attrs
+            layers = list(legacy_layers(root) if legacy else keras3_layers(file))
             total = sum(_checked_bytes(dataset) for _, datasets in layers for dataset in datasets)
             if total > max_bytes:
                 raise RefusedError(f"its arrays would fill {total} bytes; at most {max_bytes} are read")
             arrays = [(name, [dataset[()] for dataset in datasets]) for name, datasets in layers]
-            backend = strings(root, "backend")[0] if "backend" in root.attrs else None
+            # Files of Keras 3 do not name their backend, and none of them was ever written on Theano.
+            backend = strings(root, "backend")[0] if "backend" in root.attrs else None if legacy else "Keras 3's"
     except RefusedError as error:
         return json.dumps({"error": str(error)}).encode() + b"\n"
     except _DAMAGE as error:

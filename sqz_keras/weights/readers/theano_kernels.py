@@ -9,13 +9,14 @@ names.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from sqz_keras.weights.arrays import WeightsFileError, layer_name
 
-_TURNED, _NOT_TURNED = "th_kernels", "tf_kernels"
+_IN_NAME = re.compile(r"(?<![a-z0-9])(th|tf)_kernels(?![a-z0-9])")  # not "with_kernels"
 
 
 def to_hwio(
@@ -35,13 +36,12 @@ def to_hwio(
     theano_order = not all(_fits(name, *arrays, "hwio") for name, arrays in ours.items()) and all(
         _fits(name, *arrays, "oihw") for name, arrays in ours.items()
     )
-    name = os.path.basename(path).lower()
-    turned = backend == "theano" if backend else _TURNED in name
-    if theano_order and not backend and (_TURNED in name) == (_NOT_TURNED in name):
+    turned = _trained_on_theano(path, backend)
+    if theano_order and turned is None:
         raise WeightsFileError(
             f"{path}: its kernels are in Theano's order, (filters, channels, rows, columns), and it does not say on "
-            f"which backend they were trained. Copy it to a name that ends in {_TURNED}.h5 if that was Theano, or in "
-            f"{_NOT_TURNED}.h5 if it was TensorFlow."
+            f"which backend they were trained. Copy it to a name that ends in _th_kernels.h5 if that was Theano, "
+            "or in _tf_kernels.h5 if it was TensorFlow."
         )
     result = {}
     for layer, (*kernels, bias) in ((layer, list(arrays)) for layer, arrays in layers.items() if arrays):
@@ -50,6 +50,14 @@ def to_hwio(
             kernels[0] = kernel[::-1, ::-1] if turned else kernel
         result[layer] = [*kernels, bias]
     return result
+
+
+def _trained_on_theano(path: str | os.PathLike, backend: str | None) -> bool | None:
+    """What the file says, or else its name; None where both say nothing."""
+    if backend:
+        return backend == "theano"
+    told = set(_IN_NAME.findall(os.path.basename(path).lower()))
+    return "th" in told if len(told) == 1 else None
 
 
 def _fits(layer: str, kernel: np.ndarray, bias: np.ndarray, order: str) -> bool:

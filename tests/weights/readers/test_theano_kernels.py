@@ -7,7 +7,7 @@ from sqz_keras.weights.readers import WeightsFileError, read_arrays
 from sqz_keras.weights.readers.theano_kernels import to_hwio
 from tests.weights.readers.mutations import assert_equal, layers_of, random_arrays
 from tests.weights.readers.test_heads import TRUNK, head
-from tests.weights.readers.test_keras_h5 import legacy
+from tests.weights.readers.test_keras_h5 import keras3, legacy
 
 
 def stored(arrays, theano_order=False, turned=False):
@@ -34,6 +34,7 @@ def names(backend):
         ("squeezenet_weights_th_dim_ordering_th_kernels.h5", None, True),
         ("squeezenet_weights_th_dim_ordering_tf_kernels.h5", None, False),
         ("SQUEEZENET_TH_KERNELS.H5", None, True),
+        ("th_kernels.h5", None, True),
         ("net_tf_kernels.h5", "theano", True),
         ("net_th_kernels.h5", "tensorflow", False),
     ],
@@ -59,13 +60,22 @@ def test_the_order_of_theano_without_a_backend_is_refused(tmp_path):
     for name in ("net.h5", "th_kernels_or_tf_kernels.h5"):
         path = tmp_path / name
         path.write_bytes(legacy(stored(random_arrays(), theano_order=True)))
-        with pytest.raises(WeightsFileError, match=r"ends in th_kernels\.h5 if that was Theano, or in tf_kernels\.h5"):
+        with pytest.raises(
+            WeightsFileError, match=r"ends in _th_kernels\.h5 if that was Theano, or in _tf_kernels\.h5"
+        ):
             read_arrays(path)
 
 
-def test_usual_kernels_need_no_backend(tmp_path):
-    (tmp_path / "net.h5").write_bytes(legacy(random_arrays()))
-    assert_equal(read_arrays(tmp_path / "net.h5"), random_arrays())
+@pytest.mark.parametrize("name", ["net.h5", "net_with_kernels.h5", "smooth_kernels_2.h5"])
+def test_usual_kernels_need_no_backend(tmp_path, name):
+    (tmp_path / name).write_bytes(legacy(random_arrays()))
+    assert_equal(read_arrays(tmp_path / name), random_arrays())
+
+
+def test_keras_3_never_ran_on_theano(tmp_path):
+    path = tmp_path / "net_th_kernels.weights.h5"
+    path.write_bytes(keras3(random_arrays()))
+    assert_equal(read_arrays(path), random_arrays())
 
 
 def test_heads_of_other_names_are_turned_too(tmp_path):
