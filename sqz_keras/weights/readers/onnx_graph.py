@@ -105,7 +105,7 @@ class Graph(Network):
             pass
         elif any(isinstance(given, Data) for given in inputs):
             value = self._data(node, inputs)
-        elif node.op_type == "Constant" or all(isinstance(given, Constant) for given in inputs if given):
+        elif all(isinstance(given, Constant) for name, given in zip(node.input, inputs, strict=True) if name):
             value = self._constant(node, [given for given in inputs if given])
         for index, name in enumerate(node.output):
             if name:
@@ -167,6 +167,8 @@ class Graph(Network):
             order = attributes.get("perm", range(len(first.axes) - 1, -1, -1))
             if sorted(order) == list(range(len(first.axes))) and first.pads == NO_PADS:
                 return dataclasses.replace(first, axes=tuple(first.axes[axis] for axis in order))
+        if any(name and given is None for name, given in zip(node.input, inputs, strict=True)):
+            return self._other(node, inputs, "one of its inputs is neither a constant nor a feature map")
         read = READERS.get(node.op_type)
         result = read(self, node, attributes, inputs) if read else "no SqueezeNet has such a step"
         return self._other(node, inputs, result) if isinstance(result, str) else result

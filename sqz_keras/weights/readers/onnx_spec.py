@@ -115,6 +115,12 @@ def inferred_spec(
         preprocessing = known.preprocessing
         options |= {"labels": known.labels, "input_size": known.input_size, "classes": known.classes}
     else:
+        if structure.leaves_rest:
+            warnings.warn(
+                f"{path}: its max pools round down, and this project's round up, as the authors' do. At "
+                f"{structure.input_size} pixels the two differ: check the accuracy, or train on from these weights.",
+                stacklevel=2,
+            )
         torch = mode == "torch" or (mode is None and any(name in producer.lower() for name in _TORCH_PRODUCERS))
         size = structure.input_size or (224 if torch else 227)
         kind = ("torch", "shortest_side") if torch else (mode or "authors", "stretch")

@@ -94,7 +94,11 @@ def _max_pool(graph: Network, node: onnx.NodeProto, attributes: dict, inputs: li
         None if n is None else (n + after - 3 + up) // 2 + 1
         for n, after in zip(source.step.size, pads[2:], strict=True)
     )
-    return graph.add_step("max pool", node, [source], size=size)
+    ours = [(n // 2, actual) for n, actual in zip(source.step.size, size, strict=True) if n is not None]
+    if any(actual > expected for expected, actual in ours):
+        return "a row or column of its output has no input"
+    leaves_rest = any(actual < expected for expected, actual in ours)
+    return graph.add_step("max pool", node, [source], size=size, leaves_rest=leaves_rest)
 
 
 def _average(graph: Network, node: onnx.NodeProto, attributes: dict, inputs: list) -> Data | str:

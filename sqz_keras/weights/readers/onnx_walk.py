@@ -24,6 +24,7 @@ class Structure:
         conv10_padding: rows and columns of zeros around conv10's input.
         input_size: height and width of the input, None where they are not fixed, or differ.
         colours: what happens to an image before conv1.
+        leaves_rest: whether a max pool rounds down where ours, in ceil mode, would round up.
     """
 
     convolutions: dict[str, Step]
@@ -32,6 +33,7 @@ class Structure:
     conv10_padding: int
     input_size: int | None
     colours: Colours
+    leaves_rest: bool
 
 
 def walk(path: str | os.PathLike, graph: Graph, trunk_only: bool = False) -> Structure:
@@ -54,6 +56,7 @@ class _Walk:
         self._layers: dict[str, Step] = {}
         self._pools: list[int] = []
         self._bypasses: list[str | None] = []
+        self._leaves_rest = False
 
     def run(self, trunk_only: bool) -> Structure:
         images, number = self._graph.images, 1
@@ -78,6 +81,7 @@ class _Walk:
             padding,
             size.pop() if len(size) == 1 else None,
             self._graph.colours,
+            self._leaves_rest,
         )
 
     def _pooled(self, x: Step, number: int) -> Step:
@@ -85,6 +89,7 @@ class _Walk:
         if [user.kind for user in x.users] != ["max pool"]:
             return x
         self._pools.append(number)
+        self._leaves_rest |= x.users[0].leaves_rest
         return x.users[0]
 
     def _squeeze(self, x: Step) -> Step | None:

@@ -246,6 +246,30 @@ def test_average_pools_must_cover_the_map(path):
             read_arrays(path)
 
 
+def test_pools_that_round_down_draw_a_warning_where_it_matters(path):
+    # The sizes of the maps before the pools are 19 and 9, or 20 and 10.
+    for size, style, warns in [
+        (39, {}, False),
+        (39, {"pads": "node"}, False),
+        (41, {}, True),
+        (41, {"ceil": True}, False),
+        (41, {"pads": "node"}, False),
+    ]:
+        spec = ModelSpec(None, None, SMALL, classes=5, input_size=size)
+        path.write_bytes(build(rounded(spec), spec, **style).SerializeToString())
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            resolve_model(path)
+        assert [str(each.message).startswith(f"{path}: its max pools round down") for each in caught] == [True] * warns
+
+
+def test_a_pool_of_padding_is_refused(path):
+    spec = ModelSpec(None, None, SMALL, classes=5, input_size=39)
+    path.write_bytes(build(rounded(spec), spec, pads="node", ceil=True).SerializeToString())
+    with pytest.raises(WeightsFileError, match=r"MaxPool 'n\d+' \(a row or column of its output has no input"):
+        read_arrays(path)
+
+
 def test_a_bias_behind_a_convolution_belongs_to_all_that_reads_it(path):
     """A second reader of the sum without the bias would make another network."""
     spec = ModelSpec(None, "complex", SMALL, classes=5, input_size=39)
@@ -258,6 +282,21 @@ def test_a_bias_behind_a_convolution_belongs_to_all_that_reads_it(path):
     path.write_bytes(model.SerializeToString())
     with pytest.raises(WeightsFileError, match="Add 'n"):
         read_arrays(path)
+
+
+@pytest.mark.parametrize("style", ["constant nodes", "tf2onnx"])
+def test_constants_that_are_not_understood_are_not_left_out(path, style):
+    """A bias, or pads, whose constant has no value that is known."""
+    spec = ModelSpec(None, "complex", SMALL, classes=5, input_size=39)
+    model = build(rounded(spec), spec, **STYLES[style])
+    data = model.SerializeToString()
+    constants = [index for index, each in enumerate(model.graph.node) if each.op_type == "Constant"]
+    for index in constants[:-1]:  # the last is the shape of the output
+        model = onnx.ModelProto.FromString(data)
+        model.graph.node[index].attribute[0].name = "sparse_value"
+        path.write_bytes(model.SerializeToString())
+        with pytest.raises(WeightsFileError, match=r"graph is no SqueezeNet"):
+            read_arrays(path)
 
 
 def test_bypasses_of_neither_kind_are_refused(path):
