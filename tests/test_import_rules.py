@@ -39,7 +39,7 @@ ONLY_IN = {
     "uvicorn": ["export/page/"],
     "grpc_health": ["export/"],
     "tensorflow_serving": ["export/"],
-    "onnx": ["sqz_keras/weights/readers/onnx_file.py", "export/formats/onnx.py"],
+    "onnx": ["sqz_keras/weights/readers/onnx_", "export/formats/onnx.py"],
 }
 HEAVY = [
     "tensorflow_model_optimization",

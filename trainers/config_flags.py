@@ -68,7 +68,7 @@ def input_from_flags(model: ModelSpec, args: flags.FlagValues) -> ModelSpec:
 
 def _with_preprocessing_of(weights: str, model: ModelSpec, mode: str | None) -> ModelSpec:
     """The model with the preprocessing that the weights were trained with, unless `mode` names another."""
-    theirs, _ = resolve_model(weights)
+    theirs, _ = resolve_model(weights, include_top=False)
     how = theirs.preprocessing
     if mode not in (None, how.mode):
         say(f"--preprocessing_mode={mode} is used, though {weights} were trained with {how.mode}.")

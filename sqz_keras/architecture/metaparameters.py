@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from sqz_keras.architecture.plain_numbers import as_integer, as_number, require_integer
 
@@ -169,3 +170,29 @@ VERSIONS = {
     "1.0": Metaparameters(),
     "1.1": Metaparameters(stem_filters=64, stem_kernel=3, pool_after=(1, 3, 5)),
 }
+
+
+def fit_metaparameters(
+    fires: Sequence[FireFilters], *, candidates: Iterable[Metaparameters] = (), **stem
+) -> Metaparameters | None:
+    """Metaparameters from which these fire modules follow, or None where there are none.
+
+    Args:
+        fires: The fire modules, first to last.
+        candidates: What is tried first; then the versions, and what follows from the modules.
+        **stem: `stem_filters`, `stem_kernel` and `pool_after`.
+    """
+    fires, widths = tuple(fires), [fire.channels for fire in fires]
+    freq = next((i for i, width in enumerate(widths) if width != widths[0]), len(fires))
+    incr = widths[freq] - widths[0] if freq < len(fires) else 0
+    nets = [*candidates, *VERSIONS.values()]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for fire in (fires[-1], fires[0]):  # the shares of one module, as those of others are rounded
+            shares = {"pct_3x3": fire.expand3x3 / fire.channels, "squeeze_ratio": fire.squeeze1x1 / fire.channels}
+            with contextlib.suppress(ValueError):
+                nets.append(Metaparameters(widths[0], incr, freq, **shares, num_fire_modules=len(fires), **stem))
+    for net in nets:
+        if all(getattr(net, name) == value for name, value in stem.items()) and net.fire_modules() == fires:
+            return net
+    return None

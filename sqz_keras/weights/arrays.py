@@ -97,6 +97,21 @@ def plain_net_layers(path: str | os.PathLike, count: int) -> list[str]:
     return ["conv1", *(f"fire{fire}_{part}" for fire in fires for part in FIRE_PARTS[:3]), "conv10"]
 
 
+def decode_floats(data: bytes, dtype: str) -> np.ndarray:
+    """Little-endian values as they lie in a file; NumPy has no bfloat16, which is the upper half of a float32.
+
+    Args:
+        data: the values, a whole number of them.
+        dtype: a NumPy name, such as "float16", or "bfloat16".
+
+    Returns:
+        A flat array; float32 with the same values for bfloat16, else of that dtype.
+    """
+    if dtype == "bfloat16":
+        return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
+    return np.frombuffer(data, np.dtype(dtype).newbyteorder("<"))
+
+
 def hwio(kernel: np.ndarray) -> np.ndarray:
     """A kernel from (out, in, height, width) to Keras's (height, width, in, out)."""
     return np.ascontiguousarray(np.transpose(kernel, (2, 3, 1, 0)))

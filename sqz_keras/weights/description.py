@@ -102,8 +102,8 @@ def spec_path(path: str | os.PathLike) -> pathlib.Path:
     """Where the description of a file of weights is: its name with the suffix replaced by `.spec.json`."""
     path = pathlib.Path(path)
     for suffix in _SUFFIXES:
-        if path.name.endswith(suffix):
-            return path.with_name(path.name.removesuffix(suffix) + ".spec.json")
+        if path.name.lower().endswith(suffix):
+            return path.with_name(path.name[: -len(suffix)] + ".spec.json")
     return path.with_suffix(".spec.json")
 
 

@@ -13,16 +13,18 @@ import numpy as np
 from sqz_keras.architecture.layers import BYPASSES
 from sqz_keras.architecture.metaparameters import VERSIONS
 from sqz_keras.architecture.spec import ModelSpec, hash_arrays
+from sqz_keras.differences import describe_changes
 from sqz_keras.weights import download, readers, sqz
-from sqz_keras.weights.arrays import check_shapes
+from sqz_keras.weights.arrays import WeightsFileError, check_shapes
 from sqz_keras.weights.description import EXTRA_FOLDER, SPEC_NAME, Stated, read_spec, spec_path
+from sqz_keras.weights.readers import onnx_file
 from sqz_keras.weights.records import AUTHORS, IMAGENET, RECORDS, TORCHVISION, Record, get_record, list_records
 
 Arrays = dict[str, np.ndarray]
 
 
 def resolve_model(
-    model: str | os.PathLike, *, version: str | None = None, bypass: str | None = None
+    model: str | os.PathLike, *, version: str | None = None, bypass: str | None = None, include_top: bool = True
 ) -> tuple[ModelSpec, Arrays]:
     """What every `--model=` means: a model's description and its weights.
 
@@ -32,6 +34,7 @@ def resolve_model(
             wrote, or of `.npy` files.
         version: "1.0" or "1.1". It must agree with the file's own description, and is required if the file has none.
         bypass: "simple" or "complex", likewise.
+        include_top: whether conv10 is needed. Where it is not, a file may have no head, or any other.
 
     Returns:
         The ModelSpec and the float32 weights by name ("conv1/kernel", ...; kernels HWIO), checked against it.
@@ -53,7 +56,7 @@ def resolve_model(
             f"No model {model!r}: expected 'imagenet', a record's name ({', '.join(list_records())}), or a path, and "
             "no file or folder of this name exists."
         )
-    return _read_path(path, version, bypass)
+    return _read_path(path, version, bypass, trunk_only=not include_top)
 
 
 def for_architecture(
@@ -128,7 +131,7 @@ def _read_path(
     """Weights and description of a file or folder.
 
     The description is beside it, in it, or found by the hashes of the records; else it is `architecture`, or what the
-    shapes say. With `trunk_only` a conv10 of any size, or none, will do.
+    shapes say. With `trunk_only` a conv10 of any size, none or another head will do; it is not checked.
     """
     described = path / SPEC_NAME if path.is_dir() else spec_path(path)
     if path.is_dir() and (path / "saved_model.pb").exists():
@@ -138,18 +141,18 @@ def _read_path(
     if path.suffix.lower() == ".sqz" and not path.is_dir():
         model = sqz.read_model(path)
         spec, arrays = model.spec, model.arrays
+    elif path.suffix.lower() == ".onnx" and not path.is_dir():
+        spec, arrays = _read_onnx(path, described, architecture, trunk_only)
     else:
-        arrays, stated = readers.read_described(path)
+        arrays, stated = readers.read_described(path, trunk_only)
         _check_activation(path, stated, activation)
         if described.exists():
-            spec = read_spec(described, path, arrays)
+            spec = _spec_beside(described, path, arrays, stated.spec if stated and stated.is_whole else None)
         else:
             spec = _undescribed_spec(path, arrays, stated, architecture, version, bypass, trunk_only)
     _check_agrees(str(path), spec, version, bypass)
     shapes = spec.weight_shapes()
-    if trunk_only:
-        arrays, shapes = _trunk(arrays), _trunk(shapes)
-    check_shapes(path, arrays, shapes)
+    check_shapes(path, *((_trunk(arrays), _trunk(shapes)) if trunk_only else (arrays, shapes)))
     return dataclasses.replace(spec, weights_sha256=hash_arrays(arrays)), arrays
 
 
@@ -209,6 +212,33 @@ def _check_activation(path: pathlib.Path, stated: Stated | None, activation: str
         )
 
 
+def _read_onnx(
+    path: pathlib.Path, described: pathlib.Path, architecture: ModelSpec | None, trunk_only: bool
+) -> tuple[ModelSpec, Arrays]:
+    """An ONNX file's weights, and its description: beside it, in it, or what its graph and the records say."""
+    model = onnx_file.read_model(path, trunk_only)
+    if described.exists():
+        return _spec_beside(described, path, model.arrays, model.spec), model.arrays
+    return model.spec or model.infer_spec(_record_spec(path, model.arrays) or architecture), model.arrays
+
+
+def _spec_beside(described: pathlib.Path, path: pathlib.Path, arrays: Arrays, inside: ModelSpec | None) -> ModelSpec:
+    """The description beside weights, whose labels and preprocessing may differ from those in the file.
+
+    Raises:
+        WeightsFileError: it describes another network than the file does, or other weights.
+    """
+    beside = read_spec(described, path, arrays)
+    if inside is not None:
+        changes = describe_changes(inside.to_json(), beside.to_json(), ("labels", "preprocessing", "weights_sha256"))
+        if changes:
+            raise WeightsFileError(
+                f"{path} describes another model than {described.name} beside it: {changes}. Remove {described.name} "
+                "to load the file as it describes itself."
+            )
+    return beside
+
+
 def _trunk(by_name: Mapping) -> dict:
     return {name: value for name, value in by_name.items() if not name.startswith("conv10/")}
 
@@ -230,7 +260,7 @@ def _infer_spec(path: pathlib.Path, arrays: Arrays, version: str | None, bypass:
     if fitting and bypass not in fitting:
         bypass = fitting[0]
     options = {"bypass": bypass, "preprocessing": AUTHORS}
-    if path.suffix.lower() in (".pth", ".pt"):
+    if path.suffix.lower() in (".pth", ".pt", ".safetensors"):
         options |= {"input_size": 224, "preprocessing": TORCHVISION}
     if "conv10/bias" in arrays and arrays["conv10/bias"].size:
         options["classes"] = int(arrays["conv10/bias"].size)

@@ -20,6 +20,8 @@ from sqz_keras.weights import download, records
 from sqz_keras.weights.description import embed_spec, spec_path, write_spec
 from sqz_keras.weights.readers import WeightsFileError
 from sqz_keras.weights.resolve import resolve_model
+from tests.weights.readers import test_caffe, test_safetensors_file, test_torch_file
+from tests.weights.readers.mutations import random_arrays
 
 SMALL = Metaparameters(base_e=8, incr_e=8, squeeze_ratio=0.5, stem_filters=4, stem_kernel=3)
 SPEC = ModelSpec(version=None, metaparameters=SMALL, classes=3, labels=("a", "b", "c"), input_size=40)
@@ -194,6 +196,50 @@ def test_files_without_a_description(tmp_path):
         pytest.raises(ValueError, match=r"holds version 1\.0|do not fit"),
     ):
         resolve_model(tmp_path / "1.0.weights.h5", version="1.1")
+
+
+@pytest.mark.parametrize("name", ["MODEL.KERAS", "MODEL.WEIGHTS.H5", "Model.Weights.h5"])
+def test_suffixes_in_upper_case_find_the_description(saved, name):
+    folder, arrays = saved
+    source = "model.keras" if name.endswith("KERAS") else "model.weights.h5"
+    shutil.copy(folder / source, folder / name)
+    shutil.copy(folder / "model.spec.json", folder / f"{name.partition('.')[0]}.spec.json")
+    spec, read = resolve_model(folder / name)
+    assert_same(read, arrays)
+    assert dataclasses.replace(spec, weights_sha256=None) == SPEC
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".PTH", ".Pt", ".safetensors", ".SAFETENSORS"])
+def test_torch_files_are_prepared_as_torchvision_does(tmp_path, monkeypatch, suffix):
+    spec = ModelSpec("1.1", classes=5)
+    arrays = {name: np.full(shape, 0.5, np.float32) for name, shape in spec.weight_shapes().items()}
+    path = tmp_path / f"net{suffix}"
+    state = test_torch_file.state_dict(arrays)
+    zipped = suffix.lower() in (".pt", ".pth")
+    path.write_bytes(
+        test_torch_file.Writer(monkeypatch).zipped(state) if zipped else test_safetensors_file.build(state)
+    )
+    read, _ = resolve_model(path)
+    assert (read.version, read.classes, read.input_size) == ("1.1", 5, 224)
+    assert read.preprocessing == Preprocessing("torch", "shortest_side", 256)
+
+
+def test_heads_of_other_names(tmp_path):
+    """One that may be conv10 is; several are no hindrance to a model without the top."""
+    spec = ModelSpec("1.0", classes=4)
+    arrays = random_arrays(spec.weight_shapes())
+    head = {part: arrays.pop(f"conv10/{part}") for part in ("kernel", "bias")}
+    named = {f"conv10-new/{part}": array for part, array in head.items()}
+    path = tmp_path / "net.caffemodel"
+    path.write_bytes(test_caffe.encode(arrays | named, rename=str))
+    model = SqueezeNet(weights=path, classes=4)
+    assert_same(named_arrays(model), arrays | {f"conv10/{part}": array for part, array in head.items()})
+    assert_same(named_arrays(SqueezeNet(weights=path, include_top=False)), arrays)
+    path.write_bytes(test_caffe.encode(arrays | named | {f"other/{part}": a for part, a in head.items()}, rename=str))
+    assert_same(named_arrays(SqueezeNet(weights=path, include_top=False)), arrays)
+    assert_same(resolve_model(path, include_top=False)[1], arrays)
+    with pytest.raises(WeightsFileError, match="could be its head"):
+        SqueezeNet(weights=path, classes=4)
 
 
 def test_what_does_not_exist_is_refused():

@@ -41,7 +41,7 @@ class CompressionConfig:
     evaluation_dir: str | None = _field(None, "Folder of images on which the result is compared with the model.")
 
     def __post_init__(self):
-        if pathlib.Path(self.output).suffix != SUFFIX:
+        if pathlib.Path(self.output).suffix.lower() != SUFFIX:
             raise ValueError(f"--output={self.output} must end in {SUFFIX}.")
         for path in (self.output, *self.report_paths()):
             check_writable(path)

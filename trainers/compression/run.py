@@ -70,7 +70,7 @@ def compress(config: CompressionConfig) -> dict[str, Any]:
 def _read_model(config: CompressionConfig) -> tuple[ModelSpec, Arrays, dict[str, Any]]:
     """The model to compress, and the provenance that its file states."""
     apply_to = config.apply_to if isinstance(config, LosslessConfig) else None
-    is_sqz = pathlib.Path(config.model).suffix == SUFFIX and os.path.isfile(config.model)
+    is_sqz = pathlib.Path(config.model).suffix.lower() == SUFFIX and os.path.isfile(config.model)
     if apply_to and not is_sqz:
         raise ValueError(f"--apply_to needs a delta as --model, a {SUFFIX} file; got --model={config.model}.")
     if not is_sqz:

@@ -25,7 +25,7 @@ def read_pretrained(config: TrainConfig, spec: ModelSpec) -> tuple[ModelSpec, di
         ValueError: No such weights, or their trunk does not fit.
         OSError: They could not be downloaded.
     """
-    theirs, pretrained = resolve_model(config.weights, version=spec.version)
+    theirs, pretrained = resolve_model(config.weights, version=spec.version, include_top=False)
     trunk = {name: array for name, array in pretrained.items() if not name.startswith("conv10/")}
     shapes = {name: shape for name, shape in spec.weight_shapes().items() if not name.startswith("conv10/")}
     check_shapes(config.weights, trunk, shapes)
@@ -54,7 +54,8 @@ def initialise(model: keras.Model, config: TrainConfig, spec: ModelSpec) -> None
     arrays = {"conv10/kernel": np.asarray(kernel), "conv10/bias": bias}
     if config.weights:
         theirs, pretrained = read_pretrained(config, spec)
-        their_indices = {label: index for index, label in enumerate(theirs.labels or ())}
+        labels = theirs.labels if "conv10/kernel" in pretrained else None
+        their_indices = {label: index for index, label in enumerate(labels or ())}
         for index, label in enumerate(spec.labels):
             if label in their_indices and pretrained["conv10/kernel"].shape[:3] == shapes["conv10/kernel"][:3]:
                 for name in ("conv10/kernel", "conv10/bias"):

@@ -13,7 +13,7 @@ from sqz_keras.weights.description import Stated
 
 __all__ = ["READERS", "WeightsFileError", "check_shapes", "read_arrays", "read_described"]
 
-# Suffix or folder -> the module of sqz_keras.weights with its reader, and what the kind is called.
+# Suffix, in lower case, or folder -> the module of sqz_keras.weights with its reader, and what the kind is called.
 READERS = {
     ".sqz": ("sqz", "this project's compressed model"),
     ".net": ("readers.deep_compression", "Deep Compression's compressed SqueezeNet v1.0"),
@@ -21,24 +21,37 @@ READERS = {
     ".caffemodel": ("readers.caffe", "Caffe"),
     ".pth": ("readers.torch_file", "torchvision state dict"),
     ".pt": ("readers.torch_file", "torchvision state dict"),
+    ".safetensors": ("readers.safetensors_file", "torchvision state dict"),
     ".h5": ("readers.keras_h5", "Keras weights, .weights.h5 or legacy .h5"),
     ".keras": ("readers.keras_h5", "Keras model"),
     "folder with saved_model.pb": ("readers.saved_model", "SavedModel of this project"),
     "folder of .npy": ("readers.npy_folder", "NumPy arrays, a file a weight"),
 }
+# Those whose layers have names of their own, so that a head may be called otherwise than conv10.
+_TELL_HEADS_APART = (
+    "readers.caffe",
+    "readers.keras_h5",
+    "readers.onnx_file",
+    "readers.safetensors_file",
+    "readers.torch_file",
+)
 
 
-def read_described(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], Stated | None]:
+def read_described(path: str | os.PathLike, trunk_only: bool = False) -> tuple[dict[str, np.ndarray], Stated | None]:
     """The arrays of `read_arrays`, and what the file says of its model, which some kinds of files cannot."""
-    reader = _reader(path)
-    return reader.read_described(path) if hasattr(reader, "read_described") else (reader.read(path), None)
+    _, reader = _reader(path)
+    if hasattr(reader, "read_described"):
+        return reader.read_described(path, trunk_only)
+    return read_arrays(path, trunk_only), None
 
 
-def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
+def read_arrays(path: str | os.PathLike, trunk_only: bool = False) -> dict[str, np.ndarray]:
     """Reads a weights file or folder of any known kind (see `READERS`).
 
     Args:
-        path: a file, whose suffix tells its kind, or a folder.
+        path: a file, whose suffix tells its kind in upper or lower case, or a folder.
+        trunk_only: whether heads of other names than conv10 are left out. Else one of another name is taken for conv10
+            where it is the only one, and refused where it is not.
 
     Returns:
         float32 arrays by name ("conv1/kernel", "conv1/bias", "fire2_squeeze1x1/kernel", ...) in net order; kernels are
@@ -47,15 +60,18 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
     Raises:
         WeightsFileError: the kind is unknown, or the file is damaged, too large or not a SqueezeNet's.
     """
-    return _reader(path).read(path)
+    module, reader = _reader(path)
+    return reader.read(path, trunk_only) if module in _TELL_HEADS_APART else reader.read(path)
 
 
-def _reader(path: str | os.PathLike) -> types.ModuleType:
+def _reader(path: str | os.PathLike) -> tuple[str, types.ModuleType]:
+    """The name of the module that reads a file or folder, and the module."""
     kind = _kind(os.fspath(path))
     if kind not in READERS:
         kinds = "\n".join(f"  {key}: {title}" for key, (_, title) in READERS.items())
         raise WeightsFileError(f"{path}: expected a weights file or folder of a known kind. These are read:\n{kinds}")
-    return importlib.import_module(f"sqz_keras.weights.{READERS[kind][0]}")
+    module = READERS[kind][0]
+    return module, importlib.import_module(f"sqz_keras.weights.{module}")
 
 
 def _kind(path: str) -> str | None:
@@ -64,6 +80,6 @@ def _kind(path: str) -> str | None:
     if os.path.exists(os.path.join(path, "saved_model.pb")):
         return "folder with saved_model.pb"
     for folder in (path, os.path.join(path, "weights")):
-        if os.path.isdir(folder) and any(name.endswith(".npy") for name in os.listdir(folder)):
+        if os.path.isdir(folder) and any(name.lower().endswith(".npy") for name in os.listdir(folder)):
             return "folder of .npy"
     return None

@@ -2,8 +2,8 @@
 
 Run as a script by `keras_h5`; it needs numpy and h5py alone. On standard input: files, each behind its length in 8
 bytes (little-endian). On standard output, in the same framing, a reply for each: a line of JSON, then the arrays'
-bytes. The JSON is {"error": text} or {"layers": [[name, [[dtype, shape], ...]], ...], "model_config": JSON or null,
-"model_spec": JSON or null}, the last two as text, as they are in the file.
+bytes. The JSON is {"error": text} or {"layers": [[name, [[dtype, shape], ...]], ...], "backend": text or null,
+"model_config": JSON or null, "model_spec": JSON or null}, the last two as text, as they are in the file.
 """
 
 from __future__ import annotations
@@ -43,19 +43,22 @@ def answer(data: bytes, max_bytes: int) -> bytes:
     try:
         with h5py.File(io.BytesIO(data), "r") as file:
             root = get(file, "model_weights") if "model_weights" in file else file
-            layers = list(legacy_layers(root) if "layer_names" in root.attrs else keras3_layers(file))
+            legacy = "layer_names" in root.attrs
+            layers = list(legacy_layers(root) if legacy else keras3_layers(file))
             total = sum(_checked_bytes(dataset) for _, datasets in layers for dataset in datasets)
             if total > max_bytes:
                 raise RefusedError(f"its arrays would fill {total} bytes; at most {max_bytes} are read")
             arrays = [(name, [dataset[()] for dataset in datasets]) for name, datasets in layers]
             config, spec = _model_config(file), _model_spec(file)
+            # Files of Keras 3 do not name their backend, and none of them was ever written on Theano.
+            backend = strings(root, "backend")[0] if "backend" in root.attrs else None if legacy else "Keras 3's"
     except RefusedError as error:
         return json.dumps({"error": str(error)}).encode() + b"\n"
     except _DAMAGE as error:
         return json.dumps({"error": f"the file is damaged ({type(error).__name__}: {error!s:.200})"}).encode() + b"\n"
     layers = [[name, [[array.dtype.str, array.shape] for array in items]] for name, items in arrays]
     return (
-        json.dumps({"layers": layers, "model_config": config, "model_spec": spec}).encode()
+        json.dumps({"layers": layers, "backend": backend, "model_config": config, "model_spec": spec}).encode()
         + b"\n"
         + b"".join(array.tobytes() for _, items in arrays for array in items)
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from sqz_keras.architecture.metaparameters import FireFilters, Metaparameters
+from sqz_keras.architecture.metaparameters import FireFilters, fit_metaparameters
 from sqz_keras.architecture.spec import ModelSpec, Preprocessing
 from sqz_keras.weights.description import Stated
 
@@ -32,7 +32,7 @@ def describe(config: object) -> Stated | None:
 
 def _spec(layers: Mapping[str, Mapping]) -> ModelSpec:
     numbers = sorted(int(name[4:-7]) for name in layers if name.startswith("fire") and name.endswith("_concat"))
-    net = _metaparameters(
+    net = fit_metaparameters(
         [
             FireFilters(n, *(layers[f"fire{n}_{part}"]["filters"] for part in ("squeeze1x1", "expand1x1", "expand3x3")))
             for n in numbers
@@ -41,6 +41,8 @@ def _spec(layers: Mapping[str, Mapping]) -> ModelSpec:
         stem_kernel=layers["conv1"]["kernel_size"][0],
         pool_after=tuple(n for n in (1, *numbers) if f"pool{n}" in layers),
     )
+    if net is None:
+        raise ValueError("these filters follow from no metaparameters")
     bypass = None
     if any(f"fire{n}_add" in layers for n in numbers):
         bypass = "complex" if any(f"fire{n}_bypass1x1" in layers for n in numbers) else "simple"
@@ -61,27 +63,3 @@ def _spec(layers: Mapping[str, Mapping]) -> ModelSpec:
         preprocessing=Preprocessing(resize_to=max(size, 256) if size >= 224 else size, antialias=False),
         conv10_padding=padding[0][0],
     ).with_net()
-
-
-def _metaparameters(fires: Sequence[FireFilters], **stem) -> Metaparameters:
-    """The metaparameters from which these filters follow.
-
-    Raises:
-        ValueError: They follow from none.
-    """
-    first, widths = fires[0], [fire.channels for fire in fires]
-    freq = next((i for i, width in enumerate(widths) if width != widths[0]), len(fires))
-    # The widest module says the fractions most exactly.
-    for fire in (first, fires[-1]):
-        net = Metaparameters(
-            base_e=widths[0],
-            incr_e=widths[freq] - widths[0] if freq < len(fires) else 0,
-            freq=freq,
-            pct_3x3=fire.expand3x3 / fire.channels,
-            squeeze_ratio=fire.squeeze1x1 / fire.channels,
-            num_fire_modules=len(fires),
-            **stem,
-        )
-        if net.fire_modules() == tuple(fires):
-            return net
-    raise ValueError("these filters follow from no metaparameters")

@@ -23,6 +23,8 @@ from sqz_keras.weights.arrays import MAX_BYTES, WeightsFileError, float32_arrays
 from sqz_keras.weights.description import SPEC_NAME, Stated, parse_spec
 from sqz_keras.weights.readers import keras_config
 from sqz_keras.weights.readers.archives import open_archive, read_member
+from sqz_keras.weights.readers.heads import find_head
+from sqz_keras.weights.readers.theano_kernels import to_hwio
 
 _WORKER = pathlib.Path(__file__).with_name("h5_worker.py")
 _SECONDS = 60
@@ -31,13 +33,17 @@ _MAGIC = b"\x89HDF\r\n\x1a\n"
 _END_AT = {0: 40, 2: 28, 3: 28}  # superblock's version -> where it says the file's length
 
 
-def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
+def read(path: str | os.PathLike, trunk_only: bool = False) -> dict[str, np.ndarray]:
     """The arrays of `read_described`."""
-    return read_described(path)[0]
+    return read_described(path, trunk_only)[0]
 
 
-def read_described(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], Stated | None]:
+def read_described(path: str | os.PathLike, trunk_only: bool = False) -> tuple[dict[str, np.ndarray], Stated | None]:
     """Reads the convolutions of a Keras file, and what it says of its model; nothing is deserialised.
+
+    Args:
+        path: of the file.
+        trunk_only: whether heads of other names than conv10 are left out.
 
     Returns:
         float32 arrays by name, kernels HWIO, in net order. And the ModelSpec that this project put into the file; else
@@ -60,7 +66,7 @@ def read_described(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], Stat
     if not replies:
         raise WeightsFileError(f"{path}: the file is damaged: the HDF5 library failed on it. Fetch or save it again.")
     reply, values = _parsed(path, replies[0])
-    arrays = float32_arrays(path, _named(path, reply, values))
+    arrays = float32_arrays(path, _named(path, reply, values, trunk_only))
     spec, config = spec or reply["model_spec"], config or reply["model_config"]
     if spec is not None:
         return arrays, Stated(parse_spec(path, spec))
@@ -118,18 +124,28 @@ def _check_end(path: str | os.PathLike, data: bytes) -> None:
         raise WeightsFileError(f"{path}: expected {end} bytes by its header, got {len(data)}. Fetch or save it again.")
 
 
-def _named(path: str | os.PathLike, header: dict, values: bytes) -> dict[str, np.ndarray]:
+def _named(path: str | os.PathLike, header: dict, values: bytes, trunk_only: bool) -> dict[str, np.ndarray]:
     """The worker's arrays by our names."""
-    arrays, at = {}, 0
+    layers, others, at = {}, {}, 0
     for name, items in header["layers"]:
         layer = layer_name(name)
-        if layer is None or f"{layer}/kernel" in arrays:
-            trouble = "is there twice" if layer else "has weights, but no SqueezeNet of this project has such a layer"
-            raise WeightsFileError(f"{path}: layer {name!r:.80} {trouble}.")
-        if len(items) != 2:
+        place, key = (others, name) if layer is None else (layers, layer)
+        if key in place:
+            raise WeightsFileError(f"{path}: layer {name!r:.80} is there twice.")
+        if len(items) != 2 and (layer or not items):
             raise WeightsFileError(f"{path}: {layer} must have a kernel and a bias, got {len(items)} weights.")
-        for part, (dtype, shape) in zip(("kernel", "bias"), items, strict=True):
-            array = np.frombuffer(values, dtype, math.prod(shape), at).reshape(shape)
-            arrays[f"{layer}/{part}"] = array
-            at += array.nbytes
-    return arrays
+        place[key] = []
+        for dtype, shape in items:
+            place[key].append(np.frombuffer(values, dtype, math.prod(shape), at).reshape(shape))
+            at += place[key][-1].nbytes
+    turned = to_hwio(path, layers | others, header["backend"])
+    layers, others = {layer: turned[layer] for layer in layers}, {name: turned[name] for name in others}
+    shapes = {f"{layer}/kernel": arrays[0].shape for layer, arrays in layers.items()}
+    head = find_head(path, {name: arrays[0].shape for name, arrays in others.items()}, shapes, trunk_only)
+    if head:
+        layers["conv10"] = others[head]
+    return {
+        f"{layer}/{part}": array
+        for layer, arrays in layers.items()
+        for part, array in zip(("kernel", "bias"), arrays, strict=False)
+    }

@@ -26,7 +26,7 @@ from sqz_keras.weights.arrays import (
     refuse,
 )
 
-_FILE = re.compile(r".*?conv(\d{1,4})_(weight|bias)\.npy")
+_FILE = re.compile(r".*?conv(\d{1,4})_(weight|bias)\.(?i:npy)")
 _PART = {"weight": "kernel", "bias": "bias"}
 _MAX_HEADER_BYTES = 10_000
 _HEADER_ERRORS = (
@@ -68,7 +68,7 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
 def _files(folder: str) -> dict[str, str]:
     """The file of each weight, by our names."""
     numbered = {}
-    for name in sorted(name for name in os.listdir(folder) if name.endswith(".npy")):
+    for name in sorted(name for name in os.listdir(folder) if name.lower().endswith(".npy")):
         match = _FILE.fullmatch(name)
         if match is None or (int(match[1]), match[2]) in numbered:
             raise WeightsFileError(

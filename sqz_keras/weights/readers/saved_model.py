@@ -29,7 +29,7 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
     return read_described(path)[0]
 
 
-def read_described(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], Stated | None]:
+def read_described(path: str | os.PathLike, trunk_only: bool = False) -> tuple[dict[str, np.ndarray], Stated | None]:
     """Reads a SavedModel folder that was exported by this project. TensorFlow is not needed.
 
     The weights are the graph's constants of their names ("conv1/kernel", ...). Another constant is the ModelSpec.
@@ -40,6 +40,7 @@ def read_described(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], Stat
     Raises:
         WeightsFileError: there is no graph in the folder, it is damaged, or it is not of this project.
     """
+    del trunk_only  # its head is conv10
     reader = WireReader(path)
     tensors: dict[str, memoryview] = {}
     stated = None

@@ -1,7 +1,8 @@
 """Reads the pickles of PyTorch state dicts without unpickling: a whitelist of opcodes over data, nothing is called.
 
 Every global that a pickle names must be in `GLOBALS`; calling one of them makes a plain Python value that this module
-builds itself.
+builds itself. Those in `_PLACEHOLDERS` stand beside the weights of a training checkpoint: what they would make is never
+looked at, and a `Placeholder` takes its place.
 """
 
 from __future__ import annotations
@@ -14,21 +15,24 @@ import struct
 import types
 from collections.abc import Callable, Mapping
 
-import numpy as np
-
 from sqz_keras.weights.arrays import WeightsFileError, refuse
 
+SAVE_STATE_DICT = 'torch.save(model.state_dict(), "weights.pth")'
 _MAX_OPCODES = 200_000
 _MAX_RANK = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Storage:
-    """A flat array that the file holds elsewhere, under `key`."""
+    """A flat array that the file holds elsewhere, under `key`; `dtype` is a NumPy name, or "bfloat16"."""
 
     key: str
-    dtype: np.dtype
+    dtype: str
     size: int
+
+    @property
+    def bytes(self) -> int:
+        return self.size * _ITEMSIZE[self.dtype]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,20 +46,52 @@ class Tensor:
 
 
 @dataclasses.dataclass(frozen=True)
+class Placeholder:
+    """A value that is no weight and is not read: a NumPy scalar, a set, a device, a namespace of options."""
+
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
 class _Global:
     name: str
 
 
 _DTYPES = {
-    "torch HalfStorage": np.dtype("<f2"),
-    "torch FloatStorage": np.dtype("<f4"),
-    "torch DoubleStorage": np.dtype("<f8"),
-    "torch LongStorage": np.dtype("<i8"),
+    "torch HalfStorage": "float16",
+    "torch BFloat16Storage": "bfloat16",
+    "torch FloatStorage": "float32",
+    "torch DoubleStorage": "float64",
+    "torch LongStorage": "int64",
+    "torch IntStorage": "int32",
+    "torch ShortStorage": "int16",
+    "torch CharStorage": "int8",
+    "torch ByteStorage": "uint8",
+    "torch BoolStorage": "bool",
 }
+_ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "int64": 8, "int32": 4, "int16": 2, "int8": 1}
+_ITEMSIZE |= {"uint8": 1, "bool": 1}
 _ORDERED_DICT = "collections OrderedDict"
-_REBUILD_TENSOR = "torch._utils _rebuild_tensor_v2"
+_REBUILD_TENSOR = ("torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_tensor")  # the second before PyTorch 0.4
 _REBUILD_PARAMETER = "torch._utils _rebuild_parameter"
-GLOBALS = (_ORDERED_DICT, _REBUILD_TENSOR, _REBUILD_PARAMETER, *_DTYPES)
+_PLACEHOLDERS = frozenset(
+    (
+        "numpy dtype",
+        "numpy.core.multiarray scalar",
+        "numpy._core.multiarray scalar",
+        "_codecs encode",
+        "__builtin__ dict",
+        "builtins dict",
+        "__builtin__ set",
+        "builtins set",
+        "collections Counter",
+        "collections defaultdict",
+        "argparse Namespace",
+        "torch device",
+        "torch Size",
+    )
+)
+GLOBALS = frozenset((_ORDERED_DICT, *_REBUILD_TENSOR, _REBUILD_PARAMETER, *_DTYPES, *_PLACEHOLDERS))
 
 
 def read_pickle(path: str | os.PathLike, stream: io.BytesIO) -> object:
@@ -66,14 +102,20 @@ def read_pickle(path: str | os.PathLike, stream: io.BytesIO) -> object:
         stream: the bytes.
 
     Returns:
-        None, bool, int, str, tuple, list, dict, `Storage` or `Tensor`, nested.
+        None, bool, int, float, str, bytes, tuple, list, dict, `Storage`, `Tensor` or `Placeholder`, nested.
 
     Raises:
-        WeightsFileError: the pickle is damaged, or names a global or needs an opcode that state dicts do not have.
+        WeightsFileError: the pickle is damaged, or names a global or needs an opcode that checkpoints do not have.
     """
+    return read_checkpoint(path, stream)[0]
+
+
+def read_checkpoint(path: str | os.PathLike, stream: io.BytesIO) -> tuple[object, dict[str, Storage]]:
+    """The value of the pickle at the stream's position, as `read_pickle`, and all storages that it names, by key."""
     damage = (ValueError, IndexError, KeyError, TypeError, struct.error, OverflowError, AttributeError)
     with refuse(path, *damage):
-        return _Machine(path).run(stream)
+        machine = _Machine(path)
+        return machine.run(stream), machine.storages
 
 
 class _Machine:
@@ -82,6 +124,7 @@ class _Machine:
         self._stack: list = []
         self._marks: list[int] = []
         self._memo: dict[int, object] = {}
+        self.storages: dict[str, Storage] = {}
 
     def run(self, stream: io.BytesIO) -> object:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
@@ -98,7 +141,8 @@ class _Machine:
                 _ACTIONS[opcode.name](self, argument)
             else:
                 raise WeightsFileError(
-                    f"{self._path}: refused pickle opcode {opcode.name}; state dicts have none such."
+                    f"{self._path}: refused pickle opcode {opcode.name}, which torch.save does not write for a state "
+                    f"dict. Where the file loads, save the weights alone: {SAVE_STATE_DICT}"
                 )
         raise WeightsFileError(f"{self._path}: the pickle has no end; the file is truncated.")
 
@@ -111,18 +155,26 @@ class _Machine:
     def find_global(self, name: str) -> None:
         if name not in GLOBALS:
             raise WeightsFileError(
-                f"{self._path}: refused the pickled global {name!r:.80}; only a state dict's tensors are read. Save "
-                "model.state_dict() instead of the model."
+                f"{self._path}: refused the pickled global {name!r:.80}: only tensors and plain values are read, "
+                f"not a whole pickled or scripted model. Where it loads, save its weights alone: {SAVE_STATE_DICT}"
             )
         self._stack.append(_Global(name))
+
+    def find_stacked_global(self, _: object) -> None:
+        module, name = self.pop(2)
+        if type(module) is not str or type(name) is not str:
+            raise WeightsFileError(f"{self._path}: a pickled global has no name; the file is damaged.")
+        self.find_global(f"{module} {name}")
 
     def call(self, _: object) -> None:
         arguments, function = self._stack.pop(), self._stack.pop()
         if not isinstance(function, _Global) or not isinstance(arguments, tuple):
             raise WeightsFileError(f"{self._path}: a pickled call is malformed; the file is damaged.")
-        if function.name == _ORDERED_DICT and not arguments:
+        if function.name in _PLACEHOLDERS:
+            self._stack.append(Placeholder(function.name))
+        elif function.name == _ORDERED_DICT and not arguments:
             self._stack.append({})
-        elif function.name == _REBUILD_TENSOR:
+        elif function.name in _REBUILD_TENSOR:
             storage, offset, shape, strides = arguments[:4]
             numbers = (offset, *shape[:_MAX_RANK], *strides[:_MAX_RANK])
             well_formed = isinstance(storage, Storage) and len(shape) == len(strides) <= _MAX_RANK
@@ -139,20 +191,27 @@ class _Machine:
         dtype = _DTYPES[storage_type.name]
         if kind != "storage" or type(key) is not str or type(size) is not int or any(view):
             raise WeightsFileError(f"{self._path}: a pickled storage is malformed; the file is damaged.")
-        self._stack.append(Storage(key, dtype, size))
+        storage = Storage(key, dtype, size)
+        if self.storages.setdefault(key, storage) != storage:
+            raise WeightsFileError(f"{self._path}: a storage is declared in two ways; the file is damaged.")
+        self._stack.append(storage)
 
     def set_items(self, pairs: list) -> None:
         target = self._stack[-1]
+        if isinstance(target, Placeholder):
+            return
         if type(target) is not dict or len(pairs) % 2:
             raise WeightsFileError(f"{self._path}: a pickled dict is malformed; the file is damaged.")
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
-            if type(key) not in (str, int):
+            if type(key) not in (str, int, float, bool):
                 raise WeightsFileError(
-                    f"{self._path}: a pickled dict has a key that is no string; the file is damaged."
+                    f"{self._path}: a pickled dict has a key that is neither text nor a number; the file is damaged."
                 )
             target[key] = value
 
     def append(self, items: list) -> None:
+        if isinstance(self._stack[-1], Placeholder):
+            return
         if type(self._stack[-1]) is not list:
             raise WeightsFileError(f"{self._path}: a pickled list is malformed; the file is damaged.")
         self._stack[-1].extend(items)
@@ -170,6 +229,9 @@ class _Machine:
     def memoize(self, index: int) -> None:
         self._memo[index] = self._stack[-1]
 
+    def memoize_next(self, _: object) -> None:
+        self.memoize(len(self._memo))
+
     def recall(self, index: int) -> None:
         self._stack.append(self._memo[index])
 
@@ -178,7 +240,21 @@ class _Machine:
 
 
 _PUSHED_ARGUMENT = frozenset(
-    ("BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE", "SHORT_BINUNICODE", "BINSTRING", "SHORT_BINSTRING")
+    (
+        "BININT",
+        "BININT1",
+        "BININT2",
+        "LONG1",
+        "BINFLOAT",
+        "BINUNICODE",
+        "SHORT_BINUNICODE",
+        "BINUNICODE8",
+        "BINSTRING",
+        "SHORT_BINSTRING",
+        "BINBYTES",
+        "SHORT_BINBYTES",
+        "BINBYTES8",
+    )
 )
 _PUSHED_VALUE: Mapping[str, Callable[[], object]] = types.MappingProxyType(
     {
@@ -188,13 +264,17 @@ _PUSHED_VALUE: Mapping[str, Callable[[], object]] = types.MappingProxyType(
         "EMPTY_TUPLE": tuple,
         "EMPTY_LIST": list,
         "EMPTY_DICT": dict,
+        "EMPTY_SET": lambda: Placeholder("set"),
     }
 )
 _ACTIONS: Mapping[str, Callable] = types.MappingProxyType(
     {
         "PROTO": lambda machine, _: None,
+        "FRAME": lambda machine, _: None,
         "GLOBAL": _Machine.find_global,
+        "STACK_GLOBAL": _Machine.find_stacked_global,
         "REDUCE": _Machine.call,
+        "NEWOBJ": _Machine.call,
         "BINPERSID": _Machine.load_storage,
         # An OrderedDict's attributes (the modules' versions) are dropped.
         "BUILD": lambda machine, _: machine.pop(1),
@@ -207,6 +287,8 @@ _ACTIONS: Mapping[str, Callable] = types.MappingProxyType(
         "SETITEMS": lambda machine, _: machine.set_items(machine.to_mark()),
         "APPEND": lambda machine, _: machine.append(machine.pop(1)),
         "APPENDS": lambda machine, _: machine.append(machine.to_mark()),
+        "ADDITEMS": lambda machine, _: machine.append(machine.to_mark()),
+        "MEMOIZE": _Machine.memoize_next,
         "BINPUT": _Machine.memoize,
         "LONG_BINPUT": _Machine.memoize,
         "BINGET": _Machine.recall,

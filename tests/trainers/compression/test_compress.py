@@ -224,7 +224,10 @@ def test_a_delta_is_sent_and_laid_on_its_base(run, tmp_path):
             run(*options, model=delta, name="whole.sqz")
     with pytest.raises(ValueError, match="needs a delta as --model"):
         run(f"--apply_to={old}", model=new, name="whole.sqz")
-    whole, _ = run(f"--apply_to={old}", model=delta, name="whole.sqz")
+    delta = delta.rename(tmp_path / "DELTA.SQZ")
+    with pytest.raises(ValueError, match=r"DELTA\.SQZ is a delta"):
+        run(model=delta, name="whole.sqz")
+    whole, _ = run(f"--apply_to={old}", model=delta, name="WHOLE.SQZ")
     assert differing(resolve_model(whole)[1], arrays) == []
 
 

@@ -5,6 +5,8 @@ import numpy as np
 
 from sqz_keras import Metaparameters, ModelSpec
 from sqz_keras.models.squeezenet import build, named_arrays
+from tests.weights.readers import test_caffe
+from tests.weights.readers.mutations import random_arrays
 from trainers.configs import load_config
 from trainers.training.config import TrainConfig
 from trainers.training.initial_weights import initialise
@@ -38,6 +40,20 @@ def test_conv10_bias_touches_conv10s_biases_alone():
     np.testing.assert_array_equal(authors.pop("conv10/bias"), np.zeros(10, np.float32))
     for name, array in authors.items():
         np.testing.assert_array_equal(array, raised[name])
+
+
+def test_heads_of_other_nets_do_not_matter(tmp_path):
+    """A file whose heads are not conv10 gives its trunk; conv10 is then random."""
+    spec = ModelSpec("1.1", classes=10, labels=tuple("0123456789"))
+    pretrained = random_arrays(spec.weight_shapes())
+    kernel = pretrained.pop("conv10/kernel")
+    bias = pretrained.pop("conv10/bias")
+    heads = {"one/kernel": kernel, "one/bias": bias, "two/kernel": kernel, "two/bias": bias}
+    path = tmp_path / "net.caffemodel"
+    path.write_bytes(test_caffe.encode(pretrained | heads, rename=str))
+    arrays, authors = begun(spec, weights=str(path)), begun(spec)
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(array, (authors if name.startswith("conv10/") else pretrained)[name])
 
 
 def test_the_recipe_for_ten_classes_keeps_the_signals_size_in_a_complex_bypass():

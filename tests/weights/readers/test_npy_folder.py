@@ -46,6 +46,12 @@ def test_reads_what_was_written_from_the_folder_or_its_parent(folder):
     assert_equal(load(folder.parent), random_arrays())
 
 
+def test_suffixes_in_upper_case(folder):
+    for path in list(folder.iterdir()):
+        path.rename(path.with_suffix(".NPY"))
+    assert_equal(load(folder), random_arrays())
+
+
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("dtype", ["<f2", ">f4", "<f8"])
 def test_dtypes_and_orders(folder, dtype, order):

@@ -1,11 +1,14 @@
+import argparse
 import collections
 import io
 import pickle
 import struct
 import sys
 import types
+import warnings
 import zipfile
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -27,7 +30,13 @@ from tests.weights.readers.mutations import (
 
 FILE_NAME = "squeezenet.pth"
 MODULES = dict(zip([f"fire{number}" for number in range(2, 10)], (3, 4, 6, 7, 9, 10, 11, 12), strict=True))
-STORAGES = {"float32": "FloatStorage", "float16": "HalfStorage", "float64": "DoubleStorage", "int64": "LongStorage"}
+STORAGES = {
+    "float32": "FloatStorage",
+    "float16": "HalfStorage",
+    "bfloat16": "BFloat16Storage",
+    "float64": "DoubleStorage",
+    "int64": "LongStorage",
+}
 
 
 def theirs(name):
@@ -60,7 +69,7 @@ class Writer:
         monkeypatch.setitem(sys.modules, "torch._utils", utils)
         self.torch = torch
 
-    def pickle(self, state, extra=(), edit=lambda arguments: arguments):
+    def pickle(self, state, extra=(), edit=lambda arguments: arguments, protocol=2, wrap=collections.OrderedDict):
         rebuild, torch, arrays = self.rebuild, self.torch, list(state.values())
 
         class Tensor:
@@ -84,7 +93,7 @@ class Writer:
 
         stream = io.BytesIO()
         tensors = [(name, Tensor(str(i), array)) for i, (name, array) in enumerate(zip(state, arrays, strict=True))]
-        Pickler(stream, protocol=2).dump(collections.OrderedDict(tensors))
+        Pickler(stream, protocol=protocol).dump(wrap(tensors))
         return stream.getvalue()
 
     def zipped(self, state, pickled=None, **members):
@@ -97,12 +106,12 @@ class Writer:
             archive.writestr("net/version", "3\n")
         return stream.getvalue()
 
-    def legacy(self, state, little_endian=True, keys=None):
+    def legacy(self, state, little_endian=True, keys=None, **options):
         keys = [str(i) for i in range(len(state))] if keys is None else keys
         system = {"protocol_version": 1001, "little_endian": little_endian, "type_sizes": {"int": 4}}
         heads = [pickle.dumps(each, protocol=2) for each in (0x1950A86A20F9469CFC6C, 1001, system)]
         storages = [struct.pack("<q", array.size) + array.tobytes() for array in state.values()]
-        return b"".join([*heads, self.pickle(state, (None,)), pickle.dumps(keys, protocol=2), *storages])
+        return b"".join([*heads, self.pickle(state, (None,), **options), pickle.dumps(keys, protocol=2), *storages])
 
 
 @pytest.fixture
@@ -111,18 +120,118 @@ def writer(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["zipped", "legacy"])
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 def test_reads_what_was_written(writer, path, kind, dtype):
     arrays = {name: np.round(array * 8) / 8 for name, array in random_arrays().items()}
+    dtype = ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype
+    if dtype is ml_dtypes.bfloat16:
+        arrays = {name: array.astype(dtype).astype(np.float32) for name, array in arrays.items()}
     state = {name: array.astype(dtype) for name, array in state_dict(arrays).items()}
     path.write_bytes(getattr(writer, kind)(state))
     assert_equal(load(path), arrays)
 
 
-@pytest.mark.parametrize("zipped", [True, False])
-def test_reads_what_torch_saves(path, zipped):
-    torch = pytest.importorskip("torch", reason="torch writes the file of this test; it is not needed to read it")
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("kind", ["zipped", "legacy"])
+def test_reads_pickle_protocols(writer, path, kind, protocol):
+    arrays, state = random_arrays(), state_dict(random_arrays())
+    write = {
+        "zipped": lambda: writer.zipped(state, writer.pickle(state, protocol=protocol)),
+        "legacy": lambda: writer.legacy(state, protocol=protocol),
+    }
+    path.write_bytes(write[kind]())
+    assert_equal(load(path), arrays)
+
+
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "module.module.", "model.", "net."]
+)
+def test_what_wraps_a_model_is_taken_off_the_names(writer, path, prefix):
+    state = {f"{prefix}{name}": array for name, array in state_dict(random_arrays()).items()}
+    path.write_bytes(writer.zipped(state))
+    assert_equal(load(path), random_arrays())
+
+
+def test_children_may_be_wrapped_by_themselves(writer, path):
+    state = {name.replace("features.", "features.module."): a for name, a in state_dict(random_arrays()).items()}
+    path.write_bytes(writer.zipped(state))
+    assert_equal(load(path), random_arrays())
+
+
+@pytest.mark.parametrize("other", ["module.features.0.weight", "features.module.0.weight", "model.features.0.weight"])
+def test_a_weight_that_is_there_with_and_without_a_prefix_is_refused(writer, path, other):
+    state = state_dict(random_arrays())
+    path.write_bytes(writer.zipped({**state, other: state["features.0.weight"] + 1}))
+    with pytest.raises(WeightsFileError, match="is there twice"):
+        torch_file.read(path)
+
+
+BESIDE = {
+    "epoch": 3,
+    "arch": "squeezenet1_1",
+    "best_acc1": 71.5,
+    "resumed_from": None,
+    "finished": True,
+    "losses": [0.5, 0.25, -1e300],
+    "seed": 2**60,
+    "best": np.float64(0.5),
+    "options": argparse.Namespace(lr=0.1),
+    "tags": {"a", "b"},
+    "counts": collections.Counter("aab"),
+    "optimizer": {"state": {0: {"step": 7, "nesterov": False}}, "param_groups": [{"lr": 0.01, "betas": (0.9, 0.999)}]},
+}
+
+
+@pytest.mark.parametrize("kind", ["zipped", "legacy"])
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model_state", "model", "net"])
+def test_reads_the_state_dict_of_a_checkpoint(writer, path, key, kind, protocol):
     arrays = random_arrays()
+    momentum = {"momentum": np.arange(6, dtype=np.float32)}
+
+    def checkpoint(tensors):
+        *weights, (_, buffer) = tensors
+        optimizer = {**BESIDE["optimizer"], "state": {0: {"momentum_buffer": buffer}}}
+        return {**BESIDE, "optimizer": optimizer, key: collections.OrderedDict(weights)}
+
+    state = state_dict(arrays) | momentum
+    write = {
+        "zipped": lambda: writer.zipped(state, writer.pickle(state, protocol=protocol, wrap=checkpoint)),
+        "legacy": lambda: writer.legacy(state, protocol=protocol, wrap=checkpoint),
+    }
+    path.write_bytes(write[kind]())
+    assert_equal(load(path), arrays)
+
+
+def test_several_state_dicts_are_refused(writer, path):
+    state = state_dict(random_arrays())
+    both = lambda tensors: {"model": dict(tensors), "state_dict": dict(tensors)}  # noqa: E731
+    path.write_bytes(writer.zipped(state, writer.pickle(state, wrap=both)))
+    with pytest.raises(WeightsFileError, match=r"several state dicts, state_dict, model\. Save .*torch\.save\("):
+        torch_file.read(path)
+
+
+@pytest.mark.parametrize("value", [{"epoch": 3}, {"state_dict": 3}, {"model": {}}, [1.5], 2.5, {"model": {"a": 1.5}}])
+def test_a_checkpoint_without_a_state_dict_says_what_to_save(writer, path, value):
+    path.write_bytes(writer.zipped({}, pickle.dumps(value, protocol=2)))
+    with pytest.raises(WeightsFileError, match=r"torch\.save\(model\.state_dict\(\), \"weights\.pth\"\)"):
+        torch_file.read(path)
+
+
+def test_a_pickled_module_says_what_to_save(writer, path, monkeypatch):
+    module = types.ModuleType("torchvision.models.squeezenet")
+    module.SqueezeNet = type("SqueezeNet", (), {"__module__": module.__name__})
+    monkeypatch.setitem(sys.modules, "torchvision", types.ModuleType("torchvision"))
+    monkeypatch.setitem(sys.modules, "torchvision.models", types.ModuleType("torchvision.models"))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    for protocol in (2, 4):
+        path.write_bytes(writer.zipped({}, pickle.dumps(module.SqueezeNet(), protocol=protocol)))
+        with pytest.raises(WeightsFileError, match=r"squeezenet SqueezeNet.*torch\.save\(model\.state_dict\(\)"):
+            torch_file.read(path)
+
+
+def torch_module(torch, arrays):
+    """A module whose state dict has torchvision's names."""
     root = torch.nn.Module()
     for name, array in arrays.items():
         *modules, part = theirs(name).split(".")
@@ -135,8 +244,53 @@ def test_reads_what_torch_saves(path, zipped):
         if name == "conv1/kernel":
             tensor = tensor.to(memory_format=torch.channels_last)
         parent.register_parameter(part, torch.nn.Parameter(tensor))
-    torch.save(root.state_dict(), path, _use_new_zipfile_serialization=zipped)
+    return root
+
+
+@pytest.fixture
+def torch():
+    return pytest.importorskip("torch", reason="torch writes the file of this test; it is not needed to read it")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_reads_what_torch_saves(torch, path, zipped):
+    arrays = random_arrays()
+    torch.save(torch_module(torch, arrays).state_dict(), path, _use_new_zipfile_serialization=zipped)
     assert_equal(load(path), arrays)
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_reads_a_checkpoint_that_torch_saves(torch, path, zipped, protocol):
+    arrays = {name: array.astype(ml_dtypes.bfloat16).astype(np.float32) for name, array in random_arrays().items()}
+    module = torch.nn.DataParallel(torch_module(torch, arrays).to(torch.bfloat16))
+    optimizer = torch.optim.Adam(module.parameters())
+    sum(parameter.sum() for parameter in module.parameters()).backward()
+    state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    optimizer.step()
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 30)
+    checkpoint = {
+        **BESIDE,
+        "state_dict": state,
+        "optimizer": optimizer.state_dict(),
+        "scheduler": scheduler.state_dict(),
+        "best_acc1": torch.tensor(71.5),
+        "generator": torch.get_rng_state(),
+    }
+    torch.save(checkpoint, path, _use_new_zipfile_serialization=zipped, pickle_protocol=protocol)
+    assert_equal(load(path), arrays)
+
+
+def test_a_module_that_torch_saves_says_what_to_save(torch, path):
+    module = torch_module(torch, random_arrays())
+    torch.save(module, path)
+    with pytest.raises(WeightsFileError, match=r"torch\.save\(model\.state_dict\(\)"):
+        torch_file.read(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated, and many files of it are about
+        torch.jit.script(torch.nn.Conv2d(3, 4, 3)).save(path)
+    with pytest.raises(WeightsFileError, match=r"torch\.save\(model\.state_dict\(\)"):
+        torch_file.read(path)
 
 
 def structural(writer, arrays):
@@ -149,6 +303,8 @@ def structural(writer, arrays):
         yield write({**state, "features.0.weight": state["features.0.weight"].astype(np.int64)})
         yield write({**state, "features.1.weight": state["features.0.weight"]})
         yield write({**state, "features.0.squeeze.weight": state["features.0.weight"]})
+        yield write({**state, "head.weight": state["features.0.weight"], "head.bias": state["features.0.bias"]})
+        yield write({**state, "epoch": np.ones((), np.float32)})
     yield writer.zipped(state, byteorder="big")
     yield writer.legacy(state, little_endian=False)
     yield writer.legacy(state, keys=["0"])
@@ -240,15 +396,6 @@ def test_hostile_pickles_are_refused_or_plain_values(opcodes):
         assert "file.pth" in str(error)
     else:
         assert isinstance(value, tuple)
-
-
-def test_a_checkpoint_that_is_no_state_dict_says_what_to_save(path):
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
-        archive.writestr("net/data.pkl", pickle.dumps({"epoch": 3, "state_dict": {}}, protocol=2))
-    path.write_bytes(stream.getvalue())
-    with pytest.raises(WeightsFileError, match=r"save its model\.state_dict\(\) alone"):
-        torch_file.read(path)
 
 
 def test_declared_sizes_are_bounded_before_anything_is_allocated(writer, path):

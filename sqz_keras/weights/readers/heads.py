@@ -1,0 +1,74 @@
+"""Heads of another name than conv10: which of them is conv10, and what is left out where only the trunk is needed.
+
+Fine-tuned nets often carry a head of a new name ("conv10-new" in Caffe, where that is how a layer is trained anew), or
+a second head beside the first.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+from sqz_keras.weights.arrays import WeightsFileError
+
+_REMEDY = "Read the trunk alone (include_top=False), or save the file with one head, called conv10"
+
+
+def find_head(
+    path: str | os.PathLike,
+    others: Mapping[str, Sequence[int]],
+    shapes: Mapping[str, Sequence[int]],
+    trunk_only: bool,
+) -> str | None:
+    """Which of the layers of unknown names is conv10.
+
+    Args:
+        path: named in errors.
+        others: kernel shape by the file's own name of each layer that is none of ours: (height, width, in, out), or
+            (in, out) of a dense layer.
+        shapes: of the weights that have our names, kernels HWIO.
+        trunk_only: whether heads are not needed. All are then left out, whatever their number.
+
+    Returns:
+        A key of `others`, or None where conv10 is there by its name, or `trunk_only` is set.
+
+    Raises:
+        WeightsFileError: a layer of `others` is no head, or it is not clear which head is conv10.
+    """
+    channels = _trunk_channels(shapes)
+    inputs = {channels, *(shape[-1] for shape in others.values() if shape)}
+    if "conv10/kernel" in shapes:
+        inputs.add(shapes["conv10/kernel"][-1])
+    for name, shape in others.items():
+        if channels is None or not _is_head(shape, inputs):
+            raise WeightsFileError(
+                f"{path}: layer {name!r:.80} has weights of shape {list(shape)[:8]}, and no SqueezeNet has such a "
+                "layer."
+            )
+    if trunk_only or not others:
+        return None
+    names = ", ".join(f"{name!r:.80}" for name in list(others)[:4])
+    if "conv10/kernel" in shapes:
+        raise WeightsFileError(f"{path}: beside conv10 it has another head, {names}. {_REMEDY}.")
+    if len(others) > 1:
+        raise WeightsFileError(f"{path}: it has no conv10, and any of {names} could be its head. {_REMEDY}.")
+    ((name, shape),) = others.items()
+    if len(shape) != 4:
+        raise WeightsFileError(
+            f"{path}: its head {names} is a dense layer; SqueezeNet's is a 1x1 convolution and a ReLU before the "
+            "average. Read the trunk alone (include_top=False)."
+        )
+    return name
+
+
+def _trunk_channels(shapes: Mapping[str, Sequence[int]]) -> int | None:
+    """Channels that the last fire module gives."""
+    fires = [int(name[4:].partition("_")[0]) for name in shapes if name.startswith("fire")]
+    if not fires:
+        return None
+    expands = [shapes.get(f"fire{max(fires)}_{part}/kernel", ()) for part in ("expand1x1", "expand3x3")]
+    return sum(shape[-1] for shape in expands) if all(len(shape) == 4 for shape in expands) else None
+
+
+def _is_head(shape: Sequence[int], inputs: set[int]) -> bool:
+    return (len(shape) == 2 and shape[0] in inputs) or (len(shape) == 4 and shape[2] in inputs and shape[:2] == (1, 1))

@@ -1,0 +1,189 @@
+"""An ONNX graph as the steps of a network: constants evaluated, and what only moves values about left out.
+
+Exporters write the same network in many ways: weights as initializers, as Constant nodes or behind Transpose and Cast;
+images with channels first or last; padding in a node of its own; biases added afterwards. Here all of these become
+convolutions, ReLUs, pools, concatenations and additions over (N, C, H, W).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import typing
+
+import numpy as np
+
+from sqz_keras.weights.arrays import WeightsFileError
+from sqz_keras.weights.readers.onnx_constants import MAX_SMALL, Constant, is_float
+from sqz_keras.weights.readers.onnx_network import NO_PADS, Data, Network, label
+from sqz_keras.weights.readers.onnx_steps import READERS
+
+if typing.TYPE_CHECKING:
+    import onnx
+
+_QUANTISED = ("quantize", "qlinear", "integer")  # parts of operators' names
+_SHAPES = ("Shape", "Size")  # read the form of a tensor, not its values
+_KEPT = ("Identity", "Dropout")
+_FLOAT_TYPES = (1, 10, 11, 16)
+_NUMBERS = ("value_float", "value_floats", "value_int", "value_ints")  # of a Constant, in place of a tensor
+# What may follow the average: none of them has weights.
+_TAIL = ("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Softmax", "LogSoftmax", "Transpose", "ReduceMean")
+
+
+class Graph(Network):
+    """The steps of a graph.
+
+    Args:
+        path: named in errors.
+        model: of the file; the memory that it takes is bounded already.
+
+    Raises:
+        WeightsFileError: the graph is malformed, quantised or in need of other files.
+    """
+
+    def __init__(self, path: str | os.PathLike, model: onnx.ModelProto):
+        super().__init__(path)
+        self._graph = model.graph
+        self._refuse_other_formats(model)
+        for tensor in model.graph.initializer:
+            self._define(tensor.name, self.constants.of_tensor(tensor))
+        self._read_input()
+        for name in [name for node in model.graph.node for name in node.input] + [o.name for o in model.graph.output]:
+            self.uses[name] = self.uses.get(name, 0) + 1
+        unused = [
+            tensor.name for tensor in model.graph.initializer if tensor.name not in self.uses and is_float(tensor)
+        ]
+        if unused:
+            raise WeightsFileError(f"{path}: {len(unused)} weights belong to no node, {unused[0]!r:.80} for one.")
+        for node in model.graph.node:
+            self._read(node)
+
+    def _refuse_other_formats(self, model: onnx.ModelProto) -> None:
+        for node in model.graph.node:
+            if any(part in node.op_type.lower() for part in _QUANTISED):
+                raise WeightsFileError(
+                    f"{self.path}: the model is quantised ({label(node)}), so its weights are not those that were "
+                    "trained. Export the float model."
+                )
+            if node.domain not in ("", "ai.onnx"):
+                raise WeightsFileError(
+                    f"{self.path}: {label(node)} belongs to {node.domain!r:.80}; only ONNX's own operators are read. "
+                    "Export the model without a runtime's optimisations."
+                )
+        if model.graph.sparse_initializer:
+            raise WeightsFileError(f"{self.path}: sparse initializers are not read; save the weights as dense ones.")
+
+    def _define(self, name: str, value: Constant | Data | None) -> None:
+        if name in self.values:
+            raise WeightsFileError(f"{self.path}: two tensors are called {name!r:.80}; the file is damaged.")
+        self.values[name] = value
+
+    def _read_input(self) -> None:
+        inputs = [value for value in self._graph.input if value.name not in self.values]
+        if len(inputs) != 1:
+            names = ", ".join(f"{value.name!r:.40}" for value in inputs[:4])
+            raise WeightsFileError(f"{self.path}: expected one input, the images; got {len(inputs)}: {names}.")
+        dims = inputs[0].type.tensor_type.shape.dim
+        self.input_shape = tuple(dim.dim_value if dim.dim_value > 0 else None for dim in dims)
+        if len(self.input_shape) not in (0, 4):
+            raise WeightsFileError(f"{self.path}: images need 4 dimensions, the input has {len(self.input_shape)}.")
+        self.images.label = f"input {inputs[0].name!r:.80}"
+        self._define(inputs[0].name, Data(self.images, (0, 1, 2, 3)))
+
+    def _read(self, node: onnx.NodeProto) -> None:
+        """Defines the outputs of a node."""
+        unknown = [name for name in node.input if name not in self.values]
+        if unknown:
+            raise WeightsFileError(
+                f"{self.path}: {label(node)} reads {unknown[0]!r:.80}, which nothing before it makes; the file is "
+                "damaged."
+            )
+        inputs = [self.values[name] for name in node.input]
+        value = None
+        if node.op_type in _SHAPES or (not node.input and node.op_type != "Constant"):
+            pass
+        elif any(isinstance(given, Data) for given in inputs):
+            value = self._data(node, inputs)
+        elif all(isinstance(given, Constant) for name, given in zip(node.input, inputs, strict=True) if name):
+            value = self._constant(node, [given for given in inputs if given])
+        for index, name in enumerate(node.output):
+            if name:
+                self._define(name, None if index else value)
+
+    # Constants.
+
+    def _constant(self, node: onnx.NodeProto, inputs: list[Constant]) -> Constant | None:
+        """What a node makes of constants alone, None where that is nothing that weights go through."""
+        attributes, constants = _attributes(node), self.constants
+        if node.op_type == "Constant":
+            if "value" in attributes:
+                return constants.of_tensor(attributes["value"])
+            numbers = [attributes[name] for name in _NUMBERS if name in attributes]
+            return constants.of_array(node.output[0], np.array(numbers[0])) if numbers else None
+        if not inputs:
+            return None
+        source = inputs[0]
+        if node.op_type in _KEPT:
+            return source
+        if node.op_type == "Cast":
+            return constants.cast(source, attributes.get("to", 0))
+        if node.op_type == "Transpose":
+            rank = len(source.shape)
+            return constants.transposed(source, tuple(attributes.get("perm", range(rank - 1, -1, -1))))
+        if node.op_type in ("Reshape", "Squeeze", "Unsqueeze") and math.prod(source.shape) <= MAX_SMALL:
+            shape = self._new_shape(node, source.shape, attributes, inputs[1:])
+            return None if shape is None else constants.reshaped(source, shape)
+        return None
+
+    def _new_shape(self, node, shape, attributes, inputs: list[Constant]) -> tuple[int, ...] | None:
+        name = "shape" if node.op_type == "Reshape" else "axes"
+        numbers = attributes.get(name)
+        if numbers is None and inputs:
+            numbers = [int(number) for number in self.constants.small(inputs[0]).ravel()]
+        if node.op_type == "Reshape":
+            return None if numbers is None else tuple(n or shape[i] for i, n in enumerate(numbers[:8]))
+        if node.op_type == "Squeeze":
+            dropped = [axis for axis, size in enumerate(shape) if size == 1] if numbers is None else numbers
+            dropped = {axis % len(shape) for axis in dropped} if shape else set()
+            return tuple(size for axis, size in enumerate(shape) if axis not in dropped)
+        if numbers is None or len(shape) + len(numbers) > 8:
+            return None
+        added, sizes = {axis % (len(shape) + len(numbers)) for axis in numbers}, iter(shape)
+        return tuple(1 if axis in added else next(sizes, 1) for axis in range(len(shape) + len(numbers)))
+
+    # What depends on the images.
+
+    def _data(self, node: onnx.NodeProto, inputs: list) -> Data | None:
+        attributes = _attributes(node)
+        first = next(given for given in inputs if isinstance(given, Data))
+        if first.step.kind in ("average", "tail"):
+            return self._after_average(node, inputs, first)
+        if node.op_type in _KEPT and first is inputs[0]:
+            return first
+        if node.op_type == "Cast" and attributes.get("to") in _FLOAT_TYPES:
+            return first
+        if node.op_type == "Transpose":
+            order = attributes.get("perm", range(len(first.axes) - 1, -1, -1))
+            if sorted(order) == list(range(len(first.axes))) and first.pads == NO_PADS:
+                return dataclasses.replace(first, axes=tuple(first.axes[axis] for axis in order))
+        if any(name and given is None for name, given in zip(node.input, inputs, strict=True)):
+            return self._other(node, inputs, "one of its inputs is neither a constant nor a feature map")
+        read = READERS.get(node.op_type)
+        result = read(self, node, attributes, inputs) if read else "no SqueezeNet has such a step"
+        return self._other(node, inputs, result) if isinstance(result, str) else result
+
+    def _after_average(self, node, inputs, first: Data) -> Data:
+        if node.op_type in (*_KEPT, *_TAIL, "Cast"):
+            return self.add_step("tail", node, [first], axes=first.axes)
+        return self._other(node, inputs, "no layer follows the average in a SqueezeNet")
+
+    def _other(self, node, inputs, reason: str) -> Data:
+        sources = [given for given in inputs if isinstance(given, Data)]
+        return self.add_step("other", node, sources, axes=sources[0].axes, reason=reason)
+
+
+def _attributes(node: onnx.NodeProto) -> dict[str, object]:
+    import onnx
+
+    return {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}

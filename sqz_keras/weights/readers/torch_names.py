@@ -1,0 +1,95 @@
+"""torchvision's names of the weights of a SqueezeNet, in `.pth` and `.safetensors` files.
+
+features.0 is conv1; features.N.squeeze, .expand1x1 and .expand3x3 are the fire modules, N ascending; classifier.1 is
+conv10. What wraps a model adds to the names: DataParallel puts "module." before them, torch.compile "_orig_mod.", and a
+LightningModule the name of its attribute, most often "model." or "net.".
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+
+from sqz_keras.weights.arrays import WeightsFileError, check_kernel_rank
+from sqz_keras.weights.readers.heads import find_head
+
+_LAYER = re.compile(r"features\.(\d{1,4})(?:\.(squeeze|expand1x1|expand3x3))?|classifier\.1")
+_WRAPPERS = frozenset(("module", "_orig_mod"))  # anywhere in a name: single children may be wrapped too
+_ATTRIBUTES = ("model", "net")  # in front only
+_PARTS = {"weight": "kernel", "bias": "bias"}
+
+
+def name_weights(
+    path: str | os.PathLike, shapes: Mapping[str, Sequence[int]], trunk_only: bool = False
+) -> dict[str, str]:
+    """Our name of each weight in a state dict of torchvision's SqueezeNet.
+
+    Args:
+        path: named in errors.
+        shapes: by the file's names; kernels are (out, in, height, width).
+        trunk_only: whether heads of other names than classifier.1 are left out.
+
+    Returns:
+        Our names by the file's, without those that are left out.
+
+    Raises:
+        WeightsFileError: a weight is there twice, is none of torchvision's SqueezeNet, or has the wrong rank.
+    """
+    layers: dict[str, dict[str, str]] = {}
+    for key in shapes:
+        layer, _, part = _unwrapped(str(key)).rpartition(".")
+        if part not in _PARTS or not layer:
+            raise WeightsFileError(f"{path}: {key!r:.80} is not a weight of torchvision's SqueezeNet.")
+        if part in layers.setdefault(layer, {}):
+            raise WeightsFileError(f"{path}: the weight {key!r:.80} is there twice.")
+        layers[layer][part] = key
+    ours = _our_layers(path, layers)
+    names = {
+        key: f"{ours[layer]}/{_PARTS[part]}" for layer in ours for part, key in layers[layer].items() if ours[layer]
+    }
+    for key, name in names.items():
+        check_kernel_rank(path, name, shapes[key])
+    known = {name: _hwio_shape(shapes[key]) for key, name in names.items()}
+    others = {layer: _hwio_shape(shapes[layers[layer].get("weight", key)]) for layer, key in _others(layers, ours)}
+    head = find_head(path, others, known, trunk_only)
+    if head:
+        names |= {key: f"conv10/{_PARTS[part]}" for part, key in layers[head].items()}
+    return names
+
+
+def _unwrapped(key: str) -> str:
+    parts = [part for part in key.split(".") if part not in _WRAPPERS]
+    return ".".join(parts[1:] if parts[0:1] and parts[0] in _ATTRIBUTES else parts)
+
+
+def _our_layers(path: str | os.PathLike, layers: Mapping[str, object]) -> dict[str, str | None]:
+    """Our name of each layer, None for one that torchvision's SqueezeNet does not have."""
+    matches = {layer: _LAYER.fullmatch(layer) for layer in layers}
+    fires = sorted({int(match[1]) for match in matches.values() if match and match[2]})
+    ours: dict[str, str | None] = {}
+    for layer, match in matches.items():
+        if match is None:
+            ours[layer] = None
+        elif match[1] is None:
+            ours[layer] = "conv10"
+        elif match[2] is None and match[1] == "0":
+            ours[layer] = "conv1"
+        elif match[2] and match[1] != "0":
+            part = {"squeeze": "squeeze1x1"}.get(match[2], match[2])
+            ours[layer] = f"fire{fires.index(int(match[1])) + 2}_{part}"
+        else:
+            raise WeightsFileError(f"{path}: {layer!r:.80} is not a layer of torchvision's SqueezeNet.")
+    if len(set(ours.values()) - {None}) != sum(name is not None for name in ours.values()):
+        raise WeightsFileError(f"{path}: a weight is there twice.")
+    return ours
+
+
+def _others(layers: Mapping[str, Mapping[str, str]], ours: Mapping[str, str | None]) -> list[tuple[str, str]]:
+    """Layers that are none of ours, each with one of its keys."""
+    return [(layer, next(iter(layers[layer].values()))) for layer in layers if ours[layer] is None]
+
+
+def _hwio_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """(out, in, height, width) as (height, width, in, out), and (out, in) as (in, out)."""
+    return (*shape[2:], *shape[1::-1]) if len(shape) in (2, 4) else tuple(shape)
