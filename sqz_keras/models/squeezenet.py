@@ -303,7 +303,7 @@ def _squeezenet(
         channels=channels,
         classes=classes if include_top else None,
         conv10_padding=conv10_padding,
-        activation=keras.activations.serialize(keras.activations.get(activation)) if include_top else None,
+        activation=getattr(keras.activations.get(activation), "__name__", None) if include_top else None,
     )
     model = _build_graph(spec, shape, include_top, input_tensor, pooling, activation, name, dropout_rate)
     if arrays is not None:

@@ -39,6 +39,7 @@ def test_six_bits(net, shared):
     assert smallest <= 0.985 * paper
 
 
+@pytest.mark.large
 def test_six_bits_agree(net, shared, test_data):
     spec, arrays = net
     images = find_evaluation_images(test_data / "images" / "imagenet_sample", spec)

@@ -225,6 +225,7 @@ cluster(SPEC, tiny_arrays(SPEC), tiny_batches(), bits=4, steps=150, learning_rat
 """
 
 
+@pytest.mark.large
 def test_a_stage_that_was_killed_goes_on_where_it_was(arrays, batches, tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
     child = subprocess.Popen(

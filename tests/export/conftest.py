@@ -1,5 +1,9 @@
 """One served version of a small model, made once for all tests of the export."""
 
+import fcntl
+import os
+import shutil
+
 import pytest
 
 from export.client.client import Client
@@ -29,7 +33,16 @@ def model(spec, arrays):
 @pytest.fixture(scope="session")
 def base_path(spec, arrays, tmp_path_factory):
     base = tmp_path_factory.mktemp("serving") / "squeezenet"
-    export_saved_model(spec, arrays, base, 3)
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        export_saved_model(spec, arrays, base, 3)
+        return base
+    # An export takes ten seconds, so the processes that share out the tests share it too: the first one writes it.
+    shared = tmp_path_factory.getbasetemp().parent / "exported"
+    with open(f"{shared}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not shared.exists():
+            export_saved_model(spec, arrays, shared, 3)
+    shutil.copytree(shared, base)
     return base
 
 

@@ -65,13 +65,13 @@ def test_the_trunk_of_pretrained_weights(test_data):
 def test_onnxruntime_on_the_file_as_it_is(onnx_path, images):
     """float16 and 224 pixels, where floor and ceil pooling coincide."""
     spec = ModelSpec("1.1", input_size=224, preprocessing=Preprocessing())
-    inputs = np.stack([prepare_images(image, spec) for image in images])
+    inputs = np.stack([prepare_images(image, spec) for image in images[::4]])
     session = onnxruntime.InferenceSession(onnx_path, providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_inputs() if value.name not in initializers(onnx.load(onnx_path))]
     theirs = [session.run(None, {names[0]: row[None].transpose(0, 3, 1, 2).astype(np.float16)})[0] for row in inputs]
     ours = SqueezeNetV1_1(weights=onnx_path, input_shape=(224, 224, 3)).predict(inputs, batch_size=25, verbose=0)
-    same = np.reshape(theirs, (200, 1000)).argmax(1) == ours.argmax(1)
-    assert same.sum() >= 198
+    same = np.reshape(theirs, (50, 1000)).argmax(1) == ours.argmax(1)
+    assert same.sum() >= 49
 
 
 def test_onnxruntime_in_float32_at_227_in_ceil_mode(onnx_path, images):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 
 import keras
 import numpy as np
@@ -70,6 +71,16 @@ def test_fingerprint_is_of_what_is_there(base_path):
     assert fingerprint.uuid.isdigit()
 
 
+def test_a_folder_without_its_description_is_described_by_its_graph(base_path, spec, arrays, tmp_path):
+    shutil.copytree(base_path / "3", tmp_path / "3", ignore=shutil.ignore_patterns("assets.extra"))
+    assert not (tmp_path / "3" / "assets.extra").exists()
+    read, weights = resolve_model(tmp_path / "3")
+    assert dataclasses.replace(read, weights_sha256=None) == spec
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(weights[name], array)
+
+
+@pytest.mark.large
 def test_command(base_path, other_settings, tmp_path, run_command, capsys):
     """An exported model is a model too: exported again, it is the same to the byte, whatever this process has done."""
     (tmp_path / "1").mkdir()

@@ -76,6 +76,7 @@ def started(tmp_path):
         process.communicate()
 
 
+@pytest.mark.large
 def test_from_start_to_sigterm_over_tls(base_path, key_and_cert, started, tmp_path, run_command, capsys):
     key, cert = key_and_cert
     photo = tmp_path / "photo.jpg"

@@ -120,6 +120,7 @@ def test_a_file_that_others_made_is_taken(run, tmp_path, provenance):
     assert sqz.read_model(path).provenance == report["provenance"]
 
 
+@pytest.mark.large
 def test_pruned_clustered_and_fine_tuned(run, tmp_path):
     options = [
         "--method=finetune",
@@ -140,7 +141,10 @@ def test_pruned_clustered_and_fine_tuned(run, tmp_path):
     assert again.read_bytes() == path.read_bytes(), "the finished stages are taken from the workdir"
 
 
-@pytest.mark.parametrize(("images", "count"), [("--calibration_dir=photos", 18), ("--image_dir=photos", 15)])
+@pytest.mark.parametrize(
+    ("images", "count"),
+    [("--calibration_dir=photos", 18), pytest.param("--image_dir=photos", 15, marks=pytest.mark.large)],
+)
 def test_without_labels_the_net_teaches_itself(run, monkeypatch, images, count):
     taught = []
     monkeypatch.setattr(finetune, "teach", lambda *arguments: taught.append(teach(*arguments)) or taught[0])
@@ -155,6 +159,7 @@ def test_without_labels_the_net_teaches_itself(run, monkeypatch, images, count):
     assert ("after" in report) == (images == "--image_dir=photos")
 
 
+@pytest.mark.large
 def test_bits_for_a_size_and_what_they_round_to_0_pruned_first(run, capsys):
     options = [
         "--method=finetune",
@@ -332,6 +337,7 @@ def test_layers_without_bits_stay_as_they_are(run):
     assert set(np.unique(after["conv1/kernel"])) <= set(np.unique(clustered["conv1/kernel"]))
 
 
+@pytest.mark.large
 def test_a_killed_run_keeps_its_bits_and_its_chosen_codes(run, tmp_path, monkeypatch):
     """The workdir answers in the place of what takes long, and another request is refused."""
     workdir = f"--workdir={tmp_path / 'stages'}"

@@ -11,6 +11,8 @@ from benchmarks.report_speed import DRAWN, write_report
 
 TRIALS = 1000
 
+pytestmark = pytest.mark.large
+
 
 @pytest.fixture(scope="module")
 def tab(browser, tmp_path_factory):

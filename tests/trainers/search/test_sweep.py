@@ -90,6 +90,7 @@ def test_two_workers_share_a_grid_and_run_no_point_twice(tmp_path):
     assert (tmp_path / "report.html").exists() and (tmp_path / "report.svg").exists()
 
 
+@pytest.mark.large
 def test_a_killed_workers_point_is_noticed_and_given_to_another(tmp_path):
     killed = worker(tmp_path, 60)
     wait_for(tmp_path, "start", 1)

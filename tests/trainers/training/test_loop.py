@@ -241,6 +241,7 @@ def test_keras_callbacks_work(tmp_path, tfds_dir):
     assert len(rows) == 2
 
 
+@pytest.mark.large
 def test_two_replicas_train_as_one(trained, tmp_path, tfds_dir, monkeypatch):
     """The whole loop on two logical CPUs, without dropout: the same weights up to rounding."""
     config = dataclasses.replace(CONFIG, dropout_rate=0.0, eval_every_steps=8)
@@ -300,7 +301,7 @@ def test_a_dataset_of_one_class_is_refused(tmp_path, images):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.large)])
 def test_the_guard_takes_over_at_the_batch_with_the_damaged_image(tmp_path, images, monkeypatch, replicas):
     """Nothing is lost, repeated or changed by it, wherever the run begins; and the image is named."""
     source = open_image_dir(images)

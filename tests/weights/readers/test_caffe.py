@@ -132,7 +132,7 @@ def structural(arrays):
         for edit in EDITS[layer.name == "conv10" :] if layer.blobs else ():
             copy = NetParameter()
             copy.CopyFrom(net)
-            edit(next(each for each in copy.layer if each.name == layer.name))
+            edit(next(candidate for candidate in copy.layer if candidate.name == layer.name))
             yield copy.SerializeToString()
 
 

@@ -221,14 +221,14 @@ def one_worker(monkeypatch):
 
 @pytest.mark.parametrize("name", ["net.weights.h5", "net.h5"])
 def test_structural_damage_is_refused(tmp_path, name, one_worker):
-    copies = one_worker(list(structural(WRITERS[name], random_arrays())))
-    assert check_refused(tmp_path / name, copies) > 250
+    copies = one_worker(list(structural(WRITERS[name], random_arrays()))[::3])
+    assert check_refused(tmp_path / name, copies) > 80
 
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_random_damage_is_refused_or_gives_finite_weights(tmp_path, name, one_worker):
-    copies = one_worker(list(flips(WRITERS[name](random_arrays()), 200, seed=8)))
-    assert check_harmless(tmp_path / name, copies) == 200
+    copies = one_worker(list(flips(WRITERS[name](random_arrays()), 70, seed=8)))
+    assert check_harmless(tmp_path / name, copies) == 70
 
 
 @pytest.mark.parametrize("edits", [EDITS, LEGACY_EDITS], ids=["Keras 3", "legacy"])

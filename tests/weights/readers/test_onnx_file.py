@@ -43,7 +43,7 @@ def rounded(spec=SPEC):
 def test_authors_file_equals_its_initializers(test_data):
     path = test_data / "weights/squeezenet1.1_authors/SqueezeNet_fp16.onnx"
     arrays = load(path, V1_1)
-    initializers = {each.name: numpy_helper.to_array(each) for each in onnx.load(path).graph.initializer}
+    initializers = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
     assert len(initializers) == len(arrays) == 52
     for name, array in arrays.items():
         theirs = f"{name.split('/')[0].replace('_', '/')}_{'w' if name.endswith('kernel') else 'b'}_0"
@@ -122,7 +122,7 @@ def test_reads_what_pytorch_exports(torch, path, dynamo, bypass, half):
 def tensor(model, name):
     layer, part = name.split("/")
     name = f"{layer}_{part[0].replace('k', 'w')}"
-    return next(each for each in model.graph.initializer if each.name == name)
+    return next(tensor for tensor in model.graph.initializer if tensor.name == name)
 
 
 def external(model):
@@ -132,7 +132,7 @@ def external(model):
 
 
 def node(model, op, index=0):
-    return [each for each in model.graph.node if each.op_type == op][index]
+    return [node for node in model.graph.node if node.op_type == op][index]
 
 
 def set_attribute(model, op, index, **attributes):
@@ -261,7 +261,8 @@ def test_pools_that_round_down_draw_a_warning_where_it_matters(path):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             resolve_model(path)
-        assert [str(each.message).startswith(f"{path}: its max pools round down") for each in caught] == [True] * warns
+        messages = [str(warning.message) for warning in caught]
+        assert [text.startswith(f"{path}: its max pools round down") for text in messages] == [True] * warns
 
 
 def test_a_pool_of_padding_is_refused(path):
@@ -278,7 +279,7 @@ def test_a_bias_behind_a_convolution_belongs_to_all_that_reads_it(path):
     path.write_bytes(model.SerializeToString())
     assert_equal(read_arrays(path), rounded(spec))
     relu = node(model, "Relu", 4)
-    (add,) = [each for each in model.graph.node if each.output[0] == relu.input[0]]
+    (add,) = [node for node in model.graph.node if node.output[0] == relu.input[0]]
     relu.input[0] = add.input[0]
     path.write_bytes(model.SerializeToString())
     with pytest.raises(WeightsFileError, match="Add 'n"):
@@ -291,7 +292,7 @@ def test_constants_that_are_not_understood_are_not_left_out(path, style):
     spec = ModelSpec(None, "complex", SMALL, classes=5, input_size=39)
     model = build(rounded(spec), spec, **STYLES[style])
     data = model.SerializeToString()
-    constants = [index for index, each in enumerate(model.graph.node) if each.op_type == "Constant"]
+    constants = [index for index, node in enumerate(model.graph.node) if node.op_type == "Constant"]
     for index in constants[:-1]:  # the last is the shape of the output
         model = onnx.ModelProto.FromString(data)
         model.graph.node[index].attribute[0].name = "sparse_value"
@@ -525,9 +526,9 @@ def test_heads_of_another_kind_do_not_matter_to_the_trunk(path):
     trunk = {name: array for name, array in arrays.items() if not name.startswith("conv10")}
     assert_equal(read_arrays(path, trunk_only=True), trunk)
     model = build(arrays, spec)
-    end = next(index for index, each in enumerate(model.graph.node) if each.op_type == "GlobalAveragePool")
+    end = next(index for index, node in enumerate(model.graph.node) if node.op_type == "GlobalAveragePool")
     del model.graph.node[end - 2 :]
-    kept = [each for each in model.graph.initializer if not each.name.startswith("conv10")]
+    kept = [tensor for tensor in model.graph.initializer if not tensor.name.startswith("conv10")]
     del model.graph.initializer[:]
     model.graph.initializer.extend(kept)
     path.write_bytes(model.SerializeToString())

@@ -109,7 +109,7 @@ class Writer:
     def legacy(self, state, little_endian=True, keys=None, **options):
         keys = [str(i) for i in range(len(state))] if keys is None else keys
         system = {"protocol_version": 1001, "little_endian": little_endian, "type_sizes": {"int": 4}}
-        heads = [pickle.dumps(each, protocol=2) for each in (0x1950A86A20F9469CFC6C, 1001, system)]
+        heads = [pickle.dumps(content, protocol=2) for content in (0x1950A86A20F9469CFC6C, 1001, system)]
         storages = [struct.pack("<q", array.size) + array.tobytes() for array in state.values()]
         return b"".join([*heads, self.pickle(state, (None,), **options), pickle.dumps(keys, protocol=2), *storages])
 
