@@ -145,7 +145,8 @@ def _read_path(
         spec, arrays = _read_onnx(path, described, architecture, trunk_only)
     else:
         arrays, stated = readers.read_described(path, trunk_only)
-        _check_activation(path, stated, activation)
+        if not trunk_only:
+            _check_activation(path, stated, activation)
         if described.exists():
             spec = _spec_beside(described, path, arrays, stated.spec if stated and stated.is_whole else None)
         else:
@@ -204,9 +205,10 @@ def _warn(path: pathlib.Path, what: str) -> None:
 
 
 def _check_activation(path: pathlib.Path, stated: Stated | None, activation: str | None) -> None:
-    if stated is not None and None not in (stated.activation, activation) and stated.activation != activation:
+    """Refuses the default of a softmax for a file that ends in something else; another request is a choice."""
+    if activation == "softmax" and stated is not None and stated.activation not in (None, "softmax"):
         raise ValueError(
-            f"{path} ends in classifier_activation={stated.activation!r}, and {activation!r} was expected. Build its "
+            f"{path} ends in classifier_activation={stated.activation!r}, not in a softmax. Build its "
             f"model with sqz_keras.SqueezeNet(weights={str(path)!r}, classifier_activation={stated.activation!r}), or "
             "open it with keras.saving.load_model."
         )
