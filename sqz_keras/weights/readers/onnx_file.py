@@ -13,9 +13,9 @@ import numpy as np
 
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.weights.arrays import WeightsFileError, check_declared, float32_arrays, hwio, read_bytes, refuse
-from sqz_keras.weights.readers.onnx_graph import Graph
-from sqz_keras.weights.readers.onnx_spec import described_spec, inferred_spec
-from sqz_keras.weights.readers.onnx_walk import Structure, walk
+from sqz_keras.weights.readers.onnx_structure.graph import Graph
+from sqz_keras.weights.readers.onnx_structure.spec import described_spec, inferred_spec
+from sqz_keras.weights.readers.onnx_structure.walk import Structure, walk
 from sqz_keras.weights.readers.wire import BYTES, WireReader
 
 # Field numbers of onnx.proto: where a graph has tensors, and where a tensor keeps its values.
@@ -43,7 +43,7 @@ class OnnxModel:
     producer: str
 
     def infer_spec(self, known: ModelSpec | None = None) -> ModelSpec:
-        """The description that follows from the graph; see `onnx_spec.inferred_spec`."""
+        """The description that follows from the graph; see `onnx_structure.spec.inferred_spec`."""
         return inferred_spec(self.path, self.structure, self.arrays, self.producer, known)
 
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from sqz_keras.weights.arrays import WeightsFileError
-from sqz_keras.weights.readers.onnx_constants import MAX_SMALL, Constant
-from sqz_keras.weights.readers.onnx_network import CHANNELS_FIRST, NO_PADS, Colours, Data, Network
+from sqz_keras.weights.readers.onnx_structure.constants import MAX_SMALL, Constant
+from sqz_keras.weights.readers.onnx_structure.network import CHANNELS_FIRST, NO_PADS, Colours, Data, Network
 
 if typing.TYPE_CHECKING:
     import onnx

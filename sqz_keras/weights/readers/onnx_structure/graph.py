@@ -15,9 +15,9 @@ import typing
 import numpy as np
 
 from sqz_keras.weights.arrays import WeightsFileError
-from sqz_keras.weights.readers.onnx_constants import MAX_SMALL, Constant, is_float
-from sqz_keras.weights.readers.onnx_network import NO_PADS, Data, Network, label
-from sqz_keras.weights.readers.onnx_steps import READERS
+from sqz_keras.weights.readers.onnx_structure.constants import MAX_SMALL, Constant, is_float
+from sqz_keras.weights.readers.onnx_structure.network import NO_PADS, Data, Network, label
+from sqz_keras.weights.readers.onnx_structure.steps import READERS
 
 if typing.TYPE_CHECKING:
     import onnx

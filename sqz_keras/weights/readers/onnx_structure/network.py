@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sqz_keras.weights.readers.onnx_constants import Constant, Constants
+from sqz_keras.weights.readers.onnx_structure.constants import Constant, Constants
 
 if typing.TYPE_CHECKING:
     import onnx

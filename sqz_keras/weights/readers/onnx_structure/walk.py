@@ -7,8 +7,8 @@ import os
 import typing
 
 from sqz_keras.weights.arrays import WeightsFileError
-from sqz_keras.weights.readers.onnx_graph import Graph
-from sqz_keras.weights.readers.onnx_network import Colours, Step
+from sqz_keras.weights.readers.onnx_structure.graph import Graph
+from sqz_keras.weights.readers.onnx_structure.network import Colours, Step
 
 _MOST_FIRES = 1000
 

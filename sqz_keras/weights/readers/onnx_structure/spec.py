@@ -19,8 +19,8 @@ from sqz_keras.weights.arrays import WeightsFileError
 if typing.TYPE_CHECKING:
     import onnx
 
-    from sqz_keras.weights.readers.onnx_network import Colours
-    from sqz_keras.weights.readers.onnx_walk import Structure
+    from sqz_keras.weights.readers.onnx_structure.network import Colours
+    from sqz_keras.weights.readers.onnx_structure.walk import Structure
 
 METADATA_KEY = "model_spec"  # of the metadata that `export.formats.onnx` writes
 _MEANS, _STDS = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
