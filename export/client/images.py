@@ -47,7 +47,7 @@ def _as_sent(image: Image) -> bytes | np.ndarray:
         check_size(image)
         return _encoded(np.asarray(to_rgb(turn_upright(image))))
     if isinstance(image, str | os.PathLike):
-        return _upright(pathlib.Path(image).expanduser().read_bytes())
+        return _upright(pathlib.Path(image).read_bytes())
     if hasattr(image, "read"):
         image = image.read()
         if isinstance(image, str):

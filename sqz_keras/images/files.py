@@ -50,7 +50,7 @@ def find_images(image_dir: str | os.PathLike, at_most: int | None = None) -> lis
     Raises:
         ValueError: not a folder, or no images in it.
     """
-    root = pathlib.Path(image_dir).expanduser()
+    root = pathlib.Path(image_dir)
     if not root.is_dir():
         raise ValueError(f"{image_dir} is not a folder of images.")
     images, others = split_by_suffix(root.rglob("*"))
