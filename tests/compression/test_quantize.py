@@ -52,6 +52,7 @@ def test_answers_are_nearer_than_with_plain_rounding_to_as_many_bytes(pruned, qu
     assert divergence(pruned, quantized[0], unseen) < 0.5 * divergence(pruned, plain, unseen)
 
 
+@pytest.mark.large
 def test_it_comes_out_the_same_again(pruned, quantized):
     again = quantize(SPEC, pruned, tiny_images(64)[0], target_bytes=TARGET)
     for name, array in quantized[0].items():

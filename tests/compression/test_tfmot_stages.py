@@ -256,6 +256,7 @@ print(os.environ.get("TF_USE_LEGACY_KERAS"), tensorflow.keras.__version__[:2], "
 """
 
 
+@pytest.mark.large
 def test_the_process_stays_as_it_was():
     """tfmot's import would turn TensorFlow's Keras into tf_keras, here and in child processes."""
     environment = {name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"}

@@ -29,6 +29,7 @@ def test_a_head_learns_to_tell_the_classes_apart(head):
     assert transfer_head.train(head, features, labels, per_class=4, epochs=40, seed=0) == 1
 
 
+@pytest.mark.large
 def test_only_the_drawn_images_are_trained_on_and_only_the_others_are_for_test():
     """The others look like the other class."""
     labels, features = two_classes()

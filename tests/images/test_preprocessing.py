@@ -102,6 +102,7 @@ print("done")
 """
 
 
+@pytest.mark.large
 def test_inside_a_map_with_another_backend():
     env = os.environ | {"KERAS_BACKEND": "jax", "PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
     result = subprocess.run([sys.executable, "-c", UNDER_JAX], env=env, capture_output=True, text=True, check=False)

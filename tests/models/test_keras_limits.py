@@ -31,9 +31,7 @@ def exported_twice(model, folder):
     return answers, images
 
 
-@pytest.mark.parametrize(
-    "layer", [keras.layers.RandomFlip, lambda: keras.layers.Resizing(32, 32), lambda: keras.layers.CenterCrop(32, 32)]
-)
+@pytest.mark.parametrize("layer", [keras.layers.RandomFlip, lambda: keras.layers.Resizing(32, 32)])
 def test_preprocessing_layers_before_a_nested_model_leave_its_dropout_on(layer, tmp_path):
     net = network()
     (first, second), images = exported_twice(keras.Sequential([keras.Input(SIZE), layer(), net]), tmp_path)

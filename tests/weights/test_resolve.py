@@ -73,8 +73,7 @@ def test_a_file_that_travels_alone_is_described_in_it(tmp_path, name, recwarn):
     assert not [warning for warning in recwarn if "does not say" in str(warning.message)]
 
 
-@pytest.mark.parametrize("suffix", ["keras", "h5"])
-@pytest.mark.parametrize("bypass", [None, "simple", "complex"])
+@pytest.mark.parametrize(("suffix", "bypass"), [("keras", None), ("h5", "simple"), ("keras", "complex")])
 def test_a_model_that_keras_saved_is_described_by_its_config(tmp_path, suffix, bypass):
     net = dataclasses.replace(SMALL, incr_e=5, freq=3, pct_3x3=1 / 3, squeeze_ratio=0.3, pool_after=(1, 5, 9))
     model = sqz_keras.squeezenet_from_metaparameters(net, (48, 48, 1), classes=5, bypass=bypass, conv10_padding=1)

@@ -141,10 +141,8 @@ def test_pruned_clustered_and_fine_tuned(run, tmp_path):
     assert again.read_bytes() == path.read_bytes(), "the finished stages are taken from the workdir"
 
 
-@pytest.mark.parametrize(
-    ("images", "count"),
-    [("--calibration_dir=photos", 18), pytest.param("--image_dir=photos", 15, marks=pytest.mark.large)],
-)
+@pytest.mark.large
+@pytest.mark.parametrize(("images", "count"), [("--calibration_dir=photos", 18), ("--image_dir=photos", 15)])
 def test_without_labels_the_net_teaches_itself(run, monkeypatch, images, count):
     taught = []
     monkeypatch.setattr(finetune, "teach", lambda *arguments: taught.append(teach(*arguments)) or taught[0])

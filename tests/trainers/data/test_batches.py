@@ -87,7 +87,7 @@ def test_the_stream_follows_from_the_seed_alone(digits, monkeypatch, augmentatio
     assert _examples(_train(digits, augmentation=augmentation, seed=4), 400) != expected
 
 
-@pytest.mark.parametrize("start", [1, 100, SIZE - 1, SIZE, SIZE + 30])
+@pytest.mark.parametrize("start", [1, SIZE, SIZE + 30])
 def test_a_later_start_is_the_rest_of_the_same_stream(digits, start):
     whole = _examples(_train(digits), SIZE + 60)
     assert _examples(_train(digits, start_example=start, batch_size=7), 30) == whole[start : start + 30]
@@ -112,7 +112,7 @@ def test_a_bad_image_keeps_its_place_and_is_named_once(caplog):
     damaged = [jpegs[0], jpegs[1][:60], b"", b"\x89PNG\r\n\x1a\nrest", jpegs[4], b"<html>"]
     bad = BadImages(limit=3)
     options = {"shuffle_buffer_size": 1, "batch_size": 6, "bad_images": bad}
-    for augmentation in ("none", "crop", "authors", "modern"):
+    for augmentation in ("authors", "modern"):
         good = _examples(_train(_numbered(jpegs), augmentation=augmentation, **options), 12)
         seen = _examples(_train(_numbered(damaged), augmentation=augmentation, **options), 12)
         assert [weight for _, _, weight in seen] == [1, 0, 0, 0, 1, 0] * 2

@@ -78,6 +78,7 @@ def finished_trials(folder):
     return json.loads((folder / "trials.json").read_text())["trials"]
 
 
+@pytest.mark.large
 def test_two_workers_share_a_grid_and_run_no_point_twice(tmp_path):
     workers = [worker(tmp_path, 0.3), worker(tmp_path, 0.3)]
     for process in workers:

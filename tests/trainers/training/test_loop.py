@@ -168,6 +168,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(request, tmp_path, tfds_dir, run
         np.testing.assert_array_equal(array, newest[1][name], err_msg=name)
 
 
+@pytest.mark.large
 def test_dense_sparse_dense(trained, sparse):
     """Pruned weights stay 0 in the sparse phase, with decay and momentum too, and come back behind it."""
     folder, _ = sparse
@@ -220,6 +221,7 @@ def test_the_best_weights_are_kept_not_the_last(tmp_path, tfds_dir, monkeypatch)
             np.testing.assert_array_equal(array, arrays[f"weight/{name}"])
 
 
+@pytest.mark.large
 def test_a_stuck_run_is_reported(tmp_path, tfds_dir, caplog):
     config = dataclasses.replace(CONFIG, base_learning_rate=1e-12, conv10_stddev=1e-9, max_steps=4)
     with caplog.at_level(logging.WARNING):
@@ -277,6 +279,7 @@ def images(tmp_path):
     return tmp_path / "images"
 
 
+@pytest.mark.large
 def test_damaged_images_are_named_and_counted_up_to_a_limit(tmp_path, images):
     config = dataclasses.replace(
         CONFIG, dataset="", image_dir=str(images), test_split="validation", global_batch_size=8

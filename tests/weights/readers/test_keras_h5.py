@@ -221,8 +221,8 @@ def one_worker(monkeypatch):
 
 @pytest.mark.parametrize("name", ["net.weights.h5", "net.h5"])
 def test_structural_damage_is_refused(tmp_path, name, one_worker):
-    copies = one_worker(list(structural(WRITERS[name], random_arrays()))[::3])
-    assert check_refused(tmp_path / name, copies) > 80
+    copies = one_worker(list(structural(WRITERS[name], random_arrays()))[::5])
+    assert check_refused(tmp_path / name, copies) > 50
 
 
 @pytest.mark.parametrize("name", WRITERS)
