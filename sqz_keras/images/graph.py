@@ -6,6 +6,8 @@ import tensorflow as tf
 
 from sqz_keras.images.files import MAX_ASPECT_RATIO, MAX_PIXELS
 
+# Where EXIF is looked for, in bytes from the start: behind the first header of a JPEG, or the colour profile of a PNG.
+JPEG_EXIF_BYTES, PNG_EXIF_BYTES = 4096, 8192
 JPEG_START, PNG_START = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 
 # Of a PNG: where its header (the chunk IHDR) has its width and height, its bits per sample, and its kind of colours.
@@ -14,7 +16,6 @@ _PALETTE = 3
 
 # The entry "orientation" (tag 0x0112, one value of type 3) of the first image directory of EXIF, in either byte order,
 # where it is not 1. (?s)\C is any byte.
-_EXIF_START_BYTES = 8192
 _HAS_EXIF = r"(?s)\C*(?:Exif\x00\x00|eXIf)(?:II\*\x00|MM\x00\*)\C*"
 _HAS_TURN = (
     r"(?s)\C*?(?:Exif\x00\x00|eXIf)(?:II\*\x00\C*?\x12\x01\x03\x00\x01\x00\x00\x00([\x02-\x08])\x00"
@@ -83,18 +84,19 @@ def _byte(data: tf.Tensor, position: int) -> tf.Tensor:
     return tf.ensure_shape(tf.io.decode_raw(tf.strings.substr(data, position, 1), tf.uint8), [1])[0]
 
 
-def turn_upright(image: tf.Tensor, data: tf.Tensor) -> tf.Tensor:
+def turn_upright(image: tf.Tensor, data: tf.Tensor, exif_bytes: int) -> tf.Tensor:
     """An image (H, W, C) as the EXIF of its file says that it is to be seen.
 
     Args:
         image: What was decoded, or a window of it.
-        data: The JPEG or PNG file, a scalar string. EXIF that starts after its first 8 KB is not seen.
+        data: The JPEG or PNG file, a scalar string.
+        exif_bytes: Its EXIF is seen where it starts within so many bytes: `JPEG_EXIF_BYTES` or `PNG_EXIF_BYTES`.
     """
-    has_exif = tf.strings.regex_full_match(tf.strings.substr(data, 0, _EXIF_START_BYTES), _HAS_EXIF)
+    has_exif = tf.strings.regex_full_match(tf.strings.substr(data, 0, exif_bytes), _HAS_EXIF)
 
     def turned():
         # The EXIF is the first segment of a JPEG, at most 64 KB long, and the whole data would take long to search.
-        start = tf.strings.substr(data, 0, _EXIF_START_BYTES + (1 << 16))
+        start = tf.strings.substr(data, 0, exif_bytes + (1 << 16))
         value = tf.strings.regex_replace(start, _HAS_TURN, r"\1\2", False)
         first_byte = tf.cast(tf.io.decode_raw(tf.strings.substr(value, 0, 1), tf.uint8)[0], tf.int32)
         turn = tf.where(tf.strings.length(value) == 1, first_byte, 1)

@@ -6,7 +6,7 @@ import tensorflow as tf
 from PIL import Image
 
 from sqz_keras.images.files import read_image
-from sqz_keras.images.graph import decode_jpeg, decode_png, turn_upright
+from sqz_keras.images.graph import JPEG_EXIF_BYTES, PNG_EXIF_BYTES, decode_jpeg, decode_png, turn_upright
 from tests.images.png_files import PALETTE, all_kinds, write_png
 from tests.images.test_files import encode
 
@@ -40,7 +40,7 @@ def test_exif_orientation(orientation, format, decode, order):
     data = encode(Image.fromarray(pixels), format=format, exif=exif)
     expected = read_image(data)
     assert expected.shape == ((24, 40, 3) if orientation < 5 else (40, 24, 3))
-    np.testing.assert_array_equal(turn_upright(decode(tf.constant(data)), tf.constant(data)), expected)
+    np.testing.assert_array_equal(turn_upright(decode(tf.constant(data)), tf.constant(data), PNG_EXIF_BYTES), expected)
 
 
 def test_damaged_exif_turns_nothing():
@@ -50,4 +50,4 @@ def test_damaged_exif_turns_nothing():
     damaged = data.replace(b"MM\0*", b"XX\0*")
     assert damaged != data
     assert read_image(damaged).shape == (8, 16, 3)
-    assert turn_upright(decode_jpeg(tf.constant(damaged)), tf.constant(damaged)).shape == (8, 16, 3)
+    assert turn_upright(decode_jpeg(tf.constant(damaged)), tf.constant(damaged), JPEG_EXIF_BYTES).shape == (8, 16, 3)

@@ -11,7 +11,9 @@ import tensorflow as tf
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.images.files import read_image
 from sqz_keras.images.graph import (
+    JPEG_EXIF_BYTES,
     JPEG_START,
+    PNG_EXIF_BYTES,
     PNG_START,
     decode_jpeg,
     decode_png,
@@ -94,7 +96,7 @@ def decode(data: tf.Tensor, *, guarded: bool = True, in_python: bool = True) -> 
         in_python: Whether Python decodes what is neither JPEG nor PNG. Workers of a tf.data service cannot call it.
     """
     decode_other = _decoder_of_others(in_python)
-    return _by_kind(lambda data: turn_upright(decode_jpeg(data), data), decode_other, (data,), guarded)
+    return _by_kind(_decode_jpeg, decode_other, (data,), guarded)
 
 
 def _by_kind(of_jpeg: Callable, of_other: Callable, values: tuple, guarded: bool) -> tuple[tf.Tensor, tf.Tensor]:
@@ -104,10 +106,7 @@ def _by_kind(of_jpeg: Callable, of_other: Callable, values: tuple, guarded: bool
         image, weight = _or_black(decoder, *values) if guarded else (decoder(*values), tf.constant(1.0))
         return tf.ensure_shape(image, (None, None, 3)), weight
 
-    def of_checked_jpeg(data, *others):
-        return of_jpeg(_within_bounds(data, jpeg_size(data)), *others)
-
-    return tf.cond(starts_with(values[0], JPEG_START), lambda: attempt(of_checked_jpeg), lambda: attempt(of_other))
+    return tf.cond(starts_with(values[0], JPEG_START), lambda: attempt(of_jpeg), lambda: attempt(of_other))
 
 
 def _or_black(decoder: Callable, data, *others) -> tuple[tf.Tensor, tf.Tensor]:
@@ -116,6 +115,18 @@ def _or_black(decoder: Callable, data, *others) -> tuple[tf.Tensor, tf.Tensor]:
     attempt = tf.data.Dataset.from_tensors((data, *others)).map(lambda *values: (decoder(*values), 1.0))
     black = tf.data.Dataset.from_tensors((tf.zeros((1, 1, 3), tf.uint8), 0.0))
     return attempt.ignore_errors().concatenate(black).take(1).get_single_element()
+
+
+def _decode_jpeg(data):
+    with tf.control_dependencies([_within_bounds(jpeg_size(data))]):
+        data = tf.identity(data)
+    return turn_upright(decode_jpeg(data), data, JPEG_EXIF_BYTES)
+
+
+def _decode_png(data):
+    with tf.control_dependencies([_within_bounds(png_size(data))]):
+        data = tf.identity(data)
+    return turn_upright(decode_png(data), data, PNG_EXIF_BYTES)
 
 
 def _decoder_of_others(in_python: bool) -> Callable:
@@ -138,16 +149,15 @@ def _decoder_of_others(in_python: bool) -> Callable:
 
     return lambda data: tf.cond(
         starts_with(data, PNG_START),
-        lambda: turn_upright(decode_png(_within_bounds(data, png_size(data))), data),
+        lambda: _decode_png(data),
         lambda: by_pillow(data),
     )
 
 
-def _within_bounds(data, size):
-    """A JPEG or PNG as it is; InvalidArgumentError where its size is beyond the bounds of `read_image`."""
-    is_checked = tf.debugging.Assert(fits(size), ["too many pixels, or too elongated", size])
-    with tf.control_dependencies([is_checked]):
-        return tf.identity(data)
+def _within_bounds(size):
+    """An image's (height, width); InvalidArgumentError where it is beyond the bounds of `read_image`."""
+    with tf.control_dependencies([tf.debugging.Assert(fits(size), ["too many pixels, or too elongated", size])]):
+        return tf.identity(size)
 
 
 def _seed(key: int, seed: int, position):
@@ -166,13 +176,13 @@ def _random_window(data, size: int, seed: int, position, guarded: bool, in_pytho
     """
 
     def of_jpeg(data, position):
-        window = random_window(tf.io.extract_jpeg_shape(data), seed, position)
+        window = random_window(tf.concat([_within_bounds(jpeg_size(data)), [3]], 0), seed, position)
         halvings = tf.reduce_sum(tf.cast(tf.reduce_min(window[2:]) >= [2 * size, 4 * size, 8 * size], tf.int32))
         branches = [
             lambda ratio=ratio: tf.io.decode_and_crop_jpeg(data, window // ratio, channels=3, ratio=ratio)
             for ratio in (1, 2, 4, 8)
         ]
-        return turn_upright(tf.switch_case(halvings, branches), data)
+        return turn_upright(tf.switch_case(halvings, branches), data, JPEG_EXIF_BYTES)
 
     def of_other(data, position):
         image = _decoder_of_others(in_python)(data)
