@@ -34,14 +34,14 @@ def define_flags() -> None:
 
 def main(argv) -> None:
     del argv
-    from sqz_keras.images.files import only_images
+    from sqz_keras.images.files import split_by_suffix
     from sqz_keras.weights.resolve import resolve_model
     from trainers.data.image_reader import read_inputs
 
     args = flags.FLAGS
     spec, arrays = resolve_model(args.model, version=args.version, bypass=args.bypass)
     folders = sorted(path for path in pathlib.Path(args.image_dir).iterdir() if path.is_dir())
-    classes = [only_images(folder.iterdir()) for folder in folders]
+    classes = [split_by_suffix(folder.iterdir())[0] for folder in folders]
     labels = np.repeat(np.arange(len(classes)), [len(paths) for paths in classes])
     features = trunk_features(spec, arrays, read_inputs([path for paths in classes for path in paths], spec))
     if len(features) != len(labels):

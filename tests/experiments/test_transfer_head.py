@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from experiments import transfer_head
-from sqz_keras import Metaparameters, ModelSpec, squeezenet_from_metaparameters
+from sqz_keras import Metaparameters, ModelSpec, Preprocessing, squeezenet_from_metaparameters
 from sqz_keras.models.squeezenet import build, named_arrays
+from sqz_keras.weights import sqz
 
 NET = Metaparameters(base_e=8, incr_e=8, num_fire_modules=2, stem_filters=8, stem_kernel=3, pool_after=(1,))
 
@@ -38,6 +40,20 @@ def test_only_the_drawn_images_are_trained_on_and_only_the_others_are_for_test()
     opposite = features[::-1].copy()
     opposite[drawn] = features[drawn]
     assert transfer_head.train(transfer_head.HEADS[1], opposite, labels, per_class=4, epochs=40, seed=0) == 0
+
+
+def test_the_command_prints_each_head(tmp_path, run_command, capsys):
+    spec = ModelSpec(None, metaparameters=NET, classes=4, input_size=32, preprocessing=Preprocessing(resize_to=36))
+    (tmp_path / "model.sqz").write_bytes(sqz.encode(spec, named_arrays(build(spec))))
+    for label in ("a", "b"):
+        (tmp_path / "images" / label).mkdir(parents=True)
+        for number in range(3):
+            Image.new("RGB", (40, 40), (80 * number, 0, 0)).save(tmp_path / "images" / label / f"{number}.png")
+    options = ["--images_per_class=1", "--epochs=1", "--seeds=1"]
+    run_command(transfer_head, f"--model={tmp_path / 'model.sqz'}", f"--image_dir={tmp_path / 'images'}", *options)
+    printed = capsys.readouterr().out
+    assert "6 images, 2 classes; features: mean" in printed
+    assert all(f"{head}: top-1 " in printed for head in transfer_head.HEADS)
 
 
 def two_classes():
