@@ -47,7 +47,9 @@ def config_from_flags(args: flags.FlagValues) -> TrainConfig:
         changes.setdefault("dataset", "")
     model, weights = config.model, changes.get("weights", config.weights)
     if weights:
-        model = _with_preprocessing_of(weights, model, args.preprocessing_mode)
+        # `net_from_flags` follows, and may choose another version; "imagenet" then means other weights.
+        version = args.version if "version" in args and args.version else model.version
+        model = _with_preprocessing_of(weights, version, model, args.preprocessing_mode)
     return dataclasses.replace(config, model=input_from_flags(model, args), **changes)
 
 
@@ -66,9 +68,9 @@ def input_from_flags(model: ModelSpec, args: flags.FlagValues) -> ModelSpec:
     return dataclasses.replace(model, input_size=pixels, preprocessing=preprocessing)
 
 
-def _with_preprocessing_of(weights: str, model: ModelSpec, mode: str | None) -> ModelSpec:
+def _with_preprocessing_of(weights: str, version: str | None, model: ModelSpec, mode: str | None) -> ModelSpec:
     """The model with the preprocessing that the weights were trained with, unless `mode` names another."""
-    theirs, _ = resolve_model(weights, include_top=False)
+    theirs, _ = resolve_model(weights, version=version, include_top=False)
     how = theirs.preprocessing
     if mode not in (None, how.mode):
         say(f"--preprocessing_mode={mode} is used, though {weights} were trained with {how.mode}.")

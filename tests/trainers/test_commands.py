@@ -8,7 +8,7 @@ import pytest
 from sqz_keras import ModelSpec, Preprocessing
 from sqz_keras.models.squeezenet import build, named_arrays
 from sqz_keras.weights.description import write_spec
-from trainers import train
+from trainers import config_flags, train
 from trainers.configs import load_config
 from trainers.training import loop
 from trainers.training.interruption import Interrupted
@@ -95,6 +95,20 @@ def test_pretrained_weights_bring_their_preprocessing(monkeypatch, capsys, run_c
     assert run_command(train, *options, "--preprocessing_mode=tf") == 0
     assert seen[1][0].model.preprocessing == dataclasses.replace(digits.model.preprocessing, mode="tf")
     assert "--preprocessing_mode=tf is used, though" in capsys.readouterr().err
+
+
+def test_the_preprocessing_is_that_of_the_version_that_is_trained(monkeypatch, run_command, tmp_path):
+    """ "imagenet" means other weights for --version=1.1 than for the recipe's."""
+    seen = []
+    spec = ModelSpec("1.1")
+    monkeypatch.setattr(config_flags, "resolve_model", lambda *args, **options: seen.append(options) or (spec, {}))
+    monkeypatch.setattr(loop, "train_and_evaluate", lambda *arguments: pytest.fail("only the flags are read"))
+    monkeypatch.setattr(train, "net_from_flags", lambda *arguments: (_ for _ in ()).throw(ValueError("stopped")))
+    options = ["--config=squeezenet_v1_0", f"--workdir={tmp_path / 'w'}", "--weights=imagenet"]
+    for version in ([], ["--version=1.1"]):
+        with pytest.raises(ValueError, match="stopped"):
+            run_command(train, *options, *version)
+    assert [option["version"] for option in seen] == ["1.0", "1.1"]
 
 
 def test_dry_run_checks_the_weights(tmp_path, tfds_dir, digits, run_command):
