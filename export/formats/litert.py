@@ -12,9 +12,7 @@ import numpy as np
 from export.formats.colours import fold_colours
 from sqz_keras import ModelSpec
 from sqz_keras.models import squeezenet
-from sqz_keras.weights.description import spec_text
-
-SPEC_ENTRY = "model_spec"  # of the file's metadata
+from sqz_keras.weights.description import SPEC_KEY, spec_text
 
 
 def convert(spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -72,7 +70,7 @@ def with_spec(data: bytes, spec: ModelSpec) -> bytes:
     model = flatbuffer_utils.convert_bytearray_to_object(bytearray(data))
     buffer, entry = schema.BufferT(), schema.MetadataT()
     buffer.data = np.frombuffer(spec_text(spec).encode(), np.uint8)
-    entry.name, entry.buffer = SPEC_ENTRY, len(model.buffers)
+    entry.name, entry.buffer = SPEC_KEY, len(model.buffers)
     model.buffers.append(buffer)
     model.metadata = [*(model.metadata or []), entry]
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from export.formats.colours import INPUT, OUTPUT, colour_map
 from sqz_keras import ModelSpec
 from sqz_keras.architecture.layers import IMAGES, Layer
-from sqz_keras.weights.description import spec_text
+from sqz_keras.weights.description import SPEC_KEY, spec_text
 
 OPSET, IR_VERSION = 17, 8  # of ONNX 1.12, which runtimes since 2022 read
 
@@ -39,7 +39,7 @@ def convert(spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -> bytes:
         ir_version=IR_VERSION,
         producer_name="sqz-keras",
     )
-    helper.set_model_props(model, {"model_spec": spec_text(spec)})
+    helper.set_model_props(model, {SPEC_KEY: spec_text(spec)})
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString(deterministic=True)
 

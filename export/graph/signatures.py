@@ -100,7 +100,7 @@ class ServedModel(tf.Module):
     @tf.function(input_signature=[])
     def model_spec(self):
         """The ModelSpec as JSON, a scalar string: a constant by which a SavedModel that travels alone is described."""
-        return tf.constant(description.spec_text(self._spec), name=description.SPEC_CONSTANT)
+        return tf.constant(description.spec_text(self._spec), name=description.SPEC_KEY)
 
     def _answer_encoded(self, data, read=tf.identity) -> dict[str, tf.Tensor]:
         """The outputs of `contract.SERVE_BYTES` for strings (batch,) out of each of which `read` takes an image."""

@@ -20,8 +20,9 @@ from sqz_keras.weights.arrays import WeightsFileError
 SPEC_NAME = "model.spec.json"
 PACKAGE_VERSION_KEY = "package_version"  # in it
 EXTRA_FOLDER = "assets.extra"  # of a SavedModel: where TensorFlow leaves room for files like SPEC_NAME
-SPEC_DATASET = "model_spec"  # of a `.weights.h5` file
-SPEC_CONSTANT = "model_spec"  # of the graph of a SavedModel: a string
+# What the description is called in a file: a dataset of a `.weights.h5` file, a constant of a SavedModel's graph, an
+# entry of the metadata of ONNX and LiteRT files.
+SPEC_KEY = "model_spec"
 _SUFFIXES = (".weights.h5", ".keras")
 
 
@@ -57,7 +58,7 @@ def embed_spec(path: str | os.PathLike, spec: ModelSpec) -> None:
     import h5py
 
     with h5py.File(path, "r+") as file:
-        file.create_dataset(SPEC_DATASET, data=np.frombuffer(data, np.uint8))
+        file.create_dataset(SPEC_KEY, data=np.frombuffer(data, np.uint8))
 
 
 def parse_spec(path: str | os.PathLike, data: bytes | str) -> ModelSpec:

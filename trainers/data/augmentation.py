@@ -118,15 +118,18 @@ def _or_black(decoder: Callable, data, *others) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _decode_jpeg(data):
-    with tf.control_dependencies([_within_bounds(jpeg_size(data))]):
-        data = tf.identity(data)
-    return turn_upright(decode_jpeg(data), data, JPEG_EXIF_BYTES)
+    return _decode_checked(data, jpeg_size, decode_jpeg, JPEG_EXIF_BYTES)
 
 
 def _decode_png(data):
-    with tf.control_dependencies([_within_bounds(png_size(data))]):
+    return _decode_checked(data, png_size, decode_png, PNG_EXIF_BYTES)
+
+
+def _decode_checked(data, size_of: Callable, decoder: Callable, exif_bytes: int):
+    """An upright image, whose declared size is checked before it is decoded."""
+    with tf.control_dependencies([_within_bounds(size_of(data))]):
         data = tf.identity(data)
-    return turn_upright(decode_png(data), data, PNG_EXIF_BYTES)
+    return turn_upright(decoder(data), data, exif_bytes)
 
 
 def _decoder_of_others(in_python: bool) -> Callable:

@@ -19,7 +19,7 @@ import numpy as np
 
 _MAX_GROUPS, _MAX_DEPTH, _MAX_ATTRIBUTE_BYTES = 10_000, 16, 1 << 20
 _MAX_ADDRESS_SPACE = 4 << 30
-_SPEC = "model_spec"  # `sqz_keras.weights.description.SPEC_DATASET`
+_SPEC = "model_spec"  # `sqz_keras.weights.description.SPEC_KEY`, which this process cannot import
 _NOT_WEIGHTS = frozenset(("optimizer", "metrics", "seed_generator", _SPEC))
 _DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError, OverflowError, MemoryError, SystemError)
 

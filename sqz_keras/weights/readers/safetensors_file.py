@@ -17,12 +17,10 @@ from sqz_keras.weights.arrays import (
     WeightsFileError,
     check_declared,
     decode_floats,
-    float32_arrays,
-    hwio,
     read_bytes,
     refuse,
 )
-from sqz_keras.weights.readers.torch_names import name_weights
+from sqz_keras.weights.readers.torch_names import name_weights, read_weights
 
 _MAX_HEADER_BYTES = 1 << 20
 _DTYPES = {"F16": ("float16", 2), "BF16": ("bfloat16", 2), "F32": ("float32", 4), "F64": ("float64", 8)}
@@ -43,13 +41,13 @@ def read(path: str | os.PathLike, trunk_only: bool = False) -> dict[str, np.ndar
     """
     data = read_bytes(path)
     tensors, start = _header(path, data)
-    names = name_weights(path, {key: shape for key, (_, shape, _) in tensors.items()}, trunk_only)
-    arrays = {}
-    for key, name in names.items():
+
+    def values(key: str) -> np.ndarray:
         dtype, shape, (begin, end) = tensors[key]
-        array = decode_floats(data[start + begin : start + end], dtype).reshape(shape)
-        arrays[name] = hwio(array) if array.ndim == 4 else array
-    return float32_arrays(path, arrays)
+        return decode_floats(data[start + begin : start + end], dtype).reshape(shape)
+
+    names = name_weights(path, {key: shape for key, (_, shape, _) in tensors.items()}, trunk_only)
+    return read_weights(path, names, values)
 
 
 def _header(path: str | os.PathLike, data: bytes) -> tuple[dict[str, tuple], int]:

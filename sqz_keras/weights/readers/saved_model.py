@@ -11,7 +11,7 @@ import numpy as np
 
 from sqz_keras.architecture.spec import MAX_JSON_BYTES
 from sqz_keras.weights.arrays import WeightsFileError, check_declared, float32_arrays, read_bytes
-from sqz_keras.weights.description import SPEC_CONSTANT, Stated, parse_spec
+from sqz_keras.weights.description import SPEC_KEY, Stated, parse_spec
 from sqz_keras.weights.readers.wire import BYTES, VARINT, WireReader
 
 _NAME = re.compile(rb"([a-z0-9_]+)/(kernel|bias)")
@@ -52,7 +52,7 @@ def read_described(path: str | os.PathLike, trunk_only: bool = False) -> tuple[d
         name = bytes(fields.get(_NODE_NAME, b""))
         if bytes(fields.get(_NODE_OP, b"")) != b"Const":
             continue
-        if name == SPEC_CONSTANT.encode():
+        if name == SPEC_KEY.encode():
             for text in _inner(reader, _tensor(path, reader, node), _STRINGS):
                 stated = Stated(parse_spec(path, bytes(text[:MAX_JSON_BYTES])))
         if not _NAME.fullmatch(name):

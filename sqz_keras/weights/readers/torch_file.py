@@ -16,8 +16,6 @@ from sqz_keras.weights.arrays import (
     check_declared,
     decode_floats,
     file_size,
-    float32_arrays,
-    hwio,
     read_bytes,
 )
 from sqz_keras.weights.readers.archives import open_archive, read_member
@@ -28,7 +26,7 @@ from sqz_keras.weights.readers.state_pickle import (
     read_checkpoint,
     read_pickle,
 )
-from sqz_keras.weights.readers.torch_names import name_weights
+from sqz_keras.weights.readers.torch_names import name_weights, read_weights
 
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 _PROTOCOL_VERSION = 1001
@@ -56,11 +54,7 @@ def read(path: str | os.PathLike, trunk_only: bool = False) -> dict[str, np.ndar
     state, storages = (_read_zip if zipped else _read_legacy)(path)
     names = name_weights(path, {key: tensor.shape for key, tensor in state.items()}, trunk_only)
     check_declared(path, {name: state[key].shape for key, name in names.items()})
-    arrays = {}
-    for key, name in names.items():
-        array = _array(path, key, state[key], storages[state[key].storage.key])
-        arrays[name] = hwio(array) if array.ndim == 4 else array
-    return float32_arrays(path, arrays)
+    return read_weights(path, names, lambda key: _array(path, key, state[key], storages[state[key].storage.key]))
 
 
 def _read_zip(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, bytes]]:

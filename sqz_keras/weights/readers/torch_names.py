@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from sqz_keras.weights.arrays import WeightsFileError, check_kernel_rank
+import numpy as np
+
+from sqz_keras.weights.arrays import WeightsFileError, check_kernel_rank, float32_arrays, hwio
 from sqz_keras.weights.readers.heads import find_head
 
 _LAYER = re.compile(r"features\.(\d{1,4})(?:\.(squeeze|expand1x1|expand3x3))?|classifier\.1")
@@ -56,6 +58,20 @@ def name_weights(
     if head:
         names |= {key: f"conv10/{_PARTS[part]}" for part, key in layers[head].items()}
     return names
+
+
+def read_weights(
+    path: str | os.PathLike, names: Mapping[str, str], values: Callable[[str], np.ndarray]
+) -> dict[str, np.ndarray]:
+    """The weights by our names, float32, kernels HWIO.
+
+    Args:
+        path: Path that errors name.
+        names: What `name_weights` returned: our name by key.
+        values: From a key to its array, in torch's layout.
+    """
+    arrays = {name: values(key) for key, name in names.items()}
+    return float32_arrays(path, {name: hwio(array) if array.ndim == 4 else array for name, array in arrays.items()})
 
 
 def _unwrapped(key: str) -> str:

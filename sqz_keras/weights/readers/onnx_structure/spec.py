@@ -15,6 +15,7 @@ from sqz_keras.architecture.layers import BYPASSES, bypass_kinds
 from sqz_keras.architecture.metaparameters import VERSIONS, FireFilters, Metaparameters, fit_metaparameters
 from sqz_keras.architecture.spec import MAX_JSON_BYTES, ModelSpec, Preprocessing, hash_arrays
 from sqz_keras.weights.arrays import WeightsFileError
+from sqz_keras.weights.description import SPEC_KEY
 
 if typing.TYPE_CHECKING:
     import onnx
@@ -22,7 +23,6 @@ if typing.TYPE_CHECKING:
     from sqz_keras.weights.readers.onnx_structure.network import Colours
     from sqz_keras.weights.readers.onnx_structure.walk import Structure
 
-METADATA_KEY = "model_spec"  # of the metadata that `export.formats.onnx` writes
 _MEANS, _STDS = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 # Mode -> order, scale and shift of the colours, for images in 0..255; see `Preprocessing`.
 _COLOURS = {
@@ -46,7 +46,7 @@ def described_spec(
     Raises:
         WeightsFileError: it is malformed, or describes another model than the graph.
     """
-    values = [entry.value for entry in metadata if entry.key == METADATA_KEY]
+    values = [entry.value for entry in metadata if entry.key == SPEC_KEY]
     if not values:
         return None
     if len(values) > 1 or len(values[0]) > MAX_JSON_BYTES:
