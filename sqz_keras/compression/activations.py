@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
 
-_BATCH = 10  # images at a time; conv1's patches take 7 MB each
+from sqz_keras.compression.layer_inputs import BATCH
 
 
 def convolutions(model: keras.Model) -> list[keras.layers.Layer]:
@@ -61,9 +60,9 @@ def sensitivities(
         return result
 
     sums = np.zeros((len(layers), 2))
-    for start in range(0, len(images), _BATCH):
-        sums += np.array(squares(tf.constant(images[start : start + _BATCH]), tf.constant(start)), np.float64)
-        report(min(start + _BATCH, len(images)))
+    for start in range(0, len(images), BATCH):
+        sums += np.array(squares(tf.constant(images[start : start + BATCH]), tf.constant(start)), np.float64)
+        report(min(start + BATCH, len(images)))
     result = {}
     for layer, mask, (kernel, bias) in zip(layers, kept, sums / len(images), strict=True):
         result[f"{layer.name}/kernel"] = kernel / max(np.count_nonzero(mask), 1)
@@ -99,7 +98,7 @@ def layer_statistics(model: keras.Model, images: np.ndarray) -> dict[str, tuple[
             result += [products / positions, tf.reduce_sum(inputs, 0) / positions, tf.reduce_max(after, (0, 1, 2))]
         return result
 
-    batches = [images[start : start + _BATCH] for start in range(0, len(images), _BATCH)]
+    batches = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
     parts = [[np.asarray(value, np.float64) for value in measure(tf.constant(batch))] for batch in batches]
     statistics = {}
     for number, layer in enumerate(layers):
@@ -111,37 +110,31 @@ def layer_statistics(model: keras.Model, images: np.ndarray) -> dict[str, tuple[
 
 
 def input_moments(
-    before: keras.Model, after: keras.Model, layer: str, images: np.ndarray
+    before: Sequence[np.ndarray], after: Sequence[np.ndarray], convolution: keras.layers.Layer
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Moments of a layer's inputs p in one model and q in another of the same architecture.
+    """Moments of a convolution's inputs p in one model and q in another.
 
     Args:
-        before: The first model, whose inputs are p.
-        after: The second model, whose inputs are q.
-        layer: Name of a convolution of both; each output position of each image gives one vector of K inputs.
-        images: Float32 (N, S, S, C), as the networks take them.
+        before: Batches of p, float32 (B, H, W, C); each output position of each image gives one vector of K inputs.
+        after: Batches of q, of the same images.
+        convolution: The layer.
 
     Returns:
         float64 E[q q^T] (K, K), E[p q^T] (K, K), E[p] (K,) and E[q] (K,).
     """
     import tensorflow as tf
 
-    probes = [
-        (keras.Model(model.inputs, model.get_layer(layer).input), model.get_layer(layer)) for model in (before, after)
-    ]
-
     @tf.function(autograph=False, reduce_retracing=True)
-    def sums(images):
-        p, q = (_patches(probe(images, training=False), convolution) for probe, convolution in probes)
+    def sums(p, q):
+        p, q = _patches(p, convolution), _patches(q, convolution)
         positions = tf.cast(tf.shape(p)[1], tf.float32)
         p, q = (tf.reshape(patches, (-1, patches.shape[-1])) for patches in (p, q))
         products = tf.matmul(q, q, transpose_a=True), tf.matmul(p, q, transpose_a=True)
         return [total / positions for total in (*products, tf.reduce_sum(p, 0), tf.reduce_sum(q, 0))]
 
-    batches = (images[start : start + _BATCH] for start in range(0, len(images), _BATCH))
-    parts = ([np.asarray(value, np.float64) for value in sums(tf.constant(batch))] for batch in batches)
-    totals = functools.reduce(lambda total, part: [a + b for a, b in zip(total, part, strict=True)], parts)
-    return tuple(total / len(images) for total in totals)
+    parts = [[np.asarray(value, np.float64) for value in sums(*both)] for both in zip(before, after, strict=True)]
+    images = sum(len(batch) for batch in before)
+    return tuple(sum(values) / images for values in zip(*parts, strict=True))
 
 
 def _patches(inputs, layer):

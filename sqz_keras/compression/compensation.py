@@ -39,7 +39,7 @@ def round_to_nearest(
     """
     scale = np.trace(moments) / len(moments)
     if scale == 0:  # no image reaches this layer
-        return nearest(weights.astype(np.float64)) * kept
+        return np.where(kept, nearest(weights.astype(np.float64)), 0)
     weights = weights.astype(np.float64)
     target = cross_moments.T @ weights / scale + _DAMPING * weights
     moments = moments / scale + _DAMPING * np.eye(len(moments))

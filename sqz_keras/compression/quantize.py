@@ -21,6 +21,7 @@ from sqz_keras import codec
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.compression import activations
 from sqz_keras.compression.compensation import round_to_nearest
+from sqz_keras.compression.layer_inputs import LayerInputs
 from sqz_keras.models.squeezenet import build
 from sqz_keras.weights.arrays import check_shapes
 
@@ -151,8 +152,8 @@ def _rounded(arrays: Arrays, steps: dict[str, np.float32 | None]) -> Arrays:
 
 
 def on_grid(array: np.ndarray, step: np.float32 | None) -> np.ndarray:
-    """The multiples of `step` nearest to the values; all 0 if it is None."""
-    return np.zeros_like(array) if step is None else step * np.rint(array / step).astype(np.float32)
+    """The multiples of `step` nearest to the values, without -0.0; all 0 if the step is None."""
+    return np.zeros_like(array) if step is None else step * np.rint(array / step).astype(np.float32) + np.float32(0)
 
 
 def choose_codes(
@@ -216,6 +217,7 @@ def _round_net(
     """Rounds layers in net order, each for the outputs of those before it; layers in `fixed` stay as they are."""
     after, result = build(spec, arrays), {}
     layers = activations.convolutions(after)
+    inputs_before, inputs_after = (LayerInputs(model, spec.layers(), images) for model in (before, after))
     for number, layer in enumerate(layers, 1):
         report(f"rounding {layer.name}, {number} of {len(layers)}")
         kernel, bias = f"{layer.name}/kernel", f"{layer.name}/bias"
@@ -223,7 +225,9 @@ def _round_net(
             result[kernel], result[bias] = fixed[kernel], fixed[bias]
             layer.set_weights([result[kernel], result[bias]])
             continue
-        moments, cross_moments, mean_before, mean_after = activations.input_moments(before, after, layer.name, images)
+        moments, cross_moments, mean_before, mean_after = activations.input_moments(
+            inputs_before.of(layer.name), inputs_after.of(layer.name), layer
+        )
         weights = arrays[kernel].reshape(-1, arrays[kernel].shape[-1])
         rounded = round_to_nearest(weights, kept[kernel], moments, cross_moments, nearest[kernel]).astype(np.float32)
         lacking = (mean_before @ weights - mean_after @ rounded).astype(np.float32)

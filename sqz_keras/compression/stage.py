@@ -106,7 +106,7 @@ def run_stage(stage: Stage, spec: ModelSpec, arrays: Mapping[str, np.ndarray], b
         report=training.report,
     )
     trained = bridge.named_arrays(stage.strip(model) if stage.strip else model)
-    result = {name: trained[name] for name in shapes}
+    result = {name: trained[name] + np.float32(0) for name in shapes}  # a mask makes -0.0, which is a value of its own
     if not all(np.isfinite(array).all() for array in result.values()):
         raise StageError(f"{stage.name}: the weights are not finite any more; give a smaller learning_rate.")
     if stage.check:

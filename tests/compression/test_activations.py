@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from sqz_keras.compression.activations import convolutions, input_moments, sensitivities
+from sqz_keras.compression.layer_inputs import LayerInputs
 from sqz_keras.models.squeezenet import build
 from tests.compression.tiny_net import SPEC, tiny_arrays, tiny_images
 
@@ -44,8 +45,9 @@ def test_moments_give_the_mean_outputs(model, layer):
 
     changed = build(SPEC, {name: array * 0.9 for name, array in tiny_arrays(SPEC).items()})
     images = tiny_images(12, seed=5)[0]
-    moments, cross_moments, mean_before, mean_after = input_moments(model, changed, layer, images)
     convolution = changed.get_layer(layer)
+    batches = (LayerInputs(network, SPEC.layers(), images).of(layer) for network in (model, changed))
+    moments, cross_moments, mean_before, mean_after = input_moments(*batches, convolution)
     weights = convolution.get_weights()[0].reshape(len(moments), -1)
     outputs = []
     for network in (model, changed):

@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 
 from sqz_keras import codec
+from sqz_keras.compression.bits import round_evenly
+from sqz_keras.compression.densities import prune_magnitudes
 from sqz_keras.compression.kmeans import kmeans
 from sqz_keras.compression.quantize import choose_codes, quantize
 from sqz_keras.models.squeezenet import build
@@ -103,3 +105,17 @@ def test_arrays_of_another_net_are_refused(pruned):
         choose_codes(SPEC, pruned, {"conv1/bias": np.zeros(3, np.float32)}, tiny_images(2)[0])
     with pytest.raises(ValueError, match="do not fit"):
         quantize(SPEC, pruned | {"conv1/bias": np.zeros(3, np.float32)}, tiny_images(2)[0], target_bytes=TARGET)
+
+
+def test_no_result_has_a_negative_zero(pruned, quantized):
+    """The codec takes -0.0 for a value of its own, and gives up the grid."""
+    results = [
+        quantized[0],
+        round_evenly(pruned, {"conv1": 3, "conv10": 4}),
+        kmeans(pruned, 3),
+        choose_codes(SPEC, pruned, kmeans(pruned, 3), tiny_images(16)[0]),
+        prune_magnitudes(pruned, {"conv1": 0.5}),
+    ]
+    for arrays in results:
+        for name, array in arrays.items():
+            assert not (np.signbit(array) & (array == 0)).any(), name

@@ -23,6 +23,10 @@ RATE = 1e-2
 HALF = {layer: 0.5 for layer in LAYERS if layer != "conv1"}
 
 
+def no_negative_zeros(arrays):
+    return not any((np.signbit(array) & (array == 0)).any() for array in arrays.values())
+
+
 def zeros_kept(before, after):
     return all(not after[f"{layer}/kernel"][before[f"{layer}/kernel"] == 0].any() for layer in LAYERS)
 
@@ -49,6 +53,7 @@ def test_pruning_meets_each_density_and_learns(arrays, pruned):
     counts = {layer: arrays[f"{layer}/kernel"].size // 2 for layer in HALF} | {"conv1": arrays["conv1/kernel"].size}
     assert count_nonzeros(pruned) == counts
     assert accuracy(pruned) >= 0.9 > accuracy(arrays) + 0.2
+    assert no_negative_zeros(pruned)
 
 
 def test_pruning_starts_from_the_present_density_and_never_adds_weights(pruned, batches):
@@ -111,7 +116,7 @@ def test_clustering_keeps_zeros_and_bounds_the_values(pruned, batches, initializ
     bits = dict.fromkeys(LAYERS, 3) | {"conv1": 8, "conv10": 2}
     del bits["fire2_squeeze1x1"]
     shared = cluster(SPEC, pruned, batches, bits=bits, steps=3, learning_rate=1e-3, initialization=initialization)
-    assert zeros_kept(pruned, shared)
+    assert zeros_kept(pruned, shared) and no_negative_zeros(shared)
     values = count_values(shared)
     assert all(values[layer] <= 2**number - 1 for layer, number in bits.items())
     assert values["conv1"] > 31 and values["fire2_expand3x3"] >= 4

@@ -1,0 +1,53 @@
+"""The inputs of a model's convolutions, one after the other, while the weights before them change."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from sqz_keras.architecture.layers import IMAGES, Layer
+
+BATCH = 10  # images at a time; conv1's patches take 7 MB each
+
+
+class LayerInputs:
+    """What each convolution of a model sees of some images.
+
+    The inputs of a convolution are computed from those of the convolutions before it, with the weights that the model
+    has by then: whoever changes a model layer by layer runs each layer once. They are kept while a later one needs
+    them.
+
+    Args:
+        model: A model of these layers.
+        layers: Its layers, as `list_layers` returns them.
+        images: Float32 (N, S, S, C), as the network takes them.
+    """
+
+    def __init__(self, model: keras.Model, layers: tuple[Layer, ...], images: np.ndarray):
+        self._model = model
+        self._layers = {layer.name: layer for layer in layers}
+        self._kept = {IMAGES: [images[start : start + BATCH] for start in range(0, len(images), BATCH)]}
+
+    def of(self, convolution: str) -> list[np.ndarray]:
+        """Batches of its inputs, float32 (B, H, W, channels). Ask for the convolutions in net order."""
+        (source,) = self._layers[convolution].inputs
+        if source not in self._kept:
+            known = sorted(self._known([source]))
+            step = keras.Model([self._tensor(name) for name in known], self._tensor(source))
+            batches = zip(*(self._kept[name] for name in known), strict=True)
+            self._kept[source] = [np.asarray(step(list(batch), training=False)) for batch in batches]
+            names = list(self._layers)
+            later = (self._layers[name] for name in names[names.index(convolution) :])
+            needed = self._known([name for layer in later for name in layer.inputs])
+            self._kept = {name: self._kept[name] for name in needed}
+        return self._kept[source]
+
+    def _tensor(self, name: str) -> keras.KerasTensor:
+        return self._model.input if name == IMAGES else self._model.get_layer(name).output
+
+    def _known(self, names: list[str]) -> set[str]:
+        """The kept outputs from which those of the named layers are computed."""
+        known = set()
+        for name in names:
+            known |= {name} if name in self._kept else self._known(list(self._layers[name].inputs))
+        return known
