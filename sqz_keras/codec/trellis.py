@@ -40,6 +40,11 @@ _STEP_WITH_ZEROS = (
 )
 
 
+def fits(shape: tuple[int, ...]) -> bool:
+    """Whether arrays of this shape can be on a trellis."""
+    return len(shape) >= 2 and math.prod(shape[:-1]) <= MAX_FILTER_ELEMENTS
+
+
 def by_filter(array: np.ndarray) -> np.ndarray:
     """Returns an array of at least 2 dimensions as (elements of a filter, filters)."""
     return array.reshape(math.prod(array.shape[:-1]), array.shape[-1])

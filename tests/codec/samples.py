@@ -87,10 +87,10 @@ def sealed(data):
 
 def sections(data):
     """The payloads by tag."""
-    return {tag: cursor.rest() for tag, cursor in container.read(data)[1].items()}
+    return {tag: cursor.rest() for tag, cursor in container.read(data).sections.items()}
 
 
 def with_section(data, tag, payload):
     """The file with another payload of a section, everything else correct."""
-    profile, _ = container.read(data)
-    return container.write(profile, {**sections(data), tag: payload})
+    frame = container.read(data)
+    return container.write(frame.version, frame.profile, {**sections(data), tag: payload})

@@ -39,7 +39,7 @@ def test_the_frame():
     refused(data + b"\0", codec.TrailingBytesError, "1 bytes too many", len(data))
     refused(data[:10] + b"\7" + data[11:], codec.ChecksumError, "fixed header", 0)
     refused(data[:20] + b"\7" + data[21:], codec.ChecksumError, "damaged", 16)
-    refused(changed(data, 4, b"\2"), codec.VersionError, "version 2", 4)
+    refused(changed(data, 4, b"\3"), codec.VersionError, "version 3", 4)
     refused(changed(data, 5, b"\2"), codec.VersionError, "profile 2", 4)
     refused(changed(data, 7, b"\1"), codec.PaddingError, "reserved", 7)
     refused(changed(data, 6, b"\3"), codec.TrailingBytesError, "too many")
@@ -49,8 +49,10 @@ def test_the_frame():
 def test_the_sections():
     parts = sections(whole())
     for order in (["JSON", "ARRS", "VALS"], ["JSON", "ARRS", "CODE", "VALS"], ["ARRS", "JSON", "VALS", "CODE"]):
-        refused(container.write("paper", {tag: parts[tag] for tag in order}), codec.SectionError, "in this order", 16)
-    refused(container.write("paper", {**parts, "BASE": bytes(32)}), codec.SectionError, "in this order", 16)
+        refused(
+            container.write(1, "paper", {tag: parts[tag] for tag in order}), codec.SectionError, "in this order", 16
+        )
+    refused(container.write(1, "paper", {**parts, "BASE": bytes(32)}), codec.SectionError, "in this order", 16)
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 # Elements are coded in rounds, and the models learn from the rounds before. Each element has a key from 0 to 255;
 # round r takes the elements whose key is in [ROUND_BOUNDS[r], ROUND_BOUNDS[r + 1]).
 ROUND_BOUNDS = (0, 1, 3, 7, 13, 22, 34, 48, 64, 84, 107, 131, 156, 181, 206, 231, 256)
+# Limits of a batch, which bound the memory of the models.
+BATCH_ELEMENTS = 1 << 22
+_BATCH_CODES = 1 << 14
+_BATCH_ARRAYS = 1 << 10
 _GOLDEN_RATIO = np.uint32(2654435769)  # 2**32 over the golden ratio: spreads each round evenly over rows and columns
 
 
@@ -59,6 +63,23 @@ class Scan:
     cell_count: int
     order: np.ndarray
     bounds: np.ndarray
+
+
+def batches(sizes: Sequence[tuple[int, int]]) -> Iterator[slice]:
+    """Yields the arrays of each batch: as many as its limits allow, but at least one.
+
+    Args:
+        sizes: The elements and the codes of each array.
+    """
+    start = elements = codes = 0
+    for number, (array_elements, array_codes) in enumerate(sizes):
+        elements, codes = elements + array_elements, codes + array_codes
+        too_large = elements > BATCH_ELEMENTS or codes > _BATCH_CODES or number - start >= _BATCH_ARRAYS
+        if too_large and number > start:
+            yield slice(start, number)
+            start, elements, codes = number, array_elements, array_codes
+    if sizes:
+        yield slice(start, len(sizes))
 
 
 def scan_arrays(shapes: Sequence[tuple[int, ...]], dense: Sequence[bool]) -> Scan:
