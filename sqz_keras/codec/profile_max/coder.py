@@ -205,7 +205,7 @@ def _code_batch(
         if spent is not None:
             _, frequencies = bit_intervals(odds.zero_frequencies, nonzero)
             spent[0] += np.bincount(scan.array[elements], spent_bits(frequencies), minlength=len(specs))
-        elements = np.concatenate([elements[nonzero], scan.order[middle:end]])
+        elements = np.concatenate([elements.take(np.flatnonzero(nonzero)), scan.order[middle:end]])
         if len(elements) == 0:
             continue
         prediction = values.predict(elements)

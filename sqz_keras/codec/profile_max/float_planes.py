@@ -133,15 +133,14 @@ class FloatPlanes:
             counts, values = _Counts(contexts.group, len(used)), plane[part]
             for begin, end in itertools.pairwise(scan.bounds[::2]):
                 elements = scan.order[begin:end]
+                if len(elements) == 0:
+                    continue
                 context = contexts.of(elements)
                 in_use = np.bincount(context, minlength=len(contexts.group)) > 0
-                tables = counts.tables(np.flatnonzero(in_use)) if len(elements) else None
+                tables = counts.tables(np.flatnonzero(in_use))
                 table_of_element = (np.cumsum(in_use) - 1).take(context)
-                if tables is None:
-                    continue
-                symbols = coder.code_symbols(
-                    tables, table_of_element, symbol_of_byte.take(values.take(elements)) if encoding else None
-                )
+                symbols_to_encode = symbol_of_byte.take(values.take(elements)) if encoding else None
+                symbols = coder.code_symbols(tables, table_of_element, symbols_to_encode)
                 if spent is not None:
                     spent += spent_bits(symbol_intervals(tables, table_of_element, symbols)[1]).sum()
                 counts.update(context, symbols)
