@@ -64,6 +64,9 @@ def test_the_encoder_finds_the_trellis(profile, dense, kind):
     samples.assert_same(codec.decode(data).arrays, once)
     (layout,) = codec.describe(data).arrays
     assert layout.kind == kind and container.read(data).version == 2
+    assert layout.density == np.count_nonzero(values) / values.size
+    assert layout.distinct == len(np.unique(values[values != 0])) and 2 ** (layout.bits - 1) < layout.distinct
+    assert sum(layout.bytes.values()) == pytest.approx(sum(layout.entropy.values()), rel=0.1)
     plain = codec.encode({"layer/kernel": values.ravel()}, {}, profile=profile)  # one dimension: no trellis
     assert codec.describe(plain).arrays[0].kind == "grid" and container.read(plain).version == 1
     assert len(data) < len(plain) - (50 if not dense else 200)
