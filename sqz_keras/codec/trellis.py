@@ -79,7 +79,7 @@ def from_codes(codes: np.ndarray, dense: bool) -> np.ndarray:
     """Turns the codes of an array into integers.
 
     Args:
-        codes: Integers (elements of a filter, filters).
+        codes: Integers (elements of a filter, filters), of at most 2**14 - 1 in magnitude.
         dense: Whether 0 obeys too.
 
     Returns:
@@ -92,13 +92,13 @@ def join_codes(codes: Sequence[np.ndarray], dense: Sequence[bool]) -> list[np.nd
     """Turns the codes of many arrays into integers, faster than array by array.
 
     Args:
-        codes: Integers (elements of a filter, filters) of each array.
+        codes: Integers (elements of a filter, filters) of each array, of at most 2**14 - 1 in magnitude.
         dense: Whether 0 obeys too, in each array.
 
     Returns:
         Int32 integers of each array, in its shape.
     """
-    integers = [array.astype(np.int32) for array in codes]
+    integers = [array.astype(np.int16) for array in codes]
     # Filters of about the same length move together: from one power of 2 to the next.
     groups: dict[tuple[int, bool], list[int]] = {}
     for number, array in enumerate(integers):
@@ -108,9 +108,8 @@ def join_codes(codes: Sequence[np.ndarray], dense: Sequence[bool]) -> list[np.nd
         odd = _odd_states([integers[number] for number in members], is_dense)
         for number, states in zip(members, odd, strict=True):
             array = integers[number]
-            signs = np.int32(1) if is_dense else -np.sign(array)
-            integers[number] = 2 * array + signs * states
-    return integers
+            integers[number] = 2 * array + (states if is_dense else -np.sign(array) * states)
+    return [array.astype(np.int32) for array in integers]
 
 
 def _odd_states(codes: list[np.ndarray], dense: bool) -> list[np.ndarray]:
@@ -118,10 +117,11 @@ def _odd_states(codes: list[np.ndarray], dense: bool) -> list[np.ndarray]:
     ends = np.cumsum([array.shape[1] for array in codes])
     steps = np.full((max(len(array) for array in codes), ends[-1]), _STAY * STATES, np.uint8)
     for array, end in zip(codes, ends, strict=True):
-        kinds = (array & 1) + 2 * (array > 0)
+        kinds = (array & 1).astype(np.uint8)
+        kinds += 2 * (array > 0).view(np.uint8)
         if not dense:
-            kinds[array == 0] = _STAY
-        steps[: len(array), end - array.shape[1] : end] = kinds * STATES
+            kinds += _STAY * (array == 0).view(np.uint8)
+        steps[: len(array), end - array.shape[1] : end] = kinds * np.uint8(STATES)
     table = _STEP if dense else _STEP_WITH_ZEROS
     state = np.zeros(ends[-1], np.uint8)
     for row in steps:
