@@ -89,9 +89,10 @@ def scan_arrays(shapes: Sequence[tuple[int, ...]], dense: Sequence[bool]) -> Sca
         shapes: Shape of each array.
         dense: Whether each array has no zeros.
     """
-    fields: dict[str, list] = {name: [] for name in ("array", "row", "column", "tap", "slice", "cell")}
+    total = sum(map(math.prod, shapes))
+    fields = {name: np.empty(total, np.int32) for name in ("array", "row", "column", "tap", "slice", "cell")}
     cell_strides, sizes, keys = [], [], []
-    rows = columns = taps = 0
+    start = rows = columns = taps = 0
     slices = cells = 1
     for number, shape in enumerate(shapes):
         shape = (1,) * (4 - len(shape)) + tuple(shape)
@@ -114,9 +115,10 @@ def scan_arrays(shapes: Sequence[tuple[int, ...]], dense: Sequence[bool]) -> Sca
             places |= {"slice": slices + index, "cell": corner[:, None, None] + index}
             slices += slice_count
             cells += (height + 2) * strides[0]
+        end = start + tap_count * slice_count
         for name, values in places.items():
-            full = np.broadcast_to(values.astype(np.int32), (tap_count, row_count, column_count))
-            fields[name].append(full.ravel())
+            fields[name][start:end].reshape(tap_count, row_count, column_count)[...] = values.astype(np.int32)
+        start = end
         keys.append(2 * _round_of_elements(tap_count * slice_count) + bool(dense[number]))
         cell_strides.append(strides)
         sizes.append((row_count, column_count, tap_count))
@@ -124,7 +126,7 @@ def scan_arrays(shapes: Sequence[tuple[int, ...]], dense: Sequence[bool]) -> Sca
     order, bounds = _sort_by_round(np.concatenate(keys))
     owners = [np.repeat(np.arange(len(shapes)), counts) for counts in zip(*sizes, strict=True)]
     return Scan(
-        **{name: np.concatenate(values) for name, values in fields.items()},
+        **fields,
         cell_strides=np.array(cell_strides),
         array_of_row=owners[0],
         array_of_column=owners[1],
