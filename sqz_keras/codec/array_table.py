@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 
+from sqz_keras.codec import trellis
 from sqz_keras.codec.cursor import Cursor, encode_varint
 from sqz_keras.codec.errors import CodebookError, TableError
 from sqz_keras.codec.types import CodesSpec
@@ -23,6 +24,11 @@ class Kind(enum.IntEnum):
     SAME = 3  # not at all: equal to the base's array of this name
     CODEBOOK_DELTA = 4  # as CODEBOOK, with the codes as differences from the base's codes
     GRID_DELTA = 5  # as GRID, with the codes as differences from the base's codes
+    TRELLIS = 6  # as codes of a grid on a trellis, where 0 is allowed everywhere
+    TRELLIS_DENSE = 7  # as codes of a grid on a trellis that every integer obeys
+
+
+_HIGHEST_KIND = {1: Kind.GRID_DELTA, 2: Kind.TRELLIS_DENSE}  # by the file's version
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +70,17 @@ class Row:
     @property
     def has_grid(self) -> bool:
         """Whether the array has the step of a grid."""
-        return self.kind in (Kind.GRID, Kind.GRID_DELTA)
+        return self.kind in (Kind.GRID, Kind.GRID_DELTA) or self.has_trellis
+
+    @property
+    def has_trellis(self) -> bool:
+        """Whether the codes of the array are those of a trellis."""
+        return self.kind in (Kind.TRELLIS, Kind.TRELLIS_DENSE)
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether the array is stored with the help of the base's array."""
+        return self.kind in (Kind.SAME, Kind.CODEBOOK_DELTA, Kind.GRID_DELTA)
 
     @property
     def has_codes(self) -> bool:
@@ -91,14 +107,20 @@ class Row:
         return bytes([self.kind]) + b"".join(encode_varint(-low) + encode_varint(high) for low, high in ranges)
 
 
-def read_row(table: Cursor, name: str, shape: tuple[int, ...]) -> Row:
+def read_row(table: Cursor, name: str, shape: tuple[int, ...], version: int) -> Row:
     """Reads and checks the next row of the table.
+
+    Args:
+        table: Cursor at the row.
+        name: Name of the array.
+        shape: Shape of the array.
+        version: Version of the file.
 
     Raises:
         TableError: The kind is unknown, or a range is not allowed.
     """
     start, kind = table.offset, table.uint(1)
-    if kind > max(Kind):
+    if kind > _HIGHEST_KIND[version]:
         raise TableError(f"Unknown kind {kind} of array", start)
     row = Row(name, shape, Kind(kind))
     if not row.has_codes:
@@ -111,6 +133,12 @@ def read_row(table: Cursor, name: str, shape: tuple[int, ...]) -> Row:
         raise TableError(f"{name}: {row.size} elements have codes; at most {MAX_CODED_ELEMENTS} are read", start)
     if row.has_grid and ranges[0] == (0, 0):
         raise TableError(f"{name}: the grid has no values", start)
+    if row.has_trellis and not trellis.fits(shape):
+        raise TableError(
+            f"{name}: a trellis needs at least 2 dimensions and at most {trellis.MAX_FILTER_ELEMENTS} elements of a "
+            f"filter, got the shape {shape}",
+            start,
+        )
     return Row(name, shape, Kind(kind), *ranges[0], tuple(ranges[1:]))
 
 
@@ -127,6 +155,8 @@ def check_range(flat: np.ndarray, declared: tuple[int, int], row: Row, offset: i
 
 def check_codebook_is_used(flat: np.ndarray, row: Row, offset: int) -> None:
     """Raises `CodebookError` if the array has a codebook of which it does not use every value."""
+    if not row.has_codebook:
+        return
     used = np.bincount(flat - row.low, minlength=row.high - row.low + 1) > 0
-    if row.has_codebook and not np.delete(used, -row.low).all():
+    if not np.delete(used, -row.low).all():
         raise CodebookError(f"{row.name}: a value of the codebook is never used", offset)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import zlib
@@ -21,7 +22,7 @@ from sqz_keras.codec.errors import (
 )
 
 MAGIC = b"\x89SQZ"
-VERSION = 1
+VERSIONS = (1, 2)
 PROFILES = ("paper", "max")
 TAGS = ("JSON", "BASE", "ARRS", "VALS", "CODE")
 MAX_BYTES = 256 << 20  # limit for a file, and for all its arrays as float32
@@ -32,10 +33,26 @@ _FIXED_HEADER_SIZE = 16
 SECTION_HEADER_SIZE = 12
 
 
-def write(profile: str, sections: Mapping[str, bytes]) -> bytes:
+@dataclasses.dataclass(frozen=True)
+class Container:
+    """A file whose fixed header and checksums are right.
+
+    Args:
+        version: One of `VERSIONS`.
+        profile: One of `PROFILES`.
+        sections: By tag, a cursor over the payload of each section.
+    """
+
+    version: int
+    profile: str
+    sections: dict[str, Cursor]
+
+
+def write(version: int, profile: str, sections: Mapping[str, bytes]) -> bytes:
     """Builds a file.
 
     Args:
+        version: One of `VERSIONS`.
         profile: One of `PROFILES`.
         sections: Payloads by tag, in the order of `TAGS`.
 
@@ -49,15 +66,12 @@ def write(profile: str, sections: Mapping[str, bytes]) -> bytes:
     size = _FIXED_HEADER_SIZE + sum(len(part) for part in parts)
     if size > MAX_BYTES:
         raise ValueError(f"The .sqz file would have {size} bytes; at most {MAX_BYTES} are written.")
-    fixed = MAGIC + bytes([VERSION, PROFILES.index(profile), len(sections), 0]) + size.to_bytes(4, "little")
+    fixed = MAGIC + bytes([version, PROFILES.index(profile), len(sections), 0]) + size.to_bytes(4, "little")
     return b"".join([fixed, zlib.crc32(fixed).to_bytes(4, "little"), *parts])
 
 
-def read(data: bytes) -> tuple[str, dict[str, Cursor]]:
+def read(data: bytes) -> Container:
     """Checks the fixed header, the order of the sections and every checksum.
-
-    Returns:
-        The profile, and by tag a cursor over the payload of each section.
 
     Raises:
         SqzError: The container is malformed; see the error classes.
@@ -71,9 +85,11 @@ def read(data: bytes) -> tuple[str, dict[str, Cursor]]:
     if cursor.uint(4) != zlib.crc32(fixed):
         raise ChecksumError("The fixed header is damaged", 0)
     version, profile, count, reserved = fixed[4:8]
-    if version != VERSION or profile >= len(PROFILES):
+    if version not in VERSIONS or profile >= len(PROFILES):
         raise VersionError(
-            f"Expected version {VERSION} and profile 0 or 1, got version {version} and profile {profile}", 4
+            f"Expected version 1 or 2 and profile 0 or 1, got version {version} and profile {profile}; a newer "
+            "release may read it",
+            4,
         )
     if reserved:
         raise PaddingError("The reserved byte must be 0", 7)
@@ -84,7 +100,7 @@ def read(data: bytes) -> tuple[str, dict[str, Cursor]]:
     sections = dict(_section(data, cursor) for _ in range(count))
     Cursor(data, cursor.offset).finish()
     _check_tags(list(sections), count)
-    return PROFILES[profile], sections
+    return Container(version, PROFILES[profile], sections)
 
 
 def _section(data: bytes, cursor: Cursor) -> tuple[str, Cursor]:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Iterator
 
 import numpy as np
 
-from sqz_keras.codec import container, planes
+from sqz_keras.codec import container, planes, trellis
 from sqz_keras.codec.array_table import Kind, Row, check_codebook_is_used, check_range, read_row
 from sqz_keras.codec.cursor import Cursor
 from sqz_keras.codec.delta import BaseArray, add_base
 from sqz_keras.codec.errors import BaseFileError, TableError
 from sqz_keras.codec.profiles import PROFILES
-from sqz_keras.codec.types import Codes, DecodedStreams
+from sqz_keras.codec.types import Codes, DecodedStreams, PlanesSpec
 from sqz_keras.codec.values import check_grid, codebook_values, grid_values
 
 
@@ -44,6 +45,7 @@ class DecodedFile:
         codes: Int16 (n,) codes of each row, or None if it has no codes.
         coded: All arrays of codes that the profile coded, those of the first row first.
         planes: Uint8 (n,), the eight planes.
+        modes: The mode of each plane.
     """
 
     profile: str
@@ -53,6 +55,7 @@ class DecodedFile:
     codes: list[np.ndarray | None]
     coded: list[Codes]
     planes: list[np.ndarray]
+    modes: list[int]
 
 
 def decode(data: bytes, base: bytes | None = None) -> Contents:
@@ -72,24 +75,25 @@ def decode(data: bytes, base: bytes | None = None) -> Contents:
 
 def decode_file(data: bytes, base: bytes | None = None) -> DecodedFile:
     """Decodes a `.sqz` file with all details; the arguments and errors are those of `decode`."""
-    profile, sections = container.read(data)
+    frame = container.read(data)
+    sections = frame.sections
     header, shapes = container.read_json(sections["JSON"])
     base_arrays = _check_base(sections.get("BASE"), base)
     table, table_at, values_at = sections["ARRS"], sections["ARRS"].offset, sections["VALS"].offset
-    rows = [read_row(table, name, shape) for name, shape in shapes.items()]
+    rows = [read_row(table, name, shape, frame.version) for name, shape in shapes.items()]
     for row in rows:
         _check_base_array(row, base_arrays, table_at)
     specs_of_rows = [row.coded_specs(base_arrays[row.name].codes if row.difference_ranges else None) for row in rows]
     specs = [spec for row_specs in specs_of_rows for spec in row_specs]
-    float_count = sum(row.size for row in rows if row.kind == Kind.PLANES)
-    codebook_count = sum(row.codebook_size for row in rows)
-    streams = PROFILES[profile].read(
+    float_shapes = [row.shape for row in rows if row.kind == Kind.PLANES]
+    streams = PROFILES[frame.profile].read(
         table,
         sections["VALS"],
         sections["CODE"],
         specs,
-        [float_count] * 4 + [codebook_count] * 4,
+        PlanesSpec(float_shapes, sum(row.codebook_size for row in rows)),
         4 * sum(row.has_grid for row in rows),
+        frame.version,
     )
     remaining = iter(streams.codes)
     codes = [
@@ -98,7 +102,7 @@ def decode_file(data: bytes, base: bytes | None = None) -> DecodedFile:
     ]
     arrays = _build_arrays(rows, codes, streams, base_arrays, values_at)
     coded = [Codes(flat, spec) for flat, spec in zip(streams.codes, specs, strict=True)]
-    return DecodedFile(profile, header, rows, arrays, codes, coded, streams.planes)
+    return DecodedFile(frame.profile, header, rows, arrays, codes, coded, streams.planes, streams.modes)
 
 
 def _build_arrays(
@@ -121,21 +125,34 @@ def _build_arrays(
     codebook_sizes = [(-row.low, row.high) for row in rows if row.has_codebook]
     floats = iter(planes.unpack_floats(streams.planes, float_sizes, offset))
     codebooks = iter(planes.unpack_codebooks(streams.planes, codebook_sizes, offset))
+    integers = _trellis_integers(rows, codes)
     steps, arrays = iter(np.frombuffer(streams.steps, "<f4")), []
     for row, flat in zip(rows, codes, strict=True):
         if row.kind == Kind.PLANES:
             array = next(floats).copy()
         elif row.kind == Kind.SAME:
             array = base_arrays[row.name].array.copy()
+        elif row.has_trellis:
+            step, flat = next(steps), next(integers)
+            check_grid(grid_values(flat[[flat.argmin(), flat.argmax()]], step), step, offset)
+            array = grid_values(flat, step)
         elif row.has_grid:
             step = next(steps)
-            values = grid_values(row.low, row.high, step)
+            values = grid_values(np.arange(row.low, row.high + 1), step)
             check_grid(values, step, offset)
             array = values.take(flat - row.low)
         else:
             array = codebook_values(-row.low, next(codebooks)).take(flat - row.low)
         arrays.append(array.reshape(row.shape))
     return arrays
+
+
+def _trellis_integers(rows: list[Row], codes: list[np.ndarray | None]) -> Iterator[np.ndarray]:
+    """Returns the int32 (n,) integers of each array whose codes are those of a trellis."""
+    on_trellis = [number for number, row in enumerate(rows) if row.has_trellis]
+    by_filter = [trellis.by_filter(codes[number].reshape(rows[number].shape)) for number in on_trellis]
+    dense = [rows[number].kind == Kind.TRELLIS_DENSE for number in on_trellis]
+    return (integers.ravel() for integers in trellis.join_codes(by_filter, dense))
 
 
 def _join_codes(row: Row, coded: list[np.ndarray], base_arrays: dict[str, BaseArray], offset: int) -> np.ndarray:
@@ -167,11 +184,12 @@ def read_base(base: bytes) -> dict[str, BaseArray]:
     Raises:
         SqzError: The base is damaged, or is a delta.
     """
-    if "BASE" in container.read(base)[1]:
+    if "BASE" in container.read(base).sections:
         raise BaseFileError("The base is a delta itself; only whole files can be bases", 0)
     file = decode_file(base)
     return {
-        row.name: BaseArray(array, codes) for row, array, codes in zip(file.rows, file.arrays, file.codes, strict=True)
+        row.name: BaseArray(array, None if row.has_trellis else codes)
+        for row, array, codes in zip(file.rows, file.arrays, file.codes, strict=True)
     }
 
 
@@ -200,7 +218,7 @@ def _check_base(section: Cursor | None, base: bytes | None) -> dict[str, BaseArr
 
 def _check_base_array(row: Row, base_arrays: dict[str, BaseArray], offset: int) -> None:
     """Raises `TableError` if a row needs an array that the base does not have."""
-    if row.kind < Kind.SAME:
+    if not row.needs_base:
         return
     base = base_arrays.get(row.name)
     if base is None or base.array.shape != row.shape or (row.difference_ranges and base.codes is None):

@@ -22,7 +22,7 @@ class BaseArray:
 
     Args:
         array: Float32, the values.
-        codes: Int16 (n,), or None if the base stores the array as floats.
+        codes: Int16 (n,), or None if the base stores the array as floats or on a trellis.
     """
 
     array: np.ndarray

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from sqz_keras.codec import container, planes
+from sqz_keras.codec import container, planes, trellis
 from sqz_keras.codec.array_table import Kind, Row
 from sqz_keras.codec.decoder import read_base
 from sqz_keras.codec.delta import BaseArray, is_same, subtract_base
+from sqz_keras.codec.entropy import entropy_bits, symbol_counts
 from sqz_keras.codec.profiles import PROFILES
 from sqz_keras.codec.types import Codes, CodesSpec
 from sqz_keras.codec.values import CodedArray, to_codes
@@ -56,9 +57,10 @@ def encode(
             floats.append(array)
     byte_planes = planes.pack(floats, [coded.codebook for coded in coded_arrays if coded.codebook is not None])
     steps = b"".join(struct.pack("<f", coded.step) for coded in coded_arrays if coded.step is not None)
-    streams = PROFILES[profile].write(codes, byte_planes, steps)
+    streams = PROFILES[profile].write(codes, byte_planes, steps, [array.shape for array in floats])
     table = b"".join(row.to_bytes() for row in rows) + streams.table
-    return container.write(profile, {**sections, "ARRS": table, "VALS": streams.raw, "CODE": streams.coded})
+    version = 2 if any(row.has_trellis for row in rows) else streams.version
+    return container.write(version, profile, {**sections, "ARRS": table, "VALS": streams.raw, "CODE": streams.coded})
 
 
 def _choose_kind(name: str, array: np.ndarray, base: BaseArray | None) -> tuple[Row, list[Codes], CodedArray | None]:
@@ -73,9 +75,34 @@ def _choose_kind(name: str, array: np.ndarray, base: BaseArray | None) -> tuple[
     coded = to_codes(array)
     if coded is None:
         return Row(name, array.shape, Kind.PLANES), [], None
+    on_trellis = _find_trellis(name, coded)
+    if on_trellis is not None:
+        return *on_trellis, coded
     delta = subtract_base(name, coded, base)
     if delta is not None:
         return *delta, coded
     kind = Kind.CODEBOOK if coded.step is None else Kind.GRID
     spec = CodesSpec(array.shape, coded.low, coded.high)
     return Row(name, array.shape, kind, coded.low, coded.high), [Codes(coded.codes.ravel(), spec)], coded
+
+
+def _find_trellis(name: str, coded: CodedArray) -> tuple[Row, list[Codes]] | None:
+    """Finds the codes on a trellis of an array on a grid.
+
+    Returns:
+        The row of the array and its codes, or None if it is not on a trellis, or if these codes would not be smaller
+        than the grid's.
+    """
+    shape = coded.codes.shape
+    if coded.step is None or not trellis.fits(shape):
+        return None
+    best, bits = None, entropy_bits(symbol_counts(coded.codes))
+    for kind in (Kind.TRELLIS_DENSE, Kind.TRELLIS):
+        codes = trellis.to_codes(trellis.by_filter(coded.codes), kind == Kind.TRELLIS_DENSE)
+        if codes is not None and (code_bits := entropy_bits(symbol_counts(codes))) < bits:
+            best, bits = (kind, codes), code_bits
+    if best is None:
+        return None
+    kind, codes = best
+    spec = CodesSpec(shape, min(0, int(codes.min())), max(0, int(codes.max())))
+    return Row(name, shape, kind, spec.low, spec.high), [Codes(codes.astype(np.int16).ravel(), spec)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from sqz_keras.codec.entropy import entropy_bits, symbol_counts
 from sqz_keras.codec.profiles import PROFILES
 
 # By `Kind`. Reports hold these names, so they stay even if the enum's names change.
-_KIND_NAMES = ("planes", "codebook", "grid", "same", "codebook_moved", "grid_moved")
+_KIND_NAMES = ("planes", "codebook", "grid", "same", "codebook_moved", "grid_moved", "trellis", "trellis_dense")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +40,12 @@ class ArrayLayout:
     Args:
         name: Name of the array.
         shape: Shape of the array.
-        kind: How the array is stored: "planes", "codebook", "grid", "same" (as the base's array), or in a delta
-            "codebook_moved" or "grid_moved" (codes as differences from the base's codes).
+        kind: How the array is stored: "planes", "codebook", "grid", "trellis" or "trellis_dense" (grids whose codes are
+            those of a trellis, without or with the zeros), "same" (as the base's array), or in a delta "codebook_moved"
+            or "grid_moved" (codes as differences from the base's codes).
         density: Share of elements that are not 0.
         distinct: Number of distinct values that are not 0.
-        bits: Number of bits in a code of fixed length for these values and 0.
+        bits: Number of bits in a code of fixed length for these values and 0; on a trellis, for the codes that occur.
         bytes: Bytes of the parts "codebook", "positions", "codes" and "raw". They are fractions, because arrays share
             sections and bytes; only the sections' sizes include tables and checksums.
         entropy: Bytes of the parts "positions" and "codes" at their zero-order entropy.
@@ -86,24 +88,25 @@ def describe(data: bytes, base: bytes | None = None) -> Layout:
     Raises:
         SqzError: The file is damaged, as for `decode`.
     """
-    profile, cursors = container.read(data)
+    frame = container.read(data)
     sections = tuple(
         Section(
             tag,
             cursor.offset - container.SECTION_HEADER_SIZE,
             cursor.end - cursor.offset + container.SECTION_HEADER_SIZE,
         )
-        for tag, cursor in cursors.items()
+        for tag, cursor in frame.sections.items()
     )
     file = decode_file(data, base)
-    spent = PROFILES[profile].measure(file.coded, file.planes)
-    float_count = sum(row.size for row in file.rows if row.kind == Kind.PLANES)
+    float_shapes = [row.shape for row in file.rows if row.kind == Kind.PLANES]
+    spent = PROFILES[file.profile].measure(file.coded, file.planes, float_shapes, file.modes)
+    float_count = sum(map(math.prod, float_shapes))
     codebook_count = sum(row.codebook_size for row in file.rows)
     bytes_per_float = sum(spent.planes[:4]) / 8 / max(float_count, 1)
     bytes_per_value = sum(spent.planes[4:]) / 8 / max(codebook_count, 1)
     remaining = zip(spent.codes, spent.positions, strict=True)
     arrays = []
-    for row, array in zip(file.rows, file.arrays, strict=True):
+    for row, array, codes in zip(file.rows, file.arrays, file.codes, strict=True):
         parts = list(itertools.islice(remaining, row.has_codes + bool(row.difference_ranges)))
         array_bytes = {
             "codebook": bytes_per_value * row.codebook_size + 4.0 * row.has_grid,
@@ -111,20 +114,27 @@ def describe(data: bytes, base: bytes | None = None) -> Layout:
             "codes": sum(codes for codes, _ in parts) / 8,
             "raw": bytes_per_float * row.size if row.kind == Kind.PLANES else 0.0,
         }
-        arrays.append(_array_layout(row, array, array_bytes))
-    return Layout(profile, len(data), sections, tuple(arrays))
+        arrays.append(_array_layout(row, array, codes if row.has_trellis else array, array_bytes))
+    return Layout(file.profile, len(data), sections, tuple(arrays))
 
 
-def _array_layout(row: Row, array: np.ndarray, array_bytes: dict[str, float]) -> ArrayLayout:
-    """Describes an array, given its bytes by part."""
-    nonzero = array[array != 0]
+def _array_layout(row: Row, array: np.ndarray, symbols: np.ndarray, array_bytes: dict[str, float]) -> ArrayLayout:
+    """Describes an array.
+
+    Args:
+        row: Its row of the table.
+        array: Float32, its values.
+        symbols: Its codes on a trellis, or its values: what the profile codes.
+        array_bytes: Its bytes by part.
+    """
+    nonzero = symbols[symbols != 0]
     counts = symbol_counts(nonzero)
     return ArrayLayout(
         name=row.name,
         shape=array.shape,
         kind=_KIND_NAMES[row.kind],
-        density=len(nonzero) / max(array.size, 1),
-        distinct=len(counts),
+        density=np.count_nonzero(array) / max(array.size, 1),
+        distinct=len(np.unique(array[array != 0])) if row.has_trellis else len(counts),
         bits=len(counts).bit_length(),
         bytes=array_bytes,
         entropy={

@@ -16,7 +16,7 @@ from sqz_keras.codec.cursor import Cursor, encode_varint, inflate
 from sqz_keras.codec.entropy import entropy_bits, symbol_counts
 from sqz_keras.codec.errors import PositionError, TableError
 from sqz_keras.codec.planes import CODED, RAW
-from sqz_keras.codec.types import BitCounts, Codes, CodesSpec, DecodedStreams, EncodedStreams
+from sqz_keras.codec.types import BitCounts, Codes, CodesSpec, DecodedStreams, EncodedStreams, PlanesSpec
 
 MAX_INDEX_BITS = 12
 
@@ -92,14 +92,18 @@ def from_relative_index(codes: np.ndarray, gaps: np.ndarray, index_bits: int, si
     return flat
 
 
-def write(arrays: Sequence[Codes], planes: Sequence[np.ndarray], steps: bytes) -> EncodedStreams:
+def write(
+    arrays: Sequence[Codes], planes: Sequence[np.ndarray], steps: bytes, float_shapes: Sequence[tuple[int, ...]]
+) -> EncodedStreams:
     """Encodes arrays of codes and byte planes.
 
     Args:
         arrays: The arrays of codes.
         planes: Uint8 (n,), the eight planes.
         steps: The steps of all grids, as float32 bytes.
+        float_shapes: Shape of each array that is stored as floats. This profile does not use them.
     """
+    del float_shapes
     header, alphabets, symbols = bytearray(), [], []
     for array in arrays:
         indexed = _choose_index_bits(array.flat)
@@ -122,13 +126,29 @@ def write(arrays: Sequence[Codes], planes: Sequence[np.ndarray], steps: bytes) -
     return EncodedStreams(bytes(header), raw, huffman.write_stream(tables, symbols))
 
 
-def measure(arrays: Sequence[Codes], planes: Sequence[np.ndarray]) -> BitCounts:
-    """Returns the bits that `write` spends on each array and plane."""
+def measure(
+    arrays: Sequence[Codes],
+    planes: Sequence[np.ndarray],
+    float_shapes: Sequence[tuple[int, ...]],
+    modes: Sequence[int],
+) -> BitCounts:
+    """Returns the bits that each array and plane takes.
+
+    Args:
+        arrays: The arrays of codes.
+        planes: Uint8 (n,), the eight planes.
+        float_shapes: Shape of each array that is stored as floats. This profile does not use them.
+        modes: The mode of each plane.
+    """
+    del float_shapes
     indexed = [_choose_index_bits(array.flat) for array in arrays]
     return BitCounts(
         codes=[_huffman_bits(array.codes - array.codes.min(initial=0)) for array in indexed],
         positions=[_huffman_bits(array.gaps) for array in indexed],
-        planes=[_huffman_bits(plane) if _choose_mode(plane) == CODED else 8.0 * len(plane) for plane in planes],
+        planes=[
+            _huffman_bits(plane) if mode == CODED else 8.0 * len(plane)
+            for plane, mode in zip(planes, modes, strict=True)
+        ],
     )
 
 
@@ -151,7 +171,13 @@ def _choose_index_bits(flat: np.ndarray) -> _IndexedCodes:
 
 
 def read(
-    table: Cursor, raw: Cursor, stream: Cursor, specs: Sequence[CodesSpec], plane_sizes: Sequence[int], step_bytes: int
+    table: Cursor,
+    raw: Cursor,
+    stream: Cursor,
+    specs: Sequence[CodesSpec],
+    planes_spec: PlanesSpec,
+    step_bytes: int,
+    version: int,
 ) -> DecodedStreams:
     """Decodes what `write` encoded.
 
@@ -160,12 +186,15 @@ def read(
         raw: Cursor over the section VALS.
         stream: Cursor over the section CODE.
         specs: Shape and range of each array of codes.
-        plane_sizes: Number of bytes of each plane.
+        planes_spec: What the planes hold.
         step_bytes: Number of bytes of the steps of all grids.
+        version: Version of the file. This profile is the same in both.
 
     Raises:
         SqzError: The streams are malformed.
     """
+    del version
+    plane_sizes = planes_spec.sizes
     alphabets, counts, index_bits = _read_index_bits(table, specs)
     modes = list(table.take(len(plane_sizes)))
     if max(modes) > CODED:
@@ -185,7 +214,7 @@ def read(
         for size, mode in zip(plane_sizes, modes, strict=True)
     ]
     raw.finish()
-    return DecodedStreams(codes, planes, steps)
+    return DecodedStreams(codes, planes, steps, modes)
 
 
 def _read_index_bits(table: Cursor, specs: Sequence[CodesSpec]) -> tuple[list[int], list[int], list[int]]:

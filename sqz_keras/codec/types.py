@@ -52,6 +52,24 @@ class Codes:
 
 
 @dataclasses.dataclass(frozen=True)
+class PlanesSpec:
+    """What the eight planes hold, as the table of arrays declares it.
+
+    Args:
+        float_shapes: Shape of each array that is stored as floats.
+        codebook_values: Number of values of all codebooks.
+    """
+
+    float_shapes: list[tuple[int, ...]]
+    codebook_values: int
+
+    @property
+    def sizes(self) -> list[int]:
+        """Number of bytes of each plane."""
+        return [sum(map(math.prod, self.float_shapes))] * 4 + [self.codebook_values] * 4
+
+
+@dataclasses.dataclass(frozen=True)
 class EncodedStreams:
     """The bytes that a profile writes.
 
@@ -59,11 +77,13 @@ class EncodedStreams:
         table: The profile's part of the table of arrays.
         raw: Bytes stored as they are, the payload of the section VALS.
         coded: The entropy-coded stream, the payload of the section CODE.
+        version: The lowest version of the format that has what they need.
     """
 
     table: bytes
     raw: bytes
     coded: bytes
+    version: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,11 +94,13 @@ class DecodedStreams:
         codes: Int16 (n,) codes, one array for each `CodesSpec`.
         planes: Uint8 (n,), the eight planes.
         steps: The steps of all grids, as float32 bytes.
+        modes: The mode of each plane.
     """
 
     codes: list[np.ndarray]
     planes: list[np.ndarray]
     steps: bytes
+    modes: list[int]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -100,10 +100,10 @@ def to_codes(array: np.ndarray) -> CodedArray | None:
     return CodedArray(codes, low, high, step, codebook)
 
 
-def grid_values(low: int, high: int, step: np.float32) -> np.ndarray:
-    """Returns float32 (high - low + 1,): the values of the codes of a grid, from the lowest code to the highest."""
+def grid_values(integers: np.ndarray, step: np.float32) -> np.ndarray:
+    """Returns the float32 values of integers on a grid."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.float32(step) * np.arange(low, high + 1).astype(np.float32)
+        return np.float32(step) * integers.astype(np.float32)
 
 
 def check_grid(values: np.ndarray, step: np.float32, offset: int) -> None:

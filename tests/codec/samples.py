@@ -37,6 +37,49 @@ def codebook(shape, seed, density=3):
     return (values * np.sqrt(np.abs(values))).astype(np.float32)
 
 
+def trellis(shape, seed, dense, density=3):
+    """Values on the trellis of a grid of step 1/64; with zeros apart, one in `density` is not 0."""
+    count, filters = int(np.prod(shape)), shape[-1]
+    goals = bell(count, seed) * (1 if dense else noise(count, seed + 1) % density == 0)
+    integers, states = np.zeros(count, np.int64), [0] * filters
+    for number, goal in enumerate(goals):
+        s = states[number % filters]
+        if goal == 0 and not dense:
+            continue
+        integers[number] = v = goal + (goal - s) % 2
+        if v or dense:
+            s0, s1, s2, b = s & 1, s >> 1 & 1, s >> 2 & 1, v >> 1 & 1
+            states[number % filters] = (s1 ^ s0) | (s2 ^ b) << 1 | s0 << 2
+    return (integers / 64).astype(np.float32).reshape(shape)
+
+
+def floats(shape, seed):
+    """Values of 5 bits of mantissa, one of them in the third byte, or of none; the elements of a slice are alike."""
+    count, slices = int(np.prod(shape)), int(np.prod(shape[-2:]))
+    slice_noise = noise(slices, seed)[np.arange(count) % slices]
+    magnitudes = (noise(count, seed + 1) + 1.0) * 2.0 ** (slice_noise % 5 * 2 - 24)
+    signs = np.where((slice_noise // 8 + (noise(count, seed + 2) % 8 == 0)) % 2 == 0, 1, -1)
+    mask = np.where(slice_noise % 5 < 2, np.uint32(0xFF800000), np.uint32(0xFFF84000))
+    bits = (magnitudes * signs).astype(np.float32).view(np.uint32) & mask
+    return bits.view(np.float32).reshape(shape)
+
+
+def arrays_of_version_2():
+    """A small net with both kinds of trellis codes, and with enough floats for a model of their planes."""
+    return {
+        "conv1/kernel": trellis((3, 3, 3, 8), 11, True),
+        "conv1/bias": (bell(8, 2) / 8).astype(np.float32),
+        "fire2/kernel": trellis((1, 1, 12, 16), 12, False),
+        "fire3/kernel": trellis((3, 3, 6, 10), 13, False, 2),
+        "fire3/bias": (noise(10, 4) / 40503 - 0.5).astype(np.float32),
+        "fire4/kernel": floats((3, 3, 12, 20), 14),
+        "fire5/kernel": floats((40, 30), 15),
+        "head": trellis((24, 5), 16, True),
+        "table": grid((6, 5, 4), 17),
+        "empty": np.zeros((0, 4), np.float32),
+    }
+
+
 def arrays():
     """A small net, and every kind of array."""
     return {
@@ -87,10 +130,10 @@ def sealed(data):
 
 def sections(data):
     """The payloads by tag."""
-    return {tag: cursor.rest() for tag, cursor in container.read(data)[1].items()}
+    return {tag: cursor.rest() for tag, cursor in container.read(data).sections.items()}
 
 
 def with_section(data, tag, payload):
     """The file with another payload of a section, everything else correct."""
-    profile, _ = container.read(data)
-    return container.write(profile, {**sections(data), tag: payload})
+    frame = container.read(data)
+    return container.write(frame.version, frame.profile, {**sections(data), tag: payload})

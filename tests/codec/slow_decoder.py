@@ -51,20 +51,22 @@ def decode(data, base=None):
     table, rows = Bytes(parts["ARRS"]), []
     for name, shape in shapes.items():
         kind = table.u8()
-        spans = [(-table.varint(), table.varint()) for _ in range({0: 0, 1: 1, 2: 1, 3: 0, 4: 3, 5: 3}[kind])]
+        spans = [
+            (-table.varint(), table.varint()) for _ in range({0: 0, 1: 1, 2: 1, 3: 0, 4: 3, 5: 3, 6: 1, 7: 1}[kind])
+        ]
         rows.append((name, shape, math.prod(shape), kind, spans))
     coded = []  # (shape, low, high) of each array of codes
     for name, shape, size, kind, spans in rows:
-        if kind in (1, 2):
+        if kind in (1, 2, 6, 7):
             coded.append((shape, *spans[0]))
         elif kind in (4, 5):
             used = sum(code != 0 for code in base_arrays[name][2])
             coded += [([used], *spans[1]), ([size - used], *spans[2])]
-    floats = sum(size for _, _, size, kind, _ in rows if kind == 0)
+    floats = [shape for _, shape, _, kind, _ in rows if kind == 0]
     books = sum(spans[0][1] - spans[0][0] for *_, kind, spans in rows if kind in (1, 4))
-    steps = 4 * sum(kind in (2, 5) for *_, kind, _ in rows)
+    steps = 4 * sum(kind in (2, 5, 6, 7) for *_, kind, _ in rows)
     read = read_paper if data[5] == 0 else read_max
-    codes, planes, raw_steps = read(table, parts, coded, [floats] * 4 + [books] * 4, steps)
+    codes, planes, raw_steps = read(table, parts, coded, floats, books, steps)
     return assemble(rows, codes, planes, raw_steps, base_arrays)
 
 
@@ -81,12 +83,13 @@ def assemble(rows, codes, planes, raw_steps, base_arrays):
             _, values, flat = base_arrays[name]
         else:
             flat = next(codes)
-            if kind >= 4:
+            if kind in (4, 5):
                 differences = iter(flat), iter(next(codes))
                 flat = [code + next(differences[code == 0]) for code in base_arrays[name][2]]
-            if kind in (2, 5):
+            if kind in (2, 5, 6, 7):
                 step = next(steps)
-                values = [struct.unpack("<f", struct.pack("<f", step * code))[0] for code in flat]
+                integers = trellis_integers(flat, shape[-1], kind) if kind >= 6 else flat
+                values = [struct.unpack("<f", struct.pack("<f", step * v))[0] for v in integers]
             else:
                 low, high = spans[0]
                 rank, book = 0, [0.0]
@@ -99,7 +102,23 @@ def assemble(rows, codes, planes, raw_steps, base_arrays):
     return result
 
 
-def read_paper(table, parts, coded, plane_sizes, steps):
+NEXT = {0: (0, 5, 1, 4, 2, 7, 3, 6), 1: (2, 7, 3, 6, 0, 5, 1, 4)}  # by b, then by the state
+
+
+def trellis_integers(codes, filters, kind):
+    states, integers = [0] * filters, []
+    for number, c in enumerate(codes):
+        s = states[number % filters]
+        q = s % 2
+        v = 2 * c + q if kind == 7 else 2 * c - q * ((c > 0) - (c < 0))
+        if kind == 7 or v:
+            states[number % filters] = NEXT[(v >> 1) % 2][s]
+        integers.append(v)
+    return integers
+
+
+def read_paper(table, parts, coded, floats, books, steps):
+    plane_sizes = [sum(map(math.prod, floats))] * 4 + [books] * 4
     alphabets = []  # (symbols of the alphabet, symbols in the stream)
     indices = []
     for shape, low, high in coded:
@@ -194,10 +213,12 @@ def key_round(index):
     return sum(bound <= key for bound in BOUNDS) - 1
 
 
-def read_max(table, parts, coded, plane_sizes, steps):
+def read_max(table, parts, coded, floats, books, steps):
+    plane_sizes = [sum(map(math.prod, floats))] * 4 + [books] * 4
     live = [(shape, low, high) for shape, low, high in coded if low < high]
     dense = [table.u8() for _ in live]
     modes = [table.u8() for _ in range(8)]
+    bitmaps = {number: table.take(32) for number, mode in enumerate(modes) if mode == 2}
     count = sum(math.prod(shape) for shape, _, _ in live)
     count += sum(size for size, mode in zip(plane_sizes, modes, strict=True) if mode)
     raw_size = steps + sum(size for size, mode in zip(plane_sizes, modes, strict=True) if not mode)
@@ -206,7 +227,11 @@ def read_max(table, parts, coded, plane_sizes, steps):
     batch = iter(Batch(live, dense).run(coder) if live else [])  # small files have one batch
     arrays = [next(batch) if low < high else [0] * math.prod(shape) for shape, low, high in coded]
     planes = []
-    for size, mode in zip(plane_sizes, modes, strict=True):
+    for number, (size, mode) in enumerate(zip(plane_sizes, modes, strict=True)):
+        if mode == 2:
+            used = [byte for byte in range(256) if bitmaps[number][byte // 8] >> byte % 8 & 1]
+            planes.append(modelled_plane(coder, number, floats, used, planes))
+            continue
         plane, counts = [0] * size, [0] * 256
         for turn in range(16 if mode else 0):
             places = [index for index in range(size) if key_round(index) == turn]
@@ -220,6 +245,44 @@ def read_max(table, parts, coded, plane_sizes, steps):
     raw_steps = raw.take(steps)
     planes = [list(raw.take(n)) if plane is None else plane for n, plane in zip(plane_sizes, planes, strict=True)]
     return arrays, planes, raw_steps
+
+
+def modelled_plane(coder, number, floats, used, planes):
+    """One batch, as small files have."""
+    elements, base = [], 0  # (array, index, the element's place in the plane, places of its neighbours)
+    for array, shape in enumerate(floats):
+        a = Array(shape, 0, 0)
+        for index in range(a.size):
+            around = [base + i for i in a.around(index)] if a.height * a.width > 1 else []
+            elements.append((array, index, base + index, around))
+        base += a.size
+    plane, counts = [None] * base, {}
+    for turn in range(16):
+        now = [element for element in elements if key_round(element[1]) == turn]
+        contexts, spans = [], {}
+        for array, _, place, around in now:
+            near = [plane[i] for i in around if plane[i] is not None]
+            if number == 0:
+                m = max(near, default=0)
+                contexts.append((("array", array), (array, 1 + min(used[-1] - m, 14) if m else 0)))
+            elif number == 3:
+                total = sum(1 - 2 * (byte % 2) for byte in near)
+                contexts.append((("sum", total), (array, total)))
+            else:
+                contexts.append(("all", planes[0][place]))
+        for group, context in contexts:
+            if (group, context) not in spans:
+                n, g = counts.get((group, context), {}), counts.get(group, {})
+                whole = sum(4 * g.get(byte, 0) + 1 for byte in used)
+                weights = [1024 * n.get(b, 0) + 524288 * (4 * g.get(b, 0) + 1) // whole for b in used]
+                spans[group, context] = tabled(weights, [1] * len(used))
+        symbols = coder.call([spans[key] for key in contexts])
+        for (_, _, place, _), key, symbol in zip(now, contexts, symbols, strict=True):
+            plane[place] = used[symbol]
+            for where in (key, key[0]):
+                tally = counts.setdefault(where, {})
+                tally[used[symbol]] = tally.get(used[symbol], 0) + 1
+    return plane
 
 
 class Array:
@@ -241,6 +304,14 @@ class Array:
     def where(self, index):
         spot, rest = divmod(index, self.depth * self.filters)
         return spot, rest // self.filters, rest % self.filters
+
+    def around(self, index):
+        """Indices of the elements above, below, left and right."""
+        spot, row, column = self.where(index)
+        down, right = divmod(spot, self.width)
+        for y, x in ((down - 1, right), (down + 1, right), (down, right - 1), (down, right + 1)):
+            if 0 <= y < self.height and 0 <= x < self.width:
+                yield ((y * self.width + x) * self.depth + row) * self.filters + column
 
     def lines(self, index):
         spot, row, column = self.where(index)
@@ -309,12 +380,7 @@ class Array:
         g = [((m * n1 + 20 * m1) * 256) // ((n + 20) * m1) for n, m, _ in lines]
         scale = sum(bound < (g[0] * g[1] // 256 if n1 else 256) for bound in (210, 241, 271, 307))
         if self.height * self.width > 1:
-            spot, row, column = self.where(index)
-            down, right = divmod(spot, self.width)
-            tilt = 0
-            for y, x in ((down - 1, right), (down + 1, right), (down, right - 1), (down, right + 1)):
-                if 0 <= y < self.height and 0 <= x < self.width:
-                    tilt += 64 * self.codes[((y * self.width + x) * self.depth + row) * self.filters + column]
+            tilt = sum(64 * self.codes[neighbour] for neighbour in self.around(index))
         else:
             tilt = sum(256 * (t * n1 - n * t1) // (max(n1, 1) * (n + 30)) for n, _, t in lines)
         value = tilt * n1 // (8 * m1)

@@ -1,4 +1,4 @@
-"""Files of the first version stay readable for good, and what is written stays what it was."""
+"""Files of both versions stay readable for good, and what is written stays what it was."""
 
 import pathlib
 
@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sqz_keras import codec
-from tests.codec.samples import HEADER, arrays, assert_same, changed, sections
+from sqz_keras.codec import container
+from tests.codec.samples import HEADER, arrays, arrays_of_version_2, assert_same, changed, sections
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
@@ -15,13 +16,16 @@ def load(name):
     return (GOLDEN / f"{name}.sqz").read_bytes()
 
 
+@pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("profile", ["paper", "max"])
-def test_files_are_read_and_written_as_ever(profile):
-    data = load(profile)
+def test_files_are_read_and_written_as_ever(profile, version):
+    data, expected = (load(profile), arrays()) if version == 1 else (load(f"{profile}2"), arrays_of_version_2())
     contents = codec.decode(data)
     assert (contents.profile, contents.header) == (profile, HEADER)
-    assert_same(contents.arrays, arrays())
-    written, golden = sections(codec.encode(arrays(), HEADER, profile=profile)), sections(data)
+    assert_same(contents.arrays, expected)
+    again = codec.encode(expected, HEADER, profile=profile)
+    assert container.read(again).version == container.read(data).version == version
+    written, golden = sections(again), sections(data)
     assert written["VALS"] == golden["VALS"] and written["CODE"] == golden["CODE"]  # the rest is zlib's business
     assert len(written["ARRS"]) == pytest.approx(len(golden["ARRS"]), abs=20)
 
@@ -49,3 +53,17 @@ def test_a_description_adds_up():
         assert kernel.kind == "grid" and kernel.distinct == len(np.unique(values[values != 0]))
         assert kernel.density == np.count_nonzero(values) / values.size
         assert kernel.bytes["codes"] == pytest.approx(kernel.entropy["codes"], rel=0.4)
+
+
+@pytest.mark.parametrize("profile", ["paper", "max"])
+def test_a_description_of_version_2_adds_up(profile):
+    data = load(f"{profile}2")
+    layout = codec.describe(data)
+    spent = sum(sum(array.bytes.values()) for array in layout.arrays)
+    held = {section.name: section.bytes - 12 for section in layout.sections}
+    assert spent == pytest.approx(
+        held["VALS"] + held["CODE"], abs=24 if profile == "max" else 200
+    )  # paper: the lanes' lengths too
+    kinds = {array.name: array.kind for array in layout.arrays}
+    assert kinds["conv1/kernel"] == "trellis_dense" and kinds["fire2/kernel"] == "trellis"
+    assert kinds["table"] == "grid" and kinds["fire4/kernel"] == "planes"

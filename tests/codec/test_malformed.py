@@ -8,7 +8,7 @@ import pytest
 from sqz_keras import codec
 from sqz_keras.codec import container, huffman, planes
 from sqz_keras.codec.cursor import Cursor, encode_varint
-from tests.codec.samples import codebook, grid, sealed, sections, with_section
+from tests.codec.samples import arrays_of_version_2, codebook, floats, grid, sealed, sections, trellis, with_section
 
 ARRAYS = {"k": grid((200,), 1, 8), "b": codebook((400,), 2, 1), "f": np.float32([0.1, 0.723, -3.3])}
 
@@ -39,7 +39,7 @@ def test_the_frame():
     refused(data + b"\0", codec.TrailingBytesError, "1 bytes too many", len(data))
     refused(data[:10] + b"\7" + data[11:], codec.ChecksumError, "fixed header", 0)
     refused(data[:20] + b"\7" + data[21:], codec.ChecksumError, "damaged", 16)
-    refused(changed(data, 4, b"\2"), codec.VersionError, "version 2", 4)
+    refused(changed(data, 4, b"\3"), codec.VersionError, "version 3", 4)
     refused(changed(data, 5, b"\2"), codec.VersionError, "profile 2", 4)
     refused(changed(data, 7, b"\1"), codec.PaddingError, "reserved", 7)
     refused(changed(data, 6, b"\3"), codec.TrailingBytesError, "too many")
@@ -49,8 +49,10 @@ def test_the_frame():
 def test_the_sections():
     parts = sections(whole())
     for order in (["JSON", "ARRS", "VALS"], ["JSON", "ARRS", "CODE", "VALS"], ["ARRS", "JSON", "VALS", "CODE"]):
-        refused(container.write("paper", {tag: parts[tag] for tag in order}), codec.SectionError, "in this order", 16)
-    refused(container.write("paper", {**parts, "BASE": bytes(32)}), codec.SectionError, "in this order", 16)
+        refused(
+            container.write(1, "paper", {tag: parts[tag] for tag in order}), codec.SectionError, "in this order", 16
+        )
+    refused(container.write(1, "paper", {**parts, "BASE": bytes(32)}), codec.SectionError, "in this order", 16)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +108,101 @@ def rows(first, rest=None):
 )
 def test_rows_of_the_table(row, error, match):
     refused(rows(row), error, match)
+
+
+TRELLIS = {"t": trellis((4, 5), 1, True)}
+
+
+def row_of_version_2(row, shape=(4, 5)):
+    """A paper file of version 2 with another first row, and its array declared in another shape."""
+    data = codec.encode(TRELLIS, {}, profile="paper")
+    json = b'{"arrays":{"t":%s},"header":{}}' % str(list(shape)).encode()
+    return with_section(with_section(data, "JSON", zlib.compress(json)), "ARRS", row + sections(data)["ARRS"][3:])
+
+
+@pytest.mark.parametrize(
+    ("row", "shape", "error", "match"),
+    [
+        (b"\x08\0\0", (4, 5), codec.TableError, "Unknown kind 8"),
+        (b"\6\0\0", (4, 5), codec.TableError, "has no values"),
+        (b"\7\0\0", (4, 5), codec.TableError, "has no values"),
+        (b"\6\1\1", (20,), codec.TableError, "at least 2 dimensions"),
+        (b"\7\1\1", (), codec.TableError, "at least 2 dimensions"),
+        (b"\7\1\1", (65537, 2), codec.TableError, "at most 65536"),
+        (b"\7" + encode_varint(2048) + encode_varint(2048), (4, 5), codec.TableError, "4096 codes"),
+        (b"\7\1\1", (2048, 64, 64), codec.TableError, "have codes; at most"),
+        (b"\4\1\1\1\1\1\1", (4, 5), codec.TableError, "base has no matching"),
+    ],
+)
+def test_rows_of_version_2(row, shape, error, match):
+    refused(row_of_version_2(row, shape), error, match)
+
+
+def test_trellis_codes():
+    data = codec.encode(TRELLIS, {}, profile="paper")
+    for step, match in [(0.0, "step 0"), (-1.0, "step -1"), (np.nan, "step nan"), (np.inf, "inf"), (2e38, "step")]:
+        refused(with_section(data, "VALS", np.float32(step).tobytes()), codec.CodebookError, match)
+    table, frame = sections(data)["ARRS"], container.read(data)
+    low, high = table[1], table[2]
+    lengths = zlib.decompress(table[12:])  # behind the row, index bits and modes
+    wider = table[:1] + bytes([low, high + 1]) + table[3:12] + zlib.compress(lengths + b"\0")
+    refused(with_section(data, "ARRS", wider), codec.CodebookError, "the table declares")
+    older = container.write(1, frame.profile, sections(data))
+    refused(older, codec.TableError, "Unknown kind 7")
+    base = codec.encode(TRELLIS, {})
+    delta = codec.encode({"t": 2 * TRELLIS["t"]}, {}, base=base)
+    moved = with_section(delta, "ARRS", b"\5\1\1\1\1\1\1" + sections(delta)["ARRS"][3:])
+    with pytest.raises(codec.TableError, match="base has no matching"):
+        codec.decode(moved, base)
+
+
+def test_modelled_planes():
+    """Where version 2 allows a plane to be modelled, and what its bitmap says."""
+    data = codec.encode({"f": floats((3, 3, 12, 20), 14)}, {})
+    table, frame = sections(data)["ARRS"], container.read(data)
+    modes, bitmap = table[1:9], table[9:41]
+    assert frame.version == 2 and modes[0] == modes[1] == 2
+
+    def declared(new_modes, rest):
+        return with_section(data, "ARRS", table[:1] + new_modes + rest)
+
+    refused(container.write(1, "max", sections(data)), codec.TableError, "flag")
+    refused(declared(b"\3" + modes[1:], table[9:]), codec.TableError, "flag")
+    refused(declared(modes[:4] + b"\2\0\0\0", table[9:]), codec.TableError, "flag")
+    refused(declared(b"\0" + modes[1:], table[41:]), codec.TableError, "Plane 1 cannot be modelled")
+    refused(declared(modes, bytes(32) + table[41:]), codec.TableError, "No byte is declared")
+    refused(declared(modes, table[9:-1]), codec.TruncatedError, "32 more bytes")
+    refused(declared(modes, table[9:] + b"\0"), codec.TrailingBytesError, "too many")
+    for byte in (0, 31):  # a byte more than the plane has, before and behind those that it has
+        more = bytearray(bitmap)
+        more[byte] |= 128
+        with pytest.raises(codec.SqzError):
+            codec.decode(declared(modes, bytes(more) + table[41:]))
+    json = b'{"arrays":{"f":[%d,1]},"header":{}}'
+    for size in (0, (1 << 22) + 1):
+        other = with_section(data, "JSON", zlib.compress(json % size))
+        refused(other, codec.TableError, "cannot be modelled")
+    paper = codec.encode(arrays_of_version_2(), {}, profile="paper")
+    table = sections(paper)["ARRS"]
+    at = table.index(bytes([1, 1, 1, 1, 0, 0, 0, 0]))
+    refused(
+        with_section(paper, "ARRS", table[:at] + b"\2" + table[at + 1 :]), codec.TableError, "neither raw nor coded"
+    )
+
+
+def test_a_declared_byte_must_occur():
+    """A bitmap with a byte more, of which the coder knows: everything else is as it should be."""
+    from sqz_keras.codec.profile_max import float_planes, plane_coder
+    from sqz_keras.codec.profile_max.rans import Decoder, Encoder
+
+    plane, shapes = np.full(64, 7, np.uint8), [(8, 8)]
+    used = np.array([7, 9])
+    encoder = Encoder()
+    float_planes.FloatPlanes(shapes).code(encoder, 0, used, None, plane)
+    decoder = Decoder(encoder.finish(1, b""), 1, 0)
+    modes = plane_coder.PlaneModes([2], {0: used})
+    with pytest.raises(codec.TableError, match="declared to occur in plane 0"):
+        plane_coder.read_planes(decoder, modes, [64], float_planes.FloatPlanes(shapes), 0)
 
 
 def test_grids_and_codebooks():

@@ -9,9 +9,21 @@ import pytest
 
 from sqz_keras import codec
 from sqz_keras.codec import container
-from tests.codec.samples import arrays, codebook, grid, noise, sealed, sections, with_section
+from tests.codec.samples import (
+    arrays,
+    arrays_of_version_2,
+    codebook,
+    floats,
+    grid,
+    noise,
+    sealed,
+    sections,
+    trellis,
+    with_section,
+)
 
 PROFILES = ["paper", "max"]
+VERSIONS = {1: arrays, 2: arrays_of_version_2}
 
 
 def tiny():
@@ -20,6 +32,15 @@ def tiny():
         "k": grid((3, 3, 2, 4), 1),
         "b": codebook((12,), 2, 1),
         "f": (noise(6, 3) / 7).astype(np.float32),
+    }
+
+
+def tiny_of_version_2():
+    """Both kinds of trellis codes, and floats of which profile max models some planes."""
+    return {
+        "t": trellis((3, 3, 2, 4), 4, False, 2),
+        "d": trellis((5, 8), 5, True),
+        "f": floats((3, 3, 5, 12), 6),
     }
 
 
@@ -51,24 +72,27 @@ def check(copies, expected=None, base=None):
     return count, refused
 
 
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("profile", PROFILES)
-def test_flipped_bytes_and_truncations(profile):
+def test_flipped_bytes_and_truncations(profile, version):
     """20,000 damaged files in all, as they would come from a bad disk: the checksums catch every one."""
-    data = codec.encode(arrays(), {}, profile=profile)
-    count, refused = check(flips(data, 8500, 1))
-    assert count == refused == 8500
+    data = codec.encode(VERSIONS[version](), {}, profile=profile)
+    assert container.read(data).version == version
+    count, refused = check(flips(data, 4250, 1))
+    assert count == refused == 4250
     cut = [data[:size] for size in range(len(data))]
     longer = [data + bytes(size) for size in range(1, 600)]
     assert check(cut + longer) == (len(cut) + 599, len(cut) + 599)
     swapped = [data[:at] + data[at + 1 : at + 2] + data[at : at + 1] + data[at + 2 :] for at in range(len(data) - 1)]
-    expected = [(name, array.tobytes()) for name, array in arrays().items()]
+    expected = [(name, array.tobytes()) for name, array in VERSIONS[version]().items()]
     check(swapped, expected)
 
 
-@pytest.mark.parametrize(("profile", "count"), [("paper", 2500), ("max", 1000)])
-def test_flipped_bytes_behind_corrected_checksums(profile, count):
+@pytest.mark.parametrize("make", [tiny, tiny_of_version_2])
+@pytest.mark.parametrize(("profile", "count"), [("paper", 1250), ("max", 500)])
+def test_flipped_bytes_behind_corrected_checksums(profile, count, make):
     """What a checksum cannot catch is refused by what reads it, or is another file of finite arrays."""
-    data = codec.encode(tiny(), {}, profile=profile)
+    data = codec.encode(make(), {}, profile=profile)
     copies = (sealed(copy) for copy in flips(data, count, 2, start=16))
     done, refused = check(copies)
     assert done == count and refused > count / 2
@@ -83,10 +107,11 @@ def test_flipped_bytes_of_a_delta():
     assert count == 150 and refused > 75
 
 
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("tag", ["ARRS", "VALS", "CODE"])
-def test_shorter_and_longer_sections(profile, tag):
-    data = codec.encode(arrays(), {}, profile=profile)
+def test_shorter_and_longer_sections(profile, tag, version):
+    data = codec.encode(VERSIONS[version](), {}, profile=profile)
     payload = sections(data)[tag]
     sizes = np.unique(np.linspace(0, len(payload) - 1, 25).astype(int)) if payload else []
     changed = [payload[:size] for size in sizes] + [payload + extra for extra in (b"\0", b"\1", b"\0\0", bytes(99))]

@@ -6,7 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqz_keras import codec
-from tests.codec.samples import HEADER, assert_same
+from sqz_keras.codec import container, decoder, trellis
+from sqz_keras.codec.planes import MODELLED
+from sqz_keras.codec.profile_max import scan_order
+from tests.codec.samples import HEADER, assert_same, floats
 
 PROFILES = ["paper", "max"]
 SETTINGS = settings(max_examples=60, deadline=None, derandomize=True, database=None)
@@ -40,7 +43,17 @@ def anything(draw):
     return array
 
 
-SETS = st.dictionaries(st.text(min_size=1, max_size=20), clustered() | anything(), max_size=5)
+@st.composite
+def on_trellis(draw):
+    """Arrays of trellis codes, of any shape that can have them."""
+    shape = draw(st.lists(st.integers(0, 7), min_size=2, max_size=4).map(tuple))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    codes = rng.integers(-5, 6, shape) * (rng.random(shape) < draw(st.sampled_from([0.1, 0.5, 1.0])))
+    integers = trellis.from_codes(trellis.by_filter(codes), draw(st.booleans()))
+    return np.float32(0.37) * integers.astype(np.float32).reshape(shape)
+
+
+SETS = st.dictionaries(st.text(min_size=1, max_size=20), clustered() | anything() | on_trellis(), max_size=5)
 
 
 @SETTINGS
@@ -98,6 +111,16 @@ def test_floats_of_few_bits_are_cheap(profile):
     assert len(data) < 1.55 * 20_000  # 7 bits of mantissa, a sign, and an exponent of fewer than 4 bits
     (layout,) = codec.describe(data).arrays
     assert layout.kind in ("planes", "codebook") and sum(layout.bytes.values()) == pytest.approx(len(data), rel=0.03)
+
+
+def test_modelled_planes_in_batches(monkeypatch):
+    """Arrays of every rank, empty ones too, in batches of at most 500 elements."""
+    monkeypatch.setattr(scan_order, "BATCH_ELEMENTS", 500)
+    shapes = [(3, 3, 5, 7), (40, 30), (700,), (2, 2, 2, 3, 20), (), (1, 1, 9, 9), (3, 3, 12, 20)]
+    arrays = {str(number): floats(shape, number) for number, shape in enumerate(shapes)}
+    data = codec.encode(arrays, {})
+    assert container.read(data).version == 2 and MODELLED in decoder.decode_file(data).modes
+    assert_same(codec.decode(data).arrays, arrays)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

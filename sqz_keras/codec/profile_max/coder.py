@@ -2,65 +2,78 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from sqz_keras.codec.cursor import Cursor
-from sqz_keras.codec.entropy import entropy_bits
 from sqz_keras.codec.errors import PaddingError, TableError
-from sqz_keras.codec.planes import CODED, RAW
+from sqz_keras.codec.planes import RAW
+from sqz_keras.codec.profile_max.float_planes import FloatPlanes
+from sqz_keras.codec.profile_max.plane_coder import (
+    choose_modes,
+    modes_to_bytes,
+    plane_bits,
+    read_modes,
+    read_planes,
+    write_planes,
+)
 from sqz_keras.codec.profile_max.rans import (
     Decoder,
     Encoder,
     bit_intervals,
-    frequency_tables,
     spent_bits,
     symbol_intervals,
 )
-from sqz_keras.codec.profile_max.scan_order import scan_arrays, scan_plane
+from sqz_keras.codec.profile_max.scan_order import batches, scan_arrays
 from sqz_keras.codec.profile_max.value_model import ValueModel
 from sqz_keras.codec.profile_max.zero_model import ZeroModel
-from sqz_keras.codec.types import BitCounts, Codes, CodesSpec, DecodedStreams, EncodedStreams
+from sqz_keras.codec.types import BitCounts, Codes, CodesSpec, DecodedStreams, EncodedStreams, PlanesSpec
 
-# Limits of a batch, which bound the memory of the models.
-_BATCH_ELEMENTS = 1 << 22
-_BATCH_CODES = 1 << 14
-_BATCH_ARRAYS = 1 << 10
 _WITH_ZEROS, _DENSE = 0, 1  # whether an array has zeros
 
 
-def write(arrays: Sequence[Codes], planes: Sequence[np.ndarray], steps: bytes) -> EncodedStreams:
+def write(
+    arrays: Sequence[Codes], planes: Sequence[np.ndarray], steps: bytes, float_shapes: Sequence[tuple[int, ...]]
+) -> EncodedStreams:
     """Encodes arrays of codes and byte planes; the arguments are those of `profile_paper.write`."""
-    encoder, modes = Encoder(), [_choose_mode(plane) for plane in planes]
+    encoder, floats = Encoder(), FloatPlanes(float_shapes)
+    plane_modes = choose_modes(planes, floats)
+    modes = plane_modes.modes
     coded = [array for array in arrays if not array.spec.all_zero]
     densities = [_density(array.flat) for array in coded]
     specs = [array.spec for array in coded]
     _code_arrays(encoder, specs, densities, [array.flat for array in coded])
-    for plane, mode in zip(planes, modes, strict=True):
-        if mode == CODED:
-            _code_plane(encoder, len(plane), plane)
+    write_planes(encoder, plane_modes, planes, floats)
     raw = steps + b"".join(plane.tobytes() for plane, mode in zip(planes, modes, strict=True) if mode == RAW)
     lanes = _lane_count(specs, [len(plane) for plane in planes], modes, len(steps))
-    return EncodedStreams(bytes([*densities, *modes]), raw[2 * lanes :], encoder.finish(lanes, raw[: 2 * lanes]))
+    table = bytes(densities) + modes_to_bytes(planes, plane_modes)
+    coded_bytes = encoder.finish(lanes, raw[: 2 * lanes])
+    return EncodedStreams(table, raw[2 * lanes :], coded_bytes, plane_modes.version)
 
 
 def read(
-    table: Cursor, raw: Cursor, stream: Cursor, specs: Sequence[CodesSpec], plane_sizes: Sequence[int], step_bytes: int
+    table: Cursor,
+    raw: Cursor,
+    stream: Cursor,
+    specs: Sequence[CodesSpec],
+    planes_spec: PlanesSpec,
+    step_bytes: int,
+    version: int,
 ) -> DecodedStreams:
     """Decodes what `write` encoded; the arguments are those of `profile_paper.read`."""
     start, offset = table.offset, stream.offset
     coded_specs = [spec for spec in specs if not spec.all_zero]
-    densities, modes = list(table.take(len(coded_specs))), list(table.take(len(plane_sizes)))
-    if max([*densities, *modes]) > 1:
+    densities = list(table.take(len(coded_specs)))
+    if max(densities, default=0) > 1:
         raise TableError("A flag is neither 0 nor 1", start)
+    plane_sizes, floats = planes_spec.sizes, FloatPlanes(planes_spec.float_shapes)
+    plane_modes = read_modes(table, floats, len(plane_sizes), version)
+    modes = plane_modes.modes
     table.finish()
     decoder = Decoder(stream.rest(), _lane_count(coded_specs, plane_sizes, modes, step_bytes), offset)
     coded = _code_arrays(decoder, coded_specs, densities)
-    planes = [
-        _code_plane(decoder, size) if mode == CODED else None for size, mode in zip(plane_sizes, modes, strict=True)
-    ]
+    planes = read_planes(decoder, plane_modes, plane_sizes, floats, start)
     raw_sizes = [step_bytes, *(size for size, mode in zip(plane_sizes, modes, strict=True) if mode == RAW)]
     steps, *raw_planes = _split_raw_bytes(decoder.finish(), raw, raw_sizes, offset)
     for flat, density in zip(coded, densities, strict=True):
@@ -71,25 +84,26 @@ def read(
         codes=[np.zeros(spec.size, np.int16) if spec.all_zero else next(remaining_codes) for spec in specs],
         planes=[next(remaining_planes) if plane is None else plane for plane in planes],
         steps=steps.tobytes(),
+        modes=modes,
     )
 
 
-def measure(arrays: Sequence[Codes], planes: Sequence[np.ndarray]) -> BitCounts:
-    """Returns the bits that `write` spends on each array and plane."""
+def measure(
+    arrays: Sequence[Codes],
+    planes: Sequence[np.ndarray],
+    float_shapes: Sequence[tuple[int, ...]],
+    modes: Sequence[int],
+) -> BitCounts:
+    """Returns the bits that arrays and planes take; the arguments are those of `profile_paper.measure`."""
     coded = [array for array in arrays if not array.spec.all_zero]
     array_bits = np.zeros((2, len(coded)))
     densities = [_density(array.flat) for array in coded]
     _code_arrays(Encoder(), [array.spec for array in coded], densities, [array.flat for array in coded], array_bits)
     remaining = iter(array_bits.T.tolist())
     pairs = [(0.0, 0.0) if array.spec.all_zero else next(remaining) for array in arrays]
-    plane_bits = []
-    for plane in planes:
-        bits = np.array([8.0 * len(plane)])
-        if _choose_mode(plane) == CODED:
-            bits[:] = 0
-            _code_plane(Encoder(), len(plane), plane, bits)
-        plane_bits.append(float(bits[0]))
-    return BitCounts([codes for _, codes in pairs], [positions for positions, _ in pairs], plane_bits)
+    floats = FloatPlanes(float_shapes)
+    bits = [plane_bits(planes, floats, mode, number) for number, mode in enumerate(modes)]
+    return BitCounts([codes for _, codes in pairs], [positions for positions, _ in pairs], bits)
 
 
 def _lane_count(specs: Sequence[CodesSpec], plane_sizes: Sequence[int], modes: Sequence[int], step_bytes: int) -> int:
@@ -102,7 +116,7 @@ def _lane_count(specs: Sequence[CodesSpec], plane_sizes: Sequence[int], modes: S
         step_bytes: Number of bytes of the steps of all grids.
     """
     symbols = sum(spec.size for spec in specs)
-    symbols += sum(size for size, mode in zip(plane_sizes, modes, strict=True) if mode == CODED)
+    symbols += sum(size for size, mode in zip(plane_sizes, modes, strict=True) if mode != RAW)
     raw_bytes = step_bytes + sum(size for size, mode in zip(plane_sizes, modes, strict=True) if mode == RAW)
     return 1 << min(9 if raw_bytes >= 1024 else 8, (symbols // 1024).bit_length())
 
@@ -110,12 +124,6 @@ def _lane_count(specs: Sequence[CodesSpec], plane_sizes: Sequence[int], modes: S
 def _density(flat: np.ndarray) -> int:
     """Returns `_DENSE` if an array has no zeros, else `_WITH_ZEROS`."""
     return _DENSE if flat.all() else _WITH_ZEROS
-
-
-def _choose_mode(plane: np.ndarray) -> int:
-    """Returns `CODED` if the model makes a plane smaller, judging by its entropy, else `RAW`."""
-    counts = np.bincount(plane, minlength=256)
-    return CODED if entropy_bits(counts) + 6 * np.count_nonzero(counts) + 64 < 8 * len(plane) else RAW
 
 
 def _split_raw_bytes(payload: bytes, raw: Cursor, sizes: list[int], offset: int) -> list[np.ndarray]:
@@ -158,24 +166,11 @@ def _code_arrays(
         Int16 (n,) codes of each array.
     """
     result: list[np.ndarray] = []
-    for batch in _batches(specs):
+    for batch in batches([(spec.size, spec.code_count) for spec in specs]):
         batch_codes = None if codes is None else np.concatenate(codes[batch])
         batch_spent = None if spent is None else spent[:, batch]
         result += _code_batch(coder, specs[batch], densities[batch], batch_codes, batch_spent)
     return result
-
-
-def _batches(specs: list[CodesSpec]) -> Iterator[slice]:
-    """Yields the arrays of each batch: as many as its limits allow, but at least one."""
-    start = elements = codes = 0
-    for number, spec in enumerate(specs):
-        elements, codes = elements + spec.size, codes + spec.code_count
-        too_large = elements > _BATCH_ELEMENTS or codes > _BATCH_CODES or number - start >= _BATCH_ARRAYS
-        if too_large and number > start:
-            yield slice(start, number)
-            start, elements, codes = number, spec.size, spec.code_count
-    if specs:
-        yield slice(start, len(specs))
 
 
 def _code_batch(
@@ -210,7 +205,7 @@ def _code_batch(
         if spent is not None:
             _, frequencies = bit_intervals(odds.zero_frequencies, nonzero)
             spent[0] += np.bincount(scan.array[elements], spent_bits(frequencies), minlength=len(specs))
-        elements = np.concatenate([elements[nonzero], scan.order[middle:end]])
+        elements = np.concatenate([elements.take(np.flatnonzero(nonzero)), scan.order[middle:end]])
         if len(elements) == 0:
             continue
         prediction = values.predict(elements)
@@ -223,36 +218,3 @@ def _code_batch(
             spent[1] += np.bincount(prediction.array, spent_bits(frequencies), minlength=len(specs))
         codes[prediction.elements] = round_codes
     return np.split(codes, np.cumsum([spec.size for spec in specs]))[:-1]
-
-
-def _code_plane(
-    coder: Encoder | Decoder, size: int, bytes_to_encode: np.ndarray | None = None, spent: np.ndarray | None = None
-) -> np.ndarray:
-    """Codes a plane of bytes by the counts of those coded so far.
-
-    Args:
-        coder: An encoder or a decoder.
-        size: Number of bytes.
-        bytes_to_encode: Uint8 (size,), the plane, for an encoder.
-        spent: Float64 (1,), to which the bits of the plane are added, for an encoder.
-
-    Returns:
-        Uint8 (size,), the plane.
-    """
-    encoding = bytes_to_encode is not None
-    plane = bytes_to_encode if encoding else np.zeros(size, np.uint8)
-    counts = np.zeros(256, np.int64)
-    for start in range(0, size, _BATCH_ELEMENTS):
-        part = plane[start : start + _BATCH_ELEMENTS]
-        order, bounds = scan_plane(len(part))
-        for begin, end in itertools.pairwise(bounds):
-            elements = order[begin:end]
-            tables = frequency_tables((counts << 10) + 64, np.ones(256, np.int64), np.zeros(1, np.int64))
-            table_of_element = np.zeros(len(elements), np.int64)
-            symbols_to_encode = part[elements].astype(np.int64) if encoding else None
-            symbols = coder.code_symbols(tables, table_of_element, symbols_to_encode)
-            if spent is not None:
-                spent += spent_bits(symbol_intervals(tables, table_of_element, symbols)[1]).sum()
-            counts += np.bincount(symbols, minlength=256)
-            part[elements] = symbols
-    return plane

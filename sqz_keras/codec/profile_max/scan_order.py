@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 # Elements are coded in rounds, and the models learn from the rounds before. Each element has a key from 0 to 255;
 # round r takes the elements whose key is in [ROUND_BOUNDS[r], ROUND_BOUNDS[r + 1]).
 ROUND_BOUNDS = (0, 1, 3, 7, 13, 22, 34, 48, 64, 84, 107, 131, 156, 181, 206, 231, 256)
+# Limits of a batch, which bound the memory of the models.
+BATCH_ELEMENTS = 1 << 22
+_BATCH_CODES = 1 << 14
+_BATCH_ARRAYS = 1 << 10
 _GOLDEN_RATIO = np.uint32(2654435769)  # 2**32 over the golden ratio: spreads each round evenly over rows and columns
 
 
@@ -61,6 +65,23 @@ class Scan:
     bounds: np.ndarray
 
 
+def batches(sizes: Sequence[tuple[int, int]]) -> Iterator[slice]:
+    """Yields the arrays of each batch: as many as its limits allow, but at least one.
+
+    Args:
+        sizes: The elements and the codes of each array.
+    """
+    start = elements = codes = 0
+    for number, (array_elements, array_codes) in enumerate(sizes):
+        elements, codes = elements + array_elements, codes + array_codes
+        too_large = elements > BATCH_ELEMENTS or codes > _BATCH_CODES or number - start >= _BATCH_ARRAYS
+        if too_large and number > start:
+            yield slice(start, number)
+            start, elements, codes = number, array_elements, array_codes
+    if sizes:
+        yield slice(start, len(sizes))
+
+
 def scan_arrays(shapes: Sequence[tuple[int, ...]], dense: Sequence[bool]) -> Scan:
     """Lays out the elements of the arrays of a batch, one array after the other.
 
@@ -68,9 +89,10 @@ def scan_arrays(shapes: Sequence[tuple[int, ...]], dense: Sequence[bool]) -> Sca
         shapes: Shape of each array.
         dense: Whether each array has no zeros.
     """
-    fields: dict[str, list] = {name: [] for name in ("array", "row", "column", "tap", "slice", "cell")}
+    total = sum(map(math.prod, shapes))
+    fields = {name: np.empty(total, np.int32) for name in ("array", "row", "column", "tap", "slice", "cell")}
     cell_strides, sizes, keys = [], [], []
-    rows = columns = taps = 0
+    start = rows = columns = taps = 0
     slices = cells = 1
     for number, shape in enumerate(shapes):
         shape = (1,) * (4 - len(shape)) + tuple(shape)
@@ -93,9 +115,10 @@ def scan_arrays(shapes: Sequence[tuple[int, ...]], dense: Sequence[bool]) -> Sca
             places |= {"slice": slices + index, "cell": corner[:, None, None] + index}
             slices += slice_count
             cells += (height + 2) * strides[0]
+        end = start + tap_count * slice_count
         for name, values in places.items():
-            full = np.broadcast_to(values.astype(np.int32), (tap_count, row_count, column_count))
-            fields[name].append(full.ravel())
+            fields[name][start:end].reshape(tap_count, row_count, column_count)[...] = values.astype(np.int32)
+        start = end
         keys.append(2 * _round_of_elements(tap_count * slice_count) + bool(dense[number]))
         cell_strides.append(strides)
         sizes.append((row_count, column_count, tap_count))
@@ -103,7 +126,7 @@ def scan_arrays(shapes: Sequence[tuple[int, ...]], dense: Sequence[bool]) -> Sca
     order, bounds = _sort_by_round(np.concatenate(keys))
     owners = [np.repeat(np.arange(len(shapes)), counts) for counts in zip(*sizes, strict=True)]
     return Scan(
-        **{name: np.concatenate(values) for name, values in fields.items()},
+        **fields,
         cell_strides=np.array(cell_strides),
         array_of_row=owners[0],
         array_of_column=owners[1],

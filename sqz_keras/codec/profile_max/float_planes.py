@@ -1,0 +1,240 @@
+"""The context model of version 2 for the planes of floats: their bytes depend on the array, the place and the exponent.
+
+- Plane 0, the exponents: the contexts of each array are the largest exponent among the neighbours in the slice.
+- Planes 1 and 2: the contexts are the exponents.
+- Plane 3, which has the sign: the contexts of each array are the sum of the neighbours' signs.
+
+All arithmetic is in integers, so that every machine gets the same frequencies.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from sqz_keras.codec.profile_max.rans import (
+    Decoder,
+    Encoder,
+    FrequencyTables,
+    frequency_tables,
+    spent_bits,
+    symbol_intervals,
+)
+from sqz_keras.codec.profile_max.scan_order import Scan, batches, scan_arrays
+
+MAX_ELEMENTS = 1 << 22  # limit for the elements of an array whose planes are modelled
+BITMAP_SIZE = 32  # bytes that say which symbols occur in a plane
+_NEAR_EXPONENTS = 16  # contexts of each array in plane 0
+_NEAR_SIGNS = 9  # contexts of each array in plane 3: sums from -4 to 4
+_COUNT_BITS = 10
+_PRIOR_BYTES = 512  # weight of a group's counts in the counts of a context
+
+
+def to_bitmap(plane: np.ndarray) -> bytes:
+    """Returns 256 bits, bit s of which says whether the byte s occurs in a plane."""
+    return np.packbits(np.bincount(plane, minlength=256) > 0, bitorder="little").tobytes()
+
+
+def from_bitmap(bitmap: bytes) -> np.ndarray:
+    """Returns the int64 bytes that occur in a plane, in ascending order."""
+    return np.flatnonzero(np.unpackbits(np.frombuffer(bitmap, np.uint8), bitorder="little"))
+
+
+class _Counts:
+    """Counts the symbols of each context, and those of its group of contexts, which it falls back on.
+
+    Args:
+        group: Int64 (contexts,), the group of each context.
+        symbols: Number of symbols.
+    """
+
+    def __init__(self, group: np.ndarray, symbols: int):
+        self._group = group
+        self._counts = np.zeros((len(group), symbols), np.int64)
+        self._group_counts = np.zeros((int(group.max()) + 1, symbols), np.int64)
+
+    def tables(self, contexts: np.ndarray) -> FrequencyTables:
+        """Makes the frequency tables of the given contexts."""
+        prior = 4 * self._group_counts + 1
+        prior = (_PRIOR_BYTES << _COUNT_BITS) * prior // prior.sum(axis=1, keepdims=True)
+        weights = (self._counts[contexts] << _COUNT_BITS) + prior[self._group[contexts]]
+        first = np.arange(len(contexts)) * weights.shape[1]
+        return frequency_tables(weights.ravel(), np.ones(weights.size, np.int64), first)
+
+    def update(self, context: np.ndarray, symbols: np.ndarray) -> None:
+        """Counts symbols, given the context of each."""
+        shape = self._counts.shape
+        new = np.bincount(context * shape[1] + symbols, minlength=self._counts.size).reshape(shape)
+        self._counts += new
+        np.add.at(self._group_counts, self._group, new)
+
+
+class FloatPlanes:
+    """Codes the planes of floats.
+
+    Args:
+        shapes: Shape of each array that is stored as floats.
+    """
+
+    def __init__(self, shapes: Sequence[tuple[int, ...]]):
+        self._shapes = shapes
+        self._scans: list[tuple[slice, int, Scan]] | None = None
+
+    @property
+    def can_be_modelled(self) -> bool:
+        """Whether there are any floats, and no array has too many."""
+        sizes = [math.prod(shape) for shape in self._shapes]
+        return sum(sizes) > 0 and max(sizes) <= MAX_ELEMENTS
+
+    def _batches(self) -> Iterator[tuple[slice, int, Scan]]:
+        """Yields for each batch of arrays its part of the plane, the number of its arrays, and their elements."""
+        if self._scans is None:
+            self._scans, start = [], 0
+            for batch in batches([(math.prod(shape), 0) for shape in self._shapes]):
+                shapes = self._shapes[batch]
+                size = sum(map(math.prod, shapes))
+                self._scans.append(
+                    (slice(start, start + size), len(shapes), scan_arrays(shapes, [False] * len(shapes)))
+                )
+                start += size
+        yield from self._scans
+
+    def code(
+        self,
+        coder: Encoder | Decoder,
+        number: int,
+        used: np.ndarray,
+        exponents: np.ndarray | None,
+        bytes_to_encode: np.ndarray | None = None,
+        spent: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Codes a plane.
+
+        Args:
+            coder: An encoder or a decoder.
+            number: Number of the plane, 0 to 3.
+            used: The bytes that occur in it, in ascending order.
+            exponents: Uint8 (n,), plane 0; only for planes 1 and 2.
+            bytes_to_encode: Uint8 (n,), the plane, for an encoder.
+            spent: Float64 (1,), to which the bits of the plane are added, for an encoder.
+
+        Returns:
+            Uint8 (n,), the plane.
+        """
+        encoding = bytes_to_encode is not None
+        plane = bytes_to_encode if encoding else np.zeros(sum(map(math.prod, self._shapes)), np.uint8)
+        symbol_of_byte = np.zeros(256, np.int64)
+        symbol_of_byte[used] = np.arange(len(used))
+        for part, arrays, scan in self._batches():
+            contexts = _CONTEXTS[number](scan, arrays, int(used[-1]), None if exponents is None else exponents[part])
+            counts, values = _Counts(contexts.group, len(used)), plane[part]
+            for begin, end in itertools.pairwise(scan.bounds[::2]):
+                elements = scan.order[begin:end]
+                if len(elements) == 0:
+                    continue
+                context = contexts.of(elements)
+                in_use = np.bincount(context, minlength=len(contexts.group)) > 0
+                tables = counts.tables(np.flatnonzero(in_use))
+                table_of_element = (np.cumsum(in_use) - 1).take(context)
+                symbols_to_encode = symbol_of_byte.take(values.take(elements)) if encoding else None
+                symbols = coder.code_symbols(tables, table_of_element, symbols_to_encode)
+                if spent is not None:
+                    spent += spent_bits(symbol_intervals(tables, table_of_element, symbols)[1]).sum()
+                counts.update(context, symbols)
+                new = used.take(symbols).astype(np.uint8)
+                values[elements] = new
+                contexts.update(elements, new)
+        return plane
+
+
+class _NearExponents:
+    """Contexts by the array, and by the largest exponent of the known neighbours.
+
+    Args:
+        scan: The elements of a batch.
+        arrays: Number of arrays of the batch.
+        highest: The highest byte of the plane.
+        exponents: Not used.
+    """
+
+    def __init__(self, scan: Scan, arrays: int, highest: int, exponents: np.ndarray | None):
+        del exponents
+        self._scan, self._highest = scan, highest
+        self._cells = np.zeros(scan.cell_count, np.uint8)
+        self.group = np.repeat(np.arange(arrays), _NEAR_EXPONENTS)
+
+    def of(self, elements: np.ndarray) -> np.ndarray:
+        """Returns int64 (n,), the contexts of elements."""
+        context = self._scan.array.take(elements).astype(np.int64) * _NEAR_EXPONENTS
+        sliced, around = _neighbours(self._scan, elements, self._cells)
+        largest = np.maximum.reduce(around).astype(np.int64)
+        context[sliced] += np.where(largest > 0, 1 + np.minimum(self._highest - largest, _NEAR_EXPONENTS - 2), 0)
+        return context
+
+    def update(self, elements: np.ndarray, new: np.ndarray) -> None:
+        """Learns the bytes of coded elements."""
+        self._cells[self._scan.cell.take(elements)] = new
+        self._cells[0] = 0  # the cell of all elements without neighbours
+
+
+class _NearSigns:
+    """Contexts by the array, and by the sum of the signs of the known neighbours; the arguments are the same."""
+
+    def __init__(self, scan: Scan, arrays: int, highest: int, exponents: np.ndarray | None):
+        del highest, exponents
+        self._scan = scan
+        self._cells = np.zeros(scan.cell_count, np.int8)
+        self.group = np.tile(np.arange(_NEAR_SIGNS), arrays)
+
+    def of(self, elements: np.ndarray) -> np.ndarray:
+        """Returns int64 (n,), the contexts of elements."""
+        context = self._scan.array.take(elements).astype(np.int64) * _NEAR_SIGNS + _NEAR_SIGNS // 2
+        sliced, around = _neighbours(self._scan, elements, self._cells)
+        context[sliced] += sum(around)
+        return context
+
+    def update(self, elements: np.ndarray, new: np.ndarray) -> None:
+        """Learns the bytes of coded elements."""
+        self._cells[self._scan.cell.take(elements)] = 1 - 2 * (new & 1).astype(np.int8)
+        self._cells[0] = 0  # the cell of all elements without neighbours
+
+
+class _OwnExponents:
+    """Contexts by the exponents of the elements themselves; the arguments are the same, but `exponents` is used."""
+
+    def __init__(self, scan: Scan, arrays: int, highest: int, exponents: np.ndarray):
+        del scan, arrays, highest
+        self._exponents = exponents
+        self.group = np.zeros(256, np.int64)
+
+    def of(self, elements: np.ndarray) -> np.ndarray:
+        """Returns int64 (n,), the contexts of elements."""
+        return self._exponents.take(elements).astype(np.int64)
+
+    def update(self, elements: np.ndarray, new: np.ndarray) -> None:
+        """Does nothing: the exponents are all known."""
+
+
+_CONTEXTS = (_NearExponents, _OwnExponents, _OwnExponents, _NearSigns)  # by plane
+
+
+def _neighbours(scan: Scan, elements: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Finds the elements above, below, left and right in the slices.
+
+    Args:
+        scan: The elements of a batch.
+        elements: Int64 (n,).
+        cells: What is known about each cell.
+
+    Returns:
+        The indices of the elements whose slices have more than one element, and what is known about the four
+        neighbours of each.
+    """
+    cell = scan.cell.take(elements)
+    sliced = np.flatnonzero(cell)
+    cell = cell.take(sliced)
+    down, right = scan.cell_strides[scan.array.take(elements.take(sliced))].T
+    return sliced, [cells.take(cell + step) for step in (-down, down, -right, right)]

@@ -1,0 +1,131 @@
+"""Trellis-coded quantisation: arrays on a grid whose integers follow a machine of 8 states.
+
+This is the dependent quantisation of ISO/IEC 15938-17. The integers of a filter (the last dimension of an array) depend
+on a state: in an even state they are even, in an odd state odd. So a code has one bit less than its integer, and all
+filters together fill space more densely than a plain grid does. Bit 1 of an integer leads to the next state.
+
+In a *dense* array every integer obeys, 0 too. In the others 0 is allowed in every state and leaves the state as it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+STATES = 8
+MAX_FILTER_ELEMENTS = 1 << 16  # limit for the elements of one filter, which are decoded one after the other
+
+# Int64 (8, 2): the state that follows, given the state and bit 1 of the element's integer.
+NEXT_STATE = np.array(
+    [
+        [(s >> 1 ^ s) & 1 | ((s >> 2 ^ bit) & 1) << 1 | (s & 1) << 2 for bit in (0, 1)]  # bits 0, 1 and 2
+        for s in range(STATES)
+    ]
+)
+
+# What an element does to the state, by its class: _STAY, or 2 * (whether the code is positive) + parity of the code.
+_STAY = 4
+# Uint8 (5 * 8,): the state that follows, at the index class * 8 + state. The three tables differ in what bit 1 of the
+# integer is, given the code's parity: in dense arrays the parity; in others c - 1 replaces a positive c in odd states.
+_PARITY, _ODD_STATE = np.arange(4)[:, None] & 1, np.arange(STATES) & 1
+_POSITIVE = np.arange(4)[:, None] >> 1
+_SAME_STATE = np.arange(STATES, dtype=np.uint8)
+_STEP = np.append(NEXT_STATE[np.arange(STATES), _PARITY], [_SAME_STATE], 0).astype(np.uint8).ravel()
+_STEP_WITH_ZEROS = (
+    np.append(NEXT_STATE[np.arange(STATES), _PARITY ^ _POSITIVE & _ODD_STATE], [_SAME_STATE], 0)
+    .astype(np.uint8)
+    .ravel()
+)
+
+
+def fits(shape: tuple[int, ...]) -> bool:
+    """Whether arrays of this shape can be on a trellis."""
+    return len(shape) >= 2 and math.prod(shape[:-1]) <= MAX_FILTER_ELEMENTS
+
+
+def by_filter(array: np.ndarray) -> np.ndarray:
+    """Returns an array of at least 2 dimensions as (elements of a filter, filters)."""
+    return array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
+
+
+def to_codes(integers: np.ndarray, dense: bool) -> np.ndarray | None:
+    """Turns the integers of an array into codes.
+
+    Args:
+        integers: Integers (elements of a filter, filters).
+        dense: Whether 0 obeys too.
+
+    Returns:
+        Int64 codes in the same shape, or None if an integer does not obey its state.
+    """
+    integers = integers.astype(np.int64)
+    kinds = integers >> 1 & 1  # here the class gives bit 1 of the integer itself
+    if not dense:
+        kinds[integers == 0] = _STAY
+    parities, exempt = integers & 1, kinds == _STAY
+    odd = np.zeros_like(integers)
+    state = np.zeros(integers.shape[1], np.int64)
+    for number, kind in enumerate(kinds):
+        odd[number] = state & 1
+        if ((parities[number] != odd[number]) & ~exempt[number]).any():
+            return None
+        state = _STEP.take(kind * STATES + state)
+    return integers >> 1 if dense else (integers + odd * np.sign(integers)) >> 1
+
+
+def from_codes(codes: np.ndarray, dense: bool) -> np.ndarray:
+    """Turns the codes of an array into integers.
+
+    Args:
+        codes: Integers (elements of a filter, filters), of at most 2**14 - 1 in magnitude.
+        dense: Whether 0 obeys too.
+
+    Returns:
+        Int32 integers in the same shape.
+    """
+    return join_codes([codes], [dense])[0]
+
+
+def join_codes(codes: Sequence[np.ndarray], dense: Sequence[bool]) -> list[np.ndarray]:
+    """Turns the codes of many arrays into integers, faster than array by array.
+
+    Args:
+        codes: Integers (elements of a filter, filters) of each array, of at most 2**14 - 1 in magnitude.
+        dense: Whether 0 obeys too, in each array.
+
+    Returns:
+        Int32 integers of each array, in its shape.
+    """
+    integers = [array.astype(np.int16) for array in codes]
+    # Filters of about the same length move together: from one power of 2 to the next.
+    groups: dict[tuple[int, bool], list[int]] = {}
+    for number, array in enumerate(integers):
+        if array.size:
+            groups.setdefault((len(array).bit_length(), bool(dense[number])), []).append(number)
+    for (_, is_dense), members in groups.items():
+        odd = _odd_states([integers[number] for number in members], is_dense)
+        for number, states in zip(members, odd, strict=True):
+            array = integers[number]
+            integers[number] = 2 * array + (states if is_dense else -np.sign(array) * states)
+    return [array.astype(np.int32) for array in integers]
+
+
+def _odd_states(codes: list[np.ndarray], dense: bool) -> list[np.ndarray]:
+    """Returns uint8, 1 where the state is odd, in the shape of each array."""
+    ends = np.cumsum([array.shape[1] for array in codes])
+    steps = np.full((max(len(array) for array in codes), ends[-1]), _STAY * STATES, np.uint8)
+    for array, end in zip(codes, ends, strict=True):
+        kinds = (array & 1).astype(np.uint8)
+        kinds += 2 * (array > 0).view(np.uint8)
+        if not dense:
+            kinds += _STAY * (array == 0).view(np.uint8)
+        steps[: len(array), end - array.shape[1] : end] = kinds * np.uint8(STATES)
+    table = _STEP if dense else _STEP_WITH_ZEROS
+    state = np.zeros(ends[-1], np.uint8)
+    for row in steps:
+        row |= state
+        state = table.take(row)
+    steps &= 1
+    return [steps[: len(array), end - array.shape[1] : end] for array, end in zip(codes, ends, strict=True)]
