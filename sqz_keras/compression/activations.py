@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import numpy as np
 
 from sqz_keras.compression.layer_inputs import BATCH
+
+_MANY_POSITIONS = 1000  # of an image, in the moments: more say nothing new
 
 
 def convolutions(model: keras.Model) -> list[keras.layers.Layer]:
@@ -44,9 +46,7 @@ def sensitivities(
         with tf.GradientTape() as tape:
             tape.watch(images)  # so that all that follows from them is on the tape
             *tensors, probabilities = probe(images, training=False)
-            logarithms = tf.math.log(probabilities + 1e-20)
-            drawn = tf.random.stateless_categorical(logarithms, 1, (0, seed))
-            chosen = tf.reduce_sum(tf.gather(logarithms, drawn, batch_dims=1))
+            chosen = _log_of_drawn_class(probabilities, seed)
         inputs, outputs = tensors[: len(layers)], tensors[len(layers) :]
         result = []
         for layer, before, after, gradient, mask in zip(
@@ -68,6 +68,62 @@ def sensitivities(
         result[f"{layer.name}/kernel"] = kernel / max(np.count_nonzero(mask), 1)
         result[f"{layer.name}/bias"] = bias / mask.shape[3]
     return result
+
+
+def divergences(model: keras.Model, changed: Mapping[str, np.ndarray], images: np.ndarray) -> dict[str, float]:
+    """KL(model || the model with one layer's changed weights), for each layer, to the second order.
+
+    It is half of the mean squared derivative of the log-probability along the change. The class is drawn from the
+    model's own answer, as in `sensitivities`.
+
+    Args:
+        model: A model with a softmax.
+        changed: The changed kernels and biases by name.
+        images: Float32 (N, S, S, C), as the network takes them.
+
+    Returns:
+        By layer, in nats.
+    """
+    import tensorflow as tf
+
+    layers = convolutions(model)
+    outputs = [layer.output for layer in layers]
+    probe = keras.Model(model.inputs, [layer.input for layer in layers] + outputs + model.outputs)
+    changes = []
+    for layer in layers:
+        kernel, bias = layer.get_weights()
+        changes.append((changed[f"{layer.name}/kernel"] - kernel, changed[f"{layer.name}/bias"] - bias))
+
+    @tf.function(autograph=False, reduce_retracing=True)
+    def squares(images, seed):
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            *tensors, probabilities = probe(images, training=False)
+            chosen = _log_of_drawn_class(probabilities, seed)
+        inputs, outputs = tensors[: len(layers)], tensors[len(layers) :]
+        result = []
+        for layer, before, after, gradient, (kernel, bias) in zip(
+            layers, inputs, outputs, tape.gradient(chosen, outputs), changes, strict=True
+        ):
+            change = tf.nn.conv2d(before, kernel, layer.strides, layer.padding.upper()) + bias
+            along = tf.reduce_sum(tf.where(after > 0, gradient * change, 0.0), (1, 2, 3))
+            result.append(tf.reduce_sum(along**2))
+        return result
+
+    sums = sum(
+        np.array(squares(tf.constant(images[start : start + BATCH]), tf.constant(start)), np.float64)
+        for start in range(0, len(images), BATCH)
+    )
+    return dict(zip((layer.name for layer in layers), (sums / len(images) / 2).tolist(), strict=True))
+
+
+def _log_of_drawn_class(probabilities, seed):
+    """The sum of the log-probabilities of one class for each image, drawn by its probability."""
+    import tensorflow as tf
+
+    logarithms = tf.math.log(probabilities + 1e-20)
+    drawn = tf.random.stateless_categorical(logarithms, 1, (0, seed))
+    return tf.reduce_sum(tf.gather(logarithms, drawn, batch_dims=1))
 
 
 def layer_statistics(model: keras.Model, images: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -115,7 +171,8 @@ def input_moments(
     """Moments of a convolution's inputs p in one model and q in another.
 
     Args:
-        before: Batches of p, float32 (B, H, W, C); each output position of each image gives one vector of K inputs.
+        before: Batches of p, float32 (B, H, W, C); each output position of each image gives one vector of K inputs, of
+            many positions one in four.
         after: Batches of q, of the same images.
         convolution: The layer.
 
@@ -126,7 +183,7 @@ def input_moments(
 
     @tf.function(autograph=False, reduce_retracing=True)
     def sums(p, q):
-        p, q = _patches(p, convolution), _patches(q, convolution)
+        p, q = _patches(p, convolution, _MANY_POSITIONS), _patches(q, convolution, _MANY_POSITIONS)
         positions = tf.cast(tf.shape(p)[1], tf.float32)
         p, q = (tf.reshape(patches, (-1, patches.shape[-1])) for patches in (p, q))
         products = tf.matmul(q, q, transpose_a=True), tf.matmul(p, q, transpose_a=True)
@@ -137,12 +194,19 @@ def input_moments(
     return tuple(sum(values) / images for values in zip(*parts, strict=True))
 
 
-def _patches(inputs, layer):
-    """(B, positions, K): what each output position of a convolution sees, in the order of its kernel."""
+def _patches(inputs, layer, many: int | None = None):
+    """(B, positions, K): what each output position of a convolution sees, in the order of its kernel.
+
+    Of more than `many` positions only every second row and column is taken.
+    """
     import tensorflow as tf
 
-    height, width = layer.kernel_size
-    if (height, width, *layer.strides) != (1, 1, 1, 1):
-        sizes, strides = [1, height, width, 1], [1, *layer.strides, 1]
+    (height, width), (down, right) = layer.kernel_size, layer.strides
+    if many and layer.output.shape[1] * layer.output.shape[2] > many:
+        down, right = 2 * down, 2 * right
+    if (height, width) == (1, 1):
+        inputs = inputs[:, ::down, ::right]
+    else:
+        sizes, strides = [1, height, width, 1], [1, down, right, 1]
         inputs = tf.image.extract_patches(inputs, sizes, strides, [1, 1, 1, 1], layer.padding.upper())
     return tf.reshape(inputs, (tf.shape(inputs)[0], -1, inputs.shape[-1]))

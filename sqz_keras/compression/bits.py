@@ -8,7 +8,7 @@ import numpy as np
 
 from sqz_keras import codec
 from sqz_keras.compression.densities import layer_names
-from sqz_keras.compression.quantize import grid_steps, on_grid
+from sqz_keras.compression.grids import grid_steps, on_grid
 
 Arrays = Mapping[str, np.ndarray]
 CHOICES = range(3, 9)

@@ -6,12 +6,13 @@ that are not rounded yet are adjusted to undo that change as well as they can. P
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 _DAMPING = 0.01  # of the mean squared input: how strongly a weight is held where the images say little about it
-_CHUNK_BYTES = 64 << 20  # of the matrices that are inverted at once
+_CHUNK, _CHUNK_BYTES = 128, 96 << 20  # filters, and bytes of the matrices, that are inverted at once
 
 
 def round_to_nearest(
@@ -37,28 +38,84 @@ def round_to_nearest(
     Returns:
         (K, O) float64.
     """
-    scale = np.trace(moments) / len(moments)
-    if scale == 0:  # no image reaches this layer
+    if not np.trace(moments):  # no image reaches this layer
         return np.where(kept, nearest(weights.astype(np.float64)), 0)
-    weights = weights.astype(np.float64)
-    target = cross_moments.T @ weights / scale + _DAMPING * weights
-    moments = moments / scale + _DAMPING * np.eye(len(moments))
     result = np.zeros(weights.shape)
-    for filters, places, real in _chunks(kept, np.diag(moments)):
+    for filters in fitted_filters(weights, kept, moments, cross_moments, largest_first=True):
+        rounded = _round_in_order(filters.values, filters.factors, nearest)
+        filters.store(rounded, result)
+    return result
+
+
+@dataclasses.dataclass(frozen=True)
+class Filters:
+    """Some filters of a layer, fitted to its new inputs and not rounded yet.
+
+    Args:
+        indices: Int64 (R,), which filters.
+        places: Int64 (R, n), the inputs of their weights, in the order in which they are rounded.
+        real: Bool (R, n); False behind the last weight of a filter with fewer than n.
+        values: Float64 (R, n), the fitted weights.
+        factors: Float64 (R, n, n), or (1, n, n) for all, upper Cholesky factors of the inverse moments: an error e of
+            weight t costs (e / factors[t, t])**2, if each later weight s is lowered by e * factors[t, s] /
+            factors[t, t].
+    """
+
+    indices: np.ndarray
+    places: np.ndarray
+    real: np.ndarray
+    values: np.ndarray
+    factors: np.ndarray
+
+    def store(self, rounded: np.ndarray, layer: np.ndarray) -> None:
+        """Writes (R, n) rounded weights to their places in the layer (K, O)."""
+        layer[self.places, self.indices[:, None]] = np.where(self.real, rounded, 0)
+
+
+def damped(moments: np.ndarray) -> np.ndarray:
+    """The moments (K, K) over their mean diagonal, which is not 0, with a little added to the diagonal."""
+    return moments / (np.trace(moments) / len(moments)) + _DAMPING * np.eye(len(moments))
+
+
+def fitted_filters(
+    weights: np.ndarray, kept: np.ndarray, moments: np.ndarray, cross_moments: np.ndarray, *, largest_first: bool
+) -> Iterator[Filters]:
+    """Yields all filters that keep a weight, fitted as `round_to_nearest` says, whose arguments these are.
+
+    The moments must not be all 0. With `largest_first` weights with the largest inputs come first; else the order of
+    the inputs stays.
+    """
+    weights = weights.astype(np.float64)
+    target = cross_moments.T @ weights / (np.trace(moments) / len(moments)) + _DAMPING * weights
+    moments = damped(moments)
+    order = -np.diag(moments) if largest_first else np.arange(len(moments))
+    for filters, places, real in _chunks(kept, order):
         targets = np.where(real, target[places, filters[:, None]], 0.0)
-        if real.all() and (places == places[0]).all():  # as in a dense layer: one inverse for them all
-            places, real = places[:1], real[:1]
-        inverse = np.linalg.inv(
+        alike = real.all() and (places == places[0]).all()  # as in a dense layer: one inverse for them all
+        rows, real_rows = (places[:1], real[:1]) if alike else (places, real)
+        factors = factors_of_inverse(
             np.where(
-                real[:, :, None] & real[:, None, :],
-                moments[places[:, :, None], places[:, None, :]],
-                np.eye(places.shape[1]),
+                real_rows[:, :, None] & real_rows[:, None, :],
+                moments[rows[:, :, None], rows[:, None, :]],
+                np.eye(rows.shape[1]),
             )
         )
-        free = (inverse @ targets[:, :, None])[:, :, 0]
-        factors = np.swapaxes(np.linalg.cholesky(inverse), 1, 2)
-        result[places, filters[:, None]] = np.where(real, _round_in_order(free, factors, nearest), 0)
-    return result
+        values = (np.swapaxes(factors, 1, 2) @ (factors @ targets[:, :, None]))[:, :, 0]
+        yield Filters(filters, places, real, values, factors)
+
+
+def factors_of_inverse(matrices: np.ndarray) -> np.ndarray:
+    """The upper triangular U (R, n, n) with U^T U = the inverse of each positive definite matrix (R, n, n).
+
+    From the Cholesky factors of the matrix with its rows and columns reversed. TensorFlow does many small ones at once.
+    """
+    import tensorflow as tf
+
+    lower = tf.linalg.cholesky(np.ascontiguousarray(matrices[:, ::-1, ::-1]))
+    inverse = tf.linalg.triangular_solve(
+        lower, tf.eye(matrices.shape[1], batch_shape=[len(matrices)], dtype=lower.dtype)
+    )
+    return np.ascontiguousarray(inverse.numpy()[:, ::-1, ::-1])
 
 
 def round_filters(weights: np.ndarray, covariance: np.ndarray, levels: int) -> np.ndarray:
@@ -76,10 +133,9 @@ def round_filters(weights: np.ndarray, covariance: np.ndarray, levels: int) -> n
     Returns:
         float64 (K, O), each a step times integers in -levels..levels.
     """
-    scale = np.trace(covariance) / len(covariance)
-    moments = covariance / (scale or 1.0) + _DAMPING * np.eye(len(covariance))
+    moments = damped(covariance) if np.trace(covariance) else _DAMPING * np.eye(len(covariance))
     order = np.argsort(-np.diag(moments), kind="stable")
-    factors = np.linalg.cholesky(np.linalg.inv(moments[np.ix_(order, order)])).T
+    (factors,) = factors_of_inverse(moments[np.ix_(order, order)][None])
     step = np.abs(weights).max(axis=0).astype(np.float64) / levels
     step[step == 0] = 1.0
     free = weights[order] / step
@@ -94,19 +150,20 @@ def round_filters(weights: np.ndarray, covariance: np.ndarray, levels: int) -> n
     return result
 
 
-def _chunks(kept: np.ndarray, diagonal: np.ndarray):
+def _chunks(kept: np.ndarray, key: np.ndarray):
     """Yields filters with about as many weights: their indices (R,), the weights' places (R, n), which are real (R, n).
 
-    A filter with fewer than n weights is filled up with pruned places, which are not real.
+    Places with the smallest key (K,) come first. A filter with fewer than n weights is filled up with pruned places,
+    which are not real.
     """
     counts = kept.sum(axis=0)
     by_count = np.argsort(counts, kind="stable")
     start = int((counts == 0).sum())
     while start < len(by_count):
-        size = max(1, _CHUNK_BYTES // (8 * int(counts[by_count[min(start + 64, len(by_count) - 1)]]) ** 2))
-        filters = by_count[start : start + min(size, 64)]
+        size = max(1, _CHUNK_BYTES // (8 * int(counts[by_count[min(start + _CHUNK, len(by_count) - 1)]]) ** 2))
+        filters = by_count[start : start + min(size, _CHUNK)]
         most = counts[filters].max()
-        order = np.argsort(np.where(kept[:, filters], -diagonal[:, None], np.inf), axis=0, kind="stable")
+        order = np.argsort(np.where(kept[:, filters], key[:, None], np.inf), axis=0, kind="stable")
         yield filters, order[:most].T, np.arange(most) < counts[filters][:, None]
         start += len(filters)
 

@@ -32,15 +32,20 @@ class LayerInputs:
         """Batches of its inputs, float32 (B, H, W, channels). Ask for the convolutions in net order."""
         (source,) = self._layers[convolution].inputs
         if source not in self._kept:
-            known = sorted(self._known([source]))
-            step = keras.Model([self._tensor(name) for name in known], self._tensor(source))
-            batches = zip(*(self._kept[name] for name in known), strict=True)
-            self._kept[source] = [np.asarray(step(list(batch), training=False)) for batch in batches]
+            self._kept[source] = self._run(sorted(self._known([source])), self._tensor(source))
             names = list(self._layers)
             later = (self._layers[name] for name in names[names.index(convolution) :])
             needed = self._known([name for layer in later for name in layer.inputs])
             self._kept = {name: self._kept[name] for name in needed}
-        return self._kept[source]
+        tensor = self._model.get_layer(convolution).input
+        if tensor is self._tensor(source):
+            return self._kept[source]
+        return self._run([source], tensor)  # through padding or dropout
+
+    def _run(self, known: list[str], tensor: keras.KerasTensor) -> list[np.ndarray]:
+        step = keras.Model([self._tensor(name) for name in known], tensor)
+        batches = zip(*(self._kept[name] for name in known), strict=True)
+        return [np.asarray(step(list(batch), training=False)) for batch in batches]
 
     def _tensor(self, name: str) -> keras.KerasTensor:
         return self._model.input if name == IMAGES else self._model.get_layer(name).output

@@ -1,10 +1,11 @@
 """Quantisation without labels: each array has a grid of its own, and later layers compensate for its errors.
 
-1. One number decides all: an array's step is `coarseness / sqrt(sensitivity)`, so that rounding a weight costs the same
-   in every array, which gives the least distortion for a given number of bits. Steps are coarser than that in early
-   layers, whose errors later ones compensate for, and finer in late ones.
-2. Layers are rounded in net order. Each is first fitted to the outputs of the rounded layers before it, then rounded
-   with compensation (`compensation.round_to_nearest`); its bias corrects the remaining error of the mean output.
+1. Rounding a weight should cost the same in every array, which gives the least distortion for a given number of bits.
+   What it costs is first estimated from the sensitivity of the answers to single weights. Then each layer is rounded by
+   itself, and the steps follow from how far that moves the answers. They are a little coarser in early layers, whose
+   errors later ones compensate for, and finer in late ones.
+2. Layers are rounded in net order, on a trellis and with compensation (`trellis_rounding`). Each is first fitted to the
+   outputs of the rounded layers before it; its bias corrects the remaining error of the mean output.
 3. The coarseness is the one that gives the file its requested size.
 """
 
@@ -21,17 +22,20 @@ from sqz_keras import codec
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.compression import activations
 from sqz_keras.compression.compensation import round_to_nearest
+from sqz_keras.compression.grids import finest_step, grid_steps, on_grid
 from sqz_keras.compression.layer_inputs import LayerInputs
+from sqz_keras.compression.trellis_rounding import round_on_trellis
 from sqz_keras.models.squeezenet import build
 from sqz_keras.weights.arrays import check_shapes
 
 Arrays = dict[str, np.ndarray]
-# Times the step of the first layer, and by as much less of the last one, evenly in between. Without it the authors'
-# v1.0 diverges 1.25 times as much in as many bytes; 1.7 was no better.
-_EARLY_COARSER = 1.4
+RoundKernel = Callable[[str, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 _NEARLY_DENSE = 0.9  # a layer of at least this density has no pruning mask to keep
+_FOR_SENSITIVITY = 40  # images; they only start the search for the steps
 _NEAR_ENOUGH = 0.004  # below the target, as a share of it, at the first attempt; twice as much at each further one
 _ATTEMPTS = 6
+# Times the step of the first layer, and by as much less of the last one, evenly in between.
+_EARLY_COARSER = 1.2
 
 
 class TooFewBytesError(ValueError):
@@ -75,29 +79,48 @@ def quantize(
         return {name: array.copy() for name, array in arrays.items()}
     before = build(spec, arrays)
     if sensitivity is None:
-        sensitivity = activations.sensitivities(
-            before, images, lambda done: report(f"sensitivities: {done} of {len(images)} images")
-        )
+        report("measuring how the answers depend on each layer")
+        some = images[:: -(-len(images) // _FOR_SENSITIVITY)]
+        sensitivity = activations.sensitivities(before, some)
     if not any(sensitivity.values()):
         raise ValueError("The model answers alike whatever its weights: give other images, or a trained model.")
+    images = np.concatenate([images, images[:, :, ::-1]])  # mirrored ones are as good
+    kept = {name: _kept(array) for name, array in arrays.items()}
+
+    def rounding(steps: Mapping[str, np.float32 | None]) -> tuple[RoundKernel, Callable[[str, np.ndarray], np.ndarray]]:
+        def kernel(name, weights, moments, cross_moments):
+            if steps[name] is None:
+                return np.zeros_like(weights)
+            step = steps[name] / 2  # integers of a state are 2 apart
+            return step * round_on_trellis(weights, kept[name], moments, cross_moments, step).astype(np.float32)
+
+        return kernel, lambda name, bias: on_grid(bias, steps[name])
+
+    def steps_of(coarseness: float) -> dict[str, np.float32 | None]:
+        steps = grid_steps(sensitivity, coarseness, _EARLY_COARSER)
+        return {name: step and max(step, finest_step(arrays[name])) for name, step in steps.items()}
 
     @functools.cache  # attempts share most of their arguments
     def plain_size(coarseness: float) -> int:
-        return size(_rounded(arrays, grid_steps(sensitivity, coarseness)))
+        steps = steps_of(coarseness)
+        return size({name: on_grid(array, steps[name]) for name, array in arrays.items()})
 
-    kept = {name: _kept(array) for name, array in arrays.items()}
-    best, best_size, aim, tried = None, 0, target_bytes, []
+    steps = steps_of(_coarseness_for(target_bytes, plain_size))
+    report("rounding each layer by itself")
+    alone = _round_alone(arrays, before, spec, images, *rounding(steps))
+    sensitivity = _with_divergences(sensitivity, activations.divergences(before, alone, images), steps, kept)
+    plain_size.cache_clear()
+    best, best_size, tried = None, 0, []
+    aim = (1 - _NEAR_ENOUGH / 2) * target_bytes**2 / size(alone)
     for attempt in range(_ATTEMPTS):
-        coarseness = _coarseness_for(aim, plain_size)
-        nearest = {
-            name: functools.partial(on_grid, step=step) for name, step in grid_steps(sensitivity, coarseness).items()
-        }
-        candidate = _round_net(spec, arrays, before, images, kept, nearest, report)
+        steps = steps_of(_coarseness_for(aim, plain_size))
+        candidate = _round_net(spec, arrays, before, images, *rounding(steps), report)
         reached = size(candidate)
         report(f"attempt {attempt + 1}: {reached} bytes of {target_bytes}")
         if best_size < reached <= target_bytes:
             best, best_size = candidate, reached
-        if best_size >= (1 - _NEAR_ENOUGH * 2**attempt) * target_bytes:
+        at_the_finest = best_size == reached == (tried[-1][0] if tried else None)
+        if at_the_finest or best_size >= (1 - _NEAR_ENOUGH * 2**attempt) * target_bytes:
             break
         tried.append((reached, aim))
         # A small file follows the aim less smoothly: so the margin grows.
@@ -118,12 +141,21 @@ def _check(spec: ModelSpec, arrays: Arrays, images: np.ndarray) -> None:
         raise ValueError("Quantisation needs Keras's image data format to be channels_last.")
 
 
-def grid_steps(sensitivity: Mapping[str, float], coarseness: float) -> dict[str, np.float32 | None]:
-    """The step of each array's grid, see above; None if the array's sensitivity is 0, because no image reaches it."""
-    steps = {}
-    for (name, value), place in zip(sensitivity.items(), np.linspace(1, -1, len(sensitivity)), strict=True):
-        steps[name] = np.float32(coarseness * _EARLY_COARSER**place / np.sqrt(value)) if value > 0 else None
-    return steps
+def _with_divergences(
+    sensitivity: Mapping[str, float],
+    divergences: Mapping[str, float],
+    steps: Mapping[str, np.float32 | None],
+    kept: Mapping[str, np.ndarray],
+) -> dict[str, float]:
+    """The sensitivities, those of kernels from how far a layer's rounding to these steps moves the answers."""
+    measured = {}
+    for layer, divergence in divergences.items():
+        name = f"{layer}/kernel"
+        measured[name] = divergence / max(kept[name].sum(), 1) / float(steps[name] or 1) ** 2
+    # Biases keep their place among the kernels.
+    both = [(sensitivity[name], value) for name, value in measured.items() if value > 0 and sensitivity[name] > 0]
+    factor = np.exp(np.mean([np.log(value / before) for before, value in both])) if both else 1.0
+    return {name: measured.get(name, float(factor * value)) for name, value in sensitivity.items()}
 
 
 def _coarseness_for(target_bytes: float, plain_size: Callable[[float], int]) -> float:
@@ -145,15 +177,6 @@ def _next_aim(tried: list[tuple[int, float]], target: float) -> float:
         return below[1] + (above[1] - below[1]) * (target - below[0]) / (above[0] - below[0])
     reached, aim = below or above
     return aim * target / reached
-
-
-def _rounded(arrays: Arrays, steps: dict[str, np.float32 | None]) -> Arrays:
-    return {name: on_grid(array, steps[name]) for name, array in arrays.items()}
-
-
-def on_grid(array: np.ndarray, step: np.float32 | None) -> np.ndarray:
-    """The multiples of `step` nearest to the values, without -0.0; all 0 if the step is None."""
-    return np.zeros_like(array) if step is None else step * np.rint(array / step).astype(np.float32) + np.float32(0)
 
 
 def choose_codes(
@@ -183,19 +206,21 @@ def choose_codes(
     _check(spec, arrays, images)
     check_shapes("clustered", clustered, spec.weight_shapes())
 
-    def rounding(name: str) -> Callable[[np.ndarray], np.ndarray]:
-        if name.endswith("/bias"):
-            return lambda bias: bias
+    kept = {name: _kept(array) for name, array in clustered.items()}
+
+    def kernel(name, weights, moments, cross_moments):
         values = np.unique(clustered[name]).astype(np.float64)
         borders = (values[1:] + values[:-1]) / 2
-        return lambda free: values[np.searchsorted(borders, free)]
 
-    kept = {name: _kept(array) for name, array in clustered.items()}
-    nearest = {name: rounding(name) for name in arrays}
+        def nearest(free):
+            return values[np.searchsorted(borders, free)]
+
+        return round_to_nearest(weights, kept[name], moments, cross_moments, nearest)
+
     fixed = {
         name: array for name, array in clustered.items() if layers is not None and name.rsplit("/", 1)[0] not in layers
     }
-    return _round_net(spec, arrays, build(spec, arrays), images, kept, nearest, report, fixed)
+    return _round_net(spec, arrays, build(spec, arrays), images, kernel, lambda name, bias: bias, report, fixed)
 
 
 def _kept(kernel: np.ndarray) -> np.ndarray:
@@ -209,8 +234,8 @@ def _round_net(
     arrays: Arrays,
     before: keras.Model,
     images: np.ndarray,
-    kept: Mapping[str, np.ndarray],
-    nearest: Mapping[str, Callable[[np.ndarray], np.ndarray]],
+    round_kernel: RoundKernel,
+    round_bias: Callable[[str, np.ndarray], np.ndarray],
     report: Callable[[str], None],
     fixed: Mapping[str, np.ndarray] = types.MappingProxyType({}),
 ) -> Arrays:
@@ -220,18 +245,45 @@ def _round_net(
     inputs_before, inputs_after = (LayerInputs(model, spec.layers(), images) for model in (before, after))
     for number, layer in enumerate(layers, 1):
         report(f"rounding {layer.name}, {number} of {len(layers)}")
-        kernel, bias = f"{layer.name}/kernel", f"{layer.name}/bias"
-        if kernel in fixed:
-            result[kernel], result[bias] = fixed[kernel], fixed[bias]
-            layer.set_weights([result[kernel], result[bias]])
-            continue
-        moments, cross_moments, mean_before, mean_after = activations.input_moments(
-            inputs_before.of(layer.name), inputs_after.of(layer.name), layer
-        )
-        weights = arrays[kernel].reshape(-1, arrays[kernel].shape[-1])
-        rounded = round_to_nearest(weights, kept[kernel], moments, cross_moments, nearest[kernel]).astype(np.float32)
-        lacking = (mean_before @ weights - mean_after @ rounded).astype(np.float32)
-        result[kernel] = rounded.reshape(arrays[kernel].shape)
-        result[bias] = nearest[bias](arrays[bias] + lacking)
-        layer.set_weights([result[kernel], result[bias]])
+        names = f"{layer.name}/kernel", f"{layer.name}/bias"
+        if names[0] in fixed:
+            rounded = [fixed[name] for name in names]
+        else:
+            moments = activations.input_moments(inputs_before.of(layer.name), inputs_after.of(layer.name), layer)
+            rounded = _round_layer(arrays, names, moments, round_kernel, round_bias)
+        layer.set_weights(rounded)
+        result |= zip(names, rounded, strict=True)
     return result
+
+
+def _round_alone(
+    arrays: Arrays,
+    before: keras.Model,
+    spec: ModelSpec,
+    images: np.ndarray,
+    round_kernel: RoundKernel,
+    round_bias: Callable[[str, np.ndarray], np.ndarray],
+) -> Arrays:
+    """Rounds each layer as if the others were not."""
+    result, inputs = {}, LayerInputs(before, spec.layers(), images)
+    for layer in activations.convolutions(before):
+        names = f"{layer.name}/kernel", f"{layer.name}/bias"
+        batches = inputs.of(layer.name)
+        moments = activations.input_moments(batches, batches, layer)
+        result |= zip(names, _round_layer(arrays, names, moments, round_kernel, round_bias), strict=True)
+    return result
+
+
+def _round_layer(
+    arrays: Arrays,
+    names: tuple[str, str],
+    moments: tuple[np.ndarray, ...],
+    round_kernel: RoundKernel,
+    round_bias: Callable[[str, np.ndarray], np.ndarray],
+) -> list[np.ndarray]:
+    """A layer's rounded kernel and bias, from what `input_moments` returns."""
+    (kernel, bias), (products, cross_products, mean_before, mean_after) = names, moments
+    weights = arrays[kernel].reshape(-1, arrays[kernel].shape[-1])
+    rounded = round_kernel(kernel, weights, products, cross_products).astype(np.float32)
+    lacking = (mean_before @ weights - mean_after @ rounded).astype(np.float32)
+    return [rounded.reshape(arrays[kernel].shape), round_bias(bias, arrays[bias] + lacking)]

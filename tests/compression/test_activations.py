@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sqz_keras.compression.activations import convolutions, input_moments, sensitivities
+from sqz_keras.compression.activations import convolutions, divergences, input_moments, sensitivities
 from sqz_keras.compression.layer_inputs import LayerInputs
 from sqz_keras.models.squeezenet import build
 from tests.compression.tiny_net import SPEC, tiny_arrays, tiny_images
@@ -62,3 +62,23 @@ def test_moments_give_the_mean_outputs(model, layer):
     np.testing.assert_allclose(squares, (after**2).mean(axes), rtol=1e-4, atol=1e-6)
     products = np.einsum("ko,kl,lo->o", weights, cross_moments, weights)
     np.testing.assert_allclose(products, (before * after).mean(axes), rtol=1e-4, atol=1e-6)
+
+
+def test_divergence_of_a_small_change(model):
+    """Against the divergence itself, of a change to one layer. It is drawn, so many images are needed."""
+    images = tiny_images(400, seed=7)[0]
+    arrays = {
+        f"{layer.name}/{kind}": weights
+        for layer in convolutions(model)
+        for kind, weights in zip(("kernel", "bias"), layer.get_weights(), strict=True)
+    }
+    random = np.random.default_rng(8)
+    changed = {
+        name: array + (0.02 * random.normal(size=array.shape)).astype(np.float32) for name, array in arrays.items()
+    }
+    before = model.predict(images, verbose=0)
+    for layer, estimate in divergences(model, changed, images).items():
+        only = {name: changed[name] if name.startswith(f"{layer}/") else array for name, array in arrays.items()}
+        after = build(SPEC, only).predict(images, verbose=0)
+        actual = np.mean(np.sum(before * np.log(before / after), axis=1))
+        assert estimate == pytest.approx(actual, rel=0.5), layer

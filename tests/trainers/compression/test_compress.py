@@ -265,7 +265,7 @@ def test_a_delta_is_sent_and_laid_on_its_base(run, tmp_path):
         (["--evaluation_dir=nowhere"], "is not a folder"),
         (["--method=finetune", "--bits=size=small", "--image_dir=photos"], "--bits=size=small: expected a number"),
         (
-            ["--method=finetune", "--bits=size=900", "--image_dir=photos"],
+            ["--method=finetune", "--bits=size=500", "--image_dir=photos"],
             "With 3 bits for every layer the weights need",
         ),
         (["--method=finetune", "--densities=rounding", "--image_dir=photos"], "give --bits too"),

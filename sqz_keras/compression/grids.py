@@ -1,0 +1,36 @@
+"""The grids that arrays are rounded to: a step for each array, by how much the answers depend on its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+_EARLY_COARSER = 1.4  # the best of five for the authors' v1.0, with sensitivities of single weights
+_MOST_STEPS = 1500  # in the range of an array
+
+
+def grid_steps(
+    sensitivity: Mapping[str, float], coarseness: float, early_coarser: float = _EARLY_COARSER
+) -> dict[str, np.float32 | None]:
+    """The step of each array's grid: coarseness / sqrt(sensitivity), None where the sensitivity is 0.
+
+    Args:
+        sensitivity: By array in net order, in 1 / weight**2, as `activations.sensitivities` returns it.
+        coarseness: The size of a typical step in these units.
+        early_coarser: Times the step of the first array, and by as much less of the last one, evenly in between.
+    """
+    steps = {}
+    for (name, value), place in zip(sensitivity.items(), np.linspace(1, -1, len(sensitivity)), strict=True):
+        steps[name] = np.float32(coarseness * early_coarser**place / np.sqrt(value)) if value > 0 else None
+    return steps
+
+
+def finest_step(array: np.ndarray) -> np.float32:
+    """The finest step that is of use: with a finer one a file stores the floats themselves."""
+    return np.float32(np.ptp(array) / min(_MOST_STEPS, 100 + array.size))
+
+
+def on_grid(array: np.ndarray, step: np.float32 | None) -> np.ndarray:
+    """The multiples of `step` nearest to the values, without -0.0; all 0 if the step is None."""
+    return np.zeros_like(array) if step is None else step * np.rint(array / step).astype(np.float32) + np.float32(0)
