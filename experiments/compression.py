@@ -5,7 +5,8 @@
 DIR holds images, with or without labels in their names as for sqz-evaluate. Methods that need images (label-free,
 LiteRT int8) run twice: one half of the images calibrates and the other half evaluates, and the other way round; their
 bytes are those of the larger file. Prints a table with what is required, and writes FILE.json and the plot FILE.svg and
-FILE.png. --earlier=OTHER.json adds the rows of an earlier run, so that the work can be split.
+FILE.png. --earlier=OTHER.json adds the rows of an earlier run, so that the work can be split. The divergence is
+KL(uncompressed || compressed) of the answers, in nats, the mean over the images.
 """
 
 from __future__ import annotations
@@ -38,10 +39,10 @@ REQUIRED = {
     ("1.0", "lossless, max", ""): (537_000, 1.0),
     ("1.0", "lossless, paper", ""): (547_000, 1.0),
     ("1.0", "+ Huffman (profile paper)", "6 bits"): (372_000, 0.79),
-    ("1.0", "label-free", "for 400,000 bytes"): (400_000, 0.92),
-    ("1.0", "label-free", "for 330,000 bytes"): (330_000, 0.86),
-    ("1.1", "label-free", "for 470,000 bytes"): (470_000, 0.8),
-    ("1.1", "label-free", "for 650,000 bytes"): (650_000, 0.9),
+    ("1.0", "label-free", "for 390,000 bytes"): (390_000, 0.955),
+    ("1.0", "label-free", "for 322,000 bytes"): (322_000, 0.9),
+    ("1.1", "label-free", "for 430,000 bytes"): (430_000, 0.87),
+    ("1.1", "label-free", "for 600,000 bytes"): (600_000, 0.94),
 }
 
 
@@ -49,7 +50,7 @@ def define_flags() -> None:
     command.define_model_flags()
     flags.DEFINE_string("image_dir", None, "Folder of images.", required=True)
     flags.DEFINE_list("rows", list(ROWS), f"Of {', '.join(ROWS)}.")
-    flags.DEFINE_list("targets", ["330000", "360000", "400000", "450000", "480000"], "Sizes for label_free, in bytes.")
+    flags.DEFINE_list("targets", ["322000", "360000", "390000", "430000", "480000"], "Sizes for label_free, in bytes.")
     flags.DEFINE_integer("calibration_images", 100, "At most so many of each half.", lower_bound=1)
     flags.DEFINE_string("earlier", None, "JSON file of an earlier run on the same net and images.")
     flags.DEFINE_string("output", "compression", "FILE, without a suffix, of the JSON and the plot.")
@@ -94,7 +95,7 @@ def measure(spec, arrays, labelled_images, kinds, targets, calibration_images) -
     from export.formats import litert
     from sqz_keras.models.squeezenet import assign, build
     from trainers.data.image_reader import read_inputs
-    from trainers.evaluation.agreement import agreement_fields
+    from trainers.evaluation.agreement import agreement_fields, mean_divergence
 
     images = read_inputs([path for path, _ in labelled_images], spec)
     if len(images) != len(labelled_images):
@@ -105,16 +106,17 @@ def measure(spec, arrays, labelled_images, kinds, targets, calibration_images) -
 
     def answers(candidate, places):
         if candidate.litert is not None:
-            return litert.run(candidate.litert, images[places]).argmax(axis=1)
+            return litert.run(candidate.litert, images[places])
         assign(model, candidate.arrays)
-        return model.predict(images[places], batch_size=32, verbose=0).argmax(axis=1)
+        return model.predict(images[places], batch_size=32, verbose=0)
 
-    reference = model.predict(images, batch_size=32, verbose=0).argmax(axis=1)
+    reference = model.predict(images, batch_size=32, verbose=0)
     rows = []
 
-    def add(candidate, size, classes):
+    def add(candidate, size, probabilities):
         row = {"method": candidate.method, "setting": candidate.setting, "bytes": size}
-        rows.append(row | agreement_fields(reference, classes, labels))
+        row["divergence"] = mean_divergence(reference, probabilities)
+        rows.append(row | agreement_fields(reference.argmax(axis=1), probabilities.argmax(axis=1), labels))
         print(describe(rows[-1], spec.version), flush=True)
 
     for kind in kinds:
@@ -129,10 +131,10 @@ def measure(spec, arrays, labelled_images, kinds, targets, calibration_images) -
             made = {"litert": ways.litert, "label_free": lambda *a: ways.label_free(*a, targets)}[kind]
             folds.append(made(spec, arrays, images[chosen]))
         for pair in zip(*folds, strict=True):
-            classes = np.empty(len(images), np.int64)
+            probabilities = np.empty_like(reference)
             for candidate, unseen in zip(pair, reversed(halves), strict=True):
-                classes[unseen] = answers(candidate, unseen)
-            add(pair[0], max(candidate.bytes for candidate in pair), classes)
+                probabilities[unseen] = answers(candidate, unseen)
+            add(pair[0], max(candidate.bytes for candidate in pair), probabilities)
     return rows
 
 
@@ -140,7 +142,7 @@ def describe(row: dict, version: str | None) -> str:
     """A line of the table, with the requirement for this version if there is one."""
     low, high = row["agreement_interval"]
     line = f"{row['method']:<28}{row['setting']:<24}{row['bytes']:>10,} bytes  agreement {row['agreement']:6.1%}"
-    line += f" ({low:.1%} to {high:.1%})"
+    line += f" ({low:.1%} to {high:.1%})  divergence {row['divergence']:.4f}"
     if "top1_accuracy" in row:
         line += f"  top-1 {row['top1_accuracy']:.1%}"
     required = REQUIRED.get((version, row["method"], row["setting"]))

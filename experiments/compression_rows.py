@@ -128,14 +128,14 @@ def litert(spec: ModelSpec, arrays: Arrays, calibration: np.ndarray) -> Iterator
 
 def label_free(spec: ModelSpec, arrays: Arrays, calibration: np.ndarray, targets: list[int]) -> Iterator[Candidate]:
     """Weights quantised to each target size, with the given network inputs and no labels."""
-    from sqz_keras.compression import activations, quantize
+    from sqz_keras.compression.quantize import Quantizer
 
     header = sqz.header_bytes(spec, arrays, {})
-    sensitivity = activations.sensitivities(build(spec, arrays), calibration)
+    quantizer = Quantizer(spec, arrays, calibration, report=say)
     for target in targets:
-        say(f"label-free, for {target:,} bytes")
         room = target - header
-        result = quantize.quantize(spec, arrays, calibration, target_bytes=room, sensitivity=sensitivity, report=say)
+        say(f"label-free, for {target:,} bytes; foretold agreement {quantizer.foretell_agreement(room):.1%}")
+        result = quantizer.to_size(room)
         yield Candidate("label-free", f"for {target:,} bytes", len(sqz.encode(spec, result)), result)
 
 
