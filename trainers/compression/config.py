@@ -79,16 +79,24 @@ class KMeansConfig(CompressionConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class QuantizeConfig(CompressionConfig):
-    """A file of a given size, from unlabelled images."""
+    """A file of a given size or agreement, from unlabelled images."""
 
     target_bytes: int = _field(0, "Size of the whole file that is aimed at.", lower_bound=0)
+    agreement: float = _field(
+        0.0,
+        "Instead of a size: the smallest file that gives the answers of before on so large a share of half of the "
+        "images, which then only the other half calibrates, such as 0.95.",
+        lower_bound=0.0,
+    )
     calibration_dir: str | None = _field(None, _CALIBRATION_DIR)
     calibration_images: int = _field(100, "At most so many of them are held in memory.", lower_bound=1)
 
     def __post_init__(self):
         super().__post_init__()
-        if not self.target_bytes:
-            raise ValueError("--method=quantize needs --target_bytes, the size of the file.")
+        if bool(self.target_bytes) == bool(self.agreement):
+            raise ValueError("--method=quantize needs --target_bytes, the size of the file, or --agreement.")
+        if self.agreement and not 0.5 <= self.agreement < 1:
+            raise ValueError(f"--agreement={self.agreement} must be at least 0.5 and below 1.")
         if not self.calibration_dir:
             raise ValueError("--method=quantize needs images: --calibration_dir=DIR.")
 

@@ -114,7 +114,9 @@ def _run_method(
     if isinstance(config, KMeansConfig):
         return _kmeans(config, arrays)
     if isinstance(config, QuantizeConfig):
-        return _quantize(config, spec, arrays, provenance)
+        from trainers.compression.quantization import quantize
+
+        return quantize(config, spec, arrays, provenance)
     if isinstance(config, FinetuneConfig):
         from trainers.compression.finetune import finetune
 
@@ -128,29 +130,6 @@ def _kmeans(config: KMeansConfig, arrays: Arrays) -> tuple[Arrays, list[dict]]:
     bits = parse_bits(config.bits, layer_names(arrays))
     say(f"sharing weights: {config.bits} bits")
     return kmeans(arrays, bits), [{"stage": "kmeans", "bits": config.bits}]
-
-
-def _quantize(
-    config: QuantizeConfig, spec: ModelSpec, arrays: Arrays, provenance: Mapping[str, Any]
-) -> tuple[Arrays, list[dict]]:
-    from sqz_keras.compression import calibration, quantize
-    from sqz_keras.images.files import find_images
-    from sqz_keras.models.squeezenet import build
-    from trainers.data.image_reader import read_inputs
-
-    paths = find_images(config.calibration_dir, config.calibration_images)
-    say(f"reading {len(paths)} images of {config.calibration_dir}")
-    images = read_inputs(paths, spec)
-    model = build(spec, arrays)
-    classes = np.concatenate([model.predict_on_batch(images[at : at + 32]) for at in range(0, len(images), 32)])
-    for problem in calibration.find_problems(images, classes.argmax(axis=1)):
-        say(f"Warning: {problem}")
-    say(f"quantising to {config.target_bytes:,} bytes")
-    stages = [{"stage": "quantize", "target_bytes": config.target_bytes, "images": len(images)}]
-    header = sqz.header_bytes(spec, arrays, {**provenance, "stages": [*provenance["stages"], *stages]})
-    target = config.target_bytes - header
-    result = quantize.quantize(spec, arrays, images, target_bytes=target, profile=config.profile, report=say)
-    return result, stages
 
 
 def write_sqz(

@@ -3,14 +3,12 @@
 import dataclasses
 import json
 import pathlib
-import types
 
 import keras
 import numpy as np
 import pytest
 from PIL import Image
 
-import sqz_keras.compression
 from sqz_keras import Metaparameters, ModelSpec, Preprocessing, codec, resolve_model
 from sqz_keras.compression import tfmot_stages
 from sqz_keras.compression.kmeans import kmeans
@@ -19,7 +17,7 @@ from sqz_keras.models.squeezenet import build, named_arrays
 from sqz_keras.weights import sqz
 from sqz_keras.weights.description import write_spec
 from trainers import compress
-from trainers.compression import finetune
+from trainers.compression import finetune, quantization
 from trainers.compression.config import METHODS, FinetuneConfig, parse_bits
 from trainers.data.image_reader import read_inputs
 
@@ -180,24 +178,57 @@ def test_bits_for_a_size_and_what_they_round_to_0_pruned_first(run, capsys):
     assert (stages[0]["densities"], stages[1]["bits"]) == ("rounding", "size=2500")
 
 
+def fake_quantizer(requests, results=None):
+    """Takes the place of `Quantizer`: records (spec, images, size), and returns results(size, arrays)."""
+
+    class FakeQuantizer:
+        def __init__(self, spec, arrays, images, *, profile, report):
+            assert profile == "max"
+            self.spec, self.arrays, self.images = spec, arrays, images
+
+        def to_size(self, size):
+            requests.append((self.spec, self.images, size))
+            return results(size, self.arrays) if results else kmeans(self.arrays, 2)
+
+        def foretell_size(self, agreement):
+            return round(1000 * agreement)
+
+        def foretell_agreement(self, size):
+            return min(size / 100_000, 0.99)
+
+    return FakeQuantizer
+
+
+def test_the_smallest_size_that_agrees(run, monkeypatch, capsys):
+    """Half of the images calibrates, and the other half decides: here 1,500 bytes are enough."""
+    requests = []
+
+    def results(size, arrays):
+        return arrays if size >= 1500 else {name: np.zeros_like(array) for name, array in arrays.items()}
+
+    monkeypatch.setattr(quantization, "Quantizer", fake_quantizer(requests, results))
+    _, report = run("--method=quantize", "--agreement=0.9", "--calibration_dir=photos")
+    sizes = [size for _, _, size in requests]
+    assert sizes[:3] == [900, 1035, 1190] and min(size for size in sizes if size >= 1500) < 1580
+    assert len(requests[0][1]) == 9 and report["lossless"]
+    assert report["provenance"]["stages"] == [{"stage": "quantize", "images": 18, "agreement": 0.9}]
+    assert "95% in 1," in capsys.readouterr().err
+    monkeypatch.setattr(quantization, "Quantizer", fake_quantizer([], lambda size, arrays: results(0, arrays)))
+    with pytest.raises(ValueError, match="was not reached"):
+        run("--method=quantize", "--agreement=0.9", "--calibration_dir=photos", name="none.sqz")
+
+
 def test_a_size_without_labels(run, monkeypatch):
     """Unlabelled images from all over the folder reach the quantiser as network inputs."""
     requests = []
-
-    def quantize(spec, arrays, images, *, target_bytes, profile, report):
-        report("half way")
-        assert profile == "max"
-        requests.append((spec, images, target_bytes))
-        return kmeans(arrays, 2)
-
-    monkeypatch.setattr(sqz_keras.compression, "quantize", types.SimpleNamespace(quantize=quantize), raising=False)
+    monkeypatch.setattr(quantization, "Quantizer", fake_quantizer(requests))
     _, report = run("--method=quantize", "--target_bytes=90000", "--calibration_dir=photos", "--calibration_images=4")
     ((spec, images, target),) = requests
     assert (images.shape, images.dtype, spec.classes) == ((4, 32, 32, 3), np.float32, 3)
     assert 85_000 < target <= 90_000
     paths = sorted(pathlib.Path("photos").rglob("*.png"))
     np.testing.assert_array_equal(images, read_inputs([paths[place] for place in (0, 6, 11, 17)], spec))
-    assert report["provenance"]["stages"] == [{"stage": "quantize", "target_bytes": 90000, "images": 4}]
+    assert report["provenance"]["stages"] == [{"stage": "quantize", "images": 4, "target_bytes": 90000}]
     with pytest.raises(ValueError, match="more than --target_bytes=100"):
         run("--method=quantize", "--target_bytes=100", "--calibration_dir=photos", name="small.sqz")
 
@@ -253,6 +284,8 @@ def test_a_delta_is_sent_and_laid_on_its_base(run, tmp_path):
         (["--method=kmeans", "--bits=size=5000"], "needs images: take --method=finetune"),
         (["--method=quantize", "--target_bytes=9"], "needs images: --calibration_dir"),
         (["--method=quantize", "--calibration_dir=photos"], "needs --target_bytes"),
+        (["--method=quantize", "--calibration_dir=photos", "--target_bytes=9", "--agreement=0.9"], "or --agreement"),
+        (["--method=quantize", "--calibration_dir=photos", "--agreement=1"], "below 1"),
         (["--method=finetune", "--densities=table1"], "--method=finetune needs images"),
         (["--method=finetune", "--teacher", "--bits=6"], "--method=finetune needs images"),
         (["--method=finetune", "--calibration_dir=photos", "--bits=6"], "add --teacher"),

@@ -1,0 +1,97 @@
+"""--method=quantize: a file of a given size, or the smallest that still answers alike, from unlabelled images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from sqz_keras.architecture.spec import ModelSpec
+from sqz_keras.compression import calibration
+from sqz_keras.compression.quantize import Quantizer
+from sqz_keras.images.files import find_images
+from sqz_keras.models.squeezenet import assign, build
+from sqz_keras.weights import sqz
+from trainers.compression.config import QuantizeConfig
+from trainers.data.image_reader import read_inputs
+from trainers.progress import say
+
+Arrays = dict[str, np.ndarray]
+SENSIBLE = 0.8  # the agreement below which a size is warned about
+_FORETOLD = (0.8, 0.9, 0.95, 0.99)
+_SEARCHES = 5
+_CLOSE = 0.02  # of the size, at which the search ends
+
+
+def quantize(
+    config: QuantizeConfig, spec: ModelSpec, arrays: Arrays, provenance: Mapping[str, Any]
+) -> tuple[Arrays, list[dict]]:
+    """The quantised weights, and the request of the stage for the provenance.
+
+    Raises:
+        ValueError: The images are not for this model, or no file holds the agreement.
+        TooFewBytesError: Nothing useful fits into the size.
+    """
+    paths = find_images(config.calibration_dir, config.calibration_images)
+    say(f"reading {len(paths)} images of {config.calibration_dir}")
+    images = read_inputs(paths, spec)
+    answers = _answers(spec, arrays, images)
+    for problem in calibration.find_problems(images, answers):
+        say(f"Warning: {problem}")
+    stage = {"stage": "quantize", "images": len(images)}
+    stage |= {"agreement": config.agreement} if config.agreement else {"target_bytes": config.target_bytes}
+    header = sqz.header_bytes(spec, arrays, {**provenance, "stages": [*provenance["stages"], stage]})
+    if config.agreement:
+        return _smallest(config, spec, arrays, images, answers, header), [stage]
+    quantizer = Quantizer(spec, arrays, images, profile=config.profile, report=say)
+    _foretell(quantizer, header)
+    say(f"quantising to {config.target_bytes:,} bytes")
+    target = config.target_bytes - header
+    foretold = quantizer.foretell_agreement(target)
+    if foretold < SENSIBLE:
+        say(f"Warning: in so few bytes about {foretold:.0%} of the answers stay as they are.")
+    return quantizer.to_size(target), [stage]
+
+
+def _foretell(quantizer: Quantizer, header: int) -> None:
+    sizes = ", ".join(f"{share:.0%} in {quantizer.foretell_size(share) + header:,}" for share in _FORETOLD)
+    say(f"answers that will stay as they are, by bytes: about {sizes}")
+
+
+def _answers(spec: ModelSpec, arrays: Arrays, images: np.ndarray) -> np.ndarray:
+    return build(spec, arrays).predict(images, batch_size=32, verbose=0).argmax(axis=1)
+
+
+def _smallest(
+    config: QuantizeConfig, spec: ModelSpec, arrays: Arrays, images: np.ndarray, answers: np.ndarray, header: int
+) -> Arrays:
+    """Quantised on one half of the images: the smallest found whose answers on the other half agree often enough."""
+    quantizer = Quantizer(spec, arrays, images[::2], profile=config.profile, report=say)
+    _foretell(quantizer, header)
+    model, unseen, expected = build(spec, arrays), images[1::2], answers[1::2]
+    best, best_size, too_small, size = None, None, 0, quantizer.foretell_size(config.agreement)
+    for _ in range(_SEARCHES):
+        say(f"quantising to {size + header:,} bytes")
+        candidate = quantizer.to_size(size)
+        assign(model, candidate)
+        agreement = float(np.mean(model.predict(unseen, batch_size=32, verbose=0).argmax(axis=1) == expected))
+        say(f"{agreement:.1%} of {len(unseen)} unseen images have the answer of before")
+        if agreement >= config.agreement:
+            best, best_size = candidate, size
+        else:
+            too_small = size
+        if best is None:
+            size = round(size * 1.15)
+        elif not too_small:
+            size = round(size / 1.15)
+        elif best_size - too_small < _CLOSE * best_size:
+            break
+        else:
+            size = (best_size + too_small) // 2
+    if best is None:
+        raise ValueError(
+            f"--agreement={config.agreement} was not reached in {too_small + header:,} bytes: give a lower one, or a "
+            "larger --target_bytes."
+        )
+    return best
