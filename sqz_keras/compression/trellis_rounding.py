@@ -44,7 +44,7 @@ def round_on_trellis(
     if not np.trace(moments):
         return result
     dense = bool(kept.all())
-    bits = _code_bits(_nearest_codes(weights[kept] / step, dense))
+    bits = _code_bits(_nearest_codes(weights.ravel() / step, dense), dense)
     costs = 1 / np.diag(factors_of_inverse(damped(moments)[None])[0]) ** 2
     by_input = kept.sum(axis=1)
     typical = np.exp(np.average(np.log(costs), weights=by_input)) if by_input.any() else 1.0
@@ -60,11 +60,15 @@ def _nearest_codes(multiples: np.ndarray, dense: bool) -> np.ndarray:
     return (np.sign(multiples) * np.rint((np.abs(multiples) + 0.5) / 2)).astype(np.int64)
 
 
-def _code_bits(codes: np.ndarray) -> np.ndarray:
+def _code_bits(codes: np.ndarray, dense: bool) -> np.ndarray:
     """Estimated bits of the codes -m ... m, from how often those of single weights occur; m is larger than any code."""
     most = 2 * int(np.abs(codes).max(initial=0)) + 8
     counts = np.bincount(codes + most, minlength=2 * most + 1).astype(np.float64)
+    zeros = 0.0
+    if not dense:  # pruned weights are zeros too, but say nothing about the codes beside 0
+        zeros, counts[most] = counts[most], 0.0
     counts += np.convolve(counts, _SMOOTHING, "same")
+    counts[most] += zeros
     counts += (1e-3 * len(codes) + 1e-3) * np.exp(-np.minimum(np.abs(np.arange(-most, most + 1)) / 3, 50))
     return -np.log2(counts / counts.sum())
 
