@@ -18,7 +18,7 @@ ROWS = [
     ["sqz_keras.models"],
     ["sqz_keras.compression", "sqz_keras.applications"],
     ["sqz_keras"],
-    ["sqz_keras.cli", "trainers.progress", "export.contract"],
+    ["sqz_keras.cli", "trainers.progress", "export.contract", "export.message_types"],
     ["trainers.datasets", "trainers.evaluation.metrics", "trainers.evaluation.objectives", "export.versions"],
     ["trainers.data", "export.graph", "export.client", "export.warmup"],
     ["trainers.evaluation", "trainers.reports", "export.verify"],
