@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 # Read when TensorFlow is imported, which the mains do after this module: warnings and errors only.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -34,7 +35,7 @@ _EXTRAS = {
     "vl_convert": "train",
     "tensorflow_model_optimization": "compress",
     "tf_keras": "compress",
-    "grpc": "serve",
+    "grpc": "client",
     "grpc_health": "serve",
     "tensorflow_serving": "serve",
     "h11": "page",
@@ -49,11 +50,13 @@ def run(
     description: str | None,
     positional: str | None = None,
     repeated: bool = False,
+    extras: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Runs `main(argv)` as a console script; does not return.
 
     Every option is a flag. A command with a `positional` argument, so named in errors, takes one, which is then in
-    argv[1]; where it is `repeated`, it takes any number of them, and `main` checks them.
+    argv[1]; where it is `repeated`, it takes any number of them, and `main` checks them. `extras` names the extra that
+    brings a package, where for this command it is another than for most.
 
     `--help` prints the description and the flags that `define_flags` declares, with their defaults. A ValueError or
     OSError, which the package raises for what a user can mend, and a package that an extra brings, end in one line on
@@ -85,9 +88,10 @@ def run(
             return 1
         except ModuleNotFoundError as error:
             package = (error.name or "").split(".")[0]
-            if package not in _EXTRAS:
+            extra = extras.get(package) or _EXTRAS.get(package)
+            if extra is None:
                 raise
-            message = f"needs the package {package}; install it with: pip install 'sqz-keras[{_EXTRAS[package]}]'"
+            message = f"needs the package {package}; install it with: pip install 'sqz-keras[{extra}]'"
             print(f"{os.path.basename(argv[0])}: {message}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:

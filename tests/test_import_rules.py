@@ -38,7 +38,7 @@ ONLY_IN = {
     "starlette": ["export/page/"],
     "uvicorn": ["export/page/"],
     "grpc_health": ["export/"],
-    "tensorflow_serving": ["export/"],
+    "tensorflow_serving": ["export/server/", "export/formats/", "export/warmup.py", "export/verify.py"],
     "onnx": ["sqz_keras/weights/readers/onnx_", "export/formats/onnx.py"],
 }
 HEAVY = [

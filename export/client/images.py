@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO
 
 import numpy as np
@@ -100,14 +101,27 @@ def _encoded(image: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def decode(image: bytes | np.ndarray) -> np.ndarray:
-    """An image of `as_list` as an array, float32 (H, W, 3)."""
-    return image if isinstance(image, np.ndarray) else read_image(image).astype(np.float32)
+def as_arrays(images: Images) -> list[np.ndarray]:
+    """Images as arrays, float32 (H, W, 3). Errors are those of `as_list`, and a ValueError for a damaged file."""
+    return [
+        image if isinstance(image, np.ndarray) else read_image(image).astype(np.float32) for image in as_list(images)
+    ]
 
 
-def encode(image: bytes | np.ndarray) -> bytes:
-    """An image of `as_list` as a file; values between the 256 levels are rounded."""
-    return image if isinstance(image, bytes) else _encoded(np.rint(image).astype(np.uint8))
+def as_files(images: Images) -> list[bytes]:
+    """Images as JPEG or PNG files; values between the 256 levels are rounded. Errors are those of `as_list`."""
+    return [
+        image if isinstance(image, bytes) else _encoded(np.rint(image).astype(np.uint8)) for image in as_list(images)
+    ]
+
+
+def chunks(images: Iterable[Image], size: int) -> Iterator[list[Image]]:
+    """Lists of the next `size` images, the last with those that are left; nothing is read ahead."""
+    if size < 1:
+        raise ValueError(f"A call needs at least one image, got {size}.")
+    images = iter(images)
+    while chunk := list(itertools.islice(images, size)):
+        yield chunk
 
 
 def batches(images: Sequence[bytes] | Sequence[np.ndarray]) -> Iterator[list]:
