@@ -11,15 +11,15 @@ import grpc
 import numpy as np
 from google.protobuf.message import Message
 
-from export import contract
 from export.client import images as client_images
-from export.client.connection import Attempts, ServingError, calls_by_request, open_channel, serving_error
-from export.client.exchange import Exchange, Prediction, Result, Steps, available_versions
+from export.client.base import BaseClient
+from export.client.connection import Attempts, ServingError, check_stream, serving_error
+from export.client.exchange import Prediction, Result, Steps, available_versions
 
 __all__ = ["Client", "Prediction", "ServingError"]
 
 
-class Client:
+class Client(BaseClient):
     """Sends images to one model of one server. Threads may share a client; close it, or use it in a `with` statement.
 
     It keeps one channel open and reads the model's signatures once, so make one client for many images. Every call
@@ -34,24 +34,6 @@ class Client:
         credentials: From `grpc.ssl_channel_credentials`, where the server speaks TLS.
         server_name: The name in the server's certificate, where it is not the target's host.
     """
-
-    def __init__(
-        self,
-        target: str,
-        *,
-        model_name: str = contract.MODEL_NAME,
-        model_version: int | None = None,
-        timeout_seconds: float = 30.0,
-        credentials: grpc.ChannelCredentials | None = None,
-        server_name: str | None = None,
-    ):
-        if timeout_seconds <= 0:
-            raise ValueError(f"timeout_seconds must be above 0, got {timeout_seconds}.")
-        self.model_name = model_name
-        self._target, self._timeout_seconds = target, timeout_seconds
-        self._exchange = Exchange(target, model_name, model_version)
-        self._channel = open_channel(grpc, target, credentials, server_name)
-        self._calls = calls_by_request(self._channel)
 
     def __enter__(self) -> Client:
         return self
@@ -100,7 +82,7 @@ class Client:
         return self._run(self._exchange.predict(client_images.as_list(images)))
 
     def predict_stream(
-        self, images: Iterable[client_images.Image], *, batch_size: int = 8, calls: int = 4
+        self, images: Iterable[client_images.Image], *, batch_size: int = 16, calls: int = 4
     ) -> Iterator[Prediction]:
         """Classifies any number of images, and yields their predictions in their order as they come.
 
@@ -112,6 +94,7 @@ class Client:
             batch_size: How many are sent in a call.
             calls: How many calls are under way at once.
         """
+        check_stream(batch_size, calls)
         running: collections.deque[futures.Future[list[Prediction]]] = collections.deque()
         pool = futures.ThreadPoolExecutor(calls)
         try:

@@ -35,6 +35,18 @@ class ServingError(OSError):
         self.code = code
 
 
+def check_timeout(timeout_seconds: float) -> None:
+    """Raises a ValueError for a time limit that no call could keep."""
+    if timeout_seconds <= 0:
+        raise ValueError(f"timeout_seconds must be above 0, got {timeout_seconds}.")
+
+
+def check_stream(batch_size: int, calls: int) -> None:
+    """Raises a ValueError for limits under which a stream could send nothing."""
+    if batch_size < 1 or calls < 1:
+        raise ValueError(f"A stream needs a batch_size and calls of at least 1, got {batch_size} and {calls}.")
+
+
 def open_channel(grpc_or_aio, target: str, credentials: grpc.ChannelCredentials | None, server_name: str | None):
     """A channel for the contract's messages, which finds a server again soon after it was restarted.
 

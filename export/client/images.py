@@ -117,8 +117,6 @@ def as_files(images: Images) -> list[bytes]:
 
 def chunks(images: Iterable[Image], size: int) -> Iterator[list[Image]]:
     """Lists of the next `size` images, the last with those that are left; nothing is read ahead."""
-    if size < 1:
-        raise ValueError(f"A call needs at least one image, got {size}.")
     images = iter(images)
     while chunk := list(itertools.islice(images, size)):
         yield chunk
@@ -130,12 +128,12 @@ def batches(images: Sequence[bytes] | Sequence[np.ndarray]) -> Iterator[list]:
     Raises:
         ValueError: An image is too large for any request.
     """
-    limit = contract.MAX_MESSAGE_BYTES - _OVERHEAD_BYTES
-    sizes = [len(image) if isinstance(image, bytes) else image.nbytes for image in images]
-    if max(sizes) > limit:
-        raise ValueError(f"An image has {max(sizes)} bytes, and a request at most {limit}: send it smaller or encoded.")
+    for image in images:
+        check_fits(image)
+    limit = _largest_batch()
     batch, used, kind = [], 0, None
-    for image, size in zip(images, sizes, strict=True):
+    for image in images:
+        size = _size(image)
         shape = None if isinstance(image, bytes) else image.shape
         if batch and (len(batch) == contract.MAX_BATCH_SIZE or used + size > limit or shape != kind):
             yield batch
@@ -143,3 +141,24 @@ def batches(images: Sequence[bytes] | Sequence[np.ndarray]) -> Iterator[list]:
         batch.append(image)
         used, kind = used + size, shape
     yield batch
+
+
+def check_fits(image: bytes | np.ndarray) -> None:
+    """Refuses an image of `as_list` that is too large for any request.
+
+    Raises:
+        ValueError: It is.
+    """
+    if _size(image) > _largest_batch():
+        raise ValueError(
+            f"An image has {_size(image)} bytes, and a request at most {_largest_batch()}: send it smaller or encoded."
+        )
+
+
+def _size(image: bytes | np.ndarray) -> int:
+    return len(image) if isinstance(image, bytes) else image.nbytes
+
+
+def _largest_batch() -> int:
+    """The most bytes of images that a request holds."""
+    return contract.MAX_MESSAGE_BYTES - _OVERHEAD_BYTES
