@@ -40,7 +40,7 @@ def sensitivities(
     outputs = [layer.output for layer in layers]
     probe = keras.Model(model.inputs, [layer.input for layer in layers] + outputs + model.outputs)
 
-    @tf.function(autograph=False, reduce_retracing=True)
+    @_traced_once(images, tf.TensorSpec((), tf.int32))
     def squares(images, seed):
         with tf.GradientTape() as tape:
             tape.watch(images)  # so that all that follows from them is on the tape
@@ -87,7 +87,7 @@ def layer_statistics(model: keras.Model, images: np.ndarray) -> dict[str, tuple[
     layers = convolutions(model)
     probe = keras.Model(model.inputs, [layer.input for layer in layers] + [layer.output for layer in layers])
 
-    @tf.function(autograph=False, reduce_retracing=True)
+    @_traced_once(images)
     def measure(images):
         tensors = probe(images, training=False)
         result = []
@@ -130,7 +130,7 @@ def input_moments(
         (keras.Model(model.inputs, model.get_layer(layer).input), model.get_layer(layer)) for model in (before, after)
     ]
 
-    @tf.function(autograph=False, reduce_retracing=True)
+    @_traced_once(images)
     def sums(images):
         p, q = (_patches(probe(images, training=False), convolution) for probe, convolution in probes)
         positions = tf.cast(tf.shape(p)[1], tf.float32)
@@ -142,6 +142,17 @@ def input_moments(
     parts = ([np.asarray(value, np.float64) for value in sums(tf.constant(batch))] for batch in batches)
     totals = functools.reduce(lambda total, part: [a + b for a, b in zip(total, part, strict=True)], parts)
     return tuple(total / len(images) for total in totals)
+
+
+def _traced_once(images: np.ndarray, *more_inputs) -> Callable[[Callable], Callable]:
+    """A decorator that compiles a function of a batch of `images`, of any size, and of further inputs.
+
+    A `tf.function` would be traced again for the last, smaller batch, for each of the layers that it is made for.
+    """
+    import tensorflow as tf
+
+    batch = tf.TensorSpec((None, *images.shape[1:]), tf.float32)
+    return lambda function: tf.function(function, autograph=False).get_concrete_function(batch, *more_inputs)
 
 
 def _patches(inputs, layer):
