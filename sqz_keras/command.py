@@ -9,12 +9,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
-# Read when TensorFlow is imported, which the mains do after this module: warnings and errors only.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
 from absl import app, flags
 from absl import logging as absl_logging
 
+from sqz_keras import quiet
 from sqz_keras.architecture.layers import BYPASSES
 from sqz_keras.architecture.metaparameters import VERSIONS
 
@@ -62,6 +60,8 @@ def run(
     OSError, which the package raises for what a user can mend, and a package that an extra brings, end in one line on
     stderr and exit status 1; whatever else is raised is a defect and shows its traceback. `main` may return an
     exit status.
+
+    The logs of TensorFlow and gRPC are hidden, unless --verbosity is 1 or more, or the environment asks for them.
     """
     before = set(flags.FLAGS)
     define_flags()
@@ -78,9 +78,7 @@ def run(
             raise app.UsageError(f"Unexpected arguments: {' '.join(unexpected)}. Every option is a --flag.")
         _expand_home()
         argv = [os.path.expanduser(argument) for argument in argv]
-        if not flags.FLAGS["verbosity"].present:
-            absl_logging.set_verbosity(absl_logging.WARNING)  # absl.app sets INFO
-            logging.getLogger("tensorflow").setLevel(logging.WARNING)
+        _set_verbosity(flags.FLAGS["verbosity"])
         try:
             return main(argv)
         except (ValueError, OSError) as error:
@@ -99,6 +97,17 @@ def run(
             return 130
 
     app.run(reported)
+
+
+def _set_verbosity(flag: flags.Flag) -> None:
+    """Warnings of the project alone; by --verbosity more, and from 1 on the logs of TensorFlow and gRPC."""
+    if not flag.present:
+        absl_logging.set_verbosity(absl_logging.WARNING)  # absl.app sets INFO
+    if flag.value >= 1:
+        quiet.show()
+        return
+    quiet.silence()
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
 def given_images(argv: Sequence[str], flag: Sequence[str] | None) -> list[str]:
