@@ -1,8 +1,11 @@
 """Asks a server what images show.
 
 sqz-predict photo.jpg [other.png ...] [--server=127.0.0.1:8500] [--top=5] [--ssl_ca=FILE]
-
-An image that cannot be read is reported and the others are answered; the exit status is then 1.
+    prints the classes of each. An image that cannot be read is reported and the others are answered; the exit status
+    is then 1
+sqz-predict --image_dir=DIR --output=answers.jsonl
+    writes a line of JSON for each image of a folder, at any depth; where the image cannot be read, its `status` says
+    why. Run again, it keeps the lines that are there, and asks for the other images
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from sqz_keras import command
 def define_flags() -> None:
     flags.DEFINE_string("server", "127.0.0.1:8500", "HOST:PORT of sqz-serve or of TensorFlow Serving.")
     flags.DEFINE_multi_string("image", None, "Path of an image, as the arguments are; repeat it for more.")
+    flags.DEFINE_string("image_dir", None, "Folder of images, at any depth, in place of single ones.")
+    flags.DEFINE_string("output", None, "File for the answers to --image_dir, a line of JSON for each image.")
     flags.DEFINE_integer("top", contract.TOP_K, "How many classes to name.", lower_bound=1, upper_bound=contract.TOP_K)
     flags.DEFINE_string("model_name", contract.MODEL_NAME, "The model's name on the server.")
     flags.DEFINE_integer("model_version", None, "The served version to ask; the newest where it is left out.")
@@ -26,7 +31,9 @@ def define_flags() -> None:
 
 
 def main(argv) -> int:
-    images = command.given_images(argv, flags.FLAGS.image)
+    images = [*argv[1:], *(flags.FLAGS.image or [])]
+    if not (flags.FLAGS.image_dir or flags.FLAGS.output):
+        images = command.given_images(argv, flags.FLAGS.image)
     names = PredictConfig.__dataclass_fields__.keys() - {"image"}
     return run_predict(PredictConfig(images, **{name: flags.FLAGS[name].value for name in names}))
 

@@ -1,10 +1,15 @@
-"""Writes the three configuration files that a TensorFlow Serving server reads.
+"""Writes the three configuration files that a TensorFlow Serving server reads, or checks them.
 
 python -m export.serving_config --output_dir=DIR [--base_path=/models/squeezenet] [--model_versions=1,2]
 [--version_labels=stable=1,canary=2] [--move_label=stable=2]
 
 writes models.config, batching.config and monitoring.config; a comment in each names the server's flags for it.
 A label cannot move to a version that is not loaded yet: --move_label also writes models.next.config, for when it is.
+
+python -m export.serving_config --check=DIR [--base_path=serving/squeezenet]
+
+reads the files of DIR as a server would, and looks into the versions that they name. It says what would fail; the exit
+status is then 1. --base_path is where the versions of --model_name are on this machine, if not where the files say.
 """
 
 from __future__ import annotations
@@ -13,12 +18,13 @@ import re
 
 from absl import flags
 
-from export import configuration, contract
+from export import configuration, configuration_check, contract
 from sqz_keras import command
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("output_dir", None, "Folder for the files.", required=True)
+    flags.DEFINE_string("output_dir", None, "Folder for the files.")
+    flags.DEFINE_string("check", None, "Folder of files to check; nothing is written.")
     flags.DEFINE_string("model_name", contract.MODEL_NAME, "Name by which clients ask for the model.")
     flags.DEFINE_string("base_path", configuration.DEFAULT_BASE_PATH, "Folder of the versions, as the server sees it.")
     flags.DEFINE_list("model_versions", [], "Versions to load; none for the newest.")
@@ -32,9 +38,25 @@ def define_flags() -> None:
     flags.DEFINE_string("metrics_path", configuration.METRICS_PATH, "Path of the metrics for Prometheus.")
 
 
-def main(argv) -> None:
+def main(argv) -> int:
     del argv
     args = flags.FLAGS
+    if bool(args.output_dir) == bool(args.check):
+        raise ValueError("Give --output_dir, to write the files, or --check, to check those of a folder.")
+    return _check(args) if args.check else _write(args)
+
+
+def _check(args: flags.FlagValues) -> int:
+    given = [name for name in ("model_versions", "version_labels", "move_label") if args[name].present]
+    if given:
+        raise ValueError(f"--{given[0]} is for writing the files; --check reads what they say.")
+    elsewhere = {args.model_name: args.base_path} if args["base_path"].present else {}
+    problems = configuration_check.find_problems(args.check, elsewhere)
+    print("\n".join(problems) or f"{args.check}: nothing that would fail")
+    return bool(problems)
+
+
+def _write(args: flags.FlagValues) -> int:
     versions = tuple(_integer("model_versions", text) for text in args.model_versions)
     labels = dict(_label("version_labels", text) for text in args.version_labels)
     batching = configuration.BatchingParameters(
@@ -47,6 +69,7 @@ def main(argv) -> None:
     moving = _label("move_label", args.move_label) if args.move_label else None
     names = configuration.write(args.output_dir, model, batching, args.metrics_path, moving)
     print(f"{args.output_dir}: {', '.join(names)}")
+    return 0
 
 
 def _integer(flag: str, text: str) -> int:

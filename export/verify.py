@@ -52,7 +52,7 @@ def verify(folder: str | os.PathLike) -> str:
     from sqz_keras.weights.resolve import resolve_model
 
     folder = pathlib.Path(folder)
-    files = _check_files(folder)
+    files = check_files(folder)
     spec, arrays = resolve_model(folder)
     labels_path = folder / "assets" / contract.LABELS_NAME
     if labels_path.read_text("utf-8") != labels_text(spec):
@@ -133,22 +133,13 @@ def write_checksums(folder: pathlib.Path) -> None:
     target.write_text("".join(f"{_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files), "utf-8")
 
 
-def _precision(folder: pathlib.Path) -> str:
-    """What the network computes in, by the types of the graph."""
-    from google.protobuf.message import DecodeError
-    from tensorflow.core.framework import types_pb2
-    from tensorflow.core.protobuf import saved_model_pb2
+def check_files(folder: pathlib.Path) -> int:
+    """Compares the files of a version with its checksums, and returns how many there are.
 
-    try:
-        saved_model = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
-    except DecodeError as error:
-        raise ValueError(f"{folder}/saved_model.pb is damaged: {error}.") from error
-    functions = [function for graph in saved_model.meta_graphs for function in graph.graph_def.library.function]
-    types = {value.type for function in functions for node in function.node_def for value in node.attr.values()}
-    return contract.PRECISIONS[types_pb2.DT_BFLOAT16 in types]
-
-
-def _check_files(folder: pathlib.Path) -> int:
+    Raises:
+        ValueError: It has no checksums, or a file is missing or another.
+        OSError: A file cannot be read.
+    """
     path = folder / contract.EXTRA_FOLDER / CHECKSUMS_NAME
     if not path.is_file():
         raise ValueError(
@@ -162,6 +153,21 @@ def _check_files(folder: pathlib.Path) -> int:
     if changed:
         raise ValueError(f"{folder}: files are not as they were exported, first {changed[0]}. Export the model again.")
     return len(entries)
+
+
+def _precision(folder: pathlib.Path) -> str:
+    """What the network computes in, by the types of the graph."""
+    from google.protobuf.message import DecodeError
+    from tensorflow.core.framework import types_pb2
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    try:
+        saved_model = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
+    except DecodeError as error:
+        raise ValueError(f"{folder}/saved_model.pb is damaged: {error}.") from error
+    functions = [function for graph in saved_model.meta_graphs for function in graph.graph_def.library.function]
+    types = {value.type for function in functions for node in function.node_def for value in node.attr.values()}
+    return contract.PRECISIONS[types_pb2.DT_BFLOAT16 in types]
 
 
 def _sha256(path: pathlib.Path) -> str:

@@ -3,14 +3,12 @@
 import importlib
 import typing
 
-from sqz_keras.architecture.metaparameters import Metaparameters
-from sqz_keras.architecture.spec import ModelSpec, Preprocessing
 from sqz_keras.version import __version__ as __version__
-from sqz_keras.weights.records import Record, get_record, list_records
-from sqz_keras.weights.resolve import resolve_model
 
 if typing.TYPE_CHECKING:
     from sqz_keras import applications
+    from sqz_keras.architecture.metaparameters import Metaparameters
+    from sqz_keras.architecture.spec import ModelSpec, Preprocessing
     from sqz_keras.images.preprocessing import decode_predictions, prepare_images, preprocess_input
     from sqz_keras.models.squeezenet import (
         SqueezeNet,
@@ -20,6 +18,8 @@ if typing.TYPE_CHECKING:
         load,
         squeezenet_from_metaparameters,
     )
+    from sqz_keras.weights.records import Record, get_record, list_records
+    from sqz_keras.weights.resolve import resolve_model
 
 __all__ = [
     "Metaparameters",
@@ -41,7 +41,19 @@ __all__ = [
     "squeezenet_from_metaparameters",
 ]
 
-_PREPROCESSING = ("decode_predictions", "prepare_images", "preprocess_input")
+# Where the names are, but for those of sqz_keras.models.squeezenet.
+_MODULES = {
+    "Metaparameters": "architecture.metaparameters",
+    "ModelSpec": "architecture.spec",
+    "Preprocessing": "architecture.spec",
+    "Record": "weights.records",
+    "decode_predictions": "images.preprocessing",
+    "get_record": "weights.records",
+    "list_records": "weights.records",
+    "prepare_images": "images.preprocessing",
+    "preprocess_input": "images.preprocessing",
+    "resolve_model": "weights.resolve",
+}
 
 
 def __dir__() -> list[str]:
@@ -51,10 +63,10 @@ def __dir__() -> list[str]:
 if not typing.TYPE_CHECKING:  # a type checker would take any misspelt name for one that this function finds
 
     def __getattr__(name: str):
-        """Imports Keras with the first name that needs it: reading a file, or a command's --help, needs none."""
+        """Imports a name when it is first used: a command, or a client's start, waits only for what it needs."""
         if name not in __all__:
             raise AttributeError(f"module 'sqz_keras' has no attribute {name!r}")
         if name == "applications":
             return importlib.import_module("sqz_keras.applications")
-        module = "sqz_keras.images.preprocessing" if name in _PREPROCESSING else "sqz_keras.models.squeezenet"
-        return getattr(importlib.import_module(module), name)
+        module = importlib.import_module(f"sqz_keras.{_MODULES.get(name, 'models.squeezenet')}")
+        return globals().setdefault(name, getattr(module, name))

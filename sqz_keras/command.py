@@ -7,13 +7,12 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-
-# Read when TensorFlow is imported, which the mains do after this module: warnings and errors only.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from types import MappingProxyType
 
 from absl import app, flags
 from absl import logging as absl_logging
 
+from sqz_keras import quiet
 from sqz_keras.architecture.layers import BYPASSES
 from sqz_keras.architecture.metaparameters import VERSIONS
 
@@ -34,7 +33,7 @@ _EXTRAS = {
     "vl_convert": "train",
     "tensorflow_model_optimization": "compress",
     "tf_keras": "compress",
-    "grpc": "serve",
+    "grpc": "client",
     "grpc_health": "serve",
     "tensorflow_serving": "serve",
     "h11": "page",
@@ -49,16 +48,20 @@ def run(
     description: str | None,
     positional: str | None = None,
     repeated: bool = False,
+    extras: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Runs `main(argv)` as a console script; does not return.
 
     Every option is a flag. A command with a `positional` argument, so named in errors, takes one, which is then in
-    argv[1]; where it is `repeated`, it takes any number of them, and `main` checks them.
+    argv[1]; where it is `repeated`, it takes any number of them, and `main` checks them. `extras` names the extra that
+    brings a package, where for this command it is another than for most.
 
     `--help` prints the description and the flags that `define_flags` declares, with their defaults. A ValueError or
     OSError, which the package raises for what a user can mend, and a package that an extra brings, end in one line on
     stderr and exit status 1; whatever else is raised is a defect and shows its traceback. `main` may return an
     exit status.
+
+    The logs of TensorFlow and gRPC are hidden, unless --verbosity is 1 or more, or the environment asks for them.
     """
     before = set(flags.FLAGS)
     define_flags()
@@ -75,9 +78,7 @@ def run(
             raise app.UsageError(f"Unexpected arguments: {' '.join(unexpected)}. Every option is a --flag.")
         _expand_home()
         argv = [os.path.expanduser(argument) for argument in argv]
-        if not flags.FLAGS["verbosity"].present:
-            absl_logging.set_verbosity(absl_logging.WARNING)  # absl.app sets INFO
-            logging.getLogger("tensorflow").setLevel(logging.WARNING)
+        _set_verbosity(flags.FLAGS["verbosity"])
         try:
             return main(argv)
         except (ValueError, OSError) as error:
@@ -85,9 +86,10 @@ def run(
             return 1
         except ModuleNotFoundError as error:
             package = (error.name or "").split(".")[0]
-            if package not in _EXTRAS:
+            extra = extras.get(package) or _EXTRAS.get(package)
+            if extra is None:
                 raise
-            message = f"needs the package {package}; install it with: pip install 'sqz-keras[{_EXTRAS[package]}]'"
+            message = f"needs the package {package}; install it with: pip install 'sqz-keras[{extra}]'"
             print(f"{os.path.basename(argv[0])}: {message}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
@@ -95,6 +97,17 @@ def run(
             return 130
 
     app.run(reported)
+
+
+def _set_verbosity(flag: flags.Flag) -> None:
+    """Warnings of the project alone; by --verbosity more, and from 1 on the logs of TensorFlow and gRPC."""
+    if not flag.present:
+        absl_logging.set_verbosity(absl_logging.WARNING)  # absl.app sets INFO
+    if flag.value >= 1:
+        quiet.show()
+        return
+    quiet.silence()
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
 def given_images(argv: Sequence[str], flag: Sequence[str] | None) -> list[str]:

@@ -14,7 +14,7 @@ def main(argv):
     if flags.FLAGS.fail:
         raise {"value": ValueError("what came"), "os": OSError("no disk"), "defect": KeyError("defect"),
                "ctrl-c": KeyboardInterrupt(), "extra": ModuleNotFoundError(name="tensorflow_serving.apis"),
-               "module": ModuleNotFoundError(name="keras")}[flags.FLAGS.fail]
+               "light": ModuleNotFoundError(name="grpc"), "module": ModuleNotFoundError(name="keras")}[flags.FLAGS.fail]
     return 3
 
 command.run(main, lambda: flags.DEFINE_string("fail", "", "How to fail."), "Does a thing.")
@@ -36,12 +36,19 @@ def run(*arguments):
             1,
             "sqz-thing: needs the package tensorflow_serving; install it with: pip install 'sqz-keras[serve]'\n",
         ),
+        (["--fail=light"], 1, "sqz-thing: needs the package grpc; install it with: pip install 'sqz-keras[client]'\n"),
         (["--fail=ctrl-c"], 130, "\nsqz-thing: interrupted\n"),
     ],
 )
 def test_what_a_user_can_mend_is_one_line(arguments, status, errors):
     result = run(*arguments)
     assert (result.returncode, result.stderr) == (status, errors)
+
+
+def test_a_command_may_need_another_extra_than_most():
+    script = SCRIPT.replace('"Does a thing.")', '"Does a thing.", extras={"grpc": "serve"})')
+    result = subprocess.run([sys.executable, "-c", script, "--fail=light"], capture_output=True, text=True, check=False)
+    assert "'sqz-keras[serve]'" in result.stderr
 
 
 @pytest.mark.parametrize(("failure", "error"), [("defect", "KeyError"), ("module", "ModuleNotFoundError")])

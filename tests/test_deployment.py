@@ -1,6 +1,7 @@
 """The files in docs/ that start TensorFlow Serving: they fit their schemas, the project, and each other."""
 
 import http.server
+import os
 import pathlib
 import subprocess
 import threading
@@ -16,8 +17,8 @@ DOCS = pathlib.Path(__file__).parents[1] / "docs"
 # Of TensorFlow Serving's main.cc: one that it does not know ends it.
 KNOWN_FLAGS = {
     *("allow_version_labels_for_unavailable_models", "batching_parameters_file", "enable_batching"),
-    *("enable_grpc_healthcheck_service", "grpc_channel_arguments", "grpc_max_threads", "model_config_file"),
-    *("model_config_file_poll_wait_seconds", "monitoring_config_file", "ssl_config_file"),
+    *("enable_grpc_healthcheck_service", "grpc_channel_arguments", "grpc_max_threads", "max_num_load_retries"),
+    *("model_config_file", "model_config_file_poll_wait_seconds", "monitoring_config_file", "ssl_config_file"),
     *("tensorflow_inter_op_parallelism", "tensorflow_intra_op_parallelism"),
 }
 
@@ -90,11 +91,21 @@ def test_both_start_the_server_as_sqz_serve_does(container, composed):
     assert kubernetes.items() - compose.items() == {("grpc_channel_arguments", "grpc.max_connection_age_ms=60000")}
     assert compose.items() <= kubernetes.items()
     ours = flags_of(model_server.command("", "/models", "squeezenet", 8500)[1:])
-    for name in ("grpc_max_threads", "enable_grpc_healthcheck_service"):
-        assert compose[name] == ours[name]
+    assert model_server.FLAGS.items() <= ours.items()
+    assert model_server.FLAGS.items() <= compose.items()
     assert container["image"] == composed["image"]
     cores = container["resources"]["limits"]["cpu"]
-    assert cores == str(composed["cpus"]) == compose["tensorflow_intra_op_parallelism"]
+    assert cores == str(composed["cpus"]) == compose["tensorflow_inter_op_parallelism"]
+    assert ours["tensorflow_inter_op_parallelism"] == str(len(os.sched_getaffinity(0)))
+
+
+def test_what_the_flags_are():
+    assert model_server.FLAGS == {
+        "grpc_max_threads": "64",
+        "tensorflow_intra_op_parallelism": "1",
+        "max_num_load_retries": "0",
+        "enable_grpc_healthcheck_service": "true",
+    }
 
 
 def test_files_are_mounted_where_the_flags_look(container, composed):

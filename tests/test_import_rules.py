@@ -12,13 +12,13 @@ ROOT = pathlib.Path(__file__).parents[1]
 # From what imports nothing of the project to what is imported by nobody. A module imports from the rows above its own
 # and from its own room, never from another room of its own row.
 ROWS = [
-    ["sqz_keras.version", "sqz_keras.differences", "sqz_keras.files"],
+    ["sqz_keras.version", "sqz_keras.differences", "sqz_keras.files", "sqz_keras.quiet"],
     ["sqz_keras.architecture", "sqz_keras.codec"],
     ["sqz_keras.command", "sqz_keras.weights", "sqz_keras.images"],
     ["sqz_keras.models"],
     ["sqz_keras.compression", "sqz_keras.applications"],
     ["sqz_keras"],
-    ["sqz_keras.cli", "trainers.progress", "export.contract"],
+    ["sqz_keras.cli", "trainers.progress", "export.contract", "export.message_types"],
     ["trainers.datasets", "trainers.evaluation.metrics", "trainers.evaluation.objectives", "export.versions"],
     ["trainers.data", "export.graph", "export.client", "export.warmup"],
     ["trainers.evaluation", "trainers.reports", "export.verify"],
@@ -38,7 +38,7 @@ ONLY_IN = {
     "starlette": ["export/page/"],
     "uvicorn": ["export/page/"],
     "grpc_health": ["export/"],
-    "tensorflow_serving": ["export/"],
+    "tensorflow_serving": ["export/server/", "export/formats/", "export/warmup.py", "export/verify.py"],
     "onnx": ["sqz_keras/weights/readers/onnx_", "export/formats/onnx.py"],
 }
 HEAVY = [

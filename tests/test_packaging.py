@@ -124,7 +124,9 @@ def test_metadata_declares_what_dependencies_forget(metadata):
     assert "importlib_resources" in needed("train", "3.11")
     assert "setuptools" in needed("compress", "3.12")
     assert "setuptools" not in needed("compress", "3.11")
-    assert {"train", "serve", "page", "compress", "sweep", "test", "all"} == set(metadata.get_all("Provides-Extra"))
+    assert {"train", "client", "serve", "page", "compress", "sweep", "test", "all"} == set(
+        metadata.get_all("Provides-Extra")
+    )
 
 
 def test_the_wheel_installs_and_imports(dist, tmp_path):

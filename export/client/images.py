@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO
 
 import numpy as np
@@ -100,14 +101,25 @@ def _encoded(image: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def decode(image: bytes | np.ndarray) -> np.ndarray:
-    """An image of `as_list` as an array, float32 (H, W, 3)."""
-    return image if isinstance(image, np.ndarray) else read_image(image).astype(np.float32)
+def as_arrays(images: Images) -> list[np.ndarray]:
+    """Images as arrays, float32 (H, W, 3). Errors are those of `as_list`, and a ValueError for a damaged file."""
+    return [
+        image if isinstance(image, np.ndarray) else read_image(image).astype(np.float32) for image in as_list(images)
+    ]
 
 
-def encode(image: bytes | np.ndarray) -> bytes:
-    """An image of `as_list` as a file; values between the 256 levels are rounded."""
-    return image if isinstance(image, bytes) else _encoded(np.rint(image).astype(np.uint8))
+def as_files(images: Images) -> list[bytes]:
+    """Images as JPEG or PNG files; values between the 256 levels are rounded. Errors are those of `as_list`."""
+    return [
+        image if isinstance(image, bytes) else _encoded(np.rint(image).astype(np.uint8)) for image in as_list(images)
+    ]
+
+
+def chunks(images: Iterable[Image], size: int) -> Iterator[list[Image]]:
+    """Lists of the next `size` images, the last with those that are left; nothing is read ahead."""
+    images = iter(images)
+    while chunk := list(itertools.islice(images, size)):
+        yield chunk
 
 
 def batches(images: Sequence[bytes] | Sequence[np.ndarray]) -> Iterator[list]:
@@ -116,12 +128,12 @@ def batches(images: Sequence[bytes] | Sequence[np.ndarray]) -> Iterator[list]:
     Raises:
         ValueError: An image is too large for any request.
     """
-    limit = contract.MAX_MESSAGE_BYTES - _OVERHEAD_BYTES
-    sizes = [len(image) if isinstance(image, bytes) else image.nbytes for image in images]
-    if max(sizes) > limit:
-        raise ValueError(f"An image has {max(sizes)} bytes, and a request at most {limit}: send it smaller or encoded.")
+    for image in images:
+        check_fits(image)
+    limit = _largest_batch()
     batch, used, kind = [], 0, None
-    for image, size in zip(images, sizes, strict=True):
+    for image in images:
+        size = _size(image)
         shape = None if isinstance(image, bytes) else image.shape
         if batch and (len(batch) == contract.MAX_BATCH_SIZE or used + size > limit or shape != kind):
             yield batch
@@ -129,3 +141,24 @@ def batches(images: Sequence[bytes] | Sequence[np.ndarray]) -> Iterator[list]:
         batch.append(image)
         used, kind = used + size, shape
     yield batch
+
+
+def check_fits(image: bytes | np.ndarray) -> None:
+    """Refuses an image of `as_list` that is too large for any request.
+
+    Raises:
+        ValueError: It is.
+    """
+    if _size(image) > _largest_batch():
+        raise ValueError(
+            f"An image has {_size(image)} bytes, and a request at most {_largest_batch()}: send it smaller or encoded."
+        )
+
+
+def _size(image: bytes | np.ndarray) -> int:
+    return len(image) if isinstance(image, bytes) else image.nbytes
+
+
+def _largest_batch() -> int:
+    """The most bytes of images that a request holds."""
+    return contract.MAX_MESSAGE_BYTES - _OVERHEAD_BYTES

@@ -1,4 +1,4 @@
-"""Asks a server as a config of sqz-predict says, and prints its answers."""
+"""Asks a server as a config of sqz-predict says, and prints its answers, or writes those for a folder into a file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from export import contract
 if TYPE_CHECKING:
     import numpy as np
 
-    from export.client.client import Prediction
+    from export.client.client import Client
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,16 +22,23 @@ class PredictConfig:
 
     Args:
         image: Paths of the images.
+        image_dir: A folder of images to send in place of `image`.
+        output: The file for the answers to those of the folder.
         server: "host:port".
-        top: How many classes to print for each image.
+        top: How many classes to print, or to write, for each image.
         model_name: The model's name on the server.
         model_version: The served version, or None for the newest.
         timeout_seconds: Time limit of each call.
         ssl_ca: PEM file of the certificates to trust, for TLS; None for a connection without it.
         ssl_server_name: Name in the server's certificate, where it is not the server's host.
+
+    Raises:
+        ValueError: Both `image` and `image_dir`, or one of `image_dir` and `output` without the other.
     """
 
-    image: Sequence[str]
+    image: Sequence[str] = ()
+    image_dir: str | None = None
+    output: str | None = None
     server: str = "127.0.0.1:8500"
     top: int = contract.TOP_K
     model_name: str = contract.MODEL_NAME
@@ -40,21 +47,38 @@ class PredictConfig:
     ssl_ca: str | None = None
     ssl_server_name: str | None = None
 
+    def __post_init__(self):
+        if bool(self.image_dir) != bool(self.output):
+            raise ValueError("--image_dir and --output belong together: the folder, and the file for its answers.")
+        if self.image_dir and self.image:
+            raise ValueError("Give images, or --image_dir; not both.")
+
 
 def run_predict(config: PredictConfig) -> int:
     """Prints the classes of each image on stdout, and the images that cannot be read on stderr.
+
+    For a folder, the answers and the images that cannot be read go to `config.output`.
 
     Returns:
         The exit status: 1 where an image could not be read, and 0 otherwise.
 
     Raises:
         ServingError: The server did not answer.
+        ValueError, OSError: As of `predict_folder`.
     """
+    if config.image_dir:
+        from export.client.folder import predict_folder
+
+        with _client(config) as client:
+            print(predict_folder(client, config.image_dir, config.output, config.top))
+        return 0
     paths, images = _read(config.image)
     if not images:
         return 1
     readable = 0
-    for path, prediction in zip(paths, _predict(config, images), strict=True):
+    with _client(config) as client:
+        predictions = client.predict(images)
+    for path, prediction in zip(paths, predictions, strict=True):
         if prediction.status != contract.STATUS_OK:
             print(f"sqz-predict: {path}: {prediction.status}", file=sys.stderr)
             continue
@@ -79,18 +103,17 @@ def _read(paths: Sequence[str]) -> tuple[list[str], list[bytes | np.ndarray]]:
     return opened, images
 
 
-def _predict(config: PredictConfig, images: list[bytes | np.ndarray]) -> list[Prediction]:
+def _client(config: PredictConfig) -> Client:
     import grpc
 
     from export.client.client import Client
 
     trusted = pathlib.Path(config.ssl_ca).read_bytes() if config.ssl_ca else None
-    with Client(
+    return Client(
         config.server,
         model_name=config.model_name,
         model_version=config.model_version,
         timeout_seconds=config.timeout_seconds,
         credentials=grpc.ssl_channel_credentials(trusted) if trusted else None,
         server_name=config.ssl_server_name,
-    ) as client:
-        return client.predict(images)
+    )

@@ -12,6 +12,7 @@ import numpy as np
 from export.formats.colours import fold_colours
 from sqz_keras import ModelSpec
 from sqz_keras.models import squeezenet
+from sqz_keras.quiet import filtered_stderr
 from sqz_keras.weights.description import SPEC_KEY, spec_text
 
 
@@ -92,10 +93,11 @@ def load(data: bytes):
     """An interpreter of a LiteRT file, with its tensors allocated."""
     import tensorflow as tf
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that this class moves to the package ai-edge-litert
-        interpreter = tf.lite.Interpreter(model_content=data)
-    interpreter.allocate_tensors()
+    with filtered_stderr():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that this class moves to the package ai-edge-litert
+            interpreter = tf.lite.Interpreter(model_content=data)
+        interpreter.allocate_tensors()
     return interpreter
 
 
@@ -113,6 +115,6 @@ def _convert(converter) -> bytes:
 @contextlib.contextmanager
 def quiet():
     """Hides the list of every weight that TensorFlow prints, and its warnings of what is as it should be."""
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+    with filtered_stderr(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         yield

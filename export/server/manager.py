@@ -19,7 +19,9 @@ from export.server.errors import RequestError, describe, invalid
 from export.server.model import ServedVersion
 
 State = get_model_status_pb2.ModelVersionStatus.State
-MAX_LOADS = 6  # a load is retried five times, a minute apart, as by the model server
+# A load is retried five times, a minute apart. The model server's retries are turned off, as they keep the next version
+# waiting there.
+MAX_LOADS = 6
 
 
 def load_version(path: pathlib.Path, name: str, version: int) -> ServedVersion:

@@ -114,8 +114,6 @@ def _model_server(
 def _embedded(config: ServeConfig, key_and_cert: tuple[bytes, bytes] | None) -> contextlib.AbstractContextManager[int]:
     from export.server.serving import ServerConfig, serve
 
-    # TensorFlow calls its loader of sessions deprecated, and has no other that a server could use.
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     # gRPC logs a traceback for each request that is no message, and any client can send those until a disk is full.
     logging.getLogger("grpc._common").setLevel(logging.CRITICAL)
     key, cert = key_and_cert or (None, None)

@@ -41,7 +41,7 @@ def sensitivities(
     outputs = [layer.output for layer in layers]
     probe = keras.Model(model.inputs, [layer.input for layer in layers] + outputs + model.outputs)
 
-    @tf.function(autograph=False, reduce_retracing=True)
+    @_traced_once(images, tf.TensorSpec((), tf.int32))
     def squares(images, seed):
         with tf.GradientTape() as tape:
             tape.watch(images)  # so that all that follows from them is on the tape
@@ -94,7 +94,7 @@ def divergences(model: keras.Model, changed: Mapping[str, np.ndarray], images: n
         kernel, bias = layer.get_weights()
         changes.append((changed[f"{layer.name}/kernel"] - kernel, changed[f"{layer.name}/bias"] - bias))
 
-    @tf.function(autograph=False, reduce_retracing=True)
+    @_traced_once(images, tf.TensorSpec((), tf.int32))
     def squares(images, seed):
         with tf.GradientTape() as tape:
             tape.watch(images)
@@ -142,7 +142,7 @@ def layer_statistics(model: keras.Model, images: np.ndarray) -> dict[str, tuple[
     layers = convolutions(model)
     probe = keras.Model(model.inputs, [layer.input for layer in layers] + [layer.output for layer in layers])
 
-    @tf.function(autograph=False, reduce_retracing=True)
+    @_traced_once(images)
     def measure(images):
         tensors = probe(images, training=False)
         result = []
@@ -181,7 +181,7 @@ def input_moments(
     """
     import tensorflow as tf
 
-    @tf.function(autograph=False, reduce_retracing=True)
+    @_traced_once(before[0], tf.TensorSpec((None, *after[0].shape[1:]), tf.float32))
     def sums(p, q):
         p, q = _patches(p, convolution, _MANY_POSITIONS), _patches(q, convolution, _MANY_POSITIONS)
         positions = tf.cast(tf.shape(p)[1], tf.float32)
@@ -192,6 +192,17 @@ def input_moments(
     parts = [[np.asarray(value, np.float64) for value in sums(*both)] for both in zip(before, after, strict=True)]
     images = sum(len(batch) for batch in before)
     return tuple(sum(values) / images for values in zip(*parts, strict=True))
+
+
+def _traced_once(images: np.ndarray, *more_inputs) -> Callable[[Callable], Callable]:
+    """A decorator that compiles a function of a batch of `images`, of any size, and of further inputs.
+
+    A `tf.function` would be traced again for the last, smaller batch, for each of the layers that it is made for.
+    """
+    import tensorflow as tf
+
+    batch = tf.TensorSpec((None, *images.shape[1:]), tf.float32)
+    return lambda function: tf.function(function, autograph=False).get_concrete_function(batch, *more_inputs)
 
 
 def _patches(inputs, layer, many: int | None = None):

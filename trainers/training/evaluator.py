@@ -24,7 +24,9 @@ class Evaluator:
     def __init__(self, spec: ModelSpec, source: Source):
         self.model = build(spec)
         self._spec, self._source = spec, source
-        self._predict = tf.function(lambda images: self.model(images, training=False), reduce_retracing=True)
+        # Traced here, once for batches of any size: the last one of a split is smaller.
+        batch = tf.TensorSpec((None, *self.model.input_shape[1:]), tf.float32)
+        self._predict = tf.function(lambda images: self.model(images, training=False)).get_concrete_function(batch)
 
     def evaluate(self, split: str, arrays: dict[str, np.ndarray]) -> Predictions:
         """The model's predictions with these weights, for all images of a split that can be read."""

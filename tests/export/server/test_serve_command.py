@@ -147,8 +147,8 @@ def test_the_model_server_is_started_where_it_is_on_the_path(key_and_cert, start
         "port": port,
         "model_name": "net",
         "model_base_path": str(tmp_path),
-        "grpc_max_threads": "64",
-        "enable_grpc_healthcheck_service": "true",
+        "tensorflow_inter_op_parallelism": str(len(os.sched_getaffinity(0))),
+        **model_server.FLAGS,
     }
     fields = dict(line.split(": ", 1) for line in ssl_config.splitlines())
     assert json.loads(fields["server_key"]) == key.read_text()

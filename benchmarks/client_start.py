@@ -1,0 +1,50 @@
+"""Seconds from the start of `sqz-predict --image=...` to its answer, by a warm server on this machine.
+
+    python benchmarks/client_start.py --image_dir=imagenet_sample [--model=imagenet] [--rounds=20]
+
+Prints the median and the slowest; required: a median of at most 0.6. `bare_python=` is the start of Python with numpy
+and grpc alone, which no client can go below.
+"""
+
+import argparse
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+from serving_server import serving
+
+REQUIRED_SECONDS = 0.6
+SUFFIXES = (".jpg", ".jpeg")
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def seconds(*arguments: str) -> float:
+    start = time.perf_counter()
+    subprocess.run([sys.executable, *arguments], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--image_dir", required=True)
+    parser.add_argument("--model", default="imagenet")
+    parser.add_argument("--rounds", type=int, default=20)
+    options = parser.parse_args()
+    image = next(path for path in sorted(pathlib.Path(options.image_dir).rglob("*")) if path.suffix.lower() in SUFFIXES)
+    with serving(options.model) as (server, _):
+        predict = ["-m", "export.predict", f"--server={server.target}", f"--image={image.resolve()}"]
+        bare = ["-c", "import grpc, numpy"]
+        seconds(*predict)  # fills the disk cache and writes the bytecode
+        times = {"predict": [], "bare": []}
+        for _ in range(options.rounds):
+            times["predict"].append(seconds(*predict))
+            times["bare"].append(seconds(*bare))
+    print(f"bare_python={statistics.median(times['bare']):.3f}")
+    print(f"slowest_seconds={max(times['predict']):.3f}")
+    print(f"answer_seconds={statistics.median(times['predict']):.3f} (required: at most {REQUIRED_SECONDS})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""A file of answers, one line of JSON for each image, which a later run continues where an earlier one ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from typing import BinaryIO
+
+from export import contract
+from export.client.exchange import Prediction
+
+_LINE_START = b'{"image": '
+
+
+class AnswersFile:
+    """Appends answers to a file. Use it in a `with` statement.
+
+    A line holds `image`, `status`, and, where the status is "OK", `classes`, `class_ids` and `scores`.
+
+    Args:
+        path: The file; it is made where it does not exist. A last line that an earlier run did not finish is dropped.
+        top: How many classes a line holds.
+
+    Raises:
+        ValueError: The file holds something else than answers.
+        OSError: It cannot be opened.
+    """
+
+    def __init__(self, path: str | os.PathLike, top: int):
+        self._path, self._top = pathlib.Path(path), top
+        self._file: BinaryIO = open(self._path, "ab+")  # noqa: SIM115 - closed by __exit__
+        self.answered: set[str] = set()  # the images of finished lines
+        self.unreadable = 0  # how many of them have another status than OK
+        try:
+            self._read_finished()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> AnswersFile:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._file.close()
+
+    def write(self, image: str, prediction: Prediction) -> None:
+        """Appends the server's answer for an image."""
+        answer = {"status": prediction.status}
+        if prediction.status == contract.STATUS_OK:
+            answer |= {name: getattr(prediction, name)[: self._top] for name in ("classes", "class_ids", "scores")}
+        self._append(image, answer)
+
+    def write_failure(self, image: str, reason: str) -> None:
+        """Appends why an image was not sent."""
+        self._append(image, {"status": reason})
+
+    def flush(self) -> None:
+        """Hands everything so far to the system, so that it stays when the process is killed."""
+        self._file.flush()
+
+    def _append(self, image: str, answer: dict) -> None:
+        self._file.write(f"{json.dumps({'image': image, **answer})}\n".encode("ascii"))
+        self._count(image, answer["status"])
+
+    def _count(self, image: str, status: str) -> None:
+        self.answered.add(image)
+        self.unreadable += status != contract.STATUS_OK
+
+    def _read_finished(self) -> None:
+        self._file.seek(0)
+        for number, line in enumerate(iter(self._file.readline, b""), start=1):
+            if not line.endswith(b"\n") and line.startswith(_LINE_START[: len(line)]):
+                self._file.truncate(self._file.tell() - len(line))
+                break
+            try:
+                answer = json.loads(line)
+                self._count(answer["image"], answer["status"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(
+                    f"{self._path}: line {number} is no answer of sqz-predict. Give a new file, or one that it wrote."
+                ) from error

@@ -1,0 +1,121 @@
+"""How a client reaches its server: the channel, the calls, which of them are retried, and what their errors say."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+
+import grpc
+from google.protobuf.message import Message
+
+from export import contract
+from export.client import messages
+
+# Request -> its call, and the response.
+_METHODS: dict[type[Message], tuple[str, type[Message]]] = {
+    messages.PredictRequest: ("PredictionService/Predict", messages.PredictResponse),
+    messages.ClassificationRequest: ("PredictionService/Classify", messages.ClassificationResponse),
+    messages.GetModelMetadataRequest: ("PredictionService/GetModelMetadata", messages.GetModelMetadataResponse),
+    messages.GetModelStatusRequest: ("ModelService/GetModelStatus", messages.GetModelStatusResponse),
+}
+_REMEDIES = {
+    grpc.StatusCode.UNAVAILABLE: "Is a server running there, with TLS or without as here? sqz-serve starts one.",
+    grpc.StatusCode.DEADLINE_EXCEEDED: "Allow more time with timeout_seconds, or send fewer images at once.",
+    grpc.StatusCode.RESOURCE_EXHAUSTED: "The server is busy, or the call too large: try again later, or send less.",
+}
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 2.0
+
+
+class ServingError(OSError):
+    """A call that the server refused or did not answer in time, or that failed; `code` is its gRPC status code."""
+
+    def __init__(self, code: grpc.StatusCode, message: str):
+        super().__init__(message)
+        self.code = code
+
+
+def check_timeout(timeout_seconds: float) -> None:
+    """Raises a ValueError for a time limit that no call could keep."""
+    if timeout_seconds <= 0:
+        raise ValueError(f"timeout_seconds must be above 0, got {timeout_seconds}.")
+
+
+def check_stream(batch_size: int, calls: int) -> None:
+    """Raises a ValueError for limits under which a stream could send nothing."""
+    if batch_size < 1 or calls < 1:
+        raise ValueError(f"A stream needs a batch_size and calls of at least 1, got {batch_size} and {calls}.")
+
+
+def open_channel(grpc_or_aio, target: str, credentials: grpc.ChannelCredentials | None, server_name: str | None):
+    """A channel for the contract's messages, which finds a server again soon after it was restarted.
+
+    Args:
+        grpc_or_aio: The module `grpc` or `grpc.aio`.
+        target: "host:port".
+        credentials: For TLS; None for a connection without it.
+        server_name: The name in the server's certificate, where it is not the target's host.
+    """
+    options = [
+        ("grpc.max_receive_message_length", contract.MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", contract.MAX_MESSAGE_BYTES),
+        ("grpc.enable_http_proxy", 0),  # a web proxy that the environment names is not for gRPC
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 1000),
+        ("grpc.max_reconnect_backoff_ms", int(_LONGEST_PAUSE_SECONDS * 1000)),
+        # A server that is gone without a word is noticed within 25 s, and its calls are then UNAVAILABLE. Pings only
+        # while calls are under way: servers close connections that send pings without calls.
+        ("grpc.keepalive_time_ms", 15_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 0),
+    ]
+    if server_name:
+        options.append(("grpc.ssl_target_name_override", server_name))
+    if credentials:
+        return grpc_or_aio.secure_channel(target, credentials, options)
+    return grpc_or_aio.insecure_channel(target, options)
+
+
+def calls_by_request(channel) -> dict[type[Message], Callable]:
+    """What makes the call of each type of request on a channel."""
+    return {
+        request: channel.unary_unary(
+            f"/tensorflow.serving.{method}",
+            request_serializer=request.SerializeToString,
+            response_deserializer=response.FromString,
+        )
+        for request, (method, response) in _METHODS.items()
+    }
+
+
+class Attempts:
+    """The attempts at one call, until its deadline.
+
+    While the server is UNAVAILABLE the call is retried, after pauses that grow. No other error is retried, since the
+    server may have done the work.
+    """
+
+    def __init__(self, target: str, timeout_seconds: float):
+        self._target, self._deadline = target, time.monotonic() + timeout_seconds
+        self._pause = _FIRST_PAUSE_SECONDS
+
+    def seconds_left(self) -> float:
+        return max(0.0, self._deadline - time.monotonic())
+
+    def pause_after(self, error: grpc.RpcError) -> float:
+        """The seconds until the next attempt.
+
+        Raises:
+            ServingError: There is none.
+        """
+        wait = random.uniform(self._pause / 2, self._pause)  # so that the server's clients return apart
+        if error.code() != grpc.StatusCode.UNAVAILABLE or wait >= self.seconds_left():
+            raise serving_error(self._target, error) from error
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
+        return wait
+
+
+def serving_error(target: str, error: grpc.RpcError) -> ServingError:
+    """What a failed call says to people."""
+    remedy = _REMEDIES.get(error.code(), "")
+    return ServingError(error.code(), f"{target}: {error.code().name}: {error.details()} {remedy}".rstrip())

@@ -1,0 +1,209 @@
+"""What the client sends and how it reads the answers, whichever way the calls are made.
+
+A method of `Exchange` is a generator: it yields requests, takes their responses, and returns its result. `Client` makes
+the calls and waits; `AsyncClient` awaits them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Generator, Sequence
+from typing import TypeVar
+
+import grpc
+import numpy as np
+from google.protobuf.message import Message
+
+from export import contract
+from export.client import images as client_images
+from export.client import messages
+from export.client.connection import ServingError
+
+_DATA_TYPES = {"float32": messages.DT_FLOAT, "int32": messages.DT_INT32, "string": messages.DT_STRING}
+_AVAILABLE = messages.ModelVersionStatus.State.Value("AVAILABLE")
+
+Result = TypeVar("Result")
+Steps = Generator[Message, Message, Result]
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """The server's answer for one image.
+
+    Args:
+        status: "OK", or the reason why the image could not be read; the other fields are then without meaning.
+        classes: Names of the classes with the highest scores, best first.
+        class_ids: Their indices.
+        scores: Their probabilities, in [0, 1].
+        probabilities: Probabilities of all classes, float32 (classes,).
+    """
+
+    status: str
+    classes: tuple[str, ...]
+    class_ids: tuple[int, ...]
+    scores: tuple[float, ...]
+    probabilities: np.ndarray = dataclasses.field(repr=False, compare=False)
+
+
+class Exchange:
+    """The requests about one model, and the reading of their responses.
+
+    Its methods raise a ServingError where a response is not as the contract says.
+
+    Args:
+        target: "host:port", for errors.
+        model_name: The model's name on the server.
+        model_version: A version, or None for the newest.
+    """
+
+    def __init__(self, target: str, model_name: str, model_version: int | None):
+        self.model_name = model_name
+        self._target, self._model_version = target, model_version
+        self._signatures: dict[str, Message] | None = None
+
+    def predict(self, images: Sequence[bytes | np.ndarray]) -> Steps[list[Prediction]]:
+        """A prediction for each of the images of `client_images.as_list`."""
+        predictions: list[Prediction] = []
+        for batch in client_images.batches(images):
+            signature = contract.SERVE_BYTES if isinstance(batch[0], bytes) else contract.SERVING_DEFAULT
+            predictions += _predictions((yield from self._predict(signature, batch)))
+        return predictions
+
+    def features(self, images: Sequence[np.ndarray]) -> Steps[np.ndarray]:
+        """The features of the images of `client_images.as_arrays`, float32 (N, channels)."""
+        features = []
+        for batch in client_images.batches(images):
+            outputs = yield from self._predict(contract.FEATURES_SIGNATURE, batch)
+            features.append(outputs[contract.FEATURES.name])
+        return np.concatenate(features)
+
+    def classify(self, images: Sequence[bytes]) -> Steps[list[list[tuple[str, float]]]]:
+        """(class, score) of the best classes of each of the images of `client_images.as_files`."""
+        yield from self._check_signature(contract.CLASSIFY)
+        results = []
+        for batch in client_images.batches(images):
+            request = self._about_model(messages.ClassificationRequest(), contract.CLASSIFY.name)
+            for data in batch:
+                example = request.input.example_list.examples.add()
+                example.features.feature[contract.EXAMPLE_FEATURE].bytes_list.value.append(data)
+            classifications = (yield request).result.classifications
+            self._check_count(len(classifications), len(batch))
+            results += [[(best.label, best.score) for best in image.classes] for image in classifications]
+        return results
+
+    def signatures(self) -> Steps[dict[str, Message]]:
+        """The served model's signatures by name, which are read once."""
+        if self._signatures is None:
+            request = self._about_model(messages.GetModelMetadataRequest())
+            request.metadata_field.append("signature_def")
+            served = messages.SignatureDefMap.FromString((yield request).metadata["signature_def"].value)
+            self._signatures = {
+                name: signature for name, signature in served.signature_def.items() if not name.startswith("__")
+            }
+        return self._signatures
+
+    def status_request(self) -> Message:
+        """The request for the state of the model's versions."""
+        return self._about_model(messages.GetModelStatusRequest())
+
+    def _predict(self, signature: contract.Signature, batch: list) -> Steps[dict[str, np.ndarray]]:
+        """One Predict call's outputs by name: arrays with a row for each image."""
+        yield from self._check_signature(signature)
+        request = self._about_model(messages.PredictRequest(), signature.name)
+        _fill(request.inputs[signature.input.name], batch)
+        response = yield request
+        outputs = {}
+        for output in signature.outputs:
+            try:
+                outputs[output.name] = to_array(response.outputs[output.name], output.dtype)
+            except ValueError as error:
+                raise self._unexpected(f"the output {output.name!r} {error}") from error
+            self._check_count(len(outputs[output.name]), len(batch))
+        return outputs
+
+    def _check_signature(self, signature: contract.Signature) -> Steps[None]:
+        """Compares the served model's signature with the contract, before anything is sent to it."""
+        signatures = yield from self.signatures()
+        served = signatures.get(signature.name)
+        if served is not None:
+            dtypes = {name: info.dtype for name, info in served.inputs.items()}
+            outputs = {output.name for output in signature.outputs}
+            if dtypes == {signature.input.name: _DATA_TYPES[signature.input.dtype]} and outputs <= set(served.outputs):
+                return
+        raise self._unexpected(
+            f"{self.model_name!r} lacks the signature {signature.name!r} of the contract; it has "
+            f"{sorted(signatures)}. Export the model again with sqz-export."
+        )
+
+    def _check_count(self, answers: int, images: int) -> None:
+        if answers != images:
+            raise self._unexpected(f"expected {images} answers, one for each image; got {answers}.")
+
+    def _unexpected(self, message: str) -> ServingError:
+        return ServingError(grpc.StatusCode.FAILED_PRECONDITION, f"{self._target}: {message}")
+
+    def _about_model(self, request: Message, signature_name: str = "") -> Message:
+        request.model_spec.name, request.model_spec.signature_name = self.model_name, signature_name
+        if self._model_version is not None:
+            request.model_spec.version.value = self._model_version
+        return request
+
+
+def available_versions(response: Message) -> list[int]:
+    """The versions, ascending, that the response to `Exchange.status_request` says are ready."""
+    states = response.model_version_status
+    return sorted(state.version for state in states if state.state == _AVAILABLE and not state.status.error_code)
+
+
+def to_array(tensor: Message, dtype: str) -> np.ndarray:
+    """The values of a TensorProto; strings as an array of bytes objects.
+
+    Raises:
+        ValueError: It has another type, or not the values of its shape.
+    """
+    if tensor.dtype != _DATA_TYPES[dtype]:
+        raise ValueError(f"is of the type {tensor.dtype}, not {dtype}.")
+    shape = [dim.size for dim in tensor.tensor_shape.dim]
+    count = math.prod(shape)
+    if count > contract.MAX_MESSAGE_BYTES:
+        raise ValueError(f"has too large a shape, {shape}.")
+    if tensor.tensor_content and dtype != "string":
+        values = np.frombuffer(tensor.tensor_content, np.dtype(dtype).newbyteorder("<")).astype(dtype)
+    else:
+        sent = {"float32": tensor.float_val, "int32": tensor.int_val, "string": tensor.string_val}[dtype]
+        values = np.array(sent, object if dtype == "string" else dtype)
+        if 0 < len(values) < count:  # the last value is repeated for those that are left out
+            values = np.concatenate([values, np.repeat(values[-1:], count - len(values))])
+    if len(values) != count:
+        raise ValueError(f"holds {len(values)} values for the shape {shape}.")
+    return values.reshape(shape)
+
+
+def _fill(tensor: Message, batch: Sequence[bytes] | Sequence[np.ndarray]) -> None:
+    """Writes a batch into a request's tensor."""
+    shape = (len(batch),)
+    if isinstance(batch[0], bytes):
+        tensor.dtype = messages.DT_STRING
+        tensor.string_val.extend(batch)
+    else:
+        tensor.dtype = messages.DT_FLOAT
+        tensor.tensor_content = b"".join(np.ascontiguousarray(image, "<f4").data for image in batch)
+        shape += batch[0].shape
+    for size in shape:
+        tensor.tensor_shape.dim.add(size=size)
+
+
+def _predictions(outputs: dict[str, np.ndarray]) -> list[Prediction]:
+    count = len(outputs[contract.PROBABILITIES.name])
+    status = outputs.get(contract.STATUS.name, [contract.STATUS_OK.encode()] * count)
+    return [
+        Prediction(
+            status=status[row].decode(),
+            classes=tuple(name.decode() for name in outputs[contract.CLASSES.name][row]),
+            class_ids=tuple(outputs[contract.CLASS_IDS.name][row].tolist()),
+            scores=tuple(outputs[contract.SCORES.name][row].tolist()),
+            probabilities=outputs[contract.PROBABILITIES.name][row],
+        )
+        for row in range(count)
+    ]

@@ -1,0 +1,100 @@
+"""Classifies every image of a folder into a file of answers."""
+
+from __future__ import annotations
+
+import collections
+import os
+import pathlib
+from collections.abc import Iterable, Iterator
+from concurrent import futures
+
+from export.client import images as client_images
+from export.client.answers import AnswersFile
+from export.client.client import Client
+from export.client.progress import Progress
+from sqz_keras.images.files import find_images
+
+_READERS, _READ_AHEAD = 4, 32  # threads, and images that they read before they are sent
+
+
+def predict_folder(client: Client, image_dir: str | os.PathLike, output: str | os.PathLike, top: int) -> str:
+    """Appends an answer for each image of a folder that the file does not have yet, in the order of their paths.
+
+    An image that cannot be read gets a line with the reason as its status, and does not stop the others.
+
+    Args:
+        client: Asks the server.
+        image_dir: The folder; images at any depth are named relative to it.
+        output: The file of answers.
+        top: How many classes an answer holds.
+
+    Returns:
+        What the file holds, in one line.
+
+    Raises:
+        ValueError: There are no images, or `output` holds something else than answers.
+        OSError: A file cannot be written; a ServingError where the server does not answer. What is finished is kept.
+    """
+    root = pathlib.Path(image_dir)
+    names = [path.relative_to(root).as_posix() for path in find_images(root)]
+    with AnswersFile(output, top) as answers:
+        rest = [name for name in names if name not in answers.answered]
+        with Progress(len(names), len(names) - len(rest)) as progress:
+            for _ in _ask(client, root, rest, answers):
+                progress.update()
+        failed = f", {answers.unreadable:,} of them of images that cannot be read" if answers.unreadable else ""
+        return f"{os.fspath(output)}: {len(answers.answered):,} answers{failed}"
+
+
+def _ask(client: Client, root: pathlib.Path, names: Iterable[str], answers: AnswersFile) -> Iterator[None]:
+    """Asks for images and writes their answers in order; yields after each."""
+    taken: collections.deque[tuple[str, str | None]] = collections.deque()  # names, and why one is not sent
+
+    def sent() -> Iterator[bytes]:
+        for name, image, reason in _read(root, names):
+            taken.append((name, reason))
+            if image is not None:
+                yield image
+
+    def failures() -> Iterator[None]:
+        while taken and taken[0][1] is not None:
+            answers.write_failure(*taken.popleft())
+            yield
+
+    for prediction in client.predict_stream(sent()):
+        yield from failures()
+        answers.write(taken.popleft()[0], prediction)
+        answers.flush()
+        yield
+    yield from failures()
+
+
+def _read(root: pathlib.Path, names: Iterable[str]) -> Iterator[tuple[str, bytes | None, str | None]]:
+    """(name, the image as it is sent, None) in the order of the names, or (name, None, why it cannot be sent).
+
+    Several are read at once: one that its EXIF turns is encoded again, which takes longer than the server's answer.
+    """
+    waiting: collections.deque[tuple[str, futures.Future[bytes]]] = collections.deque()
+
+    def read(name: str) -> bytes:
+        (image,) = client_images.as_list((root / name).read_bytes())
+        client_images.check_fits(image)
+        return image
+
+    def first() -> tuple[str, bytes | None, str | None]:
+        name, reading = waiting.popleft()
+        try:
+            return name, reading.result(), None
+        except (OSError, ValueError) as error:
+            return name, None, str(error)
+
+    pool = futures.ThreadPoolExecutor(_READERS)
+    try:
+        for name in names:
+            waiting.append((name, pool.submit(read, name)))
+            if len(waiting) > _READ_AHEAD:
+                yield first()
+        while waiting:
+            yield first()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,93 @@
+"""Commands without the logs of TensorFlow and gRPC: what their C++ code prints is no part of a command's output."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.abc
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+
+LEVEL = "TF_CPP_MIN_LOG_LEVEL"  # of the environment; 0 shows everything, 3 fatal errors alone
+_SILENT = "3"
+_GRPC_LEVEL = "GRPC_VERBOSITY"
+# Passes on what is no line of TensorFlow's log below FATAL.
+_FILTER = r"""
+import re, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+log = re.compile(
+    rb"[IWE]\d{4} [\d:.]+ +\d+ [\w./-]+:\d+\] "
+    rb"|WARNING: All log messages before absl::InitializeLog"
+    rb"|INFO: |fully_quantize: "  # of LiteRT
+)
+for line in sys.stdin.buffer:
+    if not log.match(line):
+        sys.stderr.buffer.write(line)
+        sys.stderr.buffer.flush()
+"""
+
+
+def silence() -> None:
+    """Hides the logs, unless the user's environment asks for them or TensorFlow is imported already.
+
+    Errors stay: they are Python's exceptions, gRPC's own, and TensorFlow's FATAL lines, with which it ends the process.
+
+    The level in the environment does not hold for what TensorFlow prints while its libraries are loaded. Those lines
+    are filtered, for as long as `import tensorflow` takes, by a process of its own: it still passes on what is printed
+    by a library that ends this one.
+    """
+    os.environ.setdefault(_GRPC_LEVEL, "ERROR")
+    if os.environ.setdefault(LEVEL, _SILENT) == _SILENT and "tensorflow" not in sys.modules:
+        sys.meta_path.insert(0, _FilteredImport())
+
+
+def show() -> None:
+    """Shows the logs, unless the user's environment says otherwise."""
+    os.environ.setdefault(_GRPC_LEVEL, "INFO")
+    os.environ.setdefault(LEVEL, "0")
+
+
+class _FilteredImport(importlib.abc.MetaPathFinder):
+    """Finds TensorFlow as others do, and filters stderr while it is loaded."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target=None):
+        if name != "tensorflow":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            load = spec.loader.exec_module
+
+            def load_filtered(module):
+                with filtered_stderr():
+                    load(module)
+
+            spec.loader.exec_module = load_filtered
+        return spec
+
+
+@contextlib.contextmanager
+def filtered_stderr() -> Iterator[None]:
+    """Leaves out TensorFlow's log from what is written to stderr in the block, where it is silent."""
+    if os.environ.get(LEVEL) != _SILENT:
+        yield
+        return
+    try:
+        stderr = os.dup(2)
+        command = [sys.executable, "-I", "-S", "-c", _FILTER]
+        passing = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=stderr)
+    except OSError:  # no stderr, or no more processes: then nothing is filtered
+        yield
+        return
+    try:
+        os.dup2(passing.stdin.fileno(), 2)
+        passing.stdin.close()
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # a process that the block started may hold the pipe
+            passing.wait(5)  # until then, its lines might come behind this process's next ones
