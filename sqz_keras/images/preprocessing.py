@@ -74,6 +74,32 @@ def _float32_and_tools(x) -> tuple[typing.Any, Callable, Callable]:
     return ops.cast(x, "float32"), ops.flip, ops.convert_to_tensor
 
 
+def restore_rgb(inputs: np.ndarray, mode: typing.Literal["authors", "caffe", "torch", "tf"] = "authors") -> np.ndarray:
+    """The colours of network inputs, to show them: the inverse of `preprocess_input`, rounded to 8 bits.
+
+    Args:
+        inputs: Network inputs, float array (..., H, W, 3).
+        mode: The mode of `preprocess_input` that made them.
+
+    Returns:
+        RGB, a new uint8 array of the same shape.
+
+    Raises:
+        ValueError: Unknown mode, or not 3 channels.
+    """
+    if mode not in PREPROCESSING_MODES:
+        raise ValueError(f"mode must be one of {PREPROCESSING_MODES}, got {mode!r}.")
+    if inputs.ndim < 3 or inputs.shape[-1] != 3:
+        raise ValueError(f"inputs must have 3 channels (channels_last) and at least 3 axes, got shape {inputs.shape}.")
+    if mode in _BGR_MEANS:
+        rgb = (inputs + _BGR_MEANS[mode])[..., ::-1]
+    elif mode == "torch":
+        rgb = (inputs * _TORCH_STDS + _TORCH_MEANS) * 255
+    else:
+        rgb = (inputs + 1) * 127.5
+    return np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
+
+
 def prepare_images(images: typing.Any, spec: ModelSpec) -> typing.Any:
     """Whole images to the network's inputs: resize, centre crop, `preprocess_input`, as the spec says.
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 from PIL import Image
 
 from sqz_keras import ModelSpec, Preprocessing, decode_predictions, prepare_images, preprocess_input
+from sqz_keras.images.preprocessing import restore_rgb
 
 RGB = np.array([[[10, 20, 30], [250, 0, 128]]], np.uint8)  # (1, 2, 3)
 
@@ -62,6 +63,29 @@ def test_bad_arguments_are_refused():
         preprocess_input(RGB, data_format="NHWC")
     with pytest.raises(ValueError, match=r"3 channels.*\(1, 2, 4\)"):
         preprocess_input(np.zeros((1, 2, 4)))
+
+
+@pytest.mark.parametrize("mode", ["authors", "caffe", "torch", "tf"])
+def test_colours_are_restored_from_network_inputs(mode):
+    images = np.random.default_rng(0).integers(0, 256, (3, 40, 30, 3), np.uint8)
+    images[0, 0, 0], images[0, 0, 1] = 0, 255
+    inputs = preprocess_input(images, "channels_last", mode)
+    restored = restore_rgb(inputs, mode)
+    assert restored.dtype == np.uint8
+    np.testing.assert_array_equal(restored, images)
+    np.testing.assert_array_equal(restore_rgb(inputs[1], mode), images[1])
+    # Resized images have values between the levels, and a little outside of them.
+    between = np.random.default_rng(1).uniform(-5, 260, (8, 8, 3)).astype(np.float32)
+    restored = restore_rgb(preprocess_input(between, "channels_last", mode), mode)
+    assert np.abs(restored - np.clip(between, 0, 255)).max() <= 0.501
+
+
+def test_what_preprocess_input_cannot_have_made_is_not_restored():
+    with pytest.raises(ValueError, match="mode must be one of"):
+        restore_rgb(np.zeros((2, 2, 3), np.float32), "bgr")
+    for shape in ((2, 2, 1), (3,)):
+        with pytest.raises(ValueError, match="3 channels"):
+            restore_rgb(np.zeros(shape, np.float32))
 
 
 @pytest.mark.parametrize("mode", ["authors", "caffe", "torch", "tf"])

@@ -31,6 +31,7 @@ from trainers.compression.config import (
 )
 from trainers.progress import say
 from trainers.reports.compression import write_compression_report
+from trainers.reports.thumbnails import distinct_names
 
 Arrays = dict[str, np.ndarray]
 
@@ -41,7 +42,7 @@ def compress(config: CompressionConfig) -> dict[str, Any]:
     Returns:
         The results, as the JSON report holds them: `bytes`, `float32_bytes`, `compression_ratio`, `lossless`, the
         layout of the file, and, where there are images for the evaluation, the `agreement_fields` as `before` and
-        `after`.
+        `after`, and some of the images whose answer changed as `changed`.
 
     Raises:
         ValueError: The model, an option or the images are not what they should be.
@@ -55,14 +56,14 @@ def compress(config: CompressionConfig) -> dict[str, Any]:
     provenance["stages"] = [*provenance["stages"], *stages]
     data = write_sqz(config, spec, result, provenance, base)
     results = measure(spec, arrays, result, data, base) | {"provenance": provenance}
+    images: list[np.ndarray] = []
     if batches is not None:
-        from trainers.evaluation.agreement import compare_models
-
         say("comparing the result with the model")
-        results["before"], results["after"] = compare_models(spec, [arrays, result], batches)
+        compared, images = _compare(spec, arrays, result, batches)
+        results |= compared
     as_json, as_html = config.report_paths()
     write_json(as_json, results)
-    write_compression_report(as_html, pathlib.Path(config.output).name, results, arrays, result)
+    write_compression_report(as_html, pathlib.Path(config.output).name, results, arrays, result, images)
     say(f"reports: {as_json} and {as_html}")
     return results
 
@@ -105,6 +106,26 @@ def _evaluation_batches(config: CompressionConfig, spec: ModelSpec):
 
         return held_out_batches(config, spec)
     return None
+
+
+def _compare(spec: ModelSpec, before: Arrays, after: Arrays, batches) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """`before`, `after` and `changed` of the results, and the images of `changed`, uint8 RGB (S, S, 3) each."""
+    from sqz_keras.images.preprocessing import restore_rgb
+    from trainers.evaluation.agreement import ChangedAnswers, compare_models
+
+    answers, names = ChangedAnswers(), distinct_names(spec.class_names())
+    fields_before, fields_after = compare_models(spec, [before, after], batches, answers)
+    changed = [
+        {
+            "before": names[answer.before],
+            "after": names[answer.after],
+            "probability_before": round(answer.probability_before, 6),
+            "probability_after": round(answer.probability_after, 6),
+        }
+        for answer in answers.kept
+    ]
+    images = [restore_rgb(answer.inputs, spec.preprocessing.mode) for answer in answers.kept]
+    return {"before": fields_before, "after": fields_after, "changed": changed}, images
 
 
 def _run_method(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import dataclasses
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -15,6 +17,56 @@ from trainers.evaluation.metrics import accuracy_fields
 from trainers.progress import progress_bar, say
 
 Batch = tuple[np.ndarray, np.ndarray | None]
+MOST_CHANGED = 12
+
+
+@dataclasses.dataclass(frozen=True)
+class ChangedAnswer:
+    """An image to which two models give different answers.
+
+    Attributes:
+        inputs: Network inputs of the image, float32 (S, S, C).
+        before: Class index that the first model predicts.
+        after: Class index that the other model predicts.
+        probability_before: Probability of `before` in the first model, in [0, 1].
+        probability_after: Probability of `after` in the other model, in [0, 1].
+    """
+
+    inputs: np.ndarray
+    before: int
+    after: int
+    probability_before: float
+    probability_after: float
+
+
+class ChangedAnswers:
+    """Of the images to which two models give different answers, those that the first model was surest of.
+
+    Attributes:
+        kept: At most `most`, the highest `probability_before` first, whatever the number of images.
+    """
+
+    def __init__(self, most: int = MOST_CHANGED):
+        self.kept: list[ChangedAnswer] = []
+        self._most = most
+
+    def add(self, images: np.ndarray, before: np.ndarray, after: np.ndarray) -> None:
+        """Takes a batch: network inputs (B, S, S, C), and both models' probabilities (B, classes)."""
+        first, other = before.argmax(axis=1), after.argmax(axis=1)
+        for place in np.flatnonzero(first != other):
+            probability = float(before[place, first[place]])
+            if len(self.kept) == self._most:
+                if probability <= self.kept[-1].probability_before:
+                    continue
+                self.kept.pop()
+            changed = ChangedAnswer(
+                np.array(images[place]),  # a copy: a view would keep the whole batch
+                int(first[place]),
+                int(other[place]),
+                probability,
+                float(after[place, other[place]]),
+            )
+            bisect.insort(self.kept, changed, key=lambda answer: -answer.probability_before)
 
 
 def find_evaluation_images(folder: str, spec: ModelSpec) -> list[tuple[pathlib.Path, int | None]]:
@@ -44,13 +96,19 @@ def image_batches(
             bar.update(len(batch.inputs) + len(batch.errors))
 
 
-def compare_models(spec: ModelSpec, models: Sequence[dict[str, np.ndarray]], batches: Iterable[Batch]) -> list[dict]:
+def compare_models(
+    spec: ModelSpec,
+    models: Sequence[dict[str, np.ndarray]],
+    batches: Iterable[Batch],
+    changed: ChangedAnswers | None = None,
+) -> list[dict]:
     """Each model's `agreement_fields` relative to the first model's answers, on the same images.
 
     Args:
         spec: The description of all models.
         models: The weights of each model, by name.
         batches: Batches of (network inputs, float32 (B, S, S, C); class indices (B,), or None if unknown).
+        changed: Collects images to which the last model gives another answer than the first.
 
     Raises:
         ValueError: There are no images.
@@ -58,8 +116,11 @@ def compare_models(spec: ModelSpec, models: Sequence[dict[str, np.ndarray]], bat
     built = [build(spec, arrays) for arrays in models]
     answers, labels = [], []
     for images, truth in batches:
-        answers.append([model.predict_on_batch(images).argmax(axis=1) for model in built])
+        probabilities = [model.predict_on_batch(images) for model in built]
+        answers.append([rows.argmax(axis=1) for rows in probabilities])
         labels.append(truth)
+        if changed is not None:
+            changed.add(images, probabilities[0], probabilities[-1])
     if not answers:
         raise ValueError("None of the images for the evaluation could be read.")
     first, *_ = by_model = np.concatenate(answers, axis=1)

@@ -11,6 +11,7 @@ import numpy as np
 
 from sqz_keras.architecture.summary import ALEXNET_BYTES
 from trainers.reports.page import Section, Table, write_page
+from trainers.reports.thumbnails import gallery
 
 PARTS = ("codebook", "positions", "codes", "raw")
 _BINS = 80
@@ -34,6 +35,7 @@ def write_compression_report(
     results: Mapping[str, Any],
     before: Mapping[str, np.ndarray],
     after: Mapping[str, np.ndarray],
+    images: Sequence[np.ndarray] = (),
 ) -> None:
     """Writes the page of a `.sqz` file, one file that opens without a network.
 
@@ -43,12 +45,14 @@ def write_compression_report(
         results: Results as `trainers.compression.run.compress` returns them.
         before: The weights before compression, by name.
         after: The weights that the file holds, by name.
+        images: Those of `results["changed"]`, in its order; uint8 RGB (height, width, 3) each.
 
     Raises:
         ValueError: `path` cannot be written.
     """
     sections = [
         Section("Results", table=_overview(results)),
+        *([_changed_answers(results, images)] if "changed" in results else []),
         Section("Beside the paper", table=_beside_the_paper(results), note=_paper_note(results)),
         Section("Bytes by layer", chart=_bytes_chart(results["arrays"])),
         Section(
@@ -85,6 +89,20 @@ def _overview(results: Mapping[str, Any]) -> Table:
     if "after" in results:
         rows.append(("images that judged", results["after"]["num_images"]))
     return Table(("what", "value"), rows)
+
+
+def _changed_answers(results: Mapping[str, Any], images: Sequence[np.ndarray]) -> Section:
+    evaluated, shown = results["after"]["num_images"], len(results["changed"])
+    count = evaluated - round(results["after"]["agreement"] * evaluated)
+    if not shown:
+        return Section("Answers that changed", html=f"<p>None: all {evaluated:,} images have the answer of before.</p>")
+    figures = []
+    for answer, image in zip(results["changed"], images, strict=True):
+        caption = [(when, f"{answer[when]} {answer[f'probability_{when}']:.1%}") for when in ("before", "after")]
+        figures.append((image, f"{answer['before']} before, {answer['after']} after", caption))
+    note = f"{count:,} of {evaluated:,} images have another answer than before."
+    note += f" The {shown} with the highest probability before are shown." if shown < count else ""
+    return Section("Answers that changed", html=gallery(figures), note=note)
 
 
 def _beside_the_paper(results: Mapping[str, Any]) -> Table:

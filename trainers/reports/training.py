@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import collections
-import html
-import io
 import json
 import math
 import os
@@ -15,12 +11,11 @@ from typing import Any
 
 import altair as alt
 import numpy as np
-from PIL import Image
 
 from trainers.reports.page import Section, Table, write_page
+from trainers.reports.thumbnails import distinct_names, gallery
 
 MOST_MISTAKES = 24
-_THUMBNAIL = 96  # pixels, its longer side at most
 _MOST_POINTS = 1000  # of a curve; a screen cannot show more
 _MOST_CLASSES_DRAWN = 50
 _MOST_CLASSES_COUNTED = 20  # with the counts written into the cells
@@ -80,7 +75,7 @@ def write_training_report(
     """
     confusion = np.asarray(confusion)
     _check(confusion, labels, mistakes)
-    names = _distinct(labels)
+    names = distinct_names(labels)
     sections = [Section("Results", table=_settings(results)), *_curves(history)]
     if confusion.sum():
         sections += _confusions(confusion, names)
@@ -105,12 +100,6 @@ def _check(confusion: np.ndarray, labels: Sequence[str], mistakes: Sequence[Mist
             )
         if not (0 <= mistake.truth < classes and 0 <= mistake.predicted < classes):
             raise ValueError(f"A mistake's classes must be 0 to {classes - 1}: {mistake.truth}, {mistake.predicted}.")
-
-
-def _distinct(labels: Sequence[str]) -> list[str]:
-    """The names of the classes; those that share a name, as ImageNet's cranes do, also get their number."""
-    count = collections.Counter(labels)
-    return [label if count[label] == 1 else f"{label} (class {index})" for index, label in enumerate(labels)]
 
 
 def _settings(values: Mapping[str, Any]) -> Table:
@@ -227,22 +216,8 @@ def _worst_mistakes(mistakes: Sequence[Mistake], names: list[str]) -> Section:
     worst = sorted(mistakes, key=lambda mistake: -mistake.probability if mistake.probability >= 0 else 1.0)
     figures = []
     for mistake in worst[:MOST_MISTAKES]:
-        truth, predicted = html.escape(names[mistake.truth]), html.escape(names[mistake.predicted])
-        source, tiny = _thumbnail(mistake.image)
-        figures.append(
-            f'<figure><img{tiny} src="{source}" alt="{truth}, taken for {predicted}"><figcaption>'
-            f"<span>is</span> {truth}<br><span>taken for</span> {predicted}<br>"
-            f"<span>at</span> {float(mistake.probability):.1%}</figcaption></figure>"
-        )
+        truth, predicted = names[mistake.truth], names[mistake.predicted]
+        caption = [("is", truth), ("taken for", predicted), ("at", f"{float(mistake.probability):.1%}")]
+        figures.append((mistake.image, f"{truth}, taken for {predicted}", caption))
     note = "The images that the model got wrong with the highest probability."
-    return Section("Worst mistakes", html=f'<div class="images">{"".join(figures)}</div>', note=note)
-
-
-def _thumbnail(image: np.ndarray) -> tuple[str, str]:
-    """A data: URL of the image as PNG, and the class that shows the pixels of a small image as squares."""
-    thumbnail = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    tiny = ' class="tiny"' if max(thumbnail.size) < _THUMBNAIL // 2 else ""
-    thumbnail.thumbnail((_THUMBNAIL, _THUMBNAIL))
-    data = io.BytesIO()
-    thumbnail.save(data, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}", tiny
+    return Section("Worst mistakes", html=gallery(figures), note=note)

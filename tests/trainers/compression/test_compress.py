@@ -1,8 +1,12 @@
 """sqz-compress from its flags to its file and its reports, on a small net."""
 
+import base64
 import dataclasses
+import html
+import io
 import json
 import pathlib
+import re
 
 import keras
 import numpy as np
@@ -13,6 +17,7 @@ from sqz_keras import Metaparameters, ModelSpec, Preprocessing, codec, resolve_m
 from sqz_keras.compression import tfmot_stages
 from sqz_keras.compression.kmeans import kmeans
 from sqz_keras.compression.teacher import teach
+from sqz_keras.images.preprocessing import restore_rgb
 from sqz_keras.models.squeezenet import build, named_arrays
 from sqz_keras.weights import sqz
 from sqz_keras.weights.description import write_spec
@@ -79,6 +84,7 @@ def test_alone_it_is_lossless(run, profile, capsys):
     assert model.provenance == report["provenance"]
     assert (model.provenance["model"], model.provenance["stages"]) == ("model.weights.h5", [])
     page = path.with_suffix(".html").read_text()
+    assert "changed" not in report and "Answers that changed" not in page
     for part in ("Beside the paper", "363x", "510x", "Weights and their centroids", "conv10/kernel"):
         assert part in page
     assert capsys.readouterr().out.splitlines()[-1] == f"bytes={path.stat().st_size}"
@@ -94,6 +100,40 @@ def test_bits_alone_share_weights(run):
     assert report["provenance"]["stages"] == [{"stage": "kmeans", "bits": "3,conv1=2"}]
     assert report["before"]["agreement"] == 1 and report["after"]["num_images"] == 18
     assert {"top1_accuracy", "top1_interval", "agreement_interval"} <= report["after"].keys()
+
+
+def test_images_whose_answer_changed_are_shown(run, tmp_path):
+    spec, arrays = resolve_model("model.weights.h5")
+    labels = ("a", "<b onclick=x>", 'c & "d"')
+    model = tmp_path / "named.weights.h5"
+    build(spec, arrays).save_weights(model)
+    write_spec(model, dataclasses.replace(spec, labels=labels), arrays)
+    # At 2 bits another class is the answer to every image.
+    path, report = run("--method=kmeans", "--bits=2", "--evaluation_dir=photos", model=model)
+    changed = report["changed"]
+    assert len(changed) == 12 and report["after"]["agreement"] == 0
+    assert {(answer["before"], answer["after"]) for answer in changed} == {(labels[2], labels[1])}
+    before = [answer["probability_before"] for answer in changed]
+    assert before == sorted(before, reverse=True) and 1 / 3 < before[-1] < before[0] < 1
+    assert all(1 / 3 < answer["probability_after"] < 1 for answer in changed)
+    page = path.with_suffix(".html").read_text()
+    assert "Answers that changed</h2>" in page and "18 of 18 images" in page and "The 12 with the highest" in page
+    assert labels[1] not in page and html.escape(labels[1]) in page and html.escape(labels[2]) in page
+    shares = re.findall(r"<span>before</span> [^<]* ([0-9.]+%)<br><span>after</span> [^<]* ([0-9.]+%)<", page)
+    assert shares == [(f"{a['probability_before']:.1%}", f"{a['probability_after']:.1%}") for a in changed]
+    sources = re.findall('src="data:image/png;base64,([^"]+)"', page)
+    shown = [np.asarray(Image.open(io.BytesIO(base64.b64decode(source)))) for source in sources]
+    inputs = read_inputs(sorted(pathlib.Path("photos").rglob("*.png")), spec)
+    probabilities = build(spec, arrays).predict_on_batch(inputs).max(axis=1)
+    surest = restore_rgb(inputs[np.argsort(-probabilities, kind="stable")[:12]], spec.preprocessing.mode)
+    assert {image.tobytes() for image in shown} == {image.tobytes() for image in surest}
+
+
+def test_a_lossless_file_changes_no_answer(run):
+    path, report = run("--evaluation_dir=photos")
+    assert report["changed"] == [] and report["after"]["agreement"] == 1
+    page = path.with_suffix(".html").read_text()
+    assert "Answers that changed</h2><p>None: all 18 images" in page and "<figure" not in page
 
 
 def test_compressing_again_keeps_the_history(run):

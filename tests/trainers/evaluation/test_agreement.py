@@ -4,7 +4,13 @@ from PIL import Image
 
 from sqz_keras.architecture.spec import ModelSpec, Preprocessing
 from sqz_keras.models.squeezenet import build, named_arrays
-from trainers.evaluation.agreement import agreement_fields, compare_models, find_evaluation_images, image_batches
+from trainers.evaluation.agreement import (
+    ChangedAnswers,
+    agreement_fields,
+    compare_models,
+    find_evaluation_images,
+    image_batches,
+)
 
 SPEC = ModelSpec("1.1", classes=3, labels=("a", "b", "c"), input_size=32, preprocessing=Preprocessing(resize_to=36))
 
@@ -37,6 +43,39 @@ def test_models_are_compared_with_the_first(image_dir):
     assert first == same
     assert (first["agreement"], first["top1_accuracy"]) == (1.0, round(3 / 7, 6))
     assert (other["agreement"], other["top1_accuracy"]) == (0.0, round(2 / 7, 6))
+
+
+def test_changed_answers_come_with_their_images(image_dir):
+    arrays = named_arrays(build(SPEC))
+    first, same, other = (arrays | {"conv10/bias": np.eye(3, dtype=np.float32)[index] * 99} for index in (0, 0, 1))
+    images = find_evaluation_images(image_dir, SPEC)
+    inputs = np.concatenate([batch for batch, _ in image_batches(images, SPEC)])
+    changed = ChangedAnswers()
+    compare_models(SPEC, [first, same], image_batches(images, SPEC, batch_size=2), changed)
+    assert changed.kept == []
+    compare_models(SPEC, [first, other], image_batches(images, SPEC, batch_size=2), changed)
+    assert {(answer.before, answer.after) for answer in changed.kept} == {(0, 1)}
+    assert all(answer.probability_before > 0.99 < answer.probability_after for answer in changed.kept)
+    kept = {answer.inputs.tobytes() for answer in changed.kept}
+    assert kept == {image.tobytes() for image in inputs}
+
+
+def test_of_many_changed_answers_those_of_the_highest_probability_are_kept():
+    random = np.random.default_rng(0)
+    before, after = (random.dirichlet(np.ones(4), 100).astype(np.float32) for _ in range(2))
+    images = np.arange(100, dtype=np.float32).reshape(100, 1, 1, 1)
+    changed = ChangedAnswers(most=12)
+    for start in range(0, 100, 8):
+        batch = slice(start, start + 8)
+        changed.add(images[batch], before[batch], after[batch])
+        assert len(changed.kept) <= 12
+    differ = np.flatnonzero(before.argmax(1) != after.argmax(1))
+    expected = sorted(differ, key=lambda place: -before[place].max())[:12]
+    assert [int(answer.inputs.item()) for answer in changed.kept] == [int(place) for place in expected]
+    for answer, place in zip(changed.kept, expected, strict=True):
+        assert (answer.before, answer.after) == (before[place].argmax(), after[place].argmax())
+        assert (answer.probability_before, answer.probability_after) == (before[place].max(), after[place].max())
+        assert answer.inputs.base is None, "a view would keep its batch"
 
 
 def test_without_labels_agreement_is_what_is_left(image_dir, capsys):

@@ -1,0 +1,50 @@
+"""Small images with captions, as the pages of the reports show them."""
+
+from __future__ import annotations
+
+import base64
+import collections
+import html
+import io
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from PIL import Image
+
+_SIDE = 96  # pixels, the longer side of a thumbnail at most
+
+Caption = Sequence[tuple[str, str]]
+
+
+def distinct_names(labels: Sequence[str]) -> list[str]:
+    """The names of the classes; those that share a name, as ImageNet's cranes do, also get their number."""
+    count = collections.Counter(labels)
+    return [label if count[label] == 1 else f"{label} (class {index})" for index, label in enumerate(labels)]
+
+
+def gallery(figures: Iterable[tuple[np.ndarray, str, Caption]]) -> str:
+    """Markup of a `Section` that shows images beside each other, each above its caption.
+
+    Args:
+        figures: For each image: uint8 of shape (height, width, 3) or (height, width, 1), the text for those who do not
+            see it, and the lines of its caption, each a quiet word and what it is about. All plain text.
+    """
+    return f'<div class="images">{"".join(_figure(*figure) for figure in figures)}</div>'
+
+
+def _figure(image: np.ndarray, description: str, caption: Caption) -> str:
+    source, tiny = _thumbnail(image)
+    lines = "<br>".join(f"<span>{html.escape(word)}</span> {html.escape(text)}" for word, text in caption)
+    return (
+        f'<figure><img{tiny} src="{source}" alt="{html.escape(description)}"><figcaption>{lines}</figcaption></figure>'
+    )
+
+
+def _thumbnail(image: np.ndarray) -> tuple[str, str]:
+    """A data: URL of the image as PNG, and the class that shows the pixels of a small image as squares."""
+    thumbnail = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    tiny = ' class="tiny"' if max(thumbnail.size) < _SIDE // 2 else ""
+    thumbnail.thumbnail((_SIDE, _SIDE))
+    data = io.BytesIO()
+    thumbnail.save(data, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}", tiny
