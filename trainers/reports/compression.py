@@ -98,7 +98,9 @@ def _changed_answers(results: Mapping[str, Any], images: Sequence[np.ndarray]) -
         return Section("Answers that changed", html=f"<p>None: all {evaluated:,} images have the answer of before.</p>")
     figures = []
     for answer, image in zip(results["changed"], images, strict=True):
-        caption = [(when, f"{answer[when]} {answer[f'probability_{when}']:.1%}") for when in ("before", "after")]
+        caption = []
+        for when in ("before", "after"):
+            caption += [(when, answer[when]), ("at", f"{answer[f'probability_{when}']:.1%}")]
         figures.append((image, f"{answer['before']} before, {answer['after']} after", caption))
     note = f"{count:,} of {evaluated:,} images have another answer than before."
     note += f" The {shown} with the highest probability before are shown." if shown < count else ""

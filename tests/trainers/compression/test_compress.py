@@ -119,7 +119,8 @@ def test_images_whose_answer_changed_are_shown(run, tmp_path):
     page = path.with_suffix(".html").read_text()
     assert "Answers that changed</h2>" in page and "18 of 18 images" in page and "The 12 with the highest" in page
     assert labels[1] not in page and html.escape(labels[1]) in page and html.escape(labels[2]) in page
-    shares = re.findall(r"<span>before</span> [^<]* ([0-9.]+%)<br><span>after</span> [^<]* ([0-9.]+%)<", page)
+    at = "[^<]*<br><span>at</span> ([0-9.]+%)<"
+    shares = re.findall(f"<span>before</span> {at}br><span>after</span> {at}", page)
     assert shares == [(f"{a['probability_before']:.1%}", f"{a['probability_after']:.1%}") for a in changed]
     sources = re.findall('src="data:image/png;base64,([^"]+)"', page)
     shown = [np.asarray(Image.open(io.BytesIO(base64.b64decode(source)))) for source in sources]
