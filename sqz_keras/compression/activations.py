@@ -37,34 +37,17 @@ def sensitivities(
     import tensorflow as tf
 
     layers = convolutions(model)
-    kept = [layer.get_weights()[0] != 0 for layer in layers]
-    outputs = [layer.output for layer in layers]
-    probe = keras.Model(model.inputs, [layer.input for layer in layers] + outputs + model.outputs)
+    kept = {layer.name: layer.get_weights()[0] != 0 for layer in layers}
 
-    @_traced_once(images, tf.TensorSpec((), tf.int32))
-    def squares(images, seed):
-        with tf.GradientTape() as tape:
-            tape.watch(images)  # so that all that follows from them is on the tape
-            *tensors, probabilities = probe(images, training=False)
-            chosen = _log_of_drawn_class(probabilities, seed)
-        inputs, outputs = tensors[: len(layers)], tensors[len(layers) :]
-        result = []
-        for layer, before, after, gradient, mask in zip(
-            layers, inputs, outputs, tape.gradient(chosen, outputs), kept, strict=True
-        ):
-            gradient = tf.where(after > 0, gradient, 0.0)  # through the ReLU
-            gradient = tf.reshape(gradient, (tf.shape(gradient)[0], -1, gradient.shape[-1]))
-            by_kernel = tf.einsum("bpk,bpo->bko", _patches(before, layer), gradient)
-            by_kernel *= tf.reshape(tf.cast(mask, tf.float32), by_kernel.shape[1:])
-            result.append((tf.reduce_sum(by_kernel**2), tf.reduce_sum(tf.reduce_sum(gradient, 1) ** 2)))
-        return result
+    def squares(layer, inputs, gradient):
+        gradient = tf.reshape(gradient, (tf.shape(gradient)[0], -1, gradient.shape[-1]))
+        by_kernel = tf.einsum("bpk,bpo->bko", _patches(inputs, layer), gradient)
+        by_kernel *= tf.reshape(tf.cast(kept[layer.name], tf.float32), by_kernel.shape[1:])
+        return tf.reduce_sum(by_kernel**2), tf.reduce_sum(tf.reduce_sum(gradient, 1) ** 2)
 
-    sums = np.zeros((len(layers), 2))
-    for start in range(0, len(images), BATCH):
-        sums += np.array(squares(tf.constant(images[start : start + BATCH]), tf.constant(start)), np.float64)
-        report(min(start + BATCH, len(images)))
     result = {}
-    for layer, mask, (kernel, bias) in zip(layers, kept, sums / len(images), strict=True):
+    for layer, (kernel, bias) in zip(layers, _mean_over_images(model, images, squares, report), strict=True):
+        mask = kept[layer.name]
         result[f"{layer.name}/kernel"] = kernel / max(np.count_nonzero(mask), 1)
         result[f"{layer.name}/bias"] = bias / mask.shape[3]
     return result
@@ -87,43 +70,54 @@ def divergences(model: keras.Model, changed: Mapping[str, np.ndarray], images: n
     import tensorflow as tf
 
     layers = convolutions(model)
-    outputs = [layer.output for layer in layers]
-    probe = keras.Model(model.inputs, [layer.input for layer in layers] + outputs + model.outputs)
-    changes = []
+    changes = {}
     for layer in layers:
         kernel, bias = layer.get_weights()
-        changes.append((changed[f"{layer.name}/kernel"] - kernel, changed[f"{layer.name}/bias"] - bias))
+        changes[layer.name] = changed[f"{layer.name}/kernel"] - kernel, changed[f"{layer.name}/bias"] - bias
 
-    @_traced_once(images, tf.TensorSpec((), tf.int32))
-    def squares(images, seed):
-        with tf.GradientTape() as tape:
-            tape.watch(images)
-            *tensors, probabilities = probe(images, training=False)
-            chosen = _log_of_drawn_class(probabilities, seed)
-        inputs, outputs = tensors[: len(layers)], tensors[len(layers) :]
-        result = []
-        for layer, before, after, gradient, (kernel, bias) in zip(
-            layers, inputs, outputs, tape.gradient(chosen, outputs), changes, strict=True
-        ):
-            change = tf.nn.conv2d(before, kernel, layer.strides, layer.padding.upper()) + bias
-            along = tf.reduce_sum(tf.where(after > 0, gradient * change, 0.0), (1, 2, 3))
-            result.append(tf.reduce_sum(along**2))
-        return result
+    def squares(layer, inputs, gradient):
+        kernel, bias = changes[layer.name]
+        change = tf.nn.conv2d(inputs, kernel, layer.strides, layer.padding.upper()) + bias
+        return tf.reduce_sum(tf.reduce_sum(gradient * change, (1, 2, 3)) ** 2)
 
-    sums = sum(
-        np.array(squares(tf.constant(images[start : start + BATCH]), tf.constant(start)), np.float64)
-        for start in range(0, len(images), BATCH)
-    )
-    return dict(zip((layer.name for layer in layers), (sums / len(images) / 2).tolist(), strict=True))
+    halves = _mean_over_images(model, images, squares) / 2
+    return dict(zip((layer.name for layer in layers), halves.tolist(), strict=True))
 
 
-def _log_of_drawn_class(probabilities, seed):
-    """The sum of the log-probabilities of one class for each image, drawn by its probability."""
+def _mean_over_images(
+    model: keras.Model, images: np.ndarray, squares: Callable, report: Callable[[int], None] = lambda done: None
+) -> np.ndarray:
+    """For each convolution, the sum of `squares(layer, inputs, gradient)` over a batch, as a mean over all images.
+
+    The gradient is that of the log-probability of one class for each image, drawn by its probability, with respect to
+    the layer's outputs before the ReLU.
+    """
     import tensorflow as tf
 
-    logarithms = tf.math.log(probabilities + 1e-20)
-    drawn = tf.random.stateless_categorical(logarithms, 1, (0, seed))
-    return tf.reduce_sum(tf.gather(logarithms, drawn, batch_dims=1))
+    layers = convolutions(model)
+    outputs = [layer.output for layer in layers]
+    probe = keras.Model(model.inputs, [layer.input for layer in layers] + outputs + model.outputs)
+
+    @_traced_once(images, tf.TensorSpec((), tf.int32))
+    def of_batch(images, seed):
+        with tf.GradientTape() as tape:
+            tape.watch(images)  # so that all that follows from them is on the tape
+            *tensors, probabilities = probe(images, training=False)
+            logarithms = tf.math.log(probabilities + 1e-20)
+            drawn = tf.random.stateless_categorical(logarithms, 1, (0, seed))
+            chosen = tf.reduce_sum(tf.gather(logarithms, drawn, batch_dims=1))
+        inputs, outputs = tensors[: len(layers)], tensors[len(layers) :]
+        gradients = [
+            tf.where(after > 0, gradient, 0.0)  # through the ReLU
+            for after, gradient in zip(outputs, tape.gradient(chosen, outputs), strict=True)
+        ]
+        return [squares(*of_layer) for of_layer in zip(layers, inputs, gradients, strict=True)]
+
+    total = 0.0
+    for start in range(0, len(images), BATCH):
+        total += np.array(of_batch(tf.constant(images[start : start + BATCH]), tf.constant(start)), np.float64)
+        report(min(start + BATCH, len(images)))
+    return total / len(images)
 
 
 def layer_statistics(model: keras.Model, images: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
