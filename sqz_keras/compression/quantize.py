@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import types
 from collections.abc import Callable, Collection, Mapping
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -30,8 +31,6 @@ from sqz_keras.weights.arrays import check_shapes
 
 Arrays = dict[str, np.ndarray]
 Steps = dict[str, np.float32 | None]
-RoundKernel = Callable[[str, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-RoundBias = Callable[[str, np.ndarray], np.ndarray]
 _NEARLY_DENSE = 0.9  # a layer of at least this density has no pruning mask to keep
 _FOR_SENSITIVITY = 40  # images; they only start the search for the steps
 _NEAR_ENOUGH = 0.004  # below the target, as a share of it, at the first attempt; twice as much at each further one
@@ -41,6 +40,18 @@ _EARLY_COARSER = 1.2
 _BITS_ALONE = 3  # of a weight that is kept, where layers are rounded by themselves
 _DISAGREEMENT = 0.58  # times the square root of the divergence: from 76 to 98% agreement, for v1.0 and v1.1
 _COMPENSATED = 0.55  # of the sum of the divergences of layers rounded alone is what the whole net has; 0.45 to 0.7
+
+
+class _Rounding(NamedTuple):
+    """How arrays are rounded.
+
+    Args:
+        kernel: Function from a name, (K, O) weights, and the moments and cross moments of their inputs.
+        bias: Function from a name and the bias.
+    """
+
+    kernel: Callable[[str, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+    bias: Callable[[str, np.ndarray], np.ndarray]
 
 
 class TooFewBytesError(ValueError):
@@ -108,7 +119,7 @@ class Quantizer:
         for attempt in range(_ATTEMPTS):
             steps = self._steps(self._sensitivity, _coarseness_for(aim, self._plain_size))
             candidate = _round_net(
-                self._spec, self._arrays, self._before, self._images, *self._rounding(steps), self._report
+                self._spec, self._arrays, self._before, self._images, self._rounding(steps), self._report
             )
             reached = self._size(candidate)
             self._report(f"attempt {attempt + 1}: {reached} bytes of {target_bytes}")
@@ -164,24 +175,27 @@ class Quantizer:
         if not any(sensitivity.values()):
             raise ValueError("The model answers alike whatever its weights: give other images, or a trained model.")
         masks = {name: kept.astype(np.float32) for name, kept in self._kept.items() if name.endswith("/kernel")}
-
-        def plain_size(coarseness: float) -> int:
-            return self._size(self._on_plain_grids(self._steps(sensitivity, coarseness)))
-
-        steps = self._steps(
-            sensitivity, _coarseness_for(self._size(masks) + _BITS_ALONE / 8 * self._kept_weights, plain_size)
-        )
-        rounded = _round_alone(self._spec, self._arrays, self._before, self._images, *self._rounding(steps))
+        plain_size = self._plain_sizes(sensitivity)
+        coarseness = _coarseness_for(self._size(masks) + _BITS_ALONE / 8 * self._kept_weights, plain_size)
+        steps = self._steps(sensitivity, coarseness)
+        rounded = _round_alone(self._spec, self._arrays, self._before, self._images, self._rounding(steps))
         divergences = activations.divergences(self._before, rounded, self._images)
-        ratio = self._size(rounded) / self._size(self._on_plain_grids(steps))
+        ratio = self._size(rounded) / plain_size(coarseness)
         return _with_divergences(sensitivity, divergences, steps, self._kept), ratio
 
-    @functools.cache  # noqa: B019  # searches share most of their arguments
-    def _plain_size(self, coarseness: float) -> int:
-        return self._size(self._on_plain_grids(self._steps(self._sensitivity, coarseness)))
+    @functools.cached_property
+    def _plain_size(self) -> Callable[[float], int]:
+        return self._plain_sizes(self._sensitivity)
 
-    def _on_plain_grids(self, steps: Steps) -> Arrays:
-        return {name: on_grid(array, steps[name]) for name, array in self._arrays.items()}
+    def _plain_sizes(self, sensitivity: Mapping[str, float]) -> Callable[[float], int]:
+        """Function from a coarseness to the bytes of plain rounding; it remembers them, as searches share most."""
+
+        @functools.cache
+        def size(coarseness: float) -> int:
+            steps = self._steps(sensitivity, coarseness)
+            return self._size({name: on_grid(array, steps[name]) for name, array in self._arrays.items()})
+
+        return size
 
     def _size(self, arrays: Arrays) -> int:
         return len(codec.encode(arrays, {}, profile=self._profile))
@@ -190,14 +204,14 @@ class Quantizer:
         steps = grid_steps(sensitivity, coarseness, _EARLY_COARSER)
         return {name: step and max(step, finest_step(self._arrays[name])) for name, step in steps.items()}
 
-    def _rounding(self, steps: Steps) -> tuple[RoundKernel, RoundBias]:
+    def _rounding(self, steps: Steps) -> _Rounding:
         def kernel(name, weights, moments, cross_moments):
             if steps[name] is None:
                 return np.zeros_like(weights)
             step = steps[name] / 2  # integers of a state are 2 apart
             return step * round_on_trellis(weights, self._kept[name], moments, cross_moments, step).astype(np.float32)
 
-        return kernel, lambda name, bias: on_grid(bias, steps[name])
+        return _Rounding(kernel, lambda name, bias: on_grid(bias, steps[name]))
 
 
 def _check(spec: ModelSpec, arrays: Arrays, images: np.ndarray) -> None:
@@ -287,7 +301,8 @@ def choose_codes(
     fixed = {
         name: array for name, array in clustered.items() if layers is not None and name.rsplit("/", 1)[0] not in layers
     }
-    return _round_net(spec, arrays, build(spec, arrays), images, kernel, lambda name, bias: bias, report, fixed)
+    rounding = _Rounding(kernel, lambda name, bias: bias)
+    return _round_net(spec, arrays, build(spec, arrays), images, rounding, report, fixed)
 
 
 def _kept(kernel: np.ndarray) -> np.ndarray:
@@ -301,8 +316,7 @@ def _round_net(
     arrays: Arrays,
     before: keras.Model,
     images: np.ndarray,
-    round_kernel: RoundKernel,
-    round_bias: RoundBias,
+    rounding: _Rounding,
     report: Callable[[str], None],
     fixed: Mapping[str, np.ndarray] = types.MappingProxyType({}),
 ) -> Arrays:
@@ -312,45 +326,34 @@ def _round_net(
     inputs_before, inputs_after = (LayerInputs(model, spec.layers(), images) for model in (before, after))
     for number, layer in enumerate(layers, 1):
         report(f"rounding {layer.name}, {number} of {len(layers)}")
-        names = f"{layer.name}/kernel", f"{layer.name}/bias"
-        if names[0] in fixed:
-            rounded = [fixed[name] for name in names]
+        if f"{layer.name}/kernel" in fixed:
+            rounded = {name: fixed[name] for name in (f"{layer.name}/kernel", f"{layer.name}/bias")}
         else:
-            moments = activations.input_moments(inputs_before.of(layer.name), inputs_after.of(layer.name), layer)
-            rounded = _round_layer(arrays, names, moments, round_kernel, round_bias)
-        layer.set_weights(rounded)
-        result |= zip(names, rounded, strict=True)
+            inputs = inputs_before.of(layer.name), inputs_after.of(layer.name)
+            rounded = _round_layer(arrays, layer, *inputs, rounding)
+        layer.set_weights(list(rounded.values()))
+        result |= rounded
     return result
 
 
 def _round_alone(
-    spec: ModelSpec,
-    arrays: Arrays,
-    before: keras.Model,
-    images: np.ndarray,
-    round_kernel: RoundKernel,
-    round_bias: RoundBias,
+    spec: ModelSpec, arrays: Arrays, before: keras.Model, images: np.ndarray, rounding: _Rounding
 ) -> Arrays:
     """Rounds each layer as if the others were not."""
     result, inputs = {}, LayerInputs(before, spec.layers(), images)
     for layer in activations.convolutions(before):
-        names = f"{layer.name}/kernel", f"{layer.name}/bias"
         batches = inputs.of(layer.name)
-        moments = activations.input_moments(batches, batches, layer)
-        result |= zip(names, _round_layer(arrays, names, moments, round_kernel, round_bias), strict=True)
+        result |= _round_layer(arrays, layer, batches, batches, rounding)
     return result
 
 
 def _round_layer(
-    arrays: Arrays,
-    names: tuple[str, str],
-    moments: tuple[np.ndarray, ...],
-    round_kernel: RoundKernel,
-    round_bias: RoundBias,
-) -> list[np.ndarray]:
-    """A layer's rounded kernel and bias, from what `input_moments` returns."""
-    (kernel, bias), (products, cross_products, mean_before, mean_after) = names, moments
+    arrays: Arrays, layer: keras.layers.Layer, before: list[np.ndarray], after: list[np.ndarray], rounding: _Rounding
+) -> Arrays:
+    """A layer's rounded kernel and bias by name, from batches of its inputs in both models."""
+    kernel, bias = f"{layer.name}/kernel", f"{layer.name}/bias"
+    (products, cross_products, mean_before, mean_after) = activations.input_moments(before, after, layer)
     weights = arrays[kernel].reshape(-1, arrays[kernel].shape[-1])
-    rounded = round_kernel(kernel, weights, products, cross_products).astype(np.float32)
+    rounded = rounding.kernel(kernel, weights, products, cross_products).astype(np.float32)
     lacking = (mean_before @ weights - mean_after @ rounded).astype(np.float32)
-    return [rounded.reshape(arrays[kernel].shape), round_bias(bias, arrays[bias] + lacking)]
+    return {kernel: rounded.reshape(arrays[kernel].shape), bias: rounding.bias(bias, arrays[bias] + lacking)}

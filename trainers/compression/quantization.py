@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import keras
 import numpy as np
 
 from sqz_keras.architecture.spec import ModelSpec
@@ -36,14 +37,17 @@ def quantize(
     paths = find_images(config.calibration_dir, config.calibration_images)
     say(f"reading {len(paths)} images of {config.calibration_dir}")
     images = read_inputs(paths, spec)
-    answers = _answers(spec, arrays, images)
+    model = build(spec, arrays)
+    answers = _answers(model, images)
     for problem in calibration.find_problems(images, answers):
         say(f"Warning: {problem}")
     stage = {"stage": "quantize", "images": len(images)}
     stage |= {"agreement": config.agreement} if config.agreement else {"target_bytes": config.target_bytes}
     header = sqz.header_bytes(spec, arrays, {**provenance, "stages": [*provenance["stages"], stage]})
     if config.agreement:
-        return _smallest(config, spec, arrays, images, answers, header), [stage]
+        quantizer = Quantizer(spec, arrays, images[::2], profile=config.profile, report=say)
+        _foretell(quantizer, header)
+        return _smallest(quantizer, config.agreement, model, images[1::2], answers[1::2], header), [stage]
     quantizer = Quantizer(spec, arrays, images, profile=config.profile, report=say)
     _foretell(quantizer, header)
     say(f"quantising to {config.target_bytes:,} bytes")
@@ -59,25 +63,31 @@ def _foretell(quantizer: Quantizer, header: int) -> None:
     say(f"answers that will stay as they are, by bytes: about {sizes}")
 
 
-def _answers(spec: ModelSpec, arrays: Arrays, images: np.ndarray) -> np.ndarray:
-    return build(spec, arrays).predict(images, batch_size=32, verbose=0).argmax(axis=1)
+def _answers(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    return model.predict(images, batch_size=32, verbose=0).argmax(axis=1)
 
 
 def _smallest(
-    config: QuantizeConfig, spec: ModelSpec, arrays: Arrays, images: np.ndarray, answers: np.ndarray, header: int
+    quantizer: Quantizer, wanted: float, model: keras.Model, unseen: np.ndarray, expected: np.ndarray, header: int
 ) -> Arrays:
-    """Quantised on one half of the images: the smallest found whose answers on the other half agree often enough."""
-    quantizer = Quantizer(spec, arrays, images[::2], profile=config.profile, report=say)
-    _foretell(quantizer, header)
-    model, unseen, expected = build(spec, arrays), images[1::2], answers[1::2]
-    best, best_size, too_small, size = None, None, 0, quantizer.foretell_size(config.agreement)
+    """The smallest weights found whose answers on unseen images are the expected ones often enough.
+
+    Args:
+        quantizer: Makes weights of a size.
+        wanted: The share of the images.
+        model: A model of the same kind, whose weights are replaced.
+        unseen: Network inputs.
+        expected: The class of each, int64 (N,).
+        header: Bytes of the file beside the weights.
+    """
+    best, best_size, too_small, size = None, None, 0, quantizer.foretell_size(wanted)
     for _ in range(_SEARCHES):
         say(f"quantising to {size + header:,} bytes")
         candidate = quantizer.to_size(size)
         assign(model, candidate)
-        agreement = float(np.mean(model.predict(unseen, batch_size=32, verbose=0).argmax(axis=1) == expected))
+        agreement = float(np.mean(_answers(model, unseen) == expected))
         say(f"{agreement:.1%} of {len(unseen)} unseen images have the answer of before")
-        if agreement >= config.agreement:
+        if agreement >= wanted:
             best, best_size = candidate, size
         else:
             too_small = size
@@ -91,7 +101,7 @@ def _smallest(
             size = (best_size + too_small) // 2
     if best is None:
         raise ValueError(
-            f"--agreement={config.agreement} was not reached in {too_small + header:,} bytes: give a lower one, or a "
+            f"--agreement={wanted} was not reached in {too_small + header:,} bytes: give a lower one, or a "
             "larger --target_bytes."
         )
     return best
