@@ -152,7 +152,7 @@ def _trellis_integers(rows: list[Row], codes: list[np.ndarray | None]) -> Iterat
     on_trellis = [number for number, row in enumerate(rows) if row.has_trellis]
     by_filter = [trellis.by_filter(codes[number].reshape(rows[number].shape)) for number in on_trellis]
     dense = [rows[number].kind == Kind.TRELLIS_DENSE for number in on_trellis]
-    return (integers.ravel() for integers in trellis.join_codes(by_filter, dense))
+    return (integers.ravel() for integers in trellis.from_codes(by_filter, dense))
 
 
 def _join_codes(row: Row, coded: list[np.ndarray], base_arrays: dict[str, BaseArray], offset: int) -> np.ndarray:

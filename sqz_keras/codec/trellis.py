@@ -75,21 +75,8 @@ def to_codes(integers: np.ndarray, dense: bool) -> np.ndarray | None:
     return integers >> 1 if dense else (integers + odd * np.sign(integers)) >> 1
 
 
-def from_codes(codes: np.ndarray, dense: bool) -> np.ndarray:
-    """Turns the codes of an array into integers.
-
-    Args:
-        codes: Integers (elements of a filter, filters), of at most 2**14 - 1 in magnitude.
-        dense: Whether 0 obeys too.
-
-    Returns:
-        Int32 integers in the same shape.
-    """
-    return join_codes([codes], [dense])[0]
-
-
-def join_codes(codes: Sequence[np.ndarray], dense: Sequence[bool]) -> list[np.ndarray]:
-    """Turns the codes of many arrays into integers, faster than array by array.
+def from_codes(codes: Sequence[np.ndarray], dense: Sequence[bool]) -> list[np.ndarray]:
+    """Turns the codes of arrays into integers; many arrays at once are faster than one by one.
 
     Args:
         codes: Integers (elements of a filter, filters) of each array, of at most 2**14 - 1 in magnitude.

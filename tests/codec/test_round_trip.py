@@ -49,7 +49,7 @@ def on_trellis(draw):
     shape = draw(st.lists(st.integers(0, 7), min_size=2, max_size=4).map(tuple))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     codes = rng.integers(-5, 6, shape) * (rng.random(shape) < draw(st.sampled_from([0.1, 0.5, 1.0])))
-    integers = trellis.from_codes(trellis.by_filter(codes), draw(st.booleans()))
+    (integers,) = trellis.from_codes([trellis.by_filter(codes)], [draw(st.booleans())])
     return np.float32(0.37) * integers.astype(np.float32).reshape(shape)
 
 

@@ -36,11 +36,11 @@ def test_the_next_state_is_that_of_the_standard():
 @given(st.lists(st.tuples(codes(max_rank=2), st.booleans()), min_size=1, max_size=5))
 def test_codes_and_integers(arrays):
     """Many arrays at once, one at a time, and one element at a time."""
-    joined = trellis.join_codes([array for array, _ in arrays], [dense for _, dense in arrays])
+    joined = trellis.from_codes([array for array, _ in arrays], [dense for _, dense in arrays])
     for integers, (array, dense) in zip(joined, arrays, strict=True):
         slow = slow_decoder.trellis_integers(array.ravel().tolist(), array.shape[1], 7 if dense else 6)
         assert integers.ravel().tolist() == slow
-        np.testing.assert_array_equal(integers, trellis.from_codes(array, dense))
+        np.testing.assert_array_equal(integers, trellis.from_codes([array], [dense])[0])
         np.testing.assert_array_equal(trellis.to_codes(integers, dense), array)
         assert dense or (integers == 0).sum() == (array == 0).sum()
 
@@ -48,7 +48,8 @@ def test_codes_and_integers(arrays):
 @SETTINGS
 @given(codes(), st.booleans(), st.sampled_from(PROFILES), st.sampled_from([1.0, 0.37, 1e-40]))
 def test_arrays_come_back(array, dense, profile, step):
-    integers = trellis.from_codes(trellis.by_filter(array), dense).reshape(array.shape)
+    (integers,) = trellis.from_codes([trellis.by_filter(array)], [dense])
+    integers = integers.reshape(array.shape)
     values = np.float32(step) * integers.astype(np.float32)
     data = codec.encode({"a": values, "b": values[..., :1]}, {}, profile=profile)
     samples.assert_same(codec.decode(data).arrays, {"a": values, "b": values[..., :1]})
