@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import collections
+import contextlib
 import time
 from collections.abc import Iterable, Iterator
-from concurrent import futures
 
 import grpc
 import numpy as np
@@ -15,6 +14,7 @@ from export.client import images as client_images
 from export.client.base import BaseClient
 from export.client.connection import Attempts, ServingError, check_stream, serving_error
 from export.client.exchange import Prediction, Result, Steps, available_versions
+from export.client.in_order import in_order
 
 __all__ = ["Client", "Prediction", "ServingError"]
 
@@ -95,17 +95,10 @@ class Client(BaseClient):
             calls: How many calls are under way at once.
         """
         check_stream(batch_size, calls)
-        running: collections.deque[futures.Future[list[Prediction]]] = collections.deque()
-        pool = futures.ThreadPoolExecutor(calls)
-        try:
-            for batch in client_images.chunks(images, batch_size):
-                running.append(pool.submit(self.predict, batch))
-                while running and (len(running) == calls or running[0].done()):
-                    yield from running.popleft().result()
-            while running:
-                yield from running.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        chunks = client_images.chunks(images, batch_size)
+        with contextlib.closing(in_order(self.predict, chunks, threads=calls, most=calls)) as batches:
+            for predictions in batches:
+                yield from predictions
 
     def features(self, images: client_images.Images) -> np.ndarray:
         """The pooled activations before the classifier, float32 (N, channels); 512 channels in v1.0 and v1.1.

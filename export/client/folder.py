@@ -6,15 +6,15 @@ import collections
 import os
 import pathlib
 from collections.abc import Iterable, Iterator
-from concurrent import futures
 
 from export.client import images as client_images
 from export.client.answers import AnswersFile
 from export.client.client import Client
+from export.client.in_order import in_order
 from export.client.progress import Progress
 from sqz_keras.images.files import find_images
 
-_READERS, _READ_AHEAD = 4, 32  # threads, and images that they read before they are sent
+_READERS, _READ_AHEAD = 4, 32  # threads, and images that are read or wait to be sent
 
 
 def predict_folder(client: Client, image_dir: str | os.PathLike, output: str | os.PathLike, top: int) -> str:
@@ -74,27 +74,13 @@ def _read(root: pathlib.Path, names: Iterable[str]) -> Iterator[tuple[str, bytes
 
     Several are read at once: one that its EXIF turns is encoded again, which takes longer than the server's answer.
     """
-    waiting: collections.deque[tuple[str, futures.Future[bytes]]] = collections.deque()
 
-    def read(name: str) -> bytes:
-        (image,) = client_images.as_list((root / name).read_bytes())
-        client_images.check_fits(image)
-        return image
-
-    def first() -> tuple[str, bytes | None, str | None]:
-        name, reading = waiting.popleft()
+    def read(name: str) -> tuple[str, bytes | None, str | None]:
         try:
-            return name, reading.result(), None
+            (image,) = client_images.as_list((root / name).read_bytes())
+            client_images.check_fits(image)
+            return name, image, None
         except (OSError, ValueError) as error:
             return name, None, str(error)
 
-    pool = futures.ThreadPoolExecutor(_READERS)
-    try:
-        for name in names:
-            waiting.append((name, pool.submit(read, name)))
-            if len(waiting) > _READ_AHEAD:
-                yield first()
-        while waiting:
-            yield first()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    return in_order(read, names, threads=_READERS, most=_READ_AHEAD)

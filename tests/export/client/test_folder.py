@@ -64,13 +64,13 @@ class Counting:
     """Answers every image at once, and fails at one of them."""
 
     def __init__(self, fails_at=None):
-        self.asked, self._fails_at = 0, fails_at
+        self.answered, self._fails_at = 0, fails_at
 
     def predict_stream(self, images):
         for _ in images:
-            if self.asked == self._fails_at:
+            if self.answered == self._fails_at:
                 raise ConnectionError("the server is gone")
-            self.asked += 1
+            self.answered += 1
             yield Prediction("OK", ("a",), (0,), (1.0,), np.ones(1, np.float32))
 
 
@@ -83,12 +83,12 @@ def test_a_run_that_was_stopped_is_resumed(photos, tmp_path):
     output.write_bytes(finished + b'{"image": "more/0')  # as a machine that lost its power leaves it
     counting = Counting()
     assert predict_folder(counting, photos, output, 1) == f"{output}: 40 answers"
-    assert counting.asked == 33
+    assert counting.answered == 33
     assert output.read_bytes().startswith(finished)
     assert [line["image"] for line in lines_of(output)] == names_in(photos)
     again = Counting()
     predict_folder(again, photos, output, 1)
-    assert again.asked == 0
+    assert again.answered == 0
 
 
 def test_a_process_that_is_killed_leaves_whole_lines(target, photos, tmp_path):
@@ -121,7 +121,7 @@ def test_images_that_cannot_be_sent_stop_no_others(photos, tmp_path, monkeypatch
     lines = lines_of(output)
     assert [line["status"] == "OK" for line in lines] == [False, False, True, False]
     assert "gone.jpg" in lines[0]["status"] and "bytes" in lines[1]["status"]
-    assert counting.asked == 1
+    assert counting.answered == 1
 
 
 @pytest.mark.parametrize(
