@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import keras
 import numpy as np
 
 from sqz_keras.compression.layer_inputs import BATCH
 
-_MANY_POSITIONS = 1000  # of an image, in the moments: more say nothing new
+_MOST_POSITIONS = 400  # of an image, in the moments: more say nothing new
 
 
 def convolutions(model: keras.Model) -> list[keras.layers.Layer]:
@@ -159,33 +160,46 @@ def layer_statistics(model: keras.Model, images: np.ndarray) -> dict[str, tuple[
     return statistics
 
 
-def input_moments(
-    before: Sequence[np.ndarray], after: Sequence[np.ndarray], convolution: keras.layers.Layer
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Moments of a convolution's inputs p in one model and q in another.
+class Moments(NamedTuple):
+    """Moments of a convolution's K inputs q in one model with each other and with its O outputs y in another.
 
     Args:
-        before: Batches of p, float32 (B, H, W, C); each output position of each image gives one vector of K inputs, of
-            many positions one in four.
-        after: Batches of q, of the same images.
-        convolution: The layer.
+        inputs: Float64 (K, K), E[q q^T].
+        targets: Float64 (K, O), E[q y^T].
+        mean_input: Float64 (K,), E[q].
+        mean_target: Float64 (O,), E[y].
+    """
 
-    Returns:
-        float64 E[q q^T] (K, K), E[p q^T] (K, K), E[p] (K,) and E[q] (K,).
+    inputs: np.ndarray
+    targets: np.ndarray
+    mean_input: np.ndarray
+    mean_target: np.ndarray
+
+
+def input_moments(before: Sequence, after: Sequence, convolution: keras.layers.Layer, kernel: np.ndarray) -> Moments:
+    """Moments of a convolution's inputs in one model, with its outputs in another model as targets.
+
+    Args:
+        before: Batches of the layer's inputs in that other model, float32 (B, H, W, C).
+        after: Batches of the inputs in this one, of the same images; each output position of each image gives one
+            vector of K inputs, or some of the positions where there are many.
+        convolution: The layer.
+        kernel: Its weights in the other model; the targets are without its biases.
     """
     import tensorflow as tf
 
     @_traced_once(before[0], tf.TensorSpec((None, *after[0].shape[1:]), tf.float32))
     def sums(p, q):
-        p, q = _patches(p, convolution, _MANY_POSITIONS), _patches(q, convolution, _MANY_POSITIONS)
-        positions = tf.cast(tf.shape(p)[1], tf.float32)
-        p, q = (tf.reshape(patches, (-1, patches.shape[-1])) for patches in (p, q))
-        products = tf.matmul(q, q, transpose_a=True), tf.matmul(p, q, transpose_a=True)
-        return [total / positions for total in (*products, tf.reduce_sum(p, 0), tf.reduce_sum(q, 0))]
+        q = _patches(q, convolution, _MOST_POSITIONS)
+        y = tf.nn.conv2d(p, kernel, _strides(convolution, _MOST_POSITIONS), convolution.padding.upper())
+        positions = tf.cast(tf.shape(q)[1], tf.float32)
+        q, y = (tf.reshape(vectors, (-1, vectors.shape[-1])) for vectors in (q, y))
+        products = tf.matmul(q, q, transpose_a=True), tf.matmul(q, y, transpose_a=True)
+        return [total / positions for total in (*products, tf.reduce_sum(q, 0), tf.reduce_sum(y, 0))]
 
     parts = [[np.asarray(value, np.float64) for value in sums(*both)] for both in zip(before, after, strict=True)]
     images = sum(len(batch) for batch in before)
-    return tuple(sum(values) / images for values in zip(*parts, strict=True))
+    return Moments(*(sum(values) / images for values in zip(*parts, strict=True)))
 
 
 def _traced_once(images: np.ndarray, *more_inputs) -> Callable[[Callable], Callable]:
@@ -199,19 +213,26 @@ def _traced_once(images: np.ndarray, *more_inputs) -> Callable[[Callable], Calla
     return lambda function: tf.function(function, autograph=False).get_concrete_function(batch, *more_inputs)
 
 
-def _patches(inputs, layer, many: int | None = None):
+def _patches(inputs, layer, most: int | None = None):
     """(B, positions, K): what each output position of a convolution sees, in the order of its kernel.
 
-    Of more than `many` positions only every second row and column is taken.
+    At most `most` positions are taken, evenly from all rows and columns.
     """
     import tensorflow as tf
 
-    (height, width), (down, right) = layer.kernel_size, layer.strides
-    if many and layer.output.shape[1] * layer.output.shape[2] > many:
-        down, right = 2 * down, 2 * right
+    (height, width), (down, right) = layer.kernel_size, _strides(layer, most)
     if (height, width) == (1, 1):
         inputs = inputs[:, ::down, ::right]
     else:
         sizes, strides = [1, height, width, 1], [1, down, right, 1]
         inputs = tf.image.extract_patches(inputs, sizes, strides, [1, 1, 1, 1], layer.padding.upper())
     return tf.reshape(inputs, (tf.shape(inputs)[0], -1, inputs.shape[-1]))
+
+
+def _strides(layer, most: int | None) -> tuple[int, int]:
+    """Multiples of the layer's strides that leave at most `most` output positions."""
+    _, height, width, _ = layer.output.shape
+    times = 1
+    while most and -(-height // times) * -(-width // times) > most:
+        times += 1
+    return tuple(times * stride for stride in layer.strides)

@@ -19,20 +19,21 @@ def round_to_nearest(
     weights: np.ndarray,
     kept: np.ndarray,
     moments: np.ndarray,
-    cross_moments: np.ndarray,
+    targets: np.ndarray,
     nearest: Callable[[np.ndarray], np.ndarray],
 ) -> np.ndarray:
     """The allowed values with which the layer's outputs on its new inputs are closest to the old outputs.
 
-    W are the old weights, p their inputs, and q the inputs that the layer gets now that the layers before it are
-    rounded. First W' is computed, which minimises E|W^T p - W'^T q|^2 over the kept weights, one filter at a time.
-    Then it is rounded, weights with the largest inputs first; each error is spread over the rest by the same rule.
+    W are the old weights, y = W^T p their outputs for inputs p, and q the inputs that the layer gets now that the
+    layers before it are rounded. First W' is computed, which minimises E|y - W'^T q|^2 over the kept weights, one
+    filter at a time. Then it is rounded, weights with the largest inputs first; each error is spread over the rest by
+    the same rule.
 
     Args:
         weights: (K, O) float32, K inputs of each of O filters.
         kept: (K, O) bool, the weights that may differ from 0.
         moments: (K, K) float64, E[q q^T].
-        cross_moments: (K, K) float64, E[p q^T].
+        targets: (K, O) float64, E[q y^T].
         nearest: Function from float64 numbers of any shape to the nearest allowed values.
 
     Returns:
@@ -41,7 +42,7 @@ def round_to_nearest(
     if not np.trace(moments):  # no image reaches this layer
         return np.where(kept, nearest(weights.astype(np.float64)), 0)
     result = np.zeros(weights.shape)
-    for filters in fitted_filters(weights, kept, moments, cross_moments, largest_first=True):
+    for filters in fitted_filters(weights, kept, moments, targets, largest_first=True):
         rounded = _round_in_order(filters.values, filters.factors, nearest)
         filters.store(rounded, result)
     return result
@@ -78,19 +79,18 @@ def damped(moments: np.ndarray) -> np.ndarray:
 
 
 def fitted_filters(
-    weights: np.ndarray, kept: np.ndarray, moments: np.ndarray, cross_moments: np.ndarray, *, largest_first: bool
+    weights: np.ndarray, kept: np.ndarray, moments: np.ndarray, targets: np.ndarray, *, largest_first: bool
 ) -> Iterator[Filters]:
     """Yields all filters that keep a weight, fitted as `round_to_nearest` says, whose arguments these are.
 
     The moments must not be all 0. With `largest_first` weights with the largest inputs come first; else the order of
     the inputs stays.
     """
-    weights = weights.astype(np.float64)
-    target = cross_moments.T @ weights / (np.trace(moments) / len(moments)) + _DAMPING * weights
+    targets = targets / (np.trace(moments) / len(moments)) + _DAMPING * weights
     moments = damped(moments)
     order = -np.diag(moments) if largest_first else np.arange(len(moments))
     for filters, places, real in _chunks(kept, order):
-        targets = np.where(real, target[places, filters[:, None]], 0.0)
+        target = np.where(real, targets[places, filters[:, None]], 0.0)
         alike = real.all() and (places == places[0]).all()  # as in a dense layer: one inverse for them all
         rows, real_rows = (places[:1], real[:1]) if alike else (places, real)
         factors = factors_of_inverse(
@@ -100,7 +100,7 @@ def fitted_filters(
                 np.eye(rows.shape[1]),
             )
         )
-        values = (np.swapaxes(factors, 1, 2) @ (factors @ targets[:, :, None]))[:, :, 0]
+        values = (np.swapaxes(factors, 1, 2) @ (factors @ target[:, :, None]))[:, :, 0]
         yield Filters(filters, places, real, values, factors)
 
 

@@ -28,8 +28,8 @@ class LayerInputs:
         self._layers = {layer.name: layer for layer in layers}
         self._kept = {IMAGES: [images[start : start + BATCH] for start in range(0, len(images), BATCH)]}
 
-    def of(self, convolution: str) -> list[np.ndarray]:
-        """Batches of its inputs, float32 (B, H, W, channels). Ask for the convolutions in net order."""
+    def of(self, convolution: str) -> list:
+        """Batches of its inputs, float32 tensors (B, H, W, channels). Ask for the convolutions in net order."""
         (source,) = self._layers[convolution].inputs
         if source not in self._kept:
             self._kept[source] = self._run(sorted(self._known([source])), self._tensor(source))
@@ -42,10 +42,13 @@ class LayerInputs:
             return self._kept[source]
         return self._run([source], tensor)  # through padding or dropout
 
-    def _run(self, known: list[str], tensor: keras.KerasTensor) -> list[np.ndarray]:
-        step = keras.Model([self._tensor(name) for name in known], tensor)
-        batches = zip(*(self._kept[name] for name in known), strict=True)
-        return [np.asarray(step(list(batch), training=False)) for batch in batches]
+    def _run(self, known: list[str], tensor: keras.KerasTensor) -> list:
+        import tensorflow as tf
+
+        layers = keras.Model([self._tensor(name) for name in known], tensor)
+        signature = [tf.TensorSpec(self._tensor(name).shape, tf.float32) for name in known]
+        step = tf.function(lambda *batch: layers(list(batch), training=False), signature, autograph=False)
+        return [step(*map(tf.convert_to_tensor, batch)) for batch in zip(*map(self._kept.get, known), strict=True)]
 
     def _tensor(self, name: str) -> keras.KerasTensor:
         return self._model.input if name == IMAGES else self._model.get_layer(name).output

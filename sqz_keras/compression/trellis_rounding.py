@@ -26,7 +26,7 @@ _RESIDUES = (_ODD + 2 * np.arange(2)).astype(np.float32)  # (8, 2), of the integ
 
 
 def round_on_trellis(
-    weights: np.ndarray, kept: np.ndarray, moments: np.ndarray, cross_moments: np.ndarray, step: float
+    weights: np.ndarray, kept: np.ndarray, moments: np.ndarray, targets: np.ndarray, step: float
 ) -> np.ndarray:
     """As `compensation.round_to_nearest`, in the order of the inputs, to integers that a trellis allows.
 
@@ -34,7 +34,7 @@ def round_on_trellis(
         weights: (K, O) float32, K inputs of each of O filters.
         kept: (K, O) bool, the weights that may differ from 0. If all are kept, 0 is a value like any other.
         moments: (K, K) float64, E[q q^T].
-        cross_moments: (K, K) float64, E[p q^T].
+        targets: (K, O) float64, E[q y^T], the moments of the inputs with the outputs to be like.
         step: The step of the grid.
 
     Returns:
@@ -48,7 +48,7 @@ def round_on_trellis(
     costs = 1 / np.diag(factors_of_inverse(damped(moments)[None])[0]) ** 2
     by_input = kept.sum(axis=1)
     typical = np.exp(np.average(np.log(costs), weights=by_input)) if by_input.any() else 1.0
-    for filters in fitted_filters(weights, kept, moments, cross_moments, largest_first=False):
+    for filters in fitted_filters(weights, kept, moments, targets, largest_first=False):
         filters.store(_best_path(filters, step, dense, (_BIT_COST * typical * bits).astype(np.float32)), result)
     return result
 

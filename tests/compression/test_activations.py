@@ -45,23 +45,37 @@ def test_moments_give_the_mean_outputs(model, layer):
 
     changed = build(SPEC, {name: array * 0.9 for name, array in tiny_arrays(SPEC).items()})
     images = tiny_images(12, seed=5)[0]
-    convolution = changed.get_layer(layer)
+    kernels = [network.get_layer(layer).get_weights()[0] for network in (model, changed)]
     batches = (LayerInputs(network, SPEC.layers(), images).of(layer) for network in (model, changed))
-    moments, cross_moments, mean_before, mean_after = input_moments(*batches, convolution)
-    weights = convolution.get_weights()[0].reshape(len(moments), -1)
+    convolution = changed.get_layer(layer)
+    moments = input_moments(*batches, convolution, kernels[0])
     outputs = []
-    for network in (model, changed):
+    for network, kernel in zip((model, changed), kernels, strict=True):
         inputs = keras.Model(network.inputs, network.get_layer(layer).input).predict(images, verbose=0)
         options = {"strides": convolution.strides, "padding": convolution.padding}
-        outputs.append(np.asarray(keras.ops.conv(inputs, convolution.get_weights()[0], **options), np.float64))
+        outputs.append(np.asarray(keras.ops.conv(inputs, kernel, **options), np.float64))
     before, after = outputs
-    axes = (0, 1, 2)
-    np.testing.assert_allclose(mean_before @ weights, before.mean(axes), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(mean_after @ weights, after.mean(axes), rtol=1e-4, atol=1e-5)
-    squares = np.einsum("ko,kl,lo->o", weights, moments, weights)
+    weights, axes = kernels[1].reshape(len(moments.inputs), -1), (0, 1, 2)
+    np.testing.assert_allclose(moments.mean_target, before.mean(axes), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(moments.mean_input @ weights, after.mean(axes), rtol=1e-4, atol=1e-5)
+    squares = np.einsum("ko,kl,lo->o", weights, moments.inputs, weights)
     np.testing.assert_allclose(squares, (after**2).mean(axes), rtol=1e-4, atol=1e-6)
-    products = np.einsum("ko,kl,lo->o", weights, cross_moments, weights)
+    products = np.einsum("ko,ko->o", weights, moments.targets)
     np.testing.assert_allclose(products, (before * after).mean(axes), rtol=1e-4, atol=1e-6)
+
+
+def test_moments_of_many_positions_are_those_of_a_sample(model):
+    """Here of every third row and column of 60 x 60."""
+    import keras
+
+    inputs = keras.Input((60, 60, 2))
+    convolution = keras.layers.Conv2D(3, 1)
+    convolution(inputs)
+    images = np.random.default_rng(6).normal(size=(4, 60, 60, 2)).astype(np.float32)
+    moments = input_moments([images], [images], convolution, convolution.get_weights()[0])
+    sample = images[:, ::3, ::3].reshape(-1, 2)
+    np.testing.assert_allclose(moments.inputs, sample.T @ sample / len(sample), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(moments.mean_input, sample.mean(axis=0), rtol=1e-4, atol=1e-6)
 
 
 def test_divergence_of_a_small_change(model):

@@ -8,8 +8,8 @@ from sqz_keras.compression.compensation import round_to_nearest
 DAMPING = 0.01
 
 
-def round_to_grid(weights, kept, moments, cross_moments, step):
-    values = round_to_nearest(weights, kept, moments, cross_moments, lambda free: step * np.rint(free / step))
+def round_to_grid(weights, kept, moments, targets, step):
+    values = round_to_nearest(weights, kept, moments, targets, lambda free: step * np.rint(free / step))
     np.testing.assert_allclose(values, step * np.rint(values / step), rtol=1e-12)
     return np.rint(values / step).astype(int)
 
@@ -19,11 +19,11 @@ def correlated_inputs(count, width, seed=0):
     return random.normal(size=(count, width)) @ random.normal(size=(width, width)) + 0.5
 
 
-def solve_and_round(weights, kept, moments, cross_moments, step):
+def solve_and_round(weights, kept, moments, targets, step):
     """One filter, by the definition: minimise the quadratic again over what is free, after each rounding."""
     scale = np.trace(moments) / len(moments)
     damped = moments / scale + DAMPING * np.eye(len(moments))
-    aim = cross_moments.T @ weights / scale + DAMPING * weights
+    aim = targets / scale + DAMPING * weights
     places = [place for place in np.argsort(-np.diag(damped), kind="stable") if kept[place]]
     rounded = np.zeros(len(weights))
     for number, place in enumerate(places):
@@ -41,10 +41,10 @@ def test_as_by_solving_again_after_each_rounding(density):
     weights = random.normal(size=(12, 70)).astype(np.float32)
     kept = random.random(weights.shape) < density
     weights *= kept
-    moments, cross_moments = after.T @ after / 500, before.T @ after / 500
-    integers = round_to_grid(weights, kept, moments, cross_moments, 0.2)
+    moments, targets = after.T @ after / 500, after.T @ (before @ weights) / 500
+    integers = round_to_grid(weights, kept, moments, targets, 0.2)
     for number in range(70):
-        expected = solve_and_round(weights[:, number], kept[:, number], moments, cross_moments, 0.2)
+        expected = solve_and_round(weights[:, number], kept[:, number], moments, targets[:, number], 0.2)
         np.testing.assert_array_equal(integers[:, number], expected)
 
 
@@ -53,7 +53,7 @@ def test_outputs_are_nearer_than_with_plain_rounding():
     inputs, unseen = correlated_inputs(4000, 30), correlated_inputs(4000, 30)[2000:]
     weights = random.normal(size=(30, 40)).astype(np.float32)
     moments = inputs[:2000].T @ inputs[:2000] / 2000
-    integers = round_to_grid(weights, weights != 0, moments, moments, 0.5)
+    integers = round_to_grid(weights, weights != 0, moments, moments @ weights, 0.5)
     compensated, plain = (unseen @ (0.5 * multiples - weights) for multiples in (integers, np.rint(weights / 0.5)))
     assert np.mean(compensated**2) < 0.5 * np.mean(plain**2)
 
@@ -63,7 +63,7 @@ def test_what_the_layers_before_lost_is_made_up_for():
     before = correlated_inputs(2000, 10)
     after = 0.5 * before  # as if everything before had been rounded down
     weights = random.normal(size=(10, 5)).astype(np.float32)
-    integers = round_to_grid(weights, weights != 0, after.T @ after / 2000, before.T @ after / 2000, 0.01)
+    integers = round_to_grid(weights, weights != 0, after.T @ after / 2000, after.T @ (before @ weights) / 2000, 0.01)
     # The damping holds the weights where they were; what it costs is small beside the factor of 2.
     lost = after @ (0.01 * integers) - before @ weights
     assert np.mean(lost**2) < 0.02 * np.mean((after @ weights - before @ weights) ** 2)
@@ -75,7 +75,7 @@ def test_pruned_weights_and_silent_inputs():
     weights[2:, 2] = 0
     inputs = correlated_inputs(100, 6)
     moments = inputs.T @ inputs / 100
-    integers = round_to_grid(weights, weights != 0, moments, moments, 0.25)
+    integers = round_to_grid(weights, weights != 0, moments, moments @ weights, 0.25)
     assert not integers[weights == 0].any()
     assert integers[weights != 0].any()
     nothing = np.zeros((6, 6))

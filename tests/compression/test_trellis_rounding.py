@@ -21,7 +21,7 @@ def test_a_trellis_allows_the_integers(density):
     weights = random.normal(size=(40, 200)).astype(np.float32)
     kept = random.random(weights.shape) < density
     weights *= kept
-    integers = round_on_trellis(weights, kept, moments, moments, 0.2)
+    integers = round_on_trellis(weights, kept, moments, moments @ weights, 0.2)
     assert not integers[~kept].any()
     assert to_codes(integers, dense=density == 1.0) is not None
     assert {0, 1} == set(np.unique(integers & 1))
@@ -43,7 +43,7 @@ def test_the_best_of_all_paths_where_inputs_are_independent(monkeypatch):
     monkeypatch.setattr(trellis_rounding, "_BIT_COST", 0.0)
     weights = np.random.default_rng(1).uniform(-0.8, 0.8, size=(5, 30)).astype(np.float32)
     moments = np.eye(5)
-    integers = round_on_trellis(weights, np.ones_like(weights, bool), moments, moments, 0.4)
+    integers = round_on_trellis(weights, np.ones_like(weights, bool), moments, weights, 0.4)
     for number in range(30):
         best = min(np.sum((0.4 * path - weights[:, number]) ** 2) for path in paths(5))
         actual = np.sum((0.4 * integers[:, number] - weights[:, number]) ** 2)
@@ -63,10 +63,13 @@ def test_outputs_are_nearer_than_a_plain_grids_in_as_many_bits():
     def bits(codes):
         return entropy_bits(symbol_counts(codes)) / codes.size
 
-    integers = round_on_trellis(weights, kept, moments, moments, 0.25)
+    integers = round_on_trellis(weights, kept, moments, moments @ weights, 0.25)
     on_trellis = error(0.25 * integers), bits(to_codes(integers, dense=True))
     steps = np.geomspace(0.3, 0.7, 41)
-    plain = [round_to_nearest(weights, kept, moments, moments, lambda free, s=s: s * np.rint(free / s)) for s in steps]
+    plain = [
+        round_to_nearest(weights, kept, moments, moments @ weights, lambda free, s=s: s * np.rint(free / s))
+        for s in steps
+    ]
     rates = [bits(np.rint(values / step)) for values, step in zip(plain, steps, strict=True)]
     as_many = int(np.abs(np.array(rates) - on_trellis[1]).argmin())
     assert abs(rates[as_many] - on_trellis[1]) < 0.03
@@ -77,6 +80,6 @@ def test_silent_inputs_and_pruned_filters():
     weights = np.ones((6, 4), np.float32)
     weights[:, 1] = 0
     nothing = np.zeros((6, 6))
-    assert not round_on_trellis(weights, weights != 0, nothing, nothing, 0.25).any()
-    integers = round_on_trellis(weights, weights != 0, np.eye(6), np.eye(6), 0.25)
+    assert not round_on_trellis(weights, weights != 0, nothing, nothing @ weights, 0.25).any()
+    integers = round_on_trellis(weights, weights != 0, np.eye(6), weights, 0.25)
     assert not integers[:, 1].any() and integers[:, 0].any()
