@@ -4,9 +4,13 @@
 
 DIR holds images, with or without labels in their names as for sqz-evaluate. Methods that need images (label-free,
 LiteRT int8) run twice: one half of the images calibrates and the other half evaluates, and the other way round; their
-bytes are those of the larger file. Prints a table with what is required, and writes FILE.json and the plot FILE.svg and
-FILE.png. --earlier=OTHER.json adds the rows of an earlier run, so that the work can be split. The divergence is
+bytes are those of the larger file. With --calibration_dir they run once: its images calibrate, and all of --image_dir
+evaluate. Prints a table with what is required, and writes FILE.json and the plot FILE.svg and FILE.png.
+--earlier=OTHER.json adds the rows of an earlier run, so that the work can be split. The divergence is
 KL(uncompressed || compressed) of the answers, in nats, the mean over the images.
+
+--peers=PYTHON adds NNCodec, run by that interpreter: it needs NumPy 1, so it has an environment of its own, for which
+`pip install nncodec` is enough where compilers are at hand.
 """
 
 from __future__ import annotations
@@ -34,6 +38,8 @@ PUBLISHED = (
     ("uniform grid, second order", 360_200, 0.880),
     ("uniform grid, second order", 320_300, 0.824),
 )
+# Sizes that others state for the accuracy of AlexNet on ImageNet, in bytes.
+CLAIMED = (("the paper, 6 bits", 470_000), ("coresets, arXiv 1807.09810", 293_000))
 # (version, method, setting) -> most bytes, least agreement. 1.0 is as the authors pruned it, 1.1 dense.
 REQUIRED = {
     ("1.0", "lossless, max", ""): (537_000, 1.0),
@@ -51,7 +57,9 @@ def define_flags() -> None:
     flags.DEFINE_string("image_dir", None, "Folder of images.", required=True)
     flags.DEFINE_list("rows", list(ROWS), f"Of {', '.join(ROWS)}.")
     flags.DEFINE_list("targets", ["322000", "360000", "390000", "430000", "480000"], "Sizes for label_free, in bytes.")
-    flags.DEFINE_integer("calibration_images", 100, "At most so many of each half.", lower_bound=1)
+    flags.DEFINE_string("calibration_dir", None, "Folder of other images, which calibrate in place of halves.")
+    flags.DEFINE_integer("calibration_images", 100, "At most so many of them, or of each half.", lower_bound=1)
+    flags.DEFINE_string("peers", None, "Python interpreter that has the package nncodec.")
     flags.DEFINE_string("earlier", None, "JSON file of an earlier run on the same net and images.")
     flags.DEFINE_string("output", "compression", "FILE, without a suffix, of the JSON and the plot.")
 
@@ -67,19 +75,25 @@ def main(argv) -> None:
     check_writable(f"{args.output}.json")
     targets = [int(target) for target in args.targets]
 
+    from sqz_keras.images.files import find_images
     from sqz_keras.weights.resolve import resolve_model
+    from trainers.data.image_reader import read_inputs
     from trainers.evaluation.agreement import find_evaluation_images
     from trainers.reports.page import save_chart
 
     spec, arrays = resolve_model(args.model, version=args.version, bypass=args.bypass)
     images = find_evaluation_images(args.image_dir, spec)
-    subject, earlier = {"model": args.model, "image_dir": args.image_dir}, []
+    subject = {"model": args.model, "image_dir": args.image_dir, "calibration_dir": args.calibration_dir}
+    earlier = []
     if args.earlier:
         earlier_subject = json.loads(pathlib.Path(args.earlier).read_text("utf-8"))
         earlier = earlier_subject.pop("rows")
         if earlier_subject != subject:
             raise ValueError(f"--earlier={args.earlier} is of {earlier_subject}, and this run of {subject}.")
-    rows = earlier + measure(spec, arrays, images, args.rows, targets, args.calibration_images)
+    calibration = None
+    if args.calibration_dir:
+        calibration = read_inputs(find_images(args.calibration_dir, args.calibration_images), spec)
+    rows = earlier + measure(spec, arrays, images, args.rows, targets, args.calibration_images, calibration, args.peers)
     write_json(f"{args.output}.json", subject | {"rows": rows})
     chart = plot(rows, PUBLISHED if spec.version == "1.0" else ())
     for suffix in (".svg", ".png"):
@@ -87,8 +101,21 @@ def main(argv) -> None:
     print(f"{args.output}.json, .svg and .png")
 
 
-def measure(spec, arrays, labelled_images, kinds, targets, calibration_images) -> list[dict]:
-    """One dict per row: method, setting, bytes and the `agreement_fields`."""
+def measure(
+    spec, arrays, labelled_images, kinds, targets, calibration_images, calibration=None, peers=None
+) -> list[dict]:
+    """One dict per row: method, setting, bytes and the `agreement_fields`.
+
+    Args:
+        spec: The model.
+        arrays: Its weights by name.
+        labelled_images: Paths with class indices, which evaluate.
+        kinds: Of `ROWS`.
+        targets: Sizes for label-free rows, in bytes.
+        calibration_images: At most so many of each half calibrate.
+        calibration: Network inputs that calibrate in place of the halves.
+        peers: Python interpreter that has NNCodec, which then adds rows.
+    """
     import numpy as np
 
     from experiments import compression_rows as ways
@@ -124,18 +151,29 @@ def measure(spec, arrays, labelled_images, kinds, targets, calibration_images) -
             for candidate in getattr(ways, kind)(spec, arrays):
                 add(candidate, candidate.bytes, answers(candidate, everything))
             continue
-        halves = [everything[0::2], everything[1::2]]
-        folds = []
-        for seen in halves:
-            chosen = seen[np.linspace(0, len(seen) - 1, min(len(seen), calibration_images)).round().astype(int)]
-            made = {"litert": ways.litert, "label_free": lambda *a: ways.label_free(*a, targets)}[kind]
-            folds.append(made(spec, arrays, images[chosen]))
-        for pair in zip(*folds, strict=True):
+        made = {"litert": ways.litert, "label_free": lambda *a: ways.label_free(*a, targets)}[kind]
+        folds = [(calibration, everything)]
+        if calibration is None:
+            halves = [everything[0::2], everything[1::2]]
+            folds = [
+                (images[spread(seen, calibration_images)], unseen)
+                for seen, unseen in zip(halves, reversed(halves), strict=True)
+            ]
+        for candidates in zip(*(made(spec, arrays, seen) for seen, _ in folds), strict=True):
             probabilities = np.empty_like(reference)
-            for candidate, unseen in zip(pair, reversed(halves), strict=True):
+            for candidate, (_, unseen) in zip(candidates, folds, strict=True):
                 probabilities[unseen] = answers(candidate, unseen)
-            add(pair[0], max(candidate.bytes for candidate in pair), probabilities)
+            add(candidates[0], max(candidate.bytes for candidate in candidates), probabilities)
+    for candidate in ways.nncodec(arrays, peers) if peers else ():
+        add(candidate, candidate.bytes, answers(candidate, everything))
     return rows
+
+
+def spread(places, count: int):
+    """At most `count` of some places, evenly from all."""
+    import numpy as np
+
+    return places[np.linspace(0, len(places) - 1, min(len(places), count)).round().astype(int)]
 
 
 def describe(row: dict, version: str | None) -> str:
@@ -154,12 +192,12 @@ def describe(row: dict, version: str | None) -> str:
 
 
 def plot(rows: list[dict], published: Sequence[tuple[str, int, float]]):
-    """Agreement over bytes, with intervals, and the figures of others in black."""
+    """Agreement over bytes, with intervals, above top-1 where it is known; the figures of others are in black."""
     import altair as alt
 
     points = [row | dict(zip(("low", "high"), row["agreement_interval"], strict=True)) for row in rows]
     scale = alt.Scale(type="log", nice=False, padding=12)
-    ticks = [3e5, 3.5e5, 4e5, 5e5, 7e5, 1e6, 2e6, 5e6]
+    ticks = [2e5, 2.5e5, 3e5, 3.5e5, 4e5, 5e5, 7e5, 1e6, 2e6, 5e6]
     x = alt.X("bytes:Q", title="bytes of the file", scale=scale, axis=alt.Axis(format="~s", values=ticks))
     y = alt.Y("agreement:Q", title="top-1 as the uncompressed net's", axis=alt.Axis(format="%"))
     colour = alt.Color("method:N", title=None, scale=alt.Scale(scheme="tableau20"), legend=alt.Legend(columns=1))
@@ -172,7 +210,14 @@ def plot(rows: list[dict], published: Sequence[tuple[str, int, float]]):
     theirs = base.mark_line(strokeWidth=1, strokeDash=[3, 3], color="black") + base.mark_point(
         size=60, color="black"
     ).encode(shape=shape)
-    return (spread + lines + theirs).resolve_scale(shape="independent").properties(width=760, height=460)
+    agreement = (spread + lines + theirs).resolve_scale(shape="independent").properties(width=760, height=460)
+    if not any("top1_accuracy" in row for row in rows):
+        return agreement
+    top1 = alt.Y("top1_accuracy:Q", title="top-1", axis=alt.Axis(format="%"), scale=alt.Scale(zero=False))
+    ours = ours.mark_line(strokeWidth=1.5).encode(y=top1) + ours.mark_point(filled=True, size=45).encode(y=top1)
+    claims = alt.Chart(alt.Data(values=[{"method": method, "bytes": size} for method, size in CLAIMED])).encode(x=x)
+    claims = claims.mark_rule(strokeDash=[2, 4]) + claims.mark_text(align="left", dx=4, dy=-100).encode(text="method:N")
+    return agreement & (ours + claims).properties(width=760, height=220)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import pathlib
+import subprocess
+import tempfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +24,7 @@ from trainers.progress import say
 Arrays = dict[str, np.ndarray]
 INDEX_BITS = 4  # of a relative index, as in Deep Compression
 SVD_ENERGIES = (0.99, 0.95, 0.9, 0.8)
+NNCODEC_QPS = (-34, -30, -27, -25, -23)  # quantisation parameters, the finest first
 PRUNED_SHARES = (1.0, 0.8, 0.6)
 BITS = (8, 6, 5)
 
@@ -137,6 +141,28 @@ def label_free(spec: ModelSpec, arrays: Arrays, calibration: np.ndarray, targets
         say(f"label-free, for {target:,} bytes; foretold agreement {quantizer.foretell_agreement(room):.1%}")
         result = quantizer.to_size(room)
         yield Candidate("label-free", f"for {target:,} bytes", len(sqz.encode(spec, result)), result)
+
+
+def nncodec(arrays: Arrays, python: str) -> Iterator[Candidate]:
+    """NNCodec with dependent quantisation and its other defaults, run by `python`; kernels as PyTorch lays them out."""
+    with tempfile.TemporaryDirectory() as scratch:
+        source, result = pathlib.Path(scratch, "source.npz"), pathlib.Path(scratch, "result.npz")
+        np.savez(source, **{name.replace("/", "."): _reversed(array) for name, array in arrays.items()})
+        worker = pathlib.Path(__file__).with_name("nncodec_worker.py")
+        for qp in NNCODEC_QPS:
+            command = [python, worker, source, result, str(qp)]
+            run = subprocess.run(command, check=True, cwd=scratch, stdout=subprocess.PIPE, text=True)
+            version, size = run.stdout.split()[-2:]
+            with np.load(result) as decoded:
+                restored = {name: _reversed(decoded[name.replace("/", ".")], inverse=True) for name in arrays}
+            yield Candidate(f"NNCodec {version}", f"qp {qp}", int(size), restored)
+
+
+def _reversed(array: np.ndarray, inverse: bool = False) -> np.ndarray:
+    """A kernel (height, width, in, out) as (out, in, height, width), or back."""
+    return np.ascontiguousarray(
+        array.transpose((2, 3, 1, 0) if inverse else (3, 2, 0, 1)) if array.ndim == 4 else array
+    )
 
 
 def _indexed_bytes(arrays: Arrays, value_bits: int, codebook: int) -> int:

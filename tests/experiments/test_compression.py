@@ -1,5 +1,7 @@
 """The comparison of ways to compress: its bytes are right, and nothing is judged on what it was calibrated on."""
 
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -84,6 +86,50 @@ def test_halves_are_judged_by_the_other(arrays, labelled_images, monkeypatch):
             assert not any(np.array_equal(image, other) for other in seen[number - 1])
     assert sum(len(images) for _, images in judged) == len(inputs)
     assert [len(images) for images in seen] == [3, 3]
+
+
+def test_other_images_calibrate_and_all_are_judged(arrays, labelled_images, monkeypatch):
+    seen = []
+
+    def label_free(spec, arrays, calibration, targets):
+        seen.append(calibration)
+        yield compression_rows.Candidate("label-free", "", 100, arrays)
+
+    monkeypatch.setattr(compression_rows, "label_free", label_free)
+    others = np.zeros((2, 32, 32, 3), np.float32)
+    (row,) = compression.measure(SPEC, arrays, labelled_images, ["label_free"], [9], 3, others)
+    assert seen == [others] and row["num_images"] == 9 and row["agreement"] == 1
+
+
+NNCODEC = """
+import io
+import numpy
+
+def encode(model, args):
+    assert args["use_dq"] and all(array.shape[0] == array.size or array.ndim == 4 for array in model.values())
+    stream = io.BytesIO()
+    numpy.savez(stream, **{name: numpy.rint(array / 2 ** (args["qp"] / 4)) for name, array in model.items()})
+    return stream.getvalue() + bytes(args["qp"] + 128)
+
+def decode(stream):
+    return dict(numpy.load(io.BytesIO(stream)))
+"""
+
+
+def test_a_peer_runs_in_its_own_interpreter(tmp_path, monkeypatch):
+    """With a stand-in for the package, which rounds to integers."""
+    (tmp_path / "nncodec").mkdir()
+    (tmp_path / "nncodec" / "nn.py").write_text(NNCODEC)
+    (tmp_path / "nncodec-9.1.dist-info").mkdir()
+    (tmp_path / "nncodec-9.1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: nncodec\nVersion: 9.1\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    kernel = np.arange(3 * 2 * 4 * 5, dtype=np.float32).reshape(3, 2, 4, 5)
+    rows = list(compression_rows.nncodec({"a/kernel": kernel, "a/bias": np.ones(5, np.float32)}, sys.executable))
+    assert [row.method for row in rows] == ["NNCodec 9.1"] * len(compression_rows.NNCODEC_QPS)
+    for row, qp in zip(rows, compression_rows.NNCODEC_QPS, strict=True):
+        assert row.setting == f"qp {qp}"
+        np.testing.assert_array_equal(row.arrays["a/kernel"], np.rint(kernel / np.float32(2 ** (qp / 4))))
+        assert row.bytes > 4 * kernel.size
 
 
 def test_the_layout_without_entropy_coding_is_the_authors(test_data):
