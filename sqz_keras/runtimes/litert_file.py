@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from sqz_keras.architecture.colours import fold_colours
 from sqz_keras.architecture.layers import IMAGES, Layer
 from sqz_keras.architecture.spec import ModelSpec
-from sqz_keras.images.colours import fold_colours
 from sqz_keras.runtimes import flatbuffer
 from sqz_keras.weights.description import SPEC_KEY, spec_text
 

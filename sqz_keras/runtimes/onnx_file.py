@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from sqz_keras.architecture.colours import COLOURS
 from sqz_keras.architecture.layers import IMAGES, Layer
 from sqz_keras.architecture.spec import ModelSpec
-from sqz_keras.images.colours import colour_map
 from sqz_keras.runtimes.protobuf import write_message
 from sqz_keras.weights.description import SPEC_KEY, spec_text
 
@@ -106,12 +106,13 @@ class _Graph:
 
 
 def _colours(graph: _Graph, x: str, spec: ModelSpec) -> str:
-    order, scale, shift = colour_map(spec.preprocessing.mode)
+    order, scale, shift = COLOURS[spec.preprocessing.mode]
     if list(order) != sorted(order):
         x = graph.add("Gather", [x, graph.constant(np.array(order, np.int64))], axis=1)
+    scale, shift = (values.astype(np.float32).reshape(1, -1, 1, 1) for values in (scale, shift))
     if not np.all(scale == 1):
-        x = graph.add("Mul", [x, graph.constant(scale.reshape(1, -1, 1, 1))])
-    return graph.add("Add", [x, graph.constant(shift.reshape(1, -1, 1, 1))])
+        x = graph.add("Mul", [x, graph.constant(scale)])
+    return graph.add("Add", [x, graph.constant(shift)])
 
 
 def _attribute(name: str, value: int | list[int] | np.ndarray) -> dict:

@@ -23,7 +23,9 @@ def _parts(fields: Mapping[int, object]) -> Iterator[bytes]:
             if isinstance(item, int):
                 yield _varint(number << 3 | _VARINT) + _varint(item)
                 continue
-            data = write_message(item) if isinstance(item, Mapping) else item.encode() if isinstance(item, str) else item
+            data = (
+                write_message(item) if isinstance(item, Mapping) else item.encode() if isinstance(item, str) else item
+            )
             yield _varint(number << 3 | _BYTES) + _varint(len(data))
             yield data
 
