@@ -24,6 +24,7 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "sqz_keras" / "version.py
 COMMANDS = {
     "sqz-classify",
     "sqz-inspect",
+    "sqz-receive",
     "sqz-summary",
     "sqz-evaluate",
     "sqz-prepare-imagenet",

@@ -161,7 +161,8 @@ def write_sqz(
     Raises:
         ValueError: What was encoded does not come back.
     """
-    data = sqz.encode(spec, arrays, provenance, profile=config.profile, base=base)
+    self_test = _make_self_test(spec, arrays) if config.self_test else None
+    data = sqz.encode(spec, arrays, provenance, profile=config.profile, base=base, self_test=self_test)
     back = codec.decode(data, base).arrays
     if any(not np.array_equal(array.view(np.uint32), back[name].view(np.uint32)) for name, array in arrays.items()):
         raise ValueError("What was encoded does not come back bit for bit; nothing was written. Please report it.")
@@ -174,6 +175,14 @@ def write_sqz(
     write_file(config.output, data)
     say(f"wrote {config.output}: {len(data):,} bytes")
     return data
+
+
+def _make_self_test(spec: ModelSpec, arrays: Arrays) -> dict[str, Any]:
+    from sqz_keras.runtimes import litert_file, self_test
+    from sqz_keras.runtimes.run import run_litert
+
+    data = litert_file.convert(spec, arrays)
+    return self_test.make(spec, lambda images: run_litert(data, images))
 
 
 def measure(spec: ModelSpec, before: Arrays, after: Arrays, data: bytes, base: bytes | None = None) -> dict[str, Any]:
