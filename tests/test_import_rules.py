@@ -196,7 +196,9 @@ def test_tf_keras_by_its_old_name_is_written_nowhere():
 
 
 def test_reading_files_and_help_need_no_keras():
-    modules = "sqz_keras, sqz_keras.weights.readers, sqz_keras.cli.inspect"
+    modules = (
+        "sqz_keras, sqz_keras.weights.readers, sqz_keras.cli.inspect, sqz_keras.cli.receive, sqz_keras.runtimes.run"
+    )
     commands = "trainers.train, trainers.compress, export.predict"
     loaded = "[name for name in ['keras', 'tensorflow', 'jax'] if name in sys.modules]"
     code = f"import sys, {modules}, {commands}; print({loaded})"

@@ -125,7 +125,7 @@ def test_metadata_declares_what_dependencies_forget(metadata):
     assert "importlib_resources" in needed("train", "3.11")
     assert "setuptools" in needed("compress", "3.12")
     assert "setuptools" not in needed("compress", "3.11")
-    assert {"train", "client", "serve", "page", "compress", "sweep", "test", "all"} == set(
+    assert {"train", "receiver", "client", "serve", "page", "compress", "sweep", "test", "all"} == set(
         metadata.get_all("Provides-Extra")
     )
 

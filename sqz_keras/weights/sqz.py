@@ -14,6 +14,7 @@ from sqz_keras.architecture.spec import ModelSpec, hash_arrays
 from sqz_keras.weights.arrays import WeightsFileError, check_shapes, float32_arrays, read_bytes
 
 SELF_TEST_KEY = "self_test"  # of the header: what `sqz_keras.runtimes.self_test` makes
+_SELF_TEST = 500  # bytes at most
 _SLACK = 16  # bytes by which a header of another hash may deflate worse
 
 
@@ -104,6 +105,9 @@ def encode(
     return codec.encode(arrays, header(spec, arrays, provenance or {}, self_test), profile=profile, base=base)
 
 
-def header_bytes(spec: ModelSpec, arrays: Mapping[str, np.ndarray], provenance: Mapping[str, Any]) -> int:
-    """The most bytes that a model's header adds to its file over an empty header, for any hash of the weights."""
-    return _SLACK + len(codec.encode({}, header(spec, arrays, provenance))) - len(codec.encode({}, {}))
+def header_bytes(
+    spec: ModelSpec, arrays: Mapping[str, np.ndarray], provenance: Mapping[str, Any], self_test: bool = False
+) -> int:
+    """The most bytes that a model's header adds to its file over an empty header, for any weights of these shapes."""
+    added = len(codec.encode({}, header(spec, arrays, provenance))) - len(codec.encode({}, {}))
+    return _SLACK + self_test * _SELF_TEST + added

@@ -3,6 +3,8 @@
 import builtins
 import json
 import os
+import pathlib
+import re
 import shutil
 
 import numpy as np
@@ -16,6 +18,7 @@ from sqz_keras.weights.arrays import WeightsFileError
 from tests.export.samples import small_spec
 from tests.runtimes.nets import random_images, telling_arrays
 
+ROOT = pathlib.Path(__file__).parents[2]
 SPEC = small_spec()
 
 
@@ -24,6 +27,13 @@ def sqz_file(arrays, answers_of=None, base=None):
     data = litert_file.convert(SPEC, arrays if answers_of is None else answers_of)
     test = self_test.make(SPEC, lambda images: run_litert(data, images))
     return sqz.encode(SPEC, arrays, {}, base=base, self_test=test)
+
+
+def test_the_guide_shows_the_example():
+    """Its functions `update` and `start`, word by word."""
+    page, example = ((ROOT / path).read_text("utf-8") for path in ("docs/device.md", "examples/ab_update.py"))
+    functions = re.findall(r"^def (?:update|start)\(.*?(?=^(?:```|def ))", page, re.MULTILINE | re.DOTALL)
+    assert len(functions) == 2 and all(function.strip() in example for function in functions)
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,8 @@ from sqz_keras.compression.kmeans import kmeans
 from sqz_keras.compression.teacher import teach
 from sqz_keras.images.preprocessing import restore_rgb
 from sqz_keras.models.squeezenet import build, named_arrays
+from sqz_keras.runtimes import litert_file, self_test
+from sqz_keras.runtimes.run import run_litert
 from sqz_keras.weights import sqz
 from sqz_keras.weights.description import write_spec
 from trainers import compress
@@ -88,6 +90,13 @@ def test_alone_it_is_lossless(run, profile, capsys):
     for part in ("Beside the paper", "363x", "510x", "Weights and their centroids", "conv10/kernel"):
         assert part in page
     assert capsys.readouterr().out.splitlines()[-1] == f"bytes={path.stat().st_size}"
+
+
+def test_a_known_picture_and_its_answer_are_put_into_the_file(run):
+    model = sqz.read_model(run("--method=kmeans", "--bits=4", "--self_test")[0])
+    data = litert_file.convert(model.spec, model.arrays)
+    self_test.check(model.header[sqz.SELF_TEST_KEY], model.spec, lambda images: run_litert(data, images))
+    assert sqz.SELF_TEST_KEY not in sqz.read_model(run()[0]).header
 
 
 def test_bits_alone_share_weights(run):
