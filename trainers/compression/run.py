@@ -15,6 +15,7 @@ import numpy as np
 
 from sqz_keras import codec, resolve_model
 from sqz_keras.architecture.spec import ModelSpec, hash_arrays
+from sqz_keras.compression.bias_changes import round_bias_changes
 from sqz_keras.compression.densities import layer_names, measure_densities
 from sqz_keras.files import write_file, write_json
 from sqz_keras.version import __version__
@@ -53,6 +54,9 @@ def compress(config: CompressionConfig) -> dict[str, Any]:
     batches = _evaluation_batches(config, spec)  # found before the work whose result they evaluate
     provenance = _provenance(config, arrays, earlier)
     result, stages = _run_method(config, spec, arrays, provenance)
+    if base is not None and not isinstance(config, LosslessConfig):
+        result = round_bias_changes(result, codec.decode(base).arrays)
+        stages = [*stages, {"stage": "round_bias_changes"}]
     provenance["stages"] = [*provenance["stages"], *stages]
     data = write_sqz(config, spec, result, provenance, base)
     results = measure(spec, arrays, result, data, base) | {"provenance": provenance}
