@@ -315,6 +315,20 @@ def test_a_delta_is_sent_and_laid_on_its_base(run, tmp_path):
     assert differing(resolve_model(whole)[1], arrays) == []
 
 
+def test_a_lossy_delta_rounds_the_changes_of_biases(run, tmp_path):
+    old, _ = run(name="old.sqz")
+    spec, before = resolve_model(old)
+    change = np.random.default_rng(1).normal(0, 0.01, 3).astype(np.float32)
+    build(spec, before | {"conv10/bias": before["conv10/bias"] + change}).save_weights(tmp_path / "new.weights.h5")
+    write_spec(tmp_path / "new.weights.h5", spec, before | {"conv10/bias": before["conv10/bias"] + change})
+    delta, _ = run("--method=kmeans", "--bits=conv1=4", f"--base={old}", model=tmp_path / "new.weights.h5")
+    after = sqz.read_model(delta, old)
+    step = 2 * np.abs(change).max() / 2047  # from biases of 0, so the range of codes is what limits the precision
+    moved = after.arrays["conv10/bias"] - before["conv10/bias"]
+    assert 0 < np.abs(moved - change).max() <= step / 2 + 1e-8
+    assert after.provenance["stages"][-1] == {"stage": "round_bias_changes"}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
