@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 
@@ -15,14 +16,23 @@ def run_litert(data: bytes, images: np.ndarray) -> np.ndarray:
     Raises:
         ModuleNotFoundError: Neither ai-edge-litert nor TensorFlow is installed.
     """
+    return litert_runner(data)(images)
+
+
+def litert_runner(data: bytes) -> Callable[[np.ndarray], np.ndarray]:
+    """The function of the images that `run_litert` calls, for several calls."""
     interpreter = load_litert(data)
     (input,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
-    scores = []
-    for image in images:
-        interpreter.set_tensor(input["index"], image[None])
-        interpreter.invoke()
-        scores.append(interpreter.get_tensor(output["index"])[0])
-    return np.stack(scores)
+
+    def run(images: np.ndarray) -> np.ndarray:
+        scores = []
+        for image in images:
+            interpreter.set_tensor(input["index"], image[None])
+            interpreter.invoke()
+            scores.append(interpreter.get_tensor(output["index"])[0])
+        return np.stack(scores)
+
+    return run
 
 
 def load_litert(data: bytes):
@@ -53,9 +63,14 @@ def run_onnx(data: bytes, images: np.ndarray) -> np.ndarray:
     Raises:
         ModuleNotFoundError: onnxruntime is not installed.
     """
+    return onnx_runner(data)(images)
+
+
+def onnx_runner(data: bytes) -> Callable[[np.ndarray], np.ndarray]:
+    """The function of the images that `run_onnx` calls, for several calls."""
     import onnxruntime
 
     from sqz_keras.runtimes.onnx_file import INPUT, OUTPUT
 
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    return session.run([OUTPUT], {INPUT: images})[0]
+    return lambda images: session.run([OUTPUT], {INPUT: images})[0]
