@@ -11,7 +11,7 @@ import numpy as np
 from sqz_keras.codec import container, planes, trellis
 from sqz_keras.codec.array_table import Kind, Row, check_codebook_is_used, check_range, read_row
 from sqz_keras.codec.cursor import Cursor
-from sqz_keras.codec.delta import NO_BASE, Base, BaseArray, add_base
+from sqz_keras.codec.delta import NO_BASE, Base, BaseArray, add_base, add_to_floats
 from sqz_keras.codec.errors import BaseFileError, CodebookError, TableError
 from sqz_keras.codec.profiles import PROFILES
 from sqz_keras.codec.types import Codes, DecodedStreams, PlanesSpec
@@ -145,24 +145,13 @@ def _build_arrays(
             check_grid(values, step, offset)
             array = values.take(flat - row.low)
             if row.kind == Kind.PLANES_DELTA:
-                array = _add_to_floats(base_arrays[row.name].array.ravel(), array, row, offset)
+                array = add_to_floats(base_arrays[row.name].array.ravel(), array)
+                if not np.isfinite(array).all():
+                    raise CodebookError(f"{row.name}: a value is infinite", offset)
         else:
             array = codebook_values(-row.low, next(codebooks)).take(flat - row.low)
         arrays.append(array.reshape(row.shape))
     return arrays
-
-
-def _add_to_floats(base: np.ndarray, differences: np.ndarray, row: Row, offset: int) -> np.ndarray:
-    """Returns the sum of the base's values and what is added to them, float32 (n,).
-
-    Raises:
-        CodebookError: A sum is not finite.
-    """
-    with np.errstate(over="ignore"):
-        values = base + differences
-    if not np.isfinite(values).all():
-        raise CodebookError(f"{row.name}: a value is infinite", offset)
-    return values
 
 
 def _trellis_integers(rows: list[Row], codes: list[np.ndarray | None]) -> Iterator[np.ndarray]:

@@ -9,9 +9,9 @@ import numpy as np
 from sqz_keras.codec.array_table import Kind, Row
 from sqz_keras.codec.entropy import entropy_bits, symbol_counts
 from sqz_keras.codec.types import Codes, CodesSpec
-from sqz_keras.codec.values import MAX_CODES, CodedArray, grid_values
+from sqz_keras.codec.values import MAX_CODED_ELEMENTS, MAX_CODES, CodedArray, grid_values
 
-DELTA_VERSION = 2  # of the format: what deltas are written in
+_SMALLEST_STEP, _LARGEST_STEP = 2.0**-149, 2.0**127  # powers of two that float32 has
 
 # Differences are stored only if their entropy is below this share of the codes' own entropy: the models of the
 # profiles gain more on codes than on differences.
@@ -80,7 +80,7 @@ def subtract_base(name: str, coded: CodedArray, base: BaseArray | None) -> tuple
         return None
     kind = Kind.CODEBOOK_DELTA if coded.step is None else Kind.GRID_DELTA
     row = Row(name, coded.codes.shape, kind, coded.low, coded.high, ranges)
-    specs = row.coded_specs(base.codes, DELTA_VERSION)
+    specs = row.coded_specs(base.codes, version=2)
     return row, [Codes(part.astype(np.int16), spec) for part, spec in zip(parts, specs, strict=True)]
 
 
@@ -101,22 +101,28 @@ def subtract_floats(name: str, array: np.ndarray, base: BaseArray | None) -> tup
     Returns:
         The row of the array, its codes for the profile, and these with their step. None if there is no such step.
     """
-    if base is None or base.array.shape != array.shape:
+    if base is None or base.array.shape != array.shape or array.size > MAX_CODED_ELEMENTS:
         return None
     differences = array.astype(np.float64) - base.array
-    exponent = int(np.frexp(np.abs(differences).max(initial=0))[1])
-    for lower in range(MAX_CODES.bit_length()):
-        step = np.float32(2.0 ** (exponent - lower))
-        codes = np.rint(differences / step) if step > 0 else differences
+    exponent = int(np.frexp(np.abs(differences).max(initial=0))[1])  # the largest difference is below 2**exponent
+    for lower in range(1, MAX_CODES.bit_length()):
+        step = 2.0 ** (exponent - lower)
+        codes = np.rint(differences / step)
         low, high = int(codes.min(initial=0)), int(codes.max(initial=0))
-        if step == 0 or high - low >= MAX_CODES:
-            return None
-        moved = base.array + grid_values(codes, step)
+        if not _SMALLEST_STEP <= step <= _LARGEST_STEP or high - low >= MAX_CODES:
+            continue
+        moved = add_to_floats(base.array, grid_values(codes, np.float32(step)))
         if low < high and np.array_equal(moved.view(np.uint32), array.view(np.uint32)):
             row = Row(name, array.shape, Kind.PLANES_DELTA, low, high)
-            coded = CodedArray(codes.astype(np.int16), low, high, step, None)
+            coded = CodedArray(codes.astype(np.int16), low, high, np.float32(step), None)
             return row, [Codes(coded.codes.ravel(), CodesSpec(array.shape, low, high))], coded
     return None
+
+
+def add_to_floats(base: np.ndarray, differences: np.ndarray) -> np.ndarray:
+    """Returns the float32 sums of the base's values and what is added to them; they may be infinite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return base + differences
 
 
 def add_base(of_nonzero: np.ndarray, of_zero: np.ndarray, base_codes: np.ndarray) -> np.ndarray:

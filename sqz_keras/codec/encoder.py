@@ -11,7 +11,7 @@ import numpy as np
 from sqz_keras.codec import container, planes, trellis
 from sqz_keras.codec.array_table import Kind, Row
 from sqz_keras.codec.decoder import read_base
-from sqz_keras.codec.delta import DELTA_VERSION, NO_BASE, BaseArray, is_same, subtract_base, subtract_floats
+from sqz_keras.codec.delta import NO_BASE, BaseArray, is_same, subtract_base, subtract_floats
 from sqz_keras.codec.entropy import entropy_bits, symbol_counts
 from sqz_keras.codec.profiles import PROFILES
 from sqz_keras.codec.types import Codes, CodesSpec
@@ -59,9 +59,7 @@ def encode(
     steps = b"".join(struct.pack("<f", coded.step) for coded in coded_arrays if coded.step is not None)
     streams = PROFILES[profile].write(codes, byte_planes, steps, [array.shape for array in floats])
     table = b"".join(row.to_bytes() for row in rows) + streams.table
-    version = max(
-        streams.version, 1 if base is None else DELTA_VERSION, 2 if any(row.has_trellis for row in rows) else 1
-    )
+    version = 2 if base is not None or any(row.has_trellis for row in rows) else streams.version
     return container.write(version, profile, {**sections, "ARRS": table, "VALS": streams.raw, "CODE": streams.coded})
 
 

@@ -56,6 +56,7 @@ def test_images_of_every_kind(test_data, cached_weights, tmp_path):
         assert shares == sorted(shares, reverse=True)
 
 
+@pytest.mark.large
 def test_light_runtimes_answer_as_keras_without_it(test_data, tmp_path):
     """The same five classes in the same order, their shares to 0.02 points."""
     network = test_data / "weights" / "deep_compression" / "compressed_SqueezeNet.net"

@@ -50,12 +50,13 @@ def compress(config: CompressionConfig) -> dict[str, Any]:
         OSError: A file cannot be read or written.
     """
     base = None if config.base is None else read_bytes(config.base)
+    base_arrays = {} if base is None else _read_base(config, base)
     spec, arrays, earlier = _read_model(config)
     batches = _evaluation_batches(config, spec)  # found before the work whose result they evaluate
     provenance = _provenance(config, arrays, earlier)
     result, stages = _run_method(config, spec, arrays, provenance)
     if base is not None and not isinstance(config, LosslessConfig):
-        result = round_bias_changes(result, codec.decode(base).arrays)
+        result = round_bias_changes(result, base_arrays)
         stages = [*stages, {"stage": "round_bias_changes"}]
     provenance["stages"] = [*provenance["stages"], *stages]
     data = write_sqz(config, spec, result, provenance, base)
@@ -89,6 +90,14 @@ def _read_model(config: CompressionConfig) -> tuple[ModelSpec, Arrays, dict[str,
             f"{config.model} is a delta. Name the file on which it was made: --apply_to=OLD.sqz (--base makes a delta)."
         ) from error
     return model.spec, model.arrays, model.provenance
+
+
+def _read_base(config: CompressionConfig, base: bytes) -> Arrays:
+    """The arrays of the file on which a delta is made."""
+    try:
+        return codec.decode(base).arrays
+    except codec.SqzError as error:
+        raise WeightsFileError(f"--base={config.base} must be a whole .sqz file, and no delta: {error}.") from error
 
 
 def _provenance(config: CompressionConfig, arrays: Arrays, earlier: Mapping[str, Any]) -> dict[str, Any]:
