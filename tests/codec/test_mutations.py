@@ -106,9 +106,9 @@ def test_flipped_bytes_of_a_delta(profile):
     base = codec.encode(arrays(), {})
     delta = codec.encode(changed_in_every_way(arrays()), {}, profile=profile, base=base)
     expected = [(name, array.tobytes()) for name, array in changed_in_every_way(arrays()).items()]
-    assert check(flips(delta, 500, 4), expected, base) == (500, 500)
-    count, refused = check((sealed(copy) for copy in flips(delta, 300, 3, start=16)), base=base)
-    assert count == 300 and refused > 150
+    assert check(flips(delta, 100, 4), expected, base) == (100, 100)
+    count, refused = check((sealed(copy) for copy in flips(delta, 150, 3, start=16)), base=base)
+    assert count == 150 and refused > 75
 
 
 def test_flipped_bytes_of_a_delta_of_version_1():
