@@ -38,9 +38,11 @@ def main(argv) -> None:
     del argv
     import numpy as np
 
-    from export.formats import litert, single_file
+    from export.formats import litert_int8, single_file
     from sqz_keras.images.files import find_images
     from sqz_keras.models.squeezenet import build
+    from sqz_keras.runtimes import litert_file
+    from sqz_keras.runtimes.run import run_litert
     from sqz_keras.weights.resolve import resolve_model
     from trainers.evaluation.metrics import accuracy_fields
 
@@ -50,12 +52,12 @@ def main(argv) -> None:
     expected = single_file.run_keras(build(spec, arrays), spec, images).argmax(axis=1)
     answers = np.empty_like(expected)
     for fold in (0, 1):
-        eight = litert.convert_int8(spec, arrays, images[fold::2])
-        answers[1 - fold :: 2] = litert.run(eight, images[1 - fold :: 2]).argmax(axis=1)
+        eight = litert_int8.convert(spec, arrays, images[fold::2])
+        answers[1 - fold :: 2] = run_litert(eight, images[1 - fold :: 2]).argmax(axis=1)
     fields = accuracy_fields("agreement", int((answers == expected).sum()), len(expected))
     low, high = fields["agreement_interval"]
     plain = convert_plainly(spec, arrays, images[1::2])
-    files = {"float32": litert.convert(spec, arrays), "8 bits": eight, "plain 8 bits": plain}
+    files = {"float32": litert_file.convert(spec, arrays), "8 bits": eight, "plain 8 bits": plain}
     for name, data in files.items():
         print(f"{name}: {len(data):,} bytes")
     print(f"agreement={fields['agreement_accuracy']:.3f} ({low:.3f} to {high:.3f}) (required: {REQUIRED_AGREEMENT})")
@@ -72,8 +74,8 @@ def convert_plainly(spec, arrays, images) -> bytes:
     """The net in 8 bits as TensorFlow's guide makes it: it is not prepared, and no operation stays in float."""
     import tensorflow as tf
 
-    from export.formats.colours import fold_colours
-    from export.formats.litert import quiet
+    from export.formats.litert_int8 import quiet
+    from sqz_keras.architecture.colours import fold_colours
     from sqz_keras.models.squeezenet import build
 
     converter = tf.lite.TFLiteConverter.from_keras_model(build(spec, fold_colours(spec, arrays)))

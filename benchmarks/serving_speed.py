@@ -78,14 +78,13 @@ def make_sides(spec, arrays, base_path: pathlib.Path, scratch: pathlib.Path) -> 
     import tensorflow as tf
 
     from export import contract
-    from export.formats import litert
-    from export.formats import onnx as onnx_format
-    from export.formats.colours import INPUT, OUTPUT
     from export.formats.saved_model import export_saved_model
     from export.graph.signatures import ServedModel
     from export.versions import list_versions
     from sqz_keras import preprocess_input
     from sqz_keras.models import squeezenet
+    from sqz_keras.runtimes import litert_file, onnx_file
+    from sqz_keras.runtimes.onnx_file import INPUT, OUTPUT
 
     if not list_versions(base_path):
         export_saved_model(spec, arrays, base_path, 1)
@@ -93,8 +92,8 @@ def make_sides(spec, arrays, base_path: pathlib.Path, scratch: pathlib.Path) -> 
     labels_path = scratch / contract.LABELS_NAME
     labels_path.write_text("not read here\n")
     coarse = ServedModel(spec, arrays, labels_path, BFLOAT16)
-    session = onnxruntime.InferenceSession(onnx_format.convert(spec, arrays), providers=["CPUExecutionProvider"])
-    interpreter = tf.lite.Interpreter(model_content=litert.convert(spec, arrays), num_threads=os.cpu_count())
+    session = onnxruntime.InferenceSession(onnx_file.convert(spec, arrays), providers=["CPUExecutionProvider"])
+    interpreter = tf.lite.Interpreter(model_content=litert_file.convert(spec, arrays), num_threads=os.cpu_count())
     (input,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
     model = squeezenet.build(spec, arrays)
 

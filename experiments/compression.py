@@ -119,8 +119,8 @@ def measure(
     import numpy as np
 
     from experiments import compression_rows as ways
-    from export.formats import litert
     from sqz_keras.models.squeezenet import assign, build
+    from sqz_keras.runtimes.run import run_litert
     from trainers.data.image_reader import read_inputs
     from trainers.evaluation.agreement import agreement_fields, mean_divergence
 
@@ -133,7 +133,7 @@ def measure(
 
     def answers(candidate, places):
         if candidate.litert is not None:
-            return litert.run(candidate.litert, images[places])
+            return run_litert(candidate.litert, images[places])
         assign(model, candidate.arrays)
         return model.predict(images[places], batch_size=32, verbose=0)
 

@@ -4,14 +4,19 @@
 
 DIR holds labelled images, as for sqz-evaluate. The net is fine-tuned on some of them: conv10's bias, conv10 alone or
 everything; pruned weights stay 0. K-means shares the weights before and after fine-tuning, and the file from before is
-the base of the delta. Prints a table of bytes, and the loss of the first and last ten updates, which shows that the net
-has learnt something.
+the base of the delta; the changes of the biases are rounded, as sqz-compress does. Prints a table of bytes: the whole
+file, the delta, and what bsdiff and xdelta3 need from the old file to the new one, for the .sqz files and for LiteRT
+files in float32, where these programs are on the PATH. Then how far a probability moves by the rounding of the biases,
+and the loss of the first and last ten updates, which shows that the net has learnt something.
 """
 
 from __future__ import annotations
 
 import pathlib
+import shutil
+import subprocess
 import sys
+import tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
@@ -21,6 +26,10 @@ from absl import flags
 from sqz_keras import command
 
 BITS = (6, 8)
+TOOLS = {  # a program -> its arguments before the old file, the new one and the patch
+    "bsdiff": [],
+    "xdelta3": ["-9", "-S", "lzma", "-e", "-f", "-s"],
+}
 CHANGES = {"nothing": (), "conv10's bias": ("conv10/bias",), "conv10 alone": ("conv10/",), "everything": ("",)}
 
 
@@ -37,7 +46,9 @@ def main(argv) -> None:
     del argv
     import keras
 
+    from sqz_keras.compression.bias_changes import round_bias_changes
     from sqz_keras.compression.kmeans import kmeans
+    from sqz_keras.runtimes import litert_file
     from sqz_keras.weights import sqz
     from sqz_keras.weights.resolve import resolve_model
     from trainers.data.image_reader import class_labels, find_labelled_images, read_inputs
@@ -55,17 +66,47 @@ def main(argv) -> None:
         images.reshape(args.updates, args.batch_size, *images.shape[1:]),
         np.array([labelled_images[place][1] for place in chosen]).reshape(args.updates, args.batch_size),
     )
-    bases = {bits: sqz.encode(spec, kmeans(arrays, bits)) for bits in BITS}
-    heads = "".join(f"{what + f', {bits} bits':>16}" for bits in BITS for what in ("whole", "delta"))
-    print(f"{'changed':<16}{heads}  loss of the first and last updates")
+    bases = {bits: kmeans(arrays, bits) for bits in BITS}
+    heads = ["whole", "delta", *(f"{tool} {kind}" for kind in (".sqz", ".tflite") for tool in TOOLS), "moved"]
+    print(f"{'changed':<16}bits{''.join(f'{head:>16}' for head in heads)}  loss")
     for name, prefixes in CHANGES.items():
         changed, losses = finetune(spec, arrays, prefixes, *batches, args.learning_rate)
-        sizes = []
-        for bits, base in bases.items():
-            shared = kmeans(changed, bits)
-            sizes += [len(sqz.encode(spec, shared)), len(sqz.encode(spec, shared, base=base))]
-        losses_text = f"{np.mean(losses[:10]):.2f} {np.mean(losses[-10:]):.2f}" if losses else ""
-        print(f"{name:<16}{''.join(f'{size:>16,}' for size in sizes)}  {losses_text}", flush=True)
+        losses_text = f"{np.mean(losses[:10]):.2f} to {np.mean(losses[-10:]):.2f}" if losses else ""
+        for bits, old in bases.items():
+            exact = kmeans(changed, bits)
+            new = round_bias_changes(exact, old)
+            base, whole = sqz.encode(spec, old), sqz.encode(spec, new)
+            sizes = [len(whole), len(sqz.encode(spec, new, base=base)), *patch_sizes(base, whole)]
+            sizes += patch_sizes(litert_file.convert(spec, old), litert_file.convert(spec, new))
+            cells = "".join(f"{'-' if size is None else format(size, ','):>16}" for size in sizes)
+            moved = largest_difference(spec, exact, new, batches[0][0])
+            print(f"{name:<16}{bits:>4}{cells}{moved:>16.1e}  {losses_text}", flush=True)
+
+
+def patch_sizes(old: bytes, new: bytes) -> list[int | None]:
+    """Bytes of the patch from one file to the other by each of `TOOLS`; None where it is not on the PATH."""
+    sizes: list[int | None] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        paths = [pathlib.Path(scratch, name) for name in ("old", "new", "patch")]
+        for path, data in zip(paths, (old, new), strict=False):
+            path.write_bytes(data)
+        for tool, arguments in TOOLS.items():
+            if shutil.which(tool) is None:
+                sizes.append(None)
+                continue
+            subprocess.run([tool, *arguments, *paths], check=True)
+            sizes.append(paths[2].stat().st_size)
+    return sizes
+
+
+def largest_difference(spec, one, other, inputs) -> float:
+    """Largest difference between the probabilities that two sets of weights give, on network inputs."""
+    from sqz_keras.models.squeezenet import assign, build
+
+    model = build(spec, one)
+    answers = model.predict_on_batch(inputs)
+    assign(model, other)
+    return float(np.abs(model.predict_on_batch(inputs) - answers).max())
 
 
 def finetune(spec, arrays, prefixes, images, labels, learning_rate) -> tuple[dict[str, np.ndarray], list[float]]:

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator
 
 from export.contract import MAX_VERSION
+from sqz_keras.files import sync
 
 AUTO = "auto"
 
@@ -80,7 +81,7 @@ def new_version(base_path: str | os.PathLike, version: int) -> Iterator[pathlib.
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    _sync(base_path)
+    sync(base_path)
 
 
 def prune(base_path: str | os.PathLike, keep_versions: int) -> list[int]:
@@ -95,7 +96,7 @@ def prune(base_path: str | os.PathLike, keep_versions: int) -> list[int]:
     for version in removed:
         hidden = base_path / f".old-{version}-{uuid.uuid4().hex}"
         os.rename(folders[version], hidden)
-        _sync(base_path)
+        sync(base_path)
         shutil.rmtree(hidden)
     return removed
 
@@ -110,13 +111,5 @@ def _taken(base_path: str | os.PathLike, version: int) -> ValueError:
 def _sync_tree(folder: pathlib.Path) -> None:
     for root, _, files in os.walk(folder):
         for name in files:
-            _sync(os.path.join(root, name))
-        _sync(root)
-
-
-def _sync(path: str | os.PathLike) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            sync(os.path.join(root, name))
+        sync(root)

@@ -33,6 +33,8 @@ _EXTRAS = {
     "vl_convert": "train",
     "tensorflow_model_optimization": "compress",
     "tf_keras": "compress",
+    "ai_edge_litert": "receiver",
+    "flatbuffers": "receiver",
     "grpc": "client",
     "grpc_health": "serve",
     "tensorflow_serving": "serve",

@@ -37,6 +37,16 @@ def write_file(path: str | os.PathLike, data: bytes) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+def sync(path: str | os.PathLike) -> None:
+    """Flushes a file, or the names in a folder, to the disk: files written later are then not there without it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: str | os.PathLike, value: object) -> None:

@@ -24,6 +24,7 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "sqz_keras" / "version.py
 COMMANDS = {
     "sqz-classify",
     "sqz-inspect",
+    "sqz-receive",
     "sqz-summary",
     "sqz-evaluate",
     "sqz-prepare-imagenet",
@@ -124,7 +125,7 @@ def test_metadata_declares_what_dependencies_forget(metadata):
     assert "importlib_resources" in needed("train", "3.11")
     assert "setuptools" in needed("compress", "3.12")
     assert "setuptools" not in needed("compress", "3.11")
-    assert {"train", "client", "serve", "page", "compress", "sweep", "test", "all"} == set(
+    assert {"train", "receiver", "client", "serve", "page", "compress", "sweep", "test", "all"} == set(
         metadata.get_all("Provides-Extra")
     )
 

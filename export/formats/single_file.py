@@ -1,11 +1,12 @@
 """Models as one file for other runtimes, checked against Keras before it appears.
 
-`export.formats.colours` describes the input and output of the LiteRT and ONNX files. Beside FILE.suffix lies
+`sqz_keras.runtimes` describes the input and output of the LiteRT and ONNX files. Beside FILE.suffix lies
 FILE.spec.json, which describes the images that the model takes and names its classes.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pathlib
 import sys
@@ -16,6 +17,8 @@ import numpy as np
 
 from sqz_keras import ModelSpec
 from sqz_keras.files import check_writable, write_file
+from sqz_keras.runtimes import litert_file, onnx_file
+from sqz_keras.runtimes import run as runtimes
 
 SUFFIXES = {
     "litert": ".tflite",
@@ -72,10 +75,6 @@ def write(
         data, comparison = _calibrated(spec, arrays, images)
     else:
         data, comparison = _converted(format, spec, arrays)
-    if format.startswith("litert"):
-        from export.formats import litert
-
-        data = litert.with_spec(data, spec)
     write_file(output, data)
     write_spec(output, spec, arrays)
     return comparison
@@ -90,17 +89,13 @@ def _converted(format: str, spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -
         data = _keras_file(model, spec)
         answers, by = _run_keras_file(data, spec, images), "read back"
     elif format == "onnx":
-        from export.formats import onnx as onnx_format
-
-        data = onnx_format.convert(spec, arrays)
-        answers, by = onnx_format.run(data, images), "by onnxruntime"
-        if answers is None:
+        data = onnx_file.convert(spec, arrays)
+        if importlib.util.find_spec("onnxruntime") is None:
             return data, "not checked, as onnxruntime is not installed"
+        answers, by = runtimes.run_onnx(data, images), "by onnxruntime"
     else:
-        from export.formats import litert
-
-        data = {"litert": litert.convert, "litert_float16": litert.convert_float16}[format](spec, arrays)
-        answers, by = litert.run(data, images), "by LiteRT"
+        data = litert_file.convert(spec, arrays, float16=format == "litert_float16")
+        answers, by = runtimes.run_litert(data, images), "by LiteRT"
     difference = float(np.abs(answers - run_keras(model, spec, images)).max())
     if not difference <= _TOLERANCES[format]:
         raise ValueError(
@@ -147,7 +142,7 @@ def _run_keras_file(data: bytes, spec: ModelSpec, images: np.ndarray) -> np.ndar
 
 def _calibrated(spec: ModelSpec, arrays: Mapping[str, np.ndarray], paths: Sequence[pathlib.Path]) -> tuple[bytes, str]:
     """The model in 8 bits, and how often it agrees with Keras. Every other image calibrates; the rest are compared."""
-    from export.formats import litert
+    from export.formats import litert_int8
     from sqz_keras.compression import calibration
     from sqz_keras.models import squeezenet
 
@@ -156,10 +151,10 @@ def _calibrated(spec: ModelSpec, arrays: Mapping[str, np.ndarray], paths: Sequen
     classes = run_keras(model, spec, images[::2]).argmax(axis=1)
     for problem in calibration.find_problems(images[::2], classes):
         print(f"Warning: {problem}", file=sys.stderr)
-    data = litert.convert_int8(spec, arrays, images[::2])
+    data = litert_int8.convert(spec, arrays, images[::2])
     unseen = images[1::2]
     expected = run_keras(model, spec, unseen)
-    same = int((litert.run(data, unseen).argmax(axis=1) == expected.argmax(axis=1)).sum())
+    same = int((runtimes.run_litert(data, unseen).argmax(axis=1) == expected.argmax(axis=1)).sum())
     return data, f"agreement={same / len(unseen):.3f} with Keras on {len(unseen)} images that did not calibrate"
 
 

@@ -26,9 +26,10 @@ class Kind(enum.IntEnum):
     GRID_DELTA = 5  # as GRID, with the codes as differences from the base's codes
     TRELLIS = 6  # as codes of a grid on a trellis, where 0 is allowed everywhere
     TRELLIS_DENSE = 7  # as codes of a grid on a trellis that every integer obeys
+    PLANES_DELTA = 8  # as codes of a grid that is added to the base's values
 
 
-_HIGHEST_KIND = {1: Kind.GRID_DELTA, 2: Kind.TRELLIS_DENSE}  # by the file's version
+_HIGHEST_KIND = {1: Kind.GRID_DELTA, 2: Kind.PLANES_DELTA}  # by the file's version
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Row:
     @property
     def has_grid(self) -> bool:
         """Whether the array has the step of a grid."""
-        return self.kind in (Kind.GRID, Kind.GRID_DELTA) or self.has_trellis
+        return self.kind in (Kind.GRID, Kind.GRID_DELTA, Kind.PLANES_DELTA) or self.has_trellis
 
     @property
     def has_trellis(self) -> bool:
@@ -80,23 +81,28 @@ class Row:
     @property
     def needs_base(self) -> bool:
         """Whether the array is stored with the help of the base's array."""
-        return self.kind in (Kind.SAME, Kind.CODEBOOK_DELTA, Kind.GRID_DELTA)
+        return self.kind in (Kind.SAME, Kind.CODEBOOK_DELTA, Kind.GRID_DELTA, Kind.PLANES_DELTA)
 
     @property
     def has_codes(self) -> bool:
         """Whether the array is stored as codes, or as differences of codes."""
         return self.has_codebook or self.has_grid
 
-    def coded_specs(self, base_codes: np.ndarray | None) -> list[CodesSpec]:
+    def coded_specs(self, base_codes: np.ndarray | None, version: int) -> list[CodesSpec]:
         """Lists the arrays of codes that a profile codes for this array.
 
         Args:
             base_codes: Codes of the base's array; used only if the codes are stored as differences.
+            version: Version of the file.
         """
         if self.difference_ranges:
-            nonzero = int(np.count_nonzero(base_codes))
-            sizes = nonzero, self.size - nonzero
-            return [CodesSpec((size,), *bounds) for size, bounds in zip(sizes, self.difference_ranges, strict=True)]
+            nonzero = base_codes[base_codes != 0].astype(np.int64)
+            rows = nonzero - nonzero.min(initial=0) if version > 1 else None
+            of_nonzero, of_zero = self.difference_ranges
+            return [
+                CodesSpec(nonzero.shape, *of_nonzero, rows),
+                CodesSpec((self.size - len(nonzero),), *of_zero),
+            ]
         return [CodesSpec(self.shape, self.low, self.high)] if self.has_codes else []
 
     def to_bytes(self) -> bytes:

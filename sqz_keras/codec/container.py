@@ -122,12 +122,13 @@ def _check_tags(tags: list[str], count: int) -> None:
         raise SectionError(f"Expected the sections {expected} in this order, each once; got {tags}", _FIXED_HEADER_SIZE)
 
 
-def json_section(header: Mapping, shapes: Mapping[str, tuple[int, ...]]) -> bytes:
+def json_section(header: Mapping, shapes: Mapping[str, tuple[int, ...]], dictionary: bytes = b"") -> bytes:
     """Builds the payload of the section JSON: the caller's header and the shapes of the arrays, deflated.
 
     Args:
         header: A JSON object.
         shapes: Shape of each array by name; their order is kept.
+        dictionary: For a delta the JSON of the base, to which the stream may refer.
 
     Raises:
         ValueError: `read_json` would refuse the names, the shapes or the header.
@@ -143,11 +144,18 @@ def json_section(header: Mapping, shapes: Mapping[str, tuple[int, ...]]) -> byte
     text = json.dumps(document, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
     if len(text) > MAX_JSON:
         raise ValueError(f"The header has {len(text)} bytes as JSON; at most {MAX_JSON} are written.")
-    return zlib.compress(text, 9)
+    compressor = zlib.compressobj(9, **({"zdict": dictionary} if dictionary else {}))
+    return compressor.compress(text) + compressor.flush()
 
 
-def read_json(cursor: Cursor) -> tuple[dict, dict[str, tuple[int, ...]]]:
-    """Reads and checks the payload of the section JSON.
+def json_text(cursor: Cursor, dictionary: bytes = b"") -> bytes:
+    """Inflates the payload of the section JSON; for `dictionary` see `json_section`."""
+    start = cursor.offset
+    return inflate(cursor.rest(), MAX_JSON, start, dictionary)
+
+
+def read_json(cursor: Cursor, dictionary: bytes = b"") -> tuple[dict, dict[str, tuple[int, ...]]]:
+    """Reads and checks the payload of the section JSON; for `dictionary` see `json_section`.
 
     Returns:
         The caller's header, and the shape of each array by name; the arrays have at most `MAX_BYTES` bytes in total.
@@ -156,7 +164,7 @@ def read_json(cursor: Cursor) -> tuple[dict, dict[str, tuple[int, ...]]]:
         SqzError: The JSON is malformed, or a shape is invalid or too large.
     """
     start = cursor.offset
-    text = inflate(cursor.rest(), MAX_JSON, start)
+    text = json_text(cursor, dictionary)
     try:
         document = json.loads(text.decode(), parse_constant=_refuse_constant, object_pairs_hook=_distinct_keys)
     except (ValueError, RecursionError) as error:

@@ -69,18 +69,19 @@ def encode_varint(value: int) -> bytes:
     return bytes([*result, value])
 
 
-def inflate(data: bytes, limit: int, offset: int) -> bytes:
+def inflate(data: bytes, limit: int, offset: int, dictionary: bytes = b"") -> bytes:
     """Inflates a zlib stream that must fill `data` to its last byte.
 
     Args:
         data: The stream.
         limit: Maximum number of inflated bytes.
         offset: Position of the stream in the file, for errors.
+        dictionary: The preset dictionary that the stream may have; without it, it may have none.
 
     Raises:
         SqzError: The stream is damaged, too short, too long, or inflates to more than `limit` bytes.
     """
-    decompressor = zlib.decompressobj()
+    decompressor = zlib.decompressobj(**({"zdict": dictionary} if dictionary else {}))
     try:
         result = decompressor.decompress(data, limit + 1)
     except zlib.error as error:

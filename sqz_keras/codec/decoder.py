@@ -11,8 +11,8 @@ import numpy as np
 from sqz_keras.codec import container, planes, trellis
 from sqz_keras.codec.array_table import Kind, Row, check_codebook_is_used, check_range, read_row
 from sqz_keras.codec.cursor import Cursor
-from sqz_keras.codec.delta import BaseArray, add_base
-from sqz_keras.codec.errors import BaseFileError, TableError
+from sqz_keras.codec.delta import NO_BASE, Base, BaseArray, add_base, add_to_floats
+from sqz_keras.codec.errors import BaseFileError, CodebookError, TableError
 from sqz_keras.codec.profiles import PROFILES
 from sqz_keras.codec.types import Codes, DecodedStreams, PlanesSpec
 from sqz_keras.codec.values import check_grid, codebook_values, grid_values
@@ -77,13 +77,16 @@ def decode_file(data: bytes, base: bytes | None = None) -> DecodedFile:
     """Decodes a `.sqz` file with all details; the arguments and errors are those of `decode`."""
     frame = container.read(data)
     sections = frame.sections
-    header, shapes = container.read_json(sections["JSON"])
-    base_arrays = _check_base(sections.get("BASE"), base)
+    whole = _check_base(sections.get("BASE"), base)
+    base_arrays = whole.arrays
+    header, shapes = container.read_json(sections["JSON"], whole.json if frame.version > 1 else b"")
     table, table_at, values_at = sections["ARRS"], sections["ARRS"].offset, sections["VALS"].offset
     rows = [read_row(table, name, shape, frame.version) for name, shape in shapes.items()]
     for row in rows:
         _check_base_array(row, base_arrays, table_at)
-    specs_of_rows = [row.coded_specs(base_arrays[row.name].codes if row.difference_ranges else None) for row in rows]
+    specs_of_rows = [
+        row.coded_specs(base_arrays[row.name].codes if row.difference_ranges else None, frame.version) for row in rows
+    ]
     specs = [spec for row_specs in specs_of_rows for spec in row_specs]
     float_shapes = [row.shape for row in rows if row.kind == Kind.PLANES]
     streams = PROFILES[frame.profile].read(
@@ -141,6 +144,10 @@ def _build_arrays(
             values = grid_values(np.arange(row.low, row.high + 1), step)
             check_grid(values, step, offset)
             array = values.take(flat - row.low)
+            if row.kind == Kind.PLANES_DELTA:
+                array = add_to_floats(base_arrays[row.name].array.ravel(), array)
+                if not np.isfinite(array).all():
+                    raise CodebookError(f"{row.name}: a value is infinite", offset)
         else:
             array = codebook_values(-row.low, next(codebooks)).take(flat - row.low)
         arrays.append(array.reshape(row.shape))
@@ -178,26 +185,28 @@ def _join_codes(row: Row, coded: list[np.ndarray], base_arrays: dict[str, BaseAr
     return flat.astype(np.int16)
 
 
-def read_base(base: bytes) -> dict[str, BaseArray]:
-    """Decodes the file that a delta is against, and returns its arrays by name.
+def read_base(base: bytes) -> Base:
+    """Decodes the file that a delta is against.
 
     Raises:
         SqzError: The base is damaged, or is a delta.
     """
-    if "BASE" in container.read(base).sections:
+    sections = container.read(base).sections
+    if "BASE" in sections:
         raise BaseFileError("The base is a delta itself; only whole files can be bases", 0)
     file = decode_file(base)
-    return {
+    arrays = {
         row.name: BaseArray(array, None if row.has_trellis else codes)
         for row, array, codes in zip(file.rows, file.arrays, file.codes, strict=True)
     }
+    return Base(arrays, container.json_text(sections["JSON"]))
 
 
-def _check_base(section: Cursor | None, base: bytes | None) -> dict[str, BaseArray]:
+def _check_base(section: Cursor | None, base: bytes | None) -> Base:
     """Checks that a base is given if, and only if, the file is a delta against it.
 
     Returns:
-        The base's arrays by name; none for a file that is not a delta.
+        The base; an empty one for a file that is not a delta.
 
     Raises:
         SqzError: The base is missing, damaged, not needed, or another one than the delta needs.
@@ -205,7 +214,7 @@ def _check_base(section: Cursor | None, base: bytes | None) -> dict[str, BaseArr
     if section is None:
         if base is not None:
             raise BaseFileError("A base is given, but the file is not a delta", 0)
-        return {}
+        return NO_BASE
     start, digest = section.offset, section.take(32)
     section.finish()
     if base is None:

@@ -11,7 +11,7 @@ import numpy as np
 from sqz_keras.codec import container, planes, trellis
 from sqz_keras.codec.array_table import Kind, Row
 from sqz_keras.codec.decoder import read_base
-from sqz_keras.codec.delta import BaseArray, is_same, subtract_base
+from sqz_keras.codec.delta import NO_BASE, BaseArray, is_same, subtract_base, subtract_floats
 from sqz_keras.codec.entropy import entropy_bits, symbol_counts
 from sqz_keras.codec.profiles import PROFILES
 from sqz_keras.codec.types import Codes, CodesSpec
@@ -41,14 +41,14 @@ def encode(
             raise ValueError(f"{name}: expected a float32 array, got {getattr(array, 'dtype', type(array).__name__)}.")
         if not np.isfinite(array).all():
             raise ValueError(f"{name}: holds NaN or infinite values; only finite ones can be stored.")
-    sections = {"JSON": container.json_section(header, {name: array.shape for name, array in arrays.items()})}
-    base_arrays = {}
+    whole = NO_BASE if base is None else read_base(base)
+    shapes = {name: array.shape for name, array in arrays.items()}
+    sections = {"JSON": container.json_section(header, shapes, whole.json)}
     if base is not None:
         sections["BASE"] = hashlib.sha256(base).digest()
-        base_arrays = read_base(base)
     rows, codes, coded_arrays, floats = [], [], [], []
     for name, array in arrays.items():
-        row, row_codes, coded = _choose_kind(name, array, base_arrays.get(name))
+        row, row_codes, coded = _choose_kind(name, array, whole.arrays.get(name))
         rows.append(row)
         codes += row_codes
         if coded is not None:
@@ -59,7 +59,7 @@ def encode(
     steps = b"".join(struct.pack("<f", coded.step) for coded in coded_arrays if coded.step is not None)
     streams = PROFILES[profile].write(codes, byte_planes, steps, [array.shape for array in floats])
     table = b"".join(row.to_bytes() for row in rows) + streams.table
-    version = 2 if any(row.has_trellis for row in rows) else streams.version
+    version = 2 if base is not None or any(row.has_trellis for row in rows) else streams.version
     return container.write(version, profile, {**sections, "ARRS": table, "VALS": streams.raw, "CODE": streams.coded})
 
 
@@ -74,7 +74,7 @@ def _choose_kind(name: str, array: np.ndarray, base: BaseArray | None) -> tuple[
         return Row(name, array.shape, Kind.SAME), [], None
     coded = to_codes(array)
     if coded is None:
-        return Row(name, array.shape, Kind.PLANES), [], None
+        return subtract_floats(name, array, base) or (Row(name, array.shape, Kind.PLANES), [], None)
     on_trellis = _find_trellis(name, coded)
     if on_trellis is not None:
         return *on_trellis, coded

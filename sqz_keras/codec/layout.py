@@ -15,7 +15,17 @@ from sqz_keras.codec.entropy import entropy_bits, symbol_counts
 from sqz_keras.codec.profiles import PROFILES
 
 # By `Kind`. Reports hold these names, so they stay even if the enum's names change.
-_KIND_NAMES = ("planes", "codebook", "grid", "same", "codebook_moved", "grid_moved", "trellis", "trellis_dense")
+_KIND_NAMES = (
+    "planes",
+    "codebook",
+    "grid",
+    "same",
+    "codebook_moved",
+    "grid_moved",
+    "trellis",
+    "trellis_dense",
+    "planes_moved",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +52,8 @@ class ArrayLayout:
         shape: Shape of the array.
         kind: How the array is stored: "planes", "codebook", "grid", "trellis" or "trellis_dense" (grids whose codes are
             those of a trellis, without or with the zeros), "same" (as the base's array), or in a delta "codebook_moved"
-            or "grid_moved" (codes as differences from the base's codes).
+            or "grid_moved" (codes as differences from the base's codes) or "planes_moved" (a grid added to the base's
+            values).
         density: Share of elements that are not 0.
         distinct: Number of distinct values that are not 0.
         bits: Number of bits in a code of fixed length for these values and 0; on a trellis, for the codes that occur.
@@ -114,7 +125,8 @@ def describe(data: bytes, base: bytes | None = None) -> Layout:
             "codes": sum(codes for codes, _ in parts) / 8,
             "raw": bytes_per_float * row.size if row.kind == Kind.PLANES else 0.0,
         }
-        arrays.append(_array_layout(row, array, codes if row.has_trellis else array, array_bytes))
+        symbols = codes if row.has_trellis or row.kind == Kind.PLANES_DELTA else array
+        arrays.append(_array_layout(row, array, symbols, array_bytes))
     return Layout(file.profile, len(data), sections, tuple(arrays))
 
 
@@ -124,7 +136,7 @@ def _array_layout(row: Row, array: np.ndarray, symbols: np.ndarray, array_bytes:
     Args:
         row: Its row of the table.
         array: Float32, its values.
-        symbols: Its codes on a trellis, or its values: what the profile codes.
+        symbols: Its codes on a trellis or on a grid that is added to the base, or its values: what the profile codes.
         array_bytes: Its bytes by part.
     """
     nonzero = symbols[symbols != 0]

@@ -16,11 +16,14 @@ class CodesSpec:
         shape: Shape of the array.
         low: The lowest code, or 0 if all codes are higher.
         high: The highest code, or 0 if all codes are lower.
+        rows: Integers (n,), the row of each element, from 0 on, of an array of one dimension that is seen as rows of
+            different lengths and one column. Else None: the shape says where the elements are.
     """
 
     shape: tuple[int, ...]
     low: int
     high: int
+    rows: np.ndarray | None = None
 
     @property
     def size(self) -> int:

@@ -10,10 +10,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from sqz_keras.architecture.colours import BGR_MEANS, TORCH_MEANS, TORCH_STDS
 from sqz_keras.architecture.spec import PREPROCESSING_MODES, ModelSpec, imagenet_classes
-
-_BGR_MEANS = {"authors": (104.0, 117.0, 123.0), "caffe": (103.939, 116.779, 123.68)}
-_TORCH_MEANS, _TORCH_STDS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def preprocess_input(
@@ -54,10 +52,10 @@ def preprocess_input(
     def along(values):
         return constant(np.asarray(values, np.float32).reshape((3,) + (1,) * (-1 - axis)))
 
-    if mode in _BGR_MEANS:
-        return reverse(array, axis) - along(_BGR_MEANS[mode])
+    if mode in BGR_MEANS:
+        return reverse(array, axis) - along(BGR_MEANS[mode])
     if mode == "torch":
-        return (array / 255.0 - along(_TORCH_MEANS)) / along(_TORCH_STDS)
+        return (array / 255.0 - along(TORCH_MEANS)) / along(TORCH_STDS)
     return array / 127.5 - 1.0
 
 
@@ -91,10 +89,10 @@ def restore_rgb(inputs: np.ndarray, mode: typing.Literal["authors", "caffe", "to
         raise ValueError(f"mode must be one of {PREPROCESSING_MODES}, got {mode!r}.")
     if inputs.ndim < 3 or inputs.shape[-1] != 3:
         raise ValueError(f"inputs must have 3 channels (channels_last) and at least 3 axes, got shape {inputs.shape}.")
-    if mode in _BGR_MEANS:
-        rgb = (inputs + _BGR_MEANS[mode])[..., ::-1]
+    if mode in BGR_MEANS:
+        rgb = (inputs + BGR_MEANS[mode])[..., ::-1]
     elif mode == "torch":
-        rgb = (inputs * _TORCH_STDS + _TORCH_MEANS) * 255
+        rgb = (inputs * TORCH_STDS + TORCH_MEANS) * 255
     else:
         rgb = (inputs + 1) * 127.5
     return np.clip(np.rint(rgb), 0, 255).astype(np.uint8)

@@ -13,6 +13,8 @@ from sqz_keras import codec
 from sqz_keras.architecture.spec import ModelSpec, hash_arrays
 from sqz_keras.weights.arrays import WeightsFileError, check_shapes, float32_arrays, read_bytes
 
+SELF_TEST_KEY = "self_test"  # of the header: what `sqz_keras.runtimes.self_test` makes
+_SELF_TEST = 500  # bytes at most
 _SLACK = 16  # bytes by which a header of another hash may deflate worse
 
 
@@ -25,12 +27,14 @@ class SqzModel:
         arrays: The model's weights by name, float32, kernels HWIO, checked against the spec.
         provenance: What the file was made from, and how.
         profile: "paper" or "max".
+        header: The whole JSON object beside the arrays, from which spec and provenance were read.
     """
 
     spec: ModelSpec
     arrays: dict[str, np.ndarray]
     provenance: dict[str, Any]
     profile: str
+    header: dict[str, Any]
 
 
 def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -58,7 +62,7 @@ def read_model(path: str | os.PathLike, base: str | os.PathLike | None = None) -
     check_shapes(path, arrays, spec.weight_shapes())
     if spec.weights_sha256 not in (None, hash_arrays(arrays)):
         raise WeightsFileError(f"{path}: the weights are not those whose hash the file states. Make it anew.")
-    return SqzModel(spec, arrays, provenance, contents.profile)
+    return SqzModel(spec, arrays, provenance, contents.profile, contents.header)
 
 
 def read_header(path: str | os.PathLike, header: Mapping) -> tuple[ModelSpec, dict[str, Any]]:
@@ -76,10 +80,16 @@ def read_header(path: str | os.PathLike, header: Mapping) -> tuple[ModelSpec, di
     return spec, provenance
 
 
-def header(spec: ModelSpec, arrays: Mapping[str, np.ndarray], provenance: Mapping[str, Any]) -> dict[str, Any]:
+def header(
+    spec: ModelSpec,
+    arrays: Mapping[str, np.ndarray],
+    provenance: Mapping[str, Any],
+    self_test: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """The header of the `.sqz` file of a model; the spec gets the hash of the weights."""
     spec = dataclasses.replace(spec, weights_sha256=hash_arrays(arrays))
-    return {"model_spec": spec.to_json(), "provenance": dict(provenance)}
+    tested = {} if self_test is None else {SELF_TEST_KEY: dict(self_test)}
+    return {"model_spec": spec.to_json(), "provenance": dict(provenance), **tested}
 
 
 def encode(
@@ -89,11 +99,15 @@ def encode(
     *,
     profile: str = "max",
     base: bytes | None = None,
+    self_test: Mapping[str, Any] | None = None,
 ) -> bytes:
-    """The `.sqz` file of a model; for `profile` and `base` see `codec.encode`."""
-    return codec.encode(arrays, header(spec, arrays, provenance or {}), profile=profile, base=base)
+    """The `.sqz` file of a model; for `profile` and `base` see `codec.encode`, for `self_test` its module."""
+    return codec.encode(arrays, header(spec, arrays, provenance or {}, self_test), profile=profile, base=base)
 
 
-def header_bytes(spec: ModelSpec, arrays: Mapping[str, np.ndarray], provenance: Mapping[str, Any]) -> int:
-    """The most bytes that a model's header adds to its file over an empty header, for any hash of the weights."""
-    return _SLACK + len(codec.encode({}, header(spec, arrays, provenance))) - len(codec.encode({}, {}))
+def header_bytes(
+    spec: ModelSpec, arrays: Mapping[str, np.ndarray], provenance: Mapping[str, Any], self_test: bool = False
+) -> int:
+    """The most bytes that a model's header adds to its file over an empty header, for any weights of these shapes."""
+    added = len(codec.encode({}, header(spec, arrays, provenance))) - len(codec.encode({}, {}))
+    return _SLACK + self_test * _SELF_TEST + added

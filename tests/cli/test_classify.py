@@ -1,3 +1,4 @@
+import importlib.util
 import os
 import subprocess
 import sys
@@ -6,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sqz_keras.weights import download, records
+from sqz_keras.weights import download, records, sqz
+from sqz_keras.weights.resolve import resolve_model
 
 
 def run(*arguments, **env):
@@ -52,6 +54,31 @@ def test_images_of_every_kind(test_data, cached_weights, tmp_path):
         assert any("elephant" in line or "tusker" in line for line in lines)
         shares = [float(line.split("%")[0]) for line in lines]
         assert shares == sorted(shares, reverse=True)
+
+
+@pytest.mark.large
+def test_light_runtimes_answer_as_keras_without_it(test_data, tmp_path):
+    """The same five classes in the same order, their shares to 0.02 points."""
+    network = test_data / "weights" / "deep_compression" / "compressed_SqueezeNet.net"
+    (tmp_path / "net.sqz").write_bytes(sqz.encode(*resolve_model(network), profile="paper"))
+    paths = sorted((test_data / "images" / "imagenet_sample").iterdir())[:40:4]
+    absent = tmp_path / "absent"
+    for package in ("keras", "tensorflow") if importlib.util.find_spec("ai_edge_litert") else ("keras",):
+        (absent / package).mkdir(parents=True)
+        (absent / package / "__init__.py").write_text("raise ModuleNotFoundError(name=__name__)")
+    arguments = (*paths, f"--model={tmp_path / 'net.sqz'}")
+    by_keras, *light = (
+        run(*arguments, f"--runtime={runtime}", **({} if runtime == "keras" else {"PYTHONPATH": str(absent)}))
+        for runtime in ("keras", "litert", "onnx")
+    )
+    expected = by_keras.stdout.splitlines()
+    assert len(expected) == 6 * len(paths)
+    for result in light:
+        assert result.returncode == 0, result.stderr
+        for line, other in zip(result.stdout.splitlines(), expected, strict=True):
+            assert line.split("%")[1:] == other.split("%")[1:]
+            if "%" in line:
+                assert float(line.split("%")[0]) == pytest.approx(float(other.split("%")[0]), abs=0.021)
 
 
 def test_help_lists_the_commands_own_flags():

@@ -106,6 +106,21 @@ def changed(old):
     return {**new, "fire2/bias": old["fire2/bias"] + np.float32(0.25)}
 
 
+def changed_in_every_way(old):
+    """The arrays after fine-tuning with other values for all: every kind that a delta of version 2 has."""
+    new = {name: array for name, array in changed(old).items() if name != "empty"}
+    for name in ("conv1/kernel", "fire3/kernel"):  # codes of a codebook, by one up or down where the base's are odd
+        values = np.unique(old[name])
+        places = np.searchsorted(values, old[name].ravel())
+        moved = places + np.where((places % 2 == 1) & (noise(places.size, 10) % 4 > 0), 1 - places % 4 % 3, 0)
+        new[name] = values[np.clip(moved, 0, len(values) - 1)].reshape(old[name].shape)
+    kernel = new["fire2/kernel"].ravel().copy()  # a grid, some of whose zeros are none any more
+    kernel[::37] += np.float32(1 / 64)
+    new["fire2/kernel"] = kernel.reshape(old["fire2/kernel"].shape)
+    moves = (bell(16, 11) / 1024).astype(np.float32)
+    return {**new, "fire2/bias": old["fire2/bias"] + moves, "new": trellis((4, 5, 6), 18, True)}
+
+
 def assert_same(actual, expected):
     """Names, their order, shapes and every bit."""
     assert list(actual) == list(expected)

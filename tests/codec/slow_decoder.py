@@ -37,34 +37,42 @@ def float_of_rank(rank):
     return struct.unpack("<f", struct.pack("<I", bits))[0]
 
 
+def float32(value):
+    return struct.unpack("<f", struct.pack("<f", value))[0]
+
+
 def decode(data, base=None):
     """{name: (shape, flat list of values)} of a file without a base, or with one."""
     at, parts = 16, {}
     while at < len(data):
         tag, size = data[at : at + 4].decode(), int.from_bytes(data[at + 4 : at + 8], "little")
         parts[tag], at = data[at + 12 : at + 12 + size], at + 12 + size
-    base_arrays = {}
+    base_arrays, packed = {}, zlib.decompressobj()
     if "BASE" in parts:
         assert hashlib.sha256(base).digest() == parts["BASE"]
         base_arrays = decode(base)
-    shapes = json.loads(zlib.decompress(parts["JSON"]))["arrays"]
+        if data[4] == 2:
+            packed = zlib.decompressobj(zdict=zlib.decompress(base[28 : 28 + int.from_bytes(base[20:24], "little")]))
+    shapes = json.loads(packed.decompress(parts["JSON"]))["arrays"]
     table, rows = Bytes(parts["ARRS"]), []
     for name, shape in shapes.items():
         kind = table.u8()
         spans = [
-            (-table.varint(), table.varint()) for _ in range({0: 0, 1: 1, 2: 1, 3: 0, 4: 3, 5: 3, 6: 1, 7: 1}[kind])
+            (-table.varint(), table.varint())
+            for _ in range({0: 0, 1: 1, 2: 1, 3: 0, 4: 3, 5: 3, 6: 1, 7: 1, 8: 1}[kind])
         ]
         rows.append((name, shape, math.prod(shape), kind, spans))
-    coded = []  # (shape, low, high) of each array of codes
+    coded = []  # (shape, low, high, rows) of each array of codes
     for name, shape, size, kind, spans in rows:
-        if kind in (1, 2, 6, 7):
-            coded.append((shape, *spans[0]))
+        if kind in (1, 2, 6, 7, 8):
+            coded.append((shape, *spans[0], None))
         elif kind in (4, 5):
-            used = sum(code != 0 for code in base_arrays[name][2])
-            coded += [([used], *spans[1]), ([size - used], *spans[2])]
+            used = [code for code in base_arrays[name][2] if code != 0]
+            coded.append(([len(used)], *spans[1], used if data[4] == 2 else None))
+            coded.append(([size - len(used)], *spans[2], None))
     floats = [shape for _, shape, _, kind, _ in rows if kind == 0]
     books = sum(spans[0][1] - spans[0][0] for *_, kind, spans in rows if kind in (1, 4))
-    steps = 4 * sum(kind in (2, 5, 6, 7) for *_, kind, _ in rows)
+    steps = 4 * sum(kind in (2, 5, 6, 7, 8) for *_, kind, _ in rows)
     read = read_paper if data[5] == 0 else read_max
     codes, planes, raw_steps = read(table, parts, coded, floats, books, steps)
     return assemble(rows, codes, planes, raw_steps, base_arrays)
@@ -86,10 +94,12 @@ def assemble(rows, codes, planes, raw_steps, base_arrays):
             if kind in (4, 5):
                 differences = iter(flat), iter(next(codes))
                 flat = [code + next(differences[code == 0]) for code in base_arrays[name][2]]
-            if kind in (2, 5, 6, 7):
+            if kind in (2, 5, 6, 7, 8):
                 step = next(steps)
-                integers = trellis_integers(flat, shape[-1], kind) if kind >= 6 else flat
-                values = [struct.unpack("<f", struct.pack("<f", step * v))[0] for v in integers]
+                integers = trellis_integers(flat, shape[-1], kind) if kind in (6, 7) else flat
+                values = [float32(step * v) for v in integers]
+                if kind == 8:
+                    values = [float32(old + v) for old, v in zip(base_arrays[name][1], values, strict=True)]
             else:
                 low, high = spans[0]
                 rank, book = 0, [0.0]
@@ -121,7 +131,7 @@ def read_paper(table, parts, coded, floats, books, steps):
     plane_sizes = [sum(map(math.prod, floats))] * 4 + [books] * 4
     alphabets = []  # (symbols of the alphabet, symbols in the stream)
     indices = []
-    for shape, low, high in coded:
+    for shape, low, high, _ in coded:
         bits = table.u8()
         entries = table.varint() if bits else math.prod(shape)
         alphabets.append((high - low + 1, entries))
@@ -165,7 +175,7 @@ def read_paper(table, parts, coded, floats, books, steps):
         at[lane] += size
     symbols, raw = iter(decoded), Bytes(parts["VALS"])
     arrays = []
-    for (shape, low, _), index in zip(coded, indices, strict=True):
+    for (shape, low, *_), index in zip(coded, indices, strict=True):
         flat = [symbol + low for symbol in next(symbols)]
         if index:
             entries, flat, place = flat, [0] * math.prod(shape), -1
@@ -215,17 +225,17 @@ def key_round(index):
 
 def read_max(table, parts, coded, floats, books, steps):
     plane_sizes = [sum(map(math.prod, floats))] * 4 + [books] * 4
-    live = [(shape, low, high) for shape, low, high in coded if low < high]
+    live = [array for array in coded if array[1] < array[2]]
     dense = [table.u8() for _ in live]
     modes = [table.u8() for _ in range(8)]
     bitmaps = {number: table.take(32) for number, mode in enumerate(modes) if mode == 2}
-    count = sum(math.prod(shape) for shape, _, _ in live)
+    count = sum(math.prod(shape) for shape, *_ in live)
     count += sum(size for size, mode in zip(plane_sizes, modes, strict=True) if mode)
     raw_size = steps + sum(size for size, mode in zip(plane_sizes, modes, strict=True) if not mode)
     lanes = 1 << min(9 if raw_size >= 1024 else 8, (count // 1024).bit_length())
     coder = Coder(parts["CODE"], lanes)
     batch = iter(Batch(live, dense).run(coder) if live else [])  # small files have one batch
-    arrays = [next(batch) if low < high else [0] * math.prod(shape) for shape, low, high in coded]
+    arrays = [next(batch) if low < high else [0] * math.prod(shape) for shape, low, high, _ in coded]
     planes = []
     for number, (size, mode) in enumerate(zip(plane_sizes, modes, strict=True)):
         if mode == 2:
@@ -288,7 +298,8 @@ def modelled_plane(coder, number, floats, used, planes):
 class Array:
     """An array of codes while it is decoded."""
 
-    def __init__(self, shape, low, high):
+    def __init__(self, shape, low, high, rows=None):
+        self.rows = rows
         shape = [1] * (4 - len(shape)) + list(shape)
         self.height, (self.width, self.depth, self.filters) = math.prod(shape[:-3]), shape[-3:]
         self.low, self.high = low, high
@@ -302,6 +313,8 @@ class Array:
         self.sign = {}  # (context, bucket): [F, X]
 
     def where(self, index):
+        if self.rows is not None:
+            return 0, self.rows[index], 0
         spot, rest = divmod(index, self.depth * self.filters)
         return spot, rest // self.filters, rest % self.filters
 

@@ -7,7 +7,15 @@ import pytest
 
 from sqz_keras import codec
 from sqz_keras.codec import container
-from tests.codec.samples import HEADER, arrays, arrays_of_version_2, assert_same, changed, sections
+from tests.codec.samples import (
+    HEADER,
+    arrays,
+    arrays_of_version_2,
+    assert_same,
+    changed,
+    changed_in_every_way,
+    sections,
+)
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
@@ -30,13 +38,23 @@ def test_files_are_read_and_written_as_ever(profile, version):
     assert len(written["ARRS"]) == pytest.approx(len(golden["ARRS"]), abs=20)
 
 
-def test_a_delta_is_read_and_written_as_ever():
-    base, data = load("max"), load("delta")
-    contents = codec.decode(data, base)
+def test_a_delta_of_version_1_is_read_as_ever():
+    contents = codec.decode(load("delta"), load("max"))
     assert_same(contents.arrays, changed(arrays()))
-    written = codec.encode(changed(arrays()), HEADER, base=base)
-    assert sections(written)["CODE"] == sections(data)["CODE"] and sections(written)["ARRS"] == sections(data)["ARRS"]
-    assert len(data) < 0.7 * len(codec.encode(changed(arrays()), HEADER))
+    assert len(codec.encode(changed(arrays()), HEADER, base=load("max"))) < 0.7 * len(load("delta"))
+
+
+@pytest.mark.parametrize("profile", ["paper", "max"])
+def test_a_delta_is_read_and_written_as_ever(profile):
+    base, data, expected = load("max"), load(f"delta2_{profile}"), changed_in_every_way(arrays())
+    contents = codec.decode(data, base)
+    assert_same(contents.arrays, expected)
+    kinds = {array.kind for array in codec.describe(data, base).arrays}
+    assert kinds == {"same", "codebook_moved", "grid_moved", "planes_moved", "trellis_dense"}
+    written = codec.encode(expected, HEADER, profile=profile, base=base)
+    assert container.read(written).version == container.read(data).version == 2
+    assert sections(written)["CODE"] == sections(data)["CODE"] and sections(written)["VALS"] == sections(data)["VALS"]
+    assert len(sections(written)["ARRS"]) == pytest.approx(len(sections(data)["ARRS"]), abs=20)
 
 
 def test_a_description_adds_up():

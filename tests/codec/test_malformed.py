@@ -1,5 +1,6 @@
 """One malformation at a time, each with its own error and the byte at which it was noticed."""
 
+import hashlib
 import zlib
 
 import numpy as np
@@ -8,7 +9,18 @@ import pytest
 from sqz_keras import codec
 from sqz_keras.codec import container, huffman, planes
 from sqz_keras.codec.cursor import Cursor, encode_varint
-from tests.codec.samples import arrays_of_version_2, codebook, floats, grid, sealed, sections, trellis, with_section
+from tests.codec.samples import (
+    arrays_of_version_2,
+    bell,
+    codebook,
+    floats,
+    grid,
+    noise,
+    sealed,
+    sections,
+    trellis,
+    with_section,
+)
 
 ARRAYS = {"k": grid((200,), 1, 8), "b": codebook((400,), 2, 1), "f": np.float32([0.1, 0.723, -3.3])}
 
@@ -123,7 +135,9 @@ def row_of_version_2(row, shape=(4, 5)):
 @pytest.mark.parametrize(
     ("row", "shape", "error", "match"),
     [
-        (b"\x08\0\0", (4, 5), codec.TableError, "Unknown kind 8"),
+        (b"\x09\0\0", (4, 5), codec.TableError, "Unknown kind 9"),
+        (b"\x08\0\0", (4, 5), codec.TableError, "has no values"),
+        (b"\x08\1\1", (4, 5), codec.TableError, "base has no matching"),
         (b"\6\0\0", (4, 5), codec.TableError, "has no values"),
         (b"\7\0\0", (4, 5), codec.TableError, "has no values"),
         (b"\6\1\1", (20,), codec.TableError, "at least 2 dimensions"),
@@ -154,6 +168,44 @@ def test_trellis_codes():
     moved = with_section(delta, "ARRS", b"\5\1\1\1\1\1\1" + sections(delta)["ARRS"][3:])
     with pytest.raises(codec.TableError, match="base has no matching"):
         codec.decode(moved, base)
+
+
+def test_the_json_of_a_delta():
+    """Its zlib stream may refer to the JSON of the base, in version 2 alone, and to no other text."""
+    base = codec.encode(ARRAYS, {"name": "a header that repeats itself"})
+    delta = codec.encode(ARRAYS, {"name": "a header that repeats itself"}, base=base)
+    assert len(sections(delta)["JSON"]) < 30 < len(sections(base)["JSON"])
+    text = container.json_text(container.read(base).sections["JSON"])
+
+    def with_json(data, dictionary):
+        compressor = zlib.compressobj(zdict=dictionary)
+        return with_section(data, "JSON", compressor.compress(text) + compressor.flush())
+
+    assert codec.decode(with_json(delta, text), base).header == {"name": "a header that repeats itself"}
+    assert codec.decode(with_section(delta, "JSON", zlib.compress(text)), base).arrays.keys() == ARRAYS.keys()
+    older = container.write(1, "max", sections(with_json(delta, text)))
+    for data in (with_json(delta, text[:-1]), older):
+        with pytest.raises(codec.StreamError, match="zlib") as caught:
+            codec.decode(data, base)
+        assert caught.value.offset == 28
+    with pytest.raises(codec.StreamError, match="zlib"):
+        codec.decode(with_json(base, text))
+
+
+def test_what_is_added_to_the_base():
+    old = (noise(40, 3) / 40503 - 0.5).astype(np.float32)
+    new = old + (bell(40, 5) / 1024).astype(np.float32)
+    base, large = codec.encode({"f": old}, {}), codec.encode({"f": old * np.float32(3e38)}, {})
+    delta = codec.encode({"f": new}, {}, profile="paper", base=base)
+    assert sections(delta)["ARRS"][0] == 8
+    assert codec.decode(delta, base).arrays["f"].tobytes() == new.tobytes()
+    for step, match in [(0.0, "step 0"), (-1.0, "step -1"), (np.nan, "step nan"), (3e38, "step")]:
+        with pytest.raises(codec.CodebookError, match=match):
+            codec.decode(with_section(delta, "VALS", np.float32(step).tobytes()), base)
+    step = np.float32(3e38 / max(sections(delta)["ARRS"][1:3]))  # the grid itself is finite
+    parts = sections(delta) | {"BASE": hashlib.sha256(large).digest(), "VALS": step.tobytes()}
+    with pytest.raises(codec.CodebookError, match="f: a value is infinite"):
+        codec.decode(container.write(2, "paper", parts), large)
 
 
 def test_modelled_planes():

@@ -1,6 +1,7 @@
 """Damaged files: the reader refuses them with a `SqzError`, or returns exactly the original arrays."""
 
 import json
+import pathlib
 import tracemalloc
 import zlib
 
@@ -12,6 +13,7 @@ from sqz_keras.codec import container
 from tests.codec.samples import (
     arrays,
     arrays_of_version_2,
+    changed_in_every_way,
     codebook,
     floats,
     grid,
@@ -22,6 +24,7 @@ from tests.codec.samples import (
     with_section,
 )
 
+GOLDEN = pathlib.Path(__file__).parent / "golden"
 PROFILES = ["paper", "max"]
 VERSIONS = {1: arrays, 2: arrays_of_version_2}
 
@@ -98,11 +101,18 @@ def test_flipped_bytes_behind_corrected_checksums(profile, count, make):
     assert done == count and refused > count / 2
 
 
-def test_flipped_bytes_of_a_delta():
-    old, new = {"a": grid((40,), 5, 2)}, {"a": grid((40,), 5, 2)}
-    new["a"][np.flatnonzero(new["a"])[2]] = 0
-    base = codec.encode(old, {})
-    delta = codec.encode(new, {}, base=base)
+@pytest.mark.parametrize("profile", PROFILES)
+def test_flipped_bytes_of_a_delta(profile):
+    base = codec.encode(arrays(), {})
+    delta = codec.encode(changed_in_every_way(arrays()), {}, profile=profile, base=base)
+    expected = [(name, array.tobytes()) for name, array in changed_in_every_way(arrays()).items()]
+    assert check(flips(delta, 100, 4), expected, base) == (100, 100)
+    count, refused = check((sealed(copy) for copy in flips(delta, 150, 3, start=16)), base=base)
+    assert count == 150 and refused > 75
+
+
+def test_flipped_bytes_of_a_delta_of_version_1():
+    base, delta = ((GOLDEN / f"{name}.sqz").read_bytes() for name in ("max", "delta"))
     count, refused = check((sealed(copy) for copy in flips(delta, 150, 3, start=16)), base=base)
     assert count == 150 and refused > 75
 

@@ -1,5 +1,7 @@
 """Whatever finite arrays go in come back bit for bit, in both profiles and as deltas."""
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from sqz_keras import codec
 from sqz_keras.codec import container, decoder, trellis
 from sqz_keras.codec.planes import MODELLED
 from sqz_keras.codec.profile_max import scan_order
-from tests.codec.samples import HEADER, assert_same, floats
+from tests.codec.samples import HEADER, assert_same, floats, noise
 
 PROFILES = ["paper", "max"]
 SETTINGS = settings(max_examples=60, deadline=None, derandomize=True, database=None)
@@ -159,3 +161,24 @@ def test_a_delta_takes_only_its_base():
         codec.decode(base, other)
     with pytest.raises(codec.BaseFileError, match="whole files"):
         codec.encode(one, {}, base=delta)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (0.0, -0.0),
+        (-0.0, 1.0),
+        (3e38, -3e38),
+        (1e-45, 3e-45),
+        (1e30, 1e-30),
+    ],
+)
+def test_deltas_of_extreme_floats(old, new):
+    """What no step leads to is stored as it is, and nothing warns."""
+    others = (noise(40, 3) / 40503 - 0.5).astype(np.float32)
+    before, after = (np.append(others, np.float32(value)) for value in (old, new))
+    base = codec.encode({"f": before}, {})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        delta = codec.encode({"f": after}, {}, base=base)
+        assert codec.decode(delta, base).arrays["f"].tobytes() == after.tobytes()

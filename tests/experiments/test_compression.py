@@ -77,7 +77,7 @@ def test_halves_are_judged_by_the_other(arrays, labelled_images, monkeypatch):
         return np.eye(3)[np.zeros(len(images), int)]
 
     monkeypatch.setattr(compression_rows, "label_free", label_free)
-    monkeypatch.setattr("export.formats.litert.run", scores)
+    monkeypatch.setattr("sqz_keras.runtimes.run.run_litert", scores)
     (row,) = compression.measure(SPEC, arrays, labelled_images, ["label_free"], [9], 3)
     assert (row["bytes"], row["num_images"]) == (102, 9)
     inputs = read_inputs([path for path, _ in labelled_images], SPEC)

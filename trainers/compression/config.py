@@ -38,6 +38,7 @@ class CompressionConfig:
     bypass: str | None = _field(None, "Architecture, where the model does not say.")
     profile: str = _field("max", "Coding: Deep Compression's, or the smallest.", choices=("paper", "max"))
     base: str | None = _field(None, "A .sqz file that the receiver has: only the difference is written.")
+    self_test: bool = _field(False, "Put a known picture and its answer into the file, for the receiver's self-test.")
     evaluation_dir: str | None = _field(None, "Folder of images on which the result is compared with the model.")
 
     def __post_init__(self):

@@ -171,7 +171,7 @@ def _bits(config: FinetuneConfig, spec: ModelSpec, arrays: Arrays, images: Image
     bits = _kept_bits(path, request) if path is not None and path.exists() else None
     if bits is None:
         say("measuring how sensitive each layer is")
-        target = size - sqz.header_bytes(spec, arrays, {})
+        target = size - sqz.header_bytes(spec, arrays, {}, config.self_test)
         bits = bits_for_size(arrays, sensitivities(build(spec, arrays), images()), target, config.profile)
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -43,7 +43,7 @@ def quantize(
         say(f"Warning: {problem}")
     stage = {"stage": "quantize", "images": len(images)}
     stage |= {"agreement": config.agreement} if config.agreement else {"target_bytes": config.target_bytes}
-    header = sqz.header_bytes(spec, arrays, {**provenance, "stages": [*provenance["stages"], stage]})
+    header = sqz.header_bytes(spec, arrays, {**provenance, "stages": [*provenance["stages"], stage]}, config.self_test)
     if config.agreement:
         quantizer = Quantizer(spec, arrays, images[::2], profile=config.profile, report=say)
         _foretell(quantizer, header)

@@ -15,6 +15,7 @@ import numpy as np
 
 from sqz_keras import codec, resolve_model
 from sqz_keras.architecture.spec import ModelSpec, hash_arrays
+from sqz_keras.compression.bias_changes import round_bias_changes
 from sqz_keras.compression.densities import layer_names, measure_densities
 from sqz_keras.files import write_file, write_json
 from sqz_keras.version import __version__
@@ -49,10 +50,14 @@ def compress(config: CompressionConfig) -> dict[str, Any]:
         OSError: A file cannot be read or written.
     """
     base = None if config.base is None else read_bytes(config.base)
+    base_arrays = {} if base is None else _read_base(config, base)
     spec, arrays, earlier = _read_model(config)
     batches = _evaluation_batches(config, spec)  # found before the work whose result they evaluate
     provenance = _provenance(config, arrays, earlier)
     result, stages = _run_method(config, spec, arrays, provenance)
+    if base is not None and not isinstance(config, LosslessConfig):
+        result = round_bias_changes(result, base_arrays)
+        stages = [*stages, {"stage": "round_bias_changes"}]
     provenance["stages"] = [*provenance["stages"], *stages]
     data = write_sqz(config, spec, result, provenance, base)
     results = measure(spec, arrays, result, data, base) | {"provenance": provenance}
@@ -85,6 +90,14 @@ def _read_model(config: CompressionConfig) -> tuple[ModelSpec, Arrays, dict[str,
             f"{config.model} is a delta. Name the file on which it was made: --apply_to=OLD.sqz (--base makes a delta)."
         ) from error
     return model.spec, model.arrays, model.provenance
+
+
+def _read_base(config: CompressionConfig, base: bytes) -> Arrays:
+    """The arrays of the file on which a delta is made."""
+    try:
+        return codec.decode(base).arrays
+    except codec.SqzError as error:
+        raise WeightsFileError(f"--base={config.base} must be a whole .sqz file, and no delta: {error}.") from error
 
 
 def _provenance(config: CompressionConfig, arrays: Arrays, earlier: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,7 +174,8 @@ def write_sqz(
     Raises:
         ValueError: What was encoded does not come back.
     """
-    data = sqz.encode(spec, arrays, provenance, profile=config.profile, base=base)
+    self_test = _make_self_test(spec, arrays) if config.self_test else None
+    data = sqz.encode(spec, arrays, provenance, profile=config.profile, base=base, self_test=self_test)
     back = codec.decode(data, base).arrays
     if any(not np.array_equal(array.view(np.uint32), back[name].view(np.uint32)) for name, array in arrays.items()):
         raise ValueError("What was encoded does not come back bit for bit; nothing was written. Please report it.")
@@ -174,6 +188,14 @@ def write_sqz(
     write_file(config.output, data)
     say(f"wrote {config.output}: {len(data):,} bytes")
     return data
+
+
+def _make_self_test(spec: ModelSpec, arrays: Arrays) -> dict[str, Any]:
+    from sqz_keras.runtimes import litert_file, self_test
+    from sqz_keras.runtimes.run import run_litert
+
+    data = litert_file.convert(spec, arrays)
+    return self_test.make(spec, lambda images: run_litert(data, images))
 
 
 def measure(spec: ModelSpec, before: Arrays, after: Arrays, data: bytes, base: bytes | None = None) -> dict[str, Any]:

@@ -42,7 +42,6 @@ def save(folder: str | os.PathLike, step: int, arrays: Mapping[str, np.ndarray],
     archive = io.BytesIO()
     np.savez(archive, **{_META: text}, **arrays)
     write_file(path, archive.getbuffer())
-    _sync_folder(folder)
     return path
 
 
@@ -104,11 +103,3 @@ def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict]:
         return arrays, header["meta"]
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
         raise ValueError(f"{path}: a damaged checkpoint: {error}.") from error
-
-
-def _sync_folder(folder: pathlib.Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -192,7 +192,8 @@ def _code_batch(
     Returns:
         Int16 (n,) codes of each array.
     """
-    scan = scan_arrays([spec.shape for spec in specs], [density == _DENSE for density in densities])
+    dense = [density == _DENSE for density in densities]
+    scan = scan_arrays([spec.shape for spec in specs], dense, [spec.rows for spec in specs])
     zeros = ZeroModel(scan, len(specs))
     values = ValueModel(scan, [(spec.low, spec.high) for spec in specs])
     encoding = codes_to_encode is not None

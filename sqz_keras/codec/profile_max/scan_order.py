@@ -82,12 +82,15 @@ def batches(sizes: Sequence[tuple[int, int]]) -> Iterator[slice]:
         yield slice(start, len(sizes))
 
 
-def scan_arrays(shapes: Sequence[tuple[int, ...]], dense: Sequence[bool]) -> Scan:
+def scan_arrays(
+    shapes: Sequence[tuple[int, ...]], dense: Sequence[bool], own_rows: Sequence[np.ndarray | None] = ()
+) -> Scan:
     """Lays out the elements of the arrays of a batch, one array after the other.
 
     Args:
         shapes: Shape of each array.
         dense: Whether each array has no zeros.
+        own_rows: The rows of the elements of each array, see `CodesSpec`; empty if no array has any.
     """
     total = sum(map(math.prod, shapes))
     fields = {name: np.empty(total, np.int32) for name in ("array", "row", "column", "tap", "slice", "cell")}
@@ -118,6 +121,9 @@ def scan_arrays(shapes: Sequence[tuple[int, ...]], dense: Sequence[bool]) -> Sca
         end = start + tap_count * slice_count
         for name, values in places.items():
             fields[name][start:end].reshape(tap_count, row_count, column_count)[...] = values.astype(np.int32)
+        if own_rows and own_rows[number] is not None:
+            fields["row"][start:end], fields["column"][start:end] = rows + own_rows[number], columns
+            row_count, column_count = int(own_rows[number].max(initial=0)) + 1, 1
         start = end
         keys.append(2 * _round_of_elements(tap_count * slice_count) + bool(dense[number]))
         cell_strides.append(strides)

@@ -11,11 +11,13 @@ import pytest
 from tensorflow.lite.tools import flatbuffer_utils
 
 from export import export
-from export.formats import colours, litert, single_file
-from export.formats import onnx as onnx_format
-from sqz_keras import Metaparameters, ModelSpec, Preprocessing, preprocess_input, resolve_model
+from export.formats import single_file
+from sqz_keras import Metaparameters, ModelSpec, resolve_model
+from sqz_keras.architecture.colours import fold_colours
 from sqz_keras.compression import int8
 from sqz_keras.models import squeezenet
+from sqz_keras.runtimes import onnx_file
+from sqz_keras.runtimes.run import load_litert, run_litert, run_onnx
 from tests.export.samples import random_arrays, random_image, small_spec
 
 IMAGES = np.stack([np.asarray(random_image(32, 32, seed=seed), np.float32) for seed in range(4)])
@@ -54,10 +56,10 @@ def test_command(model_folder, tmp_path, spec, arrays, run_command, capsys, form
         assert read_spec.labels == spec.labels
         np.testing.assert_array_equal(answers(read_spec, read_arrays), expected)
     elif format == "onnx":
-        np.testing.assert_allclose(onnx_format.run(path.read_bytes(), IMAGES), expected, atol=1e-5)
+        np.testing.assert_allclose(run_onnx(path.read_bytes(), IMAGES), expected, atol=1e-5)
     else:
         atol = 1e-5 if format == "litert" else 2e-2
-        np.testing.assert_allclose(litert.run(path.read_bytes(), IMAGES), expected, atol=atol)
+        np.testing.assert_allclose(run_litert(path.read_bytes(), IMAGES), expected, atol=atol)
     assert np.ptp(expected, axis=0).max() > 0.01, "the images must differ"
     os.remove(tmp_path / "model.spec.json")
     if format.startswith("litert"):
@@ -83,14 +85,14 @@ def test_8_bits(model_folder, images, tmp_path, spec, arrays, run_command, capsy
     assert "broken.png" in printed.err
     assert "on 30 images that did not calibrate" in printed.out
     assert float(printed.out.partition("agreement=")[2].split()[0]) > 0.8
-    interpreter = litert.load(path.read_bytes())
+    interpreter = load_litert(path.read_bytes())
     tensors = [tensor for tensor in interpreter.get_tensor_details() if len(tensor["shape"]) == 4]
     floats = [tensor["shape"].tolist() for tensor in tensors if tensor["dtype"] == np.float32]
     assert len(floats) == 2 and [1, 32, 32, 3] in floats, "the input and the maps that are averaged, and no other"
     eight = [tensor for tensor in tensors if tensor["dtype"] == np.int8]
     first = next(tensor for tensor in eight if tensor["shape"].tolist() == [1, 32, 32, 3])
     np.testing.assert_allclose(first["quantization"], (1, -128), atol=1e-6)  # a byte is a byte
-    assert np.abs(litert.run(path.read_bytes(), IMAGES) - answers(spec, arrays)).max() < 0.2
+    assert np.abs(run_litert(path.read_bytes(), IMAGES) - answers(spec, arrays)).max() < 0.2
 
 
 @pytest.mark.parametrize("bypass", [None, "simple", "complex"])
@@ -99,7 +101,7 @@ def test_weights_for_8_bits_answer_as_before_and_lie_on_the_grid(bypass):
     spec = small_spec(metaparameters=net, bypass=bypass)
     arrays = random_arrays(spec)
     images = np.stack([np.asarray(random_image(32, 32, seed=seed), np.float32) for seed in range(10, 50)])
-    prepared = int8.prepare(spec, colours.fold_colours(spec, arrays), images)
+    prepared = int8.prepare(spec, fold_colours(spec, arrays), images)
     model = squeezenet.build(spec, prepared)
     for name in int8.clipped(spec):
         model.get_layer(name).activation = keras.activations.relu6
@@ -109,34 +111,6 @@ def test_weights_for_8_bits_answer_as_before_and_lie_on_the_grid(bypass):
         if name.endswith("/kernel"):
             step = np.abs(kernel).max(axis=(0, 1, 2)) / int8.LEVELS
             np.testing.assert_allclose(kernel / step, np.rint(kernel / step), atol=1e-4)
-
-
-@pytest.mark.parametrize("mode", ["authors", "caffe", "torch", "tf"])
-def test_colours_are_part_of_the_files(mode):
-    spec = small_spec(preprocessing=Preprocessing(mode, resize_to=36))
-    arrays = random_arrays(spec)
-    if mode in ("torch", "tf"):
-        arrays["conv1/kernel"] *= 60
-    model = squeezenet.build(spec, colours.fold_colours(spec, arrays))
-    np.testing.assert_allclose(model.predict_on_batch(IMAGES), answers(spec, arrays), atol=1e-5)
-    np.testing.assert_allclose(
-        onnx_format.run(onnx_format.convert(spec, arrays), IMAGES), answers(spec, arrays), atol=1e-5
-    )
-    order, scale, shift = colours.colour_map(spec)
-    rgb = IMAGES[0]
-    np.testing.assert_allclose(rgb[..., list(order)] * scale + shift, preprocess_input(rgb, mode=mode), atol=1e-4)
-
-
-@pytest.mark.parametrize("size", [31, 32, 33, 34])
-@pytest.mark.parametrize(("bypass", "padding"), [(None, 1), ("simple", 0), ("complex", 2)])
-def test_onnx_of_every_size_and_bypass(size, bypass, padding):
-    """Pools in ceil mode, sums, and conv10's padding."""
-    net = Metaparameters(num_fire_modules=3, base_e=8, incr_e=8, freq=2, stem_filters=4, pool_after=(1, 3))
-    spec = small_spec(metaparameters=net, bypass=bypass, conv10_padding=padding, input_size=size)
-    arrays = random_arrays(spec)
-    images = np.stack([np.asarray(random_image(size, size, seed=seed), np.float32) for seed in range(3)])
-    data = onnx_format.convert(spec, arrays)
-    np.testing.assert_allclose(onnx_format.run(data, images), answers(spec, arrays, images), atol=1e-5)
 
 
 def test_onnx_is_read_back_with_its_description(spec, arrays, tmp_path):
@@ -158,8 +132,8 @@ def test_onnx_is_read_back_with_its_description(spec, arrays, tmp_path):
 
 def test_what_answers_otherwise_is_not_written(spec, arrays, tmp_path, monkeypatch):
     other = arrays | {"conv10/bias": arrays["conv10/bias"] + np.arange(10, dtype=np.float32)}
-    convert = onnx_format.convert
-    monkeypatch.setattr(onnx_format, "convert", lambda spec, arrays: convert(spec, other))
+    convert = onnx_file.convert
+    monkeypatch.setattr(onnx_file, "convert", lambda spec, arrays: convert(spec, other))
     with pytest.raises(ValueError, match="answers otherwise than Keras: by onnxruntime"):
         single_file.write("onnx", spec, arrays, tmp_path / "net.onnx")
     assert os.listdir(tmp_path) == []

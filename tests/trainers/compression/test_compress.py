@@ -19,6 +19,8 @@ from sqz_keras.compression.kmeans import kmeans
 from sqz_keras.compression.teacher import teach
 from sqz_keras.images.preprocessing import restore_rgb
 from sqz_keras.models.squeezenet import build, named_arrays
+from sqz_keras.runtimes import litert_file, self_test
+from sqz_keras.runtimes.run import run_litert
 from sqz_keras.weights import sqz
 from sqz_keras.weights.description import write_spec
 from trainers import compress
@@ -88,6 +90,13 @@ def test_alone_it_is_lossless(run, profile, capsys):
     for part in ("Beside the paper", "363x", "510x", "Weights and their centroids", "conv10/kernel"):
         assert part in page
     assert capsys.readouterr().out.splitlines()[-1] == f"bytes={path.stat().st_size}"
+
+
+def test_a_known_picture_and_its_answer_are_put_into_the_file(run):
+    model = sqz.read_model(run("--method=kmeans", "--bits=4", "--self_test")[0])
+    data = litert_file.convert(model.spec, model.arrays)
+    self_test.check(model.header[sqz.SELF_TEST_KEY], model.spec, lambda images: run_litert(data, images))
+    assert sqz.SELF_TEST_KEY not in sqz.read_model(run()[0]).header
 
 
 def test_bits_alone_share_weights(run):
@@ -304,6 +313,20 @@ def test_a_delta_is_sent_and_laid_on_its_base(run, tmp_path):
         run(model=delta, name="whole.sqz")
     whole, _ = run(f"--apply_to={old}", model=delta, name="WHOLE.SQZ")
     assert differing(resolve_model(whole)[1], arrays) == []
+
+
+def test_a_lossy_delta_rounds_the_changes_of_biases(run, tmp_path):
+    old, _ = run(name="old.sqz")
+    spec, before = resolve_model(old)
+    change = np.random.default_rng(1).normal(0, 0.01, 3).astype(np.float32)
+    build(spec, before | {"conv10/bias": before["conv10/bias"] + change}).save_weights(tmp_path / "new.weights.h5")
+    write_spec(tmp_path / "new.weights.h5", spec, before | {"conv10/bias": before["conv10/bias"] + change})
+    delta, _ = run("--method=kmeans", "--bits=conv1=4", f"--base={old}", model=tmp_path / "new.weights.h5")
+    after = sqz.read_model(delta, old)
+    step = 2 * np.abs(change).max() / 2047  # from biases of 0, so the range of codes is what limits the precision
+    moved = after.arrays["conv10/bias"] - before["conv10/bias"]
+    assert 0 < np.abs(moved - change).max() <= step / 2 + 1e-8
+    assert after.provenance["stages"][-1] == {"stage": "round_bias_changes"}
 
 
 @pytest.mark.parametrize(

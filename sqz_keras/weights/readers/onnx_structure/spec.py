@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from sqz_keras.architecture.colours import COLOURS, TORCH_MEANS, TORCH_STDS
 from sqz_keras.architecture.layers import BYPASSES, bypass_kinds
 from sqz_keras.architecture.metaparameters import VERSIONS, FireFilters, Metaparameters, fit_metaparameters
 from sqz_keras.architecture.spec import MAX_JSON_BYTES, ModelSpec, Preprocessing, hash_arrays
@@ -23,15 +24,7 @@ if typing.TYPE_CHECKING:
     from sqz_keras.weights.readers.onnx_structure.network import Colours
     from sqz_keras.weights.readers.onnx_structure.walk import Structure
 
-_MEANS, _STDS = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-# Mode -> order, scale and shift of the colours, for images in 0..255; see `Preprocessing`.
-_COLOURS = {
-    "authors": ((2, 1, 0), np.ones(3), -np.array([104.0, 117.0, 123.0])),
-    "caffe": ((2, 1, 0), np.ones(3), -np.array([103.939, 116.779, 123.68])),
-    "torch": ((0, 1, 2), 1 / (255 * _STDS), -_MEANS / _STDS),
-    "tf": ((0, 1, 2), np.full(3, 1 / 127.5), -np.ones(3)),
-}
-_TORCH_IN_0_1 = ((0, 1, 2), 1 / _STDS, -_MEANS / _STDS)
+_TORCH_IN_0_1 = ((0, 1, 2), 1 / np.array(TORCH_STDS), -np.divide(TORCH_MEANS, TORCH_STDS))  # images in 0..1
 _TORCH_PRODUCERS = ("pytorch", "mxnet", "gluon")
 
 
@@ -176,7 +169,7 @@ def _mode(path: str | os.PathLike, colours: Colours) -> str | None:
     channels = len(colours.order)
     if _close(actual, (tuple(range(channels)), np.ones(channels), np.zeros(channels))):
         return None
-    for mode, expected in {**_COLOURS, "torch ": _TORCH_IN_0_1}.items():
+    for mode, expected in {**COLOURS, "torch ": _TORCH_IN_0_1}.items():
         if channels == 3 and _close(actual, expected):
             return mode.strip()
     raise WeightsFileError(

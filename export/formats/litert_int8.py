@@ -1,4 +1,4 @@
-"""Models as LiteRT (TensorFlow Lite) files: float32, float16 weights, or 8 bits throughout."""
+"""Models as LiteRT files in 8 bits, which TensorFlow's converter writes; `sqz_keras.runtimes` writes the others."""
 
 from __future__ import annotations
 
@@ -9,30 +9,15 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from export.formats.colours import fold_colours
 from sqz_keras import ModelSpec
+from sqz_keras.architecture.colours import fold_colours
 from sqz_keras.models import squeezenet
 from sqz_keras.quiet import filtered_stderr
 from sqz_keras.weights.description import SPEC_KEY, spec_text
 
 
-def convert(spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -> bytes:
-    """The model in float32; input and output as in `export.formats.colours`, one image at a time."""
-    return _convert(_converter(spec, fold_colours(spec, arrays)))
-
-
-def convert_float16(spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -> bytes:
-    """The same with weights in float16, half as large; it computes in float32."""
-    import tensorflow as tf
-
-    converter = _converter(spec, fold_colours(spec, arrays))
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.target_spec.supported_types = [tf.float16]
-    return _convert(converter)
-
-
-def convert_int8(spec: ModelSpec, arrays: Mapping[str, np.ndarray], images: np.ndarray) -> bytes:
-    """The same in 8 bits, but for the last average and the softmax: in 8 bits these would make classes equal.
+def convert(spec: ModelSpec, arrays: Mapping[str, np.ndarray], images: np.ndarray) -> bytes:
+    """The model in 8 bits, but for the last average and the softmax: in 8 bits these would make classes equal.
 
     The input's values become bytes without any loss.
 
@@ -60,10 +45,11 @@ def convert_int8(spec: ModelSpec, arrays: Mapping[str, np.ndarray], images: np.n
         debugger = tf.lite.experimental.QuantizationDebugger(
             converter=converter, debug_dataset=converter.representative_dataset, debug_options=options
         )
-        return debugger.get_nondebug_quantized_model()
+        data = debugger.get_nondebug_quantized_model()
+    return _with_spec(data, spec)
 
 
-def with_spec(data: bytes, spec: ModelSpec) -> bytes:
+def _with_spec(data: bytes, spec: ModelSpec) -> bytes:
     """The file with the ModelSpec as JSON in its metadata, under the name `model_spec`."""
     from tensorflow.lite.python import schema_py_generated as schema
     from tensorflow.lite.tools import flatbuffer_utils
@@ -75,41 +61,6 @@ def with_spec(data: bytes, spec: ModelSpec) -> bytes:
     model.buffers.append(buffer)
     model.metadata = [*(model.metadata or []), entry]
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
-
-
-def run(data: bytes, images: np.ndarray) -> np.ndarray:
-    """Probabilities (N, classes) of images (N, S, S, 3), RGB in 0..255."""
-    interpreter = load(data)
-    (input,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
-    scores = []
-    for image in images:
-        interpreter.set_tensor(input["index"], image[None])
-        interpreter.invoke()
-        scores.append(interpreter.get_tensor(output["index"])[0])
-    return np.stack(scores)
-
-
-def load(data: bytes):
-    """An interpreter of a LiteRT file, with its tensors allocated."""
-    import tensorflow as tf
-
-    with filtered_stderr():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that this class moves to the package ai-edge-litert
-            interpreter = tf.lite.Interpreter(model_content=data)
-        interpreter.allocate_tensors()
-    return interpreter
-
-
-def _converter(spec: ModelSpec, arrays: Mapping[str, np.ndarray]):
-    import tensorflow as tf
-
-    return tf.lite.TFLiteConverter.from_keras_model(squeezenet.build(spec, dict(arrays)))
-
-
-def _convert(converter) -> bytes:
-    with quiet():
-        return converter.convert()
 
 
 @contextlib.contextmanager

@@ -1,0 +1,74 @@
+"""Two slots on a device: an update is verified in the spare one, switched to, tried, and rolled back where it fails.
+
+    python examples/ab_update.py DEVICE first.sqz      # a whole file, which fills slot a
+    python examples/ab_update.py DEVICE delta.sqz      # a delta on what is installed
+    python examples/ab_update.py DEVICE                # what the device does whenever it starts
+
+DEVICE is a folder. Whatever moment the process is killed at, a slot that works is there, and the next start finds it.
+The .sqz files carry a self-test: sqz-compress --self_test. Needs sqz-keras[receiver], and no Keras.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import sys
+
+from sqz_keras.files import write_json
+from sqz_keras.runtimes import self_test
+from sqz_keras.runtimes.receive import write_received
+from sqz_keras.runtimes.run import run_litert
+from sqz_keras.weights import sqz
+
+STATE = "state.json"  # which slot is active, and whether it is only on trial
+
+
+def update(device: pathlib.Path, received: pathlib.Path) -> pathlib.Path:
+    """Installs a delta on the active slot's model, or the first file of all, and starts; returns the model to load."""
+    active, spare = slots(device)
+    if active:
+        start(device)  # the trial of an earlier update is over before its other slot is overwritten
+        active, spare = slots(device)
+    model = sqz.read_model(received, active and device / active / "model.sqz")  # every checksum, the base, the weights
+    (device / spare).mkdir(exist_ok=True)
+    for name in ("model.sqz", "model.tflite"):
+        write_received(model, device / spare / name)
+    sqz.read_model(device / spare / "model.sqz")  # what lies on the disk is what was sent
+    if not active and not passes(device / spare):
+        raise ValueError(f"{received} fails its self-test, and there is no other slot to go back to.")
+    write_json(device / STATE, {"active": spare, "on_trial": bool(active)})  # the switch is one rename
+    return start(device)
+
+
+def start(device: pathlib.Path) -> pathlib.Path:
+    """The model to load. A slot on trial has its self-test first; where that fails, the other slot is active again."""
+    active, other = slots(device)
+    if json.loads((device / STATE).read_text("utf-8"))["on_trial"]:
+        write_json(device / STATE, {"active": other, "on_trial": False})  # a self-test that crashes has failed too
+        if passes(device / active):
+            write_json(device / STATE, {"active": active, "on_trial": False})
+    return device / slots(device)[0] / "model.tflite"
+
+
+def passes(slot: pathlib.Path) -> bool:
+    """Whether the runtime gives the known answer to the known picture, with the very file that it is to load."""
+    model, data = sqz.read_model(slot / "model.sqz"), (slot / "model.tflite").read_bytes()
+    try:
+        self_test.check(model.header.get(sqz.SELF_TEST_KEY), model.spec, lambda images: run_litert(data, images))
+    except self_test.SelfTestError as error:
+        print(error, file=sys.stderr)
+        return False
+    return True
+
+
+def slots(device: pathlib.Path) -> tuple[str | None, str]:
+    """The active slot, None before the first installation, and the spare one."""
+    if not (device / STATE).exists():
+        return None, "a"
+    active = json.loads((device / STATE).read_text("utf-8"))["active"]
+    return active, "b" if active == "a" else "a"
+
+
+if __name__ == "__main__":
+    folder = pathlib.Path(sys.argv[1])
+    print(update(folder, pathlib.Path(sys.argv[2])) if len(sys.argv) > 2 else start(folder))

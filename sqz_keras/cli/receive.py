@@ -1,0 +1,40 @@
+"""Turns a .sqz file that was sent into the file that a device's runtime loads; numpy is enough, no Keras.
+
+sqz-receive UPDATE.sqz [--base=INSTALLED.sqz] --output=model.tflite [--output=next.sqz ...] [--float16]
+
+Reads a whole file, or applies a delta to its base. Every checksum is verified, and the hashes of the base and of the
+weights. The suffix of the output says what is written: .tflite for LiteRT, .onnx, .npz for the arrays alone, or .sqz
+for the whole file, on which the next delta can be based. Each file appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+from absl import flags
+
+from sqz_keras import command
+from sqz_keras.runtimes.receive import check_output, write_received
+from sqz_keras.weights import sqz
+
+
+def define_flags() -> None:
+    flags.DEFINE_string("base", None, "If UPDATE is a delta: the .sqz file that it is a delta against.")
+    flags.DEFINE_multi_string("output", None, "The file to write; repeat it for more.", required=True)
+    flags.DEFINE_boolean("float16", False, "Store the kernels of .tflite files in float16, half as large.")
+
+
+def main(argv) -> None:
+    args = flags.FLAGS
+    for output in args.output:
+        check_output(output)
+    model = sqz.read_model(argv[1], args.base)
+    for output in args.output:
+        size = write_received(model, output, float16=args.float16)
+        print(f"{output}: {size:,} bytes, {model.spec.classes} classes, weights {model.spec.weights_sha256}")
+
+
+def run() -> None:
+    command.run(main, define_flags, __doc__, positional="UPDATE")
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,41 @@
+"""`preprocessing.resize_and_crop` once more, in numpy alone, for runtimes without Keras."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sqz_keras.architecture.spec import ModelSpec
+
+
+def resize_and_crop(image: np.ndarray, spec: ModelSpec) -> np.ndarray:
+    """Resizes an image bilinearly and cuts out its centre, as the spec's preprocessing says.
+
+    Args:
+        image: (H, W, 3), RGB in 0..255, any numeric dtype.
+        spec: Of the model that takes it; S is its `input_size`.
+
+    Returns:
+        Float32 (S, S, 3), RGB in 0..255, not rounded.
+    """
+    how, (height, width) = spec.preprocessing, image.shape[:2]
+    target = [how.resize_to, how.resize_to]
+    if how.resize == "shortest_side":
+        target = [side * how.resize_to // min(height, width) for side in (height, width)]
+    rows, columns = (
+        _weights(side, new, spec.input_size, how.antialias) for side, new in zip((height, width), target, strict=True)
+    )
+    narrow = np.einsum("hwc,xw->hxc", image.astype(np.float32), columns, optimize=True)
+    return np.einsum("hxc,yh->yxc", narrow, rows, optimize=True)
+
+
+def _weights(size: int, new_size: int, crop: int, antialias: bool) -> np.ndarray:
+    """Float32 (crop, size): the weights of the pixels of a line in each of the central ones of `new_size` pixels.
+
+    Bilinear: a triangle around the place of the new pixel among the old ones. With `antialias` it is as wide as the new
+    pixels, where these are further apart.
+    """
+    scale = size / new_size
+    places = (np.arange(crop) + (new_size - crop) // 2 + 0.5) * scale - 0.5
+    reach = max(scale, 1.0) if antialias else 1.0
+    weights = np.maximum(0, 1 - np.abs(np.arange(size) - places[:, None]) / reach)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
