@@ -5,8 +5,8 @@
 DIR holds images, with or without labels in their names as for sqz-evaluate. Methods that need images (label-free,
 LiteRT int8) run twice: one half of the images calibrates and the other half evaluates, and the other way round; their
 bytes are those of the larger file. With --calibration_dir they run once: its images calibrate, and all of --image_dir
-evaluate. Prints a table with what is required, and writes FILE.json and the plot FILE.svg and FILE.png.
---earlier=OTHER.json adds the rows of an earlier run, so that the work can be split. The divergence is
+evaluate. Prints a table with what is required, and writes FILE.json, row by row, and the plot FILE.svg and FILE.png.
+--earlier=OTHER.json adds the rows of an earlier run, so that the work can be split or continued. The divergence is
 KL(uncompressed || compressed) of the answers, in nats, the mean over the images.
 
 --peers=PYTHON adds NNCodec, run by that interpreter: it needs NumPy 1, so it has an environment of its own, for which
@@ -93,8 +93,13 @@ def main(argv) -> None:
     calibration = None
     if args.calibration_dir:
         calibration = read_inputs(find_images(args.calibration_dir, args.calibration_images), spec)
-    rows = earlier + measure(spec, arrays, images, args.rows, targets, args.calibration_images, calibration, args.peers)
-    write_json(f"{args.output}.json", subject | {"rows": rows})
+
+    def save(rows):
+        write_json(f"{args.output}.json", subject | {"rows": earlier + rows})
+
+    rows = earlier + measure(
+        spec, arrays, images, args.rows, targets, args.calibration_images, calibration, args.peers, save
+    )
     chart = plot(rows, PUBLISHED if spec.version == "1.0" else ())
     for suffix in (".svg", ".png"):
         save_chart(chart, f"{args.output}{suffix}")
@@ -102,7 +107,15 @@ def main(argv) -> None:
 
 
 def measure(
-    spec, arrays, labelled_images, kinds, targets, calibration_images, calibration=None, peers=None
+    spec,
+    arrays,
+    labelled_images,
+    kinds,
+    targets,
+    calibration_images,
+    calibration=None,
+    peers=None,
+    save=lambda rows: None,
 ) -> list[dict]:
     """One dict per row: method, setting, bytes and the `agreement_fields`.
 
@@ -115,6 +128,7 @@ def measure(
         calibration_images: At most so many of each half calibrate.
         calibration: Network inputs that calibrate in place of the halves.
         peers: Python interpreter that has NNCodec, which then adds rows.
+        save: Called with the rows so far after each.
     """
     import numpy as np
 
@@ -145,6 +159,7 @@ def measure(
         row["divergence"] = mean_divergence(reference, probabilities)
         rows.append(row | agreement_fields(reference.argmax(axis=1), probabilities.argmax(axis=1), labels))
         print(describe(rows[-1], spec.version), flush=True)
+        save(rows)
 
     for kind in kinds:
         if kind not in ("litert", "label_free"):

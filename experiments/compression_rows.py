@@ -24,7 +24,7 @@ from trainers.progress import say
 Arrays = dict[str, np.ndarray]
 INDEX_BITS = 4  # of a relative index, as in Deep Compression
 SVD_ENERGIES = (0.99, 0.95, 0.9, 0.8)
-NNCODEC_QPS = (-34, -30, -27, -25, -23)  # quantisation parameters, the finest first
+NNCODEC_QPS = (-38, -34, -30, -27, -24, -21)  # quantisation parameters, the finest first
 PRUNED_SHARES = (1.0, 0.8, 0.6)
 BITS = (8, 6, 5)
 
