@@ -6,11 +6,10 @@ import sys
 import typing
 from collections.abc import Callable
 
-import keras
 import numpy as np
-from keras import ops
 
 from sqz_keras.architecture.spec import PREPROCESSING_MODES, ModelSpec, imagenet_classes
+from sqz_keras.backend import import_keras
 
 _BGR_MEANS = {"authors": (104.0, 117.0, 123.0), "caffe": (103.939, 116.779, 123.68)}
 _TORCH_MEANS, _TORCH_STDS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -41,7 +40,7 @@ def preprocess_input(
     """
     if mode not in PREPROCESSING_MODES:
         raise ValueError(f"mode must be one of {PREPROCESSING_MODES}, got {mode!r}.")
-    data_format = data_format or keras.config.image_data_format()
+    data_format = data_format or import_keras().config.image_data_format()
     if data_format not in ("channels_last", "channels_first"):
         raise ValueError(f"data_format must be 'channels_last' or 'channels_first', got {data_format!r}.")
     axis = -1 if data_format == "channels_last" else -3
@@ -71,6 +70,7 @@ def _float32_and_tools(x) -> tuple[typing.Any, Callable, Callable]:
     tf = sys.modules.get("tensorflow")
     if tf is not None and tf.is_tensor(x):
         return tf.cast(x, tf.float32), lambda x, axis: tf.reverse(x, [axis]), tf.constant
+    ops = import_keras().ops
     return ops.cast(x, "float32"), ops.flip, ops.convert_to_tensor
 
 
@@ -118,6 +118,7 @@ def prepare_images(images: typing.Any, spec: ModelSpec) -> typing.Any:
 
 def resize_and_crop(images, spec: ModelSpec):
     """`prepare_images` without its last part: RGB in 0..255 still, as float32."""
+    ops = import_keras().ops
     how, crop = spec.preprocessing, spec.input_size
     images = ops.cast(images, "float32")
     height = width = how.resize_to
@@ -135,7 +136,9 @@ def resize_and_crop(images, spec: ModelSpec):
 
 def _resize(images, height, width, antialias: bool):
     if isinstance(height, int) and isinstance(width, int):
-        return ops.image.resize(images, (height, width), antialias=antialias, data_format="channels_last")
+        return import_keras().ops.image.resize(
+            images, (height, width), antialias=antialias, data_format="channels_last"
+        )
     # keras.ops takes no size that is known only when the graph runs; the op that it would call does.
     import tensorflow as tf
 
