@@ -155,13 +155,24 @@ print(json.dumps(messages))
 
 
 def test_a_backend_that_was_chosen_and_is_missing_is_named(tmp_path):
-    packages = environments.make(tmp_path / "packages", without=("tensorflow", "jax", "torch"))
+    packages = environments.make(tmp_path / "packages", without=("tensorflow", "jax", "torch", "openvino"))
     for env, missing in (({}, "tensorflow"), ({"KERAS_BACKEND": "jax"}, "jax")):
         result = environments.run(
             packages, "-c", "from sqz_keras import SqueezeNet", env=env | {"KERAS_HOME": str(tmp_path)}
         )
         last = result.stderr.splitlines()[-1]
         assert re.search(rf"needs the package {missing}; .*'sqz-keras\[{missing}\]'", last), last
+
+
+def test_what_needs_tensorflow_says_so_on_another_backend(tmp_path):
+    packages = environments.make(tmp_path / "packages", without=("tensorflow", "torch"))
+    code = "from sqz_keras.backend import check_is_tensorflow; check_is_tensorflow('Training')"
+    result = environments.run(packages, "-c", code, env={"KERAS_BACKEND": "", "KERAS_HOME": str(tmp_path)})
+    expected = "ValueError: Training needs Keras on TensorFlow, not on jax; set KERAS_BACKEND=tensorflow."
+    assert result.stderr.splitlines()[-1] == expected
+    code = "from sqz_keras.compression.quantize import quantize"
+    result = environments.run(packages, "-c", code, env={"KERAS_BACKEND": "", "KERAS_HOME": str(tmp_path)})
+    assert result.stderr.splitlines()[-1].endswith(one("tensorflow", "tensorflow"))
 
 
 def test_the_outer_block_knows_which_of_the_extras_with_keras_is_meant():

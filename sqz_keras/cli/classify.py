@@ -28,7 +28,7 @@ def main(argv) -> int:
     paths = command.given_images(argv, args.image)
     spec, arrays = resolve_model(args.model, version=args.version, bypass=args.bypass)
 
-    from sqz_keras.images.preprocessing import prepare_images
+    from sqz_keras.images.preprocessing import prepare_image
     from sqz_keras.models.squeezenet import build
 
     model, names = build(spec, arrays), spec.class_names()
@@ -38,7 +38,7 @@ def main(argv) -> int:
             failures += 1
             print(f"sqz-classify: {error}", file=sys.stderr)
             continue
-        scores = model.predict_on_batch(prepare_images(image[None], spec))[0]
+        scores = model.predict_on_batch(prepare_image(image, spec)[None])[0]
         print(path)
         for index in (-scores).argsort(kind="stable")[: args.top]:
             label = f"{spec.labels[index]}  " if spec.labels and spec.labels[index] != names[index] else ""

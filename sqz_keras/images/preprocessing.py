@@ -116,6 +116,11 @@ def prepare_images(images: typing.Any, spec: ModelSpec) -> typing.Any:
     return preprocess_input(resize_and_crop(images, spec), data_format="channels_last", mode=spec.preprocessing.mode)
 
 
+def prepare_image(image: np.ndarray, spec: ModelSpec) -> np.ndarray:
+    """`prepare_images` of one image (H, W, 3), as an array: what `predict_on_batch` takes on every backend."""
+    return import_keras().ops.convert_to_numpy(prepare_images(image, spec))
+
+
 def resize_and_crop(images, spec: ModelSpec):
     """`prepare_images` without its last part: RGB in 0..255 still, as float32."""
     ops = import_keras().ops
