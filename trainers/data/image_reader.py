@@ -127,7 +127,6 @@ def read_batches(
 
     The next batch is read while the caller works on this one, and no more than that.
     """
-
     prepare = functools.partial(prepare_image, spec=spec)
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
         ahead = collections.deque()
