@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -54,9 +55,11 @@ def installed_sizes(folder: pathlib.Path, extra: str) -> dict[str, float]:
     python = folder / "environment" / "bin" / "python"
     pip = [sys.executable, "-m", "pip", f"--python={python}", "install", "--quiet", "--no-compile", "--no-cache-dir"]
     pip.append(f"--constraint={ROOT / 'constraints.txt'}")
+    cpu_wheel = []
     if extra == "torch":
-        subprocess.run([*pip, f"--index-url={flags.FLAGS.torch_index}", "torch"], check=True)
-    subprocess.run([*pip, f"{ROOT}[{extra}]" if extra else ROOT], check=True)
+        pin = re.search(r"^torch==\S+", (ROOT / "constraints.txt").read_text("utf-8"), re.MULTILINE)[0]
+        cpu_wheel = [f"--extra-index-url={flags.FLAGS.torch_index}", f"{pin}+cpu"]
+    subprocess.run([*pip, *cpu_wheel, f"{ROOT}[{extra}]" if extra else ROOT], check=True)
     (packages,) = (folder / "environment" / "lib").glob("*/site-packages")
     return {path.name: size(path) / 1e6 for path in packages.iterdir()}
 

@@ -31,6 +31,7 @@ TOLERANCES = {"openvino": 0.05}
 PHOTOS = ("n02504013_Indian_elephant.JPEG", "n01440764_tench.JPEG")
 COMMANDS = {
     "classify": "sqz_keras.cli.classify photos/{0} photos/{1}",
+    "evaluate": "trainers.evaluate --image_dir=photos",
     "summary": "sqz_keras.cli.summary --model=net.sqz",
     "inspect": "sqz_keras.cli.inspect net.sqz",
     "lossless": "trainers.compress --model=net.sqz --output=of_{backend}/lossless.sqz",
@@ -143,6 +144,7 @@ def test_the_answers_of_tensorflow(expected, ask, folder, backend):
     if backend not in TOLERANCES:
         assert names == their_names
         np.testing.assert_allclose(percents, their_percents, atol=0.011)
+    assert lines["evaluate"].splitlines()[1:] == their_lines["evaluate"].splitlines()[1:]  # the first says how fast
     for name in ("lossless", "kmeans"):
         ours, of_theirs = (folder / f"of_{of}" / f"{name}.sqz" for of in (backend, "tensorflow"))
         assert ours.read_bytes() == of_theirs.read_bytes()
