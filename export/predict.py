@@ -39,7 +39,7 @@ def main(argv) -> int:
 
 
 def run() -> None:
-    command.run(main, define_flags, __doc__, positional="IMAGE", repeated=True)
+    command.run(main, define_flags, __doc__, positional="IMAGE", repeated=True, extras=("client",))
 
 
 if __name__ == "__main__":

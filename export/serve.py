@@ -51,7 +51,7 @@ def main(argv) -> int:
 
 
 def run() -> None:
-    command.run(main, define_flags, __doc__, extras={"grpc": "serve"})
+    command.run(main, define_flags, __doc__, extras=("serve",))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import re
 
 from absl import flags
 
-from export import configuration, configuration_check, contract
+from export import configuration, contract
 from sqz_keras import command
 
 
@@ -51,6 +51,8 @@ def _check(args: flags.FlagValues) -> int:
     if given:
         raise ValueError(f"--{given[0]} is for writing the files; --check reads what they say.")
     elsewhere = {args.model_name: args.base_path} if args["base_path"].present else {}
+    from export import configuration_check
+
     problems = configuration_check.find_problems(args.check, elsewhere)
     print("\n".join(problems) or f"{args.check}: nothing that would fail")
     return bool(problems)
@@ -84,7 +86,7 @@ def _label(flag: str, text: str) -> tuple[str, int]:
 
 
 def run() -> None:
-    command.run(main, define_flags, __doc__)
+    command.run(main, define_flags, __doc__, extras=("client",))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -15,6 +14,7 @@ from absl import logging as absl_logging
 from sqz_keras import quiet
 from sqz_keras.architecture.layers import BYPASSES
 from sqz_keras.architecture.metaparameters import VERSIONS
+from sqz_keras.extras import KERAS, MissingExtraError, needs
 
 _DEFINE = {
     type(None): flags.DEFINE_string,
@@ -22,25 +22,6 @@ _DEFINE = {
     int: flags.DEFINE_integer,
     float: flags.DEFINE_float,
     bool: flags.DEFINE_boolean,
-}
-# Packages that only some commands need -> the extra that brings them.
-_EXTRAS = {
-    "altair": "train",
-    "optuna": "sweep",
-    "sklearn": "train",
-    "tensorboard": "train",
-    "tensorflow_datasets": "train",
-    "vl_convert": "train",
-    "tensorflow_model_optimization": "compress",
-    "tf_keras": "compress",
-    "ai_edge_litert": "receiver",
-    "flatbuffers": "receiver",
-    "grpc": "client",
-    "grpc_health": "serve",
-    "tensorflow_serving": "serve",
-    "h11": "page",
-    "starlette": "page",
-    "uvicorn": "page",
 }
 
 
@@ -50,16 +31,16 @@ def run(
     description: str | None,
     positional: str | None = None,
     repeated: bool = False,
-    extras: Mapping[str, str] = MappingProxyType({}),
+    extras: Sequence[str] = KERAS,
 ) -> None:
     """Runs `main(argv)` as a console script; does not return.
 
     Every option is a flag. A command with a `positional` argument, so named in errors, takes one, which is then in
-    argv[1]; where it is `repeated`, it takes any number of them, and `main` checks them. `extras` names the extra that
-    brings a package, where for this command it is another than for most.
+    argv[1]; where it is `repeated`, it takes any number of them, and `main` checks them. Each of `extras` brings what
+    the command needs beyond the base.
 
     `--help` prints the description and the flags that `define_flags` declares, with their defaults. A ValueError or
-    OSError, which the package raises for what a user can mend, and a package that an extra brings, end in one line on
+    OSError, which the package raises for what a user can mend, and a package that is missing, end in one line on
     stderr and exit status 1; whatever else is raised is a defect and shows its traceback. `main` may return an
     exit status.
 
@@ -82,17 +63,10 @@ def run(
         argv = [os.path.expanduser(argument) for argument in argv]
         _set_verbosity(flags.FLAGS["verbosity"])
         try:
-            return main(argv)
-        except (ValueError, OSError) as error:
+            with needs(*extras):
+                return main(argv)
+        except (ValueError, OSError, MissingExtraError) as error:
             print(f"{os.path.basename(argv[0])}: {error}", file=sys.stderr)
-            return 1
-        except ModuleNotFoundError as error:
-            package = (error.name or "").split(".")[0]
-            extra = extras.get(package) or _EXTRAS.get(package)
-            if extra is None:
-                raise
-            message = f"needs the package {package}; install it with: pip install 'sqz-keras[{extra}]'"
-            print(f"{os.path.basename(argv[0])}: {message}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
             print(f"\n{os.path.basename(argv[0])}: interrupted", file=sys.stderr)

@@ -13,8 +13,8 @@ sys.argv = ["bin/sqz-thing", *sys.argv[1:]]
 def main(argv):
     if flags.FLAGS.fail:
         raise {"value": ValueError("what came"), "os": OSError("no disk"), "defect": KeyError("defect"),
-               "ctrl-c": KeyboardInterrupt(), "extra": ModuleNotFoundError(name="tensorflow_serving.apis"),
-               "light": ModuleNotFoundError(name="grpc"), "module": ModuleNotFoundError(name="keras")}[flags.FLAGS.fail]
+               "ctrl-c": KeyboardInterrupt(), "extra": ModuleNotFoundError(name="keras.src"),
+               "module": ModuleNotFoundError(name="trainers.nothing")}[flags.FLAGS.fail]
     return 3
 
 command.run(main, lambda: flags.DEFINE_string("fail", "", "How to fail."), "Does a thing.")
@@ -34,9 +34,9 @@ def run(*arguments):
         (
             ["--fail=extra"],
             1,
-            "sqz-thing: needs the package tensorflow_serving; install it with: pip install 'sqz-keras[serve]'\n",
+            "sqz-thing: needs the package keras; install it with: pip install 'sqz-keras[tensorflow]', "
+            "'sqz-keras[jax]' or 'sqz-keras[torch]'\n",
         ),
-        (["--fail=light"], 1, "sqz-thing: needs the package grpc; install it with: pip install 'sqz-keras[client]'\n"),
         (["--fail=ctrl-c"], 130, "\nsqz-thing: interrupted\n"),
     ],
 )
@@ -46,8 +46,8 @@ def test_what_a_user_can_mend_is_one_line(arguments, status, errors):
 
 
 def test_a_command_may_need_another_extra_than_most():
-    script = SCRIPT.replace('"Does a thing.")', '"Does a thing.", extras={"grpc": "serve"})')
-    result = subprocess.run([sys.executable, "-c", script, "--fail=light"], capture_output=True, text=True, check=False)
+    script = SCRIPT.replace('"Does a thing.")', '"Does a thing.", extras=("serve",))')
+    result = subprocess.run([sys.executable, "-c", script, "--fail=extra"], capture_output=True, text=True, check=False)
     assert "'sqz-keras[serve]'" in result.stderr
 
 

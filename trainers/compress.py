@@ -14,9 +14,9 @@ sqz-compress --base=OLD.sqz --output=DELTA.sqz
 sqz-compress --model=DELTA.sqz --apply_to=OLD.sqz --output=FILE.sqz
     the whole file again, from the delta
 
-FILE.json and FILE.html hold the report. --evaluation_dir=DIR adds how often the result agrees with the model, some of
-the images whose answer changed, and, where the images are labelled, how often both are right. --method=finetune does so
-with the test or validation split of its labelled images.
+FILE.json and FILE.html hold the report; the second needs the extra `report`. --evaluation_dir=DIR adds how often the
+result agrees with the model, some of the images whose answer changed, and, where the images are labelled, how often
+both are right. --method=finetune does so with the test or validation split of its labelled images.
 """
 
 from __future__ import annotations

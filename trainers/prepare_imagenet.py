@@ -32,7 +32,7 @@ def main(argv) -> int:
 
 
 def run() -> None:
-    command.run(main, define_flags, __doc__)
+    command.run(main, define_flags, __doc__, extras=("train",))
 
 
 if __name__ == "__main__":

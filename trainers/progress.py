@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from tqdm import tqdm
+from sqz_keras.extras import KERAS, needs
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 _SECONDS_BETWEEN = {True: 0.2, False: 10.0}  # by whether the stream is a terminal
 
@@ -19,6 +22,8 @@ def progress_bar(total: int, unit: str, initial: int = 0, stream: TextIO | None 
         initial: Units that an earlier part of the job did.
         stream: Where to write instead of stderr.
     """
+    with needs(*KERAS):
+        from tqdm import tqdm
     stream = stream or sys.stderr
     terminal = stream.isatty()
     return tqdm(
@@ -33,8 +38,12 @@ def progress_bar(total: int, unit: str, initial: int = 0, stream: TextIO | None 
 
 
 def say(text: str) -> None:
-    """Writes a line to stderr about what a command does now."""
-    tqdm.write(text, file=sys.stderr)
+    """Writes a line to stderr about what a command does now, above the bar where there is one."""
+    module = sys.modules.get("tqdm")  # whoever made a bar has imported it
+    if module is None:
+        print(text, file=sys.stderr)
+    else:
+        module.tqdm.write(text, file=sys.stderr)
 
 
 class _Lines:

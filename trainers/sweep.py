@@ -59,7 +59,7 @@ def main(argv) -> int:
 
 
 def run() -> None:
-    command.run(main, define_flags, __doc__)
+    command.run(main, define_flags, __doc__, extras=("sweep",))
 
 
 if __name__ == "__main__":

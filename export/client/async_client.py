@@ -7,10 +7,14 @@ import collections
 import time
 from collections.abc import AsyncIterator, Iterable
 
-import grpc
-import grpc.aio
 import numpy as np
-from google.protobuf.message import Message
+
+from sqz_keras.extras import needs
+
+with needs("client"):
+    import grpc
+    import grpc.aio
+    from google.protobuf.message import Message
 
 from export.client import images as client_images
 from export.client.base import BaseClient

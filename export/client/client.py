@@ -6,9 +6,13 @@ import contextlib
 import time
 from collections.abc import Iterable, Iterator
 
-import grpc
 import numpy as np
-from google.protobuf.message import Message
+
+from sqz_keras.extras import needs
+
+with needs("client"):
+    import grpc
+    from google.protobuf.message import Message
 
 from export.client import images as client_images
 from export.client.base import BaseClient

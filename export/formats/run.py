@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from export import contract, versions
 from export.formats.config import CalibratedFileConfig, Config, FileConfig, SavedModelConfig, VerifyConfig
+from sqz_keras.extras import needs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,10 +25,12 @@ def run_export(config: Config) -> str:
     Raises:
         ValueError: The config or the model does not allow it, or the result differs from Keras.
         OSError: A file cannot be read or written.
+        MissingExtraError: A package is missing.
     """
-    if isinstance(config, VerifyConfig):
-        return _verify(config)
-    return _export_version(config) if isinstance(config, SavedModelConfig) else _export_file(config)
+    with needs("tensorflow" if isinstance(config, FileConfig) else "serve"):
+        if isinstance(config, VerifyConfig):
+            return _verify(config)
+        return _export_version(config) if isinstance(config, SavedModelConfig) else _export_file(config)
 
 
 def _verify(config: VerifyConfig) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import pathlib
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ import numpy as np
 from export import contract, versions
 from export.formats import reproducible
 from sqz_keras import ModelSpec
+from sqz_keras.extras import require
 from sqz_keras.weights.readers import check_shapes
 
 
@@ -40,7 +40,7 @@ def export_saved_model(
         ValueError: The version exists or is not a positive integer, or the model cannot be served; nothing is written.
             Or the new SavedModel does not answer as Keras does; nothing that a server could load is left.
         OSError: Writing failed; nothing that a server could load is left.
-        ModuleNotFoundError: The package's extra `serve` is not installed.
+        MissingExtraError: The extra `serve` is not installed.
     """
     version = versions.choose_version(base_path, model_version, keep_versions)
     check_installed()
@@ -64,5 +64,4 @@ def _check_servable(spec: ModelSpec) -> None:
 
 def check_installed() -> None:
     """Refuses to begin without TensorFlow Serving's package, which the warm-up records need."""
-    if importlib.util.find_spec("tensorflow_serving") is None:
-        raise ModuleNotFoundError("No module named 'tensorflow_serving'", name="tensorflow_serving")
+    require("tensorflow_serving", "serve")

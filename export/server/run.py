@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from export import contract
 from export.server import model_server
 from sqz_keras import files
+from sqz_keras.extras import needs
 
 LOCALHOST, EVERY_ADDRESS = "127.0.0.1", "0.0.0.0"
 
@@ -124,8 +125,9 @@ def _embedded(config: ServeConfig, key_and_cert: tuple[bytes, bytes] | None) -> 
 
 @contextlib.contextmanager
 def _page(config: ServeConfig, port: int) -> Iterator[int]:
-    from export.client.client import Client
-    from export.page.server import serve_page
+    with needs("page"):
+        from export.client.client import Client
+        from export.page.server import serve_page
 
     host = config.host or LOCALHOST
     target = f"{LOCALHOST if host == EVERY_ADDRESS else host}:{port}"

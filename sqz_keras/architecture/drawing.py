@@ -8,6 +8,7 @@ import pathlib
 
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.architecture.summary import Row, table
+from sqz_keras.extras import needs
 
 _WIDTH, _MIDDLE = 560, 240  # pixels; the boxes' centre is left of the page's, as bypasses run on the right
 _BOX, _STEP = 30, 56  # height of a box, and from one box's top to the next one's
@@ -59,13 +60,14 @@ def drawing(spec: ModelSpec, path: str | os.PathLike) -> bytes:
 
     Raises:
         ValueError: The suffix is another one.
-        ModuleNotFoundError: The package vl-convert-python, which makes the PNG, is not installed.
+        MissingExtraError: The package vl-convert-python, which makes the PNG, is not installed.
     """
     suffix = pathlib.Path(path).suffix.lower()
     if suffix == ".svg":
         return draw_svg(spec).encode()
     if suffix == ".png":
-        import vl_convert
+        with needs("report"):
+            import vl_convert
 
         return vl_convert.svg_to_png(draw_svg(spec), scale=2)
     raise ValueError(f"A drawing is saved as .svg or .png, not as {suffix or 'a file without an ending'}: {path}")

@@ -18,6 +18,7 @@ from absl import flags
 
 from sqz_keras import command
 from sqz_keras.architecture.spec import ModelSpec
+from sqz_keras.extras import needs
 from sqz_keras.images.files import read_images
 from sqz_keras.weights.resolve import resolve_model
 
@@ -25,28 +26,32 @@ Arrays = Mapping[str, np.ndarray]
 
 
 def _by_keras(spec: ModelSpec, arrays: Arrays) -> Callable:
-    from sqz_keras.images.preprocessing import prepare_images
+    from sqz_keras.images.preprocessing import prepare_image
     from sqz_keras.models.squeezenet import build
 
     model = build(spec, arrays)
-    return lambda image: model.predict_on_batch(prepare_images(image[None], spec))[0]
+    return lambda image: model.predict_on_batch(prepare_image(image, spec)[None])[0]
 
 
 def _by_litert(spec: ModelSpec, arrays: Arrays) -> Callable:
     from sqz_keras.images.resizing import resize_and_crop
-    from sqz_keras.runtimes import litert_file
-    from sqz_keras.runtimes.run import litert_runner
 
-    run = litert_runner(litert_file.convert(spec, arrays))
+    with needs("receiver"):
+        from sqz_keras.runtimes import litert_file
+        from sqz_keras.runtimes.run import litert_runner
+
+        run = litert_runner(litert_file.convert(spec, arrays))
     return lambda image: run(resize_and_crop(image, spec)[None])[0]
 
 
 def _by_onnx(spec: ModelSpec, arrays: Arrays) -> Callable:
     from sqz_keras.images.resizing import resize_and_crop
-    from sqz_keras.runtimes import onnx_file
-    from sqz_keras.runtimes.run import onnx_runner
 
-    run = onnx_runner(onnx_file.convert(spec, arrays))
+    with needs("onnxruntime"):
+        from sqz_keras.runtimes import onnx_file
+        from sqz_keras.runtimes.run import onnx_runner
+
+        run = onnx_runner(onnx_file.convert(spec, arrays))
     return lambda image: run(resize_and_crop(image, spec)[None])[0]
 
 

@@ -2,8 +2,9 @@
 
 sqz-inspect FILE.sqz [--base=OLD.sqz]
 
-Prints the sections of the file, a table of its arrays (shape, density, distinct values, bits, bytes by part, and the
-bytes of values and positions at their zero-order entropy), and the file's header: the model and its provenance.
+Prints the sections of the file at once, then a table of its arrays (shape, density, distinct values, bits, bytes by
+part, and the bytes of values and positions at their zero-order entropy), and the file's header: the model and its
+provenance.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ def main(argv) -> None:
     path, base = argv[1], flags.FLAGS.base
     data, base_data = read_bytes(path), None if base is None else read_bytes(base)
     try:
-        layout, header = codec.describe(data, base_data), codec.decode(data, base_data).header
+        print("\n".join(_sections(codec.outline(data))), flush=True)  # the arrays take longer
+        layout = codec.describe(data, base_data)
     except codec.SqzError as error:
         raise WeightsFileError(f"{path}: {error}.") from error
-    print("\n".join(_lines(layout)))
-    for name, value in header.items():
+    print("\n".join(_arrays(layout)))
+    for name, value in layout.header.items():
         print(f"{_escaped(name)}: {json.dumps(_shortened(value))}")
 
 
@@ -49,12 +51,16 @@ def _escaped(name: str) -> str:
     return json.dumps(name)[1:-1]
 
 
-def _lines(layout: codec.Layout) -> list[str]:
-    """Returns the lines that describe the file: sections and arrays."""
+def _sections(outline: codec.Outline) -> list[str]:
+    """Returns the lines that describe the file as a whole."""
+    lines = [f"profile {outline.profile}, {outline.bytes:,} bytes", "sections, in bytes:"]
+    return lines + [f"  {section.name:<5} {section.bytes:>9,} at {section.offset:,}" for section in outline.sections]
+
+
+def _arrays(layout: codec.Layout) -> list[str]:
+    """Returns the lines that describe the arrays."""
     raw = sum(4 * math.prod(array.shape) for array in layout.arrays)
-    ratio = f", {raw / layout.bytes:.1f} times less than float32" if layout.bytes else ""
-    lines = [f"profile {layout.profile}, {layout.bytes:,} bytes{ratio}", "sections, in bytes:"]
-    lines += [f"  {section.name:<5} {section.bytes:>9,} at {section.offset:,}" for section in layout.sections]
+    lines = [f"arrays, {raw / layout.bytes:.1f} times larger as float32:"]
     parts = list(layout.arrays[0].bytes) if layout.arrays else []
     heads = ["shape", "density", "values", "bits", *parts, "bytes", "entropy"]
     rows = [[_escaped(array.name), *_cells(array)] for array in layout.arrays]

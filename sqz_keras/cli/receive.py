@@ -33,7 +33,7 @@ def main(argv) -> None:
 
 
 def run() -> None:
-    command.run(main, define_flags, __doc__, positional="UPDATE")
+    command.run(main, define_flags, __doc__, positional="UPDATE", extras=("receiver",))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from sqz_keras.codec.errors import (
     TruncatedError,
     VersionError,
 )
-from sqz_keras.codec.layout import ArrayLayout, Layout, Section, describe
+from sqz_keras.codec.layout import ArrayLayout, Layout, Outline, Section, describe, outline
 
 __all__ = [
     "ArrayLayout",
@@ -33,6 +33,7 @@ __all__ = [
     "HuffmanError",
     "Layout",
     "MagicError",
+    "Outline",
     "PaddingError",
     "PositionError",
     "Section",
@@ -48,4 +49,5 @@ __all__ = [
     "decode",
     "describe",
     "encode",
+    "outline",
 ]

@@ -73,20 +73,50 @@ class ArrayLayout:
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
-    """The layout of a file.
+class Outline:
+    """What a file says of itself before it is decoded.
 
     Args:
         profile: "max" or "paper".
         bytes: Size of the whole file.
         sections: The sections in their order. The fixed header of 16 bytes comes before them.
-        arrays: The arrays in their order.
     """
 
     profile: str
     bytes: int
     sections: tuple[Section, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout(Outline):
+    """The layout of a file.
+
+    Args:
+        profile, bytes, sections: As of `Outline`.
+        arrays: The arrays in their order.
+        header: The JSON object that was encoded with them.
+    """
+
     arrays: tuple[ArrayLayout, ...]
+    header: dict
+
+
+def outline(data: bytes) -> Outline:
+    """Lists the sections of a `.sqz` file, whose checksums are verified; nothing is decoded.
+
+    Raises:
+        SqzError: The file is cut short, or a checksum does not match.
+    """
+    frame = container.read(data)
+    sections = tuple(
+        Section(
+            tag,
+            cursor.offset - container.SECTION_HEADER_SIZE,
+            cursor.end - cursor.offset + container.SECTION_HEADER_SIZE,
+        )
+        for tag, cursor in frame.sections.items()
+    )
+    return Outline(frame.profile, len(data), sections)
 
 
 def describe(data: bytes, base: bytes | None = None) -> Layout:
@@ -99,15 +129,6 @@ def describe(data: bytes, base: bytes | None = None) -> Layout:
     Raises:
         SqzError: The file is damaged, as for `decode`.
     """
-    frame = container.read(data)
-    sections = tuple(
-        Section(
-            tag,
-            cursor.offset - container.SECTION_HEADER_SIZE,
-            cursor.end - cursor.offset + container.SECTION_HEADER_SIZE,
-        )
-        for tag, cursor in frame.sections.items()
-    )
     file = decode_file(data, base)
     float_shapes = [row.shape for row in file.rows if row.kind == Kind.PLANES]
     spent = PROFILES[file.profile].measure(file.coded, file.planes, float_shapes, file.modes)
@@ -127,7 +148,7 @@ def describe(data: bytes, base: bytes | None = None) -> Layout:
         }
         symbols = codes if row.has_trellis or row.kind == Kind.PLANES_DELTA else array
         arrays.append(_array_layout(row, array, symbols, array_bytes))
-    return Layout(file.profile, len(data), sections, tuple(arrays))
+    return Layout(**vars(outline(data)), arrays=tuple(arrays), header=file.header)
 
 
 def _array_layout(row: Row, array: np.ndarray, symbols: np.ndarray, array_bytes: dict[str, float]) -> ArrayLayout:

@@ -16,8 +16,13 @@ import types
 from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
-import keras
 import numpy as np
+
+from sqz_keras.backend import check_is_tensorflow
+from sqz_keras.extras import needs
+
+with needs("tensorflow"):
+    import keras
 
 from sqz_keras import codec
 from sqz_keras.architecture.spec import ModelSpec
@@ -258,6 +263,7 @@ def _check(spec: ModelSpec, arrays: Arrays, images: np.ndarray) -> None:
         raise ValueError(
             f"images must be float32 (N, {', '.join(map(str, shape))}), got {images.dtype} {images.shape}."
         )
+    check_is_tensorflow("Quantisation")
     if keras.config.image_data_format() != "channels_last":
         raise ValueError("Quantisation needs Keras's image data format to be channels_last.")
 

@@ -10,8 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-import keras
 import numpy as np
+
+from sqz_keras.extras import needs
+
+with needs("compress"):
+    import keras
 
 # The layers of a SqueezeNet, and what of their configs decides what they compute; the names are the same in both.
 _CONFIGS = {

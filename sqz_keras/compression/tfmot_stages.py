@@ -34,6 +34,7 @@ from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.compression import centroid_search
 from sqz_keras.compression.densities import check_densities, count_kept, count_nonzeros, count_values, layer_names
 from sqz_keras.compression.stage import Arrays, Report, Stage, StageError, Training, run_stage
+from sqz_keras.extras import needs
 from sqz_keras.weights.arrays import check_shapes
 
 INITIALIZATIONS = {"linear": "LINEAR", "density": "DENSITY_BASED", "kmeans++": "KMEANS_PLUS_PLUS"}
@@ -269,12 +270,14 @@ def import_tfmot():
     variable also decides which Keras that is; so `tf.keras` is used before the import, and the variable is restored
     afterwards.
     """
-    import tensorflow as tf
+    with needs("compress"):
+        import tensorflow as tf
 
     dir(vars(tf)["keras"])  # the first use
     before = os.environ.get("TF_USE_LEGACY_KERAS")
     try:
-        import tensorflow_model_optimization as tfmot
+        with needs("compress"):
+            import tensorflow_model_optimization as tfmot
     finally:
         os.environ.pop("TF_USE_LEGACY_KERAS", None)
         if before is not None:

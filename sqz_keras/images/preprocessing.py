@@ -6,12 +6,11 @@ import sys
 import typing
 from collections.abc import Callable
 
-import keras
 import numpy as np
-from keras import ops
 
 from sqz_keras.architecture.colours import BGR_MEANS, TORCH_MEANS, TORCH_STDS
 from sqz_keras.architecture.spec import PREPROCESSING_MODES, ModelSpec, imagenet_classes
+from sqz_keras.backend import import_keras
 
 
 def preprocess_input(
@@ -39,7 +38,7 @@ def preprocess_input(
     """
     if mode not in PREPROCESSING_MODES:
         raise ValueError(f"mode must be one of {PREPROCESSING_MODES}, got {mode!r}.")
-    data_format = data_format or keras.config.image_data_format()
+    data_format = data_format or import_keras().config.image_data_format()
     if data_format not in ("channels_last", "channels_first"):
         raise ValueError(f"data_format must be 'channels_last' or 'channels_first', got {data_format!r}.")
     axis = -1 if data_format == "channels_last" else -3
@@ -69,6 +68,7 @@ def _float32_and_tools(x) -> tuple[typing.Any, Callable, Callable]:
     tf = sys.modules.get("tensorflow")
     if tf is not None and tf.is_tensor(x):
         return tf.cast(x, tf.float32), lambda x, axis: tf.reverse(x, [axis]), tf.constant
+    ops = import_keras().ops
     return ops.cast(x, "float32"), ops.flip, ops.convert_to_tensor
 
 
@@ -114,8 +114,14 @@ def prepare_images(images: typing.Any, spec: ModelSpec) -> typing.Any:
     return preprocess_input(resize_and_crop(images, spec), data_format="channels_last", mode=spec.preprocessing.mode)
 
 
+def prepare_image(image: np.ndarray, spec: ModelSpec) -> np.ndarray:
+    """`prepare_images` of one image (H, W, 3), as an array: what `predict_on_batch` takes on every backend."""
+    return import_keras().ops.convert_to_numpy(prepare_images(image, spec))
+
+
 def resize_and_crop(images, spec: ModelSpec):
     """`prepare_images` without its last part: RGB in 0..255 still, as float32."""
+    ops = import_keras().ops
     how, crop = spec.preprocessing, spec.input_size
     images = ops.cast(images, "float32")
     height = width = how.resize_to
@@ -133,7 +139,9 @@ def resize_and_crop(images, spec: ModelSpec):
 
 def _resize(images, height, width, antialias: bool):
     if isinstance(height, int) and isinstance(width, int):
-        return ops.image.resize(images, (height, width), antialias=antialias, data_format="channels_last")
+        return import_keras().ops.image.resize(
+            images, (height, width), antialias=antialias, data_format="channels_last"
+        )
     # keras.ops takes no size that is known only when the graph runs; the op that it would call does.
     import tensorflow as tf
 

@@ -34,7 +34,9 @@ def test_where_the_bytes_are(path):
     result = run(path)
     assert (result.returncode, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
-    assert lines[0].startswith(f"profile paper, {path.stat().st_size:,} bytes, ")
+    assert lines[0] == f"profile paper, {path.stat().st_size:,} bytes"
+    ratio = 4 * SPEC.count_params() / path.stat().st_size
+    assert f"arrays, {ratio:.1f} times larger as float32:" in lines
     sizes = [int(size.replace(",", "")) for size in re.findall(r"^  \w{4} +([\d,]+) at", result.stdout, re.MULTILINE)]
     assert sum(sizes) + 16 == path.stat().st_size
     table = {line.split()[0]: line.split() for line in lines if "/" in line.split()[0]}

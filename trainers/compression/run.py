@@ -17,6 +17,7 @@ from sqz_keras import codec, resolve_model
 from sqz_keras.architecture.spec import ModelSpec, hash_arrays
 from sqz_keras.compression.bias_changes import round_bias_changes
 from sqz_keras.compression.densities import layer_names, measure_densities
+from sqz_keras.extras import MissingExtraError, needs
 from sqz_keras.files import write_file, write_json
 from sqz_keras.version import __version__
 from sqz_keras.weights import sqz
@@ -31,7 +32,6 @@ from trainers.compression.config import (
     parse_bits,
 )
 from trainers.progress import say
-from trainers.reports.compression import write_compression_report
 from trainers.reports.thumbnails import distinct_names
 
 Arrays = dict[str, np.ndarray]
@@ -68,6 +68,12 @@ def compress(config: CompressionConfig) -> dict[str, Any]:
         results |= compared
     as_json, as_html = config.report_paths()
     write_json(as_json, results)
+    try:
+        with needs("report"):
+            from trainers.reports.compression import write_compression_report
+    except MissingExtraError as error:
+        say(f"report: {as_json}; {as_html} {error}")
+        return results
     write_compression_report(as_html, pathlib.Path(config.output).name, results, arrays, result, images)
     say(f"reports: {as_json} and {as_html}")
     return results
@@ -115,7 +121,8 @@ def _evaluation_batches(config: CompressionConfig, spec: ModelSpec):
 
         return image_batches(find_evaluation_images(config.evaluation_dir, spec), spec)
     if isinstance(config, FinetuneConfig) and not config.calibration_dir:
-        from trainers.compression.finetune import held_out_batches
+        with needs("compress"):
+            from trainers.compression.finetune import held_out_batches
 
         return held_out_batches(config, spec)
     return None
@@ -148,11 +155,13 @@ def _run_method(
     if isinstance(config, KMeansConfig):
         return _kmeans(config, arrays)
     if isinstance(config, QuantizeConfig):
-        from trainers.compression.quantization import quantize
+        with needs("tensorflow"):
+            from trainers.compression.quantization import quantize
 
         return quantize(config, spec, arrays, provenance)
     if isinstance(config, FinetuneConfig):
-        from trainers.compression.finetune import finetune
+        with needs("compress"):
+            from trainers.compression.finetune import finetune
 
         return finetune(config, spec, arrays)
     return arrays, []

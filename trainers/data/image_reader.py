@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 
 from sqz_keras.architecture.spec import ModelSpec, imagenet_wnids
 from sqz_keras.images.files import SUFFIXES, read_images, report_left_out, split_by_suffix
-from sqz_keras.images.preprocessing import prepare_images
+from sqz_keras.images.preprocessing import prepare_image
 from trainers.progress import say
 
 _THREADS = min(8, os.cpu_count() or 1)
@@ -126,10 +127,7 @@ def read_batches(
 
     The next batch is read while the caller works on this one, and no more than that.
     """
-
-    def prepare(image):
-        return np.asarray(prepare_images(image, spec))
-
+    prepare = functools.partial(prepare_image, spec=spec)
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
         ahead = collections.deque()
         for start in range(0, len(images), batch_size):

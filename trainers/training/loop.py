@@ -7,17 +7,21 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-import keras
-import tensorflow as tf
-
+from sqz_keras.backend import check_is_tensorflow
+from sqz_keras.extras import needs
 from sqz_keras.files import write_json
-from trainers.data.batches import Source, check_split, open_dataset
-from trainers.data.image_folder import open_image_dir
-from trainers.training import checkpoints, workdir
 from trainers.training.config import TrainConfig
-from trainers.training.distribute import is_chief, make_strategy
-from trainers.training.interruption import lost_workers, stop_signals
-from trainers.training.run import Run
+
+with needs("train"):
+    import keras
+    import tensorflow as tf
+
+    from trainers.data.batches import Source, check_split, open_dataset
+    from trainers.data.image_folder import open_image_dir
+    from trainers.training import checkpoints, workdir
+    from trainers.training.distribute import is_chief, make_strategy
+    from trainers.training.interruption import lost_workers, stop_signals
+    from trainers.training.run import Run
 
 
 def train_and_evaluate(
@@ -48,8 +52,7 @@ def train_and_evaluate(
     """
     folder = pathlib.Path(folder)
     workdir.check_workdir(folder)
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(f"Training needs Keras on TensorFlow, not on {keras.backend.backend()}; unset KERAS_BACKEND.")
+    check_is_tensorflow("Training")
     strategy = make_strategy(config.strategy)
     config.check_replicas(strategy.num_replicas_in_sync)
     source = open_source(config, data_dir)

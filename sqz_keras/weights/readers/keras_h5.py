@@ -19,6 +19,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sqz_keras.architecture.spec import MAX_JSON_BYTES
+from sqz_keras.extras import KERAS, require
 from sqz_keras.weights.arrays import MAX_BYTES, WeightsFileError, float32_arrays, layer_name, read_bytes, refuse
 from sqz_keras.weights.description import SPEC_NAME, Stated, parse_spec
 from sqz_keras.weights.readers import keras_config
@@ -53,6 +54,7 @@ def read_described(path: str | os.PathLike, trunk_only: bool = False) -> tuple[d
         WeightsFileError: the file is damaged or too large, points outside itself, does not name its layers, or has
             weights that no SqueezeNet has.
     """
+    require("h5py", *KERAS)
     data, spec, config = read_bytes(path), None, None
     if data.startswith(b"PK"):
         with open_archive(path) as archive:

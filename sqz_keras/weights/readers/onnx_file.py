@@ -12,6 +12,7 @@ import os
 import numpy as np
 
 from sqz_keras.architecture.spec import ModelSpec
+from sqz_keras.extras import KERAS, needs
 from sqz_keras.weights.arrays import WeightsFileError, check_declared, float32_arrays, hwio, read_bytes, refuse
 from sqz_keras.weights.readers.onnx_structure.graph import Graph
 from sqz_keras.weights.readers.onnx_structure.spec import described_spec, inferred_spec
@@ -65,9 +66,11 @@ def read_model(path: str | os.PathLike, trunk_only: bool = False) -> OnnxModel:
     Raises:
         WeightsFileError: the file is damaged, too large or quantised, keeps its weights in another file, is no
             SqueezeNet, or describes another model than it holds.
+        MissingExtraError: The package onnx is not installed.
     """
-    import onnx
-    from google.protobuf.message import DecodeError
+    with needs(*KERAS):
+        import onnx
+        from google.protobuf.message import DecodeError
 
     data = read_bytes(path)
     _check_structure(path, data)

@@ -1,0 +1,64 @@
+"""Keras, on a backend that is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import pathlib
+import sys
+import types
+
+from sqz_keras.extras import KERAS, needs, require
+
+_VARIABLE = "KERAS_BACKEND"
+_BACKENDS = (*KERAS, "openvino")
+
+
+def import_keras() -> types.ModuleType:
+    """Imports Keras on the backend that the user has chosen, or else on one that is installed.
+
+    Keras takes TensorFlow where neither KERAS_BACKEND nor its keras.json names another, and it writes that file itself.
+    So a backend of keras.json that is not installed is no choice.
+
+    Raises:
+        MissingExtraError: Keras, or the backend, is not installed.
+    """
+    require("keras", *KERAS)
+    if "keras" not in sys.modules and not os.environ.get(_VARIABLE) and not _is_installed(_configured()):
+        installed = next(filter(_is_installed, _BACKENDS), None)
+        if installed:
+            os.environ[_VARIABLE] = installed
+    chosen = os.environ.get(_VARIABLE)
+    with needs(*([chosen] if chosen in _BACKENDS else KERAS)):
+        import keras
+    return keras
+
+
+def check_is_tensorflow(what: str) -> None:
+    """Refuses any other backend.
+
+    Args:
+        what: What needs TensorFlow, to begin the message.
+
+    Raises:
+        ValueError: Keras runs on another backend.
+        MissingExtraError: Keras is not installed.
+    """
+    backend = import_keras().backend.backend()
+    if backend != "tensorflow":
+        raise ValueError(f"{what} needs Keras on TensorFlow, not on {backend}; set KERAS_BACKEND=tensorflow.")
+
+
+def _configured() -> str:
+    """The backend of keras.json, or Keras's default."""
+    home = os.environ.get("KERAS_HOME", os.path.join("~", ".keras"))
+    try:
+        config = json.loads(pathlib.Path(os.path.expanduser(home), "keras.json").read_text("utf-8"))
+        return str(config.get("backend", KERAS[0]))
+    except (OSError, ValueError, AttributeError):
+        return KERAS[0]
+
+
+def _is_installed(backend: str) -> bool:
+    return importlib.util.find_spec(backend) is not None
