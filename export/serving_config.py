@@ -47,12 +47,12 @@ def main(argv) -> int:
 
 
 def _check(args: flags.FlagValues) -> int:
+    from export import configuration_check
+
     given = [name for name in ("model_versions", "version_labels", "move_label") if args[name].present]
     if given:
         raise ValueError(f"--{given[0]} is for writing the files; --check reads what they say.")
     elsewhere = {args.model_name: args.base_path} if args["base_path"].present else {}
-    from export import configuration_check
-
     problems = configuration_check.find_problems(args.check, elsewhere)
     print("\n".join(problems) or f"{args.check}: nothing that would fail")
     return bool(problems)

@@ -15,6 +15,7 @@ import numpy as np
 
 from sqz_keras import codec, resolve_model
 from sqz_keras.architecture.spec import ModelSpec, hash_arrays
+from sqz_keras.backend import check_is_tensorflow
 from sqz_keras.compression.bias_changes import round_bias_changes
 from sqz_keras.compression.densities import layer_names, measure_densities
 from sqz_keras.extras import MissingExtraError, needs
@@ -157,12 +158,12 @@ def _run_method(
     if isinstance(config, QuantizeConfig):
         with needs("tensorflow"):
             from trainers.compression.quantization import quantize
-
+        check_is_tensorflow("--method=quantize")
         return quantize(config, spec, arrays, provenance)
     if isinstance(config, FinetuneConfig):
         with needs("compress"):
             from trainers.compression.finetune import finetune
-
+        check_is_tensorflow("--method=finetune")
         return finetune(config, spec, arrays)
     return arrays, []
 
