@@ -215,7 +215,8 @@ def plot(rows: list[dict], published: Sequence[tuple[str, int, float]]):
     ticks = [2e5, 2.5e5, 3e5, 3.5e5, 4e5, 5e5, 7e5, 1e6, 2e6, 5e6]
     x = alt.X("bytes:Q", title="bytes of the file", scale=scale, axis=alt.Axis(format="~s", values=ticks))
     y = alt.Y("agreement:Q", title="top-1 as the uncompressed net's", axis=alt.Axis(format="%"))
-    colour = alt.Color("method:N", title=None, scale=alt.Scale(scheme="tableau20"), legend=alt.Legend(columns=1))
+    scheme = "category10" if len({row["method"] for row in rows}) <= 10 else "tableau20"
+    colour = alt.Color("method:N", title=None, scale=alt.Scale(scheme=scheme), legend=alt.Legend(columns=1))
     ours = alt.Chart(alt.Data(values=points)).encode(x=x, color=colour)
     spread = ours.mark_rule(opacity=0.5).encode(alt.Y("low:Q", title=""), alt.Y2("high:Q"))
     lines = ours.mark_line(strokeWidth=1.5).encode(y=y) + ours.mark_point(filled=True, size=45).encode(y=y)
@@ -231,8 +232,9 @@ def plot(rows: list[dict], published: Sequence[tuple[str, int, float]]):
     top1 = alt.Y("top1_accuracy:Q", title="top-1", axis=alt.Axis(format="%"), scale=alt.Scale(zero=False))
     ours = ours.mark_line(strokeWidth=1.5).encode(y=top1) + ours.mark_point(filled=True, size=45).encode(y=top1)
     claims = alt.Chart(alt.Data(values=[{"method": method, "bytes": size} for method, size in CLAIMED])).encode(x=x)
-    claims = claims.mark_rule(strokeDash=[2, 4]) + claims.mark_text(align="left", dx=4, dy=-100).encode(text="method:N")
-    return agreement & (ours + claims).properties(width=760, height=220)
+    words = claims.mark_text(align="right", dx=-4, y=210).encode(text="method:N")
+    top1 = (ours + claims.mark_rule(strokeDash=[2, 4]) + words).properties(width=760, height=220)
+    return (agreement & top1).resolve_scale(x="shared")
 
 
 if __name__ == "__main__":
