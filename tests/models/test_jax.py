@@ -20,7 +20,7 @@ UNDER_JAX = f"""
 import sys
 from unittest import mock
 import keras, numpy as np
-from sqz_keras import Metaparameters, ModelSpec, SqueezeNet, prepare_images, squeezenet_from_metaparameters
+from sqz_keras import Metaparameters, ModelSpec, SqueezeNet, class_map, prepare_images, squeezenet_from_metaparameters
 from sqz_keras.models.squeezenet import assign, named_arrays
 
 assert keras.backend.backend() == "jax"
@@ -35,6 +35,9 @@ for number, bypass in enumerate({BYPASSES}):
     first = squeezenet_from_metaparameters({NET}, (3, 32, 32), **options)
     assign(first, named_arrays(model))
     np.testing.assert_allclose(first(inputs.transpose(0, 3, 1, 2)), model(inputs), atol=1e-4)
+    maps = class_map(model, inputs[0], 3), class_map(first, inputs[0].transpose(2, 0, 1), 3)
+    np.testing.assert_allclose(*maps, atol=1e-4)
+    assert abs(maps[0].mean() - model(inputs)[0, 3]) < 1e-4
     keras.config.set_image_data_format("channels_last")
 assert prepare_images(np.zeros((2, 30, 40, 3), np.uint8), ModelSpec()).shape == (2, 227, 227, 3)
 model.compile("sgd", "mse")
