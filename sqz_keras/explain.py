@@ -1,7 +1,7 @@
 """Where a network sees a class: conv10's own map of the class, and a picture of it over the image.
 
-Zhou et al. (arXiv 1512.04150) compute a class activation map from a linear layer behind the global average. SqueezeNet's
-classifier is a convolution before that average (paper, Table 1), so the map is there already.
+Zhou et al. (arXiv 1512.04150) compute a class activation map from a linear layer behind the global average. Here the
+classifier is a convolution before that average (paper, section 3 and Table 1), so the map is there already.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sqz_keras.architecture.plain_numbers import require_integer
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.images.resizing import target_size
 
-# Inferno of van der Walt and Smith (CC0) in equal steps: the lightness rises evenly, and also reads without colour vision.
+# Inferno, of van der Walt and Smith (CC0), in equal steps. Its lightness rises evenly, so it reads without colours too.
 _COLOURS = ("000004", "210c4a", "56106e", "89226a", "bb3754", "e35932", "f98c0a", "f9c932", "fcffa4")
 _LEAST_COVER, _MOST_COVER = 0.35, 0.7  # share of the colour in a pixel, where the map is 0 and where it is largest
 
@@ -85,8 +85,9 @@ def overlay(image: np.ndarray, values: np.ndarray, spec: ModelSpec) -> np.ndarra
         raise ValueError(f"image must have shape (H, W, 3), got {image.shape}.")
     if values.shape != (side, side) or not (np.isfinite(values) & (values >= 0)).all():
         raise ValueError(
-            f"values must be what class_map returns: finite, at least 0 and, for this spec's input of {spec.input_size} "
-            f"pixels, of shape {(side, side)}; got shape {values.shape}. Give the spec of the model that made them."
+            "values must be what class_map returns: finite, at least 0 and, for this spec's input of "
+            f"{spec.input_size} pixels, of shape {(side, side)}; got shape {values.shape}. Give the spec of the model "
+            "that made them."
         )
     rgb = np.clip(np.rint(image), 0, 255).astype(np.uint8)
     grey = np.array(Image.fromarray(rgb).convert("L"))

@@ -151,7 +151,7 @@ def test_two_real_pictures_side_by_side_light_up_each_for_its_class(test_data):
 
 def test_a_model_without_the_top_is_refused():
     model = SqueezeNet((64, 64, 3), include_top=False, weights=None, name="trunk")
-    with pytest.raises(ValueError, match="'trunk' has no layer conv10 .* include_top=True"):
+    with pytest.raises(ValueError, match=r"'trunk' has no layer conv10 .* include_top=True"):
         class_map(model, np.zeros((64, 64, 3)))
 
 
