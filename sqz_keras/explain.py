@@ -45,15 +45,16 @@ def class_map(model: keras.Model, image: typing.Any, class_id: int | None = None
             f"class_map needs a SqueezeNet with its top, and model {model.name!r} has no layer conv10 of its own; "
             "build it with include_top=True, and pass the SqueezeNet itself if another model contains it."
         )
-    inputs = keras.ops.convert_to_numpy(image)
-    inputs = inputs[None] if inputs.ndim == 3 else inputs
-    expected = (1, *model.input_shape[1:])
-    if inputs.ndim != 4 or any(side not in (None, actual) for side, actual in zip(expected, inputs.shape, strict=True)):
+    inputs, expected = keras.ops.convert_to_numpy(image).astype(np.float32), (1, *model.input_shape[1:])
+    batch = inputs[None] if inputs.ndim == 3 else inputs
+    if batch.ndim != len(expected) or any(
+        side not in (None, actual) for side, actual in zip(expected, batch.shape, strict=True)
+    ):
         raise ValueError(
             f"image must be the model's input for one image, of shape {expected[1:]} or {expected}, got "
-            f"{np.shape(image)}; prepare_images makes it."
+            f"{inputs.shape}; prepare_images makes it."
         )
-    output = keras.Model(model.input, conv10.output)(inputs.astype(np.float32), training=False)
+    output = keras.Model(model.input, conv10.output)(batch, training=False)
     maps = keras.ops.convert_to_numpy(output)[0].astype(np.float32)
     maps = maps if conv10.data_format == "channels_first" else np.moveaxis(maps, -1, 0)
     if class_id is None:

@@ -106,7 +106,7 @@ def _check_explain(output: str, paths: list[str], runtime: str) -> None:
     if not output.lower().endswith(".png"):
         raise ValueError(f"--explain writes a PNG, got {output}; give a name that ends in .png.")
     check_writable(output)
-    if os.path.exists(output) and os.path.exists(paths[0]) and os.path.samefile(output, paths[0]):
+    if os.path.realpath(output) == os.path.realpath(paths[0]):
         raise ValueError(f"--explain={output} would replace the image itself; give another name.")
 
 
