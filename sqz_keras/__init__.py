@@ -6,9 +6,10 @@ import typing
 from sqz_keras.version import __version__ as __version__
 
 if typing.TYPE_CHECKING:
-    from sqz_keras import applications
+    from sqz_keras import applications, explain
     from sqz_keras.architecture.metaparameters import Metaparameters
     from sqz_keras.architecture.spec import ModelSpec, Preprocessing
+    from sqz_keras.explain import class_map, overlay
     from sqz_keras.images.preprocessing import decode_predictions, prepare_images, preprocess_input
     from sqz_keras.models.squeezenet import (
         SqueezeNet,
@@ -31,10 +32,13 @@ __all__ = [
     "SqueezeNetSimpleBypass",
     "SqueezeNetV1_1",
     "applications",
+    "class_map",
     "decode_predictions",
+    "explain",
     "get_record",
     "list_records",
     "load",
+    "overlay",
     "prepare_images",
     "preprocess_input",
     "resolve_model",
@@ -47,9 +51,11 @@ _MODULES = {
     "ModelSpec": "architecture.spec",
     "Preprocessing": "architecture.spec",
     "Record": "weights.records",
+    "class_map": "explain",
     "decode_predictions": "images.preprocessing",
     "get_record": "weights.records",
     "list_records": "weights.records",
+    "overlay": "explain",
     "prepare_images": "images.preprocessing",
     "preprocess_input": "images.preprocessing",
     "resolve_model": "weights.resolve",
@@ -66,7 +72,7 @@ if not typing.TYPE_CHECKING:  # a type checker would take any misspelt name for 
         """Imports a name when it is first used: a command, or a client's start, waits only for what it needs."""
         if name not in __all__:
             raise AttributeError(f"module 'sqz_keras' has no attribute {name!r}")
-        if name == "applications":
-            return importlib.import_module("sqz_keras.applications")
+        if name in ("applications", "explain"):
+            return importlib.import_module(f"sqz_keras.{name}")
         module = importlib.import_module(f"sqz_keras.{_MODULES.get(name, 'models.squeezenet')}")
         return globals().setdefault(name, getattr(module, name))

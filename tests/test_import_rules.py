@@ -16,7 +16,7 @@ ROWS = [
     ["sqz_keras.architecture", "sqz_keras.backend", "sqz_keras.codec"],
     ["sqz_keras.command", "sqz_keras.weights", "sqz_keras.images"],
     ["sqz_keras.models", "sqz_keras.runtimes"],
-    ["sqz_keras.compression", "sqz_keras.applications"],
+    ["sqz_keras.compression", "sqz_keras.applications", "sqz_keras.explain"],
     ["sqz_keras"],
     ["sqz_keras.cli", "trainers.progress", "export.contract", "export.message_types"],
     ["trainers.datasets", "trainers.evaluation.metrics", "trainers.evaluation.objectives", "export.versions"],

@@ -15,7 +15,7 @@ import numpy as np
 
 import sqz_keras
 from sqz_keras import Metaparameters, SqueezeNet, SqueezeNetComplexBypass, squeezenet_from_metaparameters
-from sqz_keras import decode_predictions, load, prepare_images, preprocess_input, resolve_model
+from sqz_keras import class_map, decode_predictions, load, overlay, prepare_images, preprocess_input, resolve_model
 from sqz_keras.applications import SqueezeNetV1_1
 from sqz_keras.applications.squeezenet import SqueezeNetSimpleBypass
 
@@ -27,6 +27,7 @@ squeezenet_from_metaparameters(Metaparameters(squeeze_ratio=0.5, pool_after=(1, 
 sqz_keras.applications.squeezenet.SqueezeNet(weights="imagenet")
 spec, arrays = resolve_model("imagenet", version="1.1")
 x = preprocess_input(prepare_images(arrays["conv1/kernel"], spec), mode="caffe")
+overlay(np.zeros((9, 9, 3)), class_map(load("imagenet"), x, class_id=3), spec)
 names: list[str] = [name for _, name, _ in decode_predictions(load("imagenet").predict(x))[0]]
 """
 # After the first line each has a mistake.

@@ -5,20 +5,26 @@ sqz-classify photo.jpg [other.png ...] [--model=imagenet] [--top=5] [--runtime=k
 JPEG, PNG, WebP, TIFF, BMP, GIF and AVIF are read as a person sees them: grey, CMYK and EXIF-rotated ones too. A
 file that cannot be read is reported and the others are answered; the exit status is then 1.
 
+--explain=FILE.png shows where in one image the network sees the first class that it names: conv10's map over the image.
+
 --runtime=litert and --runtime=onnx run the network without Keras, which takes longer to start than they to answer.
 """
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Callable, Mapping
 
 import numpy as np
 from absl import flags
+from PIL import Image
 
 from sqz_keras import command
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.extras import needs
+from sqz_keras.files import check_writable, write_file
 from sqz_keras.images.files import read_images
 from sqz_keras.weights.resolve import resolve_model
 
@@ -65,11 +71,14 @@ def define_flags() -> None:
     flags.DEFINE_multi_string("image", None, "Path of an image, as the arguments are; repeat it for more.")
     flags.DEFINE_enum("runtime", KERAS, list(RUNTIMES), "What runs the network.")
     flags.DEFINE_integer("top", 5, "How many classes to name.", lower_bound=1)
+    flags.DEFINE_string("explain", None, "FILE.png that gets the image with the map of the first class over it.")
 
 
 def main(argv) -> int:
     args = flags.FLAGS
     paths = command.given_images(argv, args.image)
+    if args.explain:
+        _check_explain(args.explain, paths, args.runtime)
     spec, arrays = resolve_model(args.model, version=args.version, bypass=args.bypass)
     probabilities, names = RUNTIMES[args.runtime](spec, arrays), spec.class_names()
     failures = 0
@@ -80,10 +89,41 @@ def main(argv) -> int:
             continue
         scores = probabilities(image)
         print(path)
-        for index in (-scores).argsort(kind="stable")[: args.top]:
+        order = (-scores).argsort(kind="stable")
+        for index in order[: args.top]:
             label = f"{spec.labels[index]}  " if spec.labels and spec.labels[index] != names[index] else ""
             print(f"  {scores[index]:7.2%}  {label}{names[index]}")
+        if args.explain:
+            _write_explanation(args.explain, spec, arrays, image, order[0])
+            print(f"map of {names[order[0]]}: {args.explain}")
     return 1 if failures else 0
+
+
+def _check_explain(output: str, paths: list[str], runtime: str) -> None:
+    """Refuses what --explain cannot do, before any work."""
+    if runtime != KERAS:
+        raise ValueError(
+            f"--explain works with --runtime={KERAS} only, got --runtime={runtime}; leave one of them out."
+        )
+    if len(paths) != 1 or os.path.isdir(paths[0]):
+        given = f"{len(paths)} images" if len(paths) != 1 else f"the folder {paths[0]}"
+        raise ValueError(f"--explain takes one image, got {given}; run sqz-classify once for each image.")
+    if not output.lower().endswith(".png"):
+        raise ValueError(f"--explain writes a PNG, got {output}; give a name that ends in .png.")
+    check_writable(output)
+    if os.path.realpath(output) == os.path.realpath(paths[0]):
+        raise ValueError(f"--explain={output} would replace the image itself; give another name.")
+
+
+def _write_explanation(path: str, spec: ModelSpec, arrays: Arrays, image: np.ndarray, class_id: int) -> None:
+    from sqz_keras.explain import class_map, overlay
+    from sqz_keras.images.preprocessing import prepare_image
+    from sqz_keras.models.squeezenet import build
+
+    values = class_map(build(spec, arrays), prepare_image(image, spec), class_id)
+    data = io.BytesIO()
+    Image.fromarray(overlay(image, values, spec)).save(data, "PNG")
+    write_file(path, data.getvalue())
 
 
 def run() -> None:

@@ -17,15 +17,22 @@ def resize_and_crop(image: np.ndarray, spec: ModelSpec) -> np.ndarray:
     Returns:
         Float32 (S, S, 3), RGB in 0..255, not rounded.
     """
-    how, (height, width) = spec.preprocessing, image.shape[:2]
-    target = [how.resize_to, how.resize_to]
-    if how.resize == "shortest_side":
-        target = [side * how.resize_to // min(height, width) for side in (height, width)]
+    size = image.shape[:2]
     rows, columns = (
-        _weights(side, new, spec.input_size, how.antialias) for side, new in zip((height, width), target, strict=True)
+        _weights(side, new, spec.input_size, spec.preprocessing.antialias)
+        for side, new in zip(size, target_size(*size, spec), strict=True)
     )
     narrow = np.einsum("hwc,xw->hxc", image.astype(np.float32), columns, optimize=True)
     return np.einsum("hxc,yh->yxc", narrow, rows, optimize=True)
+
+
+def target_size(height: int, width: int, spec: ModelSpec) -> tuple[int, int]:
+    """(height, width) that the spec's preprocessing resizes an image to, before it cuts out the centre."""
+    resize_to = spec.preprocessing.resize_to
+    if spec.preprocessing.resize == "stretch":
+        return resize_to, resize_to
+    shortest = min(height, width)
+    return height * resize_to // shortest, width * resize_to // shortest
 
 
 def _weights(size: int, new_size: int, crop: int, antialias: bool) -> np.ndarray:

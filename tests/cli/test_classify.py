@@ -1,5 +1,7 @@
 import importlib.util
 import os
+import pathlib
+import re
 import subprocess
 import sys
 
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sqz_keras.cli import classify
 from sqz_keras.weights import download, records, sqz
 from sqz_keras.weights.resolve import resolve_model
 
@@ -54,6 +57,40 @@ def test_images_of_every_kind(test_data, cached_weights, tmp_path):
         assert any("elephant" in line or "tusker" in line for line in lines)
         shares = [float(line.split("%")[0]) for line in lines]
         assert shares == sorted(shares, reverse=True)
+
+
+def test_explain_writes_the_image_with_the_map(test_data, cached_weights, tmp_path):
+    path = test_data / "images" / "imagenet_sample" / "n02391049_zebra.JPEG"
+    (tmp_path / "map.png").write_bytes(b"from an earlier run")
+    result = run(path, f"--explain={tmp_path / 'map.png'}", "--top=1")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == f"map of zebra: {tmp_path / 'map.png'}"
+    with Image.open(path) as image, Image.open(tmp_path / "map.png") as picture:
+        assert (picture.format, picture.mode, picture.size) == ("PNG", "RGB", image.size)
+        red, _, blue = np.asarray(picture, float).transpose(2, 0, 1)
+    heat = np.clip(red - blue, 0, None).mean(axis=0)
+    assert heat[: len(heat) * 4 // 5].sum() > 20 * heat[len(heat) * 4 // 5 :].sum()  # the zebra ends there
+    assert [file.name for file in tmp_path.iterdir()] == ["map.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a.png", "b.png", "--explain=map.png"], "--explain takes one image, got 2 images; run sqz-classify once"),
+        ([".", "--explain=map.png"], "got the folder .; run sqz-classify once for each image"),
+        (["a.png", "--explain=map.png", "--runtime=onnx"], "works with --runtime=keras only, got --runtime=onnx"),
+        (["a.png", "--explain=map.jpg"], "writes a PNG, got map.jpg"),
+        (["a.png", "--explain=absent/map.png"], "absent/map.png must be a file in an existing folder"),
+        (["a.png", "--explain=./a.png"], "would replace the image itself"),
+    ],
+)
+def test_explain_refuses_before_any_work(arguments, message, tmp_path, monkeypatch, run_command):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (4, 4)).save("a.png")
+    before = pathlib.Path("a.png").read_bytes()
+    with pytest.raises(ValueError, match=re.escape(message)):
+        run_command(classify, *(f"--image={word}" if word[:2] != "--" else word for word in arguments))
+    assert os.listdir() == ["a.png"] and pathlib.Path("a.png").read_bytes() == before
 
 
 @pytest.mark.large

@@ -1,0 +1,132 @@
+"""Where a network sees a class: conv10's own map of the class, and a picture of it over the image.
+
+Zhou et al. (arXiv 1512.04150) compute a class activation map from a linear layer behind the global average. Here the
+classifier is a convolution before that average (paper, section 3 and Table 1), so the map is there already.
+"""
+
+from __future__ import annotations
+
+import typing
+
+import keras
+import numpy as np
+from PIL import Image
+
+from sqz_keras.architecture.plain_numbers import require_integer
+from sqz_keras.architecture.spec import ModelSpec
+from sqz_keras.images.resizing import target_size
+
+# Inferno, of van der Walt and Smith (CC0), in equal steps. Its lightness rises evenly, so it reads without colours too.
+_COLOURS = ("000004", "210c4a", "56106e", "89226a", "bb3754", "e35932", "f98c0a", "f9c932", "fcffa4")
+_LEAST_COVER, _MOST_COVER = 0.35, 0.7  # share of the colour in a pixel, where the map is 0 and where it is largest
+
+
+def class_map(model: keras.Model, image: typing.Any, class_id: int | None = None) -> np.ndarray:
+    """What conv10 says of a class at each place of an image, after its ReLU and before the average.
+
+    The mean of the map is what the softmax gets for the class: its logit.
+
+    Args:
+        model: A SqueezeNet of any architecture with its top, as the builders and `load` return it.
+        image: The model's input for one image, as `prepare_images` returns it: array or tensor (S, S, 3) or
+            (1, S, S, 3), channels first where the model is.
+        class_id: Index of the class. None: the class with the highest mean, which is the model's answer.
+
+    Returns:
+        float32 (H, W), at least 0 and without an upper bound, in conv10's resolution: (13, 13) for an input of
+        227x227, (15, 15) where conv10 is padded by 1. `overlay` lays it over the image.
+
+    Raises:
+        ValueError: The model has no top, the image does not fit the model, or there is no such class.
+    """
+    conv10 = next((layer for layer in model.layers if layer.name == "conv10"), None)
+    if conv10 is None:
+        raise ValueError(
+            f"class_map needs a SqueezeNet with its top, and model {model.name!r} has no layer conv10 of its own; "
+            "build it with include_top=True, and pass the SqueezeNet itself if another model contains it."
+        )
+    inputs, expected = keras.ops.convert_to_numpy(image).astype(np.float32), (1, *model.input_shape[1:])
+    batch = inputs[None] if inputs.ndim == 3 else inputs
+    if batch.ndim != len(expected) or any(
+        side not in (None, actual) for side, actual in zip(expected, batch.shape, strict=True)
+    ):
+        raise ValueError(
+            f"image must be the model's input for one image, of shape {expected[1:]} or {expected}, got "
+            f"{inputs.shape}; prepare_images makes it."
+        )
+    output = keras.Model(model.input, conv10.output)(batch, training=False)
+    maps = keras.ops.convert_to_numpy(output)[0].astype(np.float32)
+    maps = maps if conv10.data_format == "channels_first" else np.moveaxis(maps, -1, 0)
+    if class_id is None:
+        return maps[np.argmax(maps.mean(axis=(1, 2)))]
+    return maps[require_integer("class_map: class_id", class_id, 0, len(maps) - 1)]
+
+
+def overlay(image: np.ndarray, values: np.ndarray, spec: ModelSpec) -> np.ndarray:
+    """A class map in colours over the whole image, which becomes grey.
+
+    Each value is drawn at the centre of the pixels that it was computed from, with straight lines to its neighbours;
+    the resizing and cropping of `prepare_images` is undone. Black is 0 and light yellow the map's largest value, so
+    colours of two maps are not comparable. What the crop kept from the network is dark and without colour.
+
+    Args:
+        image: The image before `prepare_images`: (H, W, 3), RGB in 0..255, any numeric dtype.
+        values: What `class_map` returned for it.
+        spec: Of the model, with the preprocessing and the input size that the image got.
+
+    Returns:
+        RGB, uint8 (H, W, 3), in the size of the image.
+
+    Raises:
+        ValueError: The image has another shape, or the map is not one of this spec's network.
+    """
+    image, values = np.asarray(image), np.asarray(values, np.float32)
+    side = next(layer.size for layer in spec.layers() if layer.name == "conv10")
+    if image.ndim != 3 or image.shape[-1] != 3:
+        raise ValueError(f"image must have shape (H, W, 3), got {image.shape}.")
+    if values.shape != (side, side) or not (np.isfinite(values) & (values >= 0)).all():
+        raise ValueError(
+            "values must be what class_map returns: finite, at least 0 and, for this spec's input of "
+            f"{spec.input_size} pixels, of shape {(side, side)}; got shape {values.shape}. Give the spec of the model "
+            "that made them."
+        )
+    rgb = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    grey = np.array(Image.fromarray(rgb).convert("L"))
+    (rows, seen_rows), (columns, seen_columns) = (
+        _weights(size, new_size, side, spec)
+        for size, new_size in zip(grey.shape, target_size(*grey.shape, spec), strict=True)
+    )
+    seen = seen_rows[:, None] & seen_columns
+    grey[~seen] //= 2
+    levels = np.rint(rows @ (values * (255 / (values.max() or 1))) @ columns.T).astype(np.uint8)
+    cover = np.rint(255 * np.linspace(_LEAST_COVER, _MOST_COVER, 256)).astype(np.uint8)[levels] * seen
+    colours = Image.fromarray(colour_scale()[levels])
+    return np.asarray(Image.composite(colours, Image.fromarray(grey).convert("RGB"), Image.fromarray(cover)))
+
+
+def colour_scale() -> np.ndarray:
+    """The colours of `overlay` from 0 to a map's largest value: RGB, uint8 (256, 3)."""
+    points = np.array([list(bytes.fromhex(colour)) for colour in _COLOURS])
+    places = np.linspace(0, len(points) - 1, 256)
+    channels = [np.interp(places, np.arange(len(points)), channel) for channel in points.T]
+    return np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
+
+
+def _weights(size: int, new_size: int, side: int, spec: ModelSpec) -> tuple[np.ndarray, np.ndarray]:
+    """Float32 (size, side): the weights of a line of a map in each pixel of the image; and which pixels were seen.
+
+    Args:
+        size: Pixels of the image's height or width.
+        new_size: What it is resized to before the crop.
+        side: Values of a line of the map.
+        spec: Of the network.
+    """
+    start, step = 0.5, 1  # the centre of the first value, and the way to the next, in pixels of the network's input
+    for layer in spec.layers():
+        if layer.kind in ("convolution", "max pool"):
+            start += step * ((layer.kernel - 1) / 2 - layer.padding)
+            step *= layer.stride
+    places = (np.arange(size) + 0.5) * new_size / size - (new_size - spec.input_size) // 2
+    positions = np.clip((places - start) / step, 0, side - 1)
+    weights = np.maximum(0, 1 - np.abs(positions[:, None] - np.arange(side)))
+    return weights.astype(np.float32), (places > 0) & (places < spec.input_size)
