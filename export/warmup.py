@@ -21,8 +21,8 @@ from tensorflow_serving.apis import classification_pb2, predict_pb2, prediction_
 from export import contract
 from sqz_keras.images.files import read_image
 
-# The graph works in parts of one or two images: these calls run one part, two at once, and two of different sizes. Larger
-# calls repeat the same, and a server's start would wait for them.
+# The graph works in parts of one or two images: these run one part, two at once, and two of different sizes. Larger
+# calls repeat the same, and the start of a server would wait for them.
 BATCH_SIZES = (1, 2, 3)
 MAX_RECORDS = 1000  # TensorFlow Serving refuses to load a version with more
 _SIZE = 8  # pixels; the graph scales the image up
