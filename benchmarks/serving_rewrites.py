@@ -2,8 +2,9 @@
 
     python benchmarks/serving_rewrites.py --image_dir=DIR [--model=imagenet] [--seconds=40]
 
-The network alone, on prepared images, 1, 8 and 32 in a call; all variants in turn in one run, medians. Prints
-milliseconds an image and `gain=`: the time with the rewrite undone, divided by the time of the network as it is.
+The network alone with the threads of a server, on prepared images, 1, 8 and 32 in a call; all variants in turn in one
+run, medians. Prints milliseconds an image and `gain=`: the time with the rewrite undone, divided by the time of the
+network as it is.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 from absl import flags
 
+from benchmarks.serving_sides import second_call, use_threads_of_a_server
 from benchmarks.serving_speed import BATCHES, in_turn
 from sqz_keras import command
 
@@ -36,15 +38,20 @@ def main(argv) -> None:
     from sqz_keras.weights.resolve import resolve_model
 
     args = flags.FLAGS
+    use_threads_of_a_server()
     spec, arrays = resolve_model(args.model, version=args.version, bypass=args.bypass)
     paths = find_images(args.image_dir, max(BATCHES))
     inputs = np.stack([prepare_images(read_image(path), spec) for path in paths])
-    sides = make_sides(spec, arrays)
+    sides = {name: timed(run, inputs) for name, run in make_sides(spec, arrays).items()}
     for batch in BATCHES:
-        milliseconds = in_turn(sides, inputs[:batch], args.seconds)
+        milliseconds = in_turn(sides, batch, args.seconds)
         for name, median in milliseconds.items():
             gain = median / milliseconds["as exported"]
             print(f"batch {batch}, {name}: {median:.2f} ms an image, gain={gain:.2f}", flush=True)
+
+
+def timed(run, inputs):
+    return lambda count: second_call(run, inputs[:count])
 
 
 def make_sides(spec, arrays) -> dict:
@@ -52,7 +59,8 @@ def make_sides(spec, arrays) -> dict:
     import tensorflow as tf
 
     from export.graph.network import ExportedNetwork
-    from export.graph.parts import in_parts
+    from export.graph.parts import run_in_parts
+    from export.graph.tiles import Stage
 
     class Variables(ExportedNetwork):
         def __init__(self, *args):
@@ -64,23 +72,32 @@ def make_sides(spec, arrays) -> dict:
 
     class Concatenated(ExportedNetwork):
         def _fire_module(self, *args):
-            return [tf.concat(super()._fire_module(*args), -1)]
+            return [[tf.concat(halves, -1)] for halves in super()._fire_module(*args)]
 
     class PaddedPools(ExportedNetwork):
-        def _max_pool(self, half):
-            return tf.nn.max_pool2d(tf.pad(half, [[0, 0], [0, 1], [0, 1], [0, 0]]), 3, 2, "VALID")
+        def _max_pool(self, parts, stage):
+            def pool(half, bottom):
+                padded = tf.pad(half, [[0, 0], [0, int(bottom)], [0, 1], [0, 0]])
+                return tf.nn.max_pool2d(padded, 3, 2, "VALID")
 
-    class AtOnce(ExportedNetwork):
-        def _after(self, tensor, earlier):
-            return tensor
+            borders = stage.borders()
+            return [[pool(half, borders[at][1]) for half in halves] for at, halves in enumerate(parts)]
+
+    class Undivided(ExportedNetwork):
+        def _stages(self):
+            return [Stage(stage.size, ((0, stage.size),)) for stage in super()._stages()]
 
     class PaddedClassifier(ExportedNetwork):
-        def _classify(self, weights, halves):
-            border = [spec.conv10_padding] * 2
-            halves = [tf.pad(half, [[0, 0], border, border, [0, 0]]) for half in halves]
-            return tf.nn.softmax(tf.reduce_mean(self._conv_relu(weights, halves, "conv10"), [1, 2]))
+        def _classify(self, weights, parts, size):
+            border = spec.conv10_padding
+            sums = []
+            for at, halves in enumerate(parts):
+                rows = [border * (at == 0), border * (at == len(parts) - 1)]
+                padded = [tf.pad(half, [[0, 0], rows, [border, border], [0, 0]]) for half in halves]
+                sums.append(tf.reduce_sum(self._conv_relu(weights, padded, "conv10"), [1, 2]))
+            return tf.nn.softmax(tf.add_n(sums) / float((size + 2 * border) ** 2))
 
-    class Undone(Variables, Concatenated, PaddedPools, AtOnce, PaddedClassifier):
+    class Undone(Variables, Concatenated, PaddedPools, Undivided, PaddedClassifier):
         pass
 
     def function(network, parts=True):
@@ -88,14 +105,14 @@ def make_sides(spec, arrays) -> dict:
         inner = tf.function(
             network, input_signature=[tf.TensorSpec((None, size, size, 3), tf.float32)], autograph=False
         )
-        run = tf.function(in_parts(inner, spec), autograph=False) if parts else inner
+        run = tf.function(lambda images: run_in_parts(inner, images, spec), autograph=False) if parts else inner
         return lambda inputs: run(tf.constant(inputs))[0].numpy()
 
     kinds = {
         "weights as variables": Variables,
         "halves concatenated": Concatenated,
         "pools with rows of zeros": PaddedPools,
-        "both expand convolutions at once": AtOnce,
+        "whole maps, not tiles": Undivided,
         "conv10 over its border": PaddedClassifier,
     }
     sides = {"as exported": function(ExportedNetwork(spec, arrays))}

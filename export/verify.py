@@ -115,7 +115,7 @@ def check_answers(folder: str | os.PathLike, served, answer: Answer) -> int:
     except (tf.errors.OpError, DecodeError) as error:
         raise ValueError(f"{warmup.path_of(folder)}: not the warm-up records of an export: {error}.") from error
     names = [signature.name for signature in contract.EXPORTED]
-    expected = list(itertools.product(names, contract.ALLOWED_BATCH_SIZES))
+    expected = list(itertools.product(names, warmup.BATCH_SIZES))
     if actual != expected:
         raise ValueError(f"{folder}: expected warm-up calls {expected}, got {actual}. Export the model again.")
     return len(actual)

@@ -46,6 +46,8 @@ def files(tmp_path_factory):
 COMMANDS = {
     "sqz_keras.cli.classify photos/class0_a.png --model=net.sqz": KERAS,
     "sqz_keras.cli.inspect net.sqz": None,
+    "sqz_keras.cli.receive net.sqz --output=net.onnx": None,
+    "sqz_keras.cli.receive net.sqz --output=net.tflite": one("flatbuffers", "receiver"),
     "sqz_keras.cli.summary --model=net.sqz --drawing=net.svg": None,
     "sqz_keras.cli.summary --drawing=net.png": one("vl_convert", "report"),
     "sqz_keras.cli.summary --model=net.onnx": KERAS.replace("keras", "onnx", 1),

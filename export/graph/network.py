@@ -5,7 +5,7 @@ The public models keep the one forward path that the paper draws. Here, for serv
 - weights are constants, which TensorFlow lays out for its kernels once, at the first call;
 - nothing is concatenated: what follows a fire module takes both halves, and a convolution is the sum of two;
 - each half is pooled by itself, without rows of zeros that no window, or no maximum, would notice;
-- one convolution runs at a time, on all cores, rather than two at once;
+- the maps are divided into tiles of rows, so that two threads share an image;
 - conv10 does not see its border of zeros, whose activations are those of its bias alone.
 
 What each of them gains is in docs/results.md; `benchmarks/serving_rewrites.py` undoes them one by one.
@@ -18,6 +18,7 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
+from export.graph import tiles
 from sqz_keras import ModelSpec
 from sqz_keras.architecture.layers import bypass_kinds
 from sqz_keras.architecture.metaparameters import FireFilters
@@ -26,8 +27,8 @@ from sqz_keras.architecture.metaparameters import FireFilters
 class ExportedNetwork:
     """(N, S, S, 3) -> probabilities (N, classes) and features (N, channels), all float32.
 
-    The features are conv10's input, averaged over height and width. `halves` are feature maps (N, H, W, channels)
-    whose channels, one after the other, are those that the model has in one tensor.
+    The features are conv10's input, averaged over height and width. `halves` are feature maps (N, rows, W, channels) of
+    a tile, whose channels, one after the other, are those that the model has in one tensor.
 
     Args:
         spec: Describes the model; S is its `input_size`.
@@ -42,16 +43,18 @@ class ExportedNetwork:
     def __call__(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         weights = self._weights()
         net = self._spec.metaparameters
-        pools = set(net.pool_after)
-        halves = [self._conv_relu(weights, [tf.cast(images, self._dtype)], "conv1", strides=2)]
-        if 1 in pools:
-            halves = [self._max_pool(half) for half in halves]
+        stages = self._stages()
+        images = tf.cast(images, self._dtype)
+        # A window of conv1 begins at every second row.
+        rows = [(2 * start, 2 * (end - 1) + net.stem_kernel) for start, end in stages[0].rows]
+        parts = [[self._conv_relu(weights, [images[:, start:end]], "conv1", strides=2)] for start, end in rows]
+        if 1 in net.pool_after:
+            parts = self._max_pool(parts, stages.pop(0))
         for fire, bypass in zip(net.fire_modules(), bypass_kinds(net, self._spec.bypass), strict=True):
-            halves = self._fire_module(weights, halves, fire, bypass)
-            if fire.number in pools:
-                halves = [self._max_pool(half) for half in halves]
-        features = tf.concat([tf.reduce_mean(tf.cast(half, tf.float32), [1, 2]) for half in halves], -1)
-        return self._classify(weights, halves), features
+            parts = self._fire_module(weights, parts, stages[0], fire, bypass)
+            if fire.number in net.pool_after:
+                parts = self._max_pool(parts, stages.pop(0))
+        return self._classify(weights, parts, stages[0].size), self._features(parts, stages[0].size)
 
     def _weights(self) -> dict[str, tf.Tensor]:
         return {name: tf.constant(array, tf.float32, name=name) for name, array in self._arrays.items()}
@@ -65,34 +68,52 @@ class ExportedNetwork:
             total = tf.add(total, tf.nn.conv2d(half, part, strides, padding))
         return tf.nn.relu(total)
 
-    def _max_pool(self, half) -> tf.Tensor:
-        """Caffe's ceil mode, n -> n // 2: an odd n is covered by whole windows, and an even one lacks a last row."""
-        return tf.nn.max_pool2d(half, 3, 2, "VALID" if half.shape[1] % 2 else "SAME")
+    def _stages(self) -> list[tiles.Stage]:
+        layers = [layer for layer in self._spec.layers() if layer.name == "conv1" or layer.kind == "max pool"]
+        return tiles.divide([layer.size for layer in layers])
 
-    def _fire_module(self, weights, halves, fire: FireFilters, bypass: str | None) -> list[tf.Tensor]:
-        squeezed = self._conv_relu(weights, halves, f"{fire.name}_squeeze1x1")
-        expand1x1 = self._conv_relu(weights, [squeezed], f"{fire.name}_expand1x1")
-        squeezed = self._after(squeezed, expand1x1)
-        expand3x3 = self._conv_relu(weights, [squeezed], f"{fire.name}_expand3x3", padding="SAME")
-        outputs = [self._after(expand1x1, expand3x3), expand3x3]
+    def _max_pool(self, parts, stage: tiles.Stage) -> list[list[tf.Tensor]]:
+        """Caffe's ceil mode, n -> n // 2: an odd n is covered by whole windows, and an even one lacks a last row."""
+        missing = 1 - stage.size % 2
+        paddings = [[[0, 0], [0, missing * bottom], [0, missing], [0, 0]] for _, bottom in stage.borders()]
+        return [
+            [tf.nn.max_pool2d(half, 3, 2, padding if missing else "VALID") for half in halves]
+            for halves, padding in zip(parts, paddings, strict=True)
+        ]
+
+    def _fire_module(self, weights, parts, stage: tiles.Stage, fire: FireFilters, bypass: str | None):
+        squeezed = [self._conv_relu(weights, halves, f"{fire.name}_squeeze1x1") for halves in parts]
+        expand1x1 = [self._conv_relu(weights, [part], f"{fire.name}_expand1x1") for part in squeezed]
+        paddings = [[[0, 0], [int(top), int(bottom)], [1, 1], [0, 0]] for top, bottom in stage.borders()]
+        expand3x3 = [
+            self._conv_relu(weights, [part], f"{fire.name}_expand3x3", padding=padding)
+            for part, padding in zip(stage.with_neighbours(squeezed), paddings, strict=True)
+        ]
+        outputs = [list(halves) for halves in zip(expand1x1, expand3x3, strict=True)]
         if bypass is None:
             return outputs
         if bypass == "convolution":
-            halves = [self._conv_relu(weights, halves, f"{fire.name}_bypass1x1")]
-        return [tf.add(*both) for both in zip(_parted_like(halves, outputs), outputs, strict=True)]
+            parts = [[self._conv_relu(weights, halves, f"{fire.name}_bypass1x1")] for halves in parts]
+        return [_add(*both) for both in zip(parts, outputs, strict=True)]
 
-    def _after(self, tensor: tf.Tensor, earlier: tf.Tensor) -> tf.Tensor:
-        """`tensor`, whose users wait for `earlier`."""
-        with tf.control_dependencies([earlier]):
-            return tf.identity(tensor)
+    def _features(self, parts, size: int) -> tf.Tensor:
+        sums = [tf.concat([_sum(half) for half in halves], -1) for halves in parts]
+        return tf.add_n(sums) / float(size**2)
 
-    def _classify(self, weights, halves) -> tf.Tensor:
-        activations = tf.cast(self._conv_relu(weights, halves, "conv10"), tf.float32)
-        height, width = activations.shape[1:3]
-        border = 2 * self._spec.conv10_padding
-        count = (height + border) * (width + border)
-        of_border = tf.nn.relu(weights["conv10/bias"]) * float(count - height * width)
-        return tf.nn.softmax((tf.reduce_sum(activations, [1, 2]) + of_border) / float(count))
+    def _classify(self, weights, parts, size: int) -> tf.Tensor:
+        total = tf.add_n([_sum(self._conv_relu(weights, halves, "conv10")) for halves in parts])
+        count = (size + 2 * self._spec.conv10_padding) ** 2
+        of_border = tf.nn.relu(weights["conv10/bias"]) * float(count - size**2)
+        return tf.nn.softmax((total + of_border) / float(count))
+
+
+def _sum(tensor: tf.Tensor) -> tf.Tensor:
+    """(N, rows, W, channels) -> (N, channels), float32."""
+    return tf.reduce_sum(tf.cast(tensor, tf.float32), [1, 2])
+
+
+def _add(halves, outputs) -> list[tf.Tensor]:
+    return [tf.add(*both) for both in zip(_parted_like(halves, outputs), outputs, strict=True)]
 
 
 def _parted_like(halves, outputs) -> list[tf.Tensor]:

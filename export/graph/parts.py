@@ -1,4 +1,8 @@
-"""A network that runs on a part of a batch at a time."""
+"""A network that runs on parts of a batch, side by side.
+
+A convolution of these networks is so small that dividing it among threads costs more than it saves. So the work is
+divided between operations: the parts are iterations of a loop, which TensorFlow runs at once on its inter-op threads.
+"""
 
 from __future__ import annotations
 
@@ -8,25 +12,27 @@ import tensorflow as tf
 
 from sqz_keras import ModelSpec
 
-_PART_SIZE = 8  # images: the feature maps of more do not stay in the processor's caches
+_PART_SIZE = 2  # images: the feature maps of more do not stay in a core's caches
+_AT_ONCE = 16  # parts, where there are as many threads
 
 
-def in_parts(network: Callable, spec: ModelSpec) -> Callable:
-    """`network`, run on parts of its input, one after the other.
+def run_in_parts(network: Callable, images: tf.Tensor, spec: ModelSpec) -> list[tf.Tensor]:
+    """The outputs of `network` for images (N, ...): probabilities (N, classes) and features (N, channels), float32.
 
-    Both take images (N, S, S, 3) and give probabilities (N, classes) and features (N, channels), all float32.
+    Args:
+        network: Gives them for any number of the images.
+        images: The batch.
+        spec: Describes the model.
     """
     sizes = spec.classes, spec.weight_shapes()["conv10/kernel"][2]
+    count = tf.shape(images)[0]
+    part_size = tf.where(count > _PART_SIZE, _PART_SIZE, 1)  # two images are for two threads
+    parts = (count + part_size - 1) // part_size
+    results = [tf.TensorArray(tf.float32, parts, infer_shape=False, element_shape=(None, size)) for size in sizes]
 
-    def run(images):
-        parts = (tf.shape(images)[0] + _PART_SIZE - 1) // _PART_SIZE
-        results = [tf.TensorArray(tf.float32, parts, infer_shape=False, element_shape=(None, size)) for size in sizes]
+    def run_part(part, *results):
+        outputs = network(images[part * part_size : (part + 1) * part_size])
+        return part + 1, *(result.write(part, output) for result, output in zip(results, outputs, strict=True))
 
-        def run_part(part, *results):
-            outputs = network(images[part * _PART_SIZE : (part + 1) * _PART_SIZE])
-            return part + 1, *(result.write(part, output) for result, output in zip(results, outputs, strict=True))
-
-        _, *results = tf.while_loop(lambda part, *_: part < parts, run_part, (0, *results), parallel_iterations=1)
-        return [tf.ensure_shape(result.concat(), (None, size)) for result, size in zip(results, sizes, strict=True)]
-
-    return run
+    _, *results = tf.while_loop(lambda part, *_: part < parts, run_part, (0, *results), parallel_iterations=_AT_ONCE)
+    return [tf.ensure_shape(result.concat(), (None, size)) for result, size in zip(results, sizes, strict=True)]

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from export import contract
 from export.graph.network import ExportedNetwork
-from export.graph.parts import in_parts
+from export.graph.parts import run_in_parts
 from sqz_keras import ModelSpec, preprocess_input
 from sqz_keras.images.graph import (
     JPEG_START,
@@ -51,12 +51,11 @@ class ServedModel(tf.Module):
         self._spec = spec
         network = ExportedNetwork(spec, arrays, precision)
         # One function for all signatures, so that the network is saved once. Operations fuse where sizes are fixed.
-        run = tf.function(
+        self._network = tf.function(
             lambda images: network(preprocess_input(images, "channels_last", spec.preprocessing.mode)),
             input_signature=[tf.TensorSpec((None, spec.input_size, spec.input_size, 3), tf.float32, "images")],
             autograph=False,
         )
-        self._run = tf.autograph.experimental.do_not_convert(in_parts(run, spec))
 
     def save(self, folder: str | os.PathLike) -> None:
         """Writes the SavedModel, with the method names of the contract; TensorFlow would give all of them Predict's."""
@@ -77,7 +76,7 @@ class ServedModel(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.float32, contract.IMAGES.name)])
     def serving_default(self, images):
         """Whole images, float32 (batch, H, W, 3), RGB in 0..255 -> the outputs of `contract.SERVING_DEFAULT`."""
-        probabilities, _ = self._run(self._check_and_resize(images))
+        probabilities, _ = self._run(images)
         return self._named(probabilities)
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, contract.IMAGE_BYTES.name)])
@@ -94,7 +93,7 @@ class ServedModel(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.float32, contract.IMAGES.name)])
     def features(self, images):
         """Whole images, as for `serving_default` -> the outputs of `contract.FEATURES_SIGNATURE`."""
-        _, features = self._run(self._check_and_resize(images))
+        _, features = self._run(images)
         return {contract.FEATURES.name: features}
 
     @tf.function(input_signature=[])
@@ -105,7 +104,7 @@ class ServedModel(tf.Module):
     def _answer_encoded(self, data, read=tf.identity) -> dict[str, tf.Tensor]:
         """The outputs of `contract.SERVE_BYTES` for strings (batch,) out of each of which `read` takes an image."""
         images, status = self._decode_all(data, read)
-        probabilities, _ = self._run(images)
+        probabilities, _ = run_in_parts(self._network, images, self._spec)
         good = tf.equal(status, contract.STATUS_OK)
         failed = {
             contract.PROBABILITIES.name: 0.0,
@@ -117,12 +116,14 @@ class ServedModel(tf.Module):
         outputs = {name: tf.where(good[:, None], value, failed[name]) for name, value in outputs.items()}
         return outputs | {contract.STATUS.name: status}
 
-    def _check_and_resize(self, images):
+    @tf.autograph.experimental.do_not_convert
+    def _run(self, images) -> list[tf.Tensor]:
+        """Probabilities and features of whole images (batch, H, W, 3), which are resized a part at a time too."""
         size = tf.shape(images)[1:3]
         is_checked = tf.debugging.Assert(fits(size), [contract.STATUS_TOO_LARGE, size])
         with tf.control_dependencies([is_checked]):
             images = tf.identity(images)
-        return self._resize_and_crop(images)
+        return run_in_parts(lambda part: self._network(self._resize_and_crop(part)), images, self._spec)
 
     def _resize_and_crop(self, images):
         """Whole images (..., H, W, 3) to (..., S, S, 3), float32; one of the right size is not resized."""
@@ -155,7 +156,9 @@ class ServedModel(tf.Module):
 
         # Only in a dataset can an operation fail for one image and not for all: the dataset discards that image, and
         # its row keeps the values below. The last element is there because an empty batch would be an error.
-        decoded = tf.data.Dataset.from_tensor_slices((tf.range(count), data)).map(decode).ignore_errors()
+        decoded = (
+            tf.data.Dataset.from_tensor_slices((tf.range(count), data)).map(decode, tf.data.AUTOTUNE).ignore_errors()
+        )
         last = tf.data.Dataset.from_tensors((count, tf.zeros((size, size, 3)), contract.STATUS_OK))
         rows, images, status = decoded.concatenate(last).batch(count + 1).get_single_element()
         rows = rows[:, None]

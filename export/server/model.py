@@ -12,7 +12,7 @@ from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import classification_pb2, get_model_metadata_pb2, input_pb2, model_pb2, predict_pb2
 
 from export import contract
-from export.server import tensors
+from export.server import tensors, threads
 from export.server.errors import RequestError, invalid
 
 _INIT_OP = "__saved_model_init_op"  # listed among the signatures, but not one
@@ -22,7 +22,8 @@ class ServedVersion:
     """A loaded version. A SavedModel is a program: load only what you trust.
 
     It runs in a session, as in the model server, not through `tf.saved_model.load`: a run ends at its deadline, only
-    the requested outputs are computed, and closing it frees its memory at once.
+    the requested outputs are computed, and closing it frees its memory at once. Its threads are those of
+    `threads`, unless this process has used TensorFlow before: the first use makes them for all.
 
     Args:
         path: The version's folder.
@@ -37,7 +38,11 @@ class ServedVersion:
         self.name, self.version = name, version
         v1 = tf.compat.v1
         with tf.Graph().as_default() as graph:
-            self._session = v1.Session(graph=graph)
+            config = v1.ConfigProto(
+                intra_op_parallelism_threads=threads.INSIDE_AN_OPERATION,
+                inter_op_parallelism_threads=threads.between_operations(),
+            )
+            self._session = v1.Session(graph=graph, config=config)
             try:
                 meta_graph = v1.saved_model.loader.load(self._session, [tf.saved_model.SERVING], os.fspath(path))
             except BaseException:

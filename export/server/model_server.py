@@ -12,14 +12,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from export.server import threads
+
 BINARY = "tensorflow_model_server"
 MAX_THREADS = 64  # with its default, 4 for each core, it refuses calls of 8 clients on 2 cores
 STOP_SECONDS = 10.0
-# Of any server of these models. A convolution is too small to be split: threads pay between operations, not inside of
-# them. A version that fails to load is not retried, for the retries, a minute apart, keep the next version waiting.
+# Of any server of these models. A version that fails to load is not retried, for the retries, a minute apart, keep the
+# next version waiting.
 FLAGS = {
     "grpc_max_threads": str(MAX_THREADS),
-    "tensorflow_intra_op_parallelism": "1",
+    "tensorflow_intra_op_parallelism": str(threads.INSIDE_AN_OPERATION),
     "max_num_load_retries": "0",
     "enable_grpc_healthcheck_service": "true",
 }
@@ -38,7 +40,7 @@ def command(
         "port": port,
         "model_name": model_name,
         "model_base_path": os.path.abspath(base_path),
-        "tensorflow_inter_op_parallelism": _cores(),
+        "tensorflow_inter_op_parallelism": threads.between_operations(),
         **FLAGS,
     }
     if ssl_config_file:
@@ -100,11 +102,6 @@ def serve(
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-
-
-def _cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _free_port() -> int:

@@ -8,9 +8,9 @@ import shutil
 import numpy as np
 import pytest
 
-from export.formats import onnx
 from sqz_keras import codec
 from sqz_keras.models.squeezenet import build
+from sqz_keras.runtimes import onnx_file
 from sqz_keras.weights import download, records, sqz
 from sqz_keras.weights.description import write_spec
 from tests import environments
@@ -60,7 +60,7 @@ def write_importers(folder, v1_1, monkeypatch):
     model.save(folder / "net.h5")
     model.save_weights(folder / "net.weights.h5")
     (folder / "net.sqz").write_bytes(codec.encode(arrays, sqz.header(spec, arrays, {"stages": []})))
-    (folder / "net.onnx").write_bytes(onnx.convert(spec, arrays))
+    (folder / "net.onnx").write_bytes(onnx_file.convert(spec, arrays))
     (folder / "net.caffemodel").write_bytes(test_caffe.encode(arrays))
     state = test_torch_file.state_dict(arrays)
     (folder / "net.safetensors").write_bytes(test_safetensors_file.build(state))

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from export import contract
+from export.graph import tiles
 from export.graph.network import ExportedNetwork
 from export.graph.signatures import ServedModel
 from sqz_keras import Metaparameters, ModelSpec, Preprocessing, prepare_images, resolve_model
@@ -66,7 +67,7 @@ class ListedNetwork(ExportedNetwork):
     def _conv_relu(self, weights, halves, layer, strides=1, padding="VALID"):
         output = super()._conv_relu(weights, halves, layer, strides, padding)
         channels = sum(half.shape[-1] for half in halves)
-        self.convolutions[layer] = (channels, strides, padding == "SAME", *output.shape[1:])
+        self.convolutions[layer] = (channels, strides, padding == [[0, 0], [1, 1], [1, 1], [0, 0]], *output.shape[1:])
         return output
 
 
@@ -95,6 +96,33 @@ def test_every_input_size_pools_as_caffe_does(size):
     images = np.random.default_rng(size).normal(0, 60, (2, size, size, 3)).astype(np.float32)
     probabilities, _ = ExportedNetwork(spec, arrays)(tf.constant(images))
     np.testing.assert_allclose(probabilities, squeezenet.build(spec, arrays)(images), atol=1e-5)
+
+
+@pytest.mark.parametrize("bypass", [None, "simple", "complex"])
+@pytest.mark.parametrize("size", [70, 72, 74, 76])
+def test_two_tiles_are_as_the_whole(size, bypass):
+    """Odd and even maps before each pool, with windows that reach across both edges of the cut."""
+    net = Metaparameters(8, 8, 2, squeeze_ratio=0.5, num_fire_modules=4, stem_kernel=3, pool_after=(1, 3))
+    spec = ModelSpec(None, bypass, net, classes=3, input_size=size, preprocessing=Preprocessing(resize_to=size))
+    network = ExportedNetwork(spec, random_arrays(spec))
+    images = np.random.default_rng(size).normal(0, 60, (2, size, size, 3)).astype(np.float32)
+    actual = network(tf.constant(images))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiles, "_TILES", 1)
+        whole = network(tf.constant(images))
+    for tiled, expected in zip(actual, whole, strict=True):
+        np.testing.assert_allclose(tiled, expected, rtol=1e-5, atol=1e-6)
+    assert np.ptp(actual[1], axis=0).max() > 1e-2, "the images must differ"
+
+
+def test_tiles_cover_the_maps_with_the_rows_that_pools_need():
+    assert [stage.rows for stage in tiles.divide([111, 55, 27, 13])] == [
+        ((0, 55), (48, 111)),
+        ((0, 27), (24, 55)),
+        ((0, 13), (12, 27)),
+        ((0, 6), (6, 13)),
+    ]
+    assert [stage.rows for stage in tiles.divide([15, 7])] == [((0, 15),), ((0, 7),)], "too small to divide"
 
 
 def test_bfloat16_is_close_and_unknown_precisions_are_refused(labels_path):

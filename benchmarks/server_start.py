@@ -1,0 +1,48 @@
+"""Seconds from the start of `sqz-serve` to its first answer, with the version's files in the disk's cache.
+
+    python benchmarks/server_start.py --image_dir=imagenet_sample [--model=imagenet] [--rounds=5]
+
+Prints the median and the slowest; required: a median of at most 8. `bare_python=` is the start of Python with
+TensorFlow alone, which no embedded server can go below.
+"""
+
+import argparse
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from benchmarks.serving_server import read_images, serving
+from export.client.client import Client
+
+REQUIRED_SECONDS = 8
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--image_dir", required=True)
+    parser.add_argument("--model", default="imagenet")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    image = read_images(options.image_dir)[0]
+    bare, answered = [], []
+    with serving(options.model) as (server, _), Client(server.target) as client:
+        for _ in range(options.rounds):
+            start = time.perf_counter()
+            subprocess.run([sys.executable, "-c", "import tensorflow"], check=True, stderr=subprocess.DEVNULL)
+            bare.append(time.perf_counter() - start)
+            server.stop()
+            start = time.perf_counter()
+            server.start()
+            client.predict(image)
+            answered.append(time.perf_counter() - start)
+    print(f"bare_python={statistics.median(bare):.2f}")
+    print(f"slowest_seconds={max(answered):.2f}")
+    print(f"first_answer_seconds={statistics.median(answered):.2f} (required: at most {REQUIRED_SECONDS})")
+
+
+if __name__ == "__main__":
+    main()
