@@ -17,6 +17,7 @@ import numpy as np
 
 from sqz_keras import ModelSpec
 from sqz_keras.files import check_writable, write_file
+from sqz_keras.runtimes import run as runtimes
 
 SUFFIXES = {
     "litert": ".tflite",
@@ -81,7 +82,6 @@ def write(
 def _converted(format: str, spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -> tuple[bytes, str]:
     from sqz_keras.models import squeezenet
     from sqz_keras.runtimes import litert_file, onnx_file
-    from sqz_keras.runtimes import run as runtimes
 
     model = squeezenet.build(spec, dict(arrays))
     images = _images_to_check(spec)

@@ -85,6 +85,7 @@ def spent_on_floats(test_data, net):
     return arrays, data, [plane.tobytes() for plane in byte_planes], spent
 
 
+@pytest.mark.large
 @pytest.mark.parametrize("net", NETS)
 def test_max_is_never_larger_than_general_compressors(test_data, net):
     """The whole file beside `paper`, and the planes of floats beside xz and zlib."""

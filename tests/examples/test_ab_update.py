@@ -160,6 +160,7 @@ def end_at(monkeypatch, call):
         monkeypatch.setattr(os, name, patched(getattr(os, name)))
 
 
+@pytest.mark.large
 def test_killed_at_every_write(device, delta, old, new, monkeypatch, tmp_path):
     """After each kill the device starts with the old model or the new one, and takes the update again."""
     monkeypatch.setattr(ab_update, "run_litert", None)  # no runtime in a forked process

@@ -142,6 +142,7 @@ def test_fields_that_are_left_out_are_kept():
     assert predict_pb2.PredictRequest.FromString(ours.SerializeToString()) == request
 
 
+@pytest.mark.large
 @pytest.mark.parametrize("first", ["export.client.messages", "tensorflow_serving.apis.predict_pb2"])
 def test_both_may_be_in_one_process(first):
     code = f"import {first}; import tensorflow_serving.apis.predict_pb2 as theirs, export.client.messages as ours"

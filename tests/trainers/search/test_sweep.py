@@ -118,6 +118,7 @@ def test_an_interrupted_sweep_keeps_what_is_finished_and_goes_on(tmp_path):
     assert len(ended(tmp_path)) == len(set(ended(tmp_path))) == 9
 
 
+@pytest.mark.large
 def test_a_point_that_is_drawn_again_is_not_trained_again(tmp_path):
     output, errors = (only := worker(tmp_path, 0, "random", 20)).communicate(timeout=100)
     assert only.returncode == 0, errors
@@ -160,6 +161,7 @@ def test_another_sweep_in_the_same_study_is_refused(tmp_path):
         sweep_study.open_study(config(train=changed), tmp_path)
 
 
+@pytest.mark.large
 def test_hopeless_trials_are_given_up(tmp_path, monkeypatch):
     def run_point(run, folder, objectives, data_dir, callbacks):
         accuracy = run.model.metaparameters.pct_3x3
