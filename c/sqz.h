@@ -121,19 +121,29 @@ static int sqz__fail(sqz__decoder *d, int status, const char *message) {
 
 #define SQZ__TRY(success) do { if (!(success)) return 0; } while (0)
 #define SQZ__CHECK(condition, text) SQZ__TRY((condition) || sqz__fail(d, SQZ_MALFORMED, text))
+#ifndef SQZ_GUARD /* tests let a sanitizer know which part of the workspace may be used; see guard.h */
+#define SQZ_GUARD(address, size, open) ((void)0)
+#define SQZ_GAP 0
+#endif
 /* Memory for n things, cleared or not; 0 if there is not enough. */
 #define SQZ__NEW(pointer, n) (((pointer) = sqz__alloc(d, n, sizeof *(pointer), 1)) != NULL)
 #define SQZ__GET(pointer, n) (((pointer) = sqz__alloc(d, n, sizeof *(pointer), 0)) != NULL)
 
 static void *sqz__alloc(sqz__decoder *d, size_t count, size_t size, int clear) {
     size_t start = (d->used + 7) / 8 * 8;
-    if (start > d->size || count > (d->size - start) / size) {
+    if (start + SQZ_GAP > d->size || count > (d->size - start - SQZ_GAP) / size) {
         sqz__fail(d, SQZ_WORKSPACE, "the workspace is too small");
         return NULL;
     }
-    d->used = start + count * size;
+    SQZ_GUARD(d->memory + start, count * size, 1);
+    d->used = start + count * size + SQZ_GAP;
     if (d->used > d->peak) d->peak = d->used;
     return clear ? memset(d->memory + start, 0, count * size) : d->memory + start;
+}
+
+static void sqz__release(sqz__decoder *d, size_t mark) {
+    SQZ_GUARD(d->memory + mark, d->used - mark, 0);
+    d->used = mark;
 }
 
 static size_t sqz__left(const sqz__bytes *in) { return (size_t)(in->end - in->at); }
@@ -359,6 +369,8 @@ static int sqz__inflate(sqz__decoder *d, sqz__bytes in, size_t limit, unsigned c
     SQZ__CHECK((method & 15) == 8 && method >> 4 < 8 && (method << 8 | flags) % 31 == 0 && !(flags & 32),
                "a zlib stream has an invalid header"); /* method 8, a window of at most 32 KiB, no dictionary */
     SQZ__TRY(SQZ__GET(to.out, 0));
+    sqz__release(d, (size_t)(to.out - d->memory));
+    SQZ_GUARD(to.out, d->size - d->used, 1);
     do {
         last = sqz__number(&bits, 1);
         type = sqz__number(&bits, 2);
@@ -371,6 +383,7 @@ static int sqz__inflate(sqz__decoder *d, sqz__bytes in, size_t limit, unsigned c
         SQZ__CHECK(sqz__number(&bits, 8) == ((i < 2 ? b : a) >> (i % 2 ? 0 : 8) & 255), "a zlib stream is damaged");
     SQZ__CHECK(bits.at == bits.end, "a zlib stream does not fill its place");
     *size = to.size;
+    SQZ_GUARD(to.out, d->size - d->used, 0);
     return SQZ__GET(*out, to.size);
 }
 
@@ -570,7 +583,7 @@ static int sqz__read_name(sqz__json *j, sqz_array *array) {
     }
     SQZ__CHECK(characters, "the name of an array is empty");
     name[size] = 0;
-    d->used -= 255 * 4 - size;
+    sqz__release(d, d->used - (255 * 4 - size));
     array->name = (const char *)name;
     array->name_bytes = size;
     return sqz__accept(j, ':');
@@ -622,7 +635,7 @@ static int sqz__read_json(sqz__decoder *d, sqz_file *file, sqz__bytes section, s
     file->header = file->json + header;
     file->header_bytes = j.at - header;
     SQZ__CHECK(sqz__accept(&j, '}') && !sqz__peek(&j) && j.at == j.size, "something follows the object `header`");
-    d->used = mark;
+    sqz__release(d, mark);
     SQZ__TRY(SQZ__NEW(*arrays, file->array_count));
     file->arrays = *arrays;
     j.at = start + 1;
@@ -838,7 +851,7 @@ static int sqz__read_paper(sqz__decoder *d, sqz__net *net, sqz__bytes table, sqz
         sqz__huffman_symbols(&lanes, h, entries, NULL);
         sqz__huffman_symbols(&lanes, ++h, gaps, NULL);
         SQZ__TRY(sqz__place_entries(d, coded, entries, gaps, h->count, index_bits[i]));
-        d->used = mark;
+        sqz__release(d, mark);
     }
     SQZ__TRY((net->steps = sqz__take(d, &raw, 4 * net->grids)) != NULL);
     for (size_t i = 0; i < 8; i++) {
@@ -893,35 +906,33 @@ static void sqz__advance(sqz__coder *coder, uint32_t begin, uint32_t frequency) 
     coder->lane = coder->lane + 1 == coder->lanes ? 0 : coder->lane + 1;
 }
 
-/* A table says where each symbol begins, and in `near` which symbol each 512th slot is in. */
+/* A table, without its divisions: symbol s begins at sums[s] / total, rounded down. near[n] is the symbol in slot 512n. */
 typedef struct {
-    uint16_t near[64], *starts;
+    uint64_t total, *sums;
+    uint16_t near[64];
 } sqz__table;
 
 /* Turns weights into a table (section "Tables"). The symbol `impossible` cannot occur, if there is such a one. */
 static void sqz__make_table(sqz__table *table, const uint64_t *weights, uint32_t count, uint32_t impossible) {
-    uint64_t total = 0, before = 0, room = SQZ__FULL - count + (impossible < count);
-    uint32_t possible = 0, n = 0;
-    double scale;
+    uint64_t total = 0, sum = 0, room = SQZ__FULL - count + (impossible < count), next = 0;
+    uint64_t *sums = table->sums;
+    uint32_t n = 0;
     for (uint32_t s = 0; s < count; s++) total += weights[s];
-    scale = (double)room / (double)(int64_t)total;
-    for (uint32_t s = 0; s < count; s++) { /* the quotient before * room / total, guessed and then corrected */
-        uint32_t guess = (uint32_t)(int32_t)((double)(int64_t)before * scale);
-        int64_t rest = (int64_t)(before * room - guess * total);
-        uint32_t start = possible + guess + (rest >= (int64_t)total) - (rest < 0);
-        table->starts[s] = (uint16_t)start;
-        for (; n * 512 < start; n++) table->near[n] = (uint16_t)(s - 1);
-        possible += s != impossible;
-        before += weights[s];
+    table->total = total;
+    for (uint32_t s = 0; s < count; s++) { /* room * (the weights before), plus `total` for each possible symbol before */
+        sums[s] = sum;
+        sum += room * weights[s] + (s == impossible ? 0 : total);
+        for (; next < sum; next += 512 * total) table->near[n++] = (uint16_t)s;
     }
-    while (n < 64) table->near[n++] = (uint16_t)(count - 1);
-    table->starts[count] = SQZ__FULL;
+    sums[count] = sum; /* total * 2**15 */
 }
 
 static uint32_t sqz__symbol(sqz__coder *coder, const sqz__table *table) {
-    uint32_t slot = sqz__slot(coder), s = table->near[slot / 512];
-    while (table->starts[s + 1] <= slot) s++;
-    sqz__advance(coder, table->starts[s], (uint32_t)table->starts[s + 1] - table->starts[s]);
+    uint32_t slot = sqz__slot(coder), s = table->near[slot / 512], begin;
+    uint64_t end = (slot + 1) * table->total;
+    while (table->sums[s + 1] < end) s++;
+    begin = (uint32_t)(table->sums[s] / table->total);
+    sqz__advance(coder, begin, (uint32_t)(table->sums[s + 1] / table->total) - begin);
     return s;
 }
 
@@ -1061,13 +1072,13 @@ static int sqz__make_batch(sqz__decoder *d, sqz__codes *const *shapes, size_t co
         for (uint32_t n = 0; n <= k; n++) b->class_of[k][n] = (unsigned char)sqz__class_of(k, n);
     *made = b;
     return SQZ__NEW(b->around, codes + 12) && SQZ__GET(b->base, codes) && SQZ__GET(b->shares, codes) && SQZ__GET(b->weights, codes) &&
-           SQZ__GET(b->table.starts, codes + 1) && SQZ__GET(b->by_magnitude.bucket, codes) &&
+           SQZ__GET(b->table.sums, codes + 1) && SQZ__GET(b->by_magnitude.bucket, codes) &&
            SQZ__GET(b->by_value.bucket, codes) && SQZ__GET(b->places, most) && SQZ__GET(b->bits, most) &&
            SQZ__GET(b->ones, most) && SQZ__GET(b->keys, most) && SQZ__GET(b->found, all);
 }
 
 /* Rounds a value from 0 to 2**15 to the nearest integer, ties to even: plus 1.5 * 2**52 no fraction is left. */
-static uint32_t sqz__round(double x) { return (uint32_t)((x + 6755399441055744.0) - 6755399441055744.0); }
+static int32_t sqz__round(double x) { return (int32_t)((x + 6755399441055744.0) - 6755399441055744.0); }
 
 /* Factors of rows, columns or taps, multiplied by `odds`. */
 static void sqz__set_factors(sqz__line *lines, uint32_t count, double density, double odds) {
@@ -1081,28 +1092,34 @@ static void sqz__set_factors(sqz__line *lines, uint32_t count, double density, d
 /* Finds the frequency of a 1 for each of the listed elements, and counts the classes of their slices. */
 static void sqz__predict_zeros(sqz__batch *b, sqz__model *m, size_t count) {
     double density = (m->nonzero + 0.5) / (m->known + 1.0);
+    const sqz__line *rows = m->rows, *columns = m->columns, *taps = m->taps; /* local: a store cannot change them */
+    const sqz__slice *slices = m->slices;
+    sqz__class *classes = m->classes;
+    uint32_t width = m->shape->columns;
+    unsigned char *keys = b->keys;
+    uint16_t *ones = b->ones;
     sqz__set_factors(m->rows, m->shape->rows, density, density / (1.0 - density));
     sqz__set_factors(m->columns, m->shape->columns, density, 1.0);
     if (m->taps) sqz__set_factors(m->taps, m->shape->height * m->shape->width, density, 1.0);
     for (int i = 0; i < SQZ__CLASSES; i++) {
         sqz__class *c = &m->classes[i];
-        double ones = ((double)c->nonzero + 20.0) / ((double)c->expected / 32768.0 + 20.0);
+        double actual = ((double)c->nonzero + 20.0) / ((double)c->expected / 32768.0 + 20.0);
         double zeros = (double)(c->count * 32768 - c->expected) / 32768.0 + 20.0;
-        c->ratio = ones / (((double)(c->count - c->nonzero) + 20.0) / zeros);
+        c->ratio = actual / (((double)(c->count - c->nonzero) + 20.0) / zeros);
     }
-    for (size_t i = 0; i < count; i++) {
-        const sqz__place *p = &b->places[i];
-        double odds = m->rows[p->row].factor * m->columns[p->column].factor;
-        uint32_t ones;
-        if (m->taps) {
-            sqz__class *c = &m->classes[b->keys[i] = m->slices[p->row * m->shape->columns + p->column].class_of_next];
-            odds *= m->taps[p->tap].factor;
-            c->count++;
-            c->expected += sqz__round(odds / (1.0 + odds) * 32768.0);
-            odds *= c->ratio;
+    for (const sqz__place *p = b->places, *end = p + count; p < end; p++, ones++) {
+        double odds = rows[p->row].factor * columns[p->column].factor;
+        int32_t frequency;
+        if (taps) {
+            uint32_t class_ = slices[p->row * width + p->column].class_of_next;
+            odds *= taps[p->tap].factor;
+            classes[class_].count++;
+            classes[class_].expected += sqz__round(odds / (1.0 + odds) * 32768.0);
+            odds *= classes[class_].ratio;
+            *keys++ = (unsigned char)class_;
         }
-        ones = sqz__round(odds / (1.0 + odds) * 32768.0);
-        b->ones[i] = (uint16_t)(ones < 8 ? 8 : ones > SQZ__FULL - 8 ? SQZ__FULL - 8 : ones);
+        frequency = sqz__round(odds / (1.0 + odds) * 32768.0);
+        *ones = (uint16_t)(frequency < 8 ? 8 : frequency > 32760 ? 32760 : frequency);
     }
 }
 
@@ -1118,22 +1135,25 @@ static void sqz__decode_bits(sqz__coder *coder, const uint16_t *ones, unsigned c
 
 /* Learns which of the listed elements are not 0, and adds these to `found`. */
 static void sqz__learn_zeros(const sqz__batch *b, sqz__model *m, size_t count) {
-    m->found_count = 0;
+    sqz__line *rows = m->rows, *columns = m->columns, *taps = m->taps;
+    sqz__place *found = m->found;
+    uint32_t width = m->shape->columns;
     for (size_t i = 0; i < count; i++) {
-        const sqz__place *p = &b->places[i];
+        const sqz__place p = b->places[i];
         uint32_t bit = b->bits[i];
-        m->rows[p->row].known++, m->rows[p->row].nonzero += bit;
-        m->columns[p->column].known++, m->columns[p->column].nonzero += bit;
-        m->found[m->found_count] = *p;
-        m->found_count += bit;
-        if (m->taps) {
-            sqz__slice *slice = &m->slices[p->row * m->shape->columns + p->column];
+        rows[p.row].known++, rows[p.row].nonzero += bit;
+        columns[p.column].known++, columns[p.column].nonzero += bit;
+        *found = p;
+        found += bit;
+        if (taps) {
+            sqz__slice *slice = &m->slices[p.row * width + p.column];
             uint32_t k = ++slice->known, n = slice->nonzero += bit;
             slice->class_of_next = k < 16 ? b->class_of[k][n] : sqz__class_of(k, n);
             m->classes[b->keys[i]].nonzero += bit;
-            m->taps[p->tap].known++, m->taps[p->tap].nonzero += bit;
+            taps[p.tap].known++, taps[p.tap].nonzero += bit;
         }
     }
+    m->found_count = (size_t)(found - m->found);
     m->known += (uint32_t)count;
     m->nonzero += (uint32_t)m->found_count;
 }
@@ -1207,25 +1227,28 @@ static void sqz__set_line_contexts(sqz__sums *lines, uint32_t count, const sqz__
 static void sqz__find_contexts(sqz__batch *b, sqz__model *m, uint32_t *elements_of_key) {
     static const int32_t sign_bounds[8] = {-24, -12, -4, 0, 1, 4, 12, 24};
     int64_t magnitudes = m->sums.magnitudes ? m->sums.magnitudes : 1, bounds[8], count = m->sums.count;
+    const sqz__sums *rows = m->row_sums, *columns = m->column_sums;
+    const int16_t *codes = m->shape->codes;
+    int32_t (*neighbours)[4] = m->neighbours;
+    unsigned char *keys = b->keys;
     for (int k = 0; k < 8; k++) bounds[k] = sign_bounds[k] * 8 * magnitudes;
     sqz__set_line_contexts(m->row_sums, m->shape->rows, &m->sums, magnitudes);
     sqz__set_line_contexts(m->column_sums, m->shape->columns, &m->sums, magnitudes);
-    for (size_t i = 0; i < m->found_count; i++) {
-        const sqz__place *p = &m->found[i];
-        const sqz__sums *row = &m->row_sums[p->row], *column = &m->column_sums[p->column];
+    for (const sqz__place *p = m->found, *end = p + m->found_count; p < end; p++) {
+        const sqz__sums *row = &rows[p->row], *column = &columns[p->column];
         int64_t x = count ? sqz__times(row->scale, column->scale) : 256 * 256, tilt;
         int scale = (x >= 211 * 256) + (x >= 242 * 256) + (x >= 272 * 256) + (x >= 308 * 256), sign;
-        if (m->neighbours) { /* the element itself, which is not known yet, is 0 */
-            const int32_t *n = m->neighbours[p->tap];
-            const int16_t *code = m->shape->codes + p->index;
+        if (neighbours) { /* the element itself, which is not known yet, is 0 */
+            const int32_t *n = neighbours[p->tap];
+            const int16_t *code = codes + p->index;
             tilt = (code[n[0]] + code[n[1]] + code[n[2]] + code[n[3]]) * (64 * count);
         } else {
             tilt = sqz__times(sqz__plus(row->tilt, column->tilt), count);
         }
         sign = (tilt >= bounds[0]) + (tilt >= bounds[1]) + (tilt >= bounds[2]) + (tilt >= bounds[3]) +
                (tilt >= bounds[4]) + (tilt >= bounds[5]) + (tilt >= bounds[6]) + (tilt >= bounds[7]);
-        b->keys[i] = (unsigned char)(scale * SQZ__SIGNS + sign);
-        elements_of_key[b->keys[i]]++;
+        *keys++ = (unsigned char)(scale * SQZ__SIGNS + sign);
+        elements_of_key[scale * SQZ__SIGNS + sign]++;
     }
 }
 
@@ -1238,25 +1261,31 @@ static void sqz__add_to_sums(sqz__sums *sums, int32_t code) {
 /* Decodes the elements that have the same contexts, and learns from them. */
 static void sqz__decode_context(sqz__coder *coder, sqz__batch *b, sqz__model *m, uint32_t key, const sqz__place *p,
                                 uint32_t count) {
-    uint32_t symbols = sqz__code_count(m->shape);
+    uint32_t symbols = sqz__code_count(m->shape), *counts = m->counts;
+    int32_t low = m->shape->low;
     sqz__tally *scales = b->scales[key / SQZ__SIGNS], *signs = m->signs[key % SQZ__SIGNS];
     const int64_t *scale_ratio = b->scale_ratio[key / SQZ__SIGNS], *sign_ratio = b->sign_ratio[key % SQZ__SIGNS];
+    const unsigned char *by_magnitude = b->by_magnitude.bucket, *by_value = b->by_value.bucket;
+    const int64_t *shares = b->shares;
+    uint64_t *weights = b->weights;
+    sqz__sums *rows = m->row_sums, *columns = m->column_sums, all = m->sums;
+    int16_t *codes = m->shape->codes;
     sqz__coder c = *coder;
     for (uint32_t s = 0; s < symbols; s++)
-        b->weights[s] = (uint64_t)(((b->shares[s] * scale_ratio[b->by_magnitude.bucket[s]]) >> 6) *
-                                   sign_ratio[b->by_value.bucket[s]]);
+        weights[s] = (uint64_t)(((shares[s] * scale_ratio[by_magnitude[s]]) >> 6) * sign_ratio[by_value[s]]);
     sqz__make_table(&b->table, b->weights, symbols, (uint32_t)-m->shape->low);
     for (uint32_t i = 0; i < count; i++, p++) {
         uint32_t s = sqz__symbol(&c, &b->table);
-        int32_t code = (int32_t)s + m->shape->low;
-        m->shape->codes[p->index] = (int16_t)code;
-        m->counts[s]++;
-        scales[b->by_magnitude.bucket[s]].actual++;
-        signs[b->by_value.bucket[s]].actual++;
-        sqz__add_to_sums(&m->row_sums[p->row], code);
-        sqz__add_to_sums(&m->column_sums[p->column], code);
-        sqz__add_to_sums(&m->sums, code);
+        int32_t code = (int32_t)s + low;
+        codes[p->index] = (int16_t)code;
+        counts[s]++;
+        scales[by_magnitude[s]].actual++;
+        signs[by_value[s]].actual++;
+        sqz__add_to_sums(&rows[p->row], code);
+        sqz__add_to_sums(&columns[p->column], code);
+        sqz__add_to_sums(&all, code);
     }
+    m->sums = all;
     for (int i = 0; i < SQZ__BUCKETS; i++) {
         scales[i].expected += count * b->by_magnitude.share[i];
         signs[i].expected += count * b->by_value.share[i];
@@ -1306,7 +1335,7 @@ static int sqz__decode_batch(sqz__decoder *d, sqz__coder *coder, sqz__codes *con
     }
     for (size_t i = 0; i < count; i++)
         SQZ__CHECK(models[i].shape->dense || models[i].nonzero < models[i].known, "an array without zeros is not dense");
-    d->used = mark;
+    sqz__release(d, mark);
     return 1;
 }
 
@@ -1356,7 +1385,7 @@ static uint32_t sqz__group(const sqz__plane_model *m, uint32_t context) {
 /* Makes the model of a plane for a batch of arrays. */
 static int sqz__make_plane_model(sqz__decoder *d, sqz__codes *const *shapes, uint32_t count, sqz__plane_model *m) {
     size_t most = 0, all = 0, tables, symbols = m->symbols;
-    uint16_t *starts;
+    uint64_t *sums;
     m->contexts = m->number == 0 ? 16 * count : m->number == 3 ? 9 * count : 256;
     m->groups = m->number == 0 ? count : m->number == 3 ? 9 : 1;
     SQZ__TRY(SQZ__NEW(m->neighbours, count));
@@ -1369,8 +1398,8 @@ static int sqz__make_plane_model(sqz__decoder *d, sqz__codes *const *shapes, uin
     tables = m->contexts < all ? m->contexts : all;
     SQZ__TRY(SQZ__NEW(m->counts, m->contexts * symbols) && SQZ__NEW(m->group_counts, m->groups * symbols) &&
              SQZ__GET(m->table_of_context, m->contexts) && SQZ__GET(m->elements, all) && SQZ__GET(m->context, all) &&
-             SQZ__GET(m->places, most) && SQZ__GET(m->tables, tables) && SQZ__GET(starts, tables * (symbols + 1)));
-    for (size_t i = 0; i < tables; i++) m->tables[i].starts = starts + i * (symbols + 1);
+             SQZ__GET(m->places, most) && SQZ__GET(m->tables, tables) && SQZ__GET(sums, tables * (symbols + 1)));
+    for (size_t i = 0; i < tables; i++) m->tables[i].sums = sums + i * (symbols + 1);
     return 1;
 }
 
@@ -1430,7 +1459,7 @@ static int sqz__modelled_plane(sqz__decoder *d, sqz__coder *coder, const sqz__ne
             SQZ__CHECK(!coder->empty, "the coded stream ends too early");
         }
         for (size_t i = 0; i < count; i++) at += net->floats[first + i]->size;
-        d->used = mark;
+        sqz__release(d, mark);
     }
     for (size_t i = 0; i < net->plane_size[number]; i++) seen[plane[i]] = 1;
     for (uint32_t s = 0; s < m.symbols; s++) SQZ__CHECK(seen[m.used[s]], "a byte is declared to occur, and does not");
@@ -1440,9 +1469,8 @@ static int sqz__modelled_plane(sqz__decoder *d, sqz__coder *coder, const sqz__ne
 /* Decodes a coded plane, part by part. */
 static int sqz__coded_plane(sqz__decoder *d, sqz__coder *coder, unsigned char *plane, size_t size) {
     uint64_t counts[256] = {0}, weights[256];
-    uint16_t starts[257];
-    sqz__table table;
-    table.starts = starts;
+    uint64_t sums[257];
+    sqz__table table = {0, sums, {0}};
     for (size_t count; size; size -= count, plane += count) {
         sqz__codes shape = {1, 1, 1, 0, 0, 0, 0, NULL, 0};
         sqz__place *places;
@@ -1458,7 +1486,7 @@ static int sqz__coded_plane(sqz__decoder *d, sqz__coder *coder, unsigned char *p
             for (size_t i = 0; i < listed; i++)
                 counts[plane[places[i].index] = (unsigned char)sqz__symbol(coder, &table)]++;
         }
-        d->used = mark;
+        sqz__release(d, mark);
     }
     SQZ__CHECK(!coder->empty, "the coded stream ends too early");
     return 1;
@@ -1602,7 +1630,8 @@ static int sqz__code_values(sqz__decoder *d, const sqz__net *net, const sqz__row
     uint64_t rank = 0;
     float *book;
     unsigned char *used;
-    SQZ__TRY(SQZ__GET(book, row->high - row->low + 1) && SQZ__NEW(used, row->high - row->low + 1));
+    size_t codes = (size_t)(row->high - row->low + 1);
+    SQZ__TRY(SQZ__GET(book, codes) && SQZ__NEW(used, codes));
     for (int32_t c = row->low; c <= row->high; c++) {
         float *value = &book[c - row->low];
         uint32_t difference;
@@ -1622,7 +1651,7 @@ static int sqz__code_values(sqz__decoder *d, const sqz__net *net, const sqz__row
     }
     for (int32_t c = row->low; c <= row->high; c++)
         SQZ__CHECK(!c || !sqz__has_codebook(row) || used[c - row->low], "a value of a codebook is never used");
-    d->used = mark;
+    sqz__release(d, mark);
     return 1;
 }
 
@@ -1630,18 +1659,20 @@ static int sqz__trellis_values(sqz__decoder *d, const sqz__row *row, const sqz_a
     static const unsigned char next[3][8] = {{0, 5, 1, 4, 2, 7, 3, 6}, {2, 7, 3, 6, 0, 5, 1, 4}, {0, 1, 2, 3, 4, 5, 6, 7}};
     size_t filters = array->shape[array->dimensions - 1], mark = d->used;
     int32_t least = 0, most = 0, dense = row->kind == SQZ__DENSE_TRELLIS;
+    const int16_t *codes = row->codes;
     unsigned char *states;
     SQZ__TRY(SQZ__NEW(states, filters));
-    for (size_t i = 0, f = 0; i < array->count; i++, f = f + 1 == filters ? 0 : f + 1) {
-        int32_t c = row->codes[i], odd = states[f] & 1;
-        int32_t v = 2 * c + odd * (dense ? 1 : (c < 0) - (c > 0));
-        states[f] = next[v || dense ? (uint32_t)v >> 1 & 1 : 2][states[f]];
-        least = v < least ? v : least;
-        most = v > most ? v : most;
-        values[i] = step * (float)v;
+    for (size_t i = 0; i < array->count; i += filters) {
+        for (size_t f = 0; f < filters; f++) {
+            int32_t c = codes[i + f], state = states[f], v = 2 * c + (state & 1) * (dense ? 1 : (c < 0) - (c > 0));
+            states[f] = next[(v != 0) | dense ? (uint32_t)v >> 1 & 1 : 2][state];
+            least = v < least ? v : least;
+            most = v > most ? v : most;
+            values[i + f] = step * (float)v;
+        }
     }
     SQZ__CHECK(sqz__is_finite(step * (float)least) && sqz__is_finite(step * (float)most), "a value of a grid is infinite");
-    d->used = mark;
+    sqz__release(d, mark);
     return 1;
 }
 
@@ -1802,6 +1833,7 @@ int sqz_decode(sqz_file *file, const void *data, size_t size, const void *base, 
     if (!workspace || workspace_size < skew) return SQZ_WORKSPACE;
     d.memory = (unsigned char *)workspace + skew;
     d.size = workspace_size - skew;
+    SQZ_GUARD(d.memory, d.size, 0);
     sqz__make_crc_table(&d);
     file_bytes.at = data;
     file_bytes.end = file_bytes.at + size;
@@ -1810,6 +1842,7 @@ int sqz_decode(sqz_file *file, const void *data, size_t size, const void *base, 
         base_bytes.end = base_bytes.at + base_size;
     }
     if (!sqz__decode_file(&d, file, &net, file_bytes, base_bytes)) memset(file, 0, sizeof *file);
+    SQZ_GUARD(d.memory, d.size, 1);
     file->message = d.message;
     file->workspace_peak = d.peak;
     return d.status;

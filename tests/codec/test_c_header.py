@@ -1,0 +1,218 @@
+"""The decoder in C, `c/sqz.h`: the same verdict and the same bits as the Python reader, under sanitizers."""
+
+import hashlib
+import itertools
+import json
+import pathlib
+import random
+import re
+import shutil
+import struct
+import subprocess
+import zlib
+
+import numpy as np
+import pytest
+
+from sqz_keras import codec
+from sqz_keras.codec import container
+from sqz_keras.weights.readers import read_arrays
+from tests.codec import test_mutations
+from tests.codec.samples import arrays, arrays_of_version_2, sections, with_section
+from tests.codec.test_golden import load
+
+SOURCES = pathlib.Path(__file__).parents[2] / "c"
+STRICT = ["-std=c99", "-g", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
+SANITIZED = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+
+
+@pytest.fixture(scope="module")
+def compiler():
+    found = shutil.which("gcc") or shutil.which("clang")
+    if not found:
+        pytest.skip("there is no C compiler on the PATH (gcc or clang)")
+    return found
+
+
+@pytest.fixture(scope="module")
+def program(compiler, tmp_path_factory):
+    """The program `sqz` with sanitizers."""
+    output = tmp_path_factory.mktemp("c") / "sqz"
+    subprocess.run([compiler, *STRICT, *SANITIZED, "-o", output, SOURCES / "sqz.c"], check=True)
+    return output
+
+
+def verdicts(program, files, folder):
+    """The lines that the program prints about files, each of which is given with its base or None."""
+    corpus = folder / "corpus"
+    parts = itertools.chain.from_iterable(
+        (struct.pack("<II", len(base or b""), len(data)), base or b"", data) for data, base in files
+    )
+    corpus.write_bytes(b"".join(parts))
+    result = subprocess.run([program, "--judge", corpus], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[:4000]
+    lines = result.stdout.splitlines()
+    assert len(lines) == len(files)
+    return lines
+
+
+def expected(data, base):
+    """The line for a file that the Python reader accepts; None for another one."""
+    try:
+        contents = codec.decode(data, base)
+    except codec.SqzError:
+        return None
+    text = zlib.decompress(sections(data)["JSON"])
+    values = b"".join(array.tobytes() for array in contents.arrays.values())
+    names = [
+        name.encode("utf-8", "surrogatepass").hex() + (":" if array.shape else "") + ",".join(map(str, array.shape))
+        for name, array in contents.arrays.items()
+    ]
+    return hashlib.sha256(text).hexdigest(), hashlib.sha256(values).hexdigest(), names, text, contents.header
+
+
+def compare(program, files, folder):
+    """Compares the verdicts of both readers. Returns how many files are accepted."""
+    accepted = 0
+    for (data, base), line in zip(files, verdicts(program, files, folder), strict=True):
+        known = expected(data, base)
+        if known is None:
+            assert re.match("refused [123] ", line), line  # not 4: the workspace was large enough
+            continue
+        accepted += 1
+        text_hash, values_hash, names, text, header = known
+        actual_text, actual_values, start, size, *actual_names = line.split(" ")
+        assert (actual_text, actual_values, actual_names) == (text_hash, values_hash, names)
+        assert json.loads(text[int(start) : int(start) + int(size)]) == header
+    return accepted
+
+
+def test_golden_files(program, tmp_path):
+    files = [(load(name), None) for name in ("paper", "max", "paper2", "max2")] + [(load("delta"), load("max"))]
+    assert compare(program, files, tmp_path) == len(files)
+    wrong = [(load("delta"), None), (load("delta"), load("paper")), (load("max"), load("paper"))]
+    assert all(line.startswith("refused 3 ") for line in verdicts(program, wrong, tmp_path))
+
+
+def test_every_fiftieth_damaged_file(program, tmp_path):
+    files = list(itertools.islice(test_mutations.corpus(), 0, None, 50))
+    assert len(files) > 500 and 0 < compare(program, files, tmp_path) < len(files) / 4
+
+
+@pytest.mark.large
+def test_every_damaged_file(program, tmp_path):
+    """More than 30,000 of them, as in `test_mutations.py`."""
+    files = list(test_mutations.corpus())
+    assert len(files) > 30_000 and 0 < compare(program, files, tmp_path) < len(files) / 4
+
+
+def documents():
+    """JSON texts that are right, nearly right, and what is left of right ones with a few bytes changed."""
+    arrays_of_ten = '{"arrays":{"k":[1,8]},"header":%s}'
+    values = [
+        *("{}", ' { "a" : [ 1 , 2.5e+3 , -0 , -0.0e-9 , true , false , null , "" ] } ', '{"a":{"a":{"a":1},"b":1}}'),
+        *('{"a":1,"a":2}', '{"a":1,"\\u0061":2}', '{"a":[{"b":1,"c":[],"b":2}]}', '{"a":[,1]}', '{"a":[1,]}', '{"a":1,}'),
+        *('{"a":"\\ud83d\\ude00","\\ud83d":1,"\\ude00":2}', '{"\\ud83d\\ude00":1,"😀":2}', '{"a":"\\ud83d\\u00"}', '{"a":"\\ud83dx"}'),
+        *('{"a":"\\ud83d\\ud83d\\ude00"}', '{"a":"\\x"}', '{"a":"\t"}', '{"a":"\\u12g4"}', '{"a":"\\/\\b\\f\\n\\r\\t\\\\\\""}'),
+        *(f'{{"a":{number}}}' for number in ("01", "-", "+1", "1.", ".5", "1e", "1e+", "-0", "1E9", "1e999", "NaN", "-Infinity", "0x1", "--1")),
+        *(f'{{"a":{"9" * digits}}}' for digits in (4300, 4301)),
+        *(f'{{"a":-{"9" * digits}.5}}' for digits in (4300, 4301)),
+        *('{"a":' + "[" * levels + "]" * levels + "}" for levels in (61, 62, 63, 2000)),
+        *("[]", "1", '"a"', "{}}", "{}{}", "{}\0", "{} \t\r\n", "{}\v", "", '{"a":1 "b":2}', '{"a" 1}', "{a:1}", "{1:1}", "{\"a\":'b'}"),
+        *('{"a":tru}', '{"a":truex}', '{"a":nullnull}', '{"é":"\u20ac\U0001f600\x7f"}'),
+    ]
+    yield from (arrays_of_ten % value for value in values)
+    shapes = ["[1,8]", "[8]", "[2,2,2]", "[1,1,1,1,1,1,1,8]", "[1,1,1,1,1,1,1,1,8]", "[8.0]", "[8e0]", "[-8]", "[true]", '["8"]', "[[8]]"]
+    shapes += ["8", "null", "{}", "[ 8 ]", "[8,-0]", "[08]", "[8,0]", "[268435456,0]", "[268435457,0]", "[]", "[4,2,]", '[{"a":1}]']
+    yield from (f'{{"arrays":{{"k":{shape}}},"header":{{}}}}' for shape in shapes)
+    names = ["k", "", "é", "x" * 255, "x" * 256, "é" * 255, "😀" * 255, "\\ud83d\\ude00" * 255, "\\ud83d" * 255, "\\u0000", "a b"]
+    yield from (f'{{"arrays":{{"{name}":[8]}},"header":{{}}}}' for name in names)
+    yield from ('{"arrays":{"k":[8],"k":[8]},"header":{}}', '{"header":{},"arrays":{"k":[8]}}', '{"arrays":{"k":[8]}}')
+    yield from ('{"arrays":{"k":[8]},"header":{},"more":1}', '{"\\u0061rrays":{"k":[8]},"he\\u0061der":{}}', '{"arrays":[],"header":{}}')
+    yield '{"arrays":{"k":[8]},"header":{%s}}' % ",".join(f'"{(number * 7919) % 3001}":0' for number in range(3000))
+    yield '{"arrays":{"k":[8]},"header":{%s}}' % ",".join(f'"{(number * 7919) % 2999}":0' for number in range(3000))
+
+
+def damaged_documents(count):
+    """Texts with one to three characters changed, removed or doubled."""
+    chosen = random.Random(5)
+    sources = [text for text in documents() if len(text) < 200]
+    for _ in range(count):
+        text = list(chosen.choice(sources))
+        for _ in range(chosen.randint(1, 3)):
+            at = chosen.randrange(len(text))
+            text[at : at + 1] = chosen.choice([[chosen.choice('"\\{}[],:0189-+.eEtfnu \t\n\x01é😀')], [], text[at : at + 2]])
+            text = text or ["x"]
+        yield "".join(text)
+
+
+def test_json(program, tmp_path):
+    """The JSON is checked as Python's own parser checks it, with the limits of the specification."""
+    file = codec.encode({"k": np.arange(8, dtype=np.float32).reshape(1, 8) / 3}, {}, profile="paper")
+    texts = [text.encode() for text in [*documents(), *damaged_documents(2000)]]
+    texts += [b'{"arrays":{"k":[8]},"header":{"a":"%s"}}' % bytes(raw) for raw in itertools.product((34, 127, 128, 191), repeat=2)]
+    heads = [0xC0, 0xC1, 0xC2, 0xDF, 0xE0, 0xED, 0xEF, 0xF0, 0xF4, 0xF5, 0xFF]
+    tails = [b"\x80", b"\x9f\xbf", b"\xa0\x80", b"\x8f\xbf\xbf", b"\x90\x80\x80", b"\xbf\xbf\xbf\xbf"]
+    texts += [b'{"arrays":{"k":[8]},"header":{"a":"%c%s"}}' % (head, tail) for head in heads for tail in tails]
+    files = [(with_section(file, "JSON", zlib.compress(text)), None) for text in texts]
+    assert 50 < compare(program, files, tmp_path) < len(files) / 2
+
+
+def zlib_streams(text):
+    """Streams of every kind of block, whole and damaged, with a checksum that is right for what they inflate to."""
+    for level, strategy, bits in itertools.product((0, 1, 9), (0, 1, 2, 3, 4), (9, 15)):
+        packer = zlib.compressobj(level, zlib.DEFLATED, bits, 9, strategy)
+        yield packer.compress(text[:9]) + packer.flush(zlib.Z_FULL_FLUSH) + packer.compress(text[9:]) + packer.flush()
+    packer = zlib.compressobj(zdict=b"arrays header")
+    yield packer.compress(text) + packer.flush()
+    chosen = random.Random(7)
+    for stream in [zlib.compress(text, level) for level in (1, 9)]:
+        for _ in range(1500):
+            copy = bytearray(stream)
+            copy[chosen.randrange(len(copy))] ^= 1 << chosen.randrange(8)
+            unpacker = zlib.decompressobj(-15)
+            try:
+                inflated = unpacker.decompress(bytes(copy[2:]), 1 << 22)
+            except zlib.error:
+                inflated = text
+            yield bytes(copy[:-4]) + zlib.adler32(inflated).to_bytes(4, "big")
+
+
+def test_zlib_streams(program, tmp_path):
+    file = codec.encode({"k": np.arange(8, dtype=np.float32) / 3}, {}, profile="paper")
+    text = b'{"arrays":{"k":[8]},"header":{"a":"' + bytes(range(97, 123)) * 9 + bytes(range(48, 123, 5)) * 3 + b'"}}'
+    text = text.replace(b"\\", b"_")
+    files = [(with_section(file, "JSON", stream), None) for stream in zlib_streams(text)]
+    assert 30 < compare(program, files, tmp_path) < len(files) / 2
+
+
+@pytest.mark.parametrize("profile", ["paper", "max"])
+def test_real_weights(program, test_data, tmp_path, profile):
+    for path in ("deep_compression/compressed_SqueezeNet.net", "squeezenet1.1_authors/SqueezeNet_fp16.onnx"):
+        data = codec.encode(read_arrays(test_data / "weights" / path), {"from": path}, profile=profile)
+        assert compare(program, [(data, None)], tmp_path) == 1
+
+
+@pytest.mark.parametrize("flags", [["-O0"], ["-O2"], ["-O3", "-march=native", "-ffp-contract=fast"]])
+def test_optimised_code_decodes_the_same(compiler, tmp_path, flags):
+    """Fused multiply-adds would change the models' numbers; the header prevents them whatever the flags say."""
+    program = tmp_path / "sqz"
+    subprocess.run([compiler, *STRICT, *flags, "-o", program, SOURCES / "sqz.c"], check=True)
+    files = [(load(name), None) for name in ("max", "max2")]
+    files += [(codec.encode(make(), {}), None) for make in (arrays, arrays_of_version_2)]
+    assert compare(program, files, tmp_path) == len(files)
+
+
+def test_the_example_of_the_header_compiles(compiler, tmp_path):
+    comment = (SOURCES / "sqz.h").read_text().split("*/")[0]
+    lines = [line[7:] for line in comment.splitlines() if line.startswith("       ")]
+    assert lines[0] == "#define SQZ_IMPLEMENTATION" and 8 < len(lines) < 20
+    (tmp_path / "example.c").write_text("\n".join(lines) + "\n")
+    flags = [*STRICT, "-Wconversion", "-Wshadow", f"-I{SOURCES}", "-c", "-o", tmp_path / "example.o"]
+    subprocess.run([compiler, *flags, tmp_path / "example.c"], check=True)
+
+
+def test_the_header_is_no_longer_than_it_may_be():
+    assert len((SOURCES / "sqz.h").read_text().splitlines()) <= 1200
+
+
