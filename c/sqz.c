@@ -56,7 +56,8 @@ static void print_hash(const void *data, size_t size) {
     for (int i = 0; i < 32; i++) printf("%02x", digest[i]);
 }
 
-/* The line of a file: `refused STATUS`, or hashes of its JSON and values, where its header lies, and names and shapes. */
+/* The line of a file: `refused STATUS`; or hashes of its JSON and its values, where its header lies, the workspace that it
+   took, and names and shapes. */
 static void print_verdict(const sqz_file *file, int status) {
     size_t values = 0;
     if (status != SQZ_OK) {
@@ -67,7 +68,7 @@ static void print_verdict(const sqz_file *file, int status) {
     print_hash(file->json, file->json_bytes);
     printf(" ");
     print_hash(file->array_count ? file->arrays[0].values : NULL, 4 * values); /* those of all arrays lie together */
-    printf(" %zu %zu", (size_t)(file->header - file->json), file->header_bytes);
+    printf(" %zu %zu %zu", (size_t)(file->header - file->json), file->header_bytes, file->workspace_peak);
     for (size_t i = 0; i < file->array_count; i++) {
         const sqz_array *array = &file->arrays[i];
         printf(" ");

@@ -1,12 +1,12 @@
-/* sqz.h: reads `.sqz` files, versions 1 and 2, both profiles, and deltas. One header of C99; it needs no library but
-   memcpy, memset, memcmp and strlen. docs/sqz-format.md specifies the format, and "section" below is a section of that
-   page. In one source file of a program:
+/* sqz.h: reads `.sqz` files, versions 1 and 2, both profiles, and deltas. One header of C99, which needs string.h and
+   no other library. docs/sqz-format.md specifies the format; a "section" in a comment is a section of that page. In
+   one source file of a program:
 
        #define SQZ_IMPLEMENTATION
        #include "sqz.h"
 
        void use(const char *name, const size_t *shape, const float *values, size_t count);
-       static unsigned char workspace[12 << 20];
+       static unsigned char workspace[16 << 20];
 
        const char *load(const void *data, size_t size) {
            sqz_file net;
@@ -16,11 +16,12 @@
            return NULL;
        }
 
-   Other files include it without the #define. All memory is the caller's workspace: nothing is allocated, there are no
-   static variables, and the stack takes less than 12 KiB. A file is hostile: every length is checked before it is used,
-   and a file that departs from the format in any way is refused.
+   Other files include it without the #define. All memory is the caller's workspace: nothing is allocated, no variable
+   is static but constants, and the stack takes less than 24 KiB. A file is hostile: every length is checked before it
+   is used, and a file that departs from the format in any way is refused.
 
-   The model needs IEEE 754 binary64 without fused multiply-adds: compile with -ffp-contract=off, never with -ffast-math. */
+   The models need IEEE 754 binary64 without fused multiply-adds: compile with -ffp-contract=off (the header asks GCC,
+   clang and MSVC for it, too), and never with -ffast-math. */
 #ifndef SQZ_H
 #define SQZ_H
 
@@ -58,9 +59,10 @@ typedef struct {
 /* Decodes a file. The result lies in the workspace; data and base are not needed any more.
 
    base: the file that this one is a delta against; NULL for a file that is not a delta.
-   workspace: any memory, at best aligned to 8 bytes. It is filled from its beginning, without reuse of freed holes. The
-       same file always takes the same `workspace_peak`, so the program `sqz` says how much a net needs. For files that
-       are not known beforehand, SQZ_WORKSPACE_BOUND is enough.
+   workspace: any memory, best aligned to 8 bytes (else it takes 7 more). A file always takes the same `workspace_peak`:
+       the program `sqz` prints it, for files that are known beforehand. For others the bound is 1 MiB, 64 KiB for each
+       array, 4 bytes for each byte of the file and of the JSON, 16 bytes for each element, and 80 for each element of
+       the largest batch (section 6), which has at most 2**22; for a delta, as much again for its base.
 
    Returns SQZ_OK, or what is wrong; then the result is empty but for `message` and `workspace_peak`. */
 int sqz_decode(sqz_file *file, const void *data, size_t size, const void *base, size_t base_size, void *workspace,
@@ -88,8 +90,8 @@ int sqz_decode(sqz_file *file, const void *data, size_t size, const void *base, 
 #endif
 
 enum { /* the format's limits; those of bytes and elements are powers of 2 */
-    SQZ__MAX_BYTES = 1 << 28, SQZ__MAX_JSON = 1 << 22, SQZ__MAX_ARRAYS = 1024, SQZ__MAX_NAME = 255, SQZ__MAX_DIMENSIONS = 8,
-    SQZ__MAX_LEVELS = 64, SQZ__MAX_DIGITS = 4300, /* of the JSON, and of an integer in it */
+    SQZ__MAX_BYTES = 1 << 28, SQZ__MAX_JSON = 1 << 22, SQZ__MAX_ARRAYS = 1024, SQZ__MAX_NAME = 255,
+    SQZ__MAX_DIMENSIONS = 8, SQZ__MAX_LEVELS = 64, SQZ__MAX_DIGITS = 4300, /* of the JSON, and of an integer in it */
     SQZ__MAX_CODES = 4096, SQZ__MAX_CODED = 1 << 22, SQZ__BATCH_CODES = 1 << 14, SQZ__MAX_FILTER = 1 << 16,
     SQZ__FULL = 1 << 15 /* the sum of the frequencies of a table */
 };
@@ -170,7 +172,9 @@ static uint32_t sqz__crc32(const sqz__decoder *d, uint32_t crc, const unsigned c
     return ~crc;
 }
 static uint32_t sqz__rotate(uint32_t x, int by) { return x >> by | x << (32 - by); }
-static uint32_t sqz__mix(uint32_t x, int a, int b, int c) { return sqz__rotate(x, a) ^ sqz__rotate(x, b) ^ sqz__rotate(x, c); }
+static uint32_t sqz__mix(uint32_t x, int a, int b, int c) {
+    return sqz__rotate(x, a) ^ sqz__rotate(x, b) ^ sqz__rotate(x, c);
+}
 static void sqz__sha256(const unsigned char *data, size_t size, unsigned char digest[32]) {
     static const uint32_t k[64] = {
         0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5, 0xd807aa98,
@@ -239,7 +243,7 @@ static int sqz__make_code(sqz__decoder *d, sqz__prefix_code *code, const unsigne
         if (lengths[s]) code->symbols[place[lengths[s]]++] = (uint16_t)s;
     return 1;
 }
-static uint32_t sqz__code_symbol(sqz__bits *in, const sqz__prefix_code *code) { /* UINT32_MAX if there is no such code */
+static uint32_t sqz__code_symbol(sqz__bits *in, const sqz__prefix_code *code) { /* UINT32_MAX: no such code */
     uint32_t value = 0, index = 0;
     for (int length = 1; length < 16; length++) {
         value = value << 1 | sqz__bit(in);
@@ -271,9 +275,10 @@ static int sqz__block_codes(sqz__decoder *d, sqz__bits *in, int fixed, sqz__pref
     SQZ__TRY(sqz__make_code(d, codes, lengths, 19, 0));
     for (uint32_t i = 0; i < n;) {
         uint32_t s = sqz__code_symbol(in, codes), repeat = 1;
-        if (s > 15) repeat = s == 16 ? 3 + sqz__number(in, 2) : s == 17 ? 3 + sqz__number(in, 3) : 11 + sqz__number(in, 7);
+        if (s > 15) repeat = (s == 18 ? 11 : 3) + sqz__number(in, s == 16 ? 2 : s == 17 ? 3 : 7);
         SQZ__CHECK(repeat <= n - i && (s != 16 || i), "a zlib stream has invalid code lengths");
-        for (uint32_t length = s < 16 ? s : s == 16 ? lengths[i - 1] : 0; repeat--;) lengths[i++] = (unsigned char)length;
+        if (s > 15) s = s == 16 ? lengths[i - 1] : 0;
+        while (repeat--) lengths[i++] = (unsigned char)s;
     }
     SQZ__CHECK(lengths[256], "a zlib stream has a block without an end");
     return sqz__make_code(d, codes, lengths, first, 1) && sqz__make_code(d, codes + 1, lengths + first, n - first, 1);
@@ -366,7 +371,8 @@ static int32_t sqz__escape(sqz__json *j) { /* two escaped surrogates that belong
 /* The next character of a string, or SQZ__END_OF_STRING behind its closing quote. */
 static int32_t sqz__character(sqz__json *j) {
     static const int32_t least[4] = {0, 0x80, 0x800, 0x10000};
-    int32_t c = j->at < j->size ? j->text[j->at++] : 0, count = c >= 0xF0 ? 3 : c >= 0xE0 ? 2 : 1, value = c & (63 >> count);
+    int32_t c = j->at < j->size ? j->text[j->at++] : 0, count = c >= 0xF0 ? 3 : c >= 0xE0 ? 2 : 1;
+    int32_t value = c & (63 >> count);
     if (c == '"') return SQZ__END_OF_STRING;
     if (c == '\\') return sqz__escape(j);
     if (c < 128) return c < 32 ? SQZ__INVALID : c;
@@ -501,7 +507,8 @@ static int sqz__read_shape(sqz__decoder *d, sqz__json *j, sqz_array *array, uint
         uint64_t size = 0;
         int negative = sqz__accept(j, '-');
         SQZ__CHECK(array->dimensions < SQZ__MAX_DIMENSIONS, "an array has more than 8 dimensions");
-        for (; sqz__next_is(j, "0123456789") && size <= SQZ__MAX_BYTES; j->at++) size = 10 * size + (uint64_t)(j->text[j->at] - '0');
+        for (; sqz__next_is(j, "0123456789") && size <= SQZ__MAX_BYTES; j->at++)
+            size = 10 * size + (uint64_t)(j->text[j->at] - '0');
         SQZ__CHECK((sqz__accept(j, ',') || sqz__peek(j) == ']') && size <= SQZ__MAX_BYTES && !(negative && size),
                    "a dimension of an array is not an integer from 0 to 2**28");
         bounded *= size ? size : 1;
@@ -523,12 +530,11 @@ static int sqz__read_json(sqz__decoder *d, sqz_file *file, sqz__bytes section, s
     j.text = text;
     mark = d->used;
     SQZ__TRY(SQZ__GET(j.keys, j.size / 4 + 1)); /* a key and its value have at least 4 bytes: "":0 */
-    SQZ__CHECK(sqz__accept(&j, '{') && sqz__member(&j, "arrays", &start), "the JSON is not valid, or not as it should be");
+    SQZ__CHECK(sqz__accept(&j, '{') && sqz__member(&j, "arrays", &start), "the JSON has no valid object `arrays`");
     file->array_count = j.members;
-    SQZ__CHECK(sqz__accept(&j, ',') && sqz__member(&j, "header", &header), "the JSON is not valid, or not as it should be");
-    *file = (sqz_file){.version = file->version, .max_profile = file->max_profile, .array_count = file->array_count,
-                       .json = (const char *)text, .json_bytes = j.size, .header = (const char *)text + header,
-                       .header_bytes = j.at - header};
+    SQZ__CHECK(sqz__accept(&j, ',') && sqz__member(&j, "header", &header), "the JSON has no valid object `header`");
+    file->json = (const char *)text, file->json_bytes = j.size;
+    file->header = file->json + header, file->header_bytes = j.at - header;
     SQZ__CHECK(sqz__accept(&j, '}') && !sqz__peek(&j) && j.at == j.size, "something follows the object `header`");
     SQZ__CHECK(file->array_count <= SQZ__MAX_ARRAYS, "there are more than 1024 arrays");
     sqz__release(d, mark);
@@ -541,9 +547,11 @@ static int sqz__read_json(sqz__decoder *d, sqz_file *file, sqz__bytes section, s
 }
 
 /* ---- Rows of the table and arrays of codes (sections 2 and 3) ---- */
-enum { SQZ__FLOATS, SQZ__CODEBOOK, SQZ__GRID, SQZ__SAME, SQZ__BOOK_DELTA, SQZ__GRID_DELTA, SQZ__TRELLIS, SQZ__DENSE_TRELLIS };
+enum {
+    SQZ__FLOATS, SQZ__CODEBOOK, SQZ__GRID, SQZ__SAME, SQZ__BOOK_DELTA, SQZ__GRID_DELTA, SQZ__TRELLIS, SQZ__DENSE_TRELLIS
+};
 
-typedef struct { /* an array that a profile codes: codes or differences; or the shape of floats, with the range 0 to 0 */
+typedef struct { /* an array that a profile codes, codes or differences; or the shape of floats, of the range 0 to 0 */
     uint32_t height, width, rows, columns, size, taps; /* section "Places" */
     int32_t low, high, dense;                          /* dense: in profile `max`, it has no zeros */
     int16_t *codes;
@@ -723,13 +731,15 @@ static int sqz__read_paper(sqz__decoder *d, sqz__net *net, sqz__bytes table, sqz
     }
     SQZ__TRY((net->steps = sqz__take(d, &raw, 4 * net->grids)) != NULL);
     for (size_t i = 0; i < 8; i++) {
-        unsigned char *plane;
-        if (net->mode[i]) SQZ__TRY(SQZ__GET(plane, net->plane_size[i]));
-        if (net->mode[i]) sqz__huffman_symbols(&lanes, h++, NULL, plane);
-        SQZ__TRY((net->plane[i] = net->mode[i] ? plane : sqz__take(d, &raw, net->plane_size[i])) != NULL);
+        unsigned char *plane = NULL;
+        if (!net->mode[i]) net->plane[i] = sqz__take(d, &raw, net->plane_size[i]);
+        else if (SQZ__GET(plane, net->plane_size[i])) sqz__huffman_symbols(&lanes, h++, NULL, plane);
+        if (net->mode[i]) net->plane[i] = plane;
+        SQZ__TRY(!d->status);
     }
     SQZ__CHECK(raw.at == raw.end, "the section VALS is too long");
-    for (size_t i = 0; i < lanes.lanes; i++) SQZ__CHECK(lanes.at[i] == lanes.end[i], "a lane does not end where it should");
+    for (size_t i = 0; i < lanes.lanes; i++)
+        SQZ__CHECK(lanes.at[i] == lanes.end[i], "a lane does not end where it should");
     return 1;
 }
 
@@ -739,10 +749,7 @@ typedef struct {
     const unsigned char *at, *end; /* the words */
     int empty;                     /* a word was needed after the last one */
 } sqz__coder;
-typedef struct { /* symbol s begins at sums[s] / total, rounded down; near[n] is about the symbol in slot 512n */
-    uint64_t total, *sums;
-    uint16_t near[64];
-} sqz__table;
+typedef struct { uint64_t total, *sums; uint32_t count; } sqz__table; /* symbol s begins at sums[s] / total */
 
 static int sqz__open_coder(sqz__decoder *d, sqz__bytes in, uint32_t lanes, sqz__coder *coder) {
     *coder = (sqz__coder){NULL, lanes, 0, in.at + 4 * (size_t)lanes, in.end, 0};
@@ -765,25 +772,27 @@ static void sqz__advance(sqz__coder *coder, uint32_t begin, uint32_t frequency) 
     coder->state[coder->lane] = x;
     coder->lane = coder->lane + 1 == coder->lanes ? 0 : coder->lane + 1;
 }
-/* Turns weights of a given sum into a table (section "Tables"). The symbol `impossible`, if there is one, cannot occur. */
-static void sqz__make_table(sqz__table *table, const uint64_t *weights, uint64_t total, uint32_t count, uint32_t impossible) {
-    uint64_t sum = 0, room = SQZ__FULL - count + (impossible < count), next = 0, *sums = table->sums;
-    uint32_t n = 0;
-    table->total = total;
-    for (uint32_t s = 0; s < count; s++) { /* room * (the weights before), plus `total` for each possible symbol before */
+/* Turns weights of the sum `total` into a table (section "Tables"). The symbol `impossible`, if any, cannot occur. */
+static void sqz__make_table(sqz__table *table, const uint64_t *weights, uint64_t total, uint32_t count,
+                            uint32_t impossible) {
+    uint64_t sum = 0, room = SQZ__FULL - count + (impossible < count), *sums = table->sums;
+    table->total = total, table->count = count;
+    for (uint32_t s = 0; s < count; s++) { /* room * (weights before), plus `total` for each possible symbol before */
         sums[s] = sum;
         sum += room * weights[s] + (s == impossible ? 0 : total);
-        for (; next < sum; next += 512 * total) table->near[n++] = (uint16_t)s;
     }
     sums[count] = sum; /* SQZ__FULL * total */
 }
 static uint32_t sqz__symbol(sqz__coder *coder, const sqz__table *table) {
-    uint32_t slot = coder->state[coder->lane] & (SQZ__FULL - 1), s = table->near[slot / 512], begin;
-    uint64_t end = (slot + 1) * table->total;
-    while (table->sums[s + 1] < end) s++;
-    begin = (uint32_t)(table->sums[s] / table->total);
-    sqz__advance(coder, begin, (uint32_t)(table->sums[s + 1] / table->total) - begin);
-    return s;
+    const uint64_t *sums = table->sums, end = ((coder->state[coder->lane] & (SQZ__FULL - 1)) + 1) * table->total;
+    uint32_t begin, half;
+    for (uint32_t count = table->count; count > 1; count -= half) { /* it is among the first `count` of sums */
+        half = count / 2;
+        sums += sums[half] < end ? half : 0;
+    }
+    begin = (uint32_t)(sums[0] / table->total);
+    sqz__advance(coder, begin, (uint32_t)(sums[1] / table->total) - begin);
+    return (uint32_t)(sums - table->sums);
 }
 
 /* ---- Rounds: the places of the elements that are coded together ---- */
@@ -800,25 +809,27 @@ static uint32_t sqz__key(uint32_t index) { return index * 2654435769u; }
 /* Two elements of a round are at least 5 places apart. */
 static size_t sqz__most_places(size_t size) { return size / 5 + 1; }
 /* Lists the elements of an array whose keys are in a round. From one to the next it is always one of three steps (the
-   three-gap theorem): the shortest that leads up the circle by less than the round is wide, the shortest that leads down
-   by less, or, where both lead out of the round, the two together. */
+   three-gap theorem): the shortest that leads up the circle by less than the round is wide, the shortest that leads
+   down by less, or, where both lead out of the round, the two together. */
 static size_t sqz__list_round(uint32_t turn, const sqz__codes *shape, sqz__place *places) {
     uint32_t begin = (uint32_t)sqz__bounds[turn] << 24, width = ((uint32_t)sqz__bounds[turn + 1] << 24) - begin;
-    uint32_t up = 1, down = 1, first = 0, x;
+    uint32_t up = 1, down = 1, first = 0, x, move[3];
     sqz__place at, step[3];
     size_t count = 0;
     while (first < shape->size && sqz__key(first) - begin >= width) first++;
     if (first == shape->size) return 0;
     while (sqz__key(up) >= width) up++;
     while (0 - sqz__key(down) >= width) down++;
-    for (int k = 0; k < 3; k++) step[k] = sqz__place_of(k == 0 ? up : k == 1 ? down : up + down, shape);
+    for (int k = 0; k < 3; k++) {
+        step[k] = sqz__place_of(k == 0 ? up : k == 1 ? down : up + down, shape);
+        move[k] = sqz__key(step[k].index);
+    }
     at = sqz__place_of(first, shape);
-    up = sqz__key(up), down = 0 - sqz__key(down);
     for (x = sqz__key(first) - begin; at.index < shape->size;) {
-        int k = x < width - up ? 0 : x >= down ? 1 : 2;
+        int beyond = x >= width - move[0], k = beyond + (beyond & (x < 0 - move[1]));
         uint32_t over;
         places[count++] = at;
-        x += k == 0 ? up : k == 1 ? 0 - down : up - down;
+        x += move[k];
         at.index += step[k].index;
         at.column += step[k].column;
         over = at.column >= shape->columns;
@@ -884,7 +895,9 @@ static int sqz__make_model(sqz__decoder *d, const sqz__codes *shape, sqz__model 
     return shape->taps == 1 || (SQZ__NEW(m->taps, shape->taps) && SQZ__NEW(m->slices, shape->rows * shape->columns) &&
                                 sqz__make_neighbours(d, shape, &m->neighbours));
 }
-static uint32_t sqz__class_of(uint32_t k, uint32_t n) { return k ? 6 * (k < 4 ? k : 4) - 5 + (10 * n + k) / (2 * k) : 0; }
+static uint32_t sqz__class_of(uint32_t k, uint32_t n) {
+    return k ? 6 * (k < 4 ? k : 4) - 5 + (10 * n + k) / (2 * k) : 0;
+}
 /* Makes a batch with memory for its largest array, and for a round of all arrays. */
 static int sqz__make_batch(sqz__decoder *d, sqz__codes *const *shapes, size_t count, sqz__batch *b) {
     size_t codes = 0, most = 0, all = 1; /* one more element is written, and not kept */
@@ -898,8 +911,9 @@ static int sqz__make_batch(sqz__decoder *d, sqz__codes *const *shapes, size_t co
         for (uint32_t n = 0; n <= k; n++) b->class_of[k][n] = (unsigned char)sqz__class_of(k, n);
     return SQZ__NEW(b->around, codes + 12) && SQZ__GET(b->base, codes) && SQZ__GET(b->shares, codes) &&
            SQZ__GET(b->scaled, codes) && SQZ__GET(b->weights, codes) && SQZ__GET(b->table.sums, codes + 1) &&
-           SQZ__GET(b->by_magnitude.bucket, codes) && SQZ__GET(b->by_value.bucket, codes) && SQZ__GET(b->places, most) &&
-           SQZ__GET(b->bits, most) && SQZ__GET(b->ones, most) && SQZ__GET(b->keys, most) && SQZ__GET(b->found, all);
+           SQZ__GET(b->by_magnitude.bucket, codes) && SQZ__GET(b->by_value.bucket, codes) &&
+           SQZ__GET(b->places, most) && SQZ__GET(b->bits, most) && SQZ__GET(b->ones, most) &&
+           SQZ__GET(b->keys, most) && SQZ__GET(b->found, all);
 }
 /* Rounds a value from 0 to 2**15 to the nearest integer, ties to even: plus 1.5 * 2**52 no fraction is left. */
 static int32_t sqz__round(double x) { return (int32_t)((x + 6755399441055744.0) - 6755399441055744.0); }
@@ -1045,7 +1059,7 @@ static void sqz__find_contexts(sqz__batch *b, sqz__model *m, uint32_t *elements_
     for (const sqz__place *p = m->found, *end = p + m->found_count; p < end; p++) {
         const sqz__sums *row = &rows[p->row], *column = &columns[p->column];
         int64_t x = count ? sqz__times(row->scale, column->scale) : 256 * 256, tilt;
-        int scale = (x >= 211 * 256) + (x >= 242 * 256) + (x >= 272 * 256) + (x >= 308 * 256), key;
+        int scale = (x >= 211 * 256) + (x >= 242 * 256) + (x >= 272 * 256) + (x >= 308 * 256), key, far, negative;
         if (neighbours) { /* the element itself, which is not known yet, is 0 */
             const int32_t *n = neighbours[p->tap];
             const int16_t *code = codes + p->index;
@@ -1053,8 +1067,10 @@ static void sqz__find_contexts(sqz__batch *b, sqz__model *m, uint32_t *elements_
         } else {
             tilt = sqz__times(sqz__plus(row->tilt, column->tilt), count);
         }
-        key = scale * SQZ__SIGNS + (tilt >= -24 * unit) + (tilt >= -12 * unit) + (tilt >= -4 * unit) + (tilt >= 0) +
-              (tilt >= unit) + (tilt >= 4 * unit) + (tilt >= 12 * unit) + (tilt >= 24 * unit);
+        negative = tilt < 0;
+        x = tilt ^ -(int64_t)negative; /* -1 - tilt where that is negative: -4 units are as near as 4 units less 1 */
+        far = (x >= 4 * unit) + (x >= 12 * unit) + (x >= 24 * unit);
+        key = scale * SQZ__SIGNS + 4 + (tilt >= unit) + (far ^ -negative); /* ~far is -1 - far */
         *keys++ = (unsigned char)key;
         elements_of_key[key]++;
     }
@@ -1263,7 +1279,7 @@ static int sqz__modelled_plane(sqz__decoder *d, sqz__coder *coder, const sqz__ne
 /* Decodes a coded plane, part by part. */
 static int sqz__coded_plane(sqz__decoder *d, sqz__coder *coder, unsigned char *plane, size_t size) {
     uint64_t weights[256], sums[257], total = 0;
-    sqz__table table = {0, sums, {0}};
+    sqz__table table = {0, sums, 0};
     for (int s = 0; s < 256; s++) total += weights[s] = 64;
     for (size_t count; size; size -= count, plane += count) {
         sqz__codes shape = {0};
@@ -1288,7 +1304,8 @@ static int sqz__coded_plane(sqz__decoder *d, sqz__coder *coder, unsigned char *p
 
 /* ---- Profile `max`: the whole of it ---- */
 /* Reads the profile's part of the table: which arrays are dense, the modes of the planes, and bitmaps. */
-static int sqz__max_table(sqz__decoder *d, sqz__net *net, sqz__bytes table, int version, const unsigned char **bitmaps) {
+static int sqz__max_table(sqz__decoder *d, sqz__net *net, sqz__bytes table, int version,
+                          const unsigned char **bitmaps) {
     int fit = net->plane_size[0] > 0;
     for (size_t i = 0; i < net->coded_count; i++) {
         if (net->coded[i]->low == net->coded[i]->high) continue;
@@ -1417,23 +1434,26 @@ static int sqz__code_values(sqz__decoder *d, const sqz__net *net, const sqz__row
     sqz__release(d, mark);
     return 1;
 }
-static int sqz__trellis_values(sqz__decoder *d, const sqz__row *row, const sqz_array *array, float step, float *values) {
-    static const unsigned char next[3][8] = {{0, 5, 1, 4, 2, 7, 3, 6}, {2, 7, 3, 6, 0, 5, 1, 4}, {0, 1, 2, 3, 4, 5, 6, 7}};
+static int sqz__trellis_values(sqz__decoder *d, const sqz__row *row, const sqz_array *array, float step,
+                               float *values) {
+    /* By state, then by bit 1 of v; the state stays in the third and fourth column. */
+    static const unsigned char next[8][4] = {{0, 2, 0, 0}, {5, 7, 1, 1}, {1, 3, 2, 2}, {4, 6, 3, 3},
+                                             {2, 0, 4, 4}, {7, 5, 5, 5}, {3, 1, 6, 6}, {6, 4, 7, 7}};
     size_t filters = array->shape[array->dimensions - 1], mark = d->used;
-    int32_t least = 0, most = 0, dense = row->kind == SQZ__DENSE_TRELLIS;
+    int dense = row->kind == SQZ__DENSE_TRELLIS, finite = 1;
     const int16_t *codes = row->codes;
+    float *value = values;
     unsigned char *states;
     SQZ__TRY(SQZ__NEW(states, filters));
     for (const int16_t *end = codes + array->count; codes < end;) {
         for (size_t f = 0; f < filters; f++) {
             int32_t c = *codes++, state = states[f], v = 2 * c + (state & 1) * (dense ? 1 : (c < 0) - (c > 0));
-            states[f] = next[(v != 0) | dense ? (uint32_t)v >> 1 & 1 : 2][state];
-            least = v < least ? v : least;
-            most = v > most ? v : most;
-            *values++ = step * (float)v;
+            states[f] = next[state][((uint32_t)v >> 1 & 1u) + 2u * (v == 0 && !dense)];
+            *value++ = step * (float)v;
         }
     }
-    SQZ__CHECK(sqz__is_finite(step * (float)least) && sqz__is_finite(step * (float)most), "a value of a grid is infinite");
+    for (size_t i = 0; i < array->count && !sqz__is_finite(step * 8192.0f); i++) finite &= sqz__is_finite(values[i]);
+    SQZ__CHECK(finite, "a value of a grid is infinite"); /* |v| is at most 2 * 4095 + 1 */
     sqz__release(d, mark);
     return 1;
 }
@@ -1548,12 +1568,12 @@ static int sqz__decode_file(sqz__decoder *d, sqz_file *file, sqz__net *net, sqz_
     for (size_t i = 0; i < net->array_count; i++) total += net->arrays[i].count;
     SQZ__TRY(SQZ__GET(values, total));
     file->workspace_used = d->used;
-    SQZ__TRY(!digest->at == !base_data.at || sqz__fail(d, SQZ_BASE, "a delta needs its base, and other files have none"));
+    SQZ__TRY(!digest->at == !base_data.at || sqz__fail(d, SQZ_BASE, "a delta needs its base, others have none"));
     if (digest->at) {
         SQZ__CHECK(sqz__left(digest) == 32, "the section BASE does not have 32 bytes");
         sqz__sha256(base_data.at, sqz__left(&base_data), actual);
-        SQZ__TRY(memcmp(actual, digest->at, 32) == 0 || sqz__fail(d, SQZ_BASE, "the file is a delta against another base"));
-        SQZ__TRY(sqz__decode_file(d, &base_file, &base, base_data, none)); /* refuses a delta, since that needs a base */
+        SQZ__TRY(memcmp(actual, digest->at, 32) == 0 || sqz__fail(d, SQZ_BASE, "the delta is against another base"));
+        SQZ__TRY(sqz__decode_file(d, &base_file, &base, base_data, none)); /* refuses deltas, which need a base */
     }
     SQZ__TRY(sqz__read_rows(d, net, table, file->version, &base));
     SQZ__TRY(file->max_profile
