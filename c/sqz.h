@@ -1585,15 +1585,19 @@ int sqz_decode(sqz_file *file, const void *data, size_t size, const void *base, 
                size_t workspace_size) {
     sqz__decoder d = {0};
     sqz__net net = {0};
-    sqz__bytes file_bytes = {data, (const unsigned char *)data + size}, base_bytes = {0};
+    sqz__bytes file_bytes = {data, data}, base_bytes = {base, base};
     size_t skew = (8 - (size_t)((uintptr_t)workspace % 8)) % 8;
     *file = (sqz_file){.message = "the workspace is too small"};
     if (!workspace || workspace_size < skew) return SQZ_WORKSPACE;
-    if (base) base_bytes.at = base, base_bytes.end = base_bytes.at + base_size;
+    if (data) file_bytes.end += size;
+    if (base) base_bytes.end += base_size;
     d.memory = (unsigned char *)workspace + skew, d.size = workspace_size - skew;
     SQZ_GUARD(d.memory, d.size, 0);
     sqz__make_crc_table(&d);
-    if (!sqz__decode_file(&d, file, &net, file_bytes, base_bytes)) *file = (sqz_file){0};
+    if (!sqz__decode_file(&d, file, &net, file_bytes, base_bytes)) {
+        sqz__fail(&d, SQZ_MALFORMED, "the file is malformed");
+        *file = (sqz_file){0};
+    }
     SQZ_GUARD(d.memory, d.size, 1);
     file->message = d.message, file->workspace_peak = d.peak;
     return d.status;
