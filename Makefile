@@ -7,11 +7,15 @@ RUN := .venv/bin/python
 # Two processes of tests share two cores best if TensorFlow starts one thread in each.
 THREADS := TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 OMP_NUM_THREADS=1
 BUILDIFIER := @bazel/buildifier@8.2.1
+# Floating-point sums and products must not be fused; docs/sqz-format.md says why.
+C_STRICT := -std=c99 -g -ffp-contract=off -Wall -Wextra -Wpedantic -Werror
+C_SANITIZED := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
+FUZZ_SECONDS ?= 600
 PLATFORMS := Python 3.11 to 3.13; Linux x86_64 and aarch64 (glibc 2.28), macOS 14 arm64
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-large bazel lint lint-bazel format lock clean
+.PHONY: help venv demo test test-large c fuzz bazel lint lint-bazel format lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | awk -F '|' '{ printf "%-18s%s\n", $$1, $$2 }'
@@ -38,6 +42,21 @@ test: venv ## run every test but the large ones; set SQZ_TEST_DATA for those on 
 
 test-large: venv ## run the large tests
 	$(RUN) -m pytest -m large
+
+c: ## build the decoder in C, c/sqz.h, and test it with a C compiler alone
+	mkdir -p .build/c
+	sed '/\*\//q' c/sqz.h | sed -n 's/^       //p' > .build/c/example.c
+	$(CC) $(C_STRICT) -Ic -c -o .build/c/example.o .build/c/example.c
+	$(CC) $(C_STRICT) -O2 -o .build/c/sqz c/sqz.c
+	$(CC) $(C_STRICT) $(C_SANITIZED) -o .build/c/test c/test.c
+	.build/c/test tests/codec/golden
+	$(CC) $(C_STRICT) $(C_SANITIZED) -DSQZ_FUZZ_MAIN -o .build/c/fuzz c/fuzz.c
+	.build/c/fuzz 5 tests/codec/golden/*.sqz
+
+fuzz: ## fuzz the decoder in C with clang's libFuzzer, for FUZZ_SECONDS=600
+	mkdir -p .build/c/corpus
+	clang $(C_STRICT) $(C_SANITIZED) -fsanitize=fuzzer -o .build/c/libfuzzer c/fuzz.c
+	.build/c/libfuzzer -max_total_time=$(FUZZ_SECONDS) -max_len=16384 .build/c/corpus tests/codec/golden
 
 bazel: venv ## build and test by Bazel; BAZEL_FLAGS=--config=offline where it reaches no network
 	bazel test $(BAZEL_FLAGS) //...

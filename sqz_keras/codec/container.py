@@ -29,6 +29,7 @@ MAX_BYTES = 256 << 20  # limit for a file, and for all its arrays as float32
 MAX_JSON = 4 << 20
 MAX_ARRAYS = 1024
 MAX_RANK = 8
+MAX_LEVELS = 64  # of lists and objects in the JSON, one inside the other
 _FIXED_HEADER_SIZE = 16
 SECTION_HEADER_SIZE = 12
 
@@ -141,6 +142,7 @@ def json_section(header: Mapping, shapes: Mapping[str, tuple[int, ...]], diction
     if total > MAX_BYTES:
         raise ValueError(f"The arrays have {total} bytes; at most {MAX_BYTES} are written.")
     document = {"arrays": {name: list(shape) for name, shape in shapes.items()}, "header": dict(header)}
+    _check_levels(document, MAX_LEVELS)
     text = json.dumps(document, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
     if len(text) > MAX_JSON:
         raise ValueError(f"The header has {len(text)} bytes as JSON; at most {MAX_JSON} are written.")
@@ -167,6 +169,7 @@ def read_json(cursor: Cursor, dictionary: bytes = b"") -> tuple[dict, dict[str, 
     text = json_text(cursor, dictionary)
     try:
         document = json.loads(text.decode(), parse_constant=_refuse_constant, object_pairs_hook=_distinct_keys)
+        _check_levels(document, MAX_LEVELS)
     except (ValueError, RecursionError) as error:
         raise HeaderError(f"The header is not valid JSON: {error!s:.100}", start) from None
     if not isinstance(document, dict) or list(document) != ["arrays", "header"]:
@@ -198,6 +201,16 @@ def _distinct_keys(pairs: list[tuple[str, object]]) -> dict:
     if len(result) != len(pairs):
         raise ValueError("a key occurs twice in one object")
     return result
+
+
+def _check_levels(value: object, left: int) -> None:
+    """Raises `ValueError` if lists and objects are more than `left` levels deep."""
+    if not isinstance(value, (list, tuple, Mapping)):
+        return
+    if left == 0:
+        raise ValueError(f"The JSON has more than {MAX_LEVELS} levels")
+    for part in value.values() if isinstance(value, Mapping) else value:
+        _check_levels(part, left - 1)
 
 
 def _refuse_constant(text: str) -> float:

@@ -78,6 +78,7 @@ def test_the_sections():
         (b'{"arrays":{},"header":[]}', codec.HeaderError, "JSON objects"),
         (b'{"arrays":{},"header":{"a":NaN}}', codec.HeaderError, "not valid JSON"),
         (b'{"arrays":{"a":[1],"a":[1]},"header":{}}', codec.HeaderError, "twice"),
+        (b'{"arrays":{},"header":{"a":' + b"[" * 63 + b"]" * 63 + b"}}", codec.HeaderError, "64 levels"),
         (b'{"arrays":{"":[1]},"header":{}}', codec.ShapeError, "dimensions"),
         (b'{"arrays":{"a":[1,1,1,1,1,1,1,1,1]},"header":{}}', codec.ShapeError, "dimensions"),
         (b'{"arrays":{"a":[-1]},"header":{}}', codec.ShapeError, "not an integer"),

@@ -75,29 +75,70 @@ def check(copies, expected=None, base=None):
     return count, refused
 
 
+def damaged(profile, version):
+    """A file as it would come from a bad disk: with flipped bytes, cut, longer, and with two bytes swapped."""
+    data = codec.encode(VERSIONS[version](), {}, profile=profile)
+    assert container.read(data).version == version
+    cut = [data[:size] for size in range(len(data))]
+    longer = [data + bytes(size) for size in range(1, 600)]
+    swapped = [data[:at] + data[at + 1 : at + 2] + data[at : at + 1] + data[at + 2 :] for at in range(len(data) - 1)]
+    return list(flips(data, 4250, 1)), cut + longer, swapped
+
+
+def damaged_behind_checksums(profile, count, make):
+    data = codec.encode(make(), {}, profile=profile)
+    return [sealed(copy) for copy in flips(data, count, 2, start=16)]
+
+
+def damaged_deltas():
+    """Damaged deltas of version 1, and their base."""
+    base, delta = ((GOLDEN / f"{name}.sqz").read_bytes() for name in ("max", "delta"))
+    return [sealed(copy) for copy in flips(delta, 150, 3, start=16)], base
+
+
+def shorter_and_longer(profile, tag, version):
+    """Files with another length of a section."""
+    data = codec.encode(VERSIONS[version](), {}, profile=profile)
+    payload = sections(data)[tag]
+    sizes = np.unique(np.linspace(0, len(payload) - 1, 25).astype(int)) if payload else []
+    changed = [payload[:size] for size in sizes] + [payload + extra for extra in (b"\0", b"\1", b"\0\0", bytes(99))]
+    return [with_section(data, tag, part) for part in changed]
+
+
+SEALED = [
+    (profile, count, make) for profile, count in (("paper", 1250), ("max", 500)) for make in (tiny, tiny_of_version_2)
+]
+TAGS = ["ARRS", "VALS", "CODE"]
+
+
+def corpus():
+    """Every damaged file of the tests of this module, with its base or None."""
+    for profile in PROFILES:
+        for version in VERSIONS:
+            yield from ((copy, None) for part in damaged(profile, version) for copy in part)
+            yield from ((copy, None) for tag in TAGS for copy in shorter_and_longer(profile, tag, version))
+        yield from ((copy, None) for copy in huge_declarations(profile))
+    for parameters in SEALED:
+        yield from ((copy, None) for copy in damaged_behind_checksums(*parameters))
+    copies, base = damaged_deltas()
+    yield from ((copy, base) for copy in copies)
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("profile", PROFILES)
 def test_flipped_bytes_and_truncations(profile, version):
-    """20,000 damaged files in all, as they would come from a bad disk: the checksums catch every one."""
-    data = codec.encode(VERSIONS[version](), {}, profile=profile)
-    assert container.read(data).version == version
-    count, refused = check(flips(data, 4250, 1))
-    assert count == refused == 4250
-    cut = [data[:size] for size in range(len(data))]
-    longer = [data + bytes(size) for size in range(1, 600)]
-    assert check(cut + longer) == (len(cut) + 599, len(cut) + 599)
-    swapped = [data[:at] + data[at + 1 : at + 2] + data[at : at + 1] + data[at + 2 :] for at in range(len(data) - 1)]
+    """20,000 damaged files in all: the checksums catch every one."""
+    flipped, other_sizes, swapped = damaged(profile, version)
+    assert check(flipped) == (4250, 4250)
+    assert check(other_sizes) == (len(other_sizes), len(other_sizes))
     expected = [(name, array.tobytes()) for name, array in VERSIONS[version]().items()]
     check(swapped, expected)
 
 
-@pytest.mark.parametrize("make", [tiny, tiny_of_version_2])
-@pytest.mark.parametrize(("profile", "count"), [("paper", 1250), ("max", 500)])
+@pytest.mark.parametrize(("profile", "count", "make"), SEALED)
 def test_flipped_bytes_behind_corrected_checksums(profile, count, make):
     """What a checksum cannot catch is refused by what reads it, or is another file of finite arrays."""
-    data = codec.encode(make(), {}, profile=profile)
-    copies = (sealed(copy) for copy in flips(data, count, 2, start=16))
-    done, refused = check(copies)
+    done, refused = check(damaged_behind_checksums(profile, count, make))
     assert done == count and refused > count / 2
 
 
@@ -112,21 +153,17 @@ def test_flipped_bytes_of_a_delta(profile):
 
 
 def test_flipped_bytes_of_a_delta_of_version_1():
-    base, delta = ((GOLDEN / f"{name}.sqz").read_bytes() for name in ("max", "delta"))
-    count, refused = check((sealed(copy) for copy in flips(delta, 150, 3, start=16)), base=base)
+    copies, base = damaged_deltas()
+    count, refused = check(copies, base=base)
     assert count == 150 and refused > 75
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("profile", PROFILES)
-@pytest.mark.parametrize("tag", ["ARRS", "VALS", "CODE"])
+@pytest.mark.parametrize("tag", TAGS)
 def test_shorter_and_longer_sections(profile, tag, version):
-    data = codec.encode(VERSIONS[version](), {}, profile=profile)
-    payload = sections(data)[tag]
-    sizes = np.unique(np.linspace(0, len(payload) - 1, 25).astype(int)) if payload else []
-    changed = [payload[:size] for size in sizes] + [payload + extra for extra in (b"\0", b"\1", b"\0\0", bytes(99))]
-    count, refused = check(with_section(data, tag, part) for part in changed)
-    assert count == refused == len(changed)
+    copies = shorter_and_longer(profile, tag, version)
+    assert check(copies) == (len(copies), len(copies))
 
 
 def declare(data, shapes):
@@ -135,12 +172,11 @@ def declare(data, shapes):
     return with_section(data, "JSON", zlib.compress(text))
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-def test_huge_declarations_take_no_memory(profile):
+def huge_declarations(profile):
     data = codec.encode({"a": grid((64,), 1)}, {}, profile=profile)
     floats = codec.encode({"a": (noise(64, 3) / 7).astype(np.float32)}, {}, profile=profile)
     bomb = zlib.compress(b" " * (64 << 20))
-    copies = [
+    return [
         declare(data, {"a": [1 << 40]}),
         declare(data, {"a": [1 << 20, 1 << 20]}),
         declare(data, {"a": [0, 1 << 27, 1 << 27]}),
@@ -150,6 +186,11 @@ def test_huge_declarations_take_no_memory(profile):
         with_section(data, "JSON", bomb),
         sealed(data[:16] + b"JSON" + (0xFFFFFFFF).to_bytes(4, "little") + data[24:]),
     ]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_huge_declarations_take_no_memory(profile):
+    copies = huge_declarations(profile)
     tracemalloc.start()
     try:
         assert check(copies) == (len(copies), len(copies))

@@ -1,0 +1,1610 @@
+/* sqz.h: reads `.sqz` files, versions 1 and 2, both profiles, and deltas of version 1. One header of C99, which needs
+   string.h and no other library. docs/sqz-format.md specifies the format; a "section" in a comment is a section of
+   that page. In one source file of a program:
+
+       #define SQZ_IMPLEMENTATION
+       #include "sqz.h"
+
+       void use(const char *name, const size_t *shape, const float *values, size_t count);
+       static unsigned char workspace[16 << 20];
+
+       const char *load(const void *data, size_t size) {
+           sqz_file net;
+           if (sqz_decode(&net, data, size, NULL, 0, workspace, sizeof workspace) != SQZ_OK) return net.message;
+           for (size_t i = 0; i < net.array_count; i++)
+               use(net.arrays[i].name, net.arrays[i].shape, net.arrays[i].values, net.arrays[i].count);
+           return NULL;
+       }
+
+   Other files include it without the #define. All memory is the caller's workspace: nothing is allocated, no variable
+   is static but constants, and the stack takes less than 24 KiB. A file is hostile: every length is checked before it
+   is used, and a file that departs from the format in any way is refused.
+
+   The models need IEEE 754 binary64 without fused multiply-adds: compile with -ffp-contract=off (the header asks GCC,
+   clang and MSVC for it, too), and never with -ffast-math. */
+#ifndef SQZ_H
+#define SQZ_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum {
+    SQZ_OK,
+    SQZ_MALFORMED, /* damaged, or not a .sqz file */
+    SQZ_VERSION,   /* of a version or profile that this reader does not know */
+    SQZ_BASE,      /* a delta without its base or with another one, or a base for a file that is not a delta */
+    SQZ_WORKSPACE  /* the workspace is too small */
+};
+
+typedef struct {
+    const char *name; /* UTF-8, a lone surrogate as 3 bytes; a 0 byte follows */
+    size_t name_bytes, dimensions, shape[8], count; /* count: of elements, which are in C order */
+    const float *values;
+} sqz_array;
+
+typedef struct {
+    int version, max_profile; /* 1 or 2; 0 for the profile `paper`, 1 for `max` */
+    const sqz_array *arrays;
+    size_t array_count;
+    const char *json, *header; /* the whole JSON text, and in it the object that was encoded with the arrays */
+    size_t json_bytes, header_bytes;
+    size_t workspace_used, workspace_peak; /* bytes that the result takes, and that decoding took */
+    const char *message;                   /* one line that says why the file is refused */
+} sqz_file;
+
+/* Decodes a file. The result lies in the workspace; data and base are not needed any more.
+
+   base: the file that this one is a delta against; NULL for a file that is not a delta.
+   workspace: any memory, best aligned to 8 bytes (else it takes 7 more). A file always takes the same `workspace_peak`:
+       the program `sqz` prints it, for files that are known beforehand. For others the bound is 1 MiB, 64 KiB for each
+       array, 4 bytes for each byte of the file and of the JSON, 16 bytes for each element, and 80 for each element of
+       the largest batch (section 6), which has at most 2**22; for a delta, as much again for its base.
+
+   Returns SQZ_OK, or what is wrong; then the result is empty but for `message` and `workspace_peak`. */
+int sqz_decode(sqz_file *file, const void *data, size_t size, const void *base, size_t base_size, void *workspace,
+               size_t workspace_size);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
+
+#if defined(SQZ_IMPLEMENTATION) && !defined(SQZ_IMPLEMENTED)
+#define SQZ_IMPLEMENTED
+#include <string.h>
+
+#if defined(__FAST_MATH__) || (defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ == 2)
+#error "sqz.h needs IEEE 754 binary64: no -ffast-math, and on 32-bit x86 -msse2 -mfpmath=sse"
+#endif
+#if defined(__clang__)
+#pragma STDC FP_CONTRACT OFF
+#elif defined(__GNUC__)
+#pragma GCC push_options
+#pragma GCC optimize("fp-contract=off")
+#elif defined(_MSC_VER)
+#pragma fp_contract(off)
+#endif
+
+enum { /* the format's limits; those of bytes and elements are powers of 2 */
+    SQZ__MAX_BYTES = 1 << 28, SQZ__MAX_JSON = 1 << 22, SQZ__MAX_ARRAYS = 1024, SQZ__MAX_NAME = 255,
+    SQZ__MAX_DIMENSIONS = 8, SQZ__MAX_LEVELS = 64, SQZ__MAX_DIGITS = 4300, /* of the JSON, and of an integer in it */
+    SQZ__MAX_CODES = 4096, SQZ__MAX_CODED = 1 << 22, SQZ__BATCH_CODES = 1 << 14, SQZ__MAX_FILTER = 1 << 16,
+    SQZ__FULL = 1 << 15 /* the sum of the frequencies of a table */
+};
+
+/* ---- The state of a decoding: its first error, and its memory, which is filled from the front ---- */
+typedef struct {
+    int status;
+    const char *message;
+    unsigned char *memory;
+    size_t size, used, peak;
+    uint32_t crc_table[256];
+} sqz__decoder;
+typedef struct { const unsigned char *at, *end; } sqz__bytes;
+
+static int sqz__fail(sqz__decoder *d, int status, const char *message) { /* returns 0, as all functions do that fail */
+    if (!d->status) d->status = status, d->message = message;
+    return 0;
+}
+#define SQZ__TRY(success) do { if (!(success)) return 0; } while (0)
+#define SQZ__CHECK(condition, text) SQZ__TRY((condition) || sqz__fail(d, SQZ_MALFORMED, text))
+/* Memory for n things, cleared or not; 0 if there is not enough. */
+#define SQZ__NEW(pointer, n) (((pointer) = sqz__alloc(d, n, sizeof *(pointer), 1)) != NULL)
+#define SQZ__GET(pointer, n) (((pointer) = sqz__alloc(d, n, sizeof *(pointer), 0)) != NULL)
+#ifndef SQZ_GUARD /* tests let a sanitizer know which part of the workspace may be used: guard.h */
+#define SQZ_GUARD(address, size, open) ((void)0)
+#define SQZ_GAP 0
+#endif
+static void *sqz__alloc(sqz__decoder *d, size_t count, size_t size, int clear) {
+    size_t start = (d->used + 7) / 8 * 8;
+    if (start + SQZ_GAP > d->size || count > (d->size - start - SQZ_GAP) / size) {
+        sqz__fail(d, SQZ_WORKSPACE, "the workspace is too small");
+        return NULL;
+    }
+    SQZ_GUARD(d->memory + start, count * size, 1);
+    d->used = start + count * size + SQZ_GAP;
+    if (d->used > d->peak) d->peak = d->used;
+    return clear ? memset(d->memory + start, 0, count * size) : d->memory + start;
+}
+static void sqz__release(sqz__decoder *d, size_t mark) {
+    SQZ_GUARD(d->memory + mark, d->used - mark, 0);
+    d->used = mark;
+}
+static size_t sqz__left(const sqz__bytes *in) { return (size_t)(in->end - in->at); }
+static uint32_t sqz__u16(const unsigned char *p) { return p[0] | (uint32_t)p[1] << 8; }
+static uint32_t sqz__u32(const unsigned char *p) { return sqz__u16(p) | sqz__u16(p + 2) << 16; }
+static const unsigned char *sqz__take(sqz__decoder *d, sqz__bytes *in, size_t size) {
+    if (size <= sqz__left(in)) return in->at += size, in->at - size;
+    sqz__fail(d, SQZ_MALFORMED, "a section ends too early");
+    return NULL;
+}
+static uint32_t sqz__u8(sqz__decoder *d, sqz__bytes *in) { /* beyond the end 0, and an error that is noticed later */
+    const unsigned char *byte = sqz__take(d, in, 1);
+    return byte ? *byte : 0;
+}
+static uint64_t sqz__varint(sqz__decoder *d, sqz__bytes *in) {
+    uint64_t value = 0;
+    for (uint32_t shift = 0; shift < 35; shift += 7) {
+        uint32_t byte = sqz__u8(d, in);
+        value |= (uint64_t)(byte & 127) << shift;
+        if (byte > 127) continue;
+        SQZ__CHECK(byte || !shift, "a number is written with more bytes than it needs");
+        return value;
+    }
+    return (uint64_t)sqz__fail(d, SQZ_MALFORMED, "a number has more than 35 bits");
+}
+
+/* ---- Checksums and hashes ---- */
+static void sqz__make_crc_table(sqz__decoder *d) {
+    for (uint32_t byte = 0; byte < 256; byte++) {
+        uint32_t crc = byte;
+        for (int bit = 0; bit < 8; bit++) crc = crc >> 1 ^ (crc & 1 ? 0xEDB88320u : 0);
+        d->crc_table[byte] = crc;
+    }
+}
+static uint32_t sqz__crc32(const sqz__decoder *d, uint32_t crc, const unsigned char *data, size_t size) {
+    crc = ~crc;
+    while (size--) crc = crc >> 8 ^ d->crc_table[(crc ^ *data++) & 255];
+    return ~crc;
+}
+static uint32_t sqz__rotate(uint32_t x, int by) { return x >> by | x << (32 - by); }
+static uint32_t sqz__mix(uint32_t x, int a, int b, int c) {
+    return sqz__rotate(x, a) ^ sqz__rotate(x, b) ^ sqz__rotate(x, c);
+}
+static void sqz__sha256(const unsigned char *data, size_t size, unsigned char digest[32]) {
+    static const uint32_t k[64] = {
+        0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5, 0xd807aa98,
+        0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174, 0xe49b69c1, 0xefbe4786,
+        0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da, 0x983e5152, 0xa831c66d, 0xb00327c8,
+        0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967, 0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13,
+        0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85, 0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819,
+        0xd6990624, 0xf40e3585, 0x106aa070, 0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a,
+        0x5b9cca4f, 0x682e6ff3, 0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7,
+        0xc67178f2};
+    uint32_t h[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+    size_t padded = (size + 72) / 64 * 64; /* behind the data a 1, zeros, and the number of bits in 8 bytes */
+    for (size_t at = 0; at < padded;) {
+        uint32_t w[64] = {0}, v[8];
+        for (size_t i = 0; i < 64; i++, at++) {
+            uint64_t bits = padded - at > 8 ? 0 : (uint64_t)size << 3 >> (8 * (padded - at - 1));
+            w[i / 4] = w[i / 4] << 8 | (at < size ? data[at] : at == size ? 128 : (uint32_t)bits & 255);
+        }
+        for (int i = 16; i < 64; i++)
+            w[i] = w[i - 16] + w[i - 7] + (sqz__rotate(w[i - 15], 7) ^ sqz__rotate(w[i - 15], 18) ^ w[i - 15] >> 3) +
+                   (sqz__rotate(w[i - 2], 17) ^ sqz__rotate(w[i - 2], 19) ^ w[i - 2] >> 10);
+        memcpy(v, h, sizeof v);
+        for (int i = 0; i < 64; i++) {
+            uint32_t t = v[7] + sqz__mix(v[4], 6, 11, 25) + ((v[4] & v[5]) ^ (~v[4] & v[6])) + k[i] + w[i];
+            uint32_t u = sqz__mix(v[0], 2, 13, 22) + ((v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]));
+            memmove(v + 1, v, 7 * sizeof *v);
+            v[4] += t;
+            v[0] = t + u;
+        }
+        for (int i = 0; i < 8; i++) h[i] += v[i];
+    }
+    for (int i = 0; i < 32; i++) digest[i] = (unsigned char)(h[i / 4] >> (24 - 8 * (i % 4)));
+}
+
+/* ---- Prefix codes, and inflating a zlib stream (RFC 1950 and 1951) ---- */
+typedef struct {
+    const unsigned char *data;
+    uint64_t at, end; /* in bits; `at` may pass the end, and reads 0 there */
+    uint32_t flip;    /* 0 if the lowest bit of a byte comes first, 7 if the highest does */
+} sqz__bits;
+typedef struct { uint16_t count[16], *symbols; } sqz__prefix_code; /* by length; in the order of their codes */
+
+static uint32_t sqz__bit(sqz__bits *in) {
+    uint32_t bit = in->at < in->end ? in->data[in->at >> 3] >> ((in->at & 7) ^ in->flip) & 1u : 0;
+    in->at++;
+    return bit;
+}
+static uint32_t sqz__number(sqz__bits *in, uint32_t width) { /* the lowest bit comes first */
+    uint32_t value = 0;
+    for (uint32_t i = 0; i < width; i++) value |= sqz__bit(in) << i;
+    return value;
+}
+/* Makes a code from lengths of 0 to 15. It must be complete; with `lone`, one symbol of length 1 or none will do. */
+static int sqz__make_code(sqz__decoder *d, sqz__prefix_code *code, const unsigned char *lengths, uint32_t n, int lone) {
+    uint16_t place[17] = {0};
+    int32_t left = 1;
+    memset(code->count, 0, sizeof code->count);
+    for (uint32_t s = 0; s < n; s++) code->count[lengths[s]]++;
+    for (int length = 1; length < 16; length++) {
+        left = 2 * left - code->count[length];
+        SQZ__CHECK(left >= 0, "a prefix code has too many symbols");
+        place[length + 1] = (uint16_t)(place[length] + code->count[length]);
+    }
+    SQZ__CHECK(!left || (lone && code->count[0] + code->count[1] == (int32_t)n), "a prefix code is not complete");
+    for (uint32_t s = 0; s < n; s++)
+        if (lengths[s]) code->symbols[place[lengths[s]]++] = (uint16_t)s;
+    return 1;
+}
+static uint32_t sqz__code_symbol(sqz__bits *in, const sqz__prefix_code *code) { /* UINT32_MAX: no such code */
+    uint32_t value = 0, index = 0;
+    for (int length = 1; length < 16; length++) {
+        value = value << 1 | sqz__bit(in);
+        if (value < code->count[length]) return code->symbols[index + value];
+        value -= code->count[length];
+        index += code->count[length];
+    }
+    return UINT32_MAX;
+}
+typedef struct { unsigned char *out; size_t size, limit; } sqz__inflated;
+
+static int sqz__put(sqz__decoder *d, sqz__inflated *to, uint32_t byte) {
+    SQZ__CHECK(to->size < to->limit, "a zlib stream inflates to more than is allowed");
+    SQZ__TRY(to->size < d->size - d->used || sqz__fail(d, SQZ_WORKSPACE, "the workspace is too small"));
+    to->out[to->size++] = (unsigned char)byte;
+    return 1;
+}
+static int sqz__block_codes(sqz__decoder *d, sqz__bits *in, int fixed, sqz__prefix_code *codes) {
+    static const unsigned char order[19] = {16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15};
+    unsigned char lengths[320] = {0};
+    uint32_t n, first, count; /* of all lengths, those of the first code, and those of the code of lengths */
+    for (int i = 0; fixed && i < 320; i++) lengths[i] = i < 144 ? 8 : i < 256 ? 9 : i < 280 ? 7 : i < 288 ? 8 : 5;
+    if (fixed) return sqz__make_code(d, codes, lengths, 288, 0) && sqz__make_code(d, codes + 1, lengths + 288, 32, 0);
+    first = sqz__number(in, 5) + 257;
+    n = first + sqz__number(in, 5) + 1;
+    count = sqz__number(in, 4) + 4;
+    SQZ__CHECK(first <= 286 && n - first <= 30, "a zlib stream has too many symbols");
+    for (uint32_t i = 0; i < count; i++) lengths[order[i]] = (unsigned char)sqz__number(in, 3);
+    SQZ__TRY(sqz__make_code(d, codes, lengths, 19, 0));
+    for (uint32_t i = 0; i < n;) {
+        uint32_t s = sqz__code_symbol(in, codes), repeat = 1;
+        if (s > 15) repeat = (s == 18 ? 11 : 3) + sqz__number(in, s == 16 ? 2 : s == 17 ? 3 : 7);
+        SQZ__CHECK(repeat <= n - i && (s != 16 || i), "a zlib stream has invalid code lengths");
+        if (s > 15) s = s == 16 ? lengths[i - 1] : 0;
+        while (repeat--) lengths[i++] = (unsigned char)s;
+    }
+    SQZ__CHECK(lengths[256], "a zlib stream has a block without an end");
+    return sqz__make_code(d, codes, lengths, first, 1) && sqz__make_code(d, codes + 1, lengths + first, n - first, 1);
+}
+static int sqz__inflate_block(sqz__decoder *d, sqz__bits *in, uint32_t type, sqz__inflated *to) {
+    uint16_t symbols[288 + 32];
+    sqz__prefix_code codes[2] = {{{0}, symbols}, {{0}, symbols + 288}}; /* of literals and lengths; of distances */
+    if (type == 0) { /* stored bytes */
+        in->at = (in->at + 7) / 8 * 8;
+        uint32_t size = sqz__number(in, 16);
+        SQZ__CHECK(size == (sqz__number(in, 16) ^ 0xFFFF), "a zlib stream has a damaged stored block");
+        SQZ__CHECK(in->at + 8 * size <= in->end, "a zlib stream ends too early");
+        while (size--) SQZ__TRY(sqz__put(d, to, sqz__number(in, 8)));
+        return 1;
+    }
+    SQZ__TRY(sqz__block_codes(d, in, type == 1, codes));
+    for (;;) {
+        uint32_t s = sqz__code_symbol(in, &codes[0]), length = 258, distance, bits;
+        SQZ__CHECK(s < 286 && in->at <= in->end, "a zlib stream has an invalid symbol, or ends too early");
+        if (s == 256) return 1;
+        if (s < 256) SQZ__TRY(sqz__put(d, to, s));
+        if (s < 256) continue;
+        s -= 257;
+        bits = s < 8 ? 0 : s / 4 - 1;
+        if (s < 28) length = s < 8 ? 3 + s : 3 + ((4 + s % 4) << bits) + sqz__number(in, bits);
+        s = sqz__code_symbol(in, &codes[1]);
+        SQZ__CHECK(s < 30, "a zlib stream has an invalid distance");
+        bits = s < 4 ? 0 : s / 2 - 1;
+        distance = s < 4 ? 1 + s : 1 + ((2 + s % 2) << bits) + sqz__number(in, bits);
+        SQZ__CHECK(distance <= to->size, "a zlib stream refers to what is before its beginning");
+        while (length--) SQZ__TRY(sqz__put(d, to, to->out[to->size - distance]));
+    }
+}
+/* Inflates a stream that fills `in` into the memory that is left, and allocates what it took. */
+static int sqz__inflate(sqz__decoder *d, sqz__bytes in, size_t limit, unsigned char **out, size_t *size) {
+    sqz__bits bits = {in.at, 0, 8 * (uint64_t)sqz__left(&in), 0};
+    sqz__inflated to = {NULL, 0, limit};
+    uint32_t method = sqz__number(&bits, 8), flags = sqz__number(&bits, 8), last, type, a = 1, b = 0, sum = 0;
+    SQZ__CHECK((method & 15) == 8 && method >> 4 < 8 && (method << 8 | flags) % 31 == 0 && !(flags & 32),
+               "a zlib stream has an invalid header"); /* method 8, a window of at most 32 KiB, no dictionary */
+    SQZ__TRY(SQZ__GET(to.out, 0));
+    sqz__release(d, (size_t)(to.out - d->memory));
+    SQZ_GUARD(to.out, d->size - d->used, 1);
+    do {
+        last = sqz__number(&bits, 1);
+        type = sqz__number(&bits, 2);
+        SQZ__CHECK(type < 3, "a zlib stream has an invalid block");
+        SQZ__TRY(sqz__inflate_block(d, &bits, type, &to));
+    } while (!last);
+    bits.at = (bits.at + 7) / 8 * 8;
+    for (size_t i = 0; i < to.size; i++) a = (a + to.out[i]) % 65521, b = (b + a) % 65521;
+    for (int i = 0; i < 4; i++) sum = sum << 8 | sqz__number(&bits, 8);
+    SQZ__CHECK(sum == (b << 16 | a) && bits.at == bits.end, "a zlib stream is damaged, or does not fill its place");
+    SQZ_GUARD(to.out, d->size - d->used, 0);
+    *size = to.size;
+    return SQZ__GET(*out, to.size);
+}
+
+/* ---- The JSON (section 1): a pass that checks the text, then one that reads what is needed ---- */
+typedef struct {
+    const unsigned char *text;
+    size_t size, at;
+    uint32_t *keys, key_count, members; /* where the keys of all open objects are; keys of the object closed last */
+} sqz__json;
+enum { SQZ__END_OF_STRING = -1, SQZ__INVALID = -2 };
+
+static int32_t sqz__hex4(const sqz__json *j, size_t at) {
+    int32_t value = 0;
+    for (int i = 0; i < 4; i++, at++) {
+        int32_t c = at < j->size ? j->text[at] : 0, letter = c | 32;
+        if (!(c >= '0' && c <= '9') && !(letter >= 'a' && letter <= 'f')) return SQZ__INVALID;
+        value = value << 4 | (c <= '9' ? c - '0' : letter - 'a' + 10);
+    }
+    return value;
+}
+static int32_t sqz__escape(sqz__json *j) { /* two escaped surrogates that belong together are one character */
+    static const char names[] = "\"\\/bfnrt", values[] = "\"\\/\b\f\n\r\t";
+    unsigned char c = j->at < j->size ? j->text[j->at++] : 0;
+    int32_t high = c == 'u' ? sqz__hex4(j, j->at) : SQZ__INVALID, low;
+    for (int i = 0; names[i]; i++)
+        if (c == (unsigned char)names[i]) return values[i];
+    if (high < 0) return SQZ__INVALID;
+    j->at += 4;
+    if (high >> 10 != 0x36 || j->size - j->at < 2 || memcmp(j->text + j->at, "\\u", 2) != 0) return high;
+    low = sqz__hex4(j, j->at + 2);
+    if (low < 0 || low >> 10 != 0x37) return low < 0 ? low : high;
+    j->at += 6;
+    return 0x10000 + ((high & 1023) << 10 | (low & 1023));
+}
+/* The next character of a string, or SQZ__END_OF_STRING behind its closing quote. */
+static int32_t sqz__character(sqz__json *j) {
+    static const int32_t least[4] = {0, 0x80, 0x800, 0x10000};
+    int32_t c = j->at < j->size ? j->text[j->at++] : 0, count = c >= 0xF0 ? 3 : c >= 0xE0 ? 2 : 1;
+    int32_t value = c & (63 >> count);
+    if (c == '"') return SQZ__END_OF_STRING;
+    if (c == '\\') return sqz__escape(j);
+    if (c < 128) return c < 32 ? SQZ__INVALID : c;
+    if (c < 0xC0 || c > 0xF7 || j->size - j->at < (size_t)count) return SQZ__INVALID;
+    for (int i = 0; i < count; i++, j->at++) {
+        if (j->text[j->at] >> 6 != 2) return SQZ__INVALID;
+        value = value << 6 | (j->text[j->at] & 63);
+    }
+    return value < least[count] || value > 0x10FFFF || value >> 11 == 0x1B ? SQZ__INVALID : value;
+}
+static int sqz__compare(const sqz__json *j, size_t first, size_t second) { /* strings that were checked */
+    sqz__json a = *j, b = *j;
+    int32_t x, y;
+    a.at = first, b.at = second;
+    do x = sqz__character(&a), y = sqz__character(&b);
+    while (x == y && x >= 0);
+    return (x > y) - (x < y);
+}
+/* Sorts strings by heapsort, given where they begin, and says whether two of them are equal. */
+static int sqz__has_twins(const sqz__json *j, uint32_t *keys, size_t count) {
+    for (size_t start = count / 2, end = count; end > 1;) {
+        size_t root, child;
+        uint32_t key = start ? keys[--start] : keys[--end];
+        if (end < count && !start) keys[end] = keys[0];
+        for (root = start; (child = 2 * root + 1) < end; root = child) {
+            if (child + 1 < end && sqz__compare(j, keys[child], keys[child + 1]) < 0) child++;
+            if (sqz__compare(j, key, keys[child]) >= 0) break;
+            keys[root] = keys[child];
+        }
+        keys[root] = key;
+    }
+    for (size_t i = 1; i < count; i++)
+        if (sqz__compare(j, keys[i - 1], keys[i]) == 0) return 1;
+    return 0;
+}
+static unsigned char sqz__peek(sqz__json *j) { /* the next byte that is not white space; 0 at the end */
+    while (j->at < j->size && j->text[j->at] && strchr(" \t\n\r", j->text[j->at])) j->at++;
+    return j->at < j->size ? j->text[j->at] : 0;
+}
+static int sqz__accept(sqz__json *j, int c) { return c && sqz__peek(j) == c ? j->at++, 1 : 0; }
+static int sqz__next_is(const sqz__json *j, const char *these) {
+    return j->at < j->size && j->text[j->at] && strchr(these, j->text[j->at]);
+}
+static size_t sqz__digits(sqz__json *j) {
+    size_t start = j->at;
+    while (sqz__next_is(j, "0123456789")) j->at++;
+    return j->at - start;
+}
+/* Checks a string, or any value that is neither a list nor an object. */
+static int sqz__scalar(sqz__json *j) {
+    static const char *const words[3] = {"true", "false", "null"};
+    size_t start, digits, end;
+    if (sqz__accept(j, '"')) {
+        int32_t c;
+        do c = sqz__character(j);
+        while (c >= 0);
+        return c == SQZ__END_OF_STRING;
+    }
+    for (int i = 0; i < 3; i++) {
+        size_t length = strlen(words[i]);
+        if (j->size - j->at >= length && memcmp(j->text + j->at, words[i], length) == 0) return j->at += length, 1;
+    }
+    sqz__accept(j, '-');
+    start = j->at;
+    digits = sqz__digits(j);
+    end = j->at;
+    SQZ__TRY(digits == 1 || (digits && j->text[start] != '0'));
+    if (sqz__next_is(j, ".")) {
+        j->at++;
+        SQZ__TRY(sqz__digits(j));
+    }
+    if (sqz__next_is(j, "eE")) {
+        j->at++;
+        j->at += (size_t)sqz__next_is(j, "+-");
+        SQZ__TRY(sqz__digits(j));
+    }
+    return j->at > end || digits <= SQZ__MAX_DIGITS;
+}
+/* Checks a value inside of `level` lists and objects. No object may have a key twice. */
+static int sqz__value(sqz__json *j, int level) {
+    int open = sqz__peek(j);
+    uint32_t first = j->key_count;
+    if (open != '{' && open != '[') return sqz__scalar(j);
+    SQZ__TRY(level < SQZ__MAX_LEVELS && sqz__accept(j, open));
+    if (!sqz__accept(j, open + 2)) { /* '[' + 2 is ']', and '{' + 2 is '}' */
+        do {
+            if (open == '{') {
+                SQZ__TRY(sqz__peek(j) == '"');
+                j->keys[j->key_count++] = (uint32_t)j->at + 1;
+                SQZ__TRY(sqz__scalar(j) && sqz__accept(j, ':'));
+            }
+            SQZ__TRY(sqz__value(j, level + 1));
+        } while (sqz__accept(j, ','));
+        SQZ__TRY(sqz__accept(j, open + 2));
+    }
+    j->members = j->key_count - first;
+    j->key_count = first;
+    return !sqz__has_twins(j, j->keys + first, j->members);
+}
+/* Passes the key `name` and an object that begins at `*start`. */
+static int sqz__member(sqz__json *j, const char *name, size_t *start) {
+    int32_t c = sqz__accept(j, '"') ? sqz__character(j) : SQZ__INVALID;
+    for (; *name && c == *name; name++) c = sqz__character(j);
+    SQZ__TRY(c == SQZ__END_OF_STRING && !*name && sqz__accept(j, ':') && sqz__peek(j) == '{');
+    *start = j->at;
+    return sqz__value(j, 1);
+}
+static int sqz__read_name(sqz__decoder *d, sqz__json *j, sqz_array *array) { /* as UTF-8 */
+    static const unsigned char lead[4] = {0, 0xC0, 0xE0, 0xF0};
+    size_t characters = 0, size = 0;
+    unsigned char *name;
+    SQZ__TRY(SQZ__GET(name, 4 * SQZ__MAX_NAME + 1) && sqz__accept(j, '"'));
+    for (int32_t c; (c = sqz__character(j)) >= 0; characters++) {
+        int more = c < 0x80 ? 0 : c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
+        SQZ__CHECK(characters < SQZ__MAX_NAME, "the name of an array has more than 255 characters");
+        name[size++] = (unsigned char)(lead[more] | c >> (6 * more));
+        while (more--) name[size++] = (unsigned char)(0x80 | (c >> (6 * more) & 63));
+    }
+    SQZ__CHECK(characters, "the name of an array is empty");
+    name[size] = 0;
+    sqz__release(d, d->used - (4 * SQZ__MAX_NAME - size));
+    array->name = (const char *)name;
+    array->name_bytes = size;
+    return sqz__accept(j, ':');
+}
+/* Reads a list of dimensions, and adds the number of elements to `total`, with empty dimensions as 1. */
+static int sqz__read_shape(sqz__decoder *d, sqz__json *j, sqz_array *array, uint64_t *total) {
+    uint64_t bounded = 1;
+    SQZ__CHECK(sqz__accept(j, '['), "the shape of an array is not a list");
+    array->count = 1;
+    while (!sqz__accept(j, ']')) {
+        uint64_t size = 0;
+        int negative = sqz__accept(j, '-');
+        SQZ__CHECK(array->dimensions < SQZ__MAX_DIMENSIONS, "an array has more than 8 dimensions");
+        for (; sqz__next_is(j, "0123456789") && size <= SQZ__MAX_BYTES; j->at++)
+            size = 10 * size + (uint64_t)(j->text[j->at] - '0');
+        SQZ__CHECK((sqz__accept(j, ',') || sqz__peek(j) == ']') && size <= SQZ__MAX_BYTES && !(negative && size),
+                   "a dimension of an array is not an integer from 0 to 2**28");
+        bounded *= size ? size : 1;
+        SQZ__CHECK(bounded <= SQZ__MAX_BYTES / 4, "the arrays are too large");
+        array->count *= (size_t)size;
+        array->shape[array->dimensions++] = (size_t)size;
+    }
+    *total += bounded;
+    SQZ__CHECK(*total <= SQZ__MAX_BYTES / 4, "the arrays are too large");
+    return 1;
+}
+/* Reads the section JSON: names and shapes of the arrays, and where the object `header` lies. */
+static int sqz__read_json(sqz__decoder *d, sqz_file *file, sqz__bytes section, sqz_array **arrays) {
+    sqz__json j = {0};
+    unsigned char *text;
+    size_t mark, start, header;
+    uint64_t total = 0;
+    SQZ__TRY(sqz__inflate(d, section, SQZ__MAX_JSON, &text, &j.size));
+    j.text = text;
+    mark = d->used;
+    SQZ__TRY(SQZ__GET(j.keys, j.size / 4 + 1)); /* a key and its value have at least 4 bytes: "":0 */
+    SQZ__CHECK(sqz__accept(&j, '{') && sqz__member(&j, "arrays", &start), "the JSON has no valid object `arrays`");
+    file->array_count = j.members;
+    SQZ__CHECK(sqz__accept(&j, ',') && sqz__member(&j, "header", &header), "the JSON has no valid object `header`");
+    file->json = (const char *)text, file->json_bytes = j.size;
+    file->header = file->json + header, file->header_bytes = j.at - header;
+    SQZ__CHECK(sqz__accept(&j, '}') && !sqz__peek(&j) && j.at == j.size, "something follows the object `header`");
+    SQZ__CHECK(file->array_count <= SQZ__MAX_ARRAYS, "there are more than 1024 arrays");
+    sqz__release(d, mark);
+    SQZ__TRY(SQZ__NEW(*arrays, file->array_count));
+    file->arrays = *arrays;
+    j.at = start + 1;
+    for (size_t i = 0; i < file->array_count; i++, sqz__accept(&j, ','))
+        SQZ__TRY(sqz__read_name(d, &j, *arrays + i) && sqz__read_shape(d, &j, *arrays + i, &total));
+    return 1;
+}
+
+/* ---- Rows of the table and arrays of codes (sections 2 and 3) ---- */
+enum {
+    SQZ__FLOATS, SQZ__CODEBOOK, SQZ__GRID, SQZ__SAME, SQZ__BOOK_DELTA, SQZ__GRID_DELTA, SQZ__TRELLIS, SQZ__DENSE_TRELLIS
+};
+
+typedef struct { /* an array that a profile codes, codes or differences; or the shape of floats, of the range 0 to 0 */
+    uint32_t height, width, rows, columns, size, taps; /* section "Places" */
+    int32_t low, high, dense;                          /* dense: in profile `max`, it has no zeros */
+    int16_t *codes;
+} sqz__codes;
+typedef struct {
+    uint32_t kind, coded_count;
+    int32_t low, high;
+    sqz__codes coded[2]; /* what the profile decodes: codes, or two arrays of differences */
+    int16_t *codes;
+    const sqz_array *base;
+    const int16_t *base_codes; /* NULL where the base has none, or those of a trellis */
+} sqz__row;
+typedef struct {
+    sqz_array *arrays;
+    sqz__row *rows;
+    sqz__codes **coded, **floats; /* all arrays of codes, and the shapes of all arrays of floats */
+    size_t array_count, coded_count, float_count, grids, plane_size[8];
+    const unsigned char *steps, *plane[8]; /* steps: 4 bytes for each grid */
+    uint32_t mode[8];
+} sqz__net;
+
+static int sqz__has_codebook(const sqz__row *row) { return row->kind == SQZ__CODEBOOK || row->kind == SQZ__BOOK_DELTA; }
+static int sqz__has_trellis(const sqz__row *row) { return row->kind >= SQZ__TRELLIS; }
+static int sqz__has_codes(const sqz__row *row) { return row->kind != SQZ__FLOATS && row->kind != SQZ__SAME; }
+static uint32_t sqz__code_count(const sqz__codes *coded) { return (uint32_t)(coded->high - coded->low + 1); }
+static void sqz__set_shape(sqz__codes *coded, const size_t *shape, size_t n, size_t size) {
+    coded->height = 1;
+    for (size_t i = 0; i + 3 < n; i++) coded->height *= (uint32_t)shape[i];
+    coded->width = n > 2 ? (uint32_t)shape[n - 3] : 1;
+    coded->rows = n > 1 ? (uint32_t)shape[n - 2] : 1;
+    coded->columns = n > 0 ? (uint32_t)shape[n - 1] : 1;
+    coded->taps = coded->height * coded->width;
+    coded->size = (uint32_t)size;
+}
+static int sqz__read_range(sqz__decoder *d, sqz__bytes *table, int32_t *low, int32_t *high) {
+    uint64_t below = sqz__varint(d, table), above = sqz__varint(d, table);
+    SQZ__CHECK(below + above < SQZ__MAX_CODES, "a range has more than 4096 codes");
+    *low = -(int32_t)below, *high = (int32_t)above;
+    return !d->status;
+}
+static int sqz__read_row(sqz__decoder *d, sqz__bytes *table, const sqz_array *array, int version, sqz__row *row) {
+    size_t filter = 1;
+    row->kind = sqz__u8(d, table);
+    SQZ__CHECK(row->kind <= (version == 1 ? SQZ__GRID_DELTA : SQZ__DENSE_TRELLIS), "a kind of array is unknown");
+    sqz__set_shape(row->coded, array->shape, array->dimensions, array->count);
+    if (!sqz__has_codes(row)) return !d->status;
+    SQZ__TRY(sqz__read_range(d, table, &row->low, &row->high));
+    row->coded[0].low = row->low, row->coded[0].high = row->high;
+    row->coded_count = row->kind == SQZ__BOOK_DELTA || row->kind == SQZ__GRID_DELTA ? 2 : 1;
+    for (int i = 0; i < 2 && row->coded_count == 2; i++)
+        SQZ__TRY(sqz__read_range(d, table, &row->coded[i].low, &row->coded[i].high));
+    SQZ__CHECK(array->count <= SQZ__MAX_CODED, "an array of codes has more than 2**22 elements");
+    SQZ__CHECK(sqz__has_codebook(row) || row->low < row->high, "a grid has no values");
+    for (size_t i = 0; i + 1 < array->dimensions; i++) filter *= array->shape[i];
+    SQZ__CHECK(!sqz__has_trellis(row) || (array->dimensions > 1 && filter <= SQZ__MAX_FILTER),
+               "a trellis has less than 2 dimensions, or more than 65536 elements in a filter");
+    return 1;
+}
+
+/* ---- Profile `paper` (section 5) ---- */
+typedef struct {
+    uint32_t alphabet, used, lone; /* numbers of symbols, and of those that occur; one of these */
+    size_t count;                  /* of symbols to decode */
+    sqz__prefix_code code;
+} sqz__huffman;
+typedef struct {
+    sqz__bits bits;
+    uint64_t *at, *end; /* where each lane is, and where it ends, in bits */
+    uint32_t lanes, lane;
+} sqz__lanes;
+
+/* Checks the code lengths of a table, and prepares it. */
+static int sqz__make_huffman(sqz__decoder *d, sqz__huffman *h, const unsigned char *lengths) {
+    for (uint32_t s = 0; s < h->alphabet; s++) {
+        SQZ__CHECK(lengths[s] <= 15, "a code length is more than 15");
+        if (lengths[s]) h->used++, h->lone = s;
+    }
+    SQZ__CHECK((h->used > 0) == (h->count > 0), "a table is empty and used, or not empty and not used");
+    return SQZ__GET(h->code.symbols, h->used) && sqz__make_code(d, &h->code, lengths, h->alphabet, 1);
+}
+/* Decodes all symbols of a table into one of two arrays. */
+static void sqz__huffman_symbols(sqz__lanes *stream, const sqz__huffman *h, uint16_t *wide, unsigned char *narrow) {
+    for (size_t i = 0; i < h->count; i++) {
+        uint32_t symbol = h->lone;
+        if (h->used > 1) {
+            stream->bits.at = stream->at[stream->lane];
+            symbol = sqz__code_symbol(&stream->bits, &h->code);
+            stream->at[stream->lane] = stream->bits.at;
+            stream->lane = stream->lane + 1 == stream->lanes ? 0 : stream->lane + 1;
+        }
+        if (wide) wide[i] = (uint16_t)symbol;
+        else narrow[i] = (unsigned char)symbol;
+    }
+}
+/* Reads the lengths of the lanes of a stream of `total` symbols. */
+static int sqz__open_lanes(sqz__decoder *d, sqz__bytes in, uint64_t total, sqz__lanes *stream) {
+    uint64_t least = sqz__varint(d, &in), end = 0;
+    uint32_t width = sqz__u8(d, &in), all = 0, smallest = UINT32_MAX;
+    sqz__bits fields = {in.at, 0, 8 * (uint64_t)sqz__left(&in), 7};
+    stream->lanes = total < 128 ? 1 : total < 256 * 64 ? (uint32_t)(total / 64) : 256;
+    SQZ__CHECK(width <= 17, "the lengths of lanes have more than 17 bits");
+    SQZ__TRY(SQZ__GET(stream->at, stream->lanes) && SQZ__GET(stream->end, stream->lanes));
+    for (uint32_t lane = 0; lane < stream->lanes; lane++) {
+        uint32_t field = 0;
+        for (uint32_t i = 0; i < width; i++) field = field << 1 | sqz__bit(&fields);
+        all |= field;
+        smallest = field < smallest ? field : smallest;
+        stream->at[lane] = end;
+        stream->end[lane] = end += least + field;
+    }
+    SQZ__CHECK(!smallest && (!width || all >> (width - 1)), "the lengths of lanes have more bits than they need");
+    while (fields.at % 8) SQZ__CHECK(!sqz__bit(&fields), "the bits behind the lengths of lanes are not 0");
+    SQZ__TRY(sqz__take(d, &in, (size_t)(fields.at / 8)) && !d->status);
+    stream->bits = (sqz__bits){in.at, end, 8 * (uint64_t)sqz__left(&in), 7};
+    SQZ__CHECK((end + 7) / 8 * 8 == stream->bits.end && total <= end, "the lanes have another size than they should");
+    while (stream->bits.at % 8) SQZ__CHECK(!sqz__bit(&stream->bits), "the bits behind the lanes are not 0");
+    return 1;
+}
+/* Turns entries and gaps into the codes of an array. */
+static int sqz__place_entries(sqz__decoder *d, sqz__codes *coded, const uint16_t *entries, const uint16_t *gaps,
+                              size_t count, uint32_t bits) {
+    for (size_t i = 0, at = 0; i < count; i++, at++) {
+        int32_t code = entries[i] + coded->low;
+        SQZ__CHECK(code || (gaps[i] == (1u << bits) - 1 && i + 1 < count), "a filler stands where none is allowed");
+        SQZ__CHECK(gaps[i] < coded->size - at, "the gaps lead out of an array");
+        coded->codes[at += gaps[i]] = (int16_t)code;
+    }
+    return 1;
+}
+/* Reads the profile's part of the section ARRS, and prepares all tables; `total` symbols are in the stream. */
+static int sqz__paper_tables(sqz__decoder *d, sqz__net *net, sqz__bytes *table, uint32_t *index_bits, sqz__huffman *h,
+                             uint64_t *total) {
+    size_t n = 0, alphabets = 0, size;
+    unsigned char *lengths;
+    for (size_t i = 0; i < net->coded_count; i++) {
+        uint32_t bits = index_bits[i] = sqz__u8(d, table);
+        uint64_t entries = bits ? sqz__varint(d, table) : net->coded[i]->size;
+        SQZ__CHECK(bits <= 12 && entries <= net->coded[i]->size, "an array has too many entries or index bits");
+        h[n].alphabet = sqz__code_count(net->coded[i]), h[n++].count = (size_t)entries;
+        if (bits) h[n].alphabet = 1u << bits, h[n++].count = (size_t)entries;
+    }
+    for (size_t i = 0; i < 8; i++) {
+        net->mode[i] = sqz__u8(d, table);
+        SQZ__CHECK(net->mode[i] < 2, "the mode of a plane is neither 0 nor 1");
+        if (net->mode[i]) h[n].alphabet = 256, h[n++].count = net->plane_size[i];
+    }
+    for (size_t i = 0; i < n; i++) alphabets += h[i].alphabet;
+    SQZ__TRY(!d->status && sqz__inflate(d, *table, alphabets, &lengths, &size));
+    SQZ__CHECK(size == alphabets, "there are too few code lengths");
+    for (size_t i = 0; i < n; lengths += h[i++].alphabet) {
+        SQZ__TRY(sqz__make_huffman(d, &h[i], lengths));
+        if (h[i].used > 1) *total += h[i].count;
+    }
+    return 1;
+}
+static int sqz__read_paper(sqz__decoder *d, sqz__net *net, sqz__bytes table, sqz__bytes raw, sqz__bytes stream) {
+    sqz__huffman *h;
+    sqz__lanes lanes = {0};
+    uint32_t *index_bits;
+    uint64_t total = 0;
+    SQZ__TRY(SQZ__GET(index_bits, net->coded_count) && SQZ__NEW(h, 2 * net->coded_count + 8));
+    SQZ__TRY(sqz__paper_tables(d, net, &table, index_bits, h, &total) && sqz__open_lanes(d, stream, total, &lanes));
+    for (size_t i = 0; i < net->coded_count; i++, h++) {
+        sqz__codes *coded = net->coded[i];
+        uint16_t *entries, *gaps;
+        size_t mark = d->used;
+        if (!index_bits[i]) {
+            sqz__huffman_symbols(&lanes, h, (uint16_t *)coded->codes, NULL);
+            for (size_t k = 0; k < coded->size; k++) coded->codes[k] = (int16_t)(coded->codes[k] + coded->low);
+            continue;
+        }
+        SQZ__TRY(SQZ__GET(entries, h->count) && SQZ__GET(gaps, h->count));
+        sqz__huffman_symbols(&lanes, h, entries, NULL);
+        sqz__huffman_symbols(&lanes, ++h, gaps, NULL);
+        SQZ__TRY(sqz__place_entries(d, coded, entries, gaps, h->count, index_bits[i]));
+        sqz__release(d, mark);
+    }
+    SQZ__TRY((net->steps = sqz__take(d, &raw, 4 * net->grids)) != NULL);
+    for (size_t i = 0; i < 8; i++) {
+        unsigned char *plane = NULL;
+        if (!net->mode[i]) net->plane[i] = sqz__take(d, &raw, net->plane_size[i]);
+        else if (SQZ__GET(plane, net->plane_size[i])) sqz__huffman_symbols(&lanes, h++, NULL, plane);
+        if (net->mode[i]) net->plane[i] = plane;
+        SQZ__TRY(!d->status);
+    }
+    SQZ__CHECK(raw.at == raw.end, "the section VALS is too long");
+    for (size_t i = 0; i < lanes.lanes; i++)
+        SQZ__CHECK(lanes.at[i] == lanes.end[i], "a lane does not end where it should");
+    return 1;
+}
+
+/* ---- Profile `max` (section 6): the coder ---- */
+typedef struct {
+    uint32_t *state, lanes, lane;  /* the lane of the next symbol */
+    const unsigned char *at, *end; /* the words */
+    int empty;                     /* a word was needed after the last one */
+} sqz__coder;
+typedef struct { uint64_t total, *sums; uint32_t count; } sqz__table; /* symbol s begins at sums[s] / total */
+
+static int sqz__open_coder(sqz__decoder *d, sqz__bytes in, uint32_t lanes, sqz__coder *coder) {
+    *coder = (sqz__coder){NULL, lanes, 0, in.at + 4 * (size_t)lanes, in.end, 0};
+    SQZ__CHECK(sqz__left(&in) >= 4 * (size_t)lanes && sqz__left(&in) % 2 == 0, "the coded stream has a wrong size");
+    SQZ__TRY(SQZ__GET(coder->state, lanes));
+    for (uint32_t lane = 0; lane < lanes; lane++) {
+        coder->state[lane] = sqz__u32(in.at + 4 * lane);
+        SQZ__CHECK(coder->state[lane] >> 16, "the state of a lane is below 2**16");
+    }
+    return 1;
+}
+/* Decodes a symbol from the state of its lane, given its interval, and goes on to the next lane. */
+static void sqz__advance(sqz__coder *coder, uint32_t begin, uint32_t frequency) {
+    uint32_t x = coder->state[coder->lane];
+    x = frequency * (x >> 15) + (x & (SQZ__FULL - 1)) - begin;
+    if (x < 1u << 16) {
+        if (coder->at == coder->end) coder->empty = 1;
+        else x = x << 16 | sqz__u16(coder->at), coder->at += 2;
+    }
+    coder->state[coder->lane] = x;
+    coder->lane = coder->lane + 1 == coder->lanes ? 0 : coder->lane + 1;
+}
+/* Turns weights of the sum `total` into a table (section "Tables"). The symbol `impossible`, if any, cannot occur. */
+static void sqz__make_table(sqz__table *table, const uint64_t *weights, uint64_t total, uint32_t count,
+                            uint32_t impossible) {
+    uint64_t sum = 0, room = SQZ__FULL - count + (impossible < count), *sums = table->sums;
+    table->total = total, table->count = count;
+    for (uint32_t s = 0; s < count; s++) { /* room * (weights before), plus `total` for each possible symbol before */
+        sums[s] = sum;
+        sum += room * weights[s] + (s == impossible ? 0 : total);
+    }
+    sums[count] = sum; /* SQZ__FULL * total */
+}
+static uint32_t sqz__symbol(sqz__coder *coder, const sqz__table *table) {
+    const uint64_t *sums = table->sums, end = ((coder->state[coder->lane] & (SQZ__FULL - 1)) + 1) * table->total;
+    uint32_t begin, half;
+    for (uint32_t count = table->count; count > 1; count -= half) { /* it is among the first `count` of sums */
+        half = count / 2;
+        sums += sums[half] < end ? half : 0;
+    }
+    begin = (uint32_t)(sums[0] / table->total);
+    sqz__advance(coder, begin, (uint32_t)(sums[1] / table->total) - begin);
+    return (uint32_t)(sums - table->sums);
+}
+
+/* ---- Rounds: the places of the elements that are coded together ---- */
+/* K of section 6. The last one, 256, is 0 on the circle of keys. */
+static const unsigned char sqz__bounds[17] = {0, 1, 3, 7, 13, 22, 34, 48, 64, 84, 107, 131, 156, 181, 206, 231, 0};
+typedef struct { uint32_t index, tap, row, column; } sqz__place;
+
+static sqz__place sqz__place_of(uint32_t index, const sqz__codes *shape) {
+    uint32_t line = index / shape->columns;
+    return (sqz__place){index, line / shape->rows, line % shape->rows, index % shape->columns};
+}
+/* Where an element is on the circle of 2**32 keys: its key of section 6, with 24 bits more. */
+static uint32_t sqz__key(uint32_t index) { return index * 2654435769u; }
+/* Two elements of a round are at least 5 places apart. */
+static size_t sqz__most_places(size_t size) { return size / 5 + 1; }
+/* Lists the elements of an array whose keys are in a round. From one to the next it is always one of three steps (the
+   three-gap theorem): the shortest that leads up the circle by less than the round is wide, the shortest that leads
+   down by less, or, where both lead out of the round, the two together. */
+static size_t sqz__list_round(uint32_t turn, const sqz__codes *shape, sqz__place *places) {
+    uint32_t begin = (uint32_t)sqz__bounds[turn] << 24, width = ((uint32_t)sqz__bounds[turn + 1] << 24) - begin;
+    uint32_t up = 1, down = 1, first = 0, x, move[3];
+    sqz__place at, step[3];
+    size_t count = 0;
+    while (first < shape->size && sqz__key(first) - begin >= width) first++;
+    if (first == shape->size) return 0;
+    while (sqz__key(up) >= width) up++;
+    while (0 - sqz__key(down) >= width) down++;
+    for (int k = 0; k < 3; k++) {
+        step[k] = sqz__place_of(k == 0 ? up : k == 1 ? down : up + down, shape);
+        move[k] = sqz__key(step[k].index);
+    }
+    at = sqz__place_of(first, shape);
+    for (x = sqz__key(first) - begin; at.index < shape->size;) {
+        int beyond = x >= width - move[0], k = beyond + (beyond & (x < 0 - move[1]));
+        uint32_t over;
+        places[count++] = at;
+        x += move[k];
+        at.index += step[k].index;
+        at.column += step[k].column;
+        over = at.column >= shape->columns;
+        at.column -= over ? shape->columns : 0;
+        at.row += step[k].row + over;
+        over = at.row >= shape->rows;
+        at.row -= over ? shape->rows : 0;
+        at.tap += step[k].tap + over;
+    }
+    return count;
+}
+/* For each tap the distances to the elements above, below, left and right in the slice; 0 beyond its edges. */
+static int sqz__make_neighbours(sqz__decoder *d, const sqz__codes *shape, int32_t (**neighbours)[4]) {
+    int32_t right = (int32_t)(shape->rows * shape->columns), down = (int32_t)shape->width * right, (*n)[4];
+    SQZ__TRY(SQZ__NEW(n, shape->taps));
+    *neighbours = n;
+    for (uint32_t tap = 0; tap < shape->taps; tap++, n++) {
+        if (tap >= shape->width) (*n)[0] = -down;
+        if (tap + shape->width < shape->taps) (*n)[1] = down;
+        if (tap % shape->width) (*n)[2] = -right;
+        if ((tap + 1) % shape->width) (*n)[3] = right;
+    }
+    return 1;
+}
+
+/* ---- The models of arrays of codes (sections "Zeros" and "Codes") ---- */
+enum { SQZ__CLASSES = 25, SQZ__SCALES = 5, SQZ__SIGNS = 9, SQZ__KEYS = SQZ__SCALES * SQZ__SIGNS, SQZ__BUCKETS = 16 };
+typedef struct { uint32_t known, nonzero; double factor; } sqz__line; /* a row, column or tap */
+typedef struct { uint32_t known, nonzero, class_of_next; } sqz__slice;
+typedef struct { int64_t count, nonzero, expected; double ratio; } sqz__class; /* N, N - Z, E1 */
+typedef struct { int64_t actual, expected; } sqz__tally;                       /* F, X */
+typedef struct { int64_t count, magnitudes, sum, scale, tilt; } sqz__sums;     /* n, m, t; of a line: g, part of y */
+typedef struct { int64_t share[SQZ__BUCKETS]; unsigned char *bucket; } sqz__buckets; /* bucket: by symbol */
+typedef struct {
+    const sqz__codes *shape;
+    int32_t (*neighbours)[4];         /* NULL in arrays of one tap, as the taps and slices are */
+    uint32_t known, nonzero, *counts; /* counts: n(c), by c - low */
+    sqz__line *rows, *columns, *taps;
+    sqz__slice *slices;
+    sqz__class classes[SQZ__CLASSES];
+    sqz__sums sums, *row_sums, *column_sums;
+    sqz__tally signs[SQZ__SIGNS][SQZ__BUCKETS];
+    sqz__place *found; /* the elements of this round that are not 0 */
+    size_t found_count;
+} sqz__model;
+typedef struct { /* what all arrays of a batch share, and memory that each uses in turn */
+    sqz__tally scales[SQZ__SCALES][SQZ__BUCKETS];
+    int64_t scale_ratio[SQZ__SCALES][SQZ__BUCKETS], sign_ratio[SQZ__SIGNS][SQZ__BUCKETS];
+    sqz__buckets by_magnitude, by_value;
+    int64_t *base, *shares, *scaled, *around;
+    uint64_t *weights;
+    sqz__table table;
+    sqz__place *places, *found;
+    uint16_t *ones;
+    unsigned char *bits, *keys, class_of[16][16]; /* classes of slices by k and n */
+} sqz__batch;
+
+static int sqz__make_model(sqz__decoder *d, const sqz__codes *shape, sqz__model *m) {
+    m->shape = shape;
+    SQZ__TRY(SQZ__NEW(m->counts, sqz__code_count(shape)) && SQZ__NEW(m->rows, shape->rows) &&
+             SQZ__NEW(m->columns, shape->columns) && SQZ__NEW(m->row_sums, shape->rows) &&
+             SQZ__NEW(m->column_sums, shape->columns));
+    return shape->taps == 1 || (SQZ__NEW(m->taps, shape->taps) && SQZ__NEW(m->slices, shape->rows * shape->columns) &&
+                                sqz__make_neighbours(d, shape, &m->neighbours));
+}
+static uint32_t sqz__class_of(uint32_t k, uint32_t n) {
+    return k ? 6 * (k < 4 ? k : 4) - 5 + (10 * n + k) / (2 * k) : 0;
+}
+/* Makes a batch with memory for its largest array, and for a round of all arrays. */
+static int sqz__make_batch(sqz__decoder *d, sqz__codes *const *shapes, size_t count, sqz__batch *b) {
+    size_t codes = 0, most = 0, all = 1; /* one more element is written, and not kept */
+    for (size_t i = 0; i < count; i++) {
+        size_t places = sqz__most_places(shapes[i]->size);
+        codes = sqz__code_count(shapes[i]) > codes ? sqz__code_count(shapes[i]) : codes;
+        most = places > most ? places : most;
+        all += places;
+    }
+    for (uint32_t k = 0; k < 16; k++)
+        for (uint32_t n = 0; n <= k; n++) b->class_of[k][n] = (unsigned char)sqz__class_of(k, n);
+    return SQZ__NEW(b->around, codes + 12) && SQZ__GET(b->base, codes) && SQZ__GET(b->shares, codes) &&
+           SQZ__GET(b->scaled, codes) && SQZ__GET(b->weights, codes) && SQZ__GET(b->table.sums, codes + 1) &&
+           SQZ__GET(b->by_magnitude.bucket, codes) && SQZ__GET(b->by_value.bucket, codes) &&
+           SQZ__GET(b->places, most) && SQZ__GET(b->bits, most) && SQZ__GET(b->ones, most) &&
+           SQZ__GET(b->keys, most) && SQZ__GET(b->found, all);
+}
+/* Rounds a value from 0 to 2**15 to the nearest integer, ties to even: plus 1.5 * 2**52 no fraction is left. */
+static int32_t sqz__round(double x) { return (int32_t)((x + 6755399441055744.0) - 6755399441055744.0); }
+/* Factors of rows, columns or taps, multiplied by `odds`. */
+static void sqz__set_factors(sqz__line *lines, uint32_t count, double density, double odds) {
+    double array_odds = density / (1.0 - density), prior = 120.0 * density;
+    for (uint32_t i = 0; i < count; i++) {
+        double r = (lines[i].nonzero + prior) / (lines[i].known + 120.0);
+        lines[i].factor = odds * (r / (1.0 - r) / array_odds);
+    }
+}
+/* Finds the frequency of a 1 for each of the listed elements, and counts the classes of their slices. */
+static void sqz__predict_zeros(sqz__batch *b, sqz__model *m, size_t count) {
+    double density = (m->nonzero + 0.5) / (m->known + 1.0);
+    const sqz__line *rows = m->rows, *columns = m->columns, *taps = m->taps; /* copies: a store cannot change them */
+    const sqz__slice *slices = m->slices;
+    sqz__class *classes = m->classes;
+    uint32_t width = m->shape->columns;
+    unsigned char *keys = b->keys;
+    uint16_t *ones = b->ones;
+    sqz__set_factors(m->rows, m->shape->rows, density, density / (1.0 - density));
+    sqz__set_factors(m->columns, width, density, 1.0);
+    if (taps) sqz__set_factors(m->taps, m->shape->taps, density, 1.0);
+    for (sqz__class *c = classes; c < classes + SQZ__CLASSES; c++) {
+        double actual = ((double)c->nonzero + 20.0) / ((double)c->expected / 32768.0 + 20.0);
+        double zeros = (double)(c->count * 32768 - c->expected) / 32768.0 + 20.0;
+        c->ratio = actual / (((double)(c->count - c->nonzero) + 20.0) / zeros);
+    }
+    for (const sqz__place *p = b->places, *end = p + count; p < end; p++) {
+        double odds = rows[p->row].factor * columns[p->column].factor;
+        int32_t frequency;
+        if (taps) {
+            uint32_t class_ = slices[p->row * width + p->column].class_of_next;
+            odds *= taps[p->tap].factor;
+            classes[class_].count++;
+            classes[class_].expected += sqz__round(odds / (1.0 + odds) * 32768.0);
+            odds *= classes[class_].ratio;
+            *keys++ = (unsigned char)class_;
+        }
+        frequency = sqz__round(odds / (1.0 + odds) * 32768.0);
+        *ones++ = (uint16_t)(frequency < 8 ? 8 : frequency > SQZ__FULL - 8 ? SQZ__FULL - 8 : frequency);
+    }
+}
+static void sqz__decode_bits(sqz__coder *coder, const uint16_t *ones, unsigned char *bits, size_t count) {
+    sqz__coder c = *coder; /* a copy can stay in registers */
+    for (size_t i = 0; i < count; i++) {
+        uint32_t zeros = SQZ__FULL - ones[i], bit = (c.state[c.lane] & (SQZ__FULL - 1)) >= zeros;
+        sqz__advance(&c, zeros & (0 - bit), bit ? ones[i] : zeros);
+        bits[i] = (unsigned char)bit;
+    }
+    *coder = c;
+}
+/* Learns which of the listed elements are not 0, and adds these to `found`. */
+static void sqz__learn_zeros(const sqz__batch *b, sqz__model *m, size_t count) {
+    sqz__line *rows = m->rows, *columns = m->columns, *taps = m->taps;
+    sqz__place *found = m->found;
+    uint32_t width = m->shape->columns;
+    for (size_t i = 0; i < count; i++) {
+        const sqz__place p = b->places[i];
+        uint32_t bit = b->bits[i];
+        rows[p.row].known++, rows[p.row].nonzero += bit;
+        columns[p.column].known++, columns[p.column].nonzero += bit;
+        *found = p;
+        found += bit;
+        if (taps) {
+            sqz__slice *slice = &m->slices[p.row * width + p.column];
+            uint32_t k = ++slice->known, n = slice->nonzero += bit;
+            slice->class_of_next = k < 16 ? b->class_of[k][n] : sqz__class_of(k, n);
+            m->classes[b->keys[i]].nonzero += bit;
+            taps[p.tap].known++, taps[p.tap].nonzero += bit;
+        }
+    }
+    m->found_count = (size_t)(found - m->found);
+    m->known += (uint32_t)count, m->nonzero += (uint32_t)m->found_count;
+}
+/* Sums and products that do not fit keep their low 64 bits. */
+static int64_t sqz__times(int64_t a, int64_t b) { return (int64_t)((uint64_t)a * (uint64_t)b); }
+static int64_t sqz__plus(int64_t a, int64_t b) { return (int64_t)((uint64_t)a + (uint64_t)b); }
+static int64_t sqz__divide(int64_t a, int64_t b) { return a / b - (a % b < 0); } /* rounds down; b > 0 */
+/* Puts the next code of an order into its bucket. */
+static void sqz__fill_bucket(const sqz__batch *b, int64_t total, int32_t symbol, int64_t *before, sqz__buckets *to) {
+    int64_t base = b->base[symbol], bucket = (*before + base - base / 2) * 16 / total;
+    *before += base;
+    to->bucket[symbol] = (unsigned char)(bucket < 15 ? bucket : 15);
+    to->share[to->bucket[symbol]] += base;
+}
+/* Base weights and buckets of the codes of an array in this round. */
+static void sqz__prepare_codes(sqz__batch *b, const sqz__model *m) {
+    const int64_t one = (int64_t)1 << 32;
+    int32_t low = m->shape->low, high = m->shape->high, size = high - low + 1;
+    int64_t smooth_sum = 0, total = 0, before = 0, before_by_value = 0;
+    for (int32_t c = low; c <= high; c++) /* n(c) + n(-c), and `one` for a code that can occur; 0 beyond both ends */
+        if (c) b->around[c - low + 6] = m->counts[c - low] + (-c >= low && -c <= high ? m->counts[-c - low] : 0) + one;
+    for (int32_t s = 0; s < size; s++) {
+        const int64_t *a = b->around + s; /* near(c) and room(c) are the two halves of one sum */
+        int64_t sum = a[0] + a[12] + 2 * (a[1] + a[11]) + 3 * (a[2] + a[10]) + 4 * (a[3] + a[9]) + 5 * (a[4] + a[8]) +
+                      6 * (a[5] + a[7]) + 7 * a[6];
+        b->shares[s] = s == -low ? 0 : sum % one * 256 / (sum / one) + 64; /* smooth(c) */
+        smooth_sum += b->shares[s];
+    }
+    memset(b->around, 0, (size_t)(size + 12) * sizeof *b->around);
+    for (int32_t s = 0; s < size; s++)
+        total += b->base[s] = ((int64_t)m->counts[s] << 16) + ((int64_t)size << 18) * b->shares[s] / smooth_sum;
+    memset(b->by_magnitude.share, 0, sizeof b->by_magnitude.share);
+    memset(b->by_value.share, 0, sizeof b->by_value.share);
+    for (int32_t c = 0; c <= high || c <= -low; c++) {
+        if (c <= -low) sqz__fill_bucket(b, total, -c - low, &before, &b->by_magnitude);
+        if (c && c <= high) sqz__fill_bucket(b, total, c - low, &before, &b->by_magnitude);
+    }
+    for (int32_t s = 0; s < size; s++) {
+        sqz__fill_bucket(b, total, s, &before_by_value, &b->by_value);
+        b->shares[s] = s == -low ? 0 : b->base[s] * 1048576 / total + 1;
+    }
+    for (int i = 0; i < SQZ__BUCKETS; i++) {
+        b->by_magnitude.share[i] = b->by_magnitude.share[i] * 4096 / total;
+        b->by_value.share[i] = b->by_value.share[i] * 4096 / total;
+    }
+}
+static void sqz__set_ratios(int64_t *ratios, const sqz__tally *tallies, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        int64_t ratio = ((tallies[i].actual + 40) << 24) / (tallies[i].expected + (40 << 12));
+        ratios[i] = ratio < 256 ? 256 : ratio > 65536 ? 65536 : ratio;
+    }
+}
+/* What rows or columns say about magnitudes and signs; `magnitudes` is m'. */
+static void sqz__set_line_contexts(sqz__sums *lines, uint32_t count, const sqz__sums *all, int64_t magnitudes) {
+    for (sqz__sums *line = lines; line < lines + count; line++) {
+        int64_t more = sqz__plus(sqz__times(line->sum, all->count), -sqz__times(line->count, all->sum));
+        line->tilt = sqz__divide(sqz__times(256, more), (all->count ? all->count : 1) * (line->count + 30));
+        more = sqz__plus(sqz__times(line->magnitudes, all->count), 20 * magnitudes);
+        line->scale = sqz__divide(sqz__times(256, more), (line->count + 20) * magnitudes);
+    }
+}
+/* The context of scale times 9, plus that of sign, of each of the elements found, and how many elements have each. */
+static void sqz__find_contexts(sqz__batch *b, sqz__model *m, uint32_t *elements_of_key) {
+    int64_t magnitudes = m->sums.magnitudes ? m->sums.magnitudes : 1, unit = 8 * magnitudes, count = m->sums.count;
+    const sqz__sums *rows = m->row_sums, *columns = m->column_sums;
+    const int16_t *codes = m->shape->codes;
+    int32_t (*neighbours)[4] = m->neighbours;
+    unsigned char *keys = b->keys;
+    sqz__set_line_contexts(m->row_sums, m->shape->rows, &m->sums, magnitudes);
+    sqz__set_line_contexts(m->column_sums, m->shape->columns, &m->sums, magnitudes);
+    for (const sqz__place *p = m->found, *end = p + m->found_count; p < end; p++) {
+        const sqz__sums *row = &rows[p->row], *column = &columns[p->column];
+        int64_t x = count ? sqz__times(row->scale, column->scale) : 256 * 256, tilt;
+        int scale = (x >= 211 * 256) + (x >= 242 * 256) + (x >= 272 * 256) + (x >= 308 * 256), key, far, negative;
+        if (neighbours) { /* the element itself, which is not known yet, is 0 */
+            const int32_t *n = neighbours[p->tap];
+            const int16_t *code = codes + p->index;
+            tilt = (code[n[0]] + code[n[1]] + code[n[2]] + code[n[3]]) * (64 * count);
+        } else {
+            tilt = sqz__times(sqz__plus(row->tilt, column->tilt), count);
+        }
+        negative = tilt < 0;
+        x = tilt ^ -(int64_t)negative; /* -1 - tilt where that is negative: -4 units are as near as 4 units less 1 */
+        far = (x >= 4 * unit) + (x >= 12 * unit) + (x >= 24 * unit);
+        key = scale * SQZ__SIGNS + 4 + (tilt >= unit) + (far ^ -negative); /* ~far is -1 - far */
+        *keys++ = (unsigned char)key;
+        elements_of_key[key]++;
+    }
+}
+static void sqz__add_to_sums(sqz__sums *sums, int32_t code) {
+    sums->count++;
+    sums->magnitudes += code < 0 ? -code : code;
+    sums->sum += code;
+}
+/* Decodes the elements that have the same contexts, and learns from them. `b->scaled` has the ratios of scale. */
+static void sqz__decode_context(sqz__coder *coder, sqz__batch *b, sqz__model *m, uint32_t key, const sqz__place *p,
+                                uint32_t count) {
+    uint32_t symbols = sqz__code_count(m->shape), *counts = m->counts;
+    int32_t low = m->shape->low;
+    sqz__tally *scales = b->scales[key / SQZ__SIGNS], *signs = m->signs[key % SQZ__SIGNS];
+    const int64_t *sign_ratio = b->sign_ratio[key % SQZ__SIGNS], *scaled = b->scaled;
+    const unsigned char *by_magnitude = b->by_magnitude.bucket, *by_value = b->by_value.bucket;
+    uint64_t *weights = b->weights, total = 0;
+    sqz__sums *rows = m->row_sums, *columns = m->column_sums, all = m->sums;
+    int16_t *codes = m->shape->codes;
+    sqz__coder c = *coder;
+    for (uint32_t s = 0; s < symbols; s++) total += weights[s] = (uint64_t)(scaled[s] * sign_ratio[by_value[s]]);
+    sqz__make_table(&b->table, weights, total, symbols, (uint32_t)-low);
+    for (const sqz__place *end = p + count; p < end; p++) {
+        uint32_t s = sqz__symbol(&c, &b->table);
+        int32_t code = (int32_t)s + low;
+        codes[p->index] = (int16_t)code;
+        counts[s]++;
+        scales[by_magnitude[s]].actual++;
+        signs[by_value[s]].actual++;
+        sqz__add_to_sums(&rows[p->row], code);
+        sqz__add_to_sums(&columns[p->column], code);
+        sqz__add_to_sums(&all, code);
+    }
+    for (int i = 0; i < SQZ__BUCKETS; i++) {
+        scales[i].expected += count * b->by_magnitude.share[i];
+        signs[i].expected += count * b->by_value.share[i];
+    }
+    m->sums = all;
+    *coder = c;
+}
+/* Decodes the codes of the elements found in this round, sorted by their contexts. */
+static void sqz__decode_codes(sqz__coder *coder, sqz__batch *b, sqz__model *m) {
+    uint32_t ends[SQZ__KEYS + 1] = {0}, start = 0, symbols = sqz__code_count(m->shape);
+    if (!m->found_count) return;
+    sqz__prepare_codes(b, m);
+    sqz__set_ratios(b->sign_ratio[0], m->signs[0], SQZ__SIGNS * SQZ__BUCKETS);
+    sqz__find_contexts(b, m, ends + 1);
+    for (int key = 1; key < SQZ__KEYS; key++) ends[key] += ends[key - 1]; /* where the elements of a key begin */
+    for (size_t i = 0; i < m->found_count; i++) b->places[ends[b->keys[i]]++] = m->found[i];
+    for (uint32_t key = 0; key < SQZ__KEYS; start = ends[key++]) {
+        const int64_t *ratio = b->scale_ratio[key / SQZ__SIGNS];
+        for (uint32_t s = 0; s < symbols && key % SQZ__SIGNS == 0; s++)
+            b->scaled[s] = (b->shares[s] * ratio[b->by_magnitude.bucket[s]]) >> 6;
+        if (ends[key] > start) sqz__decode_context(coder, b, m, key, b->places + start, ends[key] - start);
+    }
+}
+/* Decodes the arrays of a batch. */
+static int sqz__decode_batch(sqz__decoder *d, sqz__coder *coder, sqz__codes *const *shapes, size_t count) {
+    sqz__batch *b;
+    sqz__model *models;
+    size_t mark = d->used;
+    SQZ__TRY(SQZ__NEW(b, 1) && sqz__make_batch(d, shapes, count, b) && SQZ__NEW(models, count));
+    for (size_t i = 0; i < count; i++) SQZ__TRY(sqz__make_model(d, shapes[i], &models[i]));
+    for (uint32_t turn = 0; turn < 16; turn++) {
+        sqz__place *found = b->found;
+        coder->lane = 0;
+        for (sqz__model *m = models; m < models + count; found += m++->found_count) {
+            size_t listed = sqz__list_round(turn, m->shape, m->shape->dense ? found : b->places);
+            m->found = found, m->found_count = listed;
+            if (m->shape->dense) continue;
+            sqz__predict_zeros(b, m, listed);
+            sqz__decode_bits(coder, b->ones, b->bits, listed);
+            sqz__learn_zeros(b, m, listed);
+        }
+        coder->lane = 0;
+        sqz__set_ratios(b->scale_ratio[0], b->scales[0], SQZ__SCALES * SQZ__BUCKETS);
+        for (size_t i = 0; i < count; i++) sqz__decode_codes(coder, b, &models[i]);
+        SQZ__CHECK(!coder->empty, "the coded stream ends too early");
+    }
+    for (size_t i = 0; i < count; i++)
+        SQZ__CHECK(shapes[i]->dense || models[i].nonzero < models[i].known, "an array without zeros is not dense");
+    sqz__release(d, mark);
+    return 1;
+}
+/* The number of arrays of the next batch. */
+static size_t sqz__batch_count(sqz__codes *const *shapes, size_t count) {
+    size_t elements = 0, codes = 0, i;
+    for (i = 0; i < count && i < SQZ__MAX_ARRAYS; i++) {
+        elements += shapes[i]->size;
+        codes += shapes[i]->codes ? sqz__code_count(shapes[i]) : 0;
+        if (i && (elements > SQZ__MAX_CODED || codes > SQZ__BATCH_CODES)) break;
+    }
+    return i;
+}
+
+/* ---- Byte planes in profile `max` (sections 6 and 8) ---- */
+typedef struct {
+    uint32_t number, symbols, used[256]; /* of the plane; the bytes that occur, in ascending order */
+    uint32_t contexts, groups;           /* how many */
+    uint32_t *counts, *group_counts;     /* by context and symbol, by group and symbol */
+    uint32_t *table_of_context;          /* in this round, counted from 1; 0 for none */
+    uint32_t *elements, *context;        /* of the round: their places in the plane, and their contexts */
+    sqz__table *tables;
+    sqz__place *places;
+    int32_t (**neighbours)[4]; /* by array; NULL in arrays of one tap */
+} sqz__plane_model;
+
+/* The context of an element among those of its array. */
+static uint32_t sqz__plane_context(const sqz__plane_model *m, const unsigned char *bytes, const sqz__place *p,
+                                   int32_t (*neighbours)[4], uint32_t turn) {
+    uint32_t largest = 0, signs = 4, below;
+    for (int k = 0; k < 4 && neighbours; k++) {
+        uint32_t index = p->index + (uint32_t)neighbours[p->tap][k];
+        if (index == p->index || sqz__key(index) >> 24 >= sqz__bounds[turn]) continue; /* not there, or not known yet */
+        largest = bytes[index] > largest ? bytes[index] : largest;
+        signs += bytes[index] % 2 ? UINT32_MAX : 1;
+    }
+    below = m->used[m->symbols - 1] - largest;
+    return m->number == 3 ? signs : !largest ? 0 : 1 + (below < 14 ? below : 14);
+}
+static size_t sqz__group(const sqz__plane_model *m, uint32_t context) {
+    return m->number == 0 ? context / 16 : m->number == 3 ? context % 9 : 0;
+}
+static int sqz__make_plane_model(sqz__decoder *d, sqz__codes *const *shapes, uint32_t count, sqz__plane_model *m) {
+    size_t most = 0, all = 0, tables, symbols = m->symbols;
+    uint64_t *sums;
+    m->contexts = m->number == 0 ? 16 * count : m->number == 3 ? 9 * count : 256;
+    m->groups = m->number == 0 ? count : m->number == 3 ? 9 : 1;
+    SQZ__TRY(SQZ__NEW(m->neighbours, count));
+    for (uint32_t i = 0; i < count; i++) {
+        size_t places = sqz__most_places(shapes[i]->size);
+        most = places > most ? places : most;
+        all += places;
+        if (shapes[i]->taps > 1) SQZ__TRY(sqz__make_neighbours(d, shapes[i], &m->neighbours[i]));
+    }
+    tables = m->contexts < all ? m->contexts : all;
+    SQZ__TRY(SQZ__NEW(m->counts, m->contexts * symbols) && SQZ__NEW(m->group_counts, m->groups * symbols) &&
+             SQZ__GET(m->table_of_context, m->contexts) && SQZ__GET(m->elements, all) && SQZ__GET(m->context, all) &&
+             SQZ__GET(m->places, most) && SQZ__GET(m->tables, tables) && SQZ__GET(sums, tables * (symbols + 1)));
+    for (size_t i = 0; i < tables; i++) m->tables[i].sums = sums + i * (symbols + 1);
+    return 1;
+}
+/* Lists the elements of a round with their contexts, makes the tables of these, and returns the number of elements. */
+static size_t sqz__prepare_plane(sqz__plane_model *m, sqz__codes *const *shapes, uint32_t count, uint32_t turn,
+                                 const unsigned char *plane, const unsigned char *exponents) {
+    uint64_t weights[256];
+    uint32_t base = 0, n = 0, tables = 0;
+    memset(m->table_of_context, 0, m->contexts * sizeof *m->table_of_context);
+    for (uint32_t i = 0; i < count; base += shapes[i++]->size) {
+        size_t listed = sqz__list_round(turn, shapes[i], m->places);
+        uint32_t first = i * (m->number == 0 ? 16 : 9);
+        for (sqz__place *p = m->places; p < m->places + listed; p++, n++) {
+            m->elements[n] = base + p->index;
+            if (m->number == 1 || m->number == 2) m->context[n] = exponents[m->elements[n]];
+            else m->context[n] = first + sqz__plane_context(m, plane + base, p, m->neighbours[i], turn);
+            m->table_of_context[m->context[n]] = 1;
+        }
+    }
+    for (uint32_t context = 0; context < m->contexts; context++) {
+        const uint32_t *counts = m->counts + (size_t)context * m->symbols;
+        const uint32_t *group = m->group_counts + sqz__group(m, context) * m->symbols;
+        uint64_t whole = 0, total = 0;
+        if (!m->table_of_context[context]) continue;
+        for (uint32_t s = 0; s < m->symbols; s++) whole += 4 * (uint64_t)group[s] + 1;
+        for (uint32_t s = 0; s < m->symbols; s++)
+            total += weights[s] = 1024 * (uint64_t)counts[s] + 524288 * (4 * (uint64_t)group[s] + 1) / whole;
+        sqz__make_table(&m->tables[tables], weights, total, m->symbols, m->symbols);
+        m->table_of_context[context] = ++tables;
+    }
+    return n;
+}
+/* Decodes a modelled plane, batch by batch. */
+static int sqz__modelled_plane(sqz__decoder *d, sqz__coder *coder, const sqz__net *net, uint32_t number,
+                               const unsigned char *bitmap, unsigned char *plane) {
+    sqz__plane_model m = {0};
+    unsigned char seen[256] = {0}, *at = plane;
+    m.number = number;
+    for (uint32_t byte = 0; byte < 256; byte++)
+        if (bitmap[byte / 8] >> byte % 8 & 1) m.used[m.symbols++] = byte;
+    SQZ__CHECK(m.symbols, "no byte is declared to occur in a plane");
+    for (size_t first = 0, count; first < net->float_count; first += count) {
+        sqz__codes *const *shapes = net->floats + first;
+        size_t mark = d->used;
+        count = sqz__batch_count(shapes, net->float_count - first);
+        SQZ__TRY(sqz__make_plane_model(d, shapes, (uint32_t)count, &m));
+        for (uint32_t turn = 0; turn < 16; turn++) {
+            const unsigned char *exponents = number == 0 || number == 3 ? NULL : net->plane[0] + (at - plane);
+            size_t n = sqz__prepare_plane(&m, shapes, (uint32_t)count, turn, at, exponents);
+            coder->lane = 0;
+            for (size_t i = 0; i < n; i++) {
+                uint32_t s = sqz__symbol(coder, &m.tables[m.table_of_context[m.context[i]] - 1]);
+                at[m.elements[i]] = (unsigned char)m.used[s];
+                m.counts[(size_t)m.context[i] * m.symbols + s]++;
+                m.group_counts[sqz__group(&m, m.context[i]) * m.symbols + s]++;
+            }
+            SQZ__CHECK(!coder->empty, "the coded stream ends too early");
+        }
+        for (size_t i = 0; i < count; i++) at += shapes[i]->size;
+        sqz__release(d, mark);
+    }
+    for (size_t i = 0; i < net->plane_size[number]; i++) seen[plane[i]] = 1;
+    for (uint32_t s = 0; s < m.symbols; s++) SQZ__CHECK(seen[m.used[s]], "a byte is declared to occur, and does not");
+    return 1;
+}
+/* Decodes a coded plane, part by part. */
+static int sqz__coded_plane(sqz__decoder *d, sqz__coder *coder, unsigned char *plane, size_t size) {
+    uint64_t weights[256], sums[257], total = 0;
+    sqz__table table = {0, sums, 0};
+    for (int s = 0; s < 256; s++) total += weights[s] = 64;
+    for (size_t count; size; size -= count, plane += count) {
+        sqz__codes shape = {0};
+        sqz__place *places;
+        size_t mark = d->used;
+        count = size < SQZ__MAX_CODED ? size : SQZ__MAX_CODED;
+        sqz__set_shape(&shape, &count, 1, count);
+        SQZ__TRY(SQZ__GET(places, sqz__most_places(count)));
+        for (uint32_t turn = 0; turn < 16; turn++) {
+            size_t listed = sqz__list_round(turn, &shape, places);
+            sqz__make_table(&table, weights, total, 256, 256);
+            coder->lane = 0;
+            for (size_t i = 0; i < listed; i++)
+                weights[plane[places[i].index] = (unsigned char)sqz__symbol(coder, &table)] += 1024;
+            total += 1024 * listed;
+        }
+        sqz__release(d, mark);
+    }
+    SQZ__CHECK(!coder->empty, "the coded stream ends too early");
+    return 1;
+}
+
+/* ---- Profile `max`: the whole of it ---- */
+/* Reads the profile's part of the table: which arrays are dense, the modes of the planes, and bitmaps. */
+static int sqz__max_table(sqz__decoder *d, sqz__net *net, sqz__bytes table, int version,
+                          const unsigned char **bitmaps) {
+    int fit = net->plane_size[0] > 0;
+    for (size_t i = 0; i < net->coded_count; i++) {
+        if (net->coded[i]->low == net->coded[i]->high) continue;
+        net->coded[i]->dense = (int32_t)sqz__u8(d, &table);
+        SQZ__CHECK(net->coded[i]->dense < 2, "the flag of a dense array is neither 0 nor 1");
+    }
+    for (size_t i = 0; i < 8; i++) {
+        net->mode[i] = sqz__u8(d, &table);
+        SQZ__CHECK(net->mode[i] < (version > 1 && i < 4 ? 3 : 2), "the mode of a plane is unknown");
+    }
+    for (size_t i = 0; i < net->float_count; i++) fit &= net->floats[i]->size <= SQZ__MAX_CODED;
+    for (size_t i = 0; i < 4; i++) {
+        if (net->mode[i] != 2) continue;
+        SQZ__CHECK(fit && (i == 0 || i == 3 || net->mode[0]), "a plane cannot be modelled");
+        SQZ__TRY((bitmaps[i] = sqz__take(d, &table, 32)) != NULL);
+    }
+    SQZ__CHECK(table.at == table.end, "the section ARRS is too long");
+    return !d->status;
+}
+/* Reads the raw bytes: the first 2 of each lane lie in the final states, the others in VALS. */
+static int sqz__max_raw(sqz__decoder *d, sqz__net *net, const sqz__coder *coder, sqz__bytes raw, size_t size) {
+    size_t hidden = 2 * (size_t)coder->lanes;
+    unsigned char *bytes;
+    SQZ__CHECK(sqz__left(&raw) == (size > hidden ? size - hidden : 0), "the section VALS has a wrong size");
+    SQZ__TRY(SQZ__GET(bytes, size > hidden ? size : hidden));
+    for (size_t i = 0; i < hidden; i++) {
+        bytes[i] = (unsigned char)(coder->state[i / 2] >> (i % 2 ? 8 : 0) & 255);
+        SQZ__CHECK(coder->state[i / 2] >> 16 == 1, "a lane does not end in an initial state");
+        SQZ__CHECK(i < size || !bytes[i], "the unused bytes of the final states are not 0");
+    }
+    if (size > hidden) memcpy(bytes + hidden, raw.at, size - hidden);
+    net->steps = bytes;
+    bytes += 4 * net->grids;
+    for (size_t i = 0; i < 8; i++)
+        if (!net->mode[i]) net->plane[i] = bytes, bytes += net->plane_size[i];
+    return 1;
+}
+static int sqz__read_max(sqz__decoder *d, sqz__net *net, sqz__bytes table, sqz__bytes raw, sqz__bytes stream,
+                         int version) {
+    sqz__codes **live;
+    sqz__coder coder;
+    const unsigned char *bitmaps[4] = {0};
+    size_t live_count = 0, symbols = 0, raw_size = 4 * net->grids;
+    uint32_t bits = 0;
+    SQZ__TRY(sqz__max_table(d, net, table, version, bitmaps) && SQZ__GET(live, net->coded_count));
+    for (size_t i = 0; i < net->coded_count; i++)
+        if (net->coded[i]->low < net->coded[i]->high) symbols += (live[live_count++] = net->coded[i])->size;
+    for (size_t i = 0; i < 8; i++) *(net->mode[i] ? &symbols : &raw_size) += net->plane_size[i];
+    while (bits < (raw_size < 1024 ? 8 : 9) && symbols / 1024 >> bits) bits++;
+    SQZ__TRY(sqz__open_coder(d, stream, 1u << bits, &coder));
+    for (size_t i = 0, count; i < live_count; i += count) {
+        count = sqz__batch_count(live + i, live_count - i);
+        SQZ__TRY(sqz__decode_batch(d, &coder, live + i, count));
+    }
+    for (uint32_t i = 0; i < 8; i++) {
+        unsigned char *plane;
+        if (!net->mode[i]) continue;
+        SQZ__TRY(SQZ__NEW(plane, net->plane_size[i]));
+        SQZ__TRY(net->mode[i] == 1 ? sqz__coded_plane(d, &coder, plane, net->plane_size[i])
+                                   : sqz__modelled_plane(d, &coder, net, i, bitmaps[i], plane));
+        net->plane[i] = plane;
+    }
+    SQZ__CHECK(coder.at == coder.end, "words of the coded stream are left over");
+    return sqz__max_raw(d, net, &coder, raw, raw_size);
+}
+
+/* ---- From codes and planes to values (sections 2, 3, 4 and 7) ---- */
+static float sqz__float_of_bits(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+static int sqz__is_finite(float value) { return value - value == 0.0f; }
+/* Checks that the lowest and the highest code are those that the table declares. */
+static int sqz__check_range(sqz__decoder *d, const int16_t *codes, size_t size, int32_t low, int32_t high) {
+    int32_t least = 0, most = 0;
+    for (size_t i = 0; i < size; i++) {
+        least = codes[i] < least ? codes[i] : least;
+        most = codes[i] > most ? codes[i] : most;
+    }
+    SQZ__CHECK(least == low && most == high, "the codes of an array are not of the range that the table declares");
+    return 1;
+}
+/* Checks the codes of an array; in a delta, adds the differences to the codes of the base. */
+static int sqz__join_codes(sqz__decoder *d, const sqz_array *array, sqz__row *row) {
+    const int16_t *parts[2] = {row->coded[0].codes, row->coded[1].codes};
+    for (uint32_t i = 0; i < row->coded_count; i++)
+        SQZ__TRY(sqz__check_range(d, parts[i], row->coded[i].size, row->coded[i].low, row->coded[i].high));
+    row->codes = row->coded[0].codes;
+    if (row->coded_count < 2) return 1;
+    SQZ__TRY(SQZ__GET(row->codes, array->count));
+    for (size_t i = 0; i < array->count; i++) {
+        int32_t code = row->base_codes[i] + *parts[row->base_codes[i] == 0]++;
+        SQZ__CHECK(code >= row->low && code <= row->high, "a code is not in the range that the table declares");
+        row->codes[i] = (int16_t)code;
+    }
+    return sqz__check_range(d, row->codes, array->count, row->low, row->high);
+}
+static uint32_t sqz__plane_bits(const unsigned char *const *planes, size_t at) {
+    return (uint32_t)planes[0][at] << 24 | (uint32_t)planes[1][at] << 16 | (uint32_t)planes[2][at] << 8 | planes[3][at];
+}
+/* Values of a grid, or of a codebook, whose ranks begin at `*at` in the planes. */
+static int sqz__code_values(sqz__decoder *d, const sqz__net *net, const sqz__row *row, float step, size_t count,
+                            size_t *at, float *values) {
+    size_t mark = d->used, codes = (size_t)(row->high - row->low + 1);
+    uint64_t rank = 0;
+    float *book;
+    unsigned char *used;
+    SQZ__TRY(SQZ__GET(book, codes) && SQZ__NEW(used, codes));
+    for (int32_t c = row->low; c <= row->high; c++) {
+        book[c - row->low] = step * (float)c;
+        SQZ__CHECK(sqz__is_finite(book[c - row->low]), "a value of a grid is infinite");
+        if (!c || !sqz__has_codebook(row)) continue;
+        SQZ__CHECK(sqz__plane_bits(net->plane + 4, *at), "the values of a codebook are not distinct");
+        rank += sqz__plane_bits(net->plane + 4, (*at)++);
+        SQZ__CHECK(rank > 0x007FFFFF && rank < 0xFF800000, "a value of a codebook is NaN or infinite");
+        SQZ__CHECK(c < 0 ? rank < 0x80000000u : rank > 0x80000000u, "a value of a codebook has the wrong sign");
+        book[c - row->low] = sqz__float_of_bits((uint32_t)(rank >> 31 ? rank & 0x7FFFFFFF : ~rank & 0xFFFFFFFF));
+    }
+    for (size_t i = 0; i < count; i++) {
+        values[i] = book[row->codes[i] - row->low];
+        used[row->codes[i] - row->low] = 1;
+    }
+    for (int32_t c = row->low; c <= row->high; c++)
+        SQZ__CHECK(!c || !sqz__has_codebook(row) || used[c - row->low], "a value of a codebook is never used");
+    sqz__release(d, mark);
+    return 1;
+}
+static int sqz__trellis_values(sqz__decoder *d, const sqz__row *row, const sqz_array *array, float step,
+                               float *values) {
+    /* By state, then by bit 1 of v; the state stays in the third and fourth column. */
+    static const unsigned char next[8][4] = {{0, 2, 0, 0}, {5, 7, 1, 1}, {1, 3, 2, 2}, {4, 6, 3, 3},
+                                             {2, 0, 4, 4}, {7, 5, 5, 5}, {3, 1, 6, 6}, {6, 4, 7, 7}};
+    size_t filters = array->shape[array->dimensions - 1], mark = d->used;
+    int dense = row->kind == SQZ__DENSE_TRELLIS, finite = 1;
+    const int16_t *codes = row->codes;
+    float *value = values;
+    unsigned char *states;
+    SQZ__TRY(SQZ__NEW(states, filters));
+    for (const int16_t *end = codes + array->count; codes < end;) {
+        for (size_t f = 0; f < filters; f++) {
+            int32_t c = *codes++, state = states[f], v = 2 * c + (state & 1) * (dense ? 1 : (c < 0) - (c > 0));
+            states[f] = next[state][((uint32_t)v >> 1 & 1u) + 2u * (v == 0 && !dense)];
+            *value++ = step * (float)v;
+        }
+    }
+    for (size_t i = 0; i < array->count && !sqz__is_finite(step * 8192.0f); i++) finite &= sqz__is_finite(values[i]);
+    SQZ__CHECK(finite, "a value of a grid is infinite"); /* |v| is at most 2 * 4095 + 1 */
+    sqz__release(d, mark);
+    return 1;
+}
+static int sqz__make_values(sqz__decoder *d, sqz__net *net, float *values) {
+    size_t floats = 0, ranks = 0, grids = 0;
+    for (size_t i = 0; i < net->array_count; i++) {
+        sqz__row *row = &net->rows[i];
+        sqz_array *array = &net->arrays[i];
+        float step = 0.0f;
+        array->values = values;
+        SQZ__TRY(sqz__join_codes(d, array, row));
+        if (sqz__has_codes(row) && !sqz__has_codebook(row)) {
+            step = sqz__float_of_bits(sqz__u32(net->steps + 4 * grids++));
+            SQZ__CHECK(step > 0.0f && sqz__is_finite(step), "the step of a grid is not positive and finite");
+        }
+        for (size_t k = 0; k < array->count && row->kind == SQZ__FLOATS; k++) {
+            uint32_t bits = sqz__plane_bits(net->plane, floats++);
+            SQZ__CHECK(bits >> 24 != 255, "a stored float is NaN or infinite");
+            values[k] = sqz__float_of_bits(bits >> 1 | bits << 31);
+        }
+        if (row->kind == SQZ__SAME) memcpy(values, row->base->values, array->count * sizeof *values);
+        SQZ__TRY(!sqz__has_codes(row) || (sqz__has_trellis(row)
+                 ? sqz__trellis_values(d, row, array, step, values)
+                 : sqz__code_values(d, net, row, step, array->count, &ranks, values)));
+        values += array->count;
+    }
+    return 1;
+}
+
+/* ---- The frame (section 1), deltas, and the whole file ---- */
+enum { SQZ__JSON, SQZ__BASE_SECTION, SQZ__ARRS, SQZ__VALS, SQZ__CODE };
+
+/* Checks the frame and all checksums, and finds the sections. */
+static int sqz__read_frame(sqz__decoder *d, sqz_file *file, sqz__bytes in, sqz__bytes sections[5]) {
+    static const char tags[5][5] = {"JSON", "BASE", "ARRS", "VALS", "CODE"};
+    const unsigned char *start = in.at, *head;
+    size_t size = sqz__left(&in);
+    uint32_t count = 0;
+    SQZ__CHECK(size <= SQZ__MAX_BYTES, "the file has more than 256 MiB");
+    SQZ__CHECK(size >= 16 && memcmp(start, "\x89SQZ", 4) == 0, "not a .sqz file");
+    SQZ__CHECK(sqz__u32(start + 12) == sqz__crc32(d, 0, start, 12), "the header of the file is damaged");
+    file->version = start[4], file->max_profile = start[5];
+    if (file->version < 1 || file->version > 2 || file->max_profile > 1)
+        return sqz__fail(d, SQZ_VERSION, "the version or the profile of the file is unknown");
+    SQZ__CHECK(start[7] == 0 && sqz__u32(start + 8) == size, "the file has another size than its header says");
+    in.at += 16;
+    for (int i = 0; i < 5; i++) {
+        sqz__bytes *section = &sections[i];
+        section->at = section->end = NULL;
+        if (i == SQZ__BASE_SECTION && (sqz__left(&in) < 4 || memcmp(in.at, tags[i], 4) != 0)) continue;
+        SQZ__TRY((head = sqz__take(d, &in, 12)) && (section->at = sqz__take(d, &in, sqz__u32(head + 4))));
+        SQZ__CHECK(memcmp(head, tags[i], 4) == 0, "a section is missing, unknown or out of order");
+        section->end = in.at;
+        SQZ__CHECK(sqz__u32(head + 8) == sqz__crc32(d, sqz__crc32(d, 0, head, 8), section->at, sqz__left(section)),
+                   "a section is damaged");
+        count++;
+    }
+    SQZ__CHECK(in.at == in.end && count == start[6], "the file has more sections, or bytes behind them");
+    return 1;
+}
+/* Finds the array of the base with the name and shape of an array. */
+static int sqz__find_base(sqz__decoder *d, const sqz__net *base, const sqz_array *array, sqz__row *row) {
+    size_t i, nonzero = 0;
+    for (i = 0; i < base->array_count; i++) {
+        const sqz_array *other = &base->arrays[i];
+        if (other->name_bytes == array->name_bytes && memcmp(other->name, array->name, array->name_bytes) == 0) break;
+    }
+    SQZ__CHECK(i < base->array_count && base->arrays[i].dimensions == array->dimensions &&
+               memcmp(base->arrays[i].shape, array->shape, sizeof array->shape) == 0, "the base has no matching array");
+    row->base = &base->arrays[i];
+    if (row->kind == SQZ__SAME) return 1;
+    row->base_codes = sqz__has_trellis(&base->rows[i]) ? NULL : base->rows[i].codes;
+    SQZ__CHECK(row->base_codes, "the base has no matching array");
+    for (size_t k = 0; k < array->count; k++) nonzero += row->base_codes[k] != 0;
+    sqz__set_shape(&row->coded[0], &nonzero, 1, nonzero);
+    nonzero = array->count - nonzero;
+    sqz__set_shape(&row->coded[1], &nonzero, 1, nonzero);
+    return 1;
+}
+/* Reads the rows of the table, and makes room for the arrays of codes. */
+static int sqz__read_rows(sqz__decoder *d, sqz__net *net, sqz__bytes *table, int version, const sqz__net *base) {
+    SQZ__TRY(SQZ__NEW(net->rows, net->array_count) && SQZ__GET(net->coded, 2 * net->array_count) &&
+             SQZ__GET(net->floats, net->array_count));
+    for (size_t i = 0; i < net->array_count; i++)
+        SQZ__TRY(sqz__read_row(d, table, &net->arrays[i], version, &net->rows[i]));
+    for (size_t i = 0; i < net->array_count; i++) {
+        sqz__row *row = &net->rows[i];
+        if (row->kind == SQZ__SAME || row->coded_count == 2) SQZ__TRY(sqz__find_base(d, base, &net->arrays[i], row));
+        if (row->kind == SQZ__FLOATS) net->floats[net->float_count++] = &row->coded[0];
+        net->plane_size[0] += row->kind == SQZ__FLOATS ? net->arrays[i].count : 0;
+        net->plane_size[4] += sqz__has_codebook(row) ? (size_t)(row->high - row->low) : 0;
+        net->grids += sqz__has_codes(row) && !sqz__has_codebook(row);
+        for (uint32_t part = 0; part < row->coded_count; part++) {
+            SQZ__TRY(SQZ__NEW(row->coded[part].codes, row->coded[part].size));
+            net->coded[net->coded_count++] = &row->coded[part];
+        }
+    }
+    for (int i = 0; i < 8; i++) net->plane_size[i] = net->plane_size[i / 4 * 4];
+    return 1;
+}
+/* Decodes a file into the workspace: first what stays, up to `workspace_used`, then what is needed on the way. */
+static int sqz__decode_file(sqz__decoder *d, sqz_file *file, sqz__net *net, sqz__bytes data, sqz__bytes base_data) {
+    sqz__bytes sections[5], *digest = &sections[SQZ__BASE_SECTION], *table = &sections[SQZ__ARRS], none = {0};
+    unsigned char actual[32];
+    sqz__net base = {0};
+    sqz_file base_file = {0};
+    size_t total = 0;
+    float *values;
+    SQZ__TRY(sqz__read_frame(d, file, data, sections));
+    SQZ__TRY(!digest->at || file->version == 1 || sqz__fail(d, SQZ_VERSION, "this reader knows deltas of version 1 only"));
+    SQZ__TRY(sqz__read_json(d, file, sections[SQZ__JSON], &net->arrays));
+    net->array_count = file->array_count;
+    for (size_t i = 0; i < net->array_count; i++) total += net->arrays[i].count;
+    SQZ__TRY(SQZ__GET(values, total));
+    file->workspace_used = d->used;
+    SQZ__TRY(!digest->at == !base_data.at || sqz__fail(d, SQZ_BASE, "a delta needs its base, others have none"));
+    if (digest->at) {
+        SQZ__CHECK(sqz__left(digest) == 32, "the section BASE does not have 32 bytes");
+        sqz__sha256(base_data.at, sqz__left(&base_data), actual);
+        SQZ__TRY(memcmp(actual, digest->at, 32) == 0 || sqz__fail(d, SQZ_BASE, "the delta is against another base"));
+        SQZ__TRY(sqz__decode_file(d, &base_file, &base, base_data, none)); /* refuses deltas, which need a base */
+    }
+    SQZ__TRY(sqz__read_rows(d, net, table, file->version, &base));
+    SQZ__TRY(file->max_profile
+                 ? sqz__read_max(d, net, *table, sections[SQZ__VALS], sections[SQZ__CODE], file->version)
+                 : sqz__read_paper(d, net, *table, sections[SQZ__VALS], sections[SQZ__CODE]));
+    return sqz__make_values(d, net, values);
+}
+int sqz_decode(sqz_file *file, const void *data, size_t size, const void *base, size_t base_size, void *workspace,
+               size_t workspace_size) {
+    sqz__decoder d = {0};
+    sqz__net net = {0};
+    sqz__bytes file_bytes = {data, data}, base_bytes = {base, base};
+    size_t skew = (8 - (size_t)((uintptr_t)workspace % 8)) % 8;
+    *file = (sqz_file){.message = "the workspace is too small"};
+    if (!workspace || workspace_size < skew) return SQZ_WORKSPACE;
+    if (data) file_bytes.end += size;
+    if (base) base_bytes.end += base_size;
+    d.memory = (unsigned char *)workspace + skew, d.size = workspace_size - skew;
+    SQZ_GUARD(d.memory, d.size, 0);
+    sqz__make_crc_table(&d);
+    if (!sqz__decode_file(&d, file, &net, file_bytes, base_bytes)) {
+        sqz__fail(&d, SQZ_MALFORMED, "the file is malformed");
+        *file = (sqz_file){0};
+    }
+    SQZ_GUARD(d.memory, d.size, 1);
+    file->message = d.message, file->workspace_peak = d.peak;
+    return d.status;
+}
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC pop_options
+#endif
+#endif

@@ -1,0 +1,191 @@
+"""The decoder in C, `c/sqz.h`: the same verdict and the same bits as the Python reader, under sanitizers."""
+
+import hashlib
+import itertools
+import json
+import math
+import pathlib
+import re
+import shutil
+import struct
+import subprocess
+import zlib
+
+import numpy as np
+import pytest
+
+from sqz_keras import codec
+from sqz_keras.weights.readers import read_arrays
+from tests.codec import odd_texts, test_mutations
+from tests.codec.samples import (
+    arrays,
+    arrays_of_version_2,
+    codebook,
+    floats,
+    grid,
+    sections,
+    trellis,
+    with_section,
+)
+from tests.codec.test_golden import load
+
+SOURCES = pathlib.Path(__file__).parents[2] / "c"
+STRICT = ["-std=c99", "-g", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
+SANITIZED = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+
+
+@pytest.fixture(scope="module")
+def compiler():
+    found = shutil.which("gcc") or shutil.which("clang")
+    if not found:
+        pytest.skip("there is no C compiler on the PATH (gcc or clang)")
+    return found
+
+
+@pytest.fixture(scope="module")
+def program(compiler, tmp_path_factory):
+    """The program `sqz` with sanitizers."""
+    output = tmp_path_factory.mktemp("c") / "sqz"
+    subprocess.run([compiler, *STRICT, *SANITIZED, "-o", output, SOURCES / "sqz.c"], check=True)
+    return output
+
+
+def verdicts(program, files, folder):
+    """The lines that the program prints about files, each of which is given with its base or None."""
+    corpus = folder / "corpus"
+    parts = itertools.chain.from_iterable(
+        (struct.pack("<II", len(base or b""), len(data)), base or b"", data) for data, base in files
+    )
+    corpus.write_bytes(b"".join(parts))
+    result = subprocess.run([program, "--judge", corpus], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[:4000]
+    lines = result.stdout.splitlines()
+    assert len(lines) == len(files)
+    return lines
+
+
+def expected(data, base):
+    """The line for a file that the Python reader accepts; None for another one."""
+    try:
+        contents = codec.decode(data, base)
+    except codec.SqzError:
+        return None
+    text = zlib.decompress(sections(data)["JSON"])
+    values = b"".join(array.tobytes() for array in contents.arrays.values())
+    names = [
+        name.encode("utf-8", "surrogatepass").hex() + (":" if array.shape else "") + ",".join(map(str, array.shape))
+        for name, array in contents.arrays.items()
+    ]
+    return hashlib.sha256(text).hexdigest(), hashlib.sha256(values).hexdigest(), names, text, contents.header
+
+
+def bound(data):
+    """The bytes of workspace that are always enough for a file that is no delta, as `sqz.h` documents them."""
+    text = zlib.decompress(sections(data)["JSON"])
+    sizes = [math.prod(shape) for shape in json.loads(text)["arrays"].values()]
+    return (1 << 20) + (64 << 10) * len(sizes) + 4 * (len(data) + len(text)) + (16 + 80) * sum(sizes)
+
+
+def compare(program, files, folder):
+    """Compares the verdicts of both readers. Returns how many files are accepted."""
+    accepted = 0
+    for (data, base), line in zip(files, verdicts(program, files, folder), strict=True):
+        known = expected(data, base)
+        if known is None:
+            assert re.match("refused [123] ", line), line  # not 4: the workspace was large enough
+            continue
+        accepted += 1
+        text_hash, values_hash, names, text, header = known
+        actual_text, actual_values, start, size, workspace, *actual_names = line.split(" ")
+        assert (actual_text, actual_values, actual_names) == (text_hash, values_hash, names)
+        assert base or int(workspace) <= bound(data)
+        assert json.loads(text[int(start) : int(start) + int(size)]) == header
+    return accepted
+
+
+def test_golden_files(program, tmp_path):
+    files = [(load(name), None) for name in ("paper", "max", "paper2", "max2")] + [(load("delta"), load("max"))]
+    assert compare(program, files, tmp_path) == len(files)
+    wrong = [(load("delta"), None), (load("delta"), load("paper")), (load("max"), load("paper"))]
+    assert all(line.startswith("refused 3 ") for line in verdicts(program, wrong, tmp_path))
+    later = [(load("delta2_paper"), load("max")), (load("delta2_max"), load("max"))]
+    assert all(line.startswith("refused 2 ") for line in verdicts(program, later, tmp_path))
+
+
+def test_every_fiftieth_damaged_file(program, tmp_path):
+    files = list(itertools.islice(test_mutations.corpus(), 0, None, 50))
+    assert len(files) > 500 and 0 < compare(program, files, tmp_path) < len(files) / 4
+
+
+@pytest.mark.large
+def test_every_damaged_file(program, tmp_path):
+    """More than 30,000 of them, as in `test_mutations.py`."""
+    files = list(test_mutations.corpus())
+    assert len(files) > 30_000 and 0 < compare(program, files, tmp_path) < len(files) / 4
+
+
+def test_json(program, tmp_path):
+    """The JSON is checked as Python's own parser checks it, with the limits of the specification."""
+    file = codec.encode({"k": np.arange(8, dtype=np.float32) / 3}, {}, profile="paper")
+    texts = [text.encode() for text in [*odd_texts.documents(), *odd_texts.damaged_documents(2000)]]
+    files = [(with_section(file, "JSON", zlib.compress(text)), None) for text in texts + odd_texts.odd_bytes()]
+    assert 50 < compare(program, files, tmp_path) < len(files) / 2
+
+
+def test_zlib_streams(program, tmp_path):
+    file = codec.encode({"k": np.arange(8, dtype=np.float32) / 3}, {}, profile="paper")
+    text = b'{"arrays":{"k":[8]},"header":{"a":"' + bytes(range(97, 123)) * 9 + bytes(range(48, 91, 5)) * 3 + b'"}}'
+    streams = odd_texts.zlib_streams(text, 1500)
+    files = [(with_section(file, "JSON", stream), None) for stream in streams]
+    assert 30 <= compare(program, files, tmp_path) < len(files) / 2
+
+
+@pytest.mark.parametrize("profile", ["paper", "max"])
+def test_real_weights(program, test_data, tmp_path, profile):
+    for path in ("deep_compression/compressed_SqueezeNet.net", "squeezenet1.1_authors/SqueezeNet_fp16.onnx"):
+        data = codec.encode(read_arrays(test_data / "weights" / path), {"from": path}, profile=profile)
+        assert compare(program, [(data, None)], tmp_path) == 1
+
+
+def awkward():
+    """Arrays that take much workspace for their size, or lie at the limits of the models."""
+    wide = np.zeros((1, 5000), np.float32)
+    wide[0, ::3] = 1
+    spread = np.zeros(9, np.float32)
+    spread[[1, 2]] = 2000, -2000
+    yield {"row": wide, "column": wide.T, "taps": wide.reshape(-1, 1, 1, 1), "pairs": wide.reshape(2, 1, 1, 2500)}
+    yield {str(number): spread + np.float32(number) * np.sign(np.abs(spread)) for number in range(6)}
+    yield {str(number): np.float32([number, -0.0, 1e-45, 3e38]) for number in range(300)}
+    yield {str(number): trellis((5, 5, 2, 3), number, number % 2 == 0) for number in range(40)}
+    yield {
+        "empty": np.zeros((3, 0, 2), np.float32),
+        "scalar": np.array(-1.5, np.float32),
+        "zeros": np.zeros(7, np.float32),
+    }
+    yield {"large": codebook((30, 70), 5, 1), "rare": grid((7, 9, 11), 6, 200), "floats": floats((2, 3, 4, 500), 7)}
+    yield {}
+
+
+@pytest.mark.parametrize("profile", ["paper", "max"])
+def test_awkward_arrays(program, tmp_path, profile):
+    files = [(codec.encode(arrays, {}, profile=profile), None) for arrays in awkward()]
+    assert compare(program, files, tmp_path) == len(files)
+
+
+@pytest.mark.parametrize("flags", [["-O0"], ["-O2"], ["-O3", "-march=native", "-ffp-contract=fast"]])
+def test_optimised_code_decodes_the_same(compiler, tmp_path, flags):
+    """Fused multiply-adds would change the models' numbers; the header prevents them whatever the flags say."""
+    program = tmp_path / "sqz"
+    subprocess.run([compiler, *STRICT, *flags, "-o", program, SOURCES / "sqz.c"], check=True)
+    files = [(load(name), None) for name in ("max", "max2")]
+    files += [(codec.encode(make(), {}), None) for make in (arrays, arrays_of_version_2)]
+    assert compare(program, files, tmp_path) == len(files)
+
+
+def test_the_example_of_the_header_compiles(compiler, tmp_path):
+    comment = (SOURCES / "sqz.h").read_text().split("*/")[0]
+    lines = [line[7:] for line in comment.splitlines() if line.startswith("       ")]
+    assert lines[0] == "#define SQZ_IMPLEMENTATION" and 8 < len(lines) < 20
+    (tmp_path / "example.c").write_text("\n".join(lines) + "\n")
+    flags = [*STRICT, "-Wconversion", "-Wshadow", f"-I{SOURCES}", "-c", "-o", tmp_path / "example.o"]
+    subprocess.run([compiler, *flags, tmp_path / "example.c"], check=True)
