@@ -113,8 +113,10 @@ def _model_server(
 
 
 def _embedded(config: ServeConfig, key_and_cert: tuple[bytes, bytes] | None) -> contextlib.AbstractContextManager[int]:
+    from export.server import memory
     from export.server.serving import ServerConfig, serve
 
+    memory.keep_message_buffers()
     # gRPC logs a traceback for each request that is no message, and any client can send those until a disk is full.
     logging.getLogger("grpc._common").setLevel(logging.CRITICAL)
     key, cert = key_and_cert or (None, None)
