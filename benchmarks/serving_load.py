@@ -56,19 +56,19 @@ class Tally:
 
 def bare_rate(model: str, images: list[bytes], seconds: float) -> float:
     """Images a second of a loop that decodes and resizes with Pillow and runs onnxruntime with its defaults."""
-    import onnxruntime
     from PIL import Image
 
-    from sqz_keras.runtimes.onnx_file import INPUT, OUTPUT, convert
+    from sqz_keras.runtimes.onnx_file import convert
+    from sqz_keras.runtimes.run import onnx_runner
     from sqz_keras.weights.resolve import resolve_model
 
     spec, arrays = resolve_model(model)
     size = spec.input_size
-    session = onnxruntime.InferenceSession(convert(spec, arrays), providers=["CPUExecutionProvider"])
+    run = onnx_runner(convert(spec, arrays))
 
     def answer(data: bytes) -> None:
         image = Image.open(io.BytesIO(data)).convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
-        session.run([OUTPUT], {INPUT: np.asarray(image, np.float32)[None]})
+        run(np.asarray(image, np.float32)[None])
 
     answer(images[0])
     count, start = 0, time.perf_counter()

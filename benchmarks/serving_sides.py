@@ -89,12 +89,10 @@ def _model(folder: pathlib.Path):
 
 
 def _onnxruntime(folder: pathlib.Path) -> Callable:
-    import onnxruntime
+    from sqz_keras.runtimes.onnx_file import convert
+    from sqz_keras.runtimes.run import onnx_runner
 
-    from sqz_keras.runtimes.onnx_file import INPUT, OUTPUT, convert
-
-    session = onnxruntime.InferenceSession(convert(*_model(folder)), providers=["CPUExecutionProvider"])
-    return lambda images: session.run([OUTPUT], {INPUT: images})[0]
+    return onnx_runner(convert(*_model(folder)))
 
 
 def use_threads_of_a_server() -> None:
