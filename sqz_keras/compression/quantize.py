@@ -12,9 +12,7 @@
 from __future__ import annotations
 
 import functools
-import types
 from collections.abc import Callable, Collection, Mapping
-from typing import NamedTuple
 
 import numpy as np
 
@@ -31,14 +29,13 @@ from sqz_keras.compression import activations
 from sqz_keras.compression.activations import Moments
 from sqz_keras.compression.compensation import round_to_nearest
 from sqz_keras.compression.grids import finest_step, grid_steps, on_grid
-from sqz_keras.compression.layer_inputs import LayerInputs
+from sqz_keras.compression.net_rounding import Rounding, kept_weights, round_alone, round_layer, round_net
 from sqz_keras.compression.trellis_rounding import round_on_trellis
 from sqz_keras.models.squeezenet import build
 from sqz_keras.weights.arrays import check_shapes
 
 Arrays = dict[str, np.ndarray]
 Steps = dict[str, np.float32 | None]
-_NEARLY_DENSE = 0.9  # a layer of at least this density has no pruning mask to keep
 _FOR_SENSITIVITY = 40  # images; they only start the search for the steps
 _NEAR_ENOUGH = 0.003  # below the target, as a share of it, at the first attempt; twice as much at each further one
 _LAST_STEP_CHANGE = 0.2  # octaves by which the last layer's step may change to fill the file
@@ -48,18 +45,6 @@ _EARLY_COARSER = 1.2
 _BITS_ALONE = 3  # of a weight that is kept, where layers are rounded by themselves
 _DISAGREEMENT = 0.58  # times the square root of the divergence: from 76 to 98% agreement, for v1.0 and v1.1
 _COMPENSATED = 0.55  # of the sum of the divergences of layers rounded alone is what the whole net has; 0.45 to 0.7
-
-
-class _Rounding(NamedTuple):
-    """How arrays are rounded.
-
-    Args:
-        kernel: Function from a name, (K, O) weights, and the moments of their inputs.
-        bias: Function from a name and the bias.
-    """
-
-    kernel: Callable[[str, np.ndarray, Moments], np.ndarray]
-    bias: Callable[[str, np.ndarray], np.ndarray]
 
 
 class TooFewBytesError(ValueError):
@@ -105,7 +90,7 @@ class Quantizer:
         _check(spec, arrays, images)
         self._spec, self._arrays, self._profile, self._report = spec, arrays, profile, report
         self._images = np.concatenate([images, images[:, :, ::-1]])  # mirrored ones are as good
-        self._kept = {name: _kept(array) for name, array in arrays.items()}
+        self._kept = {name: kept_weights(array) for name, array in arrays.items()}
         self._before = build(spec, arrays)
 
     def to_size(self, target_bytes: int) -> Arrays:
@@ -126,7 +111,7 @@ class Quantizer:
         aim = (1 - _NEAR_ENOUGH / 2) * target_bytes / self._size_ratio
         for attempt in range(_ATTEMPTS):
             steps = self._steps(self._sensitivity, self._coarseness_for(aim, self._sensitivity))
-            candidate, moments = _round_net(
+            candidate, moments = round_net(
                 self._spec, self._arrays, self._before, self._images, self._rounding(steps), self._report
             )
             candidate = self._filled(candidate, moments, steps, target_bytes)
@@ -163,7 +148,7 @@ class Quantizer:
             if abs(octaves) > _LAST_STEP_CHANGE:
                 break
             step = np.float32(steps[kernel] * 2**octaves)
-            layer_again = _round_layer(self._arrays, layer, moments, self._rounding({**steps, kernel: step}))
+            layer_again = round_layer(self._arrays, layer, moments, self._rounding({**steps, kernel: step}))
             size = self._size(candidate | layer_again)
             if size <= target_bytes and (size > best_size or best_size > target_bytes):
                 best, best_size = candidate | layer_again, size
@@ -212,7 +197,7 @@ class Quantizer:
         coarseness = self._coarseness_for(self._size(masks) + _BITS_ALONE / 8 * self._kept_weights, sensitivity)
         steps = self._steps(sensitivity, coarseness)
         images = self._images[: len(self._images) // 2]  # the mirrored ones would say little more
-        rounded = _round_alone(self._spec, self._arrays, self._before, images, self._rounding(steps))
+        rounded = round_alone(self._spec, self._arrays, self._before, images, self._rounding(steps))
         divergences = activations.divergences(self._before, rounded, images)
         ratio = self._size(rounded) / self._plain_size(sensitivity, coarseness)
         return _with_divergences(sensitivity, divergences, steps, self._kept), ratio
@@ -245,7 +230,7 @@ class Quantizer:
         steps = grid_steps(sensitivity, coarseness, _EARLY_COARSER)
         return {name: step and max(step, finest_step(self._arrays[name])) for name, step in steps.items()}
 
-    def _rounding(self, steps: Steps) -> _Rounding:
+    def _rounding(self, steps: Steps) -> Rounding:
         def kernel(name, weights, moments):
             if steps[name] is None:
                 return np.zeros_like(weights)
@@ -253,7 +238,7 @@ class Quantizer:
             integers = round_on_trellis(weights, self._kept[name], moments.inputs, moments.targets, step)
             return step * integers.astype(np.float32)
 
-        return _Rounding(kernel, lambda name, bias: on_grid(bias, steps[name]))
+        return Rounding(kernel, lambda name, bias: on_grid(bias, steps[name]))
 
 
 def _check(spec: ModelSpec, arrays: Arrays, images: np.ndarray) -> None:
@@ -334,7 +319,7 @@ def choose_codes(
     _check(spec, arrays, images)
     check_shapes("clustered", clustered, spec.weight_shapes())
 
-    kept = {name: _kept(array) for name, array in clustered.items()}
+    kept = {name: kept_weights(array) for name, array in clustered.items()}
 
     def kernel(name, weights, moments):
         values = np.unique(clustered[name]).astype(np.float64)
@@ -348,63 +333,6 @@ def choose_codes(
     fixed = {
         name: array for name, array in clustered.items() if layers is not None and name.rsplit("/", 1)[0] not in layers
     }
-    rounding = _Rounding(kernel, lambda name, bias: bias)
-    rounded, _ = _round_net(spec, arrays, build(spec, arrays), images, rounding, report, fixed)
+    rounding = Rounding(kernel, lambda name, bias: bias)
+    rounded, _ = round_net(spec, arrays, build(spec, arrays), images, rounding, report, fixed)
     return rounded
-
-
-def _kept(kernel: np.ndarray) -> np.ndarray:
-    """The weights that may differ from 0, shaped (inputs, filters)."""
-    kept = kernel.reshape(-1, kernel.shape[-1]) != 0
-    return kept | (kept.mean() >= _NEARLY_DENSE)
-
-
-def _round_net(
-    spec: ModelSpec,
-    arrays: Arrays,
-    before: keras.Model,
-    images: np.ndarray,
-    rounding: _Rounding,
-    report: Callable[[str], None],
-    fixed: Mapping[str, np.ndarray] = types.MappingProxyType({}),
-) -> tuple[Arrays, Moments | None]:
-    """Rounds layers in net order, each for the outputs of those before it; layers in `fixed` stay as they are.
-
-    Returns:
-        The rounded arrays, and the moments of the last layer if it is not fixed.
-    """
-    after, result, moments = build(spec, arrays), {}, None
-    layers = activations.convolutions(after)
-    inputs_before, inputs_after = (LayerInputs(model, spec.layers(), images) for model in (before, after))
-    for number, layer in enumerate(layers, 1):
-        report(f"rounding {layer.name}, {number} of {len(layers)}")
-        if f"{layer.name}/kernel" in fixed:
-            rounded, moments = {name: fixed[name] for name in (f"{layer.name}/kernel", f"{layer.name}/bias")}, None
-        else:
-            inputs = inputs_before.of(layer.name), inputs_after.of(layer.name)
-            moments = activations.input_moments(*inputs, layer, arrays[f"{layer.name}/kernel"])
-            rounded = _round_layer(arrays, layer.name, moments, rounding)
-        layer.set_weights(list(rounded.values()))
-        result |= rounded
-    return result, moments
-
-
-def _round_alone(
-    spec: ModelSpec, arrays: Arrays, before: keras.Model, images: np.ndarray, rounding: _Rounding
-) -> Arrays:
-    """Rounds each layer as if the others were not."""
-    result, inputs = {}, LayerInputs(before, spec.layers(), images)
-    for layer in activations.convolutions(before):
-        batches = inputs.of(layer.name)
-        moments = activations.input_moments(batches, batches, layer, arrays[f"{layer.name}/kernel"])
-        result |= _round_layer(arrays, layer.name, moments, rounding)
-    return result
-
-
-def _round_layer(arrays: Arrays, layer: str, moments: Moments, rounding: _Rounding) -> Arrays:
-    """A layer's rounded kernel and bias by name."""
-    kernel, bias = f"{layer}/kernel", f"{layer}/bias"
-    weights = arrays[kernel].reshape(-1, arrays[kernel].shape[-1])
-    rounded = rounding.kernel(kernel, weights, moments).astype(np.float32)
-    lacking = (moments.mean_target - moments.mean_input @ rounded).astype(np.float32)
-    return {kernel: rounded.reshape(arrays[kernel].shape), bias: rounding.bias(bias, arrays[bias] + lacking)}

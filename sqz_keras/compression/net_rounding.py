@@ -1,0 +1,90 @@
+"""Rounding a whole network layer by layer: in net order, each layer for the outputs of those before it, or alone."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from sqz_keras.extras import needs
+
+with needs("tensorflow"):
+    import keras
+
+from sqz_keras.architecture.spec import ModelSpec
+from sqz_keras.compression import activations
+from sqz_keras.compression.activations import Moments
+from sqz_keras.compression.layer_inputs import LayerInputs
+from sqz_keras.models.squeezenet import build
+
+Arrays = dict[str, np.ndarray]
+_NEARLY_DENSE = 0.9  # a layer of at least this density has no pruning mask to keep
+
+
+class Rounding(NamedTuple):
+    """How arrays are rounded.
+
+    Args:
+        kernel: Function from a name, (K, O) weights, and the moments of their inputs.
+        bias: Function from a name and the bias.
+    """
+
+    kernel: Callable[[str, np.ndarray, Moments], np.ndarray]
+    bias: Callable[[str, np.ndarray], np.ndarray]
+
+
+def kept_weights(kernel: np.ndarray) -> np.ndarray:
+    """The weights that may differ from 0, shaped (inputs, filters)."""
+    kept = kernel.reshape(-1, kernel.shape[-1]) != 0
+    return kept | (kept.mean() >= _NEARLY_DENSE)
+
+
+def round_net(
+    spec: ModelSpec,
+    arrays: Arrays,
+    before: keras.Model,
+    images: np.ndarray,
+    rounding: Rounding,
+    report: Callable[[str], None],
+    fixed: Mapping[str, np.ndarray] = types.MappingProxyType({}),
+) -> tuple[Arrays, Moments | None]:
+    """Rounds layers in net order, each for the outputs of those before it; layers in `fixed` stay as they are.
+
+    Returns:
+        The rounded arrays, and the moments of the last layer if it is not fixed.
+    """
+    after, result, moments = build(spec, arrays), {}, None
+    layers = activations.convolutions(after)
+    inputs_before, inputs_after = (LayerInputs(model, spec.layers(), images) for model in (before, after))
+    for number, layer in enumerate(layers, 1):
+        report(f"rounding {layer.name}, {number} of {len(layers)}")
+        if f"{layer.name}/kernel" in fixed:
+            rounded, moments = {name: fixed[name] for name in (f"{layer.name}/kernel", f"{layer.name}/bias")}, None
+        else:
+            inputs = inputs_before.of(layer.name), inputs_after.of(layer.name)
+            moments = activations.input_moments(*inputs, layer, arrays[f"{layer.name}/kernel"])
+            rounded = round_layer(arrays, layer.name, moments, rounding)
+        layer.set_weights(list(rounded.values()))
+        result |= rounded
+    return result, moments
+
+
+def round_alone(spec: ModelSpec, arrays: Arrays, before: keras.Model, images: np.ndarray, rounding: Rounding) -> Arrays:
+    """Rounds each layer as if the others were not."""
+    result, inputs = {}, LayerInputs(before, spec.layers(), images)
+    for layer in activations.convolutions(before):
+        batches = inputs.of(layer.name)
+        moments = activations.input_moments(batches, batches, layer, arrays[f"{layer.name}/kernel"])
+        result |= round_layer(arrays, layer.name, moments, rounding)
+    return result
+
+
+def round_layer(arrays: Arrays, layer: str, moments: Moments, rounding: Rounding) -> Arrays:
+    """A layer's rounded kernel and bias by name."""
+    kernel, bias = f"{layer}/kernel", f"{layer}/bias"
+    weights = arrays[kernel].reshape(-1, arrays[kernel].shape[-1])
+    rounded = rounding.kernel(kernel, weights, moments).astype(np.float32)
+    lacking = (moments.mean_target - moments.mean_input @ rounded).astype(np.float32)
+    return {kernel: rounded.reshape(arrays[kernel].shape), bias: rounding.bias(bias, arrays[bias] + lacking)}
