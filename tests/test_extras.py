@@ -59,6 +59,7 @@ COMMANDS = {
     "trainers.sweep --space=bypass --dry_run": one("optuna", "sweep"),
     "trainers.compress --model=net.sqz --output=same.sqz": None,
     "trainers.compress --model=net.sqz --output=few.sqz --method=kmeans --bits=3": None,
+    "trainers.compress --model=net.sqz --output=tested.sqz --self_test": one("flatbuffers", "receiver"),
     "trainers.compress --model=net.sqz --output=q.sqz --method=quantize --target_bytes=900 --calibration_dir=photos": (
         one("keras", "tensorflow")
     ),

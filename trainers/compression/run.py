@@ -201,11 +201,12 @@ def write_sqz(
 
 
 def _make_self_test(spec: ModelSpec, arrays: Arrays) -> dict[str, Any]:
-    from sqz_keras.runtimes import litert_file, self_test
-    from sqz_keras.runtimes.run import run_litert
+    with needs("receiver"):
+        from sqz_keras.runtimes import litert_file, self_test
+        from sqz_keras.runtimes.run import run_litert
 
-    data = litert_file.convert(spec, arrays)
-    return self_test.make(spec, lambda images: run_litert(data, images))
+        data = litert_file.convert(spec, arrays)
+        return self_test.make(spec, lambda images: run_litert(data, images))
 
 
 def measure(spec: ModelSpec, before: Arrays, after: Arrays, data: bytes, base: bytes | None = None) -> dict[str, Any]:
