@@ -99,7 +99,7 @@ def _mean_over_images(
     outputs = [layer.output for layer in layers]
     probe = keras.Model(model.inputs, [layer.input for layer in layers] + outputs + model.outputs)
 
-    @_traced_once(images, tf.TensorSpec((), tf.int32))
+    @_traced_once(images, np.zeros((), np.int32))
     def of_batch(images, seed):
         with tf.GradientTape() as tape:
             tape.watch(images)  # so that all that follows from them is on the tape
@@ -165,52 +165,60 @@ class Moments(NamedTuple):
 
     Args:
         inputs: Float64 (K, K), E[q q^T].
-        targets: Float64 (K, O), E[q y^T].
         mean_input: Float64 (K,), E[q].
+        targets: Float64 (K, O), E[q y^T].
         mean_target: Float64 (O,), E[y].
     """
 
     inputs: np.ndarray
-    targets: np.ndarray
     mean_input: np.ndarray
+    targets: np.ndarray
     mean_target: np.ndarray
 
 
-def input_moments(before: Sequence, after: Sequence, convolution: keras.layers.Layer, kernel: np.ndarray) -> Moments:
+def input_moments(
+    inputs: Sequence, convolution: keras.layers.Layer, kernel: np.ndarray, before: Sequence | None = None
+) -> Moments:
     """Moments of a convolution's inputs in one model, with its outputs in another model as targets.
 
     Args:
-        before: Batches of the layer's inputs in that other model, float32 (B, H, W, C).
-        after: Batches of the inputs in this one, of the same images; each output position of each image gives one
-            vector of K inputs, or some of the positions where there are many.
+        inputs: Batches of the layer's inputs in this model, float32 (B, H, W, C); each output position of each image
+            gives one vector of K inputs, or some of the positions where there are many.
         convolution: The layer.
         kernel: Its weights in the other model; the targets are without its biases.
+        before: Batches of its inputs in the other model, of the same images; None if they are the same.
     """
     import tensorflow as tf
 
-    @_traced_once(before[0], tf.TensorSpec((None, *after[0].shape[1:]), tf.float32))
-    def sums(p, q):
+    @_traced_once(*(batches[0] for batches in (inputs, before) if batches))
+    def sums(q, *before):
         q = _patches(q, convolution, _MOST_POSITIONS)
-        y = tf.nn.conv2d(p, kernel, _strides(convolution, _MOST_POSITIONS), convolution.padding.upper())
         positions = tf.cast(tf.shape(q)[1], tf.float32)
-        q, y = (tf.reshape(vectors, (-1, vectors.shape[-1])) for vectors in (q, y))
-        products = tf.matmul(q, q, transpose_a=True), tf.matmul(q, y, transpose_a=True)
-        return [total / positions for total in (*products, tf.reduce_sum(q, 0), tf.reduce_sum(y, 0))]
+        q = tf.reshape(q, (-1, q.shape[-1]))
+        result = [tf.matmul(q, q, transpose_a=True), tf.reduce_sum(q, 0)]
+        for p in before:
+            y = tf.nn.conv2d(p, kernel, _strides(convolution, _MOST_POSITIONS), convolution.padding.upper())
+            y = tf.reshape(y, (-1, y.shape[-1]))
+            result += [tf.matmul(q, y, transpose_a=True), tf.reduce_sum(y, 0)]
+        return [total / positions for total in result]
 
-    parts = [[np.asarray(value, np.float64) for value in sums(*both)] for both in zip(before, after, strict=True)]
-    images = sum(len(batch) for batch in before)
-    return Moments(*(sum(values) / images for values in zip(*parts, strict=True)))
+    pairs = zip(inputs, before, strict=True) if before else zip(inputs, strict=True)
+    parts = [[np.asarray(value, np.float64) for value in sums(*batches)] for batches in pairs]
+    images = sum(len(batch) for batch in inputs)
+    products, mean, *targets = (sum(values) / images for values in zip(*parts, strict=True))
+    weights = kernel.reshape(-1, kernel.shape[-1])
+    return Moments(products, mean, *(targets or (products @ weights, mean @ weights)))
 
 
-def _traced_once(images: np.ndarray, *more_inputs) -> Callable[[Callable], Callable]:
-    """A decorator that compiles a function of a batch of `images`, of any size, and of further inputs.
+def _traced_once(*inputs) -> Callable[[Callable], Callable]:
+    """A decorator that compiles a function of batches like the `inputs`, but of any size, and of scalars like them.
 
     A `tf.function` would be traced again for the last, smaller batch, for each of the layers that it is made for.
     """
     import tensorflow as tf
 
-    batch = tf.TensorSpec((None, *images.shape[1:]), tf.float32)
-    return lambda function: tf.function(function, autograph=False).get_concrete_function(batch, *more_inputs)
+    signature = [tf.TensorSpec((None, *array.shape[1:]) if array.ndim else (), array.dtype) for array in inputs]
+    return lambda function: tf.function(function, autograph=False).get_concrete_function(*signature)
 
 
 def _patches(inputs, layer, most: int | None = None):

@@ -63,8 +63,8 @@ def round_net(
         if f"{layer.name}/kernel" in fixed:
             rounded, moments = {name: fixed[name] for name in (f"{layer.name}/kernel", f"{layer.name}/bias")}, None
         else:
-            inputs = inputs_before.of(layer.name), inputs_after.of(layer.name)
-            moments = activations.input_moments(*inputs, layer, arrays[f"{layer.name}/kernel"])
+            inputs, before_inputs = inputs_after.of(layer.name), inputs_before.of(layer.name)
+            moments = activations.input_moments(inputs, layer, arrays[f"{layer.name}/kernel"], before_inputs)
             rounded = round_layer(arrays, layer.name, moments, rounding)
         layer.set_weights(list(rounded.values()))
         result |= rounded
@@ -75,8 +75,7 @@ def round_alone(spec: ModelSpec, arrays: Arrays, before: keras.Model, images: np
     """Rounds each layer as if the others were not."""
     result, inputs = {}, LayerInputs(before, spec.layers(), images)
     for layer in activations.convolutions(before):
-        batches = inputs.of(layer.name)
-        moments = activations.input_moments(batches, batches, layer, arrays[f"{layer.name}/kernel"])
+        moments = activations.input_moments(inputs.of(layer.name), layer, arrays[f"{layer.name}/kernel"])
         result |= round_layer(arrays, layer.name, moments, rounding)
     return result
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,7 +37,8 @@ from sqz_keras.weights.arrays import check_shapes
 
 Arrays = dict[str, np.ndarray]
 Steps = dict[str, np.float32 | None]
-_FOR_SENSITIVITY = 40  # images; they only start the search for the steps
+_FOR_SENSITIVITY = 20  # images; they only start the search for the steps
+_FOR_LAYERS_ALONE = 50  # images whose inputs layers are rounded for by themselves
 _NEAR_ENOUGH = 0.003  # below the target, as a share of it, at the first attempt; twice as much at each further one
 _LAST_STEP_CHANGE = 0.2  # octaves by which the last layer's step may change to fill the file
 _ATTEMPTS = 6
@@ -49,6 +51,20 @@ _COMPENSATED = 0.55  # of the sum of the divergences of layers rounded alone is 
 
 class TooFewBytesError(ValueError):
     """Nothing useful fits into the requested number of bytes."""
+
+
+class _Alone(NamedTuple):
+    """What rounding each layer by itself tells.
+
+    Args:
+        sensitivity: By array, in 1 / weight**2.
+        beside: Bytes that a file of plainly rounded arrays has more than their entropy; it may be negative.
+        size_ratio: Size on a trellis with compensation, by that of plain grids of the same steps.
+    """
+
+    sensitivity: dict[str, float]
+    beside: float
+    size_ratio: float
 
 
 def quantize(
@@ -108,9 +124,9 @@ class Quantizer:
         if self._size(self._arrays) <= target_bytes:
             return {name: array.copy() for name, array in self._arrays.items()}
         best, best_size, tried = None, 0, []
-        aim = (1 - _NEAR_ENOUGH / 2) * target_bytes / self._size_ratio
+        aim = (1 - _NEAR_ENOUGH / 2) * target_bytes
         for attempt in range(_ATTEMPTS):
-            steps = self._steps(self._sensitivity, self._coarseness_for(aim, self._sensitivity))
+            steps = self._steps(self._alone.sensitivity, self._coarseness_for(aim))
             candidate, moments = round_net(
                 self._spec, self._arrays, self._before, self._images, self._rounding(steps), self._report
             )
@@ -160,12 +176,12 @@ class Quantizer:
         By the sensitivities alone; from 0.8 to 0.99 the agreement came out within 5 points of it.
         """
         divergence = ((1 - agreement) / _DISAGREEMENT) ** 2
-        return round(self._size_ratio * self._plain_size(self._sensitivity, self._coarseness_of(divergence)))
+        entropy = _entropy_bytes(self._plain(self._alone.sensitivity, self._coarseness_of(divergence)))
+        return round(self._alone.size_ratio * (entropy + self._alone.beside))
 
     def foretell_agreement(self, target_bytes: int) -> float:
         """The share of images for which the answers of a file of this size are the model's."""
-        coarseness = self._coarseness_for(target_bytes / self._size_ratio, self._sensitivity)
-        divergence = _COMPENSATED * coarseness**2 * self._kept_weights
+        divergence = _COMPENSATED * self._coarseness_for(target_bytes) ** 2 * self._kept_weights
         return max(0.0, 1 - _DISAGREEMENT * float(np.sqrt(divergence)))
 
     def _coarseness_of(self, divergence: float) -> float:
@@ -176,52 +192,42 @@ class Quantizer:
     def _kept_weights(self) -> int:
         return sum(int(kept.sum()) for name, kept in self._kept.items() if name.endswith("/kernel"))
 
-    @property
-    def _sensitivity(self) -> dict[str, float]:
-        return self._alone[0]
-
-    @property
-    def _size_ratio(self) -> float:
-        """Size on a trellis with compensation, by that of plain grids of the same steps."""
-        return self._alone[1]
-
     @functools.cached_property
-    def _alone(self) -> tuple[dict[str, float], float]:
-        """Sensitivities and the ratio of sizes, from rounding each layer by itself."""
+    def _alone(self) -> _Alone:
         self._report("measuring how the answers depend on each layer")
-        some = self._images[:: -(-len(self._images) // _FOR_SENSITIVITY)]
-        sensitivity = activations.sensitivities(self._before, some)
+        sensitivity = activations.sensitivities(self._before, _some(self._images, _FOR_SENSITIVITY))
         if not any(sensitivity.values()):
             raise ValueError("The model answers alike whatever its weights: give other images, or a trained model.")
-        masks = {name: kept.astype(np.float32) for name, kept in self._kept.items() if name.endswith("/kernel")}
-        coarseness = self._coarseness_for(self._size(masks) + _BITS_ALONE / 8 * self._kept_weights, sensitivity)
+        kernels = [name for name in self._arrays if name.endswith("/kernel")]
+        target = _entropy_bytes({name: self._kept[name] for name in kernels}) + _BITS_ALONE / 8 * self._kept_weights
+        coarseness = _bisect(lambda tried: _entropy_bytes(self._plain(sensitivity, tried, kernels)), target)
         steps = self._steps(sensitivity, coarseness)
         images = self._images[: len(self._images) // 2]  # the mirrored ones would say little more
-        rounded = round_alone(self._spec, self._arrays, self._before, images, self._rounding(steps))
+        some = _some(images, _FOR_LAYERS_ALONE)
+        rounded = round_alone(self._spec, self._arrays, self._before, some, self._rounding(steps))
         divergences = activations.divergences(self._before, rounded, images)
-        ratio = self._size(rounded) / self._plain_size(sensitivity, coarseness)
-        return _with_divergences(sensitivity, divergences, steps, self._kept), ratio
+        plain = self._plain(sensitivity, coarseness)
+        plain_size = self._size(plain)
+        return _Alone(
+            _with_divergences(sensitivity, divergences, steps, self._kept),
+            plain_size - _entropy_bytes(plain),
+            self._size(rounded) / plain_size,
+        )
 
-    def _coarseness_for(self, target_bytes: float, sensitivity: Mapping[str, float]) -> float:
-        """The coarseness with which a file of plainly rounded arrays has the target size.
+    def _coarseness_for(self, target_bytes: float) -> float:
+        """The coarseness with which a file is foretold to have the target size."""
+        entropy = target_bytes / self._alone.size_ratio - self._alone.beside
+        try:
+            return _bisect(lambda tried: _entropy_bytes(self._plain(self._alone.sensitivity, tried)), entropy)
+        except TooFewBytesError:
+            raise TooFewBytesError(f"No useful model fits into {target_bytes:.0f} bytes; ask for more.") from None
 
-        By bisection on the entropy of the arrays, and again with what a file has beside that.
-        """
-
-        def entropy(coarseness: float) -> float:
-            return _entropy_bytes(self._plain(sensitivity, coarseness))
-
-        coarseness = _bisect(entropy, target_bytes)
-        beside = self._plain_size(sensitivity, coarseness) - entropy(coarseness)
-        return _bisect(lambda coarseness: entropy(coarseness) + beside, target_bytes)
-
-    def _plain_size(self, sensitivity: Mapping[str, float], coarseness: float) -> int:
-        """Bytes of a file of plainly rounded arrays."""
-        return self._size(self._plain(sensitivity, coarseness))
-
-    def _plain(self, sensitivity: Mapping[str, float], coarseness: float) -> Arrays:
+    def _plain(
+        self, sensitivity: Mapping[str, float], coarseness: float, names: Collection[str] | None = None
+    ) -> Arrays:
+        """The arrays of these names, or all, rounded to the grids of this coarseness."""
         steps = self._steps(sensitivity, coarseness)
-        return {name: on_grid(array, steps[name]) for name, array in self._arrays.items()}
+        return {name: on_grid(self._arrays[name], steps[name]) for name in names or self._arrays}
 
     def _size(self, arrays: Arrays) -> int:
         return len(codec.encode(arrays, {}, profile=self._profile))
@@ -271,11 +277,16 @@ def _entropy_bytes(arrays: Arrays) -> float:
     return sum(entropy_bits(symbol_counts(array)) for array in arrays.values()) / 8
 
 
+def _some(images: np.ndarray, count: int) -> np.ndarray:
+    """At most `count` of the images, evenly from all of them."""
+    return images[:: -(-len(images) // count)]
+
+
 def _bisect(size: Callable[[float], float], target_bytes: float) -> float:
     """The finest coarseness of at most the target size, to half a percent."""
     finest, coarsest = (np.log2(bound) for bound in (1e-6, 1.0))
     if size(float(2.0**coarsest)) > target_bytes:
-        raise TooFewBytesError(f"No useful model fits into {target_bytes:.0f} bytes; ask for more.")
+        raise TooFewBytesError(f"At any coarseness the arrays have more than {target_bytes:.0f} bytes.")
     while coarsest - finest > 0.005:
         middle = (finest + coarsest) / 2
         finest, coarsest = (finest, middle) if size(float(2.0**middle)) <= target_bytes else (middle, coarsest)
