@@ -1,7 +1,8 @@
 """Ways to run the same net, each in a process of its own, for serving_speed.py.
 
 A side's function takes images (N, S, S, 3), float32 RGB in 0..255, and gives probabilities (N, classes). Its threads
-are its runtime's defaults, except those of `SAVED` and `BFLOAT16`, which are a model server's.
+are its runtime's defaults, except those of `SAVED` and `BFLOAT16`, which are a model server's, and of
+`THREADS_APART`, which are those of sqz-serve.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 from sqz_keras.weights import sqz
 
 REFERENCE, SAVED, BFLOAT16, SERVED = "onnxruntime", "SavedModel", "bfloat16", "sqz-serve"
-DEFAULT_THREADS = "SavedModel, default threads"
+DEFAULT_THREADS, THREADS_APART = "SavedModel, default threads", "SavedModel, a core for each thread"
 IMAGES, MODEL, TARGET = "images.npy", "model.sqz", "target"  # files of the folder from which the sides read
 PAUSE_SECONDS = 0.1
 
@@ -118,6 +119,14 @@ def _saved_model(folder: pathlib.Path, precision: str = "float32", like_a_server
     return lambda images: signature(images=tf.constant(images))[contract.PROBABILITIES.name].numpy()
 
 
+def _threads_apart(folder: pathlib.Path) -> Callable:
+    from export.server import threads
+
+    run = _saved_model(folder)
+    threads.keep_apart()
+    return run
+
+
 def _litert(folder: pathlib.Path) -> Callable:
     import tensorflow as tf
 
@@ -166,6 +175,7 @@ def _served(folder: pathlib.Path) -> Callable:
 SIDES: dict[str, Callable[[pathlib.Path], Callable]] = {
     REFERENCE: _onnxruntime,
     SAVED: _saved_model,
+    THREADS_APART: _threads_apart,
     DEFAULT_THREADS: lambda folder: _saved_model(folder, like_a_server=False),
     BFLOAT16: lambda folder: _saved_model(folder, BFLOAT16),
     "LiteRT": _litert,

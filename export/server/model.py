@@ -23,7 +23,8 @@ class ServedVersion:
 
     It runs in a session, as in the model server, not through `tf.saved_model.load`: a run ends at its deadline, only
     the requested outputs are computed, and closing it frees its memory at once. Its threads are those of
-    `threads`, unless this process has used TensorFlow before: the first use makes them for all.
+    `threads`, each on a core of its own, unless this process has used TensorFlow before: the first use makes them for
+    all.
 
     Args:
         path: The version's folder.
@@ -45,6 +46,7 @@ class ServedVersion:
             self._session = v1.Session(graph=graph, config=config)
             try:
                 meta_graph = v1.saved_model.loader.load(self._session, [tf.saved_model.SERVING], os.fspath(path))
+                threads.keep_apart()
             except BaseException:
                 self._session.close()
                 raise

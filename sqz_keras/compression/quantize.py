@@ -38,7 +38,8 @@ from sqz_keras.weights.arrays import check_shapes
 Arrays = dict[str, np.ndarray]
 Steps = dict[str, np.float32 | None]
 _FOR_SENSITIVITY = 20  # images; they only start the search for the steps
-_FOR_LAYERS_ALONE = 50  # images whose inputs layers are rounded for by themselves
+_FOR_LAYERS_ALONE, _FOR_DIVERGENCES = 50, 100  # images, where layers are rounded by themselves
+_FEW = 200  # images; mirrored ones help where there are no more, and more images help more
 _NEAR_ENOUGH = 0.003  # below the target, as a share of it, at the first attempt; twice as much at each further one
 _LAST_STEP_CHANGE = 0.2  # octaves by which the last layer's step may change to fill the file
 _ATTEMPTS = 6
@@ -86,7 +87,8 @@ class Quantizer:
     Args:
         spec: The model.
         arrays: The model's weights by name; pruned weights stay 0.
-        images: Float32 (N, S, S, C), as the network takes them: about a hundred unlabelled images.
+        images: Float32 (N, S, S, C), as the network takes them: a hundred unlabelled images, or better several hundred.
+            Rounding holds about 6 MB of memory for each, and twice as much if there are at most 200.
         profile: Profile of the files.
         report: Called with a line of progress.
 
@@ -105,7 +107,7 @@ class Quantizer:
     ):
         _check(spec, arrays, images)
         self._spec, self._arrays, self._profile, self._report = spec, arrays, profile, report
-        self._images = np.concatenate([images, images[:, :, ::-1]])  # mirrored ones are as good
+        self._images = images
         self._kept = {name: kept_weights(array) for name, array in arrays.items()}
         self._before = build(spec, arrays)
 
@@ -124,11 +126,14 @@ class Quantizer:
         if self._size(self._arrays) <= target_bytes:
             return {name: array.copy() for name, array in self._arrays.items()}
         best, best_size, tried = None, 0, []
+        images = self._images
+        if len(images) <= _FEW:
+            images = np.concatenate([images, images[:, :, ::-1]])
         aim = (1 - _NEAR_ENOUGH / 2) * target_bytes
         for attempt in range(_ATTEMPTS):
             steps = self._steps(self._alone.sensitivity, self._coarseness_for(aim))
             candidate, moments = round_net(
-                self._spec, self._arrays, self._before, self._images, self._rounding(steps), self._report
+                self._spec, self._arrays, self._before, images, self._rounding(steps), self._report
             )
             candidate = self._filled(candidate, moments, steps, target_bytes)
             reached = self._size(candidate)
@@ -202,10 +207,9 @@ class Quantizer:
         target = _entropy_bytes({name: self._kept[name] for name in kernels}) + _BITS_ALONE / 8 * self._kept_weights
         coarseness = _bisect(lambda tried: _entropy_bytes(self._plain(sensitivity, tried, kernels)), target)
         steps = self._steps(sensitivity, coarseness)
-        images = self._images[: len(self._images) // 2]  # the mirrored ones would say little more
-        some = _some(images, _FOR_LAYERS_ALONE)
-        rounded = round_alone(self._spec, self._arrays, self._before, some, self._rounding(steps))
-        divergences = activations.divergences(self._before, rounded, images)
+        images = _some(self._images, _FOR_LAYERS_ALONE)
+        rounded = round_alone(self._spec, self._arrays, self._before, images, self._rounding(steps))
+        divergences = activations.divergences(self._before, rounded, _some(self._images, _FOR_DIVERGENCES))
         plain = self._plain(sensitivity, coarseness)
         plain_size = self._size(plain)
         return _Alone(
