@@ -14,7 +14,7 @@ from sqz_keras.architecture.layers import BYPASSES
 from sqz_keras.architecture.metaparameters import VERSIONS
 from sqz_keras.architecture.spec import ModelSpec, hash_arrays
 from sqz_keras.differences import describe_changes
-from sqz_keras.weights import download, readers, sqz
+from sqz_keras.weights import download, hugging_face, readers, sqz
 from sqz_keras.weights.arrays import WeightsFileError, check_shapes
 from sqz_keras.weights.description import EXTRA_FOLDER, SPEC_NAME, Stated, read_spec, spec_path
 from sqz_keras.weights.readers import onnx_file
@@ -31,7 +31,7 @@ def resolve_model(
     Args:
         model: "imagenet" (of `version` and `bypass`, by default v1.0); a record's name; a file of weights
             (`.sqz`, `.weights.h5`, `.keras`, or any that an importer reads); a folder that `sqz-train` or `sqz-export`
-            wrote, or of `.npy` files.
+            wrote, or of `.npy` files; `hf://owner/name/file` of the Hugging Face Hub (see `hugging_face.fetch`).
         version: "1.0" or "1.1". It must agree with the file's own description, and is required if the file has none.
         bypass: "simple" or "complex", likewise.
         include_top: whether conv10 is needed. Where it is not, a file may have no head, or any other.
@@ -50,11 +50,11 @@ def resolve_model(
         record = get_record(model)
         _check_agrees(record.name, record.spec, version, bypass)
         return _read_record(record)
-    path = pathlib.Path(model)
-    if not path.exists():
+    path = _local_path(model)
+    if path is None:
         raise ValueError(
-            f"No model {model!r}: expected 'imagenet', a record's name ({', '.join(list_records())}), or a path, and "
-            "no file or folder of this name exists."
+            f"No model {model!r}: expected 'imagenet', a record's name ({', '.join(list_records())}), "
+            "hf://owner/name/file, or a path, and no file or folder of this name exists."
         )
     return _read_path(path, version, bypass, trunk_only=not include_top)
 
@@ -88,20 +88,24 @@ def for_architecture(
         record = get_record(name)
         _check_fits(record.name, record.spec, architecture, classes)
         spec, arrays = _read_record(record)
-    elif os.path.exists(name):
-        spec, arrays = _read_path(
-            pathlib.Path(name), None, None, architecture, trunk_only=classes is None, activation=activation
-        )
+    elif path := _local_path(name):
+        spec, arrays = _read_path(path, None, None, architecture, trunk_only=classes is None, activation=activation)
         _check_fits(name, spec, architecture, classes)
     else:
         raise ValueError(
-            f"weights must be None, 'imagenet', a record's name ({', '.join(list_records())}) or a path; got "
-            f"{weights!r}, and no file or folder of this name exists."
+            f"weights must be None, 'imagenet', a record's name ({', '.join(list_records())}), "
+            f"hf://owner/name/file or a path; got {weights!r}, and no file or folder of this name exists."
         )
     spec = dataclasses.replace(spec, **padding)
     if classes is None:
         arrays = _trunk(arrays)
     return spec, arrays
+
+
+def _local_path(name: str) -> pathlib.Path | None:
+    """Where a path or a handle of the Hugging Face Hub is on this machine; None if nothing has this name."""
+    path = hugging_face.fetch(name) if name.startswith(hugging_face.PREFIX) else pathlib.Path(name)
+    return path if path.exists() else None
 
 
 def _imagenet_name(version: str | None, bypass: str | None) -> str:
