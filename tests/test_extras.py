@@ -118,6 +118,8 @@ NAMES = {
     "from sqz_keras.compression.quantize import quantize": one("keras", "tensorflow"),
     "from sqz_keras.compression.tfmot_stages import prune": one("keras", "compress"),
     "from sqz_keras.compression.tf_keras_bridge import to_keras": one("keras", "compress"),
+    "import sqz_keras.hub": one("keras", "hub"),
+    "import sqz_keras; sqz_keras.resolve_model('hf://owner/name/net.sqz')": one("huggingface_hub", "huggingface"),
     "from export.client.client import Client": one("grpc", "client"),
     "from export.client.async_client import AsyncClient": one("grpc", "client"),
     "from export.formats.saved_model import check_installed; check_installed()": one("tensorflow_serving", "serve"),

@@ -1,0 +1,122 @@
+"""The network up to its last fire module, and the file of a preset that holds all weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from sqz_keras.extras import needs
+
+with needs("hub"):
+    import keras
+    import keras_hub
+
+from sqz_keras.architecture.spec import ModelSpec
+from sqz_keras.files import write_file
+from sqz_keras.models.arguments import image_shape
+from sqz_keras.models.squeezenet import assign, named_arrays, squeezenet_from_metaparameters
+from sqz_keras.weights import sqz
+from sqz_keras.weights.arrays import check_shapes
+
+WEIGHTS = "model.sqz"  # of a preset
+_ONE_SHARD = 1e-9  # GB: KerasHub writes larger weights as shards, by an index that names their files
+
+
+@keras.saving.register_keras_serializable(package="sqz_keras")
+class SqueezeNetBackbone(keras_hub.models.Backbone):
+    """The network without its classifier: float32 (N, S, S, C) -> feature maps (N, H, W, channels).
+
+    Args:
+        spec: The `ModelSpec`, or its JSON form, of the whole network.
+        dtype: As Keras takes it; None is Keras's own setting.
+        **kwargs: `name` and `trainable`, as of any Keras model.
+
+    Raises:
+        ValueError: The spec is not one.
+    """
+
+    def __init__(self, spec: ModelSpec | Mapping[str, Any], *, dtype=None, **kwargs):
+        spec = spec if isinstance(spec, ModelSpec) else ModelSpec.from_json(spec)
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(dtype or before)
+        try:
+            network = squeezenet_from_metaparameters(
+                spec.metaparameters,
+                image_shape(spec.input_size, spec.channels),
+                include_top=False,
+                bypass=spec.bypass,
+            )
+        finally:
+            keras.config.set_dtype_policy(before)
+        super().__init__(inputs=network.input, outputs=network.output, dtype=dtype, **kwargs)
+        self.spec = spec
+        self._head: dict[str, np.ndarray] = {}  # conv10's arrays, before there is a classifier
+        self._attach(None, takes_weights=True)
+
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` takes."""
+        return {**super().get_config(), "spec": self.spec.to_json()}
+
+    def assign(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Takes the weights of the whole network by name; conv10's are kept for a classifier of as many classes."""
+        check_shapes("weights", arrays, self.spec.weight_shapes())
+        self._take(arrays)
+
+    def _take(self, arrays: Mapping[str, np.ndarray]) -> None:
+        assign(self, dict(arrays))
+        self._head = {name: array for name, array in arrays.items() if name.startswith("conv10/")}
+        conv10, takes_weights = self._classifier
+        if conv10 is not None and takes_weights:
+            conv10.set_weights(list(self._head.values()))
+
+    def attach(self, conv10: keras.layers.Layer, classes: int | None) -> None:
+        """Makes conv10 of a classifier the one whose weights are saved, and loaded if `classes` is None."""
+        if classes is not None:
+            self.spec = ModelSpec.from_json({**self.spec.to_json(), "classes": classes, "labels": None})
+        elif self._head:
+            conv10.set_weights(list(self._head.values()))
+        self._attach(conv10, takes_weights=classes is None)
+
+    def _attach(self, conv10: keras.layers.Layer | None, *, takes_weights: bool) -> None:
+        # Keras would count the layer among the backbone's own.
+        object.__setattr__(self, "_classifier", (conv10, takes_weights))
+
+    def save_to_preset(self, preset_dir: str | os.PathLike, max_shard_size: float | None = None) -> None:
+        """Writes the preset, with the weights of the whole network in `model.sqz`; a backbone alone as KerasHub does.
+
+        Args:
+            preset_dir: Folder of the preset.
+            max_shard_size: Only a backbone without a classifier has any use for it.
+        """
+        has_head = self._classifier[0] is not None or bool(self._head)
+        super().save_to_preset(os.fspath(preset_dir), _ONE_SHARD if has_head else max_shard_size)
+
+    def save_weights(self, filepath: str | os.PathLike, *args, **kwargs) -> None:
+        """As of any Keras model; as an index of shards, which KerasHub asks for, `model.sqz` beside it."""
+        if pathlib.Path(filepath).suffix != ".json":
+            super().save_weights(filepath, *args, **kwargs)
+            return
+        conv10 = self._classifier[0]
+        head = self._head
+        if conv10 is not None:
+            head = dict(zip(("conv10/kernel", "conv10/bias"), conv10.get_weights(), strict=True))
+        arrays = {name: array.astype(np.float32) for name, array in (named_arrays(self) | head).items()}
+        write_file(pathlib.Path(filepath).with_name(WEIGHTS), sqz.encode(self.spec, arrays))
+        index = {"metadata": {}, "weight_map": {"/": WEIGHTS}}
+        write_file(filepath, json.dumps(index, indent=1).encode() + b"\n")
+
+    def load_weights(self, filepath: str | os.PathLike, *args, **kwargs) -> None:
+        """As of any Keras model; from an index of shards, `model.sqz` beside it."""
+        if pathlib.Path(filepath).suffix != ".json":
+            super().load_weights(filepath, *args, **kwargs)
+            return
+        path = pathlib.Path(filepath).with_name(WEIGHTS)
+        arrays = sqz.read_model(path).arrays
+        classes = {name: arrays[name].shape for name in ("conv10/kernel", "conv10/bias")}  # perhaps others than now
+        check_shapes(path, arrays, self.spec.weight_shapes() | classes)
+        self._take(arrays)
