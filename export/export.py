@@ -34,6 +34,7 @@ def define_flags() -> None:
     flags.DEFINE_string("calibration_dir", None, "Folder of unlabelled images, at any depth, for litert_int8.")
     images = config.CalibratedFileConfig.calibration_images
     flags.DEFINE_integer("calibration_images", images, "How many of them are read, at most.", lower_bound=2)
+    flags.DEFINE_boolean("card", False, "Also write a model card: README.md in --base_path, or beside --output.")
     flags.DEFINE_string("verify", None, "A version's folder to check; nothing is written.")
 
 

@@ -30,6 +30,7 @@ class _ModelConfig:
         model, version, bypass: As `resolve_model` takes them.
         labels: Text file with a class's name a line, in place of the model's own labels.
         format: One of `FORMATS`.
+        card: Whether a model card, README.md, is written into `base_path` or beside the file.
     """
 
     model: str = "imagenet"
@@ -37,6 +38,7 @@ class _ModelConfig:
     bypass: str | None = None
     labels: str | None = None
     format: str = SAVED_MODEL
+    card: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

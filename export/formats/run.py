@@ -7,8 +7,10 @@ import os
 from typing import TYPE_CHECKING
 
 from export import contract, versions
+from export.formats import card
 from export.formats.config import CalibratedFileConfig, Config, FileConfig, SavedModelConfig, VerifyConfig
 from sqz_keras.extras import needs
+from sqz_keras.weights.model_card import check_card
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +32,8 @@ def run_export(config: Config) -> str:
     with needs("tensorflow" if isinstance(config, FileConfig) else "serve"):
         if isinstance(config, VerifyConfig):
             return _verify(config)
+        if config.card:
+            check_card(card.card_path(config))
         return _export_version(config) if isinstance(config, SavedModelConfig) else _export_file(config)
 
 
@@ -51,6 +55,8 @@ def _export_version(config: SavedModelConfig) -> str:
         spec, arrays, config.base_path, config.model_version, config.keep_versions, config.precision
     )
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    if config.card:
+        card.write(config, spec, {f"{path.name}/": size})
     signatures = ", ".join(signature.name for signature in contract.EXPORTED)
     return f"{path}: {size / 1e6:.2f} MB, {spec.classes} classes, signatures {signatures}"
 
@@ -66,7 +72,10 @@ def _export_file(config: FileConfig) -> str:
     spec, arrays = _resolve(config)
     _use_defaults_of_keras()
     comparison = single_file.write(config.format, spec, arrays, config.output, images)
-    return f"{config.output}: {os.path.getsize(config.output):,} bytes, {spec.classes} classes; {comparison}"
+    size = os.path.getsize(config.output)
+    if config.card:
+        card.write(config, spec, {os.path.basename(config.output): size})
+    return f"{config.output}: {size:,} bytes, {spec.classes} classes; {comparison}"
 
 
 def _resolve(config: SavedModelConfig | FileConfig) -> tuple[ModelSpec, dict[str, np.ndarray]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import os
 import pathlib
@@ -11,24 +12,34 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from sqz_keras.architecture.spec import ModelSpec
+from sqz_keras.architecture.spec import ModelSpec, hash_arrays
 from sqz_keras.differences import describe_changes
 from sqz_keras.files import write_file, write_json
 from sqz_keras.images.files import read_image
 from sqz_keras.models.squeezenet import build
+from sqz_keras.weights import model_card
 from sqz_keras.weights.description import SPEC_NAME, embed_spec, write_spec
 from trainers.data.batches import Source
 from trainers.evaluation.metrics import Predictions
 from trainers.reports.training import MOST_MISTAKES, Mistake, write_training_report
 from trainers.training.config import TrainConfig
 
+_LOADING = """
+```python
+import sqz_keras
+
+model = sqz_keras.load(".")  # this folder
+```
+
+`sqz-classify photo.jpg --model=.` classifies a picture; every command of sqz-keras takes the folder as its `--model`.
+"""
 OUTPUTS = ("model.keras", "model.weights.h5", SPEC_NAME, "evaluation.json")
 # Fields that may change between the parts of a run without changing what comes out of it.
 _FREE_FIELDS = {"checkpoint_every_steps", "data_service", "keep_checkpoints", "max_bad_pictures", "strategy"}
 
 
 def check_workdir(workdir: pathlib.Path) -> None:
-    """Refuses a folder that holds a trained model, or that cannot be written to.
+    """Refuses a folder that holds a trained model or a README.md of another kind, or that cannot be written to.
 
     Raises:
         ValueError: The folder cannot be used; the message says what to do.
@@ -36,6 +47,7 @@ def check_workdir(workdir: pathlib.Path) -> None:
     present = [name for name in OUTPUTS if (workdir / name).exists()]
     if present:
         raise ValueError(f"{workdir} holds {present[0]} of an earlier run; choose another --workdir, or remove it.")
+    model_card.check_card(workdir / model_card.NAME)
     existing = next(folder for folder in (workdir, *workdir.absolute().parents) if folder.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise ValueError(f"--workdir={workdir} must be a folder that you may write to; {existing} is not.")
@@ -69,7 +81,12 @@ def save_outputs(workdir: pathlib.Path, spec: ModelSpec, arrays: Mapping[str, np
             embed_spec(folder / name, spec)
         write_spec(folder / "model.weights.h5", spec, arrays)
         write_json(folder / "evaluation.json", dict(results))
-        for name in OUTPUTS:
+        sizes = {name: (folder / name).stat().st_size for name in ("model.keras", "model.weights.h5")}
+        hashed = dataclasses.replace(spec, weights_sha256=hash_arrays(arrays))
+        evaluation = model_card.training_evaluation(results)
+        card = model_card.model_card(hashed, sizes, _LOADING, evaluation=evaluation)
+        model_card.write_card(folder / model_card.NAME, card)
+        for name in (model_card.NAME, *OUTPUTS):
             os.replace(folder / name, workdir / name)
 
 

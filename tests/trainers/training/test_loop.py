@@ -56,12 +56,14 @@ def trained(tfds_dir, digits, tmp_path_factory):
 
 def test_a_run_leaves_its_files_and_nothing_else(trained):
     folder, results = trained
-    others = {"checkpoints", "config.json", "metrics.csv", "report.html", "tensorboard"}
+    others = {"README.md", "checkpoints", "config.json", "metrics.csv", "report.html", "tensorboard"}
     assert {path.name for path in folder.iterdir()} == {*workdir.OUTPUTS, *others}
     assert json.loads((folder / "evaluation.json").read_text()) == results
     assert (results["split"], results["num_images"]) == ("test", 355)
     assert results["num_params"] == SPEC.count_params()
     assert results["config"] == CONFIG.to_json()
+    card = (folder / "README.md").read_text()
+    assert f"| Top-1 accuracy | {results['top1_accuracy']:.2%} (95% interval" in card and "355 pictures" in card
 
 
 @pytest.mark.parametrize("name", ["", "model.weights.h5", "model.keras"])
