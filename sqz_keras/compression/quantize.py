@@ -38,7 +38,7 @@ from sqz_keras.weights.arrays import check_shapes
 Arrays = dict[str, np.ndarray]
 Steps = dict[str, np.float32 | None]
 _FOR_SENSITIVITY = 20  # images; they only start the search for the steps
-_FOR_LAYERS_ALONE, _FOR_DIVERGENCES = 50, 100  # images, where layers are rounded by themselves
+_FOR_LAYERS_ALONE = 50  # images, where layers are rounded by themselves
 _FEW = 200  # images; mirrored ones help where there are no more, and more images help more
 _NEAR_ENOUGH = 0.003  # below the target, as a share of it, at the first attempt; twice as much at each further one
 _LAST_STEP_CHANGE = 0.2  # octaves by which the last layer's step may change to fill the file
@@ -209,7 +209,7 @@ class Quantizer:
         steps = self._steps(sensitivity, coarseness)
         images = _some(self._images, _FOR_LAYERS_ALONE)
         rounded = round_alone(self._spec, self._arrays, self._before, images, self._rounding(steps))
-        divergences = activations.divergences(self._before, rounded, _some(self._images, _FOR_DIVERGENCES))
+        divergences = activations.divergences(self._before, rounded, images)
         plain = self._plain(sensitivity, coarseness)
         plain_size = self._size(plain)
         return _Alone(
