@@ -23,11 +23,12 @@ SERVER_SECONDS = 60
 
 
 def python_blocks():
-    """The Python blocks of the pages; those that train are large."""
+    """The Python blocks of the pages; those that train or import much are large."""
     for page in PAGES:
         for number, match in enumerate(BLOCK.finditer(page.read_text("utf-8"))):
             if match[1] == "python":
-                marks = [pytest.mark.large] if "train_and_evaluate" in match[2] else []
+                slow = any(name in match[2] for name in ("train_and_evaluate", "keras_hub", "keras_tuner", "shap"))
+                marks = [pytest.mark.large] if slow else []
                 yield pytest.param(match[2], id=f"{page.name}-{number}", marks=marks)
 
 
