@@ -131,7 +131,7 @@ class Quantizer:
             images = np.concatenate([images, images[:, :, ::-1]])
         aim = (1 - _NEAR_ENOUGH / 2) * target_bytes
         for attempt in range(_ATTEMPTS):
-            steps = self._steps(self._alone.sensitivity, self._coarseness_for(aim))
+            steps = self._steps(self._alone.sensitivity, self._coarseness_for(aim, closely=True))
             candidate, moments = round_net(
                 self._spec, self._arrays, self._before, images, self._rounding(steps), self._report
             )
@@ -218,13 +218,24 @@ class Quantizer:
             self._size(rounded) / plain_size,
         )
 
-    def _coarseness_for(self, target_bytes: float) -> float:
-        """The coarseness with which a file is foretold to have the target size."""
-        entropy = target_bytes / self._alone.size_ratio - self._alone.beside
+    def _coarseness_for(self, target_bytes: float, closely: bool = False) -> float:
+        """The coarseness with which a file is foretold to have the target size; `closely` takes half a second more."""
+        plain_bytes = target_bytes / self._alone.size_ratio
+
+        def plain(coarseness: float) -> Arrays:
+            return self._plain(self._alone.sensitivity, coarseness)
+
+        def with_entropy(target: float) -> float:
+            return _bisect(lambda coarseness: _entropy_bytes(plain(coarseness)), target)
+
         try:
-            return _bisect(lambda tried: _entropy_bytes(self._plain(self._alone.sensitivity, tried)), entropy)
+            coarseness = with_entropy(plain_bytes - self._alone.beside)
+            if closely:  # by what a file of about this size has beside the entropy
+                arrays = plain(coarseness)
+                coarseness = with_entropy(plain_bytes - (self._size(arrays) - _entropy_bytes(arrays)))
         except TooFewBytesError:
             raise TooFewBytesError(f"No useful model fits into {target_bytes:.0f} bytes; ask for more.") from None
+        return coarseness
 
     def _plain(
         self, sensitivity: Mapping[str, float], coarseness: float, names: Collection[str] | None = None
