@@ -1,5 +1,5 @@
-/* sqz.h: reads `.sqz` files, versions 1 and 2, both profiles, and deltas of version 1. One header of C99, which needs
-   string.h and no other library. docs/sqz-format.md specifies the format; a "section" in a comment is a section of
+/* sqz.h: reads `.sqz` files and deltas, versions 1 and 2, both profiles. One header of C99, which needs string.h and no
+   other library. docs/sqz-format.md specifies the format; a "section" in a comment is a section of
    that page. In one source file of a program:
 
        #define SQZ_IMPLEMENTATION
@@ -253,7 +253,7 @@ static uint32_t sqz__code_symbol(sqz__bits *in, const sqz__prefix_code *code) { 
     }
     return UINT32_MAX;
 }
-typedef struct { unsigned char *out; size_t size, limit; } sqz__inflated;
+typedef struct { unsigned char *out; size_t size, limit; sqz__bytes dictionary; } sqz__inflated;
 
 static int sqz__put(sqz__decoder *d, sqz__inflated *to, uint32_t byte) {
     SQZ__CHECK(to->size < to->limit, "a zlib stream inflates to more than is allowed");
@@ -308,17 +308,33 @@ static int sqz__inflate_block(sqz__decoder *d, sqz__bits *in, uint32_t type, sqz
         SQZ__CHECK(s < 30, "a zlib stream has an invalid distance");
         bits = s < 4 ? 0 : s / 2 - 1;
         distance = s < 4 ? 1 + s : 1 + ((2 + s % 2) << bits) + sqz__number(in, bits);
-        SQZ__CHECK(distance <= to->size, "a zlib stream refers to what is before its beginning");
-        while (length--) SQZ__TRY(sqz__put(d, to, to->out[to->size - distance]));
+        SQZ__CHECK(distance <= to->size + sqz__left(&to->dictionary), "a zlib stream refers to what is before its beginning");
+        while (length--)
+            SQZ__TRY(sqz__put(d, to, distance <= to->size ? to->out[to->size - distance]
+                                                          : to->dictionary.end[(ptrdiff_t)to->size - (ptrdiff_t)distance]));
     }
 }
-/* Inflates a stream that fills `in` into the memory that is left, and allocates what it took. */
-static int sqz__inflate(sqz__decoder *d, sqz__bytes in, size_t limit, unsigned char **out, size_t *size) {
+/* Reads the Adler-32 of some bytes, and says whether it is right. */
+static int sqz__adler_is(sqz__bits *in, const unsigned char *data, size_t size) {
+    uint32_t a = 1, b = 0, sum = 0;
+    for (size_t i = 0; i < size; i++) a = (a + data[i]) % 65521, b = (b + a) % 65521;
+    for (int i = 0; i < 4; i++) sum = sum << 8 | sqz__number(in, 8);
+    return sum == (b << 16 | a);
+}
+/* Inflates a stream that fills `in` into the memory that is left, and allocates what it took. The stream may refer to a
+   preset dictionary; none if that has no bytes. */
+static int sqz__inflate(sqz__decoder *d, sqz__bytes in, size_t limit, sqz__bytes dictionary, unsigned char **out,
+                        size_t *size) {
     sqz__bits bits = {in.at, 0, 8 * (uint64_t)sqz__left(&in), 0};
-    sqz__inflated to = {NULL, 0, limit};
-    uint32_t method = sqz__number(&bits, 8), flags = sqz__number(&bits, 8), last, type, a = 1, b = 0, sum = 0;
-    SQZ__CHECK((method & 15) == 8 && method >> 4 < 8 && (method << 8 | flags) % 31 == 0 && !(flags & 32),
-               "a zlib stream has an invalid header"); /* method 8, a window of at most 32 KiB, no dictionary */
+    sqz__inflated to = {NULL, 0, limit, {0}};
+    uint32_t method = sqz__number(&bits, 8), flags = sqz__number(&bits, 8), last, type;
+    SQZ__CHECK((method & 15) == 8 && method >> 4 < 8 && (method << 8 | flags) % 31 == 0,
+               "a zlib stream has an invalid header"); /* method 8, a window of at most 32 KiB */
+    if (flags & 32) {
+        SQZ__CHECK(sqz__left(&dictionary) && sqz__adler_is(&bits, dictionary.at, sqz__left(&dictionary)),
+                   "a zlib stream has another preset dictionary than it may have");
+        to.dictionary = dictionary;
+    }
     SQZ__TRY(SQZ__GET(to.out, 0));
     sqz__release(d, (size_t)(to.out - d->memory));
     SQZ_GUARD(to.out, d->size - d->used, 1);
@@ -329,9 +345,8 @@ static int sqz__inflate(sqz__decoder *d, sqz__bytes in, size_t limit, unsigned c
         SQZ__TRY(sqz__inflate_block(d, &bits, type, &to));
     } while (!last);
     bits.at = (bits.at + 7) / 8 * 8;
-    for (size_t i = 0; i < to.size; i++) a = (a + to.out[i]) % 65521, b = (b + a) % 65521;
-    for (int i = 0; i < 4; i++) sum = sum << 8 | sqz__number(&bits, 8);
-    SQZ__CHECK(sum == (b << 16 | a) && bits.at == bits.end, "a zlib stream is damaged, or does not fill its place");
+    SQZ__CHECK(sqz__adler_is(&bits, to.out, to.size) && bits.at == bits.end,
+               "a zlib stream is damaged, or does not fill its place");
     SQZ_GUARD(to.out, d->size - d->used, 0);
     *size = to.size;
     return SQZ__GET(*out, to.size);
@@ -520,13 +535,28 @@ static int sqz__read_shape(sqz__decoder *d, sqz__json *j, sqz_array *array, uint
     SQZ__CHECK(*total <= SQZ__MAX_BYTES / 4, "the arrays are too large");
     return 1;
 }
+/* Inflates the section JSON. `base` is that of a delta's base, whose text the stream may refer to, or empty. */
+static int sqz__json_text(sqz__decoder *d, sqz__bytes section, sqz__bytes base, unsigned char **text, size_t *size) {
+    sqz__bytes dictionary = {0}, none = {0};
+    unsigned char *base_text, *inflated;
+    size_t mark = d->used;
+    if (!base.at) return sqz__inflate(d, section, SQZ__MAX_JSON, none, text, size);
+    SQZ__TRY(sqz__inflate(d, base, SQZ__MAX_JSON, none, &base_text, size));
+    dictionary.at = base_text, dictionary.end = base_text + *size;
+    SQZ__TRY(sqz__inflate(d, section, SQZ__MAX_JSON, dictionary, &inflated, size));
+    sqz__release(d, mark); /* the dictionary is not needed any more: the text takes its place */
+    SQZ_GUARD(d->memory + mark, d->size - mark, 1);
+    memmove(base_text, inflated, *size);
+    SQZ_GUARD(d->memory + mark, d->size - mark, 0);
+    return SQZ__GET(*text, *size);
+}
 /* Reads the section JSON: names and shapes of the arrays, and where the object `header` lies. */
-static int sqz__read_json(sqz__decoder *d, sqz_file *file, sqz__bytes section, sqz_array **arrays) {
+static int sqz__read_json(sqz__decoder *d, sqz_file *file, sqz__bytes section, sqz__bytes base, sqz_array **arrays) {
     sqz__json j = {0};
     unsigned char *text;
     size_t mark, start, header;
     uint64_t total = 0;
-    SQZ__TRY(sqz__inflate(d, section, SQZ__MAX_JSON, &text, &j.size));
+    SQZ__TRY(sqz__json_text(d, section, base, &text, &j.size));
     j.text = text;
     mark = d->used;
     SQZ__TRY(SQZ__GET(j.keys, j.size / 4 + 1)); /* a key and its value have at least 4 bytes: "":0 */
@@ -548,12 +578,14 @@ static int sqz__read_json(sqz__decoder *d, sqz_file *file, sqz__bytes section, s
 
 /* ---- Rows of the table and arrays of codes (sections 2 and 3) ---- */
 enum {
-    SQZ__FLOATS, SQZ__CODEBOOK, SQZ__GRID, SQZ__SAME, SQZ__BOOK_DELTA, SQZ__GRID_DELTA, SQZ__TRELLIS, SQZ__DENSE_TRELLIS
+    SQZ__FLOATS, SQZ__CODEBOOK, SQZ__GRID, SQZ__SAME, SQZ__BOOK_DELTA, SQZ__GRID_DELTA, SQZ__TRELLIS, SQZ__DENSE_TRELLIS,
+    SQZ__ADDED
 };
 
 typedef struct { /* an array that a profile codes, codes or differences; or the shape of floats, of the range 0 to 0 */
     uint32_t height, width, rows, columns, size, taps; /* section "Places" */
     int32_t low, high, dense;                          /* dense: in profile `max`, it has no zeros */
+    uint16_t *row_of; /* in differences of version 2, by index; NULL where the row follows from the index */
     int16_t *codes;
 } sqz__codes;
 typedef struct {
@@ -574,7 +606,7 @@ typedef struct {
 } sqz__net;
 
 static int sqz__has_codebook(const sqz__row *row) { return row->kind == SQZ__CODEBOOK || row->kind == SQZ__BOOK_DELTA; }
-static int sqz__has_trellis(const sqz__row *row) { return row->kind >= SQZ__TRELLIS; }
+static int sqz__has_trellis(const sqz__row *row) { return row->kind == SQZ__TRELLIS || row->kind == SQZ__DENSE_TRELLIS; }
 static int sqz__has_codes(const sqz__row *row) { return row->kind != SQZ__FLOATS && row->kind != SQZ__SAME; }
 static uint32_t sqz__code_count(const sqz__codes *coded) { return (uint32_t)(coded->high - coded->low + 1); }
 static void sqz__set_shape(sqz__codes *coded, const size_t *shape, size_t n, size_t size) {
@@ -595,7 +627,7 @@ static int sqz__read_range(sqz__decoder *d, sqz__bytes *table, int32_t *low, int
 static int sqz__read_row(sqz__decoder *d, sqz__bytes *table, const sqz_array *array, int version, sqz__row *row) {
     size_t filter = 1;
     row->kind = sqz__u8(d, table);
-    SQZ__CHECK(row->kind <= (version == 1 ? SQZ__GRID_DELTA : SQZ__DENSE_TRELLIS), "a kind of array is unknown");
+    SQZ__CHECK(row->kind <= (version == 1 ? SQZ__GRID_DELTA : SQZ__ADDED), "a kind of array is unknown");
     sqz__set_shape(row->coded, array->shape, array->dimensions, array->count);
     if (!sqz__has_codes(row)) return !d->status;
     SQZ__TRY(sqz__read_range(d, table, &row->low, &row->high));
@@ -685,6 +717,7 @@ static int sqz__place_entries(sqz__decoder *d, sqz__codes *coded, const uint16_t
 static int sqz__paper_tables(sqz__decoder *d, sqz__net *net, sqz__bytes *table, uint32_t *index_bits, sqz__huffman *h,
                              uint64_t *total) {
     size_t n = 0, alphabets = 0, size;
+    sqz__bytes none = {0};
     unsigned char *lengths;
     for (size_t i = 0; i < net->coded_count; i++) {
         uint32_t bits = index_bits[i] = sqz__u8(d, table);
@@ -699,7 +732,7 @@ static int sqz__paper_tables(sqz__decoder *d, sqz__net *net, sqz__bytes *table, 
         if (net->mode[i]) h[n].alphabet = 256, h[n++].count = net->plane_size[i];
     }
     for (size_t i = 0; i < n; i++) alphabets += h[i].alphabet;
-    SQZ__TRY(!d->status && sqz__inflate(d, *table, alphabets, &lengths, &size));
+    SQZ__TRY(!d->status && sqz__inflate(d, *table, alphabets, none, &lengths, &size));
     SQZ__CHECK(size == alphabets, "there are too few code lengths");
     for (size_t i = 0; i < n; lengths += h[i++].alphabet) {
         SQZ__TRY(sqz__make_huffman(d, &h[i], lengths));
@@ -839,6 +872,8 @@ static size_t sqz__list_round(uint32_t turn, const sqz__codes *shape, sqz__place
         at.row -= over ? shape->rows : 0;
         at.tap += step[k].tap + over;
     }
+    for (size_t i = 0; i < count && shape->row_of; i++)
+        places[i].row = shape->row_of[places[i].index], places[i].column = places[i].tap = 0;
     return count;
 }
 /* For each tap the distances to the elements above, below, left and right in the slice; 0 beyond its edges. */
@@ -1407,7 +1442,7 @@ static int sqz__join_codes(sqz__decoder *d, const sqz_array *array, sqz__row *ro
 static uint32_t sqz__plane_bits(const unsigned char *const *planes, size_t at) {
     return (uint32_t)planes[0][at] << 24 | (uint32_t)planes[1][at] << 16 | (uint32_t)planes[2][at] << 8 | planes[3][at];
 }
-/* Values of a grid, or of a codebook, whose ranks begin at `*at` in the planes. */
+/* Values of a grid, or of a codebook, whose ranks begin at `*at` in the planes; or what is added to the base's values. */
 static int sqz__code_values(sqz__decoder *d, const sqz__net *net, const sqz__row *row, float step, size_t count,
                             size_t *at, float *values) {
     size_t mark = d->used, codes = (size_t)(row->high - row->low + 1);
@@ -1428,6 +1463,9 @@ static int sqz__code_values(sqz__decoder *d, const sqz__net *net, const sqz__row
     for (size_t i = 0; i < count; i++) {
         values[i] = book[row->codes[i] - row->low];
         used[row->codes[i] - row->low] = 1;
+        if (row->kind != SQZ__ADDED) continue;
+        values[i] = row->base->values[i] + values[i];
+        SQZ__CHECK(sqz__is_finite(values[i]), "the sum of a value and the base's is infinite");
     }
     for (int32_t c = row->low; c <= row->high; c++)
         SQZ__CHECK(!c || !sqz__has_codebook(row) || used[c - row->low], "a value of a codebook is never used");
@@ -1514,9 +1552,10 @@ static int sqz__read_frame(sqz__decoder *d, sqz_file *file, sqz__bytes in, sqz__
     SQZ__CHECK(in.at == in.end && count == start[6], "the file has more sections, or bytes behind them");
     return 1;
 }
-/* Finds the array of the base with the name and shape of an array. */
-static int sqz__find_base(sqz__decoder *d, const sqz__net *base, const sqz_array *array, sqz__row *row) {
-    size_t i, nonzero = 0;
+/* Finds the array of the base with the name and shape of an array. In version 2, differences from codes that are not 0
+   are in rows by these codes. */
+static int sqz__find_base(sqz__decoder *d, const sqz__net *base, const sqz_array *array, int version, sqz__row *row) {
+    size_t i, nonzero = 0, zero;
     for (i = 0; i < base->array_count; i++) {
         const sqz_array *other = &base->arrays[i];
         if (other->name_bytes == array->name_bytes && memcmp(other->name, array->name, array->name_bytes) == 0) break;
@@ -1524,13 +1563,18 @@ static int sqz__find_base(sqz__decoder *d, const sqz__net *base, const sqz_array
     SQZ__CHECK(i < base->array_count && base->arrays[i].dimensions == array->dimensions &&
                memcmp(base->arrays[i].shape, array->shape, sizeof array->shape) == 0, "the base has no matching array");
     row->base = &base->arrays[i];
-    if (row->kind == SQZ__SAME) return 1;
+    if (row->coded_count < 2) return 1;
     row->base_codes = sqz__has_trellis(&base->rows[i]) ? NULL : base->rows[i].codes;
     SQZ__CHECK(row->base_codes, "the base has no matching array");
     for (size_t k = 0; k < array->count; k++) nonzero += row->base_codes[k] != 0;
+    zero = array->count - nonzero;
+    sqz__set_shape(&row->coded[1], &zero, 1, zero);
     sqz__set_shape(&row->coded[0], &nonzero, 1, nonzero);
-    nonzero = array->count - nonzero;
-    sqz__set_shape(&row->coded[1], &nonzero, 1, nonzero);
+    if (version == 1) return 1;
+    SQZ__TRY(SQZ__GET(row->coded[0].row_of, nonzero));
+    row->coded[0].rows = (uint32_t)(base->rows[i].high - base->rows[i].low + 1), row->coded[0].columns = 1;
+    for (size_t k = 0, n = 0; k < array->count; k++)
+        if (row->base_codes[k]) row->coded[0].row_of[n++] = (uint16_t)(row->base_codes[k] - base->rows[i].low);
     return 1;
 }
 /* Reads the rows of the table, and makes room for the arrays of codes. */
@@ -1541,7 +1585,8 @@ static int sqz__read_rows(sqz__decoder *d, sqz__net *net, sqz__bytes *table, int
         SQZ__TRY(sqz__read_row(d, table, &net->arrays[i], version, &net->rows[i]));
     for (size_t i = 0; i < net->array_count; i++) {
         sqz__row *row = &net->rows[i];
-        if (row->kind == SQZ__SAME || row->coded_count == 2) SQZ__TRY(sqz__find_base(d, base, &net->arrays[i], row));
+        if (row->kind == SQZ__SAME || row->kind == SQZ__ADDED || row->coded_count == 2)
+            SQZ__TRY(sqz__find_base(d, base, &net->arrays[i], version, row));
         if (row->kind == SQZ__FLOATS) net->floats[net->float_count++] = &row->coded[0];
         net->plane_size[0] += row->kind == SQZ__FLOATS ? net->arrays[i].count : 0;
         net->plane_size[4] += sqz__has_codebook(row) ? (size_t)(row->high - row->low) : 0;
@@ -1557,25 +1602,26 @@ static int sqz__read_rows(sqz__decoder *d, sqz__net *net, sqz__bytes *table, int
 /* Decodes a file into the workspace: first what stays, up to `workspace_used`, then what is needed on the way. */
 static int sqz__decode_file(sqz__decoder *d, sqz_file *file, sqz__net *net, sqz__bytes data, sqz__bytes base_data) {
     sqz__bytes sections[5], *digest = &sections[SQZ__BASE_SECTION], *table = &sections[SQZ__ARRS], none = {0};
+    sqz__bytes base_sections[5] = {{0}};
     unsigned char actual[32];
     sqz__net base = {0};
     sqz_file base_file = {0};
     size_t total = 0;
     float *values;
     SQZ__TRY(sqz__read_frame(d, file, data, sections));
-    SQZ__TRY(!digest->at || file->version == 1 || sqz__fail(d, SQZ_VERSION, "this reader knows deltas of version 1 only"));
-    SQZ__TRY(sqz__read_json(d, file, sections[SQZ__JSON], &net->arrays));
-    net->array_count = file->array_count;
-    for (size_t i = 0; i < net->array_count; i++) total += net->arrays[i].count;
-    SQZ__TRY(SQZ__GET(values, total));
-    file->workspace_used = d->used;
     SQZ__TRY(!digest->at == !base_data.at || sqz__fail(d, SQZ_BASE, "a delta needs its base, others have none"));
     if (digest->at) {
         SQZ__CHECK(sqz__left(digest) == 32, "the section BASE does not have 32 bytes");
         sqz__sha256(base_data.at, sqz__left(&base_data), actual);
         SQZ__TRY(memcmp(actual, digest->at, 32) == 0 || sqz__fail(d, SQZ_BASE, "the delta is against another base"));
-        SQZ__TRY(sqz__decode_file(d, &base_file, &base, base_data, none)); /* refuses deltas, which need a base */
+        if (file->version > 1) SQZ__TRY(sqz__read_frame(d, &base_file, base_data, base_sections));
     }
+    SQZ__TRY(sqz__read_json(d, file, sections[SQZ__JSON], base_sections[SQZ__JSON], &net->arrays));
+    net->array_count = file->array_count;
+    for (size_t i = 0; i < net->array_count; i++) total += net->arrays[i].count;
+    SQZ__TRY(SQZ__GET(values, total));
+    file->workspace_used = d->used;
+    if (digest->at) SQZ__TRY(sqz__decode_file(d, &base_file, &base, base_data, none)); /* refuses deltas: they need a base */
     SQZ__TRY(sqz__read_rows(d, net, table, file->version, &base));
     SQZ__TRY(file->max_profile
                  ? sqz__read_max(d, net, *table, sections[SQZ__VALS], sections[SQZ__CODE], file->version)
