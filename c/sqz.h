@@ -1,6 +1,6 @@
 /* sqz.h: reads `.sqz` files and deltas, versions 1 and 2, both profiles. One header of C99, which needs string.h and no
-   other library. docs/sqz-format.md specifies the format; a "section" in a comment is a section of
-   that page. In one source file of a program:
+   other library. docs/sqz-format.md specifies the format; a "section" in a comment is a section of that page. In one
+   source file of a program:
 
        #define SQZ_IMPLEMENTATION
        #include "sqz.h"
@@ -24,10 +24,8 @@
    clang and MSVC for it, too), and never with -ffast-math. */
 #ifndef SQZ_H
 #define SQZ_H
-
 #include <stddef.h>
 #include <stdint.h>
-
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -39,13 +37,11 @@ enum {
     SQZ_BASE,      /* a delta without its base or with another one, or a base for a file that is not a delta */
     SQZ_WORKSPACE  /* the workspace is too small */
 };
-
 typedef struct {
     const char *name; /* UTF-8, a lone surrogate as 3 bytes; a 0 byte follows */
     size_t name_bytes, dimensions, shape[8], count; /* count: of elements, which are in C order */
     const float *values;
 } sqz_array;
-
 typedef struct {
     int version, max_profile; /* 1 or 2; 0 for the profile `paper`, 1 for `max` */
     const sqz_array *arrays;
@@ -67,7 +63,6 @@ typedef struct {
    Returns SQZ_OK, or what is wrong; then the result is empty but for `message` and `workspace_peak`. */
 int sqz_decode(sqz_file *file, const void *data, size_t size, const void *base, size_t base_size, void *workspace,
                size_t workspace_size);
-
 #ifdef __cplusplus
 }
 #endif
@@ -76,11 +71,9 @@ int sqz_decode(sqz_file *file, const void *data, size_t size, const void *base, 
 #if defined(SQZ_IMPLEMENTATION) && !defined(SQZ_IMPLEMENTED)
 #define SQZ_IMPLEMENTED
 #include <string.h>
-
 #if defined(__FAST_MATH__) || (defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ == 2)
 #error "sqz.h needs IEEE 754 binary64: no -ffast-math, and on 32-bit x86 -msse2 -mfpmath=sse"
-#endif
-#if defined(__clang__)
+#elif defined(__clang__)
 #pragma STDC FP_CONTRACT OFF
 #elif defined(__GNUC__)
 #pragma GCC push_options
@@ -145,28 +138,22 @@ static uint32_t sqz__u8(sqz__decoder *d, sqz__bytes *in) { /* beyond the end 0, 
 }
 static uint64_t sqz__varint(sqz__decoder *d, sqz__bytes *in) {
     uint64_t value = 0;
-    for (uint32_t shift = 0; shift < 35; shift += 7) {
-        uint32_t byte = sqz__u8(d, in);
-        value |= (uint64_t)(byte & 127) << shift;
-        if (byte > 127) continue;
-        SQZ__CHECK(byte || !shift, "a number is written with more bytes than it needs");
-        return value;
-    }
-    return (uint64_t)sqz__fail(d, SQZ_MALFORMED, "a number has more than 35 bits");
+    uint32_t shift = 0, byte = 128;
+    for (; byte > 127 && shift < 35; shift += 7) value |= (uint64_t)((byte = sqz__u8(d, in)) & 127) << shift;
+    SQZ__CHECK(byte <= 127 && (byte || shift == 7), "a number has more than 35 bits, or more bytes than it needs");
+    return value;
 }
 
 /* ---- Checksums and hashes ---- */
 static void sqz__make_crc_table(sqz__decoder *d) { /* of bytes, then of bytes that 1, 2 and 3 others follow */
     for (uint32_t i = 0; i < 4 * 256; i++) {
-        uint32_t crc = i < 256 ? i : d->crc_table[i - 256];
-        for (int bit = 0; bit < 8; bit++) crc = crc >> 1 ^ (crc & 1 ? 0xEDB88320u : 0);
-        d->crc_table[i] = crc;
+        d->crc_table[i] = i < 256 ? i : d->crc_table[i - 256];
+        for (int bit = 0; bit < 8; bit++) d->crc_table[i] = d->crc_table[i] >> 1 ^ (d->crc_table[i] & 1 ? 0xEDB88320u : 0);
     }
 }
 static uint32_t sqz__crc32(const sqz__decoder *d, uint32_t crc, const unsigned char *data, size_t size) {
     const uint32_t *table = d->crc_table;
-    crc = ~crc;
-    for (; size >= 4; size -= 4, data += 4) {
+    for (crc = ~crc; size >= 4; size -= 4, data += 4) {
         crc ^= sqz__u32(data);
         crc = table[768 + (crc & 255)] ^ table[512 + (crc >> 8 & 255)] ^ table[256 + (crc >> 16 & 255)] ^ table[crc >> 24];
     }
@@ -220,9 +207,8 @@ typedef struct {
 typedef struct { uint16_t count[16], *symbols; } sqz__prefix_code; /* by length; in the order of their codes */
 
 static uint32_t sqz__bit(sqz__bits *in) {
-    uint32_t bit = in->at < in->end ? in->data[in->at >> 3] >> ((in->at & 7) ^ in->flip) & 1u : 0;
-    in->at++;
-    return bit;
+    uint64_t at = in->at++;
+    return at < in->end ? in->data[at >> 3] >> ((at & 7) ^ in->flip) & 1u : 0;
 }
 static uint32_t sqz__number(sqz__bits *in, uint32_t width) { /* the lowest bit comes first */
     uint32_t value = 0;
@@ -247,11 +233,10 @@ static int sqz__make_code(sqz__decoder *d, sqz__prefix_code *code, const unsigne
 }
 static uint32_t sqz__code_symbol(sqz__bits *in, const sqz__prefix_code *code) { /* UINT32_MAX: no such code */
     uint32_t value = 0, index = 0;
-    for (int length = 1; length < 16; length++) {
+    for (int length = 1; length < 16; index += code->count[length++]) {
         value = value << 1 | sqz__bit(in);
         if (value < code->count[length]) return code->symbols[index + value];
         value -= code->count[length];
-        index += code->count[length];
     }
     return UINT32_MAX;
 }
@@ -289,24 +274,24 @@ static int sqz__block_codes(sqz__decoder *d, sqz__bits *in, int fixed, sqz__pref
 static int sqz__inflate_block(sqz__decoder *d, sqz__bits *in, uint32_t type, sqz__inflated *to) {
     uint16_t symbols[288 + 32];
     sqz__prefix_code codes[2] = {{{0}, symbols}, {{0}, symbols + 288}};
+    uint32_t s, length, distance, bits;
     if (type == 0) { /* stored bytes */
         in->at = (in->at + 7) / 8 * 8;
-        uint32_t size = sqz__number(in, 16);
-        SQZ__CHECK(size == (sqz__number(in, 16) ^ 0xFFFF), "a zlib stream has a damaged stored block");
-        SQZ__CHECK(in->at + 8 * size <= in->end, "a zlib stream ends too early");
-        while (size--) SQZ__TRY(sqz__put(d, to, sqz__number(in, 8)));
+        length = sqz__number(in, 16);
+        SQZ__CHECK(length == (sqz__number(in, 16) ^ 0xFFFF) && in->at + 8 * length <= in->end,
+                   "a zlib stream has a damaged stored block, or ends too early");
+        while (length--) SQZ__TRY(sqz__put(d, to, sqz__number(in, 8)));
         return 1;
     }
     SQZ__TRY(sqz__block_codes(d, in, type == 1, codes));
-    for (;;) {
-        uint32_t s = sqz__code_symbol(in, &codes[0]), length = 258, distance, bits;
+    while ((s = sqz__code_symbol(in, &codes[0])) != 256) {
         SQZ__CHECK(s < 286 && in->at <= in->end, "a zlib stream has an invalid symbol, or ends too early");
-        if (s == 256) return 1;
-        if (s < 256) SQZ__TRY(sqz__put(d, to, s));
-        if (s < 256) continue;
-        s -= 257;
-        bits = s < 8 ? 0 : s / 4 - 1;
-        if (s < 28) length = s < 8 ? 3 + s : 3 + ((4 + s % 4) << bits) + sqz__number(in, bits);
+        if (s < 256) {
+            SQZ__TRY(sqz__put(d, to, s));
+            continue;
+        }
+        s -= 257, bits = s < 8 ? 0 : s / 4 - 1;
+        length = s == 28 ? 258 : s < 8 ? 3 + s : 3 + ((4 + s % 4) << bits) + sqz__number(in, bits);
         s = sqz__code_symbol(in, &codes[1]);
         SQZ__CHECK(s < 30, "a zlib stream has an invalid distance");
         bits = s < 4 ? 0 : s / 2 - 1;
@@ -314,6 +299,8 @@ static int sqz__inflate_block(sqz__decoder *d, sqz__bits *in, uint32_t type, sqz
         SQZ__CHECK(distance <= to->size - to->first, "a zlib stream refers to what is before its beginning");
         while (length--) SQZ__TRY(sqz__put(d, to, to->out[to->size - distance]));
     }
+    SQZ__CHECK(in->at <= in->end, "a zlib stream ends too early");
+    return 1;
 }
 static int sqz__adler_is(sqz__bits *in, const unsigned char *data, size_t size) {
     uint32_t a = 1, b = 0, sum = 0;
@@ -337,8 +324,7 @@ static int sqz__inflate(sqz__decoder *d, sqz__bytes in, size_t limit, size_t pre
         to.first = 0;
     }
     do {
-        last = sqz__number(&bits, 1);
-        type = sqz__number(&bits, 2);
+        last = sqz__number(&bits, 1), type = sqz__number(&bits, 2);
         SQZ__CHECK(type < 3, "a zlib stream has an invalid block");
         SQZ__TRY(sqz__inflate_block(d, &bits, type, &to));
     } while (!last);
@@ -363,43 +349,42 @@ enum { SQZ__END_OF_STRING = -1, SQZ__INVALID = -2 };
 static int sqz__is_one_of(unsigned char c, const char *these) { return c && strchr(these, c); }
 static int32_t sqz__hex4(const unsigned char *p) {
     int32_t value = 0;
-    for (int i = 0; i < 4; i++, p++) {
+    for (const unsigned char *end = p + 4; p < end; p++) {
         if (!sqz__is_one_of(*p, "0123456789abcdefABCDEF")) return SQZ__INVALID;
         value = value << 4 | (*p <= '9' ? *p - '0' : (*p | 32) - 'a' + 10);
     }
     return value;
 }
-static int32_t sqz__escape(sqz__json *j) { /* two escaped surrogates that belong together are one character */
-    static const char names[] = "\"\\/bfnrt", values[] = "\"\\/\b\f\n\r\t";
-    int32_t high, low;
-    if (sqz__is_one_of(*j->at, names)) return values[strchr(names, *j->at++) - names];
-    if (*j->at != 'u' || (high = sqz__hex4(j->at + 1)) < 0) return SQZ__INVALID;
-    j->at += 5;
-    if (high >> 10 != 0x36 || j->at[0] != '\\' || j->at[1] != 'u') return high;
-    low = sqz__hex4(j->at + 2);
-    if (low < 0 || low >> 10 != 0x37) return high;
-    j->at += 6;
-    return 0x10000 + ((high & 1023) << 10 | (low & 1023));
-}
-/* The next character of a string, or SQZ__END_OF_STRING behind its closing quote. */
+/* The next character of a string, or SQZ__END_OF_STRING behind its closing quote. Two escaped surrogates that belong
+   together are one character. */
 static int32_t sqz__character(sqz__json *j) {
+    static const char names[] = "\"\\/bfnrt", values[] = "\"\\/\b\f\n\r\t";
     static const int32_t least[4] = {0, 0x80, 0x800, 0x10000};
-    int32_t c = *j->at++, count = c >= 0xF0 ? 3 : c >= 0xE0 ? 2 : 1, value = c & (63 >> count);
+    int32_t c = *j->at, more = c < 0xC0 ? 0 : c < 0xE0 ? 1 : c < 0xF0 ? 2 : 3, low;
+    if (c < 32 || c > 0xF7 || (c > 127 && c < 0xC0)) return SQZ__INVALID;
+    j->at++;
     if (c == '"') return SQZ__END_OF_STRING;
-    if (c == '\\') return sqz__escape(j);
-    if (c < 32 || c > 0xF7 || (c > 127 && c < 0xC0)) return j->at -= !c, SQZ__INVALID;
-    if (c < 128) return c;
-    for (int i = 0; i < count; i++) {
-        if (*j->at >> 6 != 2) return SQZ__INVALID;
-        value = value << 6 | (*j->at++ & 63);
+    if (c != '\\') {
+        c &= more ? 63 >> more : 127;
+        for (int i = 0; i < more; i++) {
+            if (*j->at >> 6 != 2) return SQZ__INVALID;
+            c = c << 6 | (*j->at++ & 63);
+        }
+        return c < least[more] || c > 0x10FFFF || c >> 11 == 0x1B ? SQZ__INVALID : c;
     }
-    return value < least[count] || value > 0x10FFFF || value >> 11 == 0x1B ? SQZ__INVALID : value;
+    if (sqz__is_one_of(*j->at, names)) return values[strchr(names, *j->at++) - names];
+    if (*j->at != 'u' || (c = sqz__hex4(j->at + 1)) < 0) return SQZ__INVALID;
+    j->at += 5;
+    if (c >> 10 != 0x36 || j->at[0] != '\\' || j->at[1] != 'u') return c;
+    low = sqz__hex4(j->at + 2);
+    if (low < 0 || low >> 10 != 0x37) return c;
+    j->at += 6;
+    return 0x10000 + ((c & 1023) << 10 | (low & 1023));
 }
 static int sqz__compare(const sqz__json *j, uint32_t first, uint32_t second) { /* strings that were checked */
     sqz__json a = {.at = j->text + first}, b = {.at = j->text + second};
     int32_t x, y;
-    do x = sqz__character(&a), y = sqz__character(&b);
-    while (x == y && x >= 0);
+    do x = sqz__character(&a), y = sqz__character(&b); while (x == y && x >= 0);
     return (x > y) - (x < y);
 }
 /* Sorts strings by heapsort, given where they begin, and says whether two of them are equal. */
@@ -418,15 +403,15 @@ static int sqz__has_twins(const sqz__json *j, uint32_t *keys, size_t count) {
         if (sqz__compare(j, keys[i - 1], keys[i]) == 0) return 1;
     return 0;
 }
-static unsigned char sqz__peek(sqz__json *j) { /* the next byte that is not white space; 0 at the end */
+static int sqz__accept(sqz__json *j, int c) { /* passes white space, and then a byte if it is this one */
     while (sqz__is_one_of(*j->at, " \t\n\r")) j->at++;
-    return *j->at;
+    return *j->at == c ? j->at++, 1 : 0;
 }
-static int sqz__accept(sqz__json *j, int c) { return sqz__peek(j) == c ? j->at++, 1 : 0; }
-static size_t sqz__digits(sqz__json *j) {
+static int sqz__next_is(sqz__json *j, int c) { return sqz__accept(j, c) ? j->at--, 1 : 0; }
+static int sqz__digits(sqz__json *j) { /* passes digits, and says whether there is one */
     const unsigned char *start = j->at;
     while (sqz__is_one_of(*j->at, "0123456789")) j->at++;
-    return (size_t)(j->at - start);
+    return j->at > start;
 }
 /* Checks a string, or any value that is neither a list nor an object. */
 static int sqz__scalar(sqz__json *j) {
@@ -443,32 +428,26 @@ static int sqz__scalar(sqz__json *j) {
     start = j->at;
     SQZ__TRY(sqz__digits(j) && (*start != '0' || j->at == start + 1));
     end = j->at;
-    if (*j->at == '.') {
-        j->at++;
-        SQZ__TRY(sqz__digits(j));
-    }
-    if (sqz__is_one_of(*j->at, "eE")) {
-        j->at += 1 + sqz__is_one_of(j->at[1], "+-");
-        SQZ__TRY(sqz__digits(j));
-    }
+    if (*j->at == '.') SQZ__TRY((j->at++, sqz__digits(j)));
+    if (sqz__is_one_of(*j->at, "eE")) SQZ__TRY((j->at += 1 + sqz__is_one_of(j->at[1], "+-"), sqz__digits(j)));
     return j->at > end || end - start <= SQZ__MAX_DIGITS;
 }
 /* Checks a value inside of `level` lists and objects. No object may have a key twice. */
 static int sqz__value(sqz__json *j, int level) {
-    int open = sqz__peek(j);
+    int object = sqz__accept(j, '{'), close = object ? '}' : ']';
     uint32_t first = j->key_count;
-    if (open != '{' && open != '[') return sqz__scalar(j);
-    SQZ__TRY(level < SQZ__MAX_LEVELS && sqz__accept(j, open));
-    if (!sqz__accept(j, open + 2)) { /* '[' + 2 is ']', and '{' + 2 is '}' */
+    if (!object && !sqz__accept(j, '[')) return sqz__scalar(j);
+    SQZ__TRY(level < SQZ__MAX_LEVELS);
+    if (!sqz__accept(j, close)) {
         do {
-            if (open == '{') {
-                SQZ__TRY(sqz__peek(j) == '"');
+            if (object) {
+                SQZ__TRY(sqz__next_is(j, '"'));
                 j->keys[j->key_count++] = (uint32_t)(j->at - j->text) + 1;
                 SQZ__TRY(sqz__scalar(j) && sqz__accept(j, ':'));
             }
             SQZ__TRY(sqz__value(j, level + 1));
         } while (sqz__accept(j, ','));
-        SQZ__TRY(sqz__accept(j, open + 2));
+        SQZ__TRY(sqz__accept(j, close));
     }
     j->members = j->key_count - first;
     j->key_count = first;
@@ -478,34 +457,32 @@ static int sqz__value(sqz__json *j, int level) {
 static int sqz__member(sqz__json *j, const char *name, const unsigned char **start) {
     int32_t c = sqz__accept(j, '"') ? sqz__character(j) : SQZ__INVALID;
     for (; *name && c == *name; name++) c = sqz__character(j);
-    SQZ__TRY(c == SQZ__END_OF_STRING && !*name && sqz__accept(j, ':') && sqz__peek(j) == '{');
+    SQZ__TRY(c == SQZ__END_OF_STRING && !*name && sqz__accept(j, ':') && sqz__next_is(j, '{'));
     *start = j->at;
     return sqz__value(j, 1);
 }
 /* Reads a name, as UTF-8, and a list of dimensions. Adds the number of elements to `total`, empty dimensions as 1. */
 static int sqz__read_array(sqz__decoder *d, sqz__json *j, sqz_array *array, uint64_t *total) {
     static const unsigned char lead[4] = {0, 0xC0, 0xE0, 0xF0};
-    size_t characters = 0;
-    uint64_t bounded = 1;
+    size_t characters = 0, bytes = 0;
+    uint64_t bounded = 1, size;
     unsigned char *name;
     SQZ__TRY(SQZ__GET(name, 4 * SQZ__MAX_NAME + 1) && sqz__accept(j, '"'));
     for (int32_t c; (c = sqz__character(j)) >= 0; characters++) {
         int more = c < 0x80 ? 0 : c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
         SQZ__CHECK(characters < SQZ__MAX_NAME, "the name of an array has more than 255 characters");
-        name[array->name_bytes++] = (unsigned char)(lead[more] | c >> (6 * more));
-        while (more--) name[array->name_bytes++] = (unsigned char)(0x80 | (c >> (6 * more) & 63));
+        name[bytes++] = (unsigned char)(lead[more] | c >> (6 * more));
+        while (more--) name[bytes++] = (unsigned char)(0x80 | (c >> (6 * more) & 63));
     }
-    name[array->name_bytes] = 0;
-    sqz__release(d, d->used - (4 * SQZ__MAX_NAME - array->name_bytes));
-    array->name = (const char *)name, array->count = 1;
-    SQZ__CHECK(characters && sqz__accept(j, ':') && sqz__accept(j, '['), "an array has no name, or its shape is no list");
+    name[bytes] = 0;
+    sqz__release(d, d->used - (4 * SQZ__MAX_NAME - bytes));
+    array->name = (const char *)name, array->name_bytes = bytes, array->count = 1;
+    SQZ__CHECK(bytes && sqz__accept(j, ':') && sqz__accept(j, '['), "an array has no name, or its shape is no list");
     while (!sqz__accept(j, ']')) {
-        uint64_t size = 0;
         int negative = sqz__accept(j, '-');
-        SQZ__CHECK(array->dimensions < SQZ__MAX_DIMENSIONS, "an array has more than 8 dimensions");
-        for (; sqz__is_one_of(*j->at, "0123456789") && size <= SQZ__MAX_BYTES; j->at++) size = 10 * size + (*j->at - '0');
-        SQZ__CHECK((sqz__accept(j, ',') || sqz__peek(j) == ']') && size <= SQZ__MAX_BYTES && !(negative && size),
-                   "a dimension of an array is not an integer from 0 to 2**28");
+        for (size = 0; sqz__is_one_of(*j->at, "0123456789") && size <= SQZ__MAX_BYTES; j->at++) size = 10 * size + (*j->at - '0');
+        SQZ__CHECK((sqz__accept(j, ',') || sqz__next_is(j, ']')) && size <= SQZ__MAX_BYTES && !(negative && size) &&
+                   array->dimensions < SQZ__MAX_DIMENSIONS, "an array has a bad dimension, or more than 8 of them");
         bounded *= size ? size : 1;
         SQZ__CHECK(bounded <= SQZ__MAX_BYTES / 4, "the arrays are too large");
         array->count *= (size_t)size;
@@ -532,9 +509,8 @@ static int sqz__read_json(sqz__decoder *d, sqz_file *file, sqz__bytes section, s
     SQZ__CHECK(sqz__accept(&j, '{') && sqz__member(&j, "arrays", &start), "the JSON has no valid object `arrays`");
     file->array_count = j.members;
     SQZ__CHECK(sqz__accept(&j, ',') && sqz__member(&j, "header", &header), "the JSON has no valid object `header`");
-    file->json = (const char *)text, file->header = (const char *)header;
-    file->header_bytes = (size_t)(j.at - header);
-    SQZ__CHECK(sqz__accept(&j, '}') && !sqz__peek(&j) && j.at == text + file->json_bytes, "something follows the `header`");
+    file->json = (const char *)text, file->header = (const char *)header, file->header_bytes = (size_t)(j.at - header);
+    SQZ__CHECK(sqz__accept(&j, '}') && sqz__next_is(&j, 0) && j.at == text + file->json_bytes, "something follows the header");
     SQZ__CHECK(file->array_count <= SQZ__MAX_ARRAYS, "there are more than 1024 arrays");
     sqz__release(d, mark);
     SQZ__TRY(SQZ__NEW(*arrays, file->array_count));
@@ -551,8 +527,8 @@ enum {
     SQZ__ADDED
 };
 typedef struct { /* an array that a profile codes, codes or differences; or the shape of floats, of the range 0 to 0 */
-    uint32_t height, width, rows, columns, size, taps; /* section "Places" */
-    int32_t low, high, dense;                          /* dense: in profile `max`, it has no zeros */
+    uint32_t width, rows, columns, size, taps; /* section "Places" */
+    int32_t low, high, dense;                  /* dense: in profile `max`, it has no zeros */
     uint16_t *row_of; /* by index, in differences of version 2; NULL where the row follows from the index */
     int16_t *codes;
 } sqz__codes;
@@ -578,12 +554,9 @@ static int sqz__has_trellis(const sqz__row *row) { return row->kind == SQZ__TREL
 static int sqz__has_codes(const sqz__row *row) { return row->kind != SQZ__FLOATS && row->kind != SQZ__SAME; }
 static uint32_t sqz__code_count(const sqz__codes *coded) { return (uint32_t)(coded->high - coded->low + 1); }
 static void sqz__set_shape(sqz__codes *coded, const size_t *shape, size_t n, size_t size) {
-    coded->height = 1;
-    for (size_t i = 0; i + 3 < n; i++) coded->height *= (uint32_t)shape[i];
-    coded->width = n > 2 ? (uint32_t)shape[n - 3] : 1;
-    coded->rows = n > 1 ? (uint32_t)shape[n - 2] : 1;
-    coded->columns = n > 0 ? (uint32_t)shape[n - 1] : 1;
-    coded->taps = coded->height * coded->width;
+    coded->width = n > 2 ? (uint32_t)shape[n - 3] : 1, coded->taps = coded->width;
+    coded->rows = n > 1 ? (uint32_t)shape[n - 2] : 1, coded->columns = n > 0 ? (uint32_t)shape[n - 1] : 1;
+    for (size_t i = 0; i + 3 < n; i++) coded->taps *= (uint32_t)shape[i];
     coded->size = (uint32_t)size;
 }
 static int sqz__read_range(sqz__decoder *d, sqz__bytes *table, int32_t *low, int32_t *high) {
@@ -610,6 +583,13 @@ static int sqz__read_row(sqz__decoder *d, sqz__bytes *table, const sqz_array *ar
                "a trellis has less than 2 dimensions, or more than 65536 elements in a filter");
     return 1;
 }
+/* Checks that the lowest and the highest code are those that the table declares. */
+static int sqz__check_range(sqz__decoder *d, const int16_t *codes, size_t size, int32_t low, int32_t high) {
+    int32_t least = 0, most = 0;
+    for (size_t i = 0; i < size; i++) least = codes[i] < least ? codes[i] : least, most = codes[i] > most ? codes[i] : most;
+    SQZ__CHECK(least == low && most == high, "the codes of an array are not of the range that the table declares");
+    return 1;
+}
 
 /* ---- Profile `paper` (section 5) ---- */
 typedef struct {
@@ -630,22 +610,17 @@ static int sqz__make_huffman(sqz__decoder *d, sqz__huffman *h, const unsigned ch
         if (lengths[s]) h->used++, h->lone = s;
     }
     SQZ__CHECK((h->used > 0) == (h->count > 0), "a table is empty and used, or not empty and not used");
-    return SQZ__GET(h->code.symbols, h->used) && sqz__make_code(d, &h->code, lengths, h->alphabet, 1);
+    return !h->used || (SQZ__GET(h->code.symbols, h->used) && sqz__make_code(d, &h->code, lengths, h->alphabet, 1));
 }
-/* Decodes all symbols of a table, plus `low`, into one of two arrays. */
-static void sqz__huffman_symbols(sqz__lanes *stream, const sqz__huffman *h, int32_t low, int16_t *codes,
-                                 unsigned char *bytes) {
-    for (size_t i = 0; i < h->count; i++) {
-        uint32_t symbol = h->lone;
-        if (h->used > 1) {
-            stream->bits.at = stream->at[stream->lane];
-            symbol = sqz__code_symbol(&stream->bits, &h->code);
-            stream->at[stream->lane] = stream->bits.at;
-            stream->lane = stream->lane + 1 == stream->lanes ? 0 : stream->lane + 1;
-        }
-        if (codes) codes[i] = (int16_t)((int32_t)symbol + low);
-        else bytes[i] = (unsigned char)symbol;
-    }
+/* Decodes the next symbol of a table. */
+static uint32_t sqz__huffman_symbol(sqz__lanes *stream, const sqz__huffman *h) {
+    uint32_t symbol;
+    if (h->used == 1) return h->lone;
+    stream->bits.at = stream->at[stream->lane];
+    symbol = sqz__code_symbol(&stream->bits, &h->code);
+    stream->at[stream->lane] = stream->bits.at;
+    stream->lane = stream->lane + 1 == stream->lanes ? 0 : stream->lane + 1;
+    return symbol;
 }
 /* Reads the lengths of the lanes of a stream of `total` symbols. */
 static int sqz__open_lanes(sqz__decoder *d, sqz__bytes in, uint64_t total, sqz__lanes *stream) {
@@ -658,8 +633,7 @@ static int sqz__open_lanes(sqz__decoder *d, sqz__bytes in, uint64_t total, sqz__
     for (uint32_t lane = 0; lane < stream->lanes; lane++) {
         uint32_t field = 0;
         for (uint32_t i = 0; i < width; i++) field = field << 1 | sqz__bit(&fields);
-        all |= field;
-        smallest = field < smallest ? field : smallest;
+        all |= field, smallest = field < smallest ? field : smallest;
         stream->at[lane] = end;
         stream->end[lane] = end += least + field;
     }
@@ -671,21 +645,20 @@ static int sqz__open_lanes(sqz__decoder *d, sqz__bytes in, uint64_t total, sqz__
     while (stream->bits.at % 8) SQZ__CHECK(!sqz__bit(&stream->bits), "the bits behind the lanes are not 0");
     return 1;
 }
-/* Decodes the codes of an array: one after the other, or entries and the gaps between them. */
+/* Decodes the codes of an array: all of them, or, with index bits, entries and the gaps between them. */
 static int sqz__paper_codes(sqz__decoder *d, sqz__lanes *lanes, const sqz__huffman *h, const sqz__codes *coded) {
-    uint32_t filler = h[1].alphabet - 1;
     size_t mark = d->used, at = 0;
-    int16_t *entries, *gaps;
-    SQZ__TRY(SQZ__GET(entries, h->count) && SQZ__GET(gaps, h->count));
-    sqz__huffman_symbols(lanes, h, coded->low, entries, NULL);
-    sqz__huffman_symbols(lanes, h + 1, 0, gaps, NULL);
-    for (size_t i = 0; i < h->count; i++, at++) {
-        SQZ__CHECK(entries[i] || ((uint32_t)gaps[i] == filler && i + 1 < h->count), "a filler stands where none may");
-        SQZ__CHECK((uint32_t)gaps[i] < coded->size - at, "the gaps lead out of an array");
-        coded->codes[at += (size_t)gaps[i]] = entries[i];
+    int16_t *entries = coded->codes;
+    SQZ__TRY(!h[1].alphabet || SQZ__GET(entries, h->count));
+    for (size_t i = 0; i < h->count; i++) entries[i] = (int16_t)((int32_t)sqz__huffman_symbol(lanes, h) + coded->low);
+    for (size_t i = 0; i < h[1].count; i++, at++) {
+        uint32_t gap = sqz__huffman_symbol(lanes, h + 1);
+        SQZ__CHECK(entries[i] || (gap + 1 == h[1].alphabet && i + 1 < h->count), "a filler stands where none may");
+        SQZ__CHECK(gap < coded->size - at, "the gaps lead out of an array");
+        coded->codes[at += gap] = entries[i];
     }
     sqz__release(d, mark);
-    return 1;
+    return sqz__check_range(d, coded->codes, coded->size, coded->low, coded->high);
 }
 /* Decodes codes and planes. Each array of codes has two tables, of which the second is empty without index bits. */
 static int sqz__read_paper(sqz__decoder *d, sqz__net *net, sqz__bytes table, sqz__bytes raw, sqz__bytes stream) {
@@ -693,7 +666,7 @@ static int sqz__read_paper(sqz__decoder *d, sqz__net *net, sqz__bytes table, sqz
     sqz__lanes lanes = {0};
     size_t n = 2 * net->coded_count + 8, alphabets = 0, size;
     uint64_t total = 0;
-    unsigned char *lengths;
+    unsigned char *lengths, *plane = NULL;
     SQZ__TRY(SQZ__NEW(tables, n));
     h = tables;
     for (size_t i = 0; i < net->coded_count; i++, h += 2) {
@@ -712,22 +685,17 @@ static int sqz__read_paper(sqz__decoder *d, sqz__net *net, sqz__bytes table, sqz
     SQZ__TRY(!d->status && sqz__inflate(d, table, alphabets, 0, &lengths, &size));
     SQZ__CHECK(size == alphabets, "there are too few code lengths");
     for (h = tables; h < tables + n; lengths += h++->alphabet) {
-        if (h->alphabet) SQZ__TRY(sqz__make_huffman(d, h, lengths));
-        if (h->used > 1) total += h->count;
+        SQZ__TRY(sqz__make_huffman(d, h, lengths));
+        total += h->used > 1 ? h->count : 0;
     }
     SQZ__TRY(sqz__open_lanes(d, stream, total, &lanes));
     h = tables;
-    for (size_t i = 0; i < net->coded_count; i++, h += 2) {
-        if (h[1].alphabet) SQZ__TRY(sqz__paper_codes(d, &lanes, h, net->coded[i]));
-        else sqz__huffman_symbols(&lanes, h, net->coded[i]->low, net->coded[i]->codes, NULL);
-    }
+    for (size_t i = 0; i < net->coded_count; i++, h += 2) SQZ__TRY(sqz__paper_codes(d, &lanes, h, net->coded[i]));
     SQZ__TRY((net->steps = sqz__take(d, &raw, 4 * net->grids)) != NULL);
     for (size_t i = 0; i < 8; i++, h++) {
-        unsigned char *plane = NULL;
-        if (!net->mode[i]) net->plane[i] = sqz__take(d, &raw, net->plane_size[i]);
-        else if (SQZ__GET(plane, net->plane_size[i])) sqz__huffman_symbols(&lanes, h, 0, NULL, plane);
+        SQZ__TRY(net->mode[i] ? SQZ__GET(plane, h->count) : (net->plane[i] = sqz__take(d, &raw, net->plane_size[i])) != NULL);
         if (net->mode[i]) net->plane[i] = plane;
-        SQZ__TRY(!d->status);
+        for (size_t k = 0; k < h->count; k++) plane[k] = (unsigned char)sqz__huffman_symbol(&lanes, h);
     }
     SQZ__CHECK(raw.at == raw.end, "the section VALS is too long");
     for (size_t i = 0; i < lanes.lanes; i++)
@@ -738,9 +706,13 @@ static int sqz__read_paper(sqz__decoder *d, sqz__net *net, sqz__bytes table, sqz
 /* ---- Profile `max` (section 6): the coder ---- */
 typedef struct {
     const unsigned char *start;
-    size_t at, size;        /* of the stream, in bytes; `at` passes the end where words are missing */
+    size_t at, size; /* in the stream, in bytes; `at` passes the end where words are missing */
     uint32_t *state, lanes, lane; /* the lane of the next symbol */
 } sqz__coder;
+typedef struct { /* symbol s begins at sums[s] / total (section "Tables"); power: the highest power of 2 up to count */
+    int64_t *sums, total;
+    uint32_t count, power;
+} sqz__table;
 
 static int sqz__open_coder(sqz__decoder *d, sqz__bytes in, uint32_t lanes, sqz__coder *coder) {
     *coder = (sqz__coder){in.at, 4 * (size_t)lanes, sqz__left(&in), NULL, lanes, 0};
@@ -755,17 +727,14 @@ static int sqz__open_coder(sqz__decoder *d, sqz__bytes in, uint32_t lanes, sqz__
 /* Decodes a symbol from the state of its lane, given its interval, and goes on to the next lane. Whether a word is needed
    is as good as random, so there is no branch; beyond the end the last one is read again. */
 static inline void sqz__advance(sqz__coder *coder, uint32_t begin, uint32_t frequency) {
-    uint32_t x = coder->state[coder->lane], low;
     size_t at = coder->at < coder->size ? coder->at : coder->size - 2;
+    uint32_t x = coder->state[coder->lane], low;
     x = frequency * (x >> 15) + (x & (SQZ__FULL - 1)) - begin;
     low = x < 1u << 16;
     coder->state[coder->lane] = x << (16 * low) | (sqz__u16(coder->start + at) & (0 - low));
     coder->at += 2 * low;
     coder->lane = coder->lane + 1 == coder->lanes ? 0 : coder->lane + 1;
 }
-/* Symbol s begins at sums[s] / total (section "Tables"). `power`: the highest power of 2 that `count` has. */
-typedef struct { int64_t *sums, total; uint32_t count, power; } sqz__table;
-
 static sqz__table sqz__make_table(int64_t *sums, int64_t total, uint32_t count) {
     sqz__table table = {sums, total, count, 1};
     while (table.power <= count / 2) table.power *= 2;
@@ -790,10 +759,9 @@ typedef struct { uint64_t factor; uint32_t shift; } sqz__divisor;
 
 /* Division of numbers below 2**22 by another one, as a product. */
 static sqz__divisor sqz__divisor_of(uint32_t n) {
-    sqz__divisor by = {0, 42};
-    while (n >> (by.shift - 41)) by.shift++;
-    by.factor = ((uint64_t)1 << by.shift) / n + 1;
-    return by;
+    uint32_t shift = 42;
+    while (n >> (shift - 41)) shift++;
+    return (sqz__divisor){((uint64_t)1 << shift) / n + 1, shift};
 }
 static uint32_t sqz__quotient(uint32_t a, sqz__divisor by) { return (uint32_t)(a * by.factor >> by.shift); }
 /* Where an element is on the circle of 2**32 keys: its key of section 6, with 24 bits more. */
@@ -814,11 +782,9 @@ static size_t sqz__list_round(uint32_t turn, const sqz__codes *shape, sqz__place
     const sqz__divisor by_columns = sqz__divisor_of(columns), by_rows = sqz__divisor_of(rows);
     const uint32_t rise = sqz__key(up), fall = 0 - sqz__key(down);
     for (uint32_t x = sqz__key(at) - begin; at < size; next++) {
-        uint32_t line = sqz__quotient(at, by_columns), tap = sqz__quotient(line, by_rows);
-        uint32_t raised = x + rise, fallen = x - fall, step = down;
+        uint32_t line = sqz__quotient(at, by_columns), tap = sqz__quotient(line, by_rows), raised = x + rise;
+        uint32_t fallen = x < fall ? x - fall + rise : x - fall, step = x < fall ? up + down : down;
         *next = (sqz__place){at, tap, line - tap * rows, at - line * columns};
-        step = x < fall ? up + down : step;
-        fallen = x < fall ? fallen + rise : fallen;
         at += raised < width ? up : step;
         x = raised < width ? raised : fallen;
     }
@@ -832,20 +798,24 @@ static int sqz__make_neighbours(sqz__decoder *d, const sqz__codes *shape, int32_
     SQZ__TRY(SQZ__NEW(n, shape->taps));
     *neighbours = n;
     for (uint32_t tap = 0; tap < shape->taps; tap++, n++) {
-        if (tap >= shape->width) (*n)[0] = -down;
-        if (tap + shape->width < shape->taps) (*n)[1] = down;
-        if (tap % shape->width) (*n)[2] = -right;
-        if ((tap + 1) % shape->width) (*n)[3] = right;
+        (*n)[0] = tap >= shape->width ? -down : 0;
+        (*n)[1] = tap + shape->width < shape->taps ? down : 0;
+        (*n)[2] = tap % shape->width ? -right : 0;
+        (*n)[3] = (tap + 1) % shape->width ? right : 0;
     }
     return 1;
 }
-/* The number of arrays of the next batch. */
-static size_t sqz__batch_count(sqz__codes *const *shapes, size_t count) {
+/* The number of arrays of the next batch, the most elements that a round of one of them has, and a round of all. */
+static size_t sqz__batch_count(sqz__codes *const *shapes, size_t count, size_t *most, size_t *all) {
     size_t elements = 0, codes = 0, i;
+    *most = *all = 0;
     for (i = 0; i < count && i < SQZ__MAX_ARRAYS; i++) {
+        size_t places = sqz__most_places(shapes[i]->size);
         elements += shapes[i]->size;
         codes += shapes[i]->codes ? sqz__code_count(shapes[i]) : 0;
         if (i && (elements > SQZ__MAX_CODED || codes > SQZ__BATCH_CODES)) break;
+        *most = places > *most ? places : *most;
+        *all += places;
     }
     return i;
 }
@@ -854,10 +824,10 @@ static size_t sqz__batch_count(sqz__codes *const *shapes, size_t count) {
 enum { SQZ__CLASSES = 25, SQZ__SCALES = 5, SQZ__SIGNS = 9, SQZ__KEYS = SQZ__SCALES * SQZ__SIGNS, SQZ__BUCKETS = 16 };
 /* How many elements are known, and in the upper half how many of them are not 0: one addition counts both. */
 typedef uint64_t sqz__seen;
-typedef struct { sqz__seen seen; double factor; } sqz__line;                     /* a row, column or tap */
-typedef struct { sqz__seen seen; int64_t expected; double ratio; } sqz__class;   /* N and N - Z, E1 */
-typedef struct { int64_t actual, expected; } sqz__tally;                         /* F, X */
-typedef struct { int64_t count, magnitudes, sum, scale, tilt; } sqz__sums;       /* n, m, t; of a line: g, part of y */
+typedef struct { sqz__seen seen; double factor; } sqz__line;                   /* a row, column or tap */
+typedef struct { sqz__seen seen; int64_t expected; double ratio; } sqz__class; /* N and N - Z, E1 */
+typedef struct { int64_t actual, expected; } sqz__tally;                       /* F, X */
+typedef struct { int64_t count, magnitudes, sum, scale, tilt; } sqz__sums;     /* n, m, t; of a line: g, part of y */
 typedef struct {
     const sqz__codes *shape;
     int32_t (*neighbours)[4]; /* NULL in arrays of one tap, as the taps and slices are */
@@ -873,18 +843,17 @@ typedef struct {
 typedef struct { /* what all arrays of a batch share, and memory that each uses in turn */
     sqz__tally scales[SQZ__SCALES][SQZ__BUCKETS];
     int64_t scale_ratio[SQZ__SCALES][SQZ__BUCKETS], sign_ratio[SQZ__SIGNS][SQZ__BUCKETS];
-    /* Of the array in turn, by symbol, where the code 0 is left out: base(c), its share of B, sums of weights before the
-       contexts of sign, and buckets by magnitude. Those by value are symbols that follow each other. */
+    /* By symbol, where the code 0 is left out: base(c), then its share of B; sums of the weights before the contexts of
+       sign; a table; buckets. Those by value are symbols that follow each other. */
     int64_t *around, *base, *sums, *table, magnitude_share[SQZ__BUCKETS], value_share[SQZ__BUCKETS];
     uint32_t value_start[SQZ__BUCKETS + 1];
     unsigned char *by_magnitude, *by_value, *bits, *keys, class_of[16][16]; /* classes of slices by k and n */
-    uint16_t *ones;
+    uint16_t *numbers; /* frequencies of ones, then symbols */
     sqz__place *places, *found;
 } sqz__batch;
 
 static uint32_t sqz__known(sqz__seen seen) { return (uint32_t)seen; }
 static uint32_t sqz__nonzero(sqz__seen seen) { return (uint32_t)(seen >> 32); }
-static sqz__seen sqz__one_more(uint32_t bit) { return 1 + ((sqz__seen)bit << 32); }
 static int sqz__make_model(sqz__decoder *d, const sqz__codes *shape, sqz__model *m) {
     m->shape = shape;
     SQZ__TRY(shape->taps == 1 || (SQZ__NEW(m->taps, shape->taps) && SQZ__NEW(m->slices, shape->rows * shape->columns)));
@@ -892,23 +861,17 @@ static int sqz__make_model(sqz__decoder *d, const sqz__codes *shape, sqz__model 
            SQZ__NEW(m->columns, shape->columns) && SQZ__NEW(m->row_sums, shape->rows) &&
            SQZ__NEW(m->column_sums, shape->columns) && sqz__make_neighbours(d, shape, &m->neighbours);
 }
-static uint32_t sqz__class_of(uint32_t k, uint32_t n) {
-    return k ? 6 * (k < 4 ? k : 4) - 5 + (10 * n + k) / (2 * k) : 0;
-}
+static uint32_t sqz__class_of(uint32_t k, uint32_t n) { return k ? 6 * (k < 4 ? k : 4) - 5 + (10 * n + k) / (2 * k) : 0; }
 /* Makes a batch with memory for its largest array, and for a round of all arrays. */
-static int sqz__make_batch(sqz__decoder *d, sqz__codes *const *shapes, size_t count, sqz__batch *b) {
-    size_t codes = 0, most = 0, all = 1; /* one more element is written, and not kept */
-    for (size_t i = 0; i < count; i++) {
-        size_t places = sqz__most_places(shapes[i]->size);
-        codes = sqz__code_count(shapes[i]) > codes ? sqz__code_count(shapes[i]) : codes;
-        most = places > most ? places : most;
-        all += places;
-    }
+static int sqz__make_batch(sqz__decoder *d, sqz__codes *const *shapes, size_t count, size_t most, size_t all, sqz__batch *b) {
+    size_t codes = 0;
+    for (size_t i = 0; i < count; i++) codes = sqz__code_count(shapes[i]) > codes ? sqz__code_count(shapes[i]) : codes;
     for (uint32_t k = 0; k < 16; k++)
         for (uint32_t n = 0; n <= k; n++) b->class_of[k][n] = (unsigned char)sqz__class_of(k, n);
     return SQZ__NEW(b->around, codes + 12) && SQZ__GET(b->base, codes) && SQZ__GET(b->sums, codes + 1) &&
-           SQZ__GET(b->table, codes + 1) && SQZ__GET(b->by_magnitude, codes) && SQZ__GET(b->by_value, codes) && SQZ__GET(b->places, most) && SQZ__GET(b->bits, most) &&
-           SQZ__GET(b->ones, most) && SQZ__GET(b->keys, most) && SQZ__GET(b->found, all);
+           SQZ__GET(b->table, codes + 1) && SQZ__GET(b->by_magnitude, codes) && SQZ__GET(b->by_value, codes) &&
+           SQZ__GET(b->places, most) && SQZ__GET(b->bits, most) && SQZ__GET(b->numbers, most) &&
+           SQZ__GET(b->keys, most) && SQZ__GET(b->found, all + 1); /* one more element is written, and not kept */
 }
 /* Rounds a value from 0 to 2**15 to the nearest integer, ties to even: plus 1.5 * 2**52 no fraction is left. */
 static int32_t sqz__round(double x) { return (int32_t)((x + 6755399441055744.0) - 6755399441055744.0); }
@@ -928,7 +891,7 @@ static void sqz__predict_zeros(sqz__batch *b, sqz__model *m, size_t count) {
     sqz__class *classes = m->classes;
     uint32_t width = m->shape->columns;
     unsigned char *keys = b->keys;
-    uint16_t *ones = b->ones;
+    uint16_t *ones = b->numbers;
     sqz__set_factors(m->rows, m->shape->rows, density, density / (1.0 - density));
     sqz__set_factors(m->columns, width, density, 1.0);
     if (taps) sqz__set_factors(m->taps, m->shape->taps, density, 1.0);
@@ -951,6 +914,7 @@ static void sqz__predict_zeros(sqz__batch *b, sqz__model *m, size_t count) {
         *ones++ = (uint16_t)(frequency < 8 ? 8 : frequency > SQZ__FULL - 8 ? SQZ__FULL - 8 : frequency);
     }
 }
+/* Decodes whether the listed elements are 0. Passes of their own for this and for learning leave registers free. */
 static void sqz__decode_bits(sqz__coder *coder, const uint16_t *ones, unsigned char *bits, size_t count) {
     sqz__coder c = *coder; /* a copy can stay in registers */
     for (size_t i = 0; i < count; i++) {
@@ -967,7 +931,7 @@ static void sqz__learn_zeros(const sqz__batch *b, sqz__model *m, size_t count) {
     uint32_t width = m->shape->columns;
     for (size_t i = 0; i < count; i++) {
         const sqz__place p = b->places[i];
-        sqz__seen more = sqz__one_more(b->bits[i]);
+        sqz__seen more = 1 + ((sqz__seen)b->bits[i] << 32);
         rows[p.row].seen += more;
         columns[p.column].seen += more;
         *found = p;
@@ -1013,7 +977,7 @@ static void sqz__prepare_codes(sqz__batch *b, const sqz__model *m) {
     memset(b->value_share, 0, sizeof b->value_share);
     for (int32_t c = 1; c <= high || c <= -low; c++)
         for (int32_t code = -c; code <= c; code += 2 * c) {
-            int32_t s = code < 0 ? code - low : code - low - 1;
+            int32_t s = code - low - (code > 0);
             if (code < low || code > high) continue;
             bucket = sqz__next_bucket(b->base[s], total, &before, bucket, b->magnitude_share);
             b->by_magnitude[s] = (unsigned char)bucket;
@@ -1026,10 +990,8 @@ static void sqz__prepare_codes(sqz__batch *b, const sqz__model *m) {
         b->base[s] = b->base[s] * 1048576 / total + 1;
     }
     while (bucket < SQZ__BUCKETS) b->value_start[++bucket] = (uint32_t)size - 1;
-    for (int i = 0; i < SQZ__BUCKETS; i++) {
-        b->magnitude_share[i] = b->magnitude_share[i] * 4096 / total;
-        b->value_share[i] = b->value_share[i] * 4096 / total;
-    }
+    for (int i = 0; i < SQZ__BUCKETS; i++)
+        b->magnitude_share[i] = b->magnitude_share[i] * 4096 / total, b->value_share[i] = b->value_share[i] * 4096 / total;
 }
 static void sqz__set_ratios(int64_t *ratios, const sqz__tally *tallies, size_t count) {
     for (size_t i = 0; i < count; i++) {
@@ -1057,14 +1019,13 @@ static void sqz__find_contexts(sqz__batch *b, sqz__model *m, uint32_t *elements_
     sqz__set_line_contexts(m->column_sums, m->shape->columns, &m->sums, magnitudes);
     for (const sqz__place *p = m->found, *end = p + m->found_count; p < end; p++) {
         const sqz__sums *row = &rows[p->row], *column = &columns[p->column];
-        int64_t x = count ? sqz__times(row->scale, column->scale) : 256 * 256, tilt;
+        int64_t x = count ? sqz__times(row->scale, column->scale) : 256 * 256;
+        int64_t tilt = sqz__times(sqz__plus(row->tilt, column->tilt), count);
         int scale = (x >= 211 * 256) + (x >= 242 * 256) + (x >= 272 * 256) + (x >= 308 * 256), key, far, negative;
         if (neighbours) { /* the element itself, which is not known yet, is 0 */
             const int32_t *n = neighbours[p->tap];
             const int16_t *code = codes + p->index;
             tilt = (code[n[0]] + code[n[1]] + code[n[2]] + code[n[3]]) * (64 * count);
-        } else {
-            tilt = sqz__times(sqz__plus(row->tilt, column->tilt), count);
         }
         negative = tilt < 0;
         x = tilt ^ -(int64_t)negative; /* -1 - tilt where that is negative: -4 units are as near as 4 units less 1 */
@@ -1073,11 +1034,6 @@ static void sqz__find_contexts(sqz__batch *b, sqz__model *m, uint32_t *elements_
         *keys++ = (unsigned char)key;
         elements_of_key[key]++;
     }
-}
-static void sqz__add_to_sums(sqz__sums *sums, int32_t code) {
-    sums->count++;
-    sums->magnitudes += code < 0 ? -code : code;
-    sums->sum += code;
 }
 /* Makes the table of a context. The weights of a bucket by value are those of `b->sums`, times one ratio. */
 static sqz__table sqz__make_code_table(const sqz__batch *b, const int64_t *ratio, uint32_t symbols) {
@@ -1092,25 +1048,25 @@ static sqz__table sqz__make_code_table(const sqz__batch *b, const int64_t *ratio
     table[symbols] = SQZ__FULL * total;
     return sqz__make_table(table, total, symbols);
 }
-static void sqz__decode_symbols(sqz__coder *coder, const sqz__table *table, uint16_t *symbols, uint32_t count) {
-    sqz__coder c = *coder;
-    for (uint32_t i = 0; i < count; i++) symbols[i] = (uint16_t)sqz__symbol(&c, table);
-    *coder = c;
+static void sqz__add_to_sums(sqz__sums *sums, int32_t code) {
+    sums->count++, sums->magnitudes += code < 0 ? -code : code, sums->sum += code;
 }
-/* Decodes the elements that have the same contexts, and learns from them. */
+/* Decodes the elements that have the same contexts, and then learns from them. */
 static void sqz__decode_context(sqz__coder *coder, sqz__batch *b, sqz__model *m, uint32_t key, const sqz__place *p,
                                 uint32_t count) {
-    uint32_t *counts = m->counts, symbols = sqz__code_count(m->shape) - 1;
-    int32_t low = m->shape->low;
+    const sqz__table table = sqz__make_code_table(b, b->sign_ratio[key % SQZ__SIGNS], sqz__code_count(m->shape) - 1);
     sqz__tally *scales = b->scales[key / SQZ__SIGNS], *signs = m->signs[key % SQZ__SIGNS];
     const unsigned char *by_magnitude = b->by_magnitude, *by_value = b->by_value;
-    uint16_t *decoded = b->ones;
     sqz__sums *rows = m->row_sums, *columns = m->column_sums, all = m->sums;
     int16_t *codes = m->shape->codes;
-    const sqz__table table = sqz__make_code_table(b, b->sign_ratio[key % SQZ__SIGNS], symbols);
-    sqz__decode_symbols(coder, &table, decoded, count);
+    int32_t low = m->shape->low;
+    uint32_t *counts = m->counts;
+    uint16_t *symbols = b->numbers;
+    sqz__coder c = *coder;
+    for (uint32_t i = 0; i < count; i++) symbols[i] = (uint16_t)sqz__symbol(&c, &table);
+    *coder = c;
     for (uint32_t i = 0; i < count; i++, p++) {
-        uint32_t s = decoded[i];
+        uint32_t s = symbols[i];
         int32_t code = (int32_t)s + low;
         code += code >= 0;
         codes[p->index] = (int16_t)code;
@@ -1121,10 +1077,8 @@ static void sqz__decode_context(sqz__coder *coder, sqz__batch *b, sqz__model *m,
         sqz__add_to_sums(&columns[p->column], code);
         sqz__add_to_sums(&all, code);
     }
-    for (int i = 0; i < SQZ__BUCKETS; i++) {
-        scales[i].expected += count * b->magnitude_share[i];
-        signs[i].expected += count * b->value_share[i];
-    }
+    for (int i = 0; i < SQZ__BUCKETS; i++)
+        scales[i].expected += count * b->magnitude_share[i], signs[i].expected += count * b->value_share[i];
     m->sums = all;
 }
 /* Decodes the codes of the elements found in this round, sorted by their contexts. */
@@ -1144,12 +1098,12 @@ static void sqz__decode_codes(sqz__coder *coder, sqz__batch *b, sqz__model *m) {
         if (ends[key] > start) sqz__decode_context(coder, b, m, key, b->places + start, ends[key] - start);
     }
 }
-/* Decodes the arrays of a batch. */
-static int sqz__decode_batch(sqz__decoder *d, sqz__coder *coder, sqz__codes *const *shapes, size_t count) {
+/* Decodes the next batch, and says how many arrays it has; 0 if it fails. */
+static size_t sqz__decode_batch(sqz__decoder *d, sqz__coder *coder, sqz__codes *const *shapes, size_t shape_count) {
+    size_t mark = d->used, most, all, count = sqz__batch_count(shapes, shape_count, &most, &all);
     sqz__batch *b;
     sqz__model *models;
-    size_t mark = d->used;
-    SQZ__TRY(SQZ__NEW(b, 1) && sqz__make_batch(d, shapes, count, b) && SQZ__NEW(models, count));
+    SQZ__TRY(SQZ__NEW(b, 1) && sqz__make_batch(d, shapes, count, most, all, b) && SQZ__NEW(models, count));
     for (size_t i = 0; i < count; i++) SQZ__TRY(sqz__make_model(d, shapes[i], &models[i]));
     for (uint32_t turn = 0; turn < 16; turn++) {
         sqz__place *found = b->found;
@@ -1159,7 +1113,7 @@ static int sqz__decode_batch(sqz__decoder *d, sqz__coder *coder, sqz__codes *con
             m->found = found, m->found_count = listed;
             if (m->shape->dense) continue;
             sqz__predict_zeros(b, m, listed);
-            sqz__decode_bits(coder, b->ones, b->bits, listed);
+            sqz__decode_bits(coder, b->numbers, b->bits, listed);
             sqz__learn_zeros(b, m, listed);
         }
         coder->lane = 0;
@@ -1167,11 +1121,14 @@ static int sqz__decode_batch(sqz__decoder *d, sqz__coder *coder, sqz__codes *con
         for (size_t i = 0; i < count; i++) sqz__decode_codes(coder, b, &models[i]);
         SQZ__CHECK(coder->at <= coder->size, "the coded stream ends too early");
     }
-    for (size_t i = 0; i < count; i++)
-        SQZ__CHECK(shapes[i]->dense || sqz__nonzero(models[i].seen) < sqz__known(models[i].seen),
-                   "an array without zeros is not dense");
+    for (size_t i = 0; i < count; i++) {
+        const sqz__codes *shape = shapes[i];
+        const uint32_t *counts = models[i].counts;
+        SQZ__CHECK(shape->dense || sqz__nonzero(models[i].seen) < sqz__known(models[i].seen), "an array has no zeros");
+        SQZ__CHECK((!shape->low || counts[0]) && (!shape->high || counts[shape->high - shape->low]), "a range is too wide");
+    }
     sqz__release(d, mark);
-    return 1;
+    return count;
 }
 
 /* ---- Byte planes in profile `max` (sections 6 and 8): a coded one is modelled with one context, and other weights ---- */
@@ -1181,8 +1138,8 @@ typedef struct {
     uint32_t *counts, *group_counts;     /* by context and symbol, by group and symbol */
     uint32_t *table_of_context;          /* in this round, counted from 1; 0 for none */
     uint32_t *elements, *context;        /* of the round: their places in the plane, and their contexts */
+    int64_t *sums;                       /* of all tables */
     sqz__table *tables;
-    int64_t *sums; /* of all tables */
     sqz__place *places;
     int32_t (**neighbours)[4]; /* by array; NULL in arrays of one tap */
 } sqz__plane_model;
@@ -1204,18 +1161,14 @@ static uint32_t sqz__plane_context(const sqz__plane_model *m, const unsigned cha
 static size_t sqz__group(const sqz__plane_model *m, uint32_t context) {
     return m->number == 0 ? context / 16 : m->number == 3 ? context % 9 : 0;
 }
-static int sqz__make_plane_model(sqz__decoder *d, sqz__codes *const *shapes, uint32_t count, sqz__plane_model *m) {
-    size_t most = 0, all = 0, tables;
+static int sqz__make_plane_model(sqz__decoder *d, sqz__codes *const *shapes, uint32_t count, size_t most, size_t all,
+                                 sqz__plane_model *m) {
+    size_t tables;
     m->contexts = m->number == 0 ? 16 * count : m->number == 3 ? 9 * count : m->number == SQZ__CODED_PLANE ? 1 : 256;
     m->groups = m->number == 0 ? count : m->number == 3 ? 9 : 1;
-    SQZ__TRY(SQZ__NEW(m->neighbours, count));
-    for (uint32_t i = 0; i < count; i++) {
-        size_t places = sqz__most_places(shapes[i]->size);
-        most = places > most ? places : most;
-        all += places;
-        SQZ__TRY(sqz__make_neighbours(d, shapes[i], &m->neighbours[i]));
-    }
     tables = m->contexts < all ? m->contexts : all;
+    SQZ__TRY(SQZ__NEW(m->neighbours, count));
+    for (uint32_t i = 0; i < count; i++) SQZ__TRY(sqz__make_neighbours(d, shapes[i], &m->neighbours[i]));
     return SQZ__NEW(m->counts, m->contexts * m->symbols) && SQZ__NEW(m->group_counts, m->groups * m->symbols) &&
            SQZ__GET(m->table_of_context, m->contexts) && SQZ__GET(m->elements, all) && SQZ__GET(m->context, all) &&
            SQZ__GET(m->places, most) && SQZ__GET(m->tables, tables) && SQZ__GET(m->sums, tables * (m->symbols + 1));
@@ -1223,17 +1176,16 @@ static int sqz__make_plane_model(sqz__decoder *d, sqz__codes *const *shapes, uin
 /* Lists the elements of a round with their contexts, makes the tables of these, and returns the number of elements. */
 static size_t sqz__prepare_plane(sqz__plane_model *m, sqz__codes *const *shapes, uint32_t count, uint32_t turn,
                                  const unsigned char *plane, const unsigned char *exponents) {
-    const int64_t room = SQZ__FULL - (int64_t)m->symbols;
     uint32_t base = 0, n = 0, tables = 0;
     memset(m->table_of_context, 0, m->contexts * sizeof *m->table_of_context);
     for (uint32_t i = 0; i < count; base += shapes[i++]->size) {
         size_t listed = sqz__list_round(turn, shapes[i], m->places);
         for (sqz__place *p = m->places; p < m->places + listed; p++, n++) {
-            m->elements[n] = base + p->index;
-            if (m->number == SQZ__CODED_PLANE) m->context[n] = 0;
-            else if (m->number == 1 || m->number == 2) m->context[n] = exponents[m->elements[n]];
-            else m->context[n] = i * (m->number ? 9 : 16) + sqz__plane_context(m, plane + base, p, m->neighbours[i], turn);
-            m->table_of_context[m->context[n]] = 1;
+            uint32_t at = m->elements[n] = base + p->index, *context = &m->context[n];
+            if (m->number == SQZ__CODED_PLANE) *context = 0;
+            else if (m->number == 1 || m->number == 2) *context = exponents[at];
+            else *context = i * (m->number ? 9 : 16) + sqz__plane_context(m, plane + base, p, m->neighbours[i], turn);
+            m->table_of_context[*context] = 1;
         }
     }
     for (uint32_t context = 0; context < m->contexts; context++) {
@@ -1241,14 +1193,13 @@ static size_t sqz__prepare_plane(sqz__plane_model *m, sqz__codes *const *shapes,
         const uint32_t *group = m->group_counts + sqz__group(m, context) * m->symbols;
         int64_t *sums = m->sums + (size_t)tables * (m->symbols + 1), weights[256], whole = 0, total = 0;
         if (!m->table_of_context[context]) continue;
-        sums[0] = 0;
         for (uint32_t s = 0; s < m->symbols; s++) whole += 4 * (int64_t)group[s] + 1;
         for (uint32_t s = 0; s < m->symbols; s++) {
-            weights[s] = 1024 * (int64_t)counts[s];
-            weights[s] += m->number == SQZ__CODED_PLANE ? 64 : 524288 * (4 * (int64_t)group[s] + 1) / whole;
-            total += weights[s];
+            weights[s] = m->number == SQZ__CODED_PLANE ? 64 : 524288 * (4 * (int64_t)group[s] + 1) / whole;
+            total += weights[s] += 1024 * (int64_t)counts[s];
         }
-        for (uint32_t s = 0; s < m->symbols; s++) sums[s + 1] = sums[s] + room * weights[s] + total;
+        sums[0] = 0;
+        for (uint32_t s = 0; s < m->symbols; s++) sums[s + 1] = sums[s] + (SQZ__FULL - (int64_t)m->symbols) * weights[s] + total;
         m->tables[tables] = sqz__make_table(sums, total, m->symbols);
         m->table_of_context[context] = ++tables;
     }
@@ -1258,28 +1209,27 @@ static size_t sqz__prepare_plane(sqz__plane_model *m, sqz__codes *const *shapes,
 static int sqz__decode_plane(sqz__decoder *d, sqz__coder *coder, sqz__codes *const *shapes, size_t shape_count,
                              uint32_t number, const unsigned char *bitmap, const unsigned char *exponents,
                              unsigned char *plane) {
-    sqz__plane_model m = {0};
-    unsigned char seen[256] = {0}, *at = plane;
-    m.number = number;
+    sqz__plane_model m = {.number = number};
+    unsigned char seen[256] = {0};
     for (uint32_t byte = 0; byte < 256; byte++)
         if (!bitmap || (bitmap[byte / 8] >> byte % 8 & 1)) m.used[m.symbols++] = byte;
     SQZ__CHECK(m.symbols, "no byte is declared to occur in a plane");
     for (size_t count; shape_count; shapes += count, shape_count -= count) {
-        size_t mark = d->used;
-        count = sqz__batch_count(shapes, shape_count);
-        SQZ__TRY(sqz__make_plane_model(d, shapes, (uint32_t)count, &m));
+        size_t mark = d->used, most, all;
+        count = sqz__batch_count(shapes, shape_count, &most, &all);
+        SQZ__TRY(sqz__make_plane_model(d, shapes, (uint32_t)count, most, all, &m));
         for (uint32_t turn = 0; turn < 16; turn++) {
-            size_t n = sqz__prepare_plane(&m, shapes, (uint32_t)count, turn, at, exponents);
+            size_t n = sqz__prepare_plane(&m, shapes, (uint32_t)count, turn, plane, exponents);
             coder->lane = 0;
             for (size_t i = 0; i < n; i++) {
-                uint32_t s = sqz__symbol(coder, &m.tables[m.table_of_context[m.context[i]] - 1]);
-                seen[at[m.elements[i]] = (unsigned char)m.used[s]] = 1;
-                m.counts[(size_t)m.context[i] * m.symbols + s]++;
-                m.group_counts[sqz__group(&m, m.context[i]) * m.symbols + s]++;
+                uint32_t context = m.context[i], s = sqz__symbol(coder, &m.tables[m.table_of_context[context] - 1]);
+                seen[plane[m.elements[i]] = (unsigned char)m.used[s]] = 1;
+                m.counts[(size_t)context * m.symbols + s]++;
+                m.group_counts[sqz__group(&m, context) * m.symbols + s]++;
             }
             SQZ__CHECK(coder->at <= coder->size, "the coded stream ends too early");
         }
-        for (size_t i = 0; i < count; i++) at += shapes[i]->size, exponents += exponents ? shapes[i]->size : 0;
+        for (size_t i = 0; i < count; i++) plane += shapes[i]->size, exponents += exponents ? shapes[i]->size : 0;
         sqz__release(d, mark);
     }
     for (uint32_t s = 0; s < m.symbols && bitmap; s++)
@@ -1319,52 +1269,43 @@ static int sqz__max_table(sqz__decoder *d, sqz__net *net, sqz__bytes table, int 
     SQZ__CHECK(table.at == table.end, "the section ARRS is too long");
     return !d->status;
 }
-/* Reads the raw bytes: the first 2 of each lane lie in the final states, the others in VALS. */
-static int sqz__max_raw(sqz__decoder *d, sqz__net *net, const sqz__coder *coder, sqz__bytes raw, size_t size) {
-    size_t hidden = 2 * (size_t)coder->lanes;
-    unsigned char *bytes;
-    SQZ__CHECK(sqz__left(&raw) == (size > hidden ? size - hidden : 0), "the section VALS has a wrong size");
-    SQZ__TRY(SQZ__GET(bytes, size > hidden ? size : hidden));
-    for (size_t i = 0; i < hidden; i++) {
-        bytes[i] = (unsigned char)(coder->state[i / 2] >> (i % 2 ? 8 : 0) & 255);
-        SQZ__CHECK(coder->state[i / 2] >> 16 == 1, "a lane does not end in an initial state");
-        SQZ__CHECK(i < size || !bytes[i], "the unused bytes of the final states are not 0");
-    }
-    if (size > hidden) memcpy(bytes + hidden, raw.at, size - hidden);
-    net->steps = bytes;
-    bytes += 4 * net->grids;
-    for (size_t i = 0; i < 8; i++)
-        if (!net->mode[i]) net->plane[i] = bytes, bytes += net->plane_size[i];
-    return 1;
-}
-static int sqz__read_max(sqz__decoder *d, sqz__net *net, sqz__bytes table, sqz__bytes raw, sqz__bytes stream,
-                         int version) {
-    sqz__codes **live;
+static int sqz__read_max(sqz__decoder *d, sqz__net *net, sqz__bytes table, sqz__bytes raw, sqz__bytes stream, int version) {
+    sqz__codes **live; /* the arrays that are coded: not those of the range 0 to 0 */
     sqz__coder coder;
-    const unsigned char *bitmaps[4] = {0};
-    size_t live_count = 0, symbols = 0, raw_size = 4 * net->grids;
+    const unsigned char *bitmaps[8] = {0};
+    size_t live_count = 0, symbols = 0, raw_size = 4 * net->grids, hidden;
     uint32_t bits = 0;
+    unsigned char *bytes;
     SQZ__TRY(sqz__max_table(d, net, table, version, bitmaps) && SQZ__GET(live, net->coded_count));
     for (size_t i = 0; i < net->coded_count; i++)
         if (net->coded[i]->low < net->coded[i]->high) symbols += (live[live_count++] = net->coded[i])->size;
     for (size_t i = 0; i < 8; i++) *(net->mode[i] ? &symbols : &raw_size) += net->plane_size[i];
     while (bits < (raw_size < 1024 ? 8 : 9) && symbols / 1024 >> bits) bits++;
     SQZ__TRY(sqz__open_coder(d, stream, 1u << bits, &coder));
-    for (size_t i = 0, count; i < live_count; i += count) {
-        count = sqz__batch_count(live + i, live_count - i);
-        SQZ__TRY(sqz__decode_batch(d, &coder, live + i, count));
-    }
+    for (size_t i = 0, count; i < live_count; i += count)
+        SQZ__TRY((count = sqz__decode_batch(d, &coder, live + i, live_count - i)) > 0);
     for (uint32_t i = 0; i < 8; i++) {
         const unsigned char *exponents = i == 1 || i == 2 ? net->plane[0] : NULL;
-        unsigned char *plane;
         if (!net->mode[i]) continue;
-        SQZ__TRY(SQZ__NEW(plane, net->plane_size[i]));
-        SQZ__TRY(net->mode[i] == 1 ? sqz__coded_plane(d, &coder, plane, net->plane_size[i])
-                 : sqz__decode_plane(d, &coder, net->floats, net->float_count, i, bitmaps[i], exponents, plane));
-        net->plane[i] = plane;
+        SQZ__TRY(SQZ__NEW(bytes, net->plane_size[i]));
+        SQZ__TRY(net->mode[i] == 1 ? sqz__coded_plane(d, &coder, bytes, net->plane_size[i])
+                 : sqz__decode_plane(d, &coder, net->floats, net->float_count, i, bitmaps[i], exponents, bytes));
+        net->plane[i] = bytes;
     }
+    hidden = 2 * (size_t)coder.lanes; /* so many raw bytes lie in the final states, the others in VALS */
     SQZ__CHECK(coder.at == coder.size, "words of the coded stream are left over");
-    return sqz__max_raw(d, net, &coder, raw, raw_size);
+    SQZ__CHECK(sqz__left(&raw) == (raw_size > hidden ? raw_size - hidden : 0), "the section VALS has a wrong size");
+    SQZ__TRY(SQZ__GET(bytes, raw_size > hidden ? raw_size : hidden));
+    for (size_t i = 0; i < hidden; i++) {
+        bytes[i] = (unsigned char)(coder.state[i / 2] >> (i % 2 ? 8 : 0) & 255);
+        SQZ__CHECK(coder.state[i / 2] >> 16 == 1 && (i < raw_size || !bytes[i]), "a lane has a wrong final state");
+    }
+    if (raw_size > hidden) memcpy(bytes + hidden, raw.at, raw_size - hidden);
+    net->steps = bytes;
+    bytes += 4 * net->grids;
+    for (size_t i = 0; i < 8; i++)
+        if (!net->mode[i]) net->plane[i] = bytes, bytes += net->plane_size[i];
+    return 1;
 }
 
 /* ---- From codes and planes to values (sections 2, 3, 4 and 7) ---- */
@@ -1374,21 +1315,12 @@ static float sqz__float_of_bits(uint32_t bits) {
     return value;
 }
 static int sqz__is_finite(float value) { return value - value == 0.0f; }
-/* Checks that the lowest and the highest code are those that the table declares. */
-static int sqz__check_range(sqz__decoder *d, const int16_t *codes, size_t size, int32_t low, int32_t high) {
-    int32_t least = 0, most = 0;
-    for (size_t i = 0; i < size; i++) {
-        least = codes[i] < least ? codes[i] : least;
-        most = codes[i] > most ? codes[i] : most;
-    }
-    SQZ__CHECK(least == low && most == high, "the codes of an array are not of the range that the table declares");
-    return 1;
+static uint32_t sqz__plane_bits(const unsigned char *const *planes, size_t at) {
+    return (uint32_t)planes[0][at] << 24 | (uint32_t)planes[1][at] << 16 | (uint32_t)planes[2][at] << 8 | planes[3][at];
 }
-/* Checks the codes of an array; in a delta, adds the differences to the codes of the base. */
+/* In a delta, adds the differences to the codes of the base. */
 static int sqz__join_codes(sqz__decoder *d, const sqz_array *array, sqz__row *row) {
     const int16_t *parts[2] = {row->coded[0].codes, row->coded[1].codes};
-    for (uint32_t i = 0; i < row->coded_count; i++)
-        SQZ__TRY(sqz__check_range(d, parts[i], row->coded[i].size, row->coded[i].low, row->coded[i].high));
     row->codes = row->coded[0].codes;
     if (row->coded_count < 2) return 1;
     SQZ__TRY(SQZ__GET(row->codes, array->count));
@@ -1399,13 +1331,11 @@ static int sqz__join_codes(sqz__decoder *d, const sqz_array *array, sqz__row *ro
     }
     return sqz__check_range(d, row->codes, array->count, row->low, row->high);
 }
-static uint32_t sqz__plane_bits(const unsigned char *const *planes, size_t at) {
-    return (uint32_t)planes[0][at] << 24 | (uint32_t)planes[1][at] << 16 | (uint32_t)planes[2][at] << 8 | planes[3][at];
-}
 /* Values of a grid, or of a codebook, whose ranks begin at `*at` in the planes; or what is added to the base's values. */
 static int sqz__code_values(sqz__decoder *d, const sqz__net *net, const sqz__row *row, float step, size_t count,
                             size_t *at, float *values) {
     size_t mark = d->used, codes = (size_t)(row->high - row->low + 1);
+    int has_book = sqz__has_codebook(row);
     uint64_t rank = 0;
     float *book;
     unsigned char *used;
@@ -1413,7 +1343,7 @@ static int sqz__code_values(sqz__decoder *d, const sqz__net *net, const sqz__row
     for (int32_t c = row->low; c <= row->high; c++) {
         book[c - row->low] = step * (float)c;
         SQZ__CHECK(sqz__is_finite(book[c - row->low]), "a value of a grid is infinite");
-        if (!c || !sqz__has_codebook(row)) continue;
+        if (!c || !has_book) continue;
         SQZ__CHECK(sqz__plane_bits(net->plane + 4, *at), "the values of a codebook are not distinct");
         rank += sqz__plane_bits(net->plane + 4, (*at)++);
         SQZ__CHECK(rank > 0x007FFFFF && rank < 0xFF800000, "a value of a codebook is NaN or infinite");
@@ -1428,7 +1358,7 @@ static int sqz__code_values(sqz__decoder *d, const sqz__net *net, const sqz__row
         SQZ__CHECK(sqz__is_finite(values[i]), "the sum of a value and the base's is infinite");
     }
     for (int32_t c = row->low; c <= row->high; c++)
-        SQZ__CHECK(!c || !sqz__has_codebook(row) || used[c - row->low], "a value of a codebook is never used");
+        SQZ__CHECK(!c || !has_book || used[c - row->low], "a value of a codebook is never used");
     sqz__release(d, mark);
     return 1;
 }
@@ -1446,13 +1376,12 @@ static int sqz__trellis_values(sqz__decoder *d, const sqz__row *row, const sqz_a
         moves[i - 2 * row->low].value = step * (float)v;
         moves[i - 2 * row->low].column = v || dense ? (uint32_t)v >> 1 & 1 : 2; /* b; the state stays in the last one */
     }
-    for (float *value = values, *end = values + array->count; value < end;) {
+    for (float *value = values, *end = values + array->count; value < end;)
         for (size_t f = 0; f < filters; f++) {
             size_t move = (size_t)(2 * (*code++ - row->low)) + (states[f] & 1);
             states[f] = next[states[f]][moves[move].column];
             *value++ = moves[move].value;
         }
-    }
     for (size_t i = 0; i < array->count && !sqz__is_finite(step * 8192.0f); i++) /* |v| is at most 2 * 4095 + 1 */
         SQZ__CHECK(sqz__is_finite(values[i]), "a value of a grid is infinite");
     sqz__release(d, mark);
@@ -1476,9 +1405,8 @@ static int sqz__make_values(sqz__decoder *d, sqz__net *net, float *values) {
             values[k] = sqz__float_of_bits(bits >> 1 | bits << 31);
         }
         if (row->kind == SQZ__SAME) memcpy(values, row->base->values, array->count * sizeof *values);
-        SQZ__TRY(!sqz__has_codes(row) || (sqz__has_trellis(row)
-                 ? sqz__trellis_values(d, row, array, step, values)
-                 : sqz__code_values(d, net, row, step, array->count, &ranks, values)));
+        if (sqz__has_trellis(row)) SQZ__TRY(sqz__trellis_values(d, row, array, step, values));
+        else if (sqz__has_codes(row)) SQZ__TRY(sqz__code_values(d, net, row, step, array->count, &ranks, values));
         values += array->count;
     }
     return 1;
@@ -1491,8 +1419,7 @@ enum { SQZ__JSON, SQZ__BASE_SECTION, SQZ__ARRS, SQZ__VALS, SQZ__CODE };
 static int sqz__read_frame(sqz__decoder *d, sqz_file *file, sqz__bytes in, sqz__bytes sections[5]) {
     static const char tags[5][5] = {"JSON", "BASE", "ARRS", "VALS", "CODE"};
     const unsigned char *start = in.at, *head;
-    size_t size = sqz__left(&in);
-    uint32_t count = 0;
+    size_t size = sqz__left(&in), count = 0;
     SQZ__CHECK(size <= SQZ__MAX_BYTES, "the file has more than 256 MiB");
     SQZ__CHECK(size >= 16 && memcmp(start, "\x89SQZ", 4) == 0, "not a .sqz file");
     SQZ__CHECK(sqz__u32(start + 12) == sqz__crc32(d, 0, start, 12), "the header of the file is damaged");
@@ -1506,11 +1433,10 @@ static int sqz__read_frame(sqz__decoder *d, sqz_file *file, sqz__bytes in, sqz__
         section->at = section->end = NULL;
         if (i == SQZ__BASE_SECTION && (sqz__left(&in) < 4 || memcmp(in.at, tags[i], 4) != 0)) continue;
         SQZ__TRY((head = sqz__take(d, &in, 12)) && (section->at = sqz__take(d, &in, sqz__u32(head + 4))));
+        section->end = in.at, count++;
         SQZ__CHECK(memcmp(head, tags[i], 4) == 0, "a section is missing, unknown or out of order");
-        section->end = in.at;
         SQZ__CHECK(sqz__u32(head + 8) == sqz__crc32(d, sqz__crc32(d, 0, head, 8), section->at, sqz__left(section)),
                    "a section is damaged");
-        count++;
     }
     SQZ__CHECK(in.at == in.end && count == start[6], "the file has more sections, or bytes behind them");
     return 1;
@@ -1518,36 +1444,33 @@ static int sqz__read_frame(sqz__decoder *d, sqz_file *file, sqz__bytes in, sqz__
 /* Finds the array of the base with the name and shape of an array. In version 2, differences from codes that are not 0
    are in rows by these codes. */
 static int sqz__find_base(sqz__decoder *d, const sqz__net *base, const sqz_array *array, int version, sqz__row *row) {
-    size_t i, nonzero = 0, zero;
-    for (i = 0; i < base->array_count; i++) {
-        const sqz_array *other = &base->arrays[i];
-        if (other->name_bytes == array->name_bytes && memcmp(other->name, array->name, array->name_bytes) == 0) break;
-    }
-    SQZ__CHECK(i < base->array_count && base->arrays[i].dimensions == array->dimensions &&
-               memcmp(base->arrays[i].shape, array->shape, sizeof array->shape) == 0, "the base has no matching array");
-    row->base = &base->arrays[i];
+    const sqz_array *other = base->arrays, *end = other + base->array_count;
+    const sqz__row *base_row;
+    size_t counts[2] = {0};
+    while (other < end && (other->name_bytes != array->name_bytes || memcmp(other->name, array->name, array->name_bytes)))
+        other++;
+    SQZ__CHECK(other < end && other->dimensions == array->dimensions &&
+               memcmp(other->shape, array->shape, sizeof array->shape) == 0, "the base has no matching array");
+    row->base = other, base_row = base->rows + (other - base->arrays);
     if (row->coded_count < 2) return 1;
-    row->base_codes = sqz__has_trellis(&base->rows[i]) ? NULL : base->rows[i].codes;
-    SQZ__CHECK(row->base_codes, "the base has no matching array");
-    for (size_t k = 0; k < array->count; k++) nonzero += row->base_codes[k] != 0;
-    zero = array->count - nonzero;
-    sqz__set_shape(&row->coded[1], &zero, 1, zero);
-    sqz__set_shape(&row->coded[0], &nonzero, 1, nonzero);
+    row->base_codes = sqz__has_trellis(base_row) ? NULL : base_row->codes;
+    SQZ__CHECK(row->base_codes, "the base has no matching codes");
+    for (size_t k = 0; k < array->count; k++) counts[row->base_codes[k] == 0]++;
+    for (int part = 0; part < 2; part++) sqz__set_shape(&row->coded[part], &counts[part], 1, counts[part]);
     if (version == 1) return 1;
-    SQZ__TRY(SQZ__GET(row->coded[0].row_of, nonzero));
-    row->coded[0].rows = (uint32_t)(base->rows[i].high - base->rows[i].low + 1), row->coded[0].columns = 1;
+    SQZ__TRY(SQZ__GET(row->coded[0].row_of, counts[0]));
+    row->coded[0].rows = sqz__code_count(&base_row->coded[0]), row->coded[0].columns = 1;
     for (size_t k = 0, n = 0; k < array->count; k++)
-        if (row->base_codes[k]) row->coded[0].row_of[n++] = (uint16_t)(row->base_codes[k] - base->rows[i].low);
+        if (row->base_codes[k]) row->coded[0].row_of[n++] = (uint16_t)(row->base_codes[k] - base_row->low);
     return 1;
 }
 /* Reads the rows of the table, and makes room for the arrays of codes. */
 static int sqz__read_rows(sqz__decoder *d, sqz__net *net, sqz__bytes *table, int version, const sqz__net *base) {
     SQZ__TRY(SQZ__NEW(net->rows, net->array_count) && SQZ__GET(net->coded, 2 * net->array_count) &&
              SQZ__GET(net->floats, net->array_count));
-    for (size_t i = 0; i < net->array_count; i++)
-        SQZ__TRY(sqz__read_row(d, table, &net->arrays[i], version, &net->rows[i]));
     for (size_t i = 0; i < net->array_count; i++) {
         sqz__row *row = &net->rows[i];
+        SQZ__TRY(sqz__read_row(d, table, &net->arrays[i], version, row));
         if (row->kind == SQZ__SAME || row->kind == SQZ__ADDED || row->coded_count == 2)
             SQZ__TRY(sqz__find_base(d, base, &net->arrays[i], version, row));
         if (row->kind == SQZ__FLOATS) net->floats[net->float_count++] = &row->coded[0];
@@ -1564,8 +1487,7 @@ static int sqz__read_rows(sqz__decoder *d, sqz__net *net, sqz__bytes *table, int
 }
 /* Decodes a file into the workspace: first what stays, up to `workspace_used`, then what is needed on the way. */
 static int sqz__decode_file(sqz__decoder *d, sqz_file *file, sqz__net *net, sqz__bytes data, sqz__bytes base_data) {
-    sqz__bytes sections[5], *digest = &sections[SQZ__BASE_SECTION], *table = &sections[SQZ__ARRS], none = {0};
-    sqz__bytes base_sections[5] = {{0}};
+    sqz__bytes sections[5], *digest = &sections[SQZ__BASE_SECTION], base_sections[5] = {{0}}, none = {0};
     unsigned char actual[32];
     sqz__net base = {0};
     sqz_file base_file = {0};
@@ -1585,10 +1507,10 @@ static int sqz__decode_file(sqz__decoder *d, sqz_file *file, sqz__net *net, sqz_
     SQZ__TRY(SQZ__GET(values, total));
     file->workspace_used = d->used;
     if (digest->at) SQZ__TRY(sqz__decode_file(d, &base_file, &base, base_data, none)); /* refuses deltas: they need a base */
-    SQZ__TRY(sqz__read_rows(d, net, table, file->version, &base));
+    SQZ__TRY(sqz__read_rows(d, net, &sections[SQZ__ARRS], file->version, &base));
     SQZ__TRY(file->max_profile
-                 ? sqz__read_max(d, net, *table, sections[SQZ__VALS], sections[SQZ__CODE], file->version)
-                 : sqz__read_paper(d, net, *table, sections[SQZ__VALS], sections[SQZ__CODE]));
+                 ? sqz__read_max(d, net, sections[SQZ__ARRS], sections[SQZ__VALS], sections[SQZ__CODE], file->version)
+                 : sqz__read_paper(d, net, sections[SQZ__ARRS], sections[SQZ__VALS], sections[SQZ__CODE]));
     return sqz__make_values(d, net, values);
 }
 int sqz_decode(sqz_file *file, const void *data, size_t size, const void *base, size_t base_size, void *workspace,
@@ -1612,7 +1534,6 @@ int sqz_decode(sqz_file *file, const void *data, size_t size, const void *base, 
     file->message = d.message, file->workspace_peak = d.peak;
     return d.status;
 }
-
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC pop_options
 #endif
