@@ -147,17 +147,18 @@ static uint64_t sqz__varint(sqz__decoder *d, sqz__bytes *in) {
 /* ---- Checksums and hashes ---- */
 static void sqz__make_crc_table(sqz__decoder *d) { /* of bytes, then of bytes that 1, 2 and 3 others follow */
     for (uint32_t i = 0; i < 4 * 256; i++) {
-        d->crc_table[i] = i < 256 ? i : d->crc_table[i - 256];
-        for (int bit = 0; bit < 8; bit++) d->crc_table[i] = d->crc_table[i] >> 1 ^ (d->crc_table[i] & 1 ? 0xEDB88320u : 0);
+        uint32_t crc = i < 256 ? i : d->crc_table[i - 256];
+        for (int bit = 0; bit < 8; bit++) crc = crc >> 1 ^ (crc & 1 ? 0xEDB88320u : 0);
+        d->crc_table[i] = crc;
     }
 }
 static uint32_t sqz__crc32(const sqz__decoder *d, uint32_t crc, const unsigned char *data, size_t size) {
-    const uint32_t *table = d->crc_table;
+    const uint32_t *t = d->crc_table;
     for (crc = ~crc; size >= 4; size -= 4, data += 4) {
         crc ^= sqz__u32(data);
-        crc = table[768 + (crc & 255)] ^ table[512 + (crc >> 8 & 255)] ^ table[256 + (crc >> 16 & 255)] ^ table[crc >> 24];
+        crc = t[768 + (crc & 255)] ^ t[512 + (crc >> 8 & 255)] ^ t[256 + (crc >> 16 & 255)] ^ t[crc >> 24];
     }
-    while (size--) crc = crc >> 8 ^ table[(crc ^ *data++) & 255];
+    while (size--) crc = crc >> 8 ^ t[(crc ^ *data++) & 255];
     return ~crc;
 }
 static uint32_t sqz__rotate(uint32_t x, int by) { return x >> by | x << (32 - by); }
@@ -310,7 +311,8 @@ static int sqz__adler_is(sqz__bits *in, const unsigned char *data, size_t size) 
 }
 /* Inflates a stream that fills `in` into the memory that is left, and allocates what it took and a 0 byte behind. The
    first `preset` bytes of that memory are a dictionary that the stream may have, and are overwritten. */
-static int sqz__inflate(sqz__decoder *d, sqz__bytes in, size_t limit, size_t preset, unsigned char **out, size_t *size) {
+static int sqz__inflate(sqz__decoder *d, sqz__bytes in, size_t limit, size_t preset, unsigned char **out,
+                        size_t *size) {
     sqz__bits bits = {in.at, 0, 8 * (uint64_t)sqz__left(&in), 0};
     sqz__inflated to = {NULL, preset, preset, preset + limit};
     uint32_t method = sqz__number(&bits, 8), flags = sqz__number(&bits, 8), last, type;
@@ -480,7 +482,8 @@ static int sqz__read_array(sqz__decoder *d, sqz__json *j, sqz_array *array, uint
     SQZ__CHECK(bytes && sqz__accept(j, ':') && sqz__accept(j, '['), "an array has no name, or its shape is no list");
     while (!sqz__accept(j, ']')) {
         int negative = sqz__accept(j, '-');
-        for (size = 0; sqz__is_one_of(*j->at, "0123456789") && size <= SQZ__MAX_BYTES; j->at++) size = 10 * size + (*j->at - '0');
+        for (size = 0; sqz__is_one_of(*j->at, "0123456789") && size <= SQZ__MAX_BYTES; j->at++)
+            size = 10 * size + (uint64_t)(*j->at - '0');
         SQZ__CHECK((sqz__accept(j, ',') || sqz__next_is(j, ']')) && size <= SQZ__MAX_BYTES && !(negative && size) &&
                    array->dimensions < SQZ__MAX_DIMENSIONS, "an array has a bad dimension, or more than 8 of them");
         bounded *= size ? size : 1;
@@ -492,8 +495,8 @@ static int sqz__read_array(sqz__decoder *d, sqz__json *j, sqz_array *array, uint
     SQZ__CHECK(*total <= SQZ__MAX_BYTES / 4, "the arrays are too large");
     return 1;
 }
-/* Reads the section JSON: names and shapes of the arrays, and where the object `header` lies. `base` is the section of a
-   delta's base, whose text is the dictionary, or empty. */
+/* Reads the section JSON: names and shapes of the arrays, and where the object `header` lies. `base` is that section of
+   a delta's base, whose text is the dictionary, or empty. */
 static int sqz__read_json(sqz__decoder *d, sqz_file *file, sqz__bytes section, sqz__bytes base, sqz_array **arrays) {
     sqz__json j = {0};
     unsigned char *text;
@@ -510,7 +513,8 @@ static int sqz__read_json(sqz__decoder *d, sqz_file *file, sqz__bytes section, s
     file->array_count = j.members;
     SQZ__CHECK(sqz__accept(&j, ',') && sqz__member(&j, "header", &header), "the JSON has no valid object `header`");
     file->json = (const char *)text, file->header = (const char *)header, file->header_bytes = (size_t)(j.at - header);
-    SQZ__CHECK(sqz__accept(&j, '}') && sqz__next_is(&j, 0) && j.at == text + file->json_bytes, "something follows the header");
+    SQZ__CHECK(sqz__accept(&j, '}') && sqz__next_is(&j, 0) && j.at == text + file->json_bytes,
+               "something follows the object `header`");
     SQZ__CHECK(file->array_count <= SQZ__MAX_ARRAYS, "there are more than 1024 arrays");
     sqz__release(d, mark);
     SQZ__TRY(SQZ__NEW(*arrays, file->array_count));
@@ -523,8 +527,8 @@ static int sqz__read_json(sqz__decoder *d, sqz_file *file, sqz__bytes section, s
 
 /* ---- Rows of the table and arrays of codes (sections 2 and 3) ---- */
 enum {
-    SQZ__FLOATS, SQZ__CODEBOOK, SQZ__GRID, SQZ__SAME, SQZ__BOOK_DELTA, SQZ__GRID_DELTA, SQZ__TRELLIS, SQZ__DENSE_TRELLIS,
-    SQZ__ADDED
+    SQZ__FLOATS, SQZ__CODEBOOK, SQZ__GRID, SQZ__SAME, SQZ__BOOK_DELTA, SQZ__GRID_DELTA, SQZ__TRELLIS,
+    SQZ__DENSE_TRELLIS, SQZ__ADDED
 };
 typedef struct { /* an array that a profile codes, codes or differences; or the shape of floats, of the range 0 to 0 */
     uint32_t width, rows, columns, size, taps; /* section "Places" */
@@ -549,9 +553,9 @@ typedef struct {
     uint32_t mode[8];
 } sqz__net;
 
-static int sqz__has_codebook(const sqz__row *row) { return row->kind == SQZ__CODEBOOK || row->kind == SQZ__BOOK_DELTA; }
-static int sqz__has_trellis(const sqz__row *row) { return row->kind == SQZ__TRELLIS || row->kind == SQZ__DENSE_TRELLIS; }
-static int sqz__has_codes(const sqz__row *row) { return row->kind != SQZ__FLOATS && row->kind != SQZ__SAME; }
+static int sqz__has_codebook(const sqz__row *r) { return r->kind == SQZ__CODEBOOK || r->kind == SQZ__BOOK_DELTA; }
+static int sqz__has_trellis(const sqz__row *r) { return r->kind == SQZ__TRELLIS || r->kind == SQZ__DENSE_TRELLIS; }
+static int sqz__has_codes(const sqz__row *r) { return r->kind != SQZ__FLOATS && r->kind != SQZ__SAME; }
 static uint32_t sqz__code_count(const sqz__codes *coded) { return (uint32_t)(coded->high - coded->low + 1); }
 static void sqz__set_shape(sqz__codes *coded, const size_t *shape, size_t n, size_t size) {
     coded->width = n > 2 ? (uint32_t)shape[n - 3] : 1, coded->taps = coded->width;
@@ -586,7 +590,7 @@ static int sqz__read_row(sqz__decoder *d, sqz__bytes *table, const sqz_array *ar
 /* Checks that the lowest and the highest code are those that the table declares. */
 static int sqz__check_range(sqz__decoder *d, const int16_t *codes, size_t size, int32_t low, int32_t high) {
     int32_t least = 0, most = 0;
-    for (size_t i = 0; i < size; i++) least = codes[i] < least ? codes[i] : least, most = codes[i] > most ? codes[i] : most;
+    for (const int16_t *c = codes; c < codes + size; c++) least = *c < least ? *c : least, most = *c > most ? *c : most;
     SQZ__CHECK(least == low && most == high, "the codes of an array are not of the range that the table declares");
     return 1;
 }
@@ -693,8 +697,8 @@ static int sqz__read_paper(sqz__decoder *d, sqz__net *net, sqz__bytes table, sqz
     for (size_t i = 0; i < net->coded_count; i++, h += 2) SQZ__TRY(sqz__paper_codes(d, &lanes, h, net->coded[i]));
     SQZ__TRY((net->steps = sqz__take(d, &raw, 4 * net->grids)) != NULL);
     for (size_t i = 0; i < 8; i++, h++) {
-        SQZ__TRY(net->mode[i] ? SQZ__GET(plane, h->count) : (net->plane[i] = sqz__take(d, &raw, net->plane_size[i])) != NULL);
-        if (net->mode[i]) net->plane[i] = plane;
+        SQZ__TRY(!net->mode[i] || SQZ__GET(plane, h->count));
+        SQZ__TRY((net->plane[i] = net->mode[i] ? plane : sqz__take(d, &raw, net->plane_size[i])) != NULL);
         for (size_t k = 0; k < h->count; k++) plane[k] = (unsigned char)sqz__huffman_symbol(&lanes, h);
     }
     SQZ__CHECK(raw.at == raw.end, "the section VALS is too long");
@@ -724,8 +728,8 @@ static int sqz__open_coder(sqz__decoder *d, sqz__bytes in, uint32_t lanes, sqz__
     }
     return 1;
 }
-/* Decodes a symbol from the state of its lane, given its interval, and goes on to the next lane. Whether a word is needed
-   is as good as random, so there is no branch; beyond the end the last one is read again. */
+/* Decodes a symbol from the state of its lane, given its interval, and goes on to the next lane. Whether a word is
+   needed is as good as random, so there is no branch; beyond the end the last one is read again. */
 static inline void sqz__advance(sqz__coder *coder, uint32_t begin, uint32_t frequency) {
     size_t at = coder->at < coder->size ? coder->at : coder->size - 2;
     uint32_t x = coder->state[coder->lane], low;
@@ -788,7 +792,8 @@ static size_t sqz__list_round(uint32_t turn, const sqz__codes *shape, sqz__place
         at += raised < width ? up : step;
         x = raised < width ? raised : fallen;
     }
-    for (sqz__place *p = places; p < next && shape->row_of; p++) p->row = shape->row_of[p->index], p->column = p->tap = 0;
+    for (sqz__place *p = places; p < next && shape->row_of; p++)
+        p->row = shape->row_of[p->index], p->column = p->tap = 0;
     return (size_t)(next - places);
 }
 /* For each tap the distances to the elements above, below, left and right in the slice; 0 beyond its edges. */
@@ -861,9 +866,12 @@ static int sqz__make_model(sqz__decoder *d, const sqz__codes *shape, sqz__model 
            SQZ__NEW(m->columns, shape->columns) && SQZ__NEW(m->row_sums, shape->rows) &&
            SQZ__NEW(m->column_sums, shape->columns) && sqz__make_neighbours(d, shape, &m->neighbours);
 }
-static uint32_t sqz__class_of(uint32_t k, uint32_t n) { return k ? 6 * (k < 4 ? k : 4) - 5 + (10 * n + k) / (2 * k) : 0; }
+static uint32_t sqz__class_of(uint32_t k, uint32_t n) {
+    return k ? 6 * (k < 4 ? k : 4) - 5 + (10 * n + k) / (2 * k) : 0;
+}
 /* Makes a batch with memory for its largest array, and for a round of all arrays. */
-static int sqz__make_batch(sqz__decoder *d, sqz__codes *const *shapes, size_t count, size_t most, size_t all, sqz__batch *b) {
+static int sqz__make_batch(sqz__decoder *d, sqz__codes *const *shapes, size_t count, size_t most, size_t all,
+                           sqz__batch *b) {
     size_t codes = 0;
     for (size_t i = 0; i < count; i++) codes = sqz__code_count(shapes[i]) > codes ? sqz__code_count(shapes[i]) : codes;
     for (uint32_t k = 0; k < 16; k++)
@@ -904,7 +912,8 @@ static void sqz__predict_zeros(sqz__batch *b, sqz__model *m, size_t count) {
         int32_t frequency;
         if (taps) {
             sqz__seen seen = slices[p->row * width + p->column];
-            uint32_t k = sqz__known(seen), n = sqz__nonzero(seen), class_ = k < 16 ? b->class_of[k][n] : sqz__class_of(k, n);
+            uint32_t k = sqz__known(seen), n = sqz__nonzero(seen);
+            uint32_t class_ = k < 16 ? b->class_of[k][n] : sqz__class_of(k, n);
             odds *= taps[p->tap].factor;
             classes[class_].expected += sqz__round(odds / (1.0 + odds) * 32768.0);
             odds *= classes[class_].ratio;
@@ -972,7 +981,7 @@ static void sqz__prepare_codes(sqz__batch *b, const sqz__model *m) {
     }
     memset(b->around, 0, (size_t)(size + 12) * sizeof *b->around);
     for (int32_t s = 0; s < size - 1; s++)
-        total += b->base[s] = ((int64_t)m->counts[s + (s >= -low)] << 16) + ((int64_t)size << 18) * b->base[s] / smooth_sum;
+        total += b->base[s] = m->counts[s + (s >= -low)] * 65536LL + size * 262144LL * b->base[s] / smooth_sum;
     memset(b->magnitude_share, 0, sizeof b->magnitude_share);
     memset(b->value_share, 0, sizeof b->value_share);
     for (int32_t c = 1; c <= high || c <= -low; c++)
@@ -990,8 +999,8 @@ static void sqz__prepare_codes(sqz__batch *b, const sqz__model *m) {
         b->base[s] = b->base[s] * 1048576 / total + 1;
     }
     while (bucket < SQZ__BUCKETS) b->value_start[++bucket] = (uint32_t)size - 1;
-    for (int i = 0; i < SQZ__BUCKETS; i++)
-        b->magnitude_share[i] = b->magnitude_share[i] * 4096 / total, b->value_share[i] = b->value_share[i] * 4096 / total;
+    for (int i = 0; i < SQZ__BUCKETS; i++) b->magnitude_share[i] = b->magnitude_share[i] * 4096 / total;
+    for (int i = 0; i < SQZ__BUCKETS; i++) b->value_share[i] = b->value_share[i] * 4096 / total;
 }
 static void sqz__set_ratios(int64_t *ratios, const sqz__tally *tallies, size_t count) {
     for (size_t i = 0; i < count; i++) {
@@ -1038,11 +1047,12 @@ static void sqz__find_contexts(sqz__batch *b, sqz__model *m, uint32_t *elements_
 /* Makes the table of a context. The weights of a bucket by value are those of `b->sums`, times one ratio. */
 static sqz__table sqz__make_code_table(const sqz__batch *b, const int64_t *ratio, uint32_t symbols) {
     const int64_t *sums = b->sums, room = SQZ__FULL - symbols;
+    const uint32_t *starts = b->value_start;
     int64_t *table = b->table, total = 0, before = 0;
-    for (uint32_t i = 0; i < SQZ__BUCKETS; i++) total += (sums[b->value_start[i + 1]] - sums[b->value_start[i]]) * ratio[i];
+    for (uint32_t i = 0; i < SQZ__BUCKETS; i++) total += (sums[starts[i + 1]] - sums[starts[i]]) * ratio[i];
     for (uint32_t i = 0, s = 0; i < SQZ__BUCKETS; i++) {
         int64_t factor = ratio[i] * room, offset = before - sums[s] * factor;
-        for (; s < b->value_start[i + 1]; s++) table[s] = sums[s] * factor + offset + s * total;
+        for (; s < starts[i + 1]; s++) table[s] = sums[s] * factor + offset + s * total;
         before = sums[s] * factor + offset;
     }
     table[symbols] = SQZ__FULL * total;
@@ -1122,18 +1132,18 @@ static size_t sqz__decode_batch(sqz__decoder *d, sqz__coder *coder, sqz__codes *
         SQZ__CHECK(coder->at <= coder->size, "the coded stream ends too early");
     }
     for (size_t i = 0; i < count; i++) {
-        const sqz__codes *shape = shapes[i];
-        const uint32_t *counts = models[i].counts;
-        SQZ__CHECK(shape->dense || sqz__nonzero(models[i].seen) < sqz__known(models[i].seen), "an array has no zeros");
-        SQZ__CHECK((!shape->low || counts[0]) && (!shape->high || counts[shape->high - shape->low]), "a range is too wide");
+        const sqz__model *m = &models[i];
+        SQZ__CHECK(shapes[i]->dense || sqz__nonzero(m->seen) < sqz__known(m->seen), "an array without zeros is not dense");
+        SQZ__CHECK((!shapes[i]->low || m->counts[0]) && (!shapes[i]->high || m->counts[sqz__code_count(shapes[i]) - 1]),
+                   "the codes of an array are not of the range that the table declares");
     }
     sqz__release(d, mark);
     return count;
 }
 
-/* ---- Byte planes in profile `max` (sections 6 and 8): a coded one is modelled with one context, and other weights ---- */
+/* ---- Byte planes in profile `max` (sections 6 and 8): a coded one is modelled, too, with one context ---- */
 typedef struct {
-    uint32_t number, symbols, used[256]; /* of a modelled plane, or 4 if coded; the bytes that occur, in ascending order */
+    uint32_t number, symbols, used[256]; /* of a modelled plane, or 4; the bytes that occur, in ascending order */
     uint32_t contexts, groups;           /* how many */
     uint32_t *counts, *group_counts;     /* by context and symbol, by group and symbol */
     uint32_t *table_of_context;          /* in this round, counted from 1; 0 for none */
@@ -1176,6 +1186,7 @@ static int sqz__make_plane_model(sqz__decoder *d, sqz__codes *const *shapes, uin
 /* Lists the elements of a round with their contexts, makes the tables of these, and returns the number of elements. */
 static size_t sqz__prepare_plane(sqz__plane_model *m, sqz__codes *const *shapes, uint32_t count, uint32_t turn,
                                  const unsigned char *plane, const unsigned char *exponents) {
+    int64_t room = SQZ__FULL - (int64_t)m->symbols;
     uint32_t base = 0, n = 0, tables = 0;
     memset(m->table_of_context, 0, m->contexts * sizeof *m->table_of_context);
     for (uint32_t i = 0; i < count; base += shapes[i++]->size) {
@@ -1199,7 +1210,7 @@ static size_t sqz__prepare_plane(sqz__plane_model *m, sqz__codes *const *shapes,
             total += weights[s] += 1024 * (int64_t)counts[s];
         }
         sums[0] = 0;
-        for (uint32_t s = 0; s < m->symbols; s++) sums[s + 1] = sums[s] + (SQZ__FULL - (int64_t)m->symbols) * weights[s] + total;
+        for (uint32_t s = 0; s < m->symbols; s++) sums[s + 1] = sums[s] + room * weights[s] + total;
         m->tables[tables] = sqz__make_table(sums, total, m->symbols);
         m->table_of_context[context] = ++tables;
     }
@@ -1249,7 +1260,8 @@ static int sqz__coded_plane(sqz__decoder *d, sqz__coder *coder, unsigned char *p
 
 /* ---- Profile `max`: the whole of it ---- */
 /* Reads the profile's part of the table: which arrays are dense, the modes of the planes, and bitmaps. */
-static int sqz__max_table(sqz__decoder *d, sqz__net *net, sqz__bytes table, int version, const unsigned char **bitmaps) {
+static int sqz__max_table(sqz__decoder *d, sqz__net *net, sqz__bytes table, int version,
+                          const unsigned char **bitmaps) {
     int fit = net->plane_size[0] > 0;
     for (size_t i = 0; i < net->coded_count; i++) {
         if (net->coded[i]->low == net->coded[i]->high) continue;
@@ -1269,7 +1281,8 @@ static int sqz__max_table(sqz__decoder *d, sqz__net *net, sqz__bytes table, int 
     SQZ__CHECK(table.at == table.end, "the section ARRS is too long");
     return !d->status;
 }
-static int sqz__read_max(sqz__decoder *d, sqz__net *net, sqz__bytes table, sqz__bytes raw, sqz__bytes stream, int version) {
+static int sqz__read_max(sqz__decoder *d, sqz__net *net, sqz__bytes table, sqz__bytes raw, sqz__bytes stream,
+                         int version) {
     sqz__codes **live; /* the arrays that are coded: not those of the range 0 to 0 */
     sqz__coder coder;
     const unsigned char *bitmaps[8] = {0};
@@ -1331,7 +1344,7 @@ static int sqz__join_codes(sqz__decoder *d, const sqz_array *array, sqz__row *ro
     }
     return sqz__check_range(d, row->codes, array->count, row->low, row->high);
 }
-/* Values of a grid, or of a codebook, whose ranks begin at `*at` in the planes; or what is added to the base's values. */
+/* Values of a grid, also one added to the base's values, or of a codebook, whose ranks begin at `*at` in the planes. */
 static int sqz__code_values(sqz__decoder *d, const sqz__net *net, const sqz__row *row, float step, size_t count,
                             size_t *at, float *values) {
     size_t mark = d->used, codes = (size_t)(row->high - row->low + 1);
@@ -1362,7 +1375,8 @@ static int sqz__code_values(sqz__decoder *d, const sqz__net *net, const sqz__row
     sqz__release(d, mark);
     return 1;
 }
-static int sqz__trellis_values(sqz__decoder *d, const sqz__row *row, const sqz_array *array, float step, float *values) {
+static int sqz__trellis_values(sqz__decoder *d, const sqz__row *row, const sqz_array *array, float step,
+                               float *values) {
     static const unsigned char next[8][3] = {{0, 2, 0}, {5, 7, 1}, {1, 3, 2}, {4, 6, 3},
                                              {2, 0, 4}, {7, 5, 5}, {3, 1, 6}, {6, 4, 7}}; /* by state and column */
     struct { float value; uint32_t column; } *moves; /* by 2 * (c - low) + q */
@@ -1447,8 +1461,8 @@ static int sqz__find_base(sqz__decoder *d, const sqz__net *base, const sqz_array
     const sqz_array *other = base->arrays, *end = other + base->array_count;
     const sqz__row *base_row;
     size_t counts[2] = {0};
-    while (other < end && (other->name_bytes != array->name_bytes || memcmp(other->name, array->name, array->name_bytes)))
-        other++;
+    while (other < end && (other->name_bytes != array->name_bytes ||
+                           memcmp(other->name, array->name, array->name_bytes) != 0)) other++;
     SQZ__CHECK(other < end && other->dimensions == array->dimensions &&
                memcmp(other->shape, array->shape, sizeof array->shape) == 0, "the base has no matching array");
     row->base = other, base_row = base->rows + (other - base->arrays);
@@ -1506,7 +1520,7 @@ static int sqz__decode_file(sqz__decoder *d, sqz_file *file, sqz__net *net, sqz_
     for (size_t i = 0; i < net->array_count; i++) total += net->arrays[i].count;
     SQZ__TRY(SQZ__GET(values, total));
     file->workspace_used = d->used;
-    if (digest->at) SQZ__TRY(sqz__decode_file(d, &base_file, &base, base_data, none)); /* refuses deltas: they need a base */
+    if (digest->at) SQZ__TRY(sqz__decode_file(d, &base_file, &base, base_data, none)); /* refuses deltas: no base */
     SQZ__TRY(sqz__read_rows(d, net, &sections[SQZ__ARRS], file->version, &base));
     SQZ__TRY(file->max_profile
                  ? sqz__read_max(d, net, sections[SQZ__ARRS], sections[SQZ__VALS], sections[SQZ__CODE], file->version)
