@@ -95,7 +95,7 @@ typedef struct {
     const char *message;
     unsigned char *memory;
     size_t size, used, peak;
-    uint32_t crc_table[4 * 256];
+    uint32_t crc_table[4 * 256]; /* of bytes, then of bytes that 1, 2 and 3 others follow */
 } sqz__decoder;
 typedef struct { const unsigned char *at, *end; } sqz__bytes;
 
@@ -145,7 +145,7 @@ static uint64_t sqz__varint(sqz__decoder *d, sqz__bytes *in) {
 }
 
 /* ---- Checksums and hashes ---- */
-static void sqz__make_crc_table(sqz__decoder *d) { /* of bytes, then of bytes that 1, 2 and 3 others follow */
+static void sqz__make_crc_table(sqz__decoder *d) {
     for (uint32_t i = 0; i < 4 * 256; i++) {
         uint32_t crc = i < 256 ? i : d->crc_table[i - 256];
         for (int bit = 0; bit < 8; bit++) crc = crc >> 1 ^ (crc & 1 ? 0xEDB88320u : 0);
@@ -200,11 +200,8 @@ static void sqz__sha256(const unsigned char *data, size_t size, unsigned char di
 }
 
 /* ---- Prefix codes, and inflating a zlib stream (RFC 1950 and 1951) ---- */
-typedef struct {
-    const unsigned char *data;
-    uint64_t at, end; /* in bits; `at` may pass the end, and reads 0 there */
-    uint32_t flip;    /* 0 if the lowest bit of a byte comes first, 7 if the highest does */
-} sqz__bits;
+/* at, end: in bits; `at` may pass the end, and reads 0 there. flip: 0 if a byte's lowest bit comes first, else 7. */
+typedef struct { const unsigned char *data; uint64_t at, end; uint32_t flip; } sqz__bits;
 typedef struct { uint16_t count[16], *symbols; } sqz__prefix_code; /* by length; in the order of their codes */
 
 static uint32_t sqz__bit(sqz__bits *in) {
@@ -596,16 +593,10 @@ static int sqz__check_range(sqz__decoder *d, const int16_t *codes, size_t size, 
 }
 
 /* ---- Profile `paper` (section 5) ---- */
-typedef struct {
-    uint32_t alphabet, used, lone; /* numbers of symbols, and of those that occur; one of these */
-    size_t count;                  /* of symbols to decode */
-    sqz__prefix_code code;
-} sqz__huffman;
-typedef struct {
-    sqz__bits bits;
-    uint64_t *at, *end; /* where each lane is, and where it ends, in bits */
-    uint32_t lanes, lane;
-} sqz__lanes;
+/* How many symbols there are, and occur; one of these; how many symbols are to decode. */
+typedef struct { uint32_t alphabet, used, lone; size_t count; sqz__prefix_code code; } sqz__huffman;
+/* Where each lane is, and where it ends, in bits; how many there are, and that of the next symbol. */
+typedef struct { sqz__bits bits; uint64_t *at, *end; uint32_t lanes, lane; } sqz__lanes;
 
 /* Checks the code lengths of a table, and prepares it. */
 static int sqz__make_huffman(sqz__decoder *d, sqz__huffman *h, const unsigned char *lengths) {
@@ -708,15 +699,10 @@ static int sqz__read_paper(sqz__decoder *d, sqz__net *net, sqz__bytes table, sqz
 }
 
 /* ---- Profile `max` (section 6): the coder ---- */
-typedef struct {
-    const unsigned char *start;
-    size_t at, size; /* in the stream, in bytes; `at` passes the end where words are missing */
-    uint32_t *state, lanes, lane; /* the lane of the next symbol */
-} sqz__coder;
-typedef struct { /* symbol s begins at sums[s] / total (section "Tables"); power: the highest power of 2 up to count */
-    int64_t *sums, total;
-    uint32_t count, power;
-} sqz__table;
+/* The stream, in bytes: `at` passes the end where words are missing. The states, and the lane of the next symbol. */
+typedef struct { const unsigned char *start; size_t at, size; uint32_t *state, lanes, lane; } sqz__coder;
+/* Symbol s begins at sums[s] / total (section "Tables"). power: the highest power of 2 up to count. */
+typedef struct { int64_t *sums, total; uint32_t count, power; } sqz__table;
 
 static int sqz__open_coder(sqz__decoder *d, sqz__bytes in, uint32_t lanes, sqz__coder *coder) {
     *coder = (sqz__coder){in.at, 4 * (size_t)lanes, sqz__left(&in), NULL, lanes, 0};
@@ -1028,14 +1014,13 @@ static void sqz__find_contexts(sqz__batch *b, sqz__model *m, uint32_t *elements_
     sqz__set_line_contexts(m->column_sums, m->shape->columns, &m->sums, magnitudes);
     for (const sqz__place *p = m->found, *end = p + m->found_count; p < end; p++) {
         const sqz__sums *row = &rows[p->row], *column = &columns[p->column];
-        int64_t x = count ? sqz__times(row->scale, column->scale) : 256 * 256;
-        int64_t tilt = sqz__times(sqz__plus(row->tilt, column->tilt), count);
+        int64_t x = count ? sqz__times(row->scale, column->scale) : 256 * 256, tilt;
         int scale = (x >= 211 * 256) + (x >= 242 * 256) + (x >= 272 * 256) + (x >= 308 * 256), key, far, negative;
         if (neighbours) { /* the element itself, which is not known yet, is 0 */
             const int32_t *n = neighbours[p->tap];
             const int16_t *code = codes + p->index;
             tilt = (code[n[0]] + code[n[1]] + code[n[2]] + code[n[3]]) * (64 * count);
-        }
+        } else tilt = sqz__times(sqz__plus(row->tilt, column->tilt), count);
         negative = tilt < 0;
         x = tilt ^ -(int64_t)negative; /* -1 - tilt where that is negative: -4 units are as near as 4 units less 1 */
         far = (x >= 4 * unit) + (x >= 12 * unit) + (x >= 24 * unit);
@@ -1133,7 +1118,7 @@ static size_t sqz__decode_batch(sqz__decoder *d, sqz__coder *coder, sqz__codes *
     }
     for (size_t i = 0; i < count; i++) {
         const sqz__model *m = &models[i];
-        SQZ__CHECK(shapes[i]->dense || sqz__nonzero(m->seen) < sqz__known(m->seen), "an array without zeros is not dense");
+        SQZ__CHECK(shapes[i]->dense || sqz__nonzero(m->seen) < sqz__known(m->seen), "a dense array is not declared so");
         SQZ__CHECK((!shapes[i]->low || m->counts[0]) && (!shapes[i]->high || m->counts[sqz__code_count(shapes[i]) - 1]),
                    "the codes of an array are not of the range that the table declares");
     }
