@@ -10,6 +10,9 @@ BUILDIFIER := @bazel/buildifier@8.2.1
 # Floating-point sums and products must not be fused; docs/sqz-format.md says why.
 C_STRICT := -std=c99 -g -ffp-contract=off -Wall -Wextra -Wpedantic -Werror
 C_SANITIZED := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
+# What fuzzing begins with: the golden files, and each delta with its base behind it.
+C_SEEDS := mkdir -p .build/c/seeds && cp tests/codec/golden/*.sqz .build/c/seeds && for delta in delta delta2_paper delta2_max; do \
+	cat tests/codec/golden/$$delta.sqz tests/codec/golden/max.sqz > .build/c/seeds/$$delta.sqz; done
 FUZZ_SECONDS ?= 600
 PLATFORMS := Python 3.11 to 3.13; Linux x86_64 and aarch64 (glibc 2.28), macOS 14 arm64
 
@@ -51,12 +54,14 @@ c: ## build the decoder in C, c/sqz.h, and test it with a C compiler alone
 	$(CC) $(C_STRICT) $(C_SANITIZED) -o .build/c/test c/test.c
 	.build/c/test tests/codec/golden
 	$(CC) $(C_STRICT) $(C_SANITIZED) -DSQZ_FUZZ_MAIN -o .build/c/fuzz c/fuzz.c
-	.build/c/fuzz 5 tests/codec/golden/*.sqz
+	$(C_SEEDS)
+	.build/c/fuzz 5 .build/c/seeds/*
 
 fuzz: ## fuzz the decoder in C with clang's libFuzzer, for FUZZ_SECONDS=600
 	mkdir -p .build/c/corpus
 	clang $(C_STRICT) $(C_SANITIZED) -fsanitize=fuzzer -o .build/c/libfuzzer c/fuzz.c
-	.build/c/libfuzzer -max_total_time=$(FUZZ_SECONDS) -max_len=16384 .build/c/corpus tests/codec/golden
+	$(C_SEEDS)
+	.build/c/libfuzzer -max_total_time=$(FUZZ_SECONDS) -max_len=16384 .build/c/corpus .build/c/seeds
 
 bazel: venv ## build and test by Bazel; BAZEL_FLAGS=--config=offline where it reaches no network
 	bazel test $(BAZEL_FLAGS) //...

@@ -1,8 +1,8 @@
 /* Fuzzing of sqz.h. With clang's libFuzzer it is its target: `make fuzz`. Any compiler makes a program of it that damages
    the given files at random, for so many seconds: cc -DSQZ_FUZZ_MAIN fuzz.c; ./a.out SECONDS FILES...
 
-   An input is a file, or, if its first byte is a D, a delta and its base: D, the size of the delta (u32), both. Checksums
-   are corrected first, since hardly any damage would get past them. */
+   An input is a file, and behind it its base if it is a delta: what follows the size that the file states. Checksums are
+   corrected first, since hardly any damage would get past them. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -52,23 +52,20 @@ static void decode(unsigned char *data, size_t size, unsigned char *base, size_t
             if (!sqz__is_finite(file.arrays[i].values[k]) || strlen(file.arrays[i].name) > file.arrays[i].name_bytes) abort();
 }
 
+/* The bytes of the file at the front of an input. */
+static size_t file_size(const unsigned char *input, size_t size) {
+    size_t stated = size < 16 ? size : sqz__u32(input + 8);
+    return stated < 16 || stated > size ? size : stated;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
-    unsigned char *data = malloc(size), *base = NULL;
-    size_t data_size = size, base_size = 0;
-    if (size < 21 || !data) return free(data), 0;
-    memcpy(data, input, size);
-    if (input[0] == 'D' && sqz__u32(input + 1) >= 16 && sqz__u32(input + 1) < size - 5) {
-        data_size = sqz__u32(input + 1);
-        base_size = size - 5 - data_size;
-        base = malloc(base_size);
-        if (!base) return free(data), 0;
-        memcpy(base, input + 5 + data_size, base_size);
-        free(data);
-        data = malloc(data_size);
-        if (!data) return free(base), 0;
-        memcpy(data, input + 5, data_size);
+    size_t data_size = file_size(input, size), base_size = size - data_size;
+    unsigned char *data = malloc(data_size), *base = base_size ? malloc(base_size) : NULL; /* nothing behind either */
+    if (data_size >= 16 && data && (base || !base_size)) {
+        memcpy(data, input, data_size);
+        if (base) memcpy(base, input + data_size, base_size);
+        decode(data, data_size, base, base_size);
     }
-    decode(data, data_size, base, base_size);
     free(data);
     free(base);
     return 0;
@@ -111,8 +108,13 @@ int main(int count, char **arguments) {
     if (!file_count) return fprintf(stderr, "usage: fuzz SECONDS FILES...\n"), 2;
     for (; time(NULL) < end; runs++) {
         uint32_t which = chosen((uint32_t)file_count);
-        memcpy(copy, files[which], sizes[which]);
-        LLVMFuzzerTestOneInput(copy, damage(copy, sizes[which]));
+        size_t first = file_size(files[which], sizes[which]), behind = sizes[which] - first, size;
+        memcpy(copy, files[which], first);
+        size = damage(copy, first);
+        if (behind) put_u32(copy + 8, (uint32_t)size);
+        memcpy(copy + size, files[which] + first, behind);
+        if (behind && !chosen(4)) damage(copy + size, behind);
+        LLVMFuzzerTestOneInput(copy, size + behind);
     }
     printf("%lu damaged files decoded or refused\n", runs);
     return 0;

@@ -17,6 +17,8 @@ static const struct {
     {"paper2.sqz", NULL, "b2ffbe09edbc436bf1763747eaa514179214c4d06957513b36cdc947e98e1ab2"},
     {"max2.sqz", NULL, "b2ffbe09edbc436bf1763747eaa514179214c4d06957513b36cdc947e98e1ab2"},
     {"delta.sqz", "max.sqz", "3b35f56139a36c0c84850b79ce2c3441823104929817f1b53c4383a8e76dae48"},
+    {"delta2_paper.sqz", "max.sqz", "7c55fefbe3f916b62f10096927c5f01f383c119860771285acecf6bdf02b5c5d"},
+    {"delta2_max.sqz", "max.sqz", "7c55fefbe3f916b62f10096927c5f01f383c119860771285acecf6bdf02b5c5d"},
 };
 enum { MOST = 1 << 18 };
 static unsigned char data[MOST], base[MOST], workspace[MOST + 8];

@@ -14,7 +14,7 @@ from sqz_keras.codec.cursor import Cursor
 from sqz_keras.codec.delta import NO_BASE, Base, BaseArray, add_base, add_to_floats
 from sqz_keras.codec.errors import BaseFileError, CodebookError, TableError
 from sqz_keras.codec.profiles import PROFILES
-from sqz_keras.codec.types import Codes, DecodedStreams, PlanesSpec
+from sqz_keras.codec.types import BitCounts, DecodedStreams, PlanesSpec
 from sqz_keras.codec.values import check_grid, codebook_values, grid_values
 
 
@@ -43,9 +43,9 @@ class DecodedFile:
         rows: The rows of the table of arrays.
         arrays: The float32 array of each row.
         codes: Int16 (n,) codes of each row, or None if it has no codes.
-        coded: All arrays of codes that the profile coded, those of the first row first.
-        planes: Uint8 (n,), the eight planes.
         modes: The mode of each plane.
+        bits: The bits of all arrays of codes that the profile coded, those of the first row first, and of the
+            planes, if they were counted.
     """
 
     profile: str
@@ -53,9 +53,8 @@ class DecodedFile:
     rows: list[Row]
     arrays: list[np.ndarray]
     codes: list[np.ndarray | None]
-    coded: list[Codes]
-    planes: list[np.ndarray]
     modes: list[int]
+    bits: BitCounts | None
 
 
 def decode(data: bytes, base: bytes | None = None) -> Contents:
@@ -73,8 +72,17 @@ def decode(data: bytes, base: bytes | None = None) -> Contents:
     return Contents(arrays, file.header, file.profile)
 
 
-def decode_file(data: bytes, base: bytes | None = None) -> DecodedFile:
-    """Decodes a `.sqz` file with all details; the arguments and errors are those of `decode`."""
+def decode_file(data: bytes, base: bytes | None = None, count_bits: bool = False) -> DecodedFile:
+    """Decodes a `.sqz` file with all details.
+
+    Args:
+        data: The whole file.
+        base: The file that it is a delta against.
+        count_bits: Whether to count the bits that arrays and planes take, which takes time.
+
+    Raises:
+        SqzError: As for `decode`.
+    """
     frame = container.read(data)
     sections = frame.sections
     whole = _check_base(sections.get("BASE"), base)
@@ -97,6 +105,7 @@ def decode_file(data: bytes, base: bytes | None = None) -> DecodedFile:
         PlanesSpec(float_shapes, sum(row.codebook_size for row in rows)),
         4 * sum(row.has_grid for row in rows),
         frame.version,
+        count_bits,
     )
     remaining = iter(streams.codes)
     codes = [
@@ -104,8 +113,7 @@ def decode_file(data: bytes, base: bytes | None = None) -> DecodedFile:
         for row, row_specs in zip(rows, specs_of_rows, strict=True)
     ]
     arrays = _build_arrays(rows, codes, streams, base_arrays, values_at)
-    coded = [Codes(flat, spec) for flat, spec in zip(streams.codes, specs, strict=True)]
-    return DecodedFile(frame.profile, header, rows, arrays, codes, coded, streams.planes, streams.modes)
+    return DecodedFile(frame.profile, header, rows, arrays, codes, streams.modes, streams.bits)
 
 
 def _build_arrays(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 
 import numpy as np
 
@@ -12,7 +11,6 @@ from sqz_keras.codec import container
 from sqz_keras.codec.array_table import Kind, Row
 from sqz_keras.codec.decoder import decode_file
 from sqz_keras.codec.entropy import entropy_bits, symbol_counts
-from sqz_keras.codec.profiles import PROFILES
 
 # By `Kind`. Reports hold these names, so they stay even if the enum's names change.
 _KIND_NAMES = (
@@ -129,10 +127,9 @@ def describe(data: bytes, base: bytes | None = None) -> Layout:
     Raises:
         SqzError: The file is damaged, as for `decode`.
     """
-    file = decode_file(data, base)
-    float_shapes = [row.shape for row in file.rows if row.kind == Kind.PLANES]
-    spent = PROFILES[file.profile].measure(file.coded, file.planes, float_shapes, file.modes)
-    float_count = sum(map(math.prod, float_shapes))
+    file = decode_file(data, base, count_bits=True)
+    spent = file.bits
+    float_count = sum(row.size for row in file.rows if row.kind == Kind.PLANES)
     codebook_count = sum(row.codebook_size for row in file.rows)
     bytes_per_float = sum(spent.planes[:4]) / 8 / max(float_count, 1)
     bytes_per_value = sum(spent.planes[4:]) / 8 / max(codebook_count, 1)

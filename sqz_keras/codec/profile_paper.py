@@ -126,32 +126,6 @@ def write(
     return EncodedStreams(bytes(header), raw, huffman.write_stream(tables, symbols))
 
 
-def measure(
-    arrays: Sequence[Codes],
-    planes: Sequence[np.ndarray],
-    float_shapes: Sequence[tuple[int, ...]],
-    modes: Sequence[int],
-) -> BitCounts:
-    """Returns the bits that each array and plane takes.
-
-    Args:
-        arrays: The arrays of codes.
-        planes: Uint8 (n,), the eight planes.
-        float_shapes: Shape of each array that is stored as floats. This profile does not use them.
-        modes: The mode of each plane.
-    """
-    del float_shapes
-    indexed = [_choose_index_bits(array.flat) for array in arrays]
-    return BitCounts(
-        codes=[_huffman_bits(array.codes - array.codes.min(initial=0)) for array in indexed],
-        positions=[_huffman_bits(array.gaps) for array in indexed],
-        planes=[
-            _huffman_bits(plane) if mode == CODED else 8.0 * len(plane)
-            for plane, mode in zip(planes, modes, strict=True)
-        ],
-    )
-
-
 def _choose_mode(plane: np.ndarray) -> int:
     """Returns `CODED` if Huffman codes make a plane smaller, else `RAW`."""
     return CODED if _huffman_bits(plane) // 8 + 64 < len(plane) else RAW
@@ -178,6 +152,7 @@ def read(
     planes_spec: PlanesSpec,
     step_bytes: int,
     version: int,
+    count_bits: bool = False,
 ) -> DecodedStreams:
     """Decodes what `write` encoded.
 
@@ -189,6 +164,7 @@ def read(
         planes_spec: What the planes hold.
         step_bytes: Number of bytes of the steps of all grids.
         version: Version of the file. This profile is the same in both.
+        count_bits: Whether to count the bits that arrays and planes take.
 
     Raises:
         SqzError: The streams are malformed.
@@ -202,8 +178,8 @@ def read(
     coded_sizes = [size for size, mode in zip(plane_sizes, modes, strict=True) if mode == CODED]
     counts += coded_sizes
     tables = _read_code_lengths(table, alphabets + [256] * len(coded_sizes), counts)
-    symbols = iter(huffman.read_stream(stream, tables, counts))
-    codes = []
+    parts = huffman.read_stream(stream, tables, counts)
+    symbols, codes = iter(parts), []
     for spec, bits in zip(specs, index_bits, strict=True):
         entries = next(symbols) + spec.low
         flat = from_relative_index(entries, next(symbols), bits, spec.size, stream.offset) if bits else entries
@@ -214,7 +190,34 @@ def read(
         for size, mode in zip(plane_sizes, modes, strict=True)
     ]
     raw.finish()
-    return DecodedStreams(codes, planes, steps, modes)
+    bits = _bit_counts(tables, parts, index_bits, plane_sizes, modes) if count_bits else None
+    return DecodedStreams(codes, planes, steps, modes, bits)
+
+
+def _bit_counts(
+    tables: list[np.ndarray],
+    parts: list[np.ndarray],
+    index_bits: list[int],
+    plane_sizes: list[int],
+    modes: list[int],
+) -> BitCounts:
+    """Returns the bits of all arrays and planes.
+
+    Args:
+        tables: The code lengths of each Huffman table.
+        parts: Integers (n,), the symbols that are in the stream by each table.
+        index_bits: The index bits of each array of codes.
+        plane_sizes: Number of bytes of each plane.
+        modes: Mode of each plane.
+    """
+    counts = [np.bincount(symbols, minlength=len(lengths)) for lengths, symbols in zip(tables, parts, strict=True)]
+    bits = iter(
+        float((count * lengths).sum()) if np.count_nonzero(lengths) > 1 else 0.0
+        for lengths, count in zip(tables, counts, strict=True)
+    )
+    pairs = [(next(bits), next(bits) if indexed else 0.0) for indexed in index_bits]
+    planes = [next(bits) if mode == CODED else 8.0 * size for size, mode in zip(plane_sizes, modes, strict=True)]
+    return BitCounts([codes for codes, _ in pairs], [positions for _, positions in pairs], planes)
 
 
 def _read_index_bits(table: Cursor, specs: Sequence[CodesSpec]) -> tuple[list[int], list[int], list[int]]:

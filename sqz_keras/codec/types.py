@@ -90,23 +90,6 @@ class EncodedStreams:
 
 
 @dataclasses.dataclass(frozen=True)
-class DecodedStreams:
-    """What a profile reads back.
-
-    Args:
-        codes: Int16 (n,) codes, one array for each `CodesSpec`.
-        planes: Uint8 (n,), the eight planes.
-        steps: The steps of all grids, as float32 bytes.
-        modes: The mode of each plane.
-    """
-
-    codes: list[np.ndarray]
-    planes: list[np.ndarray]
-    steps: bytes
-    modes: list[int]
-
-
-@dataclasses.dataclass(frozen=True)
 class BitCounts:
     """The bits that a profile spends.
 
@@ -119,3 +102,22 @@ class BitCounts:
     codes: list[float]
     positions: list[float]
     planes: list[float]
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodedStreams:
+    """What a profile reads back.
+
+    Args:
+        codes: Int16 (n,) codes, one array for each `CodesSpec`.
+        planes: Uint8 (n,), the eight planes.
+        steps: The steps of all grids, as float32 bytes.
+        modes: The mode of each plane.
+        bits: The bits that all took, if they were counted.
+    """
+
+    codes: list[np.ndarray]
+    planes: list[np.ndarray]
+    steps: bytes
+    modes: list[int]
+    bits: BitCounts | None

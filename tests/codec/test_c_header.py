@@ -19,6 +19,7 @@ from tests.codec import odd_texts, test_mutations
 from tests.codec.samples import (
     arrays,
     arrays_of_version_2,
+    changed_in_every_way,
     codebook,
     floats,
     grid,
@@ -30,6 +31,7 @@ from tests.codec.test_golden import load
 
 SOURCES = pathlib.Path(__file__).parents[2] / "c"
 STRICT = ["-std=c99", "-g", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
+DELTAS = ("delta", "delta2_paper", "delta2_max")
 SANITIZED = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 
@@ -69,13 +71,21 @@ def expected(data, base):
         contents = codec.decode(data, base)
     except codec.SqzError:
         return None
-    text = zlib.decompress(sections(data)["JSON"])
+    text = json_text(data, base)
     values = b"".join(array.tobytes() for array in contents.arrays.values())
     names = [
         name.encode("utf-8", "surrogatepass").hex() + (":" if array.shape else "") + ",".join(map(str, array.shape))
         for name, array in contents.arrays.items()
     ]
     return hashlib.sha256(text).hexdigest(), hashlib.sha256(values).hexdigest(), names, text, contents.header
+
+
+def json_text(data, base):
+    """The JSON of a file, inflated."""
+    unpacker = zlib.decompressobj(
+        **({"zdict": zlib.decompress(sections(base)["JSON"])} if base and data[4] > 1 else {})
+    )
+    return unpacker.decompress(sections(data)["JSON"])
 
 
 def bound(data):
@@ -103,12 +113,59 @@ def compare(program, files, folder):
 
 
 def test_golden_files(program, tmp_path):
-    files = [(load(name), None) for name in ("paper", "max", "paper2", "max2")] + [(load("delta"), load("max"))]
+    files = [(load(name), None) for name in ("paper", "max", "paper2", "max2")]
+    files += [(load(name), load("max")) for name in DELTAS]
     assert compare(program, files, tmp_path) == len(files)
-    wrong = [(load("delta"), None), (load("delta"), load("paper")), (load("max"), load("paper"))]
+    wrong = [(load(name), base) for name in DELTAS for base in (None, load("paper"))] + [(load("max"), load("paper"))]
     assert all(line.startswith("refused 3 ") for line in verdicts(program, wrong, tmp_path))
-    later = [(load("delta2_paper"), load("max")), (load("delta2_max"), load("max"))]
-    assert all(line.startswith("refused 2 ") for line in verdicts(program, later, tmp_path))
+
+
+def test_deltas(program, tmp_path):
+    """Against bases of both versions and profiles, with arrays of all kinds, and with longer dictionaries."""
+    files = []
+    for profile in ("paper", "max"):
+        for old, new in deltas():
+            for base_profile in ("paper", "max"):
+                base = codec.encode(old, {"words": list(range(9000))}, profile=base_profile)
+                files.append((codec.encode(new, {"words": list(range(9001))}, profile=profile, base=base), base))
+    assert compare(program, files, tmp_path) == len(files)
+
+
+def deltas():
+    """Arrays of bases, and what they become."""
+    yield arrays(), changed_in_every_way(arrays())
+    yield arrays(), arrays()
+    old = arrays_of_version_2()
+    yield old, {name: array + grid(array.shape, 5, 9) if array.size else array for name, array in old.items()}
+    sparse = {"k": grid((3, 3, 20, 30), 1), "all": codebook((40, 50), 2, 1), "one": grid((2000,), 3, 700)}
+    yield sparse, {name: array + grid(array.shape, 4, 40) for name, array in sparse.items()}
+    yield sparse, {name: array[::-1].copy() for name, array in sparse.items()}
+
+
+def test_dictionaries(program, tmp_path):
+    """The dictionary of a delta's JSON is that of its base, and only a delta of version 2 has one."""
+    base, text = load("max"), zlib.decompress(sections(load("max"))["JSON"])
+    delta, json_bytes = (
+        load("delta2_max"),
+        zlib.decompressobj(zdict=text).decompress(sections(load("delta2_max"))["JSON"]),
+    )
+
+    def packed(dictionary):
+        compressor = zlib.compressobj(9, zlib.DEFLATED, 15, 9, zlib.Z_DEFAULT_STRATEGY, dictionary)
+        return compressor.compress(json_bytes) + compressor.flush()
+
+    good = [with_section(delta, "JSON", part) for part in (packed(text), zlib.compress(json_bytes))]
+    assert compare(program, [(data, base) for data in good], tmp_path) == 2
+    other = [text[1:], text + b" ", text[:-1] + b"x"]
+    bad = [(with_section(delta, "JSON", packed(dictionary)), base) for dictionary in other]
+    bad.append((with_section(load("delta"), "JSON", packed(text)), base))
+    bad.append((with_section(base, "JSON", packed(text)), None))
+    stream = bytearray(packed(text))
+    for at in range(len(stream)):
+        stream[at] ^= 1
+        bad.append((with_section(delta, "JSON", bytes(stream)), base))
+        stream[at] ^= 1
+    assert compare(program, bad, tmp_path) == 0
 
 
 def test_every_fiftieth_damaged_file(program, tmp_path):

@@ -60,6 +60,7 @@ def read(
     planes_spec: PlanesSpec,
     step_bytes: int,
     version: int,
+    count_bits: bool = False,
 ) -> DecodedStreams:
     """Decodes what `write` encoded; the arguments are those of `profile_paper.read`."""
     start, offset = table.offset, stream.offset
@@ -72,7 +73,8 @@ def read(
     modes = plane_modes.modes
     table.finish()
     decoder = Decoder(stream.rest(), _lane_count(coded_specs, plane_sizes, modes, step_bytes), offset)
-    coded = _code_arrays(decoder, coded_specs, densities)
+    spent = np.zeros((2, len(coded_specs))) if count_bits else None
+    coded = _code_arrays(decoder, coded_specs, densities, spent=spent)
     planes = read_planes(decoder, plane_modes, plane_sizes, floats, start)
     raw_sizes = [step_bytes, *(size for size, mode in zip(plane_sizes, modes, strict=True) if mode == RAW)]
     steps, *raw_planes = _split_raw_bytes(decoder.finish(), raw, raw_sizes, offset)
@@ -80,28 +82,34 @@ def read(
         if density == _WITH_ZEROS and flat.all():
             raise TableError("An array without zeros is declared to have some", start)
     remaining_codes, remaining_planes = iter(coded), iter(raw_planes)
+    planes = [next(remaining_planes) if plane is None else plane for plane in planes]
     return DecodedStreams(
         codes=[np.zeros(spec.size, np.int16) if spec.all_zero else next(remaining_codes) for spec in specs],
-        planes=[next(remaining_planes) if plane is None else plane for plane in planes],
+        planes=planes,
         steps=steps.tobytes(),
         modes=modes,
+        bits=None if spent is None else _bit_counts(spent, specs, planes, floats, modes),
     )
 
 
-def measure(
-    arrays: Sequence[Codes],
+def _bit_counts(
+    spent: np.ndarray,
+    specs: Sequence[CodesSpec],
     planes: Sequence[np.ndarray],
-    float_shapes: Sequence[tuple[int, ...]],
+    floats: FloatPlanes,
     modes: Sequence[int],
 ) -> BitCounts:
-    """Returns the bits that arrays and planes take; the arguments are those of `profile_paper.measure`."""
-    coded = [array for array in arrays if not array.spec.all_zero]
-    array_bits = np.zeros((2, len(coded)))
-    densities = [_density(array.flat) for array in coded]
-    _code_arrays(Encoder(), [array.spec for array in coded], densities, [array.flat for array in coded], array_bits)
-    remaining = iter(array_bits.T.tolist())
-    pairs = [(0.0, 0.0) if array.spec.all_zero else next(remaining) for array in arrays]
-    floats = FloatPlanes(float_shapes)
+    """Returns the bits of all arrays and planes.
+
+    Args:
+        spent: Float64 (2, coded arrays), the bits of the positions and of the codes.
+        specs: Shape and range of each array of codes, also of those of zeros alone, which are not coded.
+        planes: Uint8 (n,), the eight planes.
+        floats: What codes the planes of floats.
+        modes: The mode of each plane.
+    """
+    remaining = iter(spent.T.tolist())
+    pairs = [(0.0, 0.0) if spec.all_zero else next(remaining) for spec in specs]
     bits = [plane_bits(planes, floats, mode, number) for number, mode in enumerate(modes)]
     return BitCounts([codes for _, codes in pairs], [positions for positions, _ in pairs], bits)
 
@@ -160,7 +168,7 @@ def _code_arrays(
         specs: Shape and range of each array.
         densities: `_WITH_ZEROS` or `_DENSE` for each array.
         codes: Int16 (n,) codes of each array, for an encoder.
-        spent: Float64 (2, arrays), to which the bits of positions and of codes are added, for an encoder.
+        spent: Float64 (2, arrays), to which the bits of positions and of codes are added.
 
     Returns:
         Int16 (n,) codes of each array.
@@ -187,7 +195,7 @@ def _code_batch(
         specs: Shape and range of each array.
         densities: `_WITH_ZEROS` or `_DENSE` for each array.
         codes_to_encode: Int16, the codes of all arrays, for an encoder.
-        spent: Float64 (2, arrays), to which the bits of positions and of codes are added, for an encoder.
+        spent: Float64 (2, arrays), to which the bits of positions and of codes are added.
 
     Returns:
         Int16 (n,) codes of each array.

@@ -61,8 +61,7 @@ class _Counts:
         prior = 4 * self._group_counts + 1
         prior = (_PRIOR_BYTES << _COUNT_BITS) * prior // prior.sum(axis=1, keepdims=True)
         weights = (self._counts[contexts] << _COUNT_BITS) + prior[self._group[contexts]]
-        first = np.arange(len(contexts)) * weights.shape[1]
-        return frequency_tables(weights.ravel(), np.ones(weights.size, np.int64), first)
+        return frequency_tables([(weights, np.ones(weights.shape[1], np.int64))])
 
     def update(self, context: np.ndarray, symbols: np.ndarray) -> None:
         """Counts symbols, given the context of each."""

@@ -8,6 +8,7 @@ takes the symbols and returns them, the decoder returns those that it decodes.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from sqz_keras.codec.errors import StreamError
 PRECISION = 15
 TOTAL = 1 << PRECISION  # the sum of the frequencies of a table
 _MIN_STATE = 1 << 16
+# The decoder's loops run thousands of times: these are made once.
+_SLOT_MASK, _SLOT_BITS, _WORD_BITS, _REFILL_BELOW = (np.uint32(n) for n in (TOTAL - 1, PRECISION, 16, _MIN_STATE))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,23 +35,28 @@ class FrequencyTables:
     first: np.ndarray
 
 
-def frequency_tables(weights: np.ndarray, possible: np.ndarray, first: np.ndarray) -> FrequencyTables:
+def frequency_tables(blocks: Iterable[tuple[np.ndarray, np.ndarray]]) -> FrequencyTables:
     """Turns weights into frequencies that add up to 2**15 in each table.
 
     Args:
-        weights: Int64 (symbols of all tables,), with a sum below 2**46 in each table; 0 for impossible symbols.
-        possible: Int64, 1 for each symbol that can occur, which gets a frequency of at least 1; else 0.
-        first: Int64 (tables,), the index of the first symbol of each table.
+        blocks: Tables of the same symbols, block by block: int64 (tables, symbols) weights, with a sum below 2**46 in
+            each table, 0 for impossible symbols; and int64 (symbols,), 1 for each symbol that can occur, which gets a
+            frequency of at least 1, else 0.
     """
-    sizes = np.diff(first, append=len(weights))
-    before = np.cumsum(weights) - weights
-    least = np.cumsum(possible) - possible
-    total, room = np.add.reduceat(weights, first), TOTAL - np.add.reduceat(possible, first)
-    before -= np.repeat(before[first], sizes)
-    before *= np.repeat(room, sizes)
-    before //= np.repeat(total, sizes)
-    before += least + np.repeat((np.arange(len(first)) << PRECISION) - least[first], sizes)
-    return FrequencyTables(np.append(before, len(first) << PRECISION).astype(np.int32), first)
+    starts, sizes, count = [], [], 0
+    for weights, possible in blocks:
+        before = np.cumsum(weights, axis=1)
+        total = before[:, -1:].copy()
+        before -= weights
+        before *= TOTAL - possible.sum()
+        before //= total
+        before += np.cumsum(possible) - possible
+        before += (np.arange(count, count + len(weights)) << PRECISION)[:, None]
+        starts.append(before.astype(np.int32).ravel())
+        sizes += [len(possible)] * len(weights)
+        count += len(weights)
+    starts.append(np.array([count << PRECISION], np.int32))
+    return FrequencyTables(np.concatenate(starts), np.cumsum([0, *sizes[:-1]]))
 
 
 def bit_intervals(zero_frequencies: np.ndarray, bits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -155,16 +163,15 @@ class Decoder:
         Returns:
             Bool (n,).
         """
-        decoded = np.empty(len(zero_frequencies), bool)
+        decoded, lanes = np.empty(len(zero_frequencies), bool), len(self._state)
         zeros = zero_frequencies.astype(np.uint32)
         ones = np.uint32(TOTAL) - zeros
-        for at in range(0, len(zeros), len(self._state)):
-            zero = zeros[at : at + len(self._state)]
-            slot = self._state[: len(zero)] & np.uint32(TOTAL - 1)
-            bit = decoded[at : at + len(zero)]
+        for at in range(0, len(zeros), lanes):
+            zero, bit = zeros[at : at + lanes], decoded[at : at + lanes]
+            slot = self._state[: len(zero)] & _SLOT_MASK
             np.greater_equal(slot, zero, out=bit)
             slot -= zero * bit
-            self._advance(slot, np.where(bit, ones[at : at + len(zero)], zero))
+            self._advance(slot, np.where(bit, ones[at : at + lanes], zero))
         return decoded
 
     def code_symbols(self, tables: FrequencyTables, table_of_symbol: np.ndarray, symbols: None = None) -> np.ndarray:
@@ -178,17 +185,25 @@ class Decoder:
         Returns:
             Int64 (n,), the index of each symbol in its table.
         """
-        decoded = np.empty(len(table_of_symbol), np.int64)
+        decoded, lanes = np.empty(len(table_of_symbol), np.int64), len(self._state)
         table_starts = (table_of_symbol << PRECISION).astype(np.uint32)
         starts = tables.starts.astype(np.uint32)
-        for at in range(0, len(decoded), len(self._state)):
-            table_start = table_starts[at : at + len(self._state)]
-            slot = (self._state[: len(table_start)] & np.uint32(TOTAL - 1)) + table_start
-            following = starts.searchsorted(slot, "right")
-            begin = starts.take(following - 1)
-            decoded[at : at + len(table_start)] = following
-            self._advance(slot - begin, starts.take(following) - begin)
-        return decoded - 1 - tables.first[table_of_symbol]
+        blocks = np.arange(0, len(decoded), lanes)
+        # Each search is among the tables from the first to the last one that its symbols have.
+        first = tables.first[np.minimum.reduceat(table_of_symbol, blocks)].tolist()
+        last = np.append(tables.first, len(starts) - 1)[np.maximum.reduceat(table_of_symbol, blocks) + 1].tolist()
+        for at, begin_search, end_search in zip(blocks.tolist(), first, last, strict=True):
+            table_start = table_starts[at : at + lanes]
+            slot = self._state[: len(table_start)] & _SLOT_MASK
+            slot += table_start
+            among = starts[begin_search : end_search + 1]
+            following = among.searchsorted(slot, "right")
+            begin, end = among.take(following - 1), among.take(following)
+            np.add(following, begin_search - 1, out=decoded[at : at + lanes])
+            slot -= begin
+            end -= begin
+            self._advance(slot, end)
+        return decoded - tables.first[table_of_symbol]
 
     def _advance(self, remainder: np.ndarray, frequency: np.ndarray) -> None:
         """Removes one symbol from each of the first lanes, and refills their states with words.
@@ -198,16 +213,20 @@ class Decoder:
             frequency: Uint32 (n,), the frequency of the symbol.
         """
         state = self._state[: len(remainder)]
-        state >>= np.uint32(PRECISION)
+        state >>= _SLOT_BITS
         state *= frequency
         state += remainder
-        (low,) = (state < _MIN_STATE).nonzero()
-        if len(low):
-            end = self._next_word + len(low)
-            if end > self._word_count:
-                raise StreamError("The coded stream ends too early", self._offset)
-            state[low] = state[low] << np.uint32(16) | self._words[self._next_word : end]
-            self._next_word = end
+        (low,) = (state < _REFILL_BELOW).nonzero()
+        if not len(low):
+            return
+        start = self._next_word
+        self._next_word += len(low)
+        if self._next_word > self._word_count:
+            raise StreamError("The coded stream ends too early", self._offset)
+        refilled = state.take(low)
+        refilled <<= _WORD_BITS
+        refilled |= self._words[start : self._next_word]
+        state[low] = refilled
 
     def finish(self) -> bytes:
         """Returns the payload.

@@ -30,8 +30,7 @@ class Scan:
 
     Args:
         array: Int32 (n,), the array of each element.
-        row: Int32 (n,), its row.
-        column: Int32 (n,), its column.
+        line: Int64 (n,), its row, plus 2**32 times its column; see `split_line`.
         tap: Int32 (n,), its tap.
         slice: Int32 (n,), its slice; 0 in arrays whose slices have one element.
         cell: Int32 (n,), its index in a buffer that holds all slices with a border of zeros; 0 in arrays whose slices
@@ -50,8 +49,7 @@ class Scan:
     """
 
     array: np.ndarray
-    row: np.ndarray
-    column: np.ndarray
+    line: np.ndarray
     tap: np.ndarray
     slice: np.ndarray
     cell: np.ndarray
@@ -63,6 +61,11 @@ class Scan:
     cell_count: int
     order: np.ndarray
     bounds: np.ndarray
+
+
+def split_line(line: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns int64 (n,), the rows, and int64 (n,), the columns that `Scan.line` holds. One look-up gives both."""
+    return line & 0xFFFFFFFF, line >> 32
 
 
 def batches(sizes: Sequence[tuple[int, int]]) -> Iterator[slice]:
@@ -93,7 +96,8 @@ def scan_arrays(
         own_rows: The rows of the elements of each array, see `CodesSpec`; empty if no array has any.
     """
     total = sum(map(math.prod, shapes))
-    fields = {name: np.empty(total, np.int32) for name in ("array", "row", "column", "tap", "slice", "cell")}
+    fields = {name: np.empty(total, np.int32) for name in ("array", "tap", "slice", "cell")}
+    fields["line"] = np.empty(total, np.int64)
     cell_strides, sizes, keys = [], [], []
     start = rows = columns = taps = 0
     slices = cells = 1
@@ -103,8 +107,7 @@ def scan_arrays(
         tap_count, slice_count = height * width, row_count * column_count
         places = {
             "array": np.full((1, 1, 1), number),
-            "row": rows + np.arange(row_count)[None, :, None],
-            "column": columns + np.arange(column_count)[None, None, :],
+            "line": (rows + np.arange(row_count)[:, None]) + (columns + np.arange(column_count) << 32),
             "tap": taps + np.arange(tap_count)[:, None, None],
             "slice": np.zeros((1, 1, 1)),
             "cell": np.zeros((1, 1, 1)),
@@ -120,9 +123,9 @@ def scan_arrays(
             cells += (height + 2) * strides[0]
         end = start + tap_count * slice_count
         for name, values in places.items():
-            fields[name][start:end].reshape(tap_count, row_count, column_count)[...] = values.astype(np.int32)
+            fields[name][start:end].reshape(tap_count, row_count, column_count)[...] = values
         if own_rows and own_rows[number] is not None:
-            fields["row"][start:end], fields["column"][start:end] = rows + own_rows[number], columns
+            fields["line"][start:end] = (columns << 32) + rows + own_rows[number]
             row_count, column_count = int(own_rows[number].max(initial=0)) + 1, 1
         start = end
         keys.append(2 * _round_of_elements(tap_count * slice_count) + bool(dense[number]))

@@ -14,6 +14,7 @@ All arithmetic is in integers, so that every machine gets the same frequencies.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -21,7 +22,7 @@ import numpy as np
 from sqz_keras.codec.profile_max.code_counts import BUCKETS, SHARE_BITS, Buckets, CodeCounts
 from sqz_keras.codec.profile_max.groups import sum_by_group
 from sqz_keras.codec.profile_max.rans import FrequencyTables, frequency_tables
-from sqz_keras.codec.profile_max.scan_order import Scan
+from sqz_keras.codec.profile_max.scan_order import Scan, split_line
 
 _PRIOR_CODES = 40  # weight of a correction of 1 in the correction of a bucket
 # What divides the contexts of scale, in 256ths of the array's mean magnitude, and those of sign, in 8ths of it.
@@ -58,8 +59,8 @@ class ValuePrediction:
     Args:
         elements: Int64 (n,), sorted by table.
         array: Int64 (n,), the array of each element.
-        row: Int32 (n,), its row.
-        column: Int32 (n,), its column.
+        row: Int64 (n,), its row.
+        column: Int64 (n,), its column.
         cell: Int32 (n,), its cell, see `Scan`.
         lowest: Int64 (n,), the lowest code of its array. The symbol of a code is the code less this one.
         table_of_element: Int64 (n,), its table.
@@ -136,7 +137,8 @@ class ValueModel:
             elements: Int64 (n,), indices of elements that are not 0 and not coded yet.
         """
         scan = self._scan
-        row, column, cell = (places.take(elements) for places in (scan.row, scan.column, scan.cell))
+        line, cell = scan.line.take(elements), scan.cell.take(elements)
+        row, column = split_line(line)
         array = scan.array_of_row.take(row)
         key = (array * _SCALES + self._scale_contexts(row, column, array)) * _SIGNS
         key += self._sign_contexts(row, column, cell, array)
@@ -146,11 +148,12 @@ class ValueModel:
         tables, contexts = self._tables(used_keys, elements_of_table)
         order = np.argsort(key.astype(np.uint16), kind="stable")
         array = array.take(order)
+        row, column = split_line(line.take(order))
         return ValuePrediction(
             elements=elements.take(order),
             array=array,
-            row=row.take(order),
-            column=column.take(order),
+            row=row,
+            column=column,
             cell=cell.take(order),
             lowest=self._codes.low.take(array),
             table_of_element=np.repeat(np.arange(len(used_keys)), elements_of_table),
@@ -178,18 +181,32 @@ class ValueModel:
             scale_buckets=codes.buckets(base, array_weights, codes.by_magnitude),
             sign_buckets=codes.buckets(base, array_weights, codes.by_value),
         )
-        sizes = codes.sizes[array]
-        first = np.cumsum(sizes) - sizes
-        index = np.arange(sizes.sum()) + np.repeat(codes.first[array] - first, sizes)
-        weights = ((base << 20) // array_weights[codes.array] + codes.possible).take(index)
-        bucket = np.repeat(contexts.scale * BUCKETS, sizes)
-        bucket += contexts.scale_buckets.bucket.take(index)
-        weights *= self._scale_counts.corrections().take(bucket)
-        weights >>= 6
-        bucket = np.repeat(contexts.sign * BUCKETS, sizes)
-        bucket += contexts.sign_buckets.bucket.take(index)
-        weights *= self._sign_counts.corrections().take(bucket)
-        return frequency_tables(weights, codes.possible.take(index), first), contexts
+        blocks = self._blocks((base << 20) // array_weights[codes.array] + codes.possible, keys, contexts)
+        return frequency_tables(blocks), contexts
+
+    def _blocks(
+        self, shares: np.ndarray, keys: np.ndarray, contexts: _TableContexts
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields the weights of the tables of each array, and which of their symbols can occur.
+
+        Args:
+            shares: Int64 (codes,), the share of each code in the base weights of its array, times 2**20.
+            keys: Int64 (tables,), the contexts of each table, see `_tables`.
+            contexts: The same, apart.
+        """
+        codes = self._codes
+        scales = self._scale_counts.corrections().reshape(_SCALES, BUCKETS)
+        signs = self._sign_counts.corrections().reshape(-1, _SIGNS, BUCKETS)
+        bounds = np.searchsorted(contexts.array, np.arange(len(signs) + 1))
+        for number, (begin, end) in enumerate(itertools.pairwise(bounds)):
+            if begin == end:
+                continue
+            part = slice(codes.first[number], codes.first[number] + codes.sizes[number])
+            by_scale = shares[part] * scales[:, contexts.scale_buckets.bucket[part]] >> 6
+            by_sign = signs[number][:, contexts.sign_buckets.bucket[part]]
+            weights = by_scale[contexts.scale[begin:end]]
+            weights *= by_sign[keys[begin:end] % _SIGNS]
+            yield weights, codes.possible[part]
 
     def _scale_contexts(self, row: np.ndarray, column: np.ndarray, array: np.ndarray) -> np.ndarray:
         """Returns int64 (n,): mean magnitudes of row and column, relative to the array's mean magnitude."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from sqz_keras.codec.profile_max.groups import add_counts, sum_by_group
 from sqz_keras.codec.profile_max.rans import TOTAL
-from sqz_keras.codec.profile_max.scan_order import Scan
+from sqz_keras.codec.profile_max.scan_order import Scan, split_line
 
 _PRIOR_ELEMENTS = 120.0  # weight of the array's density in the density of a row, column or tap
 _CLASSES = 25  # of an element, by how many elements of its slice are decoded, and how many of them are not 0
@@ -22,8 +22,8 @@ class ZeroPrediction:
 
     Args:
         zero_frequencies: Int64 (n,), the frequency out of 2**15 at which each element is 0.
-        row: Int32 (n,), the row of each element.
-        column: Int32 (n,), the column of each element.
+        row: Int64 (n,), the row of each element.
+        column: Int64 (n,), the column of each element.
         sliced: Int64 (m,), the indices of the m elements whose slices have more than one element; the following fields
             are about these.
         tap: Int32 (m,), the tap.
@@ -72,7 +72,7 @@ class ZeroModel:
             elements: Int64 (n,), indices of elements that are not coded yet.
         """
         scan = self._scan
-        row, column = scan.row.take(elements), scan.column.take(elements)
+        row, column = split_line(scan.line.take(elements))
         density = self._array_densities()
         array_odds = density / (1.0 - density)
         odds = (array_odds[scan.array_of_row] * self._factors(self._rows, scan.array_of_row)).take(row)
