@@ -18,7 +18,7 @@ PLATFORMS := Python 3.11 to 3.13; Linux x86_64 and aarch64 (glibc 2.28), macOS 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-large c fuzz bazel lint lint-bazel format lock clean
+.PHONY: help venv demo screenshots test test-large c fuzz bazel lint lint-bazel format lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | awk -F '|' '{ printf "%-18s%s\n", $$1, $$2 }'
@@ -37,8 +37,11 @@ venv: .venv/installed ## make .venv with the package, editable, and pinned versi
 	$(RUN) -m pip install --constraint constraints.txt --no-build-isolation --editable '.[all,test]'
 	@touch $@
 
-demo: venv ## train, export and serve a small SqueezeNet and classify a picture with it; no download is needed
+demo: venv ## train, compress and serve a small SqueezeNet and classify a picture with it; no download is needed
 	$(RUN) examples/demo.py
+
+screenshots: demo ## make the pictures of the README again (needs Chromium)
+	$(RUN) -m tools.screenshots
 
 test: venv ## run every test but the large ones; set SQZ_TEST_DATA for those on real weights and pictures
 	$(THREADS) $(RUN) -m pytest -m "not large" --numprocesses=2 --dist=loadfile --durations=10

@@ -35,6 +35,18 @@ def test_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def cached_weights(test_data):
+    """Keras's folder has the weights that `weights="imagenet"` would download."""
+    from sqz_keras.weights import download, records
+
+    for name in ("squeezenet1.0_deep_compression", "squeezenet1.1_authors"):
+        record = records.get_record(name)
+        path = download.cache_path(record)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(next((test_data / "weights").rglob(record.filename)), path)
+
+
 @pytest.fixture
 def run_command():
     """Calls a command's main in this process, and forgets its flags afterwards."""

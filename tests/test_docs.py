@@ -14,11 +14,14 @@ import time
 
 import pytest
 
-from sqz_keras.weights import download, records
+from sqz_keras.architecture.drawing import draw_svg
+from sqz_keras.architecture.spec import ModelSpec
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# A row of the README's table of what to do: the command, or several, is its second cell.
+ROW = re.compile(r"^\| \*\*\w+\*\* .*? \| (.*?) \| <img ", re.MULTILINE)
 SERVER_SECONDS = 60
 
 
@@ -35,27 +38,27 @@ def python_blocks():
 def commands(page):
     """The commands of a page, but for `make`, whose targets are what runs this test."""
     text = page.read_text("utf-8")
-    lines = [line for match in BLOCK.finditer(text) if match[1] == "console" for line in match[2].splitlines()]
-    assert all(line.startswith("$ ") for line in lines)
-    return [line[2:] for line in lines if not line.startswith("$ make ")]
+    found = []
+    for match in sorted((*BLOCK.finditer(text), *ROW.finditer(text)), key=re.Match.start):
+        if match.re is ROW:
+            found += [f"$ {command}" for command in re.findall(r"`(.+?)`", match[1])]
+        elif match[1] == "console":
+            found += match[2].splitlines()
+    assert all(line.startswith("$ ") for line in found)
+    return [line[2:] for line in found if not line.startswith("$ make ")]
 
 
 @pytest.fixture(scope="module")
-def folder(test_data, tmp_path_factory):
-    """The files that the pages name: photo.jpg (a tench), photos/, PEM files; and pretrained weights in the cache."""
+def folder(test_data, cached_weights, tmp_path_factory):
+    """The files that the pages name: photo.jpg (a tench), photos/, PEM files."""
     folder = tmp_path_factory.mktemp("docs")
-    samples = sorted((test_data / "images" / "imagenet_sample").iterdir())
-    shutil.copy(samples[0], folder / "photo.jpg")
-    (folder / "photos").mkdir()
-    for path in samples[:4]:
-        shutil.copy(path, folder / "photos")
+    shutil.copy(min((test_data / "images" / "imagenet_sample").iterdir()), folder / "photo.jpg")
+    for wnid in ("n01440764", "n02102040"):
+        (folder / "photos" / wnid).mkdir(parents=True)
+        for path in sorted((test_data / "images" / "imagenette" / "val" / wnid).iterdir())[:5]:
+            shutil.copy(path, folder / "photos" / wnid)
     for name in ("key.pem", "cert.pem"):
         (folder / name).write_text("-----BEGIN-----\nMIIB\n-----END-----\n")
-    for name in ("squeezenet1.0_deep_compression", "squeezenet1.1_authors"):
-        record = records.get_record(name)
-        path = download.cache_path(record)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(next((test_data / "weights").rglob(record.filename)), path)
     return folder
 
 
@@ -66,8 +69,23 @@ def test_every_fence_is_of_a_known_kind():
 
 def test_links_lead_somewhere():
     for page in PAGES:
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8")):
+        text = page.read_text("utf-8")
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", text) + re.findall(r'src="([^"]+)"', text):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_readme_is_short_and_its_pictures_small():
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert len(text.splitlines()) <= 150
+    assert len(ROW.findall(text)) == 6
+    pictures = sorted((ROOT / "docs" / "images").iterdir())
+    assert pictures and [path.name for path in pictures if f"docs/images/{path.name}" not in text] == []
+    assert [path.name for path in pictures if path.stat().st_size > 150_000] == []
+
+
+def test_the_drawing_in_the_readme_is_that_of_the_network():
+    drawing = draw_svg(ModelSpec().with_net("1.0", "simple"))
+    assert (ROOT / "docs" / "images" / "network.svg").read_text("utf-8") == drawing
 
 
 def test_the_file_map_names_every_room_and_script():
@@ -104,13 +122,16 @@ def test_commands(folder, free_port):
     with contextlib.ExitStack() as servers:
         for line in distinct:
             name, *arguments = shlex.split(line.replace("8500", free_port))
-            if name == "sqz-train":
-                arguments.append("--max_steps=2")  # the demo runs it whole
+            if name == "sqz-sweep" and "--max_steps=2" not in arguments:
+                arguments.append("--dry_run")
+            if name == "sqz-train":  # the demo runs it whole
+                arguments.append("--dry_run" if "--image_dir=photos" in arguments else "--max_steps=2")
             command = [pathlib.Path(sys.executable).with_name(name), *arguments]
             if name == "sqz-serve":
-                server = servers.enter_context(subprocess.Popen(command, cwd=folder))
+                ports = ["--port_file=port", *(["--port=0", "--web_port=0"] if "--web" in arguments else [])]
+                server = servers.enter_context(subprocess.Popen([*command, *ports], cwd=folder))
                 servers.callback(server.terminate)
-                wait_until_open(int(free_port), server)
+                wait_until_there(folder / "port", server)
                 continue
             result = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
             assert result.returncode == 0, f"{line}: {result.stdout}{result.stderr}"
@@ -123,10 +144,12 @@ def free_port():
         return str(free.getsockname()[1])
 
 
-def wait_until_open(port, server):
+def wait_until_there(path, server):
+    """Waits for the file of a server's port, and removes it."""
     deadline = time.monotonic() + SERVER_SECONDS
     while time.monotonic() < deadline and server.poll() is None:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        if path.exists():
+            path.unlink()
             return
         time.sleep(0.1)
     pytest.fail("sqz-serve did not start")

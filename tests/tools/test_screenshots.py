@@ -1,0 +1,31 @@
+"""The pictures of the README: a report's part as a person sees it, and none that is too large."""
+
+import pytest
+from PIL import Image
+
+pytest.importorskip("altair", reason="the reports need the extra `train`")
+pytest.importorskip("optuna", reason="the sweeps need the extra `sweep`")
+
+from benchmarks.report_speed import write_report
+from tools import screenshots
+
+
+@pytest.fixture
+def images(tmp_path, monkeypatch):
+    monkeypatch.setattr(screenshots, "IMAGES", tmp_path)
+    return tmp_path
+
+
+def test_a_part_of_a_report(browser, images):
+    write_report(images / "report.html", 12)
+    screenshots.show_report(browser, "top.png", images / "report.html", "Accuracy and cost")
+    screenshots.show_report(browser, "table.png", images / "report.html", "Trials")
+    top, table = (Image.open(images / name) for name in ("top.png", "table.png"))
+    assert top.size == table.size == (screenshots.WIDTH, screenshots.HEIGHT)
+    assert top.convert("RGB").tobytes() != table.convert("RGB").tobytes()
+
+
+def test_a_large_picture_is_refused(images):
+    with pytest.raises(ValueError, match=r"large\.png has 150,001 bytes, and may have 150,000"):
+        screenshots.save("large.png", bytes(screenshots.MOST_BYTES + 1))
+    assert list(images.iterdir()) == []
