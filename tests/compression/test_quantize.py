@@ -71,6 +71,17 @@ def test_codes_chosen_anew_answer_more_alike(pruned):
     assert divergence(pruned, chosen, unseen) < 0.5 * divergence(pruned, clustered, unseen)
 
 
+@pytest.mark.parametrize("sureness", [20, 80])
+def test_a_model_that_is_very_sure_fills_the_file_too(pruned, sureness):
+    """Its answers hardly depend on its weights: the finest grids, of which more bytes are of no use, take 1,156."""
+    sure = pruned | {"conv10/kernel": sureness * pruned["conv10/kernel"]}
+    result = quantize(SPEC, sure, tiny_images(64)[0], target_bytes=1500)
+    assert len(codec.encode(result, {})) > 1100
+    images = tiny_images(64, seed=1)[0]
+    answers = [build(SPEC, arrays).predict(images, verbose=0).argmax(axis=1) for arrays in (sure, result)]
+    np.testing.assert_array_equal(*answers)
+
+
 def test_what_fits_as_it_is_stays_as_it_is(pruned):
     result = quantize(SPEC, pruned, tiny_images(8)[0], target_bytes=1 << 20)
     for name, array in pruned.items():

@@ -52,14 +52,16 @@ def quantize(
     _foretell(quantizer, header)
     say(f"quantising to {config.target_bytes:,} bytes")
     target = config.target_bytes - header
-    foretold = quantizer.foretell_agreement(target)
-    if foretold < SENSIBLE:
+    if target < quantizer.least_foretold:
+        say("Warning: in so few bytes most weights become 0; how many answers stay as they are cannot be foretold.")
+    elif (foretold := quantizer.foretell_agreement(target)) < SENSIBLE:
         say(f"Warning: in so few bytes about {foretold:.0%} of the answers stay as they are.")
     return quantizer.to_size(target), [stage]
 
 
 def _foretell(quantizer: Quantizer, header: int) -> None:
-    sizes = ", ".join(f"{share:.0%} in {quantizer.foretell_size(share) + header:,}" for share in _FORETOLD)
+    shares = {quantizer.foretell_size(share): share for share in _FORETOLD}  # the largest share that a size keeps
+    sizes = ", ".join(f"{share:.0%} in {size + header:,}" for size, share in shares.items())
     say(f"answers that will stay as they are, by bytes: about {sizes}")
 
 

@@ -232,6 +232,8 @@ def fake_quantizer(requests, results=None):
     """Takes the place of `Quantizer`: records (spec, images, size), and returns results(size, arrays)."""
 
     class FakeQuantizer:
+        least_foretold = 0
+
         def __init__(self, spec, arrays, images, *, profile, report):
             assert profile == "max"
             self.spec, self.arrays, self.images = spec, arrays, images
