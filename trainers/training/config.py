@@ -81,8 +81,8 @@ class TrainConfig:
     label_smoothing: float = _field(0.0, "Share of the target spread over all classes, in [0, 1).")
     class_weights: str = _field(
         "none",
-        '"none", or "balanced": the loss of an image is multiplied by images / (classes * images of its class), so that '
-        "all classes count alike however many images they have.",
+        '"none", or "balanced": the loss of an image is multiplied by images / (classes * images of its class), so '
+        "that all classes count alike however many images they have.",
     )
     mixup_alpha: float = _field(0.0, "Of mixup's Beta(alpha, alpha); 0 is none.")
     ema_decay: float = _field(

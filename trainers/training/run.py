@@ -199,7 +199,7 @@ def _initial_state(config: TrainConfig, spec: ModelSpec, strategy: tf.distribute
 
 
 def class_weights(source: Source, config: TrainConfig) -> np.ndarray:
-    """images / (classes * images of a class), float32 (classes,); their mean over the training images is 1."""
+    """Weights of the classes, images / (classes * images of a class): float32, mean 1 over the images."""
     counts = source.count_by_class(config.train_split)
     return (counts.sum() / (len(counts) * np.maximum(counts, 1))).astype(np.float32)
 
