@@ -11,7 +11,7 @@ from sqz_keras.architecture.layers import BYPASS_NAMES
 from sqz_keras.architecture.metaparameters import VERSIONS, parse_metaparameters
 from sqz_keras.architecture.spec import PREPROCESSING_MODES, ModelSpec
 from sqz_keras.weights.resolve import resolve_model
-from trainers.configs import load_config
+from trainers.configs import list_configs, load_config
 from trainers.progress import say
 from trainers.training.config import TrainConfig, override_fields
 
@@ -19,8 +19,11 @@ _DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFI
 
 
 def define_config_flags(config: str | None = None) -> None:
-    """Declares them; `config` is the recipe where none is named, or None where one must be."""
-    flags.DEFINE_string("config", config, "Recipe: the name of a module in trainers/configs.", required=config is None)
+    """Declares them; `config` is the recipe where none is named, or None where --image_dir then has one chosen."""
+    help_text = "Recipe: the name of a module in trainers/configs."
+    if config is None:
+        help_text += " Without it, one is chosen for the images of --image_dir."
+    flags.DEFINE_string("config", config, help_text)
     for name, (kind, text) in override_fields().items():
         _DEFINE[kind](name, None, text)
     flags.DEFINE_integer("input_size", None, "Pixels, instead of the recipe's; resizing goes with it.", lower_bound=1)
@@ -38,11 +41,14 @@ def config_from_flags(args: flags.FlagValues) -> TrainConfig:
     """The recipe with the fields that were given. Pretrained weights bring their own preprocessing.
 
     Raises:
-        ValueError: No such recipe or weights, or a value that the config refuses.
+        ValueError: No such recipe or weights, neither a recipe nor a folder of images, or a value that the config
+            refuses.
         OSError: The weights could not be downloaded.
     """
-    config = load_config(args.config)
     changes = changed_fields(args)
+    config = (
+        load_config(args.config) if args.config else _chosen_config(changes.get("image_dir"), changes.get("max_steps"))
+    )
     if "image_dir" in changes:
         changes.setdefault("dataset", "")
     model, weights = config.model, changes.get("weights", config.weights)
@@ -51,6 +57,20 @@ def config_from_flags(args: flags.FlagValues) -> TrainConfig:
         version = args.version if "version" in args and args.version else model.version
         model = _with_preprocessing_of(weights, version, model, args.preprocessing_mode)
     return dataclasses.replace(config, model=input_from_flags(model, args), **changes)
+
+
+def _chosen_config(image_dir: str | None, max_steps: int | None) -> TrainConfig:
+    """The config that fits a folder of images; says what it is and why."""
+    if not image_dir:
+        raise ValueError(
+            f"Give --image_dir=DIR, for whose images a recipe is then chosen, or --config, one of "
+            f"{', '.join(list_configs())}."
+        )
+    from trainers.training.choice import choose_config  # TensorFlow, which --help does not need
+
+    config, reasons = choose_config(image_dir, max_steps)
+    say(reasons)
+    return config
 
 
 def net_from_flags(config: TrainConfig, args: flags.FlagValues) -> TrainConfig:

@@ -1,6 +1,9 @@
 """Trains a SqueezeNet and evaluates it once on the test split.
 
+sqz-train --image_dir=IMAGES --workdir=DIR
 sqz-train --config=digits --workdir=DIR [--data_dir=DIR] [--max_steps=N] [--seed=N] ...
+
+The first chooses a config for a folder of your own images, a folder a class, and says what it chose and why.
 
 DIR then holds model.keras, model.weights.h5, model.spec.json (what the weights alone do not say), evaluation.json,
 metrics.csv and report.html. The same command resumes a run that was stopped. Every field of the config is

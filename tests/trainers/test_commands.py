@@ -76,6 +76,23 @@ def test_flags_override_the_recipe(monkeypatch, capsys, run_command):
     assert capsys.readouterr().out.splitlines()[-1] == "top1_accuracy=0.150"
 
 
+def test_without_a_recipe_one_is_chosen_for_a_folder_of_images(
+    monkeypatch, capsys, run_command, tmp_path, cached_weights
+):
+    seen = []
+    results = {"top1_interval": [0.1, 0.2], "num_params": 1, "split": "test", "num_images": 1, "top1_accuracy": 0.15}
+    monkeypatch.setattr(loop, "train_and_evaluate", lambda *arguments: seen.append(arguments) or results)
+    for name in [*(f"cat/{n}.jpg" for n in range(10)), *(f"dog/{n}.jpg" for n in range(5))]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert run_command(train, f"--image_dir={tmp_path}", "--workdir=w", "--class_weights=none", "--max_steps=7") == 0
+    config, shown = seen[0][0], capsys.readouterr().err
+    assert (config.weights, config.class_weights, config.max_steps) == ("squeezenet1.1_authors", "none", 7)
+    assert "No --config: chosen for 2 classes with 4 to 8 images" in shown
+    with pytest.raises(ValueError, match="Give --image_dir=DIR"):
+        run_command(train, "--workdir=w")
+
+
 def test_pretrained_weights_bring_their_preprocessing(monkeypatch, capsys, run_command, tmp_path):
     seen = []
     results = {"top1_interval": [0.1, 0.2], "num_params": 1, "split": "test", "num_images": 1, "top1_accuracy": 0.15}

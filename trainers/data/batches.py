@@ -35,6 +35,7 @@ class Source:
         records: from a split's name to its dataset of {"image": string (encoded), "label": int64, "id": string}, in a
             fixed order; ids are unique within a split.
         needs_python: Whether some of the images are neither JPEG nor PNG, so that TensorFlow cannot decode them.
+        class_sizes: number of images of each class in each split, int (classes,); None where only the records say it.
     """
 
     name: str
@@ -42,6 +43,14 @@ class Source:
     sizes: dict[str, int]
     records: Callable[[str], tf.data.Dataset]
     needs_python: bool = False
+    class_sizes: dict[str, np.ndarray] | None = None
+
+    def count_by_class(self, split: str) -> np.ndarray:
+        """Number of images of each class in a split, int (classes,); reads all records where nothing else says it."""
+        if self.class_sizes is not None:
+            return self.class_sizes[split]
+        labels = self.records(split).map(lambda record: record["label"]).as_numpy_iterator()
+        return np.bincount(np.fromiter(labels, np.int64), minlength=len(self.labels))
 
 
 class BadImages:

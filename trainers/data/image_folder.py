@@ -60,6 +60,7 @@ def open_image_dir(image_dir: str | os.PathLike) -> Source:
         labels=labels,
         sizes={split: len(paths) for split, (paths, _) in files.items()},
         records=lambda split: _records(root, *files[split]),
+        class_sizes={split: np.bincount(indices, minlength=len(labels)) for split, (_, indices) in files.items()},
         needs_python=any(
             not path.lower().endswith(_DECODED_BY_TENSORFLOW) for paths, _ in files.values() for path in paths
         ),

@@ -12,6 +12,7 @@ from typing import Any
 import altair as alt
 import numpy as np
 
+from trainers.evaluation.metrics import wilson_interval
 from trainers.reports.page import Section, Table, write_page
 from trainers.reports.thumbnails import distinct_names, gallery
 
@@ -176,9 +177,12 @@ def _confusions(confusion: np.ndarray, names: list[str]) -> list[Section]:
         rival = int(wrong[index].argmax())
         taken = names[rival] if wrong[index, rival] else None
         accuracy = round(float(shares[index, index]), 4) if totals[index] else None
-        rows.append((name, totals[index], confusion[index, index], accuracy, taken))
-    columns = ("class", "images", "right", "accuracy", "most often taken for")
-    return [first, Section("Classes", table=Table(columns, rows))]
+        low, high = wilson_interval(int(confusion[index, index]), int(totals[index])) if totals[index] else (None, None)
+        bounds = [bound and round(bound, 4) for bound in (low, high)]
+        rows.append((name, totals[index], confusion[index, index], accuracy, *bounds, taken))
+    columns = ("class", "images", "right", "accuracy", "at least", "at most", "most often taken for")
+    note = "At least and at most: the 95% interval (Wilson) of the accuracy, which is wide where images are few."
+    return [first, Section("Accuracy by class", table=Table(columns, rows), note=note)]
 
 
 def _heat_map(confusion: np.ndarray, shares: np.ndarray, names: list[str]) -> alt.LayerChart:

@@ -13,6 +13,7 @@ from sqz_keras.compression.densities import layer_names, parse_densities
 _CHOICES = {
     "solver": ("authors", "modern"),
     "augmentation": ("none", "crop", "authors", "modern"),
+    "class_weights": ("none", "balanced"),
     "precision": ("float32", "bfloat16"),
     "strategy": ("one", "mirrored", "multiworker", "tpu"),
 }
@@ -78,6 +79,11 @@ class TrainConfig:
     weight_decay: float = _field(2e-4, "Caffe's coupled L2: gradient += weight_decay * weight, biases too.")
     clip_norm: float = _field(0.0, "The gradient's norm is cut down to it, before weight decay; 0 is no clipping.")
     label_smoothing: float = _field(0.0, "Share of the target spread over all classes, in [0, 1).")
+    class_weights: str = _field(
+        "none",
+        '"none", or "balanced": the loss of an image is multiplied by images / (classes * images of its class), so '
+        "that all classes count alike however many images they have.",
+    )
     mixup_alpha: float = _field(0.0, "Of mixup's Beta(alpha, alpha); 0 is none.")
     ema_decay: float = _field(
         0.0,
@@ -182,6 +188,10 @@ class TrainConfig:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}.")
         if self.jit_compile and self.deterministic:
             raise ValueError("jit_compile and deterministic exclude each other: XLA has no deterministic max pool.")
+        if self.class_weights == "balanced" and self.mixup_alpha:
+            raise ValueError(
+                "class_weights=balanced and mixup_alpha exclude each other: a mixed image has two classes."
+            )
         if self.data_service and not re.fullmatch(r"grpc://[^/\s]+:\d+", self.data_service):
             raise ValueError(f"data_service must be grpc://HOST:PORT, got {self.data_service!r}.")
         if self.data_service and self.deterministic:

@@ -54,6 +54,7 @@ class Run:
         self.config, self.spec, self.source, self.strategy, self.folder = config, spec, source, strategy, folder
         self.step, self.seconds, self.history = 0, 0.0, []
         self.best = {"step": 0, "validation_top1_accuracy": -1.0}
+        self.class_weights = class_weights(source, config) if config.class_weights == "balanced" else None
         self.state = _initial_state(config, spec, strategy)
         self.evaluator = Evaluator(spec, source)
         self.bad_images = BadImages(config.max_bad_pictures)
@@ -143,7 +144,7 @@ class Run:
             rate = learning_rate(config, self.step)
             phase = (self.step < config.frozen_steps, self.step < config.sparse_steps)
             if phase not in compiled:  # a phase that is over does not come back
-                compiled = {phase: make_update(self.state, config, self.strategy, *phase)}
+                compiled = {phase: make_update(self.state, config, self.strategy, *phase, self.class_weights)}
             mix = tf.constant(mixup_share(config, self.step), tf.float32)
             yield rate, compiled[phase](next(batches), tf.constant(rate, tf.float32), mix)
 
@@ -195,6 +196,12 @@ def _initial_state(config: TrainConfig, spec: ModelSpec, strategy: tf.distribute
         model = build(spec, dropout_rate=config.dropout_rate)
         initialise(model, config, spec)
     return TrainState(model, config, strategy)
+
+
+def class_weights(source: Source, config: TrainConfig) -> np.ndarray:
+    """Weights of the classes, images / (classes * images of a class): float32, mean 1 over the images."""
+    counts = source.count_by_class(config.train_split)
+    return (counts.sum() / (len(counts) * np.maximum(counts, 1))).astype(np.float32)
 
 
 @contextlib.contextmanager

@@ -66,12 +66,14 @@ def make_update(
     strategy: tf.distribute.Strategy,
     head_only: bool,
     keep_zeros: bool = False,
+    class_weights: np.ndarray | None = None,
 ) -> Callable:
     """The compiled update: update(batch, learning_rate, mix) -> (loss, number of correct images, number of images).
 
     `batch` is (images (N, S, S, 3), RGB in 0..255 of any dtype, labels int64 (N,), weights float32 (N,)), or what
     `spread` makes of it; an image of weight 0 does not count. `mix` in [0, 1] is mixup's share of each image itself,
-    1 for none. The loss is the mean cross-entropy over the global batch, without L2.
+    1 for none. The loss is the mean cross-entropy over the global batch, each image's multiplied by the weight of its
+    class, without L2.
 
     With v the velocity, w a weight or bias and g the gradient of the mean loss, clipped to `config.clip_norm` where
     that is not 0: g += weight_decay * w; v = momentum * v + rate * g; w -= v, or, with Nesterov,
@@ -83,9 +85,10 @@ def make_update(
         strategy: The strategy over whose replicas the batch is spread.
         head_only: Whether conv10 alone is trained.
         keep_zeros: Whether weights of kernels that are 0 now stay 0.
+        class_weights: Float32 (classes,), or None for 1 everywhere.
     """
     names = [name for name in state.weights if not head_only or name.startswith("conv10/")]
-    replica_sums = _make_replica_sums(state, config, names, keep_zeros)
+    replica_sums = _make_replica_sums(state, config, names, keep_zeros, class_weights)
 
     def local(per_replica):
         return strategy.experimental_local_results(per_replica)[0]
@@ -125,14 +128,16 @@ def _gradient_scale(gradients: list[tf.Tensor], count: tf.Tensor, clip_norm: flo
     return scale
 
 
-def _make_replica_sums(state: TrainState, config: TrainConfig, names: list[str], keep_zeros: bool) -> Callable:
+def _make_replica_sums(
+    state: TrainState, config: TrainConfig, names: list[str], keep_zeros: bool, class_weights: np.ndarray | None
+) -> Callable:
     """A function of one replica's part of a batch: (summed gradients..., summed loss, correct images, images).
 
     It goes through its part in `config.accumulation_steps` slices and adds up their gradients, so that an update is
     the same however little memory there is. The results are sums over all replicas.
     """
     weights = [state.weights[name] for name in names]
-    slice_sums = _make_slice_sums(state, config, names, keep_zeros)
+    slice_sums = _make_slice_sums(state, config, names, keep_zeros, class_weights)
 
     def replica_sums(images, labels, counts, mix):
         slices = config.accumulation_steps
@@ -155,7 +160,9 @@ def _make_replica_sums(state: TrainState, config: TrainConfig, names: list[str],
     return tf.function(replica_sums, jit_compile=True) if config.jit_compile else replica_sums
 
 
-def _make_slice_sums(state: TrainState, config: TrainConfig, names: list[str], keep_zeros: bool) -> Callable:
+def _make_slice_sums(
+    state: TrainState, config: TrainConfig, names: list[str], keep_zeros: bool, class_weights: np.ndarray | None
+) -> Callable:
     """A function of some images: (gradients of the summed loss..., summed loss, correct images, images)."""
     weights = [state.weights[name] for name in names]
     masks = {
@@ -173,6 +180,8 @@ def _make_slice_sums(state: TrainState, config: TrainConfig, names: list[str], k
             logits = tf.cast(to_logits(mixed, training=True), tf.float32)
             targets = _targets(labels, logits.shape[1], mix, config)
             losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
+            if class_weights is not None:
+                losses *= tf.gather(tf.constant(class_weights, tf.float32), labels)
             loss = tf.reduce_sum(counts * losses)
         gradients = [
             gradient * masks[name] if name in masks else gradient

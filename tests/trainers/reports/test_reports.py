@@ -192,7 +192,9 @@ class TestTrainingReport:
         assert "Confusion matrix" not in text
         cells = re.findall(r"<td[^>]*>(.*?)</td>", text.partition("Worst confusions</h2>")[2])
         assert cells[:8] == ["class 3", "class 7", "4", "0.3077", "class 5", "class 2", "2", "0.1818"]
-        assert cells[8:13] == [html.escape(EVIL), "9", "9", "1", "-"]  # the next table: the first class is never wrong
+        # The next table: the first class is never wrong, and class 8 has no images.
+        assert cells[8:15] == [html.escape(EVIL), "9", "9", "1", "0.7009", "1", "-"]
+        assert cells[8 + 8 * 7 :][:7] == ["class 8", "0", "0", "-", "-", "-", "-"]
 
     def test_classes_of_one_name_stay_apart(self, tmp_path):
         page = Page.parse(training_report(tmp_path / "report.html", labels=["crane", "crane", "maillot"]))

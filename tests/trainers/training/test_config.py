@@ -90,6 +90,8 @@ def test_an_unknown_recipe_is_refused_with_the_names(name):
 def test_combinations_that_cannot_work_are_refused():
     with pytest.raises(ValueError, match="jit_compile and deterministic exclude each other"):
         dataclasses.replace(CONFIG, jit_compile=True, deterministic=True)
+    with pytest.raises(ValueError, match="class_weights=balanced and mixup_alpha exclude each other"):
+        dataclasses.replace(CONFIG, class_weights="balanced", mixup_alpha=0.2)
     with pytest.raises(ValueError, match="data_service and deterministic exclude each other"):
         dataclasses.replace(CONFIG, data_service="grpc://localhost:5050", deterministic=True)
     config = dataclasses.replace(CONFIG, accumulation_steps=16, jit_compile=True)

@@ -186,3 +186,27 @@ def test_dropouts_seed_is_part_of_the_state():
     assert_close(whole, other, 1e-6)
     with pytest.raises(ValueError, match="of another run"):
         other.restore({name: array for name, array in arrays.items() if not name.startswith("seed/")})
+
+
+def test_the_loss_of_an_image_is_multiplied_by_the_weight_of_its_class():
+    """A class of weight 2 counts as if each of its images were there twice."""
+    images, labels, counts = small_batch()
+    labels = labels % 4
+    twice = np.concatenate([np.arange(len(labels)), np.flatnonzero(labels == 1)])
+    config, strategy = dataclasses.replace(CONFIG, model=SPEC), tf.distribute.get_strategy()
+    results = []
+    for batch, weights in [((images, labels, counts), [1, 2, 1, 1]), ((images[twice], labels[twice], None), None)]:
+        model = one_layer(np.full((3, 4), 0.01, np.float32), np.arange(4, dtype=np.float32))
+        batch = (batch[0][:, :1, :1], batch[1], np.ones(len(batch[1]), np.float32))
+        update = make_update(
+            TrainState(model, config, strategy),
+            dataclasses.replace(config, weight_decay=0.0, momentum=0.0),
+            strategy,
+            head_only=False,
+            class_weights=None if weights is None else np.array(weights, np.float32),
+        )
+        # The update takes means over the images: equal rates over sums need another rate for more images.
+        loss, _, count = update(batch, tf.constant(1e-3 * len(batch[1]) / len(labels)), tf.constant(1.0))
+        results.append([float(loss) * float(count), *model.get_layer("pool10").get_weights()])
+    for weighted, repeated in zip(*results, strict=True):
+        np.testing.assert_allclose(weighted, repeated, rtol=1e-5)

@@ -1,0 +1,31 @@
+"""Small images, of 32 to 64 pixels, from scratch: fewer pools, and later ones.
+
+sqz-train --config=small_images --workdir=DIR --dataset=cifar10 [--input_size=64]
+
+v1.1 halves an input by conv1 and three pools, so that 32 pixels leave conv10 a map of 1x1, and 64 pixels one of 3x3.
+Here two pools, behind fire3 and fire5, leave 3x3 and 7x7. Images are resized to an eighth more than the input size, and
+a random square of that size is cropped from them. The dataset is the digits, which stand in for your own:
+`--dataset=` or `--image_dir=` names another. Nothing was measured on CIFAR-10.
+"""
+
+from sqz_keras.architecture.spec import ModelSpec, Preprocessing
+from trainers.training.config import TrainConfig
+
+
+def get_config() -> TrainConfig:
+    model = ModelSpec("1.1", classes=10, input_size=32, preprocessing=Preprocessing(mode="torch", resize_to=36))
+    return TrainConfig(
+        model=model.with_net(metaparameters={"pool_after": (3, 5)}),
+        dataset="digits",
+        solver="modern",
+        max_steps=1_200,
+        base_learning_rate=0.01,
+        warmup_steps=100,
+        clip_norm=5.0,
+        conv10_stddev=0.1,
+        # With few classes the ReLU behind conv10 could otherwise silence a class for good.
+        conv10_bias=1.0,
+        augmentation="crop",
+        global_batch_size=64,
+        eval_every_steps=100,
+    )
