@@ -23,7 +23,7 @@ def main():
         images = find_labelled_images(options.image_dir, class_labels(spec))
         for antialias in (True, False):
             how = dataclasses.replace(spec.preprocessing, antialias=antialias)
-            results = evaluate_images(dataclasses.replace(spec, preprocessing=how), arrays, images, 32)
+            results, _ = evaluate_images(dataclasses.replace(spec, preprocessing=how), arrays, images, 32)
             total = results["num_images"]
             top1, top5 = (round(results[f"{name}_accuracy"] * total) for name in ("top1", "top5"))
             print(f"v{version} antialias={antialias}: top-1 {top1} of {total}, top-5 {top5} of {total}")

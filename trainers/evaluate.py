@@ -1,6 +1,7 @@
 """Top-1 and top-5 accuracy of a model on labelled images.
 
 sqz-evaluate --image_dir=DIR [--model=imagenet] [--version=1.1] [--labels=FILE.txt] [--report=FILE.json]
+             [--report_html=FILE.html]
 
 DIR holds a folder of images a class, named by its label (for ImageNet its wnid), or images named
 <label>_<anything>.jpg. An image that cannot be read is named and left out; the exit status is then 1.
@@ -22,10 +23,16 @@ def define_flags() -> None:
     flags.DEFINE_string("labels", None, "Text file with the name of a class on each line, where the model has none.")
     flags.DEFINE_integer("batch_size", 32, "Images at a time.", lower_bound=1)
     flags.DEFINE_string("report", None, "JSON file for the results.")
+    flags.DEFINE_string(
+        "report_html",
+        None,
+        "HTML file: calibration, confusions, accuracy by class, the worst mistakes with class maps.",
+    )
 
 
 def main(argv) -> int:
     del argv
+    from sqz_keras.extras import needs
     from sqz_keras.files import check_writable, write_json
     from sqz_keras.weights.description import read_labels
     from sqz_keras.weights.resolve import resolve_model
@@ -33,16 +40,22 @@ def main(argv) -> int:
     from trainers.evaluation.accuracy import evaluate_images
 
     args = flags.FLAGS
-    if args.report is not None:
-        check_writable(args.report)
+    for path in filter(None, (args.report, args.report_html)):
+        check_writable(path)
+    if args.report_html is not None:
+        with needs("report"):
+            import trainers.reports.evaluation  # noqa: F401 - said before the work, not after it
     spec, arrays = resolve_model(args.model, version=args.version, bypass=args.bypass)
     if args.labels is not None:
         spec = dataclasses.replace(spec, labels=read_labels(args.labels))
     images = find_labelled_images(args.image_dir, class_labels(spec))
     results = {"model": args.model, "image_dir": args.image_dir}
-    results |= evaluate_images(spec, arrays, images, args.batch_size)
+    measured, predictions = evaluate_images(spec, arrays, images, args.batch_size)
+    results |= measured
     if args.report is not None:
         write_json(args.report, results)
+    if args.report_html is not None:
+        _write_report(args.report_html, spec, arrays, images, predictions, results)
     print(f"{results['num_images']} images, {results['images_per_second']} a second", end="")
     print(f"; {results['num_failed']} could not be read" if results["num_failed"] else "")
     for name in ("top1", "top5"):
@@ -51,6 +64,28 @@ def main(argv) -> int:
         print(f"{name}={results[name]:.3f}")
     sys.stdout.flush()
     return 1 if results["num_failed"] else 0
+
+
+def _write_report(path, spec, arrays, images, predictions, results) -> None:
+    """Writes the HTML report, with the class maps of the worst mistakes."""
+    from sqz_keras.explain import class_map, overlay
+    from sqz_keras.images.files import read_image
+    from sqz_keras.images.preprocessing import prepare_image
+    from sqz_keras.models.squeezenet import build
+    from trainers.reports.answers import MOST_MISTAKES, Mistake
+    from trainers.reports.evaluation import write_evaluation_report
+
+    model, mistakes = build(spec, arrays), []
+    for entry in predictions.surest_mistakes(MOST_MISTAKES):
+        image = read_image(images[predictions.positions[entry]][0])
+        truth, predicted = int(predictions.truth[entry]), int(predictions.predicted[entry])
+        seen = overlay(image, class_map(model, prepare_image(image, spec), predicted), spec)
+        mistakes.append(Mistake(image, truth, predicted, float(predictions.probability[entry]), seen))
+    title = f"{results['top1_accuracy']:.1%} top-1 on {results['image_dir']}"
+    labels = spec.class_names()
+    write_evaluation_report(
+        path, title=title, labels=labels, predictions=predictions, mistakes=mistakes, results=results
+    )
 
 
 def run() -> None:

@@ -112,11 +112,13 @@ class ReadBatch:
     Args:
         inputs: Network inputs of those that could be read, float32 (S, S, 3) each.
         labels: Their class indices, or None for unlabelled images.
+        positions: Their places in the list.
         errors: What is wrong with each of the others; the message names the file.
     """
 
     inputs: list[np.ndarray]
     labels: list[int | None]
+    positions: list[int]
     errors: list[Exception]
 
 
@@ -132,19 +134,20 @@ def read_batches(
         ahead = collections.deque()
         for start in range(0, len(images), batch_size):
             paths, labels = zip(*images[start : start + batch_size], strict=True)
-            ahead.append((read_images(paths, prepare, pool.map), labels))
+            ahead.append((read_images(paths, prepare, pool.map), labels, start))
             if len(ahead) > 1:
                 yield _collect(*ahead.popleft())
         while ahead:
             yield _collect(*ahead.popleft())
 
 
-def _collect(images: Iterator[tuple], labels: Sequence[int | None]) -> ReadBatch:
-    batch = ReadBatch([], [], [])
-    for (_, inputs, error), label in zip(images, labels, strict=True):
+def _collect(images: Iterator[tuple], labels: Sequence[int | None], start: int) -> ReadBatch:
+    batch = ReadBatch([], [], [], [])
+    for position, ((_, inputs, error), label) in enumerate(zip(images, labels, strict=True), start):
         if error is None:
             batch.inputs.append(inputs)
             batch.labels.append(label)
+            batch.positions.append(position)
         else:
             batch.errors.append(error)
     return batch

@@ -11,7 +11,7 @@ import numpy as np
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.models.squeezenet import build
 from trainers.data.image_reader import read_batches
-from trainers.evaluation.metrics import accuracy_fields, count_in_top
+from trainers.evaluation.metrics import Predictions, accuracy_fields, count_in_top
 from trainers.progress import progress_bar, say
 
 
@@ -20,7 +20,7 @@ def evaluate_images(
     arrays: dict[str, np.ndarray],
     images: Sequence[tuple[pathlib.Path, int]],
     batch_size: int,
-) -> dict:
+) -> tuple[dict, Predictions]:
     """Accuracies of a model on images, with 95% intervals; those that cannot be read are named on stderr.
 
     Args:
@@ -32,7 +32,7 @@ def evaluate_images(
     Returns:
         `top1_accuracy`, `top1_interval`, `top5_accuracy`, `top5_interval`, `num_images`, `num_failed`,
         `images_per_second` (reading included), `num_params` and `model_spec`. With fewer than 5 classes,
-        top-5 counts all of them.
+        top-5 counts all of them. And the predictions, whose positions are those of `images`.
 
     Raises:
         ValueError: No image could be read.
@@ -40,6 +40,7 @@ def evaluate_images(
     model = build(spec, arrays)
     start = time.monotonic()
     top1 = top5 = total = failed = 0
+    parts = []
     with progress_bar(len(images), "image") as bar:
         for batch in read_batches(images, spec, batch_size):
             for error in batch.errors:
@@ -48,12 +49,15 @@ def evaluate_images(
                 scores, labels = model.predict_on_batch(np.stack(batch.inputs)), np.array(batch.labels)
                 top1 += count_in_top(scores, labels, 1)
                 top5 += count_in_top(scores, labels, 5)
+                predicted = scores.argmax(axis=1)
+                probability = np.take_along_axis(scores, predicted[:, None], axis=1)[:, 0]
+                parts.append((np.array(batch.positions), labels, predicted, probability))
             total, failed = total + len(batch.inputs), failed + len(batch.errors)
             bar.set_postfix_str(f"top-1 {top1 / max(total, 1):.1%}", refresh=False)
             bar.update(len(batch.inputs) + len(batch.errors))
     if not total:
         raise ValueError(f"None of the {failed} images could be read.")
-    return (
+    results = (
         accuracy_fields("top1", top1, total)
         | accuracy_fields("top5", top5, total)
         | {
@@ -64,3 +68,4 @@ def evaluate_images(
             "model_spec": spec.to_json(),
         }
     )
+    return results, Predictions(*map(np.concatenate, zip(*parts, strict=True)))

@@ -68,3 +68,41 @@ def accuracy_fields(name: str, correct: int, total: int) -> dict:
     """`<name>_accuracy` and its `<name>_interval`, fractions rounded to 6 digits, as reports hold them."""
     interval = [round(bound, 6) for bound in wilson_interval(correct, total)]
     return {f"{name}_accuracy": round(correct / total, 6), f"{name}_interval": interval}
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """How often predictions of about the same probability are correct: arrays, with one entry for each bin.
+
+    Args:
+        counts: Number of predictions, int.
+        correct: Number of correct ones, int.
+        probability: Mean probability of the predicted class, float; 0 where there are none.
+    """
+
+    counts: np.ndarray
+    correct: np.ndarray
+    probability: np.ndarray
+
+    @property
+    def expected_error(self) -> float:
+        """The expected calibration error, in [0, 1].
+
+        The mean over the predictions of |accuracy - mean probability| of their bin (Guo et al., arXiv 1706.04599,
+        formula 3).
+        """
+        return float(np.abs(self.correct - self.counts * self.probability).sum() / self.counts.sum())
+
+
+def calibration(predictions: Predictions, bins: int = 10) -> Calibration:
+    """The calibration of at least one prediction, in bins of equal width from 0 to 1; a bound belongs to the lower one.
+
+    Args:
+        predictions: The predictions.
+        bins: Number of bins.
+    """
+    place = np.clip(np.ceil(predictions.probability * bins).astype(int) - 1, 0, bins - 1)
+    counts = np.bincount(place, minlength=bins)
+    correct = np.bincount(place[predictions.truth == predictions.predicted], minlength=bins)
+    sums = np.bincount(place, predictions.probability, minlength=bins)
+    return Calibration(counts, correct, sums / np.maximum(counts, 1))

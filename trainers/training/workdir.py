@@ -21,7 +21,8 @@ from sqz_keras.weights import model_card
 from sqz_keras.weights.description import SPEC_NAME, embed_spec, write_spec
 from trainers.data.batches import Source
 from trainers.evaluation.metrics import Predictions
-from trainers.reports.training import MOST_MISTAKES, Mistake, write_training_report
+from trainers.reports.answers import MOST_MISTAKES, Mistake
+from trainers.reports.training import write_training_report
 from trainers.training.config import TrainConfig
 
 _LOADING = """

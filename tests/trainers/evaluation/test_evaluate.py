@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 import shutil
 import types
 
@@ -29,7 +30,7 @@ def test_imagenet_weights_name_the_sample_images(test_data, version, top1, top5)
     shutil.copy(test_data / "weights" / folders[version] / cached.name, cached)
     spec, arrays = resolve_model("imagenet", version=version)
     images = find_labelled_images(test_data / "images" / "imagenet_sample", class_labels(spec))
-    results = evaluate_images(spec, arrays, images, batch_size=32)
+    results, _ = evaluate_images(spec, arrays, images, batch_size=32)
     assert (results["num_images"], results["num_failed"]) == (200, 0)
     assert results["top1_accuracy"] * 200 == pytest.approx(top1, abs=2)
     assert results["top5_accuracy"] * 200 == pytest.approx(top5, abs=2)
@@ -62,7 +63,7 @@ def main(model_path, image_dir, tmp_path, monkeypatch):
 
     def call(**values):
         defaults = {"model": str(model_path), "version": None, "bypass": None, "image_dir": str(image_dir)}
-        defaults |= {"batch_size": 3, "labels": None, "report": str(tmp_path / "report.json")}
+        defaults |= {"batch_size": 3, "labels": None, "report": str(tmp_path / "report.json"), "report_html": None}
         monkeypatch.setattr(flags, "FLAGS", types.SimpleNamespace(**defaults | values))
         return evaluate.main(["sqz-evaluate"])
 
@@ -101,6 +102,18 @@ def test_a_broken_image_is_named_and_left_out(main, image_dir, tmp_path, capsys)
     output = capsys.readouterr()
     assert "truncated.png" in output.err and "text.jpg" in output.err
     assert output.out.splitlines()[-1].startswith("top5_accuracy=")
+
+
+def test_the_html_report_shows_classes_and_mistakes_with_their_maps(main, image_dir, tmp_path):
+    (image_dir / "a" / "text.jpg").write_text("no image")  # so that positions and images differ
+    page = tmp_path / "report.html"
+    assert main(report_html=str(page)) == 1
+    text, results = page.read_text("utf-8"), json.loads((tmp_path / "report.json").read_text())
+    titles = re.findall("<h2>([A-Z].*?)</h2>", text)
+    assert titles == ["Results", "Calibration", "Confusion matrix", "Accuracy by class", "Worst mistakes"]
+    wrong = round(7 * (1 - results["top1_accuracy"]))
+    assert text.count("<figure>") == 2 * wrong > 0 and text.count("where the model sees") == wrong
+    assert "Expected calibration error 0." in text
 
 
 def test_a_report_that_cannot_be_written_is_refused_first(main, tmp_path, capsys):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from trainers.evaluation.metrics import accuracy_fields, count_in_top, wilson_interval
+from trainers.evaluation.metrics import Predictions, accuracy_fields, calibration, count_in_top, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,22 @@ def test_fields_of_reports():
         "top1_accuracy": 0.5,
         "top1_interval": [round(bound, 6) for bound in wilson_interval(1, 2)],
     }
+
+
+def test_calibration_against_the_formula():
+    random = np.random.default_rng(0)
+    probability, truth = random.uniform(size=1000), np.zeros(1000, int)
+    predicted = (random.uniform(size=1000) > probability**2).astype(int)  # right less often than it is sure
+    measured = calibration(Predictions(np.arange(1000), truth, predicted, probability))
+    expected = 0
+    for low in np.arange(10) / 10:
+        within = (probability > low) & (probability <= low + 0.1)
+        expected += abs(np.mean(predicted[within] == 0) - np.mean(probability[within])) * within.mean()
+    assert measured.expected_error == pytest.approx(expected, abs=1e-9) and expected > 0.1
+    assert measured.counts.sum() == 1000 and measured.correct.sum() == (predicted == 0).sum()
+
+
+def test_calibration_of_the_ends():
+    measured = calibration(Predictions(np.arange(3), np.zeros(3, int), np.array([0, 1, 0]), np.array([0.0, 1.0, 1.0])))
+    assert measured.counts.tolist() == [1, 0, 0, 0, 0, 0, 0, 0, 0, 2]
+    assert measured.expected_error == pytest.approx((1 + 1) / 3)

@@ -15,8 +15,9 @@ pytest.importorskip("vl_convert", reason="the reports need the extra `train`")
 from PIL import Image  # noqa: E402
 
 from benchmarks.report_speed import DRAWN  # noqa: E402
+from trainers.reports.answers import MOST_MISTAKES, Mistake  # noqa: E402
 from trainers.reports.page import Section, Table, save_chart, write_page  # noqa: E402
-from trainers.reports.training import MOST_MISTAKES, Mistake, write_training_report  # noqa: E402
+from trainers.reports.training import write_training_report  # noqa: E402
 
 EVIL = "</script><script>document.title='taken'</script><img src=http://example.org/a.png onerror=alert(1)>&\"'"
 

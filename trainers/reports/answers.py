@@ -1,0 +1,163 @@
+"""Sections about a model's answers to labelled images: confusions, accuracy by class, the worst mistakes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+import numpy as np
+
+from trainers.evaluation.metrics import wilson_interval
+from trainers.reports.page import Section, Table
+from trainers.reports.thumbnails import gallery
+
+MOST_MISTAKES = 24
+_MOST_CLASSES_DRAWN = 50
+_MOST_CLASSES_COUNTED = 20  # with the counts written into the cells
+_MOST_PAIRS = 50
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """An image that the model classified wrongly.
+
+    Attributes:
+        image: Uint8 of shape (height, width, 3) or (height, width, 1), values 0 to 255.
+        truth: True class number.
+        predicted: Predicted class number.
+        probability: Probability of `predicted`, in [0, 1].
+        seen: Where the model saw `predicted`: uint8 (height, width, 3), as `overlay` draws it, or None.
+    """
+
+    image: np.ndarray
+    truth: int
+    predicted: int
+    probability: float
+    seen: np.ndarray | None = None
+
+
+def check_answers(confusion: np.ndarray, labels: Sequence[str], mistakes: Sequence[Mistake]) -> None:
+    """Refuses what does not fit together.
+
+    Args:
+        confusion: Counts, integers of shape (classes, classes); rows are true classes, columns predicted ones.
+        labels: One name per class.
+        mistakes: Some of the mistakes.
+
+    Raises:
+        ValueError: `confusion`, `labels` or a mistake do not fit together.
+    """
+    classes = len(labels)
+    if confusion.shape != (classes, classes) or confusion.dtype.kind not in "iu" or (confusion < 0).any():
+        raise ValueError(
+            f"confusion must be counts of shape ({classes}, {classes}), as there are {classes} labels; "
+            f"it is {confusion.dtype} of shape {confusion.shape}."
+        )
+    for mistake in mistakes:
+        image = mistake.image
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] not in (1, 3) or not image.size:
+            raise ValueError(
+                f"A mistake's image must be uint8 (height, width, 3 or 1), not {image.dtype} {image.shape}."
+            )
+        if not (0 <= mistake.truth < classes and 0 <= mistake.predicted < classes):
+            raise ValueError(f"A mistake's classes must be 0 to {classes - 1}: {mistake.truth}, {mistake.predicted}.")
+
+
+def settings(values: Mapping[str, Any]) -> Table:
+    """A table of names and values, which may be nested."""
+    return Table(("name", "value"), list(_flat(values)))
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Names and values; those of a nested mapping are named `outer.inner`."""
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, list | tuple | Mapping):
+            yield f"{prefix}{name}", json.dumps(value, default=str, ensure_ascii=False)
+        else:
+            yield f"{prefix}{name}", value
+
+
+def confusions(confusion: np.ndarray, names: list[str]) -> list[Section]:
+    """Which classes are taken for which, and the accuracy by class with its interval.
+
+    Args:
+        confusion: As `check_answers` takes it.
+        names: One for each class, all different.
+    """
+    totals = confusion.sum(axis=1)
+    shares = confusion / np.maximum(totals, 1)[:, None]
+    wrong = confusion.copy()
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(wrong, axis=None, kind="stable")[::-1][:_MOST_PAIRS]
+    pairs = [divmod(int(place), len(names)) for place in order if wrong.flat[place]]
+    if len(names) <= _MOST_CLASSES_DRAWN:
+        note = "Rows are the truth, columns the prediction."
+        first = Section("Confusion matrix", chart=_heat_map(confusion, shares, names), note=note)
+    else:
+        rows = [(names[t], names[p], confusion[t, p], round(float(shares[t, p]), 4)) for t, p in pairs]
+        first = Section("Worst confusions", table=Table(("truth", "taken for", "images", "share of the class"), rows))
+    rows = []
+    for index, name in enumerate(names):
+        if len(names) > _MOST_CLASSES_DRAWN and not totals[index]:
+            continue  # such as most of ImageNet's classes in a folder of a few
+        rival = int(wrong[index].argmax())
+        taken = names[rival] if wrong[index, rival] else None
+        accuracy = round(float(shares[index, index]), 4) if totals[index] else None
+        low, high = wilson_interval(int(confusion[index, index]), int(totals[index])) if totals[index] else (None, None)
+        bounds = [bound and round(bound, 4) for bound in (low, high)]
+        rows.append((name, totals[index], confusion[index, index], accuracy, *bounds, taken))
+    columns = ("class", "images", "right", "accuracy", "at least", "at most", "most often taken for")
+    note = "At least and at most: the 95% interval (Wilson) of the accuracy, which is wide where images are few."
+    return [first, Section("Accuracy by class", table=Table(columns, rows), note=note)]
+
+
+def _heat_map(confusion: np.ndarray, shares: np.ndarray, names: list[str]) -> alt.LayerChart:
+    cells = [
+        {
+            "truth": truth,
+            "predicted": predicted,
+            "images": int(confusion[t, p]),
+            "share": round(float(shares[t, p]), 4),
+        }
+        for t, truth in enumerate(names)
+        for p, predicted in enumerate(names)
+    ]
+    # sort=None keeps the classes in their own order, which is that of the cells.
+    base = alt.Chart(alt.Data(values=cells)).encode(
+        alt.X("predicted:N", sort=None, title="prediction", axis=alt.Axis(labelAngle=-90, labelLimit=140, ticks=False)),
+        alt.Y("truth:N", sort=None, title="truth", axis=alt.Axis(labelLimit=140, ticks=False)),
+        tooltip=["truth:N", "predicted:N", "images:Q", alt.Tooltip("share:Q", format=".1%")],
+    )
+    # The square root makes the few mistakes of a good model visible.
+    scale = alt.Scale(type="sqrt", domain=[0, 1])
+    chart = base.mark_rect().encode(
+        alt.Color("share:Q", title="share of row", scale=scale, legend=alt.Legend(format=".0%"))
+    )
+    step = 14
+    if len(names) <= _MOST_CLASSES_COUNTED:
+        step = 36
+        for style, side in (("on-weak", "datum.share <= 0.4"), ("on-strong", "datum.share > 0.4")):
+            text = base.mark_text(style=style, fontSize=12).encode(text=alt.Text("images:Q", format=","))
+            chart += text.transform_filter(f"datum.images > 0 && {side}")
+    return chart.properties(width=alt.Step(step), height=alt.Step(step))
+
+
+def worst_mistakes(mistakes: Sequence[Mistake], names: list[str]) -> Section:
+    """The mistakes with the highest probability, each with what the model saw if it says that."""
+    worst = sorted(mistakes, key=lambda mistake: -mistake.probability if mistake.probability >= 0 else 1.0)
+    figures = []
+    for mistake in worst[:MOST_MISTAKES]:
+        truth, predicted = names[mistake.truth], names[mistake.predicted]
+        caption = [("is", truth), ("taken for", predicted), ("at", f"{float(mistake.probability):.1%}")]
+        figures.append((mistake.image, f"{truth}, taken for {predicted}", caption))
+        if mistake.seen is not None:
+            figures.append((mistake.seen, f"where the model sees {predicted}", [("seen", predicted)]))
+    note = "The images that the model got wrong with the highest probability."
+    if any(mistake.seen is not None for mistake in worst[:MOST_MISTAKES]):
+        note += " Beside each: where it sees the class that it answers, light where most."
+    return Section("Worst mistakes", html=gallery(figures), note=note)
