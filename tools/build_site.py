@@ -8,8 +8,6 @@ commands. MkDocs then renders them as mkdocs.yml says, and any warning ends the 
 from __future__ import annotations
 
 import html
-import importlib
-import inspect
 import json
 import os
 import pathlib
@@ -21,98 +19,98 @@ import tomllib
 from collections.abc import Iterator
 from xml.etree import ElementTree
 
-import griffe
+from tools import docstrings
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SITE = ROOT / ".build" / "site"
 
-# A page of the reference -> its title, and what is public on it: by the name that users import it by.
+# A page of the reference -> its title, and its names by the module that users import them from.
 REFERENCE = {
     "models": (
         "Models",
-        "sqz_keras.SqueezeNet",
-        "sqz_keras.SqueezeNetV1_1",
-        "sqz_keras.SqueezeNetSimpleBypass",
-        "sqz_keras.SqueezeNetComplexBypass",
-        "sqz_keras.squeezenet_from_metaparameters",
-        "sqz_keras.Metaparameters",
-        "sqz_keras.load",
+        {
+            "sqz_keras": "SqueezeNet SqueezeNetV1_1 SqueezeNetSimpleBypass SqueezeNetComplexBypass "
+            "squeezenet_from_metaparameters Metaparameters load"
+        },
     ),
     "weights": (
         "Weights",
-        "sqz_keras.resolve_model",
-        "sqz_keras.get_record",
-        "sqz_keras.list_records",
-        "sqz_keras.Record",
-        "sqz_keras.ModelSpec",
-        "sqz_keras.Preprocessing",
+        {"sqz_keras": "resolve_model get_record list_records Record ModelSpec Preprocessing"},
     ),
     "pictures": (
         "Pictures and answers",
-        "sqz_keras.preprocess_input",
-        "sqz_keras.prepare_images",
-        "sqz_keras.decode_predictions",
-        "sqz_keras.class_map",
-        "sqz_keras.overlay",
-        "sqz_keras.images.files.find_images",
-        "sqz_keras.images.files.read_image",
-        "sqz_keras.images.preprocessing.prepare_image",
-        "sqz_keras.images.preprocessing.resize_and_crop",
+        {
+            "sqz_keras": "preprocess_input prepare_images decode_predictions class_map overlay",
+            "sqz_keras.images.files": "find_images read_image",
+            "sqz_keras.images.preprocessing": "prepare_image resize_and_crop",
+        },
     ),
     "compression": (
         "Compression and files",
-        "sqz_keras.codec.encode",
-        "sqz_keras.codec.decode",
-        "sqz_keras.codec.describe",
-        "sqz_keras.weights.sqz.header",
-        "sqz_keras.weights.sqz.encode",
-        "sqz_keras.weights.sqz.read_model",
-        "sqz_keras.compression.kmeans.kmeans",
-        "sqz_keras.compression.quantize.quantize",
-        "sqz_keras.compression.tfmot_stages.prune",
-        "sqz_keras.compression.tfmot_stages.cluster",
-        "sqz_keras.compression.tfmot_stages.finetune",
-        "sqz_keras.compression.tf_keras_bridge.to_tf_keras",
-        "sqz_keras.compression.tf_keras_bridge.to_keras",
-        "sqz_keras.runtimes.receive.write_received",
-        "sqz_keras.runtimes.run.run_litert",
-        "sqz_keras.runtimes.onnx_file.convert",
+        {
+            "sqz_keras.weights.sqz": "header encode read_model",
+            "sqz_keras.compression.kmeans": "kmeans",
+            "sqz_keras.compression.quantize": "quantize",
+            "sqz_keras.compression.tfmot_stages": "prune cluster finetune",
+            "sqz_keras.compression.tf_keras_bridge": "to_tf_keras to_keras",
+            "sqz_keras.runtimes.receive": "write_received",
+            "sqz_keras.runtimes.run": "run_litert",
+            "sqz_keras.runtimes.onnx_file": "convert",
+        },
+    ),
+    "codec": (
+        "The codec",
+        {
+            "sqz_keras.codec": "encode decode describe outline Contents Layout ArrayLayout Outline Section SqzError "
+            "BaseFileError ChecksumError CodebookError HeaderError HuffmanError MagicError PaddingError PositionError "
+            "SectionError ShapeError StreamError TableError TooLargeError TrailingBytesError TruncatedError "
+            "VersionError"
+        },
     ),
     "training": (
         "Training",
-        "trainers.configs.load_config",
-        "trainers.training.loop.train_and_evaluate",
-        "trainers.training.config.TrainConfig",
+        {
+            "trainers.configs": "load_config",
+            "trainers.training.loop": "train_and_evaluate",
+            "trainers.training.config": "TrainConfig",
+        },
     ),
     "serving": (
         "Serving",
-        "export.formats.saved_model.export_saved_model",
-        "export.client.client.Client",
-        "export.client.async_client.AsyncClient",
-        "export.client.exchange.Prediction",
-        "export.client.connection.ServingError",
-        "export.server.model_server.ssl_config",
+        {
+            "export.formats.saved_model": "export_saved_model",
+            "export.client.client": "Client",
+            "export.client.async_client": "AsyncClient",
+            "export.client.exchange": "Prediction",
+            "export.client.connection": "ServingError",
+            "export.server.model_server": "ssl_config",
+        },
     ),
     "hub": (
         "KerasHub",
-        "sqz_keras.hub.SqueezeNetBackbone",
-        "sqz_keras.hub.SqueezeNetImageClassifier",
-        "sqz_keras.hub.SqueezeNetImageClassifierPreprocessor",
-        "sqz_keras.hub.SqueezeNetImageConverter",
+        {
+            "sqz_keras.hub": "SqueezeNetImageClassifier SqueezeNetBackbone SqueezeNetImageClassifierPreprocessor "
+            "SqueezeNetImageConverter"
+        },
     ),
 }
 
 
 def main() -> int:
-    """Gathers the pages and renders them; returns MkDocs' exit status."""
+    """Checks the docstrings, gathers the pages and renders them; returns the exit status."""
+    missing = list(docstrings.problems(path for page in REFERENCE for path in public_names(page)))
+    if missing:
+        print("\n".join(missing), file=sys.stderr)
+        return 1
     pages = SITE / "pages"
     shutil.rmtree(SITE, ignore_errors=True)
     shutil.copytree(ROOT / "docs", pages / "docs")
     for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "NOTICE"):
         shutil.copy(ROOT / name, pages)
     write(pages / "reference" / "commands.md", commands_page())
-    for name, (title, *objects) in REFERENCE.items():
-        write(pages / "reference" / f"{name}.md", "\n\n".join([f"# {title}", *(f"::: {path}" for path in objects)]))
+    for name, (title, _) in REFERENCE.items():
+        blocks = [f"# {title}", *(f"::: {path}" for path in public_names(name))]
+        write(pages / "reference" / f"{name}.md", "\n\n".join(blocks))
     notebooks = sorted((ROOT / "examples").glob("*.ipynb"))
     for path in notebooks:
         write(pages / "examples" / f"{path.stem}.md", notebook_page(json.loads(path.read_text("utf-8"))))
@@ -121,6 +119,11 @@ def main() -> int:
         path.write_text(within_the_site(path.read_text("utf-8")), "utf-8")
     env = os.environ | {"NO_MKDOCS_2_WARNING": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     return subprocess.run([sys.executable, "-m", "mkdocs", "build"], cwd=ROOT, env=env, check=False).returncode
+
+
+def public_names(page: str) -> list[str]:
+    """The full names on a page of the reference."""
+    return [f"{module}.{name}" for module, names in REFERENCE[page][1].items() for name in names.split()]
 
 
 def write(path: pathlib.Path, text: str) -> None:
@@ -186,19 +189,6 @@ def notebook_page(notebook: dict) -> str:
     """A notebook's cells as Markdown."""
     cells = [(cell["cell_type"], "".join(cell["source"])) for cell in notebook["cells"]]
     return "\n\n".join(text if kind == "markdown" else f"```python\n{text}\n```" for kind, text in cells)
-
-
-class Docstrings(griffe.Extension):
-    """Gives mkdocstrings, which reads the source alone, the docstrings that are composed when a module is imported."""
-
-    def on_package(self, *, pkg: griffe.Module, **kwargs) -> None:
-        del kwargs
-        if pkg.name != "sqz_keras":
-            return
-        for function in pkg["models.squeezenet"].functions.values():
-            if function.is_public and not function.docstring:
-                text = inspect.getdoc(getattr(importlib.import_module(function.module.path), function.name))
-                function.docstring = griffe.Docstring(text, parent=function)
 
 
 if __name__ == "__main__":

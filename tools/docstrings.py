@@ -1,0 +1,105 @@
+"""The public names' docstrings: read from the source without importing it, and checked."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import pathlib
+import textwrap
+from collections.abc import Iterable, Iterator
+
+import griffe
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PACKAGES = ("sqz_keras", "trainers", "export")
+PUBLIC_MODULES = ("sqz_keras", "sqz_keras.hub", "sqz_keras.codec", "sqz_keras.applications", "export.client.client")
+
+
+class ComposedDocstrings(griffe.Extension):
+    """Adds the docstrings that a module composes: `function.__doc__ = f"..."`, of strings that the module names."""
+
+    def on_module_members(self, *, node: ast.AST, mod: griffe.Module, **kwargs) -> None:
+        del kwargs
+        strings = {}
+        for statement in getattr(node, "body", []):
+            target = statement.targets[0] if isinstance(statement, ast.Assign) else None
+            if isinstance(target, ast.Name) and isinstance(statement.value, ast.Constant):
+                strings[target.id] = statement.value.value
+            elif isinstance(target, ast.Attribute) and target.attr == "__doc__":
+                text = eval(compile(ast.Expression(statement.value), str(mod.filepath), "eval"), {}, strings)
+                function = mod[target.value.id]
+                function.docstring = griffe.Docstring(inspect.cleandoc(text), parent=function)
+
+
+def load() -> griffe.ModulesCollection:
+    """The packages of this project, as their source describes them."""
+    loader = griffe.GriffeLoader(
+        search_paths=[ROOT], extensions=griffe.load_extensions(ComposedDocstrings), docstring_parser="google"
+    )
+    for package in PACKAGES:
+        loader.load(package)
+    loader.resolve_aliases(implicit=True, external=False)
+    return loader.modules_collection
+
+
+def problems(public: Iterable[str]) -> Iterator[str]:
+    """What is missing in the docstrings of these names, and which public names are not among them, one line each."""
+    collection = load()
+    public = set(public)
+    targets = {_target(collection[name]).path for name in public}
+    for module in PUBLIC_MODULES:
+        for name in map(str, collection[module].exports or ()):
+            target = _target(collection[module][name])
+            if not target.is_module and target.path not in targets:
+                yield f"{module}.{name} is public, and on no page of the reference."
+    for name in sorted(public):
+        target = _target(collection[name])
+        yield from (f"{name}: {problem}" for problem in _of(target))
+        if target.is_class:
+            for method in target.functions.values():
+                if method.is_public and not method.name.startswith("__"):
+                    yield from (f"{name}.{method.name}: {problem}" for problem in _of(method))
+
+
+def _target(member: griffe.Object | griffe.Alias) -> griffe.Object:
+    return member.final_target if member.is_alias else member
+
+
+def _of(target: griffe.Object) -> Iterator[str]:
+    """What the docstring of a function or class lacks. The first line is enough for a method without arguments."""
+    if not target.docstring:
+        yield "no docstring"
+        return
+    is_method = target.is_function and target.parent.is_class
+    if is_method and (len(target.parameters) == 1 or target.docstring.value.startswith("As ")):
+        return
+    sections = {section.kind.value: section.value for section in target.docstring.parse("google", warnings=False)}
+    is_dataclass = "dataclass" in target.labels
+    function = target.members.get("__post_init__" if is_dataclass else "__init__") if target.is_class else target
+    parameters = _fields(target) if is_dataclass else {item.name for item in function.parameters} if function else set()
+    described = {part.name.lstrip("*") for kind in ("parameters", "attributes") for part in sections.get(kind, ())}
+    missing = sorted(parameters - described - {"self", "cls"})
+    if missing:
+        yield f"Args lacks {', '.join(missing)}"
+    annotation = None if target.is_class or "property" in target.labels else str(target.returns)
+    if annotation not in (None, "None") and not {"returns", "yields"} & sections.keys():
+        yield "Returns is missing"
+    if "raises" not in sections and _raises(function):
+        yield "Raises is missing"
+
+
+def _fields(target: griffe.Class) -> set[str]:
+    """The arguments of a dataclass, but for those whose help is in their metadata."""
+    return {
+        name
+        for name, field in target.attributes.items()
+        if field.annotation and "property" not in field.labels and not isinstance(field.value, griffe.ExprCall)
+    }
+
+
+def _raises(function: griffe.Function | None) -> bool:
+    """Whether the body of a function raises anything by itself."""
+    if function is None:
+        return False
+    lines = function.lines_collection[function.filepath][function.lineno - 1 : function.endlineno]
+    return any(isinstance(node, ast.Raise) for node in ast.walk(ast.parse(textwrap.dedent("\n".join(lines)))))
