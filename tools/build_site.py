@@ -117,8 +117,27 @@ def main() -> int:
     write(pages / "examples" / "index.md", notebooks_page([path.stem for path in notebooks]))
     for path in pages.rglob("*.md"):
         path.write_text(within_the_site(path.read_text("utf-8")), "utf-8")
-    env = os.environ | {"NO_MKDOCS_2_WARNING": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    return subprocess.run([sys.executable, "-m", "mkdocs", "build"], cwd=ROOT, env=env, check=False).returncode
+    env = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    status = subprocess.run([sys.executable, "-m", "mkdocs", "build"], cwd=ROOT, env=env, check=False).returncode
+    if status:
+        return status
+    assets = [
+        f"{path}: {asset}" for path in sorted((SITE / "html").rglob("*.*")) for asset in assets_from_elsewhere(path)
+    ]
+    print("\n".join(assets) or f"Open {(SITE / 'html' / 'index.html').relative_to(ROOT)}.")
+    return 1 if assets else 0
+
+
+def assets_from_elsewhere(path: pathlib.Path) -> list[str]:
+    """What a page or a style sheet loads from other hosts; links for people to follow are none of it."""
+    if path.suffix == ".css":
+        return re.findall(r"(?:url\(|@import)\s*[\"']?((?:https?:)?//[^\"')\s]+)", path.read_text("utf-8"))
+    if path.suffix == ".html":
+        return re.findall(
+            r"<(?!a\b|link rel=\"canonical\")[^>]*?\b(?:src|href|data|poster|srcset)=[\"']?((?:https?:)?//[^\"'\s>]+)",
+            path.read_text("utf-8"),
+        )
+    return []
 
 
 def public_names(page: str) -> list[str]:

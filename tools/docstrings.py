@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 import griffe
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-PACKAGES = ("sqz_keras", "trainers", "export")
 PUBLIC_MODULES = ("sqz_keras", "sqz_keras.hub", "sqz_keras.codec", "sqz_keras.applications", "export.client.client")
 
 
@@ -31,34 +30,44 @@ class ComposedDocstrings(griffe.Extension):
                 function.docstring = griffe.Docstring(inspect.cleandoc(text), parent=function)
 
 
-def load() -> griffe.ModulesCollection:
-    """The packages of this project, as their source describes them."""
-    loader = griffe.GriffeLoader(
-        search_paths=[ROOT], extensions=griffe.load_extensions(ComposedDocstrings), docstring_parser="google"
-    )
-    for package in PACKAGES:
+def load(packages: Iterable[str], root: pathlib.Path = ROOT) -> griffe.ModulesCollection:
+    """Packages as their source describes them."""
+    extensions = griffe.load_extensions(ComposedDocstrings)
+    loader = griffe.GriffeLoader(search_paths=[root], extensions=extensions, docstring_parser="google")
+    for package in packages:
         loader.load(package)
     loader.resolve_aliases(implicit=True, external=False)
     return loader.modules_collection
 
 
-def problems(public: Iterable[str]) -> Iterator[str]:
-    """What is missing in the docstrings of these names, and which public names are not among them, one line each."""
-    collection = load()
-    public = set(public)
-    targets = {_target(collection[name]).path for name in public}
-    for module in PUBLIC_MODULES:
+def problems(
+    documented: Iterable[str], modules: Iterable[str] = PUBLIC_MODULES, root: pathlib.Path = ROOT
+) -> Iterator[str]:
+    """What is missing in a reference, one line each.
+
+    Args:
+        documented: The full names that the reference has.
+        modules: Those whose `__all__` it must have.
+        root: Folder of the packages.
+
+    Yields:
+        Names that it lacks, and what the docstrings of the others lack.
+    """
+    documented = sorted(documented)
+    collection = load(sorted({name.partition(".")[0] for name in (*documented, *modules)}), root)
+    targets = {_target(collection[name]).path for name in documented}
+    for module in modules:
         for name in map(str, collection[module].exports or ()):
             target = _target(collection[module][name])
             if not target.is_module and target.path not in targets:
-                yield f"{module}.{name} is public, and on no page of the reference."
-    for name in sorted(public):
+                yield f"{module}.{name}: not in the reference"
+    for name in documented:
         target = _target(collection[name])
         yield from (f"{name}: {problem}" for problem in _of(target))
-        if target.is_class:
-            for method in target.functions.values():
-                if method.is_public and not method.name.startswith("__"):
-                    yield from (f"{name}.{method.name}: {problem}" for problem in _of(method))
+        methods = target.functions.values() if target.is_class else ()
+        for method in methods:
+            if method.is_public and not method.name.startswith("__"):
+                yield from (f"{name}.{method.name}: {problem}" for problem in _of(method))
 
 
 def _target(member: griffe.Object | griffe.Alias) -> griffe.Object:
