@@ -18,7 +18,7 @@ PLATFORMS := Python 3.11 to 3.13; Linux x86_64 and aarch64 (glibc 2.28), macOS 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo screenshots test test-large c fuzz bazel lint lint-bazel format lock clean
+.PHONY: help venv demo screenshots docs test test-large c fuzz bazel lint lint-bazel format lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | awk -F '|' '{ printf "%-18s%s\n", $$1, $$2 }'
@@ -34,7 +34,7 @@ venv: .venv/installed ## make .venv with the package, editable, and pinned versi
 # setuptools goes first, since without build isolation the builds too use the pinned one.
 .venv/installed: pyproject.toml constraints.txt | .venv/bin/python
 	$(RUN) -m pip install --constraint constraints.txt setuptools
-	$(RUN) -m pip install --constraint constraints.txt --no-build-isolation --editable '.[all,test]'
+	$(RUN) -m pip install --constraint constraints.txt --no-build-isolation --editable '.[all,test,docs]'
 	@touch $@
 
 demo: venv ## train, compress and serve a small SqueezeNet and classify a picture with it; no download is needed
@@ -42,6 +42,9 @@ demo: venv ## train, compress and serve a small SqueezeNet and classify a pictur
 
 screenshots: demo ## make the pictures of the README again (needs Chromium)
 	$(RUN) -m tools.screenshots
+
+docs: venv ## build the documentation site; it opens from .build/site/html/index.html
+	$(RUN) -m tools.build_site
 
 test: venv ## run every test but the large ones; set SQZ_TEST_DATA for those on real weights and pictures
 	$(THREADS) $(RUN) -m pytest -m "not large" --numprocesses=2 --dist=loadfile --durations=10

@@ -27,6 +27,14 @@ class AsyncClient(BaseClient):
 
     Make it in a coroutine, and close it there, or use it in an `async with` statement. Images are read and encoded in
     threads, so that the event loop goes on.
+
+    Args:
+        target: "host:port".
+        model_name: The model's name on the server.
+        model_version: A version, or None for the newest.
+        timeout_seconds: Time limit of each call, with its retries.
+        credentials: From `grpc.ssl_channel_credentials`, where the server speaks TLS.
+        server_name: The name in the server's certificate, where it is not the target's host.
     """
 
     _grpc_module = grpc.aio

@@ -52,6 +52,9 @@ class Client(BaseClient):
     def wait_until_ready(self, timeout_seconds: float = 60.0) -> None:
         """Returns once the server has a version of the model ready.
 
+        Args:
+            timeout_seconds: How long to wait.
+
         Raises:
             ServingError: It has none after `timeout_seconds`, or does not serve this model.
         """
@@ -97,6 +100,9 @@ class Client(BaseClient):
             images: Images, each of which is as in `predict`.
             batch_size: How many are sent in a call.
             calls: How many calls are under way at once.
+
+        Yields:
+            A prediction for each image, as `predict` returns it.
         """
         check_stream(batch_size, calls)
         chunks = client_images.chunks(images, batch_size)
@@ -105,16 +111,27 @@ class Client(BaseClient):
                 yield from predictions
 
     def features(self, images: client_images.Images) -> np.ndarray:
-        """The pooled activations before the classifier, float32 (N, channels); 512 channels in v1.0 and v1.1.
+        """The pooled activations before the classifier.
 
-        Arguments and errors are those of `predict`, but a file that cannot be read raises a ValueError.
+        Errors are those of `predict`, but a file that cannot be read raises a ValueError.
+
+        Args:
+            images: As in `predict`.
+
+        Returns:
+            Float32 (N, channels); 512 channels in v1.0 and v1.1.
         """
         return self._run(self._exchange.features(client_images.as_arrays(images)))
 
     def classify(self, images: client_images.Images) -> list[list[tuple[str, float]]]:
-        """(class, score) of the best classes of each image, by TensorFlow Serving's Classify.
+        """The best classes by TensorFlow Serving's Classify; errors are those of `predict`.
 
-        Arguments and errors are those of `predict`. A file that cannot be read has empty names, and scores of 0.
+        Args:
+            images: As in `predict`.
+
+        Returns:
+            (class, score) of the best classes of each image. A file that cannot be read has empty names, and scores
+            of 0.
         """
         return self._run(self._exchange.classify(client_images.as_files(images)))
 

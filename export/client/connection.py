@@ -28,7 +28,12 @@ _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 2.0
 
 
 class ServingError(OSError):
-    """A call that the server refused or did not answer in time, or that failed; `code` is its gRPC status code."""
+    """A call that the server refused or did not answer in time, or that failed.
+
+    Args:
+        code: The gRPC status code.
+        message: What happened, and what to do about it.
+    """
 
     def __init__(self, code: grpc.StatusCode, message: str):
         super().__init__(message)

@@ -49,7 +49,15 @@ def command(
 
 
 def ssl_config(key: bytes, cert: bytes) -> str:
-    """The text of an SSLConfig message, which holds the PEM files' contents."""
+    """A file for TensorFlow Serving's `--ssl_config_file`.
+
+    Args:
+        key: Content of the private key's PEM file.
+        cert: Content of the certificate's.
+
+    Returns:
+        The text of an SSLConfig message, which holds both.
+    """
 
     def quoted(pem: bytes) -> str:
         return '"' + pem.decode("ascii").replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'

@@ -117,9 +117,15 @@ class Metaparameters:
         return tuple(modules)
 
     def feature_size(self, input_size: int) -> int:
-        """Height (or width) of the last feature maps for an input of this height (or width); 0 if it is too small.
+        """The size of the last feature maps.
 
         conv1 is "valid" with stride 2; each pool is in ceil mode: n -> ceil((n - 3) / 2) + 1 = n // 2.
+
+        Args:
+            input_size: Height (or width) of the input, in pixels.
+
+        Returns:
+            Height (or width) of the maps; 0 if the input is too small.
         """
         size = (input_size - self.stem_kernel) // 2 + 1
         return max(size, 0) >> len(self.pool_after)

@@ -47,6 +47,9 @@ class Preprocessing:
             Bilinear in both cases; the centre of the network's input size is cut out after it.
         resize_to: Side that images are resized to, in pixels.
         antialias: Whether the bilinear filter widens when it shrinks an image, as Pillow's and torchvision's does.
+
+    Raises:
+        ValueError: A value is not one of those described here.
     """
 
     mode: str = "authors"
@@ -134,6 +137,9 @@ class ModelSpec:
             bypass: "none", "simple" or "complex"; None keeps this one's.
             metaparameters: Fields of `Metaparameters` to change on top of that.
 
+        Returns:
+            The spec with that network; nothing else changes.
+
         Raises:
             ValueError: There is no such version, or `Metaparameters` or the bypass refuses a value.
         """
@@ -185,6 +191,12 @@ class ModelSpec:
     @classmethod
     def from_json(cls, form: Mapping) -> ModelSpec:
         """The spec that `to_json` wrote.
+
+        Args:
+            form: Parsed JSON.
+
+        Returns:
+            The spec.
 
         Raises:
             ValueError: A field is unknown or of the wrong type, or ModelSpec refuses its value.

@@ -64,6 +64,9 @@ def decode(data: bytes, base: bytes | None = None) -> Contents:
         data: The whole file.
         base: The file that it is a delta against.
 
+    Returns:
+        The arrays by name, the header, and the profile.
+
     Raises:
         SqzError: The file is damaged in any way. The class of the error says how, its `offset` where.
     """

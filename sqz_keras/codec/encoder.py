@@ -30,6 +30,9 @@ def encode(
         base: Another `.sqz` file that is not a delta. The result is then a delta: what the arrays share with the
             base's arrays is not stored again.
 
+    Returns:
+        The whole file.
+
     Raises:
         ValueError: A value is not finite, an array is not float32, or the arrays or the header are too large.
         SqzError: The base is damaged, or is a delta.

@@ -90,7 +90,9 @@ class Layout(Outline):
     """The layout of a file.
 
     Args:
-        profile, bytes, sections: As of `Outline`.
+        profile: As of `Outline`.
+        bytes: As of `Outline`.
+        sections: As of `Outline`.
         arrays: The arrays in their order.
         header: The JSON object that was encoded with them.
     """
@@ -101,6 +103,12 @@ class Layout(Outline):
 
 def outline(data: bytes) -> Outline:
     """Lists the sections of a `.sqz` file, whose checksums are verified; nothing is decoded.
+
+    Args:
+        data: The whole file.
+
+    Returns:
+        The profile, the size, and the sections with their places.
 
     Raises:
         SqzError: The file is cut short, or a checksum does not match.
@@ -123,6 +131,9 @@ def describe(data: bytes, base: bytes | None = None) -> Layout:
     Args:
         data: The whole file.
         base: The file that it is a delta against.
+
+    Returns:
+        The sections, and for each array what it is stored as and its bytes by part.
 
     Raises:
         SqzError: The file is damaged, as for `decode`.

@@ -77,7 +77,23 @@ def quantize(
     profile: str = "max",
     report: Callable[[str], None] = lambda message: None,
 ) -> Arrays:
-    """Weights that answer as much like the given ones as a file of `target_bytes` allows: `Quantizer.to_size`."""
+    """Weights that answer as much like the given ones as a file of a given size allows: `Quantizer.to_size`.
+
+    Args:
+        spec: The model.
+        arrays: The model's weights by name; pruned weights stay 0.
+        images: Float32 (N, S, S, C), as the network takes them, unlabelled: a hundred, or better several hundred.
+        target_bytes: The most bytes that the file may have.
+        profile: Profile of the file.
+        report: Called with a line of progress.
+
+    Returns:
+        The quantised weights by name.
+
+    Raises:
+        ValueError: The arguments do not fit together, or the answers do not depend on the weights.
+        TooFewBytesError: No file of this model is so small.
+    """
     return Quantizer(spec, arrays, images, profile=profile, report=report).to_size(target_bytes)
 
 

@@ -67,6 +67,12 @@ def to_tf_keras(model: keras.Model, wrap: Callable | None = None):
 def to_keras(model) -> keras.Model:
     """The Keras 3 model of a tf_keras one without wrappers; the other direction of `to_tf_keras`.
 
+    Args:
+        model: A functional `tf_keras.Model`.
+
+    Returns:
+        A functional `keras.Model` with the same layers, names and weights.
+
     Raises:
         ValueError: The model is not one of tf_keras, or has a layer that the bridge does not know.
     """

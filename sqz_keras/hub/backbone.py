@@ -63,7 +63,11 @@ class SqueezeNetBackbone(keras_hub.models.Backbone):
         return {**super().get_config(), "spec": self.spec.to_json()}
 
     def assign(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Takes the weights of the whole network by name; conv10's are kept for a classifier of as many classes."""
+        """Takes the weights of the whole network; conv10's are kept for a classifier of as many classes.
+
+        Args:
+            arrays: Weights by name, float32.
+        """
         check_shapes("weights", arrays, self.spec.weight_shapes())
         self._take(arrays)
 
@@ -75,7 +79,12 @@ class SqueezeNetBackbone(keras_hub.models.Backbone):
             conv10.set_weights(list(self._head.values()))
 
     def attach(self, conv10: keras.layers.Layer, classes: int | None) -> None:
-        """Makes conv10 of a classifier the one whose weights are saved, and loaded if `classes` is None."""
+        """Makes conv10 of a classifier the one whose weights are saved.
+
+        Args:
+            conv10: The layer.
+            classes: Number of its classes, where they are new; None loads conv10's weights into the layer too.
+        """
         if classes is not None:
             self.spec = ModelSpec.from_json({**self.spec.to_json(), "classes": classes, "labels": None})
         elif self._head:

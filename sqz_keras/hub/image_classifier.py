@@ -75,6 +75,9 @@ class SqueezeNetImageClassifier(keras_hub.models.ImageClassifier):
             load_weights: Whether it has these weights, or random ones.
             **kwargs: Of the class, beside `backbone` and `preprocessor`.
 
+        Returns:
+            The classifier, with its preprocessor.
+
         Raises:
             ValueError: There is no such model.
         """

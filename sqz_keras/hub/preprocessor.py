@@ -53,7 +53,14 @@ class SqueezeNetImageConverter(keras_hub.layers.ImageConverter):
         )
 
     def call(self, inputs):
-        """The network's inputs; see the class."""
+        """The network's inputs.
+
+        Args:
+            inputs: Images, as the class says.
+
+        Returns:
+            Float32 (N, S, S, 3) or (S, S, 3).
+        """
         return prepare_images(inputs if hasattr(inputs, "shape") else np.asarray(inputs), self.spec)
 
     def get_config(self) -> dict[str, Any]:

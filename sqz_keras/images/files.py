@@ -47,6 +47,9 @@ def find_images(image_dir: str | os.PathLike, at_most: int | None = None) -> lis
         at_most: How many to return, None for all. They are spread evenly over the sorted paths, because folders are
             often sorted by what their images show.
 
+    Returns:
+        Paths of files with an image's suffix; none of them is opened.
+
     Raises:
         ValueError: not a folder, or no images in it.
     """

@@ -115,12 +115,28 @@ def prepare_images(images: typing.Any, spec: ModelSpec) -> typing.Any:
 
 
 def prepare_image(image: np.ndarray, spec: ModelSpec) -> np.ndarray:
-    """`prepare_images` of one image (H, W, 3), as an array: what `predict_on_batch` takes on every backend."""
+    """`prepare_images` of one image, as an array: what `predict_on_batch` takes on every backend.
+
+    Args:
+        image: (H, W, 3), RGB in 0..255.
+        spec: Of the model that takes it; S is its `input_size`.
+
+    Returns:
+        A float32 array (S, S, 3).
+    """
     return import_keras().ops.convert_to_numpy(prepare_images(image, spec))
 
 
 def resize_and_crop(images, spec: ModelSpec):
-    """`prepare_images` without its last part: RGB in 0..255 still, as float32."""
+    """`prepare_images` without its last part: RGB in 0..255 still.
+
+    Args:
+        images: As in `prepare_images`.
+        spec: Of the model that takes them; S is its `input_size`.
+
+    Returns:
+        A float32 tensor (N, S, S, 3) or (S, S, 3).
+    """
     ops = import_keras().ops
     how, crop = spec.preprocessing, spec.input_size
     images = ops.cast(images, "float32")

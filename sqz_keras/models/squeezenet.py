@@ -49,7 +49,12 @@ _ARGUMENTS = """
         dropout_rate: Dropout rate of drop9, in [0, 1).
         conv10_padding: rows and columns of zeros around conv10's input. Left alone it is 0, as in the paper's Table 1,
             or what the record of the weights says: the released v1.0 was trained with 1.
-
+"""
+_VERSION = """        version: "1.0" or "1.1".
+"""
+_BYPASS = """        bypass: None, "simple" or "complex" (paper, section 6).
+"""
+_RESULT = """
     Returns:
         A functional `keras.Model`: float inputs (N, H, W, C) -> float32 (N, classes) with the top.
 
@@ -91,9 +96,8 @@ def SqueezeNet(  # noqa: N802 - named as keras.applications names its builders
 
 SqueezeNet.__doc__ = f"""SqueezeNet (arXiv 1602.07360): v1.0 has 1,248,424 parameters, v1.1 1,235,496.
 
-    Keyword only: `version` ("1.0" or "1.1") and `bypass` (None, "simple" or "complex"; paper, section 6). No weights
-    are published for bypass="complex", so give weights=None, or a path.
-{_ARGUMENTS}"""
+    No weights are published for bypass="complex", so give weights=None, or a path.
+{_ARGUMENTS}{_VERSION}{_BYPASS}{_RESULT}"""
 
 
 def SqueezeNetV1_1(  # noqa: N802
@@ -125,7 +129,7 @@ def SqueezeNetV1_1(  # noqa: N802
 
 
 SqueezeNetV1_1.__doc__ = f"""SqueezeNet v1.1: 1,235,496 parameters, 2.1 times less work.
-{_ARGUMENTS}"""
+{_ARGUMENTS}{_RESULT}"""
 
 
 def SqueezeNetSimpleBypass(  # noqa: N802
@@ -159,7 +163,7 @@ def SqueezeNetSimpleBypass(  # noqa: N802
 SqueezeNetSimpleBypass.__doc__ = f"""SqueezeNet v1.0 with additions around fire3, fire5, fire7 and fire9.
 
     It has v1.0's 1,248,424 parameters.
-{_ARGUMENTS}"""
+{_ARGUMENTS}{_RESULT}"""
 
 
 def SqueezeNetComplexBypass(  # noqa: N802
@@ -194,7 +198,7 @@ SqueezeNetComplexBypass.__doc__ = f"""SqueezeNet v1.0 with bypasses around all f
 
     The paper prints 7.7 MB for it. No weights are published, so `weights` is None by default: random ones. A path works
     too.
-{_ARGUMENTS}"""
+{_ARGUMENTS}{_RESULT}"""
 
 
 def squeezenet_from_metaparameters(
@@ -232,7 +236,8 @@ def squeezenet_from_metaparameters(
 squeezenet_from_metaparameters.__doc__ = f"""The member of the SqueezeNet family with these `Metaparameters`.
 
     No weights are published for it, so `weights` is None by default: random ones. A path works too.
-{_ARGUMENTS}"""
+{_ARGUMENTS}        metaparameters: Numbers of filters and places of the pools (paper, section 5).
+{_BYPASS}{_RESULT}"""
 
 
 def load(model: str | os.PathLike, *, version: str | None = None, bypass: str | None = None) -> keras.Model:

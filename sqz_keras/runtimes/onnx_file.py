@@ -33,6 +33,9 @@ def convert(spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -> bytes:
         spec: Describes the model; its input has 3 channels.
         arrays: Its weights by name, float32.
 
+    Returns:
+        The whole file.
+
     Raises:
         ValueError: The model does not take 3 channels.
     """

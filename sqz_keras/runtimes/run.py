@@ -11,7 +11,14 @@ from sqz_keras.quiet import filtered_stderr
 
 
 def run_litert(data: bytes, images: np.ndarray) -> np.ndarray:
-    """Probabilities (N, classes) of images (N, S, S, 3), RGB in 0..255, by the content of a `.tflite` file.
+    """The answers of a `.tflite` file.
+
+    Args:
+        data: The whole file.
+        images: (N, S, S, 3), RGB in 0..255.
+
+    Returns:
+        Probabilities, float32 (N, classes).
 
     Raises:
         ModuleNotFoundError: Neither ai-edge-litert nor TensorFlow is installed.

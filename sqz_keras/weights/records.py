@@ -42,7 +42,14 @@ class Record:
     source: str
 
     def verifies(self, content: bytes) -> bool:
-        """Whether these are the bytes that the record describes."""
+        """Whether these are the bytes that the record describes.
+
+        Args:
+            content: The whole file.
+
+        Returns:
+            True if the hash is the record's.
+        """
         if self.hash_kind == "git_blob_sha1":
             return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() == self.digest
         if self.hash_kind == "sha256_prefix":
@@ -199,6 +206,12 @@ IMAGENET = {
 def get_record(name: str) -> Record:
     """The record of this name.
 
+    Args:
+        name: One of `list_records()`.
+
+    Returns:
+        Where the file is, its hash, its licence, its published accuracy, and the model's description.
+
     Raises:
         ValueError: There is no such record; the message lists the names.
     """
@@ -209,5 +222,9 @@ def get_record(name: str) -> Record:
 
 
 def list_records() -> tuple[str, ...]:
-    """The names of all pretrained records."""
+    """The names of all pretrained records.
+
+    Returns:
+        Names that `weights=`, `--model=` and `get_record` take.
+    """
     return tuple(record.name for record in RECORDS)

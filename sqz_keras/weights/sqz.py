@@ -49,6 +49,9 @@ def read_model(path: str | os.PathLike, base: str | os.PathLike | None = None) -
         path: Path of the file.
         base: The `.sqz` file that a delta is based on, if the file is a delta.
 
+    Returns:
+        The description, the weights by name, how they were made, and the header.
+
     Raises:
         WeightsFileError: The file is damaged, of another version, a delta on another file, or not a model of ours.
     """
@@ -86,7 +89,17 @@ def header(
     provenance: Mapping[str, Any],
     self_test: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The header of the `.sqz` file of a model; the spec gets the hash of the weights."""
+    """The header of the `.sqz` file of a model.
+
+    Args:
+        spec: The model; in the header it gets the hash of the weights.
+        arrays: The weights by name, float32.
+        provenance: A JSON object: how the weights were made.
+        self_test: A known image with its answer, from `sqz_keras.runtimes.self_test.make`.
+
+    Returns:
+        A JSON object for `codec.encode`.
+    """
     spec = dataclasses.replace(spec, weights_sha256=hash_arrays(arrays))
     tested = {} if self_test is None else {SELF_TEST_KEY: dict(self_test)}
     return {"model_spec": spec.to_json(), "provenance": dict(provenance), **tested}
@@ -101,7 +114,19 @@ def encode(
     base: bytes | None = None,
     self_test: Mapping[str, Any] | None = None,
 ) -> bytes:
-    """The `.sqz` file of a model; for `profile` and `base` see `codec.encode`, for `self_test` its module."""
+    """The `.sqz` file of a model.
+
+    Args:
+        spec: The model.
+        arrays: The weights by name, float32.
+        provenance: A JSON object: how the weights were made.
+        profile: "max" or "paper"; see `codec.encode`.
+        base: The file that the result is to be a delta against.
+        self_test: A known image with its answer, from `sqz_keras.runtimes.self_test.make`.
+
+    Returns:
+        The whole file.
+    """
     return codec.encode(arrays, header(spec, arrays, provenance or {}, self_test), profile=profile, base=base)
 
 

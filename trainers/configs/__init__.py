@@ -16,6 +16,12 @@ def list_configs() -> list[str]:
 def load_config(name: str) -> TrainConfig:
     """The recipe of this name.
 
+    Args:
+        name: A module of this package.
+
+    Returns:
+        The recipe; `dataclasses.replace` changes fields of it.
+
     Raises:
         ValueError: There is none; the message lists the names.
     """

@@ -202,6 +202,9 @@ class TrainConfig:
     def check_replicas(self, replicas: int) -> None:
         """Whether the run can be spread over so many replicas.
 
+        Args:
+            replicas: Number of devices, on all machines.
+
         Raises:
             ValueError: The batch cannot be divided, or XLA is requested for several devices.
         """
