@@ -50,7 +50,7 @@ test: venv ## run every test but the large ones; set SQZ_TEST_DATA for those on 
 	$(THREADS) $(RUN) -m pytest -m "not large" --numprocesses=2 --dist=loadfile --durations=10
 
 test-large: venv ## run the large tests
-	$(RUN) -m pytest -m large
+	$(RUN) -m pytest -m large --numprocesses=2 --dist=loadfile --durations=25
 
 c: ## build the decoder in C, c/sqz.h, and test it with a C compiler alone
 	mkdir -p .build/c

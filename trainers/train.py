@@ -6,8 +6,8 @@ sqz-train --config=digits --workdir=DIR [--data_dir=DIR] [--max_steps=N] [--seed
 The first chooses a config for a folder of your own images, a folder a class, and says what it chose and why.
 
 DIR then holds model.keras, model.weights.h5, model.spec.json (what the weights alone do not say), evaluation.json,
-metrics.csv and report.html. The same command resumes a run that was stopped. Every field of the config is
-a flag; without it the config's own value is used.
+metrics.csv, report.html and README.md, a model card. The same command resumes a run that was stopped. Every field of
+the config is a flag; without it the config's own value is used.
 """
 
 from __future__ import annotations

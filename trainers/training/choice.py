@@ -54,7 +54,7 @@ def choose_config(image_dir: str | os.PathLike, max_steps: int | None = None) ->
     splits = ", ".join(f"{split} {count:,}" for split, count in source.sizes.items())
     lines = [
         f"No --config: chosen for {len(counts)} classes with {counts.min()} to {counts.max()} images for training "
-        f"({splits}):",
+        f"({splits}). Other flags of yours change it:",
         f"--weights={WEIGHTS}: a few images a class are too few to learn from scratch; pictures are prepared as for "
         "these weights.",
         f"--max_steps={steps} with {_BATCH} images each: {steps * _BATCH / images:.0f} epochs, about "
