@@ -52,6 +52,10 @@ def sync(path: str | os.PathLike) -> None:
 def write_json(path: str | os.PathLike, value: object) -> None:
     """Writes a value as JSON, whole or not at all.
 
+    Args:
+        path: The file; its folder exists.
+        value: What `json.dumps` takes.
+
     Raises:
         OSError: It cannot be written; what was there before is still there.
     """

@@ -2,11 +2,12 @@
 
 The pages are gathered in .build/site/pages at the paths that they have in the repository, so that links lead to the
 same files in both. Pages of the reference are generated: from the docstrings of `REFERENCE`, and from the flags of the
-commands. MkDocs then renders them as mkdocs.yml says, and any warning ends the build.
+commands, and from the serving contract. MkDocs then renders them as mkdocs.yml says, and any warning ends the build.
 """
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import os
@@ -19,10 +20,14 @@ import tomllib
 from collections.abc import Iterator
 from xml.etree import ElementTree
 
+from export import contract
 from tools import docstrings
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SITE = ROOT / ".build" / "site"
+EXECUTED = ROOT / ".build" / "notebooks"  # copies with outputs, which the tests of the notebooks leave
+
+PICTURES = {"image/svg+xml": "svg", "image/png": "png", "image/jpeg": "jpg"}  # outputs of notebooks -> suffixes
 
 # A page of the reference -> its title, and its names by the module that users import them from.
 REFERENCE = {
@@ -53,6 +58,7 @@ REFERENCE = {
             "sqz_keras.compression.quantize": "quantize",
             "sqz_keras.compression.tfmot_stages": "prune cluster finetune",
             "sqz_keras.compression.tf_keras_bridge": "to_tf_keras to_keras",
+            "sqz_keras.files": "write_json",
             "sqz_keras.runtimes.receive": "write_received",
             "sqz_keras.runtimes.run": "run_litert",
             "sqz_keras.runtimes.onnx_file": "convert",
@@ -108,12 +114,14 @@ def main() -> int:
     for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "NOTICE"):
         shutil.copy(ROOT / name, pages)
     write(pages / "reference" / "commands.md", commands_page())
+    write(pages / "reference" / "contract.md", contract_page())
     for name, (title, _) in REFERENCE.items():
         blocks = [f"# {title}", *(f"::: {path}" for path in public_names(name))]
         write(pages / "reference" / f"{name}.md", "\n\n".join(blocks))
     notebooks = sorted((ROOT / "examples").glob("*.ipynb"))
     for path in notebooks:
-        write(pages / "examples" / f"{path.stem}.md", notebook_page(json.loads(path.read_text("utf-8"))))
+        shown = EXECUTED / path.name if is_copy(EXECUTED / path.name, path) else path
+        write_notebook(pages / "examples" / f"{path.stem}.md", json.loads(shown.read_text("utf-8")))
     write(pages / "examples" / "index.md", notebooks_page([path.stem for path in notebooks]))
     for path in pages.rglob("*.md"):
         path.write_text(within_the_site(path.read_text("utf-8")), "utf-8")
@@ -195,6 +203,27 @@ def flag_row(flag: dict[str, str]) -> str:
     return f"| `--{flag['name']}` | {default} | {literal(meaning)} |"
 
 
+def contract_page() -> str:
+    """What `export/contract.py` says: the tensors of each signature, and the constants."""
+    blocks = [
+        "# Serving contract",
+        "The names, types and limits of `export/contract.py`, which server and clients share.",
+    ]
+    for signature in contract.EXPORTED:
+        tensors = [("input", signature.input), *(("output", tensor) for tensor in signature.outputs)]
+        rows = [f"| {side} | `{t.name}` | {t.dtype} | {shape(t)} |" for side, t in tensors]
+        blocks += [f"## {signature.name}", "\n".join(["| | name | dtype | shape |", "|---|---|---|---|", *rows])]
+    values = {name: value for name, value in vars(contract).items() if isinstance(value, str | int | tuple)}
+    rows = [f"| `{name}` | `{value!r}` |" for name, value in values.items() if name.isupper() and name != "EXPORTED"]
+    blocks += ["## Constants", "\n".join(["| name | value |", "|---|---|", *rows])]
+    blocks.append("[Export](../docs/export.md) describes the tensors.")
+    return "\n\n".join(blocks)
+
+
+def shape(tensor: contract.Tensor) -> str:
+    return str(tensor.shape).replace("'", "")
+
+
 def literal(text: str) -> str:
     """Text in which no character has a meaning in Markdown or HTML."""
     return re.sub(r"([\\`*_{}\[\]|])", r"\\\1", html.escape(text, quote=False))
@@ -204,10 +233,33 @@ def notebooks_page(names: list[str]) -> str:
     return "\n".join(["# Notebooks", "", *(f"- [{name}]({name}.md)" for name in names)])
 
 
-def notebook_page(notebook: dict) -> str:
-    """A notebook's cells as Markdown."""
-    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in notebook["cells"]]
-    return "\n\n".join(text if kind == "markdown" else f"```python\n{text}\n```" for kind, text in cells)
+def is_copy(executed: pathlib.Path, notebook: pathlib.Path) -> bool:
+    """Whether a notebook that was executed has the cells of this one."""
+    if not executed.exists():
+        return False
+    ours, theirs = (json.loads(path.read_text("utf-8"))["cells"] for path in (notebook, executed))
+    return ["".join(cell["source"]) for cell in ours] == ["".join(cell["source"]) for cell in theirs]
+
+
+def write_notebook(page: pathlib.Path, notebook: dict) -> None:
+    """Writes a notebook's cells as Markdown, with the outputs that they have; pictures become files beside the page."""
+    blocks = []
+    for number, cell in enumerate(notebook["cells"]):
+        source = "".join(cell["source"])
+        blocks.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        for index, output in enumerate(cell.get("outputs", [])):
+            data = output.get("data", {})
+            text = "".join(output.get("text", data.get("text/plain", []))).rstrip()
+            kind = next((kind for kind in PICTURES if kind in data), None)
+            if kind:
+                picture = page.with_name(f"{page.stem}-{number}-{index}.{PICTURES[kind]}")
+                picture.parent.mkdir(parents=True, exist_ok=True)
+                content = "".join(data[kind])
+                picture.write_bytes(content.encode() if kind == "image/svg+xml" else base64.b64decode(content))
+                blocks.append(f"![Output of the cell above]({picture.name})")
+            elif text:
+                blocks.append(f"```text\n{text}\n```")
+    write(page, "\n\n".join(blocks))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ import pytest
 
 nbformat = pytest.importorskip("nbformat", reason="the notebooks need the extra `test`")
 
-EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
+ROOT = pathlib.Path(__file__).parents[2]
+EXAMPLES, EXECUTED = ROOT / "examples", ROOT / ".build" / "notebooks"  # `make docs` shows the executed ones
 NAMES = ["quickstart", "transfer", "shrink", "family"]
 KINDS, PICTURES = ("accordion", "elephant", "sunflower"), 16  # of photos/
 SECONDS = 300  # for a cell that hangs; on two cores a whole notebook takes less than 60
@@ -52,6 +53,8 @@ def run(folder, monkeypatch):
     def run(name):
         notebook = read(name)
         NotebookClient(notebook, timeout=SECONDS, resources={"metadata": {"path": str(folder)}}).execute()
+        EXECUTED.mkdir(parents=True, exist_ok=True)
+        nbformat.write(notebook, EXECUTED / f"{name}.ipynb")
         outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
         printed = "".join(output.text for output in outputs if output.get("name") == "stdout")
         pictures = [output for output in outputs if any(kind.startswith("image/") for kind in output.get("data", {}))]

@@ -1,10 +1,13 @@
 """The site: its pages are complete, what is generated for it is right, and it opens from the disk without a network."""
 
+import ast
+import json
 import subprocess
 import sys
 
 import pytest
 
+from tests.test_docs import BLOCK, PAGES
 from tools import build_site, docstrings
 
 MODULE = '''"""A module."""
@@ -106,12 +109,50 @@ def test_markdown_in_a_flag_is_text():
     assert build_site.flag_row(flag) == r"| `--a_b` |  | A \*list\* of &lt;NAME&gt;\_s \| more One of x, y. |"
 
 
-def test_a_notebook_becomes_a_page():
+def test_what_the_guides_import_is_in_the_reference():
+    blocks = [match[2] for page in PAGES for match in BLOCK.finditer(page.read_text("utf-8")) if match[1] == "python"]
+    imports = [node for block in blocks for node in ast.walk(ast.parse(block)) if isinstance(node, ast.ImportFrom)]
+    imported = {f"{node.module}.{name.name}" for node in imports for name in node.names}
+    ours = {name for name in imported if name.split(".")[0] in ("sqz_keras", "trainers", "export")}
+    documented = {name for page in build_site.REFERENCE for name in build_site.public_names(page)}
+    modules = {name.rpartition(".")[0] for name in documented}
+    assert len(ours) > 10 and ours - documented - modules == set()
+
+
+def test_the_contract_has_its_signatures_and_limits():
+    page = build_site.contract_page()
+    assert "| input | `image_bytes` | string | (batch,) |" in page and "| `MAX_BATCH_SIZE` | `32` |" in page
+
+
+def test_an_executed_notebook_is_shown_while_its_cells_are_the_same(tmp_path):
+    def write(name, source, outputs):
+        cells = [{"cell_type": "code", "source": source, "outputs": outputs}]
+        (tmp_path / name).write_text(json.dumps({"cells": cells}))
+        return tmp_path / name
+
+    notebook = write("a.ipynb", ["print(1)"], [])
+    assert not build_site.is_copy(tmp_path / "none.ipynb", notebook)
+    assert not build_site.is_copy(write("old.ipynb", ["print(2)"], []), notebook)
+    assert build_site.is_copy(write("new.ipynb", "print(1)", [{"text": "1"}]), notebook)
+
+
+def test_a_notebook_becomes_a_page(tmp_path):
+    outputs = [
+        {"output_type": "stream", "text": ["1\n"]},
+        {"output_type": "display_data", "data": {"image/png": "iVBORw0KGgo=", "text/plain": ["<Figure>"]}},
+        {"output_type": "display_data", "data": {"image/svg+xml": ["<svg/>"]}},
+    ]
     cells = [
         {"cell_type": "markdown", "source": ["# Title\n", "text"]},
-        {"cell_type": "code", "source": ["x = 1\n", "x"], "outputs": []},
+        {"cell_type": "code", "source": ["x = 1\n", "x"], "outputs": outputs},
     ]
-    assert build_site.notebook_page({"cells": cells}) == "# Title\ntext\n\n```python\nx = 1\nx\n```"
+    build_site.write_notebook(tmp_path / "a.md", {"cells": cells})
+    assert (tmp_path / "a.md").read_text("utf-8") == (
+        "# Title\ntext\n\n```python\nx = 1\nx\n```\n\n```text\n1\n```\n\n"
+        "![Output of the cell above](a-1-1.png)\n\n![Output of the cell above](a-1-2.svg)\n"
+    )
+    assert (tmp_path / "a-1-1.png").read_bytes() == b"\x89PNG\r\n\x1a\n"
+    assert (tmp_path / "a-1-2.svg").read_bytes() == b"<svg/>"
     text = "[a](examples/a.ipynb) [all](examples) [up](../examples/) [far](https://x.org/a.ipynb)"
     assert build_site.within_the_site(text) == (
         "[a](examples/a.md) [all](examples/index.md) [up](../examples/index.md) [far](https://x.org/a.ipynb)"
