@@ -128,7 +128,20 @@ def test_metadata_declares_what_dependencies_forget(metadata):
     assert {r.name for r in requirements if r.marker is None} == {"absl-py", "numpy", "pillow"}
     with_keras = {"keras", "tensorflow", "jax", "torch", "openvino"}
     runtimes = {"onnxruntime", "litert", "receiver"}
-    others = {"huggingface", "hub", "report", "train", "client", "serve", "page", "compress", "sweep", "test", "all"}
+    others = {
+        "docs",
+        "huggingface",
+        "hub",
+        "report",
+        "train",
+        "client",
+        "serve",
+        "page",
+        "compress",
+        "sweep",
+        "test",
+        "all",
+    }
     assert set(metadata.get_all("Provides-Extra")) == with_keras | runtimes | others
 
 

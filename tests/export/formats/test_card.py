@@ -14,7 +14,7 @@ from export import export
         (["--format=onnx", "--output=out/net.onnx"], "out", ["| net.onnx | ", 'InferenceSession("net.onnx")']),
         (["--format=keras", "--output=net.keras"], ".", ["| net.keras | ", 'sqz_keras.load("net.keras")']),
         (["--format=litert", "--output=net.tflite"], ".", ["| net.tflite | ", 'Interpreter("net.tflite")']),
-        (["--base_path=served"], "served", ["| 1/ | ", "sqz-serve --base_path=."]),
+        pytest.param(["--base_path=served"], "served", ["| 1/ | ", "sqz-serve --base_path=."], marks=pytest.mark.large),
     ],
 )
 def test_a_card_says_how_to_load_the_export(
