@@ -32,12 +32,16 @@ venv: .venv/installed ## make .venv with the package, editable, and pinned versi
 	"$(PYTHON)" -m venv --clear .venv
 
 # setuptools goes first, since without build isolation the builds too use the pinned one.
-.venv/installed: pyproject.toml constraints.txt | .venv/bin/python
+.venv/commands: pyproject.toml constraints.txt | .venv/bin/python
 	$(RUN) -m pip install --constraint constraints.txt setuptools
+	$(RUN) -m pip install --constraint constraints.txt --no-build-isolation --editable '.[all]'
+	@touch $@
+
+.venv/installed: .venv/commands
 	$(RUN) -m pip install --constraint constraints.txt --no-build-isolation --editable '.[all,test,docs]'
 	@touch $@
 
-demo: venv ## train, compress and serve a small SqueezeNet and classify a picture with it; no download is needed
+demo: .venv/commands ## train, compress and serve a small SqueezeNet and classify a picture with it; no download is needed
 	$(RUN) examples/demo.py
 
 screenshots: demo ## make the pictures of the README again (needs Chromium)
