@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import socket
 import tempfile
 from pathlib import Path
 
@@ -45,6 +46,14 @@ def cached_weights(test_data):
         path = download.cache_path(record)
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(next((test_data / "weights").rglob(record.filename)), path)
+
+
+@pytest.fixture
+def free_port():
+    """A TCP port that no server uses, as text."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import pathlib
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -136,13 +135,6 @@ def test_commands(folder, free_port):
                 continue
             result = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
             assert result.returncode == 0, f"{line}: {result.stdout}{result.stderr}"
-
-
-@pytest.fixture
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
 
 
 def wait_until_there(path, server):

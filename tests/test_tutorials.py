@@ -6,14 +6,11 @@ import pathlib
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 import time
 
 import pytest
-
-from sqz_keras.weights import download, records
 
 ROOT = pathlib.Path(__file__).parents[1]
 TUTORIALS = {path.stem: path for path in sorted((ROOT / "docs" / "tutorials").glob("*.md"))}
@@ -26,7 +23,7 @@ SERVER_SECONDS = 60
 
 
 @pytest.fixture
-def folder(test_data, tmp_path):
+def folder(test_data, cached_weights, tmp_path):
     """The pictures that the tutorials name, and the pretrained weights in the cache."""
     images = test_data / "images"
     shutil.copy(min((images / "imagenet_sample").iterdir()), tmp_path / "photo.jpg")
@@ -41,18 +38,13 @@ def folder(test_data, tmp_path):
     (tmp_path / "pictures").mkdir()
     for path in sorted((images / "imagenette" / "val").glob("*/*"))[::10][:100]:
         shutil.copy(path, tmp_path / "pictures")
-    for name in ("squeezenet1.0_deep_compression", "squeezenet1.1_authors"):
-        record = records.get_record(name)
-        path = download.cache_path(record)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(next((test_data / "weights").rglob(record.filename)), path)
     return tmp_path
 
 
 @pytest.mark.large
 @pytest.mark.parametrize("name", TUTORIALS)
-def test_tutorial(name, folder, unused_port):
-    text = TUTORIALS[name].read_text("utf-8").replace("8500", unused_port)
+def test_tutorial(name, folder, free_port):
+    text = TUTORIALS[name].read_text("utf-8").replace("8500", free_port)
     env = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}  # as users have it
     steps = STEP.findall(text)
     assert len(steps) == text.count("```console") > 1
@@ -73,13 +65,6 @@ def test_tutorial(name, folder, unused_port):
             else:
                 assert process.wait() == 0, output.read_text("utf-8")
             check(expected, output.read_text("utf-8"), name in NUMBERS_VARY)
-
-
-@pytest.fixture
-def unused_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
 
 
 def check(expected, printed, numbers_vary):
