@@ -94,7 +94,7 @@ typedef struct {
     int status;
     const char *message;
     unsigned char *memory;
-    size_t size, used, peak;
+    size_t size, used, peak;     /* size, used: multiples of 8 */
     uint32_t crc_table[4 * 256]; /* of bytes, then of bytes that 1, 2 and 3 others follow */
 } sqz__decoder;
 typedef struct { const unsigned char *at, *end; } sqz__bytes;
@@ -114,12 +114,12 @@ static int sqz__fail(sqz__decoder *d, int status, const char *message) { /* retu
 #endif
 static int sqz__no_room(sqz__decoder *d) { return sqz__fail(d, SQZ_WORKSPACE, "the workspace is too small"); }
 static void *sqz__alloc(sqz__decoder *d, size_t count, size_t size, int clear) {
-    size_t start = (d->used + 7) / 8 * 8;
-    if (start + SQZ_GAP > d->size || count > (d->size - start - SQZ_GAP) / size) return sqz__no_room(d), NULL;
-    SQZ_GUARD(d->memory + start, count * size, 1);
-    d->used = start + count * size + SQZ_GAP;
+    unsigned char *start = d->memory + d->used;
+    if (d->used + SQZ_GAP > d->size || count > (d->size - d->used - SQZ_GAP) / size) return sqz__no_room(d), NULL;
+    SQZ_GUARD(start, count * size, 1);
+    d->used += (count * size + 7) / 8 * 8 + SQZ_GAP;
     if (d->used > d->peak) d->peak = d->used;
-    return clear ? memset(d->memory + start, 0, count * size) : d->memory + start;
+    return clear ? memset(start, 0, count * size) : start;
 }
 static void sqz__release(sqz__decoder *d, size_t mark) {
     SQZ_GUARD(d->memory + mark, d->used - mark, 0);
@@ -204,13 +204,16 @@ static void sqz__sha256(const unsigned char *data, size_t size, unsigned char di
 typedef struct { const unsigned char *data; uint64_t at, end; uint32_t flip; } sqz__bits;
 typedef struct { uint16_t count[16], *symbols; } sqz__prefix_code; /* by length; in the order of their codes */
 
+static sqz__bits sqz__bits_of(sqz__bytes in, uint32_t flip) {
+    return (sqz__bits){in.at, 0, 8 * (uint64_t)sqz__left(&in), flip};
+}
 static uint32_t sqz__bit(sqz__bits *in) {
     uint64_t at = in->at++;
     return at < in->end ? in->data[at >> 3] >> ((at & 7) ^ in->flip) & 1u : 0;
 }
-static uint32_t sqz__number(sqz__bits *in, uint32_t width) { /* the lowest bit comes first */
+static uint32_t sqz__number(sqz__bits *in, uint32_t width) { /* its lowest bit comes first, or last with `flip` */
     uint32_t value = 0;
-    for (uint32_t i = 0; i < width; i++) value |= sqz__bit(in) << i;
+    for (uint32_t i = 0; i < width; i++) value = in->flip ? value << 1 | sqz__bit(in) : value | sqz__bit(in) << i;
     return value;
 }
 /* Makes a code from lengths of 0 to 15. It must be complete; with `lone`, one symbol of length 1 or none will do. */
@@ -220,11 +223,11 @@ static int sqz__make_code(sqz__decoder *d, sqz__prefix_code *code, const unsigne
     memset(code->count, 0, sizeof code->count);
     for (uint32_t s = 0; s < n; s++) code->count[lengths[s]]++;
     for (int length = 1; length < 16; length++) {
-        left = 2 * left - code->count[length];
-        SQZ__CHECK(left >= 0, "a prefix code has too many symbols");
+        left = 2 * left - code->count[length]; /* once it is below 0, it stays there */
         place[length + 1] = (uint16_t)(place[length] + code->count[length]);
     }
-    SQZ__CHECK(!left || (lone && code->count[0] + code->count[1] == (int32_t)n), "a prefix code is not complete");
+    int complete = !left || (lone && left > 0 && code->count[0] + code->count[1] == (int32_t)n);
+    SQZ__CHECK(complete, "a prefix code is not complete, or has too many symbols");
     for (uint32_t s = 0; s < n; s++)
         if (lengths[s]) code->symbols[place[lengths[s]]++] = (uint16_t)s;
     return 1;
@@ -238,24 +241,21 @@ static uint32_t sqz__code_symbol(sqz__bits *in, const sqz__prefix_code *code) { 
     }
     return UINT32_MAX;
 }
-typedef struct { unsigned char *out; size_t first, size, limit; } sqz__inflated; /* first: that may be referred to */
+typedef struct { sqz__bits in; unsigned char *out; size_t first, size, limit; } sqz__zlib; /* first that is known */
 
-static int sqz__put(sqz__decoder *d, sqz__inflated *to, uint32_t byte) {
-    SQZ__CHECK(to->size < to->limit, "a zlib stream inflates to more than is allowed");
-    SQZ__TRY(to->size < d->size - d->used || sqz__no_room(d));
-    to->out[to->size++] = (unsigned char)byte;
+static int sqz__put(sqz__decoder *d, sqz__zlib *z, uint32_t byte) {
+    SQZ__CHECK(z->size < z->limit, "a zlib stream inflates to more than is allowed");
+    SQZ__TRY(z->size < d->size - d->used || sqz__no_room(d));
+    z->out[z->size++] = (unsigned char)byte;
     return 1;
 }
 /* Makes the codes of a block, `codes[0]` of literals and lengths, `codes[1]` of distances. */
 static int sqz__block_codes(sqz__decoder *d, sqz__bits *in, int fixed, sqz__prefix_code *codes) {
     static const unsigned char order[19] = {16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15};
     unsigned char lengths[320] = {0};
-    uint32_t n, first, count; /* of all lengths, those of the first code, and those of the code of lengths */
     for (int i = 0; fixed && i < 320; i++) lengths[i] = i < 144 ? 8 : i < 256 ? 9 : i < 280 ? 7 : i < 288 ? 8 : 5;
     if (fixed) return sqz__make_code(d, codes, lengths, 288, 0) && sqz__make_code(d, codes + 1, lengths + 288, 32, 0);
-    first = sqz__number(in, 5) + 257;
-    n = first + sqz__number(in, 5) + 1;
-    count = sqz__number(in, 4) + 4;
+    uint32_t first = sqz__number(in, 5) + 257, n = first + sqz__number(in, 5) + 1, count = sqz__number(in, 4) + 4;
     SQZ__CHECK(first <= 286 && n - first <= 30, "a zlib stream has too many symbols");
     for (uint32_t i = 0; i < count; i++) lengths[order[i]] = (unsigned char)sqz__number(in, 3);
     SQZ__TRY(sqz__make_code(d, codes, lengths, 19, 0));
@@ -269,35 +269,31 @@ static int sqz__block_codes(sqz__decoder *d, sqz__bits *in, int fixed, sqz__pref
     SQZ__CHECK(lengths[256], "a zlib stream has a block without an end");
     return sqz__make_code(d, codes, lengths, first, 1) && sqz__make_code(d, codes + 1, lengths + first, n - first, 1);
 }
-static int sqz__inflate_block(sqz__decoder *d, sqz__bits *in, uint32_t type, sqz__inflated *to) {
+static int sqz__inflate_block(sqz__decoder *d, sqz__zlib *z, uint32_t type) {
     uint16_t symbols[288 + 32];
     sqz__prefix_code codes[2] = {{{0}, symbols}, {{0}, symbols + 288}};
-    uint32_t s, length, distance, bits;
+    sqz__bits *in = &z->in;
     if (type == 0) { /* stored bytes */
         in->at = (in->at + 7) / 8 * 8;
-        length = sqz__number(in, 16);
-        SQZ__CHECK(length == (sqz__number(in, 16) ^ 0xFFFF) && in->at + 8 * length <= in->end,
-                   "a zlib stream has a damaged stored block, or ends too early");
-        while (length--) SQZ__TRY(sqz__put(d, to, sqz__number(in, 8)));
+        uint32_t size = sqz__number(in, 16);
+        SQZ__CHECK(size == (sqz__number(in, 16) ^ 0xFFFF), "a zlib stream has a damaged stored block");
+        while (size--) SQZ__TRY(sqz__put(d, z, sqz__number(in, 8)));
         return 1;
     }
     SQZ__TRY(sqz__block_codes(d, in, type == 1, codes));
-    while ((s = sqz__code_symbol(in, &codes[0])) != 256) {
+    for (uint32_t s; (s = sqz__code_symbol(in, &codes[0])) != 256;) {
         SQZ__CHECK(s < 286 && in->at <= in->end, "a zlib stream has an invalid symbol, or ends too early");
-        if (s < 256) {
-            SQZ__TRY(sqz__put(d, to, s));
-            continue;
-        }
-        s -= 257, bits = s < 8 ? 0 : s / 4 - 1;
-        length = s == 28 ? 258 : s < 8 ? 3 + s : 3 + ((4 + s % 4) << bits) + sqz__number(in, bits);
-        s = sqz__code_symbol(in, &codes[1]);
-        SQZ__CHECK(s < 30, "a zlib stream has an invalid distance");
-        bits = s < 4 ? 0 : s / 2 - 1;
-        distance = s < 4 ? 1 + s : 1 + ((2 + s % 2) << bits) + sqz__number(in, bits);
-        SQZ__CHECK(distance <= to->size - to->first, "a zlib stream refers to what is before its beginning");
-        while (length--) SQZ__TRY(sqz__put(d, to, to->out[to->size - distance]));
+        if (s < 256) SQZ__TRY(sqz__put(d, z, s));
+        if (s < 256) continue;
+        uint32_t step = s - 257, bits = step < 8 ? 0 : step / 4 - 1; /* further bits of the length */
+        uint32_t length = step == 28 ? 258 : step < 8 ? 3 + step : 3 + ((4 + step % 4) << bits) + sqz__number(in, bits);
+        step = sqz__code_symbol(in, &codes[1]);
+        SQZ__CHECK(step < 30, "a zlib stream has an invalid distance");
+        bits = step < 4 ? 0 : step / 2 - 1;
+        size_t distance = step < 4 ? 1 + step : 1 + ((2 + step % 2) << bits) + sqz__number(in, bits);
+        SQZ__CHECK(distance <= z->size - z->first, "a zlib stream refers to what is before its beginning");
+        while (length--) SQZ__TRY(sqz__put(d, z, z->out[z->size - distance]));
     }
-    SQZ__CHECK(in->at <= in->end, "a zlib stream ends too early");
     return 1;
 }
 static int sqz__adler_is(sqz__bits *in, const unsigned char *data, size_t size) {
@@ -308,40 +304,39 @@ static int sqz__adler_is(sqz__bits *in, const unsigned char *data, size_t size) 
 }
 /* Inflates a stream that fills `in` into the memory that is left, and allocates what it took and a 0 byte behind. The
    first `preset` bytes of that memory are a dictionary that the stream may have, and are overwritten. */
-static int sqz__inflate(sqz__decoder *d, sqz__bytes in, size_t limit, size_t preset, unsigned char **out,
-                        size_t *size) {
-    sqz__bits bits = {in.at, 0, 8 * (uint64_t)sqz__left(&in), 0};
-    sqz__inflated to = {NULL, preset, preset, preset + limit};
-    uint32_t method = sqz__number(&bits, 8), flags = sqz__number(&bits, 8), last, type;
+static int sqz__inflate(sqz__decoder *d, sqz__bytes in, size_t limit, size_t preset, sqz__bytes *inflated) {
+    sqz__zlib z = {sqz__bits_of(in, 0), d->memory + d->used, preset, preset, preset + limit};
+    uint32_t method = sqz__number(&z.in, 8), flags = sqz__number(&z.in, 8), last, type;
     SQZ__CHECK((method & 15) == 8 && method >> 4 < 8 && (method << 8 | flags) % 31 == 0,
                "a zlib stream has an invalid header"); /* method 8, a window of at most 32 KiB */
-    SQZ__TRY(SQZ__GET(to.out, 0));
-    sqz__release(d, (size_t)(to.out - d->memory));
-    SQZ_GUARD(to.out, d->size - d->used, 1);
+    SQZ_GUARD(z.out, d->size - d->used, 1);
     if (flags & 32) {
-        SQZ__CHECK(preset && sqz__adler_is(&bits, to.out, preset), "a zlib stream needs another preset dictionary");
-        to.first = 0;
+        SQZ__CHECK(preset && sqz__adler_is(&z.in, z.out, preset), "a zlib stream needs another preset dictionary");
+        z.first = 0;
     }
     do {
-        last = sqz__number(&bits, 1), type = sqz__number(&bits, 2);
+        last = sqz__number(&z.in, 1);
+        type = sqz__number(&z.in, 2);
         SQZ__CHECK(type < 3, "a zlib stream has an invalid block");
-        SQZ__TRY(sqz__inflate_block(d, &bits, type, &to));
+        SQZ__TRY(sqz__inflate_block(d, &z, type));
     } while (!last);
-    if (d->used + to.size > d->peak) d->peak = d->used + to.size;
-    *size = to.size - preset;
-    memmove(to.out, to.out + preset, *size);
-    bits.at = (bits.at + 7) / 8 * 8;
-    SQZ__CHECK(sqz__adler_is(&bits, to.out, *size) && bits.at == bits.end, "a zlib stream is damaged, or too long");
-    SQZ_GUARD(to.out, d->size - d->used, 0);
-    SQZ__TRY(SQZ__GET(*out, *size + 1));
-    (*out)[*size] = 0;
+    size_t size = z.size - preset, peak = d->used + (z.size + 7) / 8 * 8;
+    if (peak > d->peak) d->peak = peak;
+    memmove(z.out, z.out + preset, size);
+    z.in.at = (z.in.at + 7) / 8 * 8;
+    SQZ__CHECK(sqz__adler_is(&z.in, z.out, size) && z.in.at == z.in.end, "a zlib stream is damaged, or too long");
+    SQZ_GUARD(z.out, d->size - d->used, 0);
+    SQZ__TRY(SQZ__GET(z.out, size + 1));
+    z.out[size] = 0;
+    *inflated = (sqz__bytes){z.out, z.out + size};
     return 1;
 }
 
 /* ---- The JSON (section 1): a pass that checks the text, then one that reads what is needed ---- */
 typedef struct {
-    const unsigned char *text, *at;     /* a 0 byte, which is valid nowhere, ends the text */
-    uint32_t *keys, key_count, members; /* where the keys of all open objects are; keys of the object closed last */
+    const unsigned char *at, **keys; /* a 0 byte, which is valid nowhere, ends the text; the keys of all open objects */
+    size_t key_count, members;       /* members: keys of the object that was closed last */
+    uint64_t elements;               /* of all arrays that were read, an empty dimension as 1 */
 } sqz__json;
 enum { SQZ__END_OF_STRING = -1, SQZ__INVALID = -2 };
 
@@ -356,169 +351,163 @@ static int32_t sqz__hex4(const unsigned char *p) {
 }
 /* The next character of a string, or SQZ__END_OF_STRING behind its closing quote. Two escaped surrogates that belong
    together are one character. */
-static int32_t sqz__character(sqz__json *j) {
+static int32_t sqz__character(const unsigned char **at) {
     static const char names[] = "\"\\/bfnrt", values[] = "\"\\/\b\f\n\r\t";
     static const int32_t least[4] = {0, 0x80, 0x800, 0x10000};
-    int32_t c = *j->at, more = c < 0xC0 ? 0 : c < 0xE0 ? 1 : c < 0xF0 ? 2 : 3, low;
+    int32_t c = *(*at)++, more = c < 0xC0 ? 0 : c < 0xE0 ? 1 : c < 0xF0 ? 2 : 3;
     if (c < 32 || c > 0xF7 || (c > 127 && c < 0xC0)) return SQZ__INVALID;
-    j->at++;
     if (c == '"') return SQZ__END_OF_STRING;
     if (c != '\\') {
         c &= more ? 63 >> more : 127;
         for (int i = 0; i < more; i++) {
-            if (*j->at >> 6 != 2) return SQZ__INVALID;
-            c = c << 6 | (*j->at++ & 63);
+            if (**at >> 6 != 2) return SQZ__INVALID;
+            c = c << 6 | (*(*at)++ & 63);
         }
         return c < least[more] || c > 0x10FFFF || c >> 11 == 0x1B ? SQZ__INVALID : c;
     }
-    if (sqz__is_one_of(*j->at, names)) return values[strchr(names, *j->at++) - names];
-    if (*j->at != 'u' || (c = sqz__hex4(j->at + 1)) < 0) return SQZ__INVALID;
-    j->at += 5;
-    if (c >> 10 != 0x36 || j->at[0] != '\\' || j->at[1] != 'u') return c;
-    low = sqz__hex4(j->at + 2);
-    if (low < 0 || low >> 10 != 0x37) return c;
-    j->at += 6;
+    if (sqz__is_one_of(**at, names)) return values[strchr(names, *(*at)++) - names];
+    if (*(*at)++ != 'u' || (c = sqz__hex4(*at)) < 0) return SQZ__INVALID;
+    *at += 4;
+    int32_t low = c >> 10 == 0x36 && (*at)[0] == '\\' && (*at)[1] == 'u' ? sqz__hex4(*at + 2) : 0;
+    if (low >> 10 != 0x37) return c;
+    *at += 6;
     return 0x10000 + ((c & 1023) << 10 | (low & 1023));
 }
-static int sqz__compare(const sqz__json *j, uint32_t first, uint32_t second) { /* strings that were checked */
-    sqz__json a = {.at = j->text + first}, b = {.at = j->text + second};
+static int sqz__compare(const unsigned char *a, const unsigned char *b) { /* strings that were checked */
     int32_t x, y;
     do x = sqz__character(&a), y = sqz__character(&b); while (x == y && x >= 0);
     return (x > y) - (x < y);
 }
-/* Sorts strings by heapsort, given where they begin, and says whether two of them are equal. */
-static int sqz__has_twins(const sqz__json *j, uint32_t *keys, size_t count) {
+/* Sorts keys by heapsort, and says whether two of them are equal. */
+static int sqz__has_twins(const unsigned char **keys, size_t count) {
+    int twins = 0;
     for (size_t start = count / 2, end = count, root, child; end > 1;) {
-        uint32_t key = start ? keys[--start] : keys[--end];
+        const unsigned char *key = start ? keys[--start] : keys[--end];
         if (end < count && !start) keys[end] = keys[0];
         for (root = start; (child = 2 * root + 1) < end; root = child) {
-            if (child + 1 < end && sqz__compare(j, keys[child], keys[child + 1]) < 0) child++;
-            if (sqz__compare(j, key, keys[child]) >= 0) break;
+            if (child + 1 < end && sqz__compare(keys[child], keys[child + 1]) < 0) child++;
+            if (sqz__compare(key, keys[child]) >= 0) break;
             keys[root] = keys[child];
         }
         keys[root] = key;
     }
-    for (size_t i = 1; i < count; i++)
-        if (sqz__compare(j, keys[i - 1], keys[i]) == 0) return 1;
-    return 0;
+    for (size_t i = 1; i < count; i++) twins |= sqz__compare(keys[i - 1], keys[i]) == 0;
+    return twins;
+}
+static size_t sqz__pass(sqz__json *j, const char *these) { /* passes bytes that are among these, and says how many */
+    size_t count = strspn((const char *)j->at, these);
+    j->at += count;
+    return count;
 }
 static int sqz__accept(sqz__json *j, int c) { /* passes white space, and then a byte if it is this one */
-    while (sqz__is_one_of(*j->at, " \t\n\r")) j->at++;
+    sqz__pass(j, " \t\n\r");
     return *j->at == c ? j->at++, 1 : 0;
 }
 static int sqz__next_is(sqz__json *j, int c) { return sqz__accept(j, c) ? j->at--, 1 : 0; }
-static int sqz__digits(sqz__json *j) { /* passes digits, and says whether there is one */
-    const unsigned char *start = j->at;
-    while (sqz__is_one_of(*j->at, "0123456789")) j->at++;
-    return j->at > start;
-}
 /* Checks a string, or any value that is neither a list nor an object. */
 static int sqz__scalar(sqz__json *j) {
-    static const char *const words[3] = {"true", "false", "null"};
-    const unsigned char *start, *end;
+    static const char *const words[3] = {"true", "false", "null"}, digits[] = "0123456789";
     int32_t c = 0;
     if (sqz__accept(j, '"')) {
-        while (c >= 0) c = sqz__character(j);
+        while (c >= 0) c = sqz__character(&j->at);
         return c == SQZ__END_OF_STRING;
     }
     for (int i = 0; i < 3; i++)
         if (strncmp((const char *)j->at, words[i], strlen(words[i])) == 0) return j->at += strlen(words[i]), 1;
     sqz__accept(j, '-');
-    start = j->at;
-    SQZ__TRY(sqz__digits(j) && (*start != '0' || j->at == start + 1));
-    end = j->at;
-    if (*j->at == '.') SQZ__TRY((j->at++, sqz__digits(j)));
-    if (sqz__is_one_of(*j->at, "eE")) SQZ__TRY((j->at += 1 + sqz__is_one_of(j->at[1], "+-"), sqz__digits(j)));
-    return j->at > end || end - start <= SQZ__MAX_DIGITS;
+    int zero = *j->at == '0';
+    size_t count = sqz__pass(j, digits);
+    const unsigned char *end = j->at;
+    SQZ__TRY(count && !(zero && count > 1));
+    if (*j->at == '.') SQZ__TRY((j->at++, sqz__pass(j, digits)));
+    if (sqz__is_one_of(*j->at, "eE")) SQZ__TRY((j->at += 1 + sqz__is_one_of(j->at[1], "+-"), sqz__pass(j, digits)));
+    return j->at > end || count <= SQZ__MAX_DIGITS;
 }
 /* Checks a value inside of `level` lists and objects. No object may have a key twice. */
 static int sqz__value(sqz__json *j, int level) {
     int object = sqz__accept(j, '{'), close = object ? '}' : ']';
-    uint32_t first = j->key_count;
+    size_t first = j->key_count;
     if (!object && !sqz__accept(j, '[')) return sqz__scalar(j);
     SQZ__TRY(level < SQZ__MAX_LEVELS);
-    if (!sqz__accept(j, close)) {
-        do {
-            if (object) {
-                SQZ__TRY(sqz__next_is(j, '"'));
-                j->keys[j->key_count++] = (uint32_t)(j->at - j->text) + 1;
-                SQZ__TRY(sqz__scalar(j) && sqz__accept(j, ':'));
-            }
-            SQZ__TRY(sqz__value(j, level + 1));
-        } while (sqz__accept(j, ','));
-        SQZ__TRY(sqz__accept(j, close));
+    for (int more = !sqz__next_is(j, close); more; more = sqz__accept(j, ',')) {
+        if (object) {
+            SQZ__TRY(sqz__next_is(j, '"'));
+            j->keys[j->key_count++] = j->at + 1;
+            SQZ__TRY(sqz__scalar(j) && sqz__accept(j, ':'));
+        }
+        SQZ__TRY(sqz__value(j, level + 1));
     }
     j->members = j->key_count - first;
     j->key_count = first;
-    return !sqz__has_twins(j, j->keys + first, j->members);
+    return sqz__accept(j, close) && !sqz__has_twins(j->keys + first, j->members);
 }
 /* Passes the key `name` and an object that begins at `*start`. */
 static int sqz__member(sqz__json *j, const char *name, const unsigned char **start) {
-    int32_t c = sqz__accept(j, '"') ? sqz__character(j) : SQZ__INVALID;
-    for (; *name && c == *name; name++) c = sqz__character(j);
+    int32_t c = sqz__accept(j, '"') ? sqz__character(&j->at) : SQZ__INVALID;
+    for (; *name && c == *name; name++) c = sqz__character(&j->at);
     SQZ__TRY(c == SQZ__END_OF_STRING && !*name && sqz__accept(j, ':') && sqz__next_is(j, '{'));
     *start = j->at;
     return sqz__value(j, 1);
 }
-/* Reads a name, as UTF-8, and a list of dimensions. Adds the number of elements to `total`, empty dimensions as 1. */
-static int sqz__read_array(sqz__decoder *d, sqz__json *j, sqz_array *array, uint64_t *total) {
+/* Reads a name, as UTF-8, and a list of dimensions. */
+static int sqz__read_array(sqz__decoder *d, sqz__json *j, sqz_array *array) {
     static const unsigned char lead[4] = {0, 0xC0, 0xE0, 0xF0};
-    size_t characters = 0, bytes = 0;
-    uint64_t bounded = 1, size;
-    unsigned char *name;
-    SQZ__TRY(SQZ__GET(name, 4 * SQZ__MAX_NAME + 1) && sqz__accept(j, '"'));
-    for (int32_t c; (c = sqz__character(j)) >= 0; characters++) {
+    unsigned char utf8[4 * SQZ__MAX_NAME + 1], *end = utf8, *name;
+    uint64_t bounded = 1;
+    SQZ__TRY(sqz__accept(j, '"'));
+    for (int32_t c, characters = 0; (c = sqz__character(&j->at)) >= 0; characters++) {
         int more = c < 0x80 ? 0 : c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
         SQZ__CHECK(characters < SQZ__MAX_NAME, "the name of an array has more than 255 characters");
-        name[bytes++] = (unsigned char)(lead[more] | c >> (6 * more));
-        while (more--) name[bytes++] = (unsigned char)(0x80 | (c >> (6 * more) & 63));
+        *end++ = (unsigned char)(lead[more] | c >> (6 * more));
+        while (more--) *end++ = (unsigned char)(0x80 | (c >> (6 * more) & 63));
     }
-    name[bytes] = 0;
-    sqz__release(d, d->used - (4 * SQZ__MAX_NAME - bytes));
-    array->name = (const char *)name, array->name_bytes = bytes, array->count = 1;
-    SQZ__CHECK(bytes && sqz__accept(j, ':') && sqz__accept(j, '['), "an array has no name, or its shape is no list");
+    *end = 0;
+    array->name_bytes = (size_t)(end - utf8);
+    SQZ__TRY(SQZ__GET(name, array->name_bytes + 1));
+    array->name = memcpy(name, utf8, array->name_bytes + 1);
+    array->count = 1;
+    SQZ__CHECK(end > utf8 && sqz__accept(j, ':') && sqz__accept(j, '['), "an array has no name, or its shape is no list");
     while (!sqz__accept(j, ']')) {
         int negative = sqz__accept(j, '-');
-        for (size = 0; sqz__is_one_of(*j->at, "0123456789") && size <= SQZ__MAX_BYTES; j->at++)
-            size = 10 * size + (uint64_t)(*j->at - '0');
+        size_t size = 0;
+        for (; sqz__is_one_of(*j->at, "0123456789") && size <= SQZ__MAX_BYTES; j->at++) size = 10 * size + *j->at - '0';
         SQZ__CHECK((sqz__accept(j, ',') || sqz__next_is(j, ']')) && size <= SQZ__MAX_BYTES && !(negative && size) &&
                    array->dimensions < SQZ__MAX_DIMENSIONS, "an array has a bad dimension, or more than 8 of them");
         bounded *= size ? size : 1;
         SQZ__CHECK(bounded <= SQZ__MAX_BYTES / 4, "the arrays are too large");
-        array->count *= (size_t)size;
-        array->shape[array->dimensions++] = (size_t)size;
+        array->count *= size;
+        array->shape[array->dimensions++] = size;
     }
-    *total += bounded;
-    SQZ__CHECK(*total <= SQZ__MAX_BYTES / 4, "the arrays are too large");
+    j->elements += bounded;
+    SQZ__CHECK(j->elements <= SQZ__MAX_BYTES / 4, "the arrays are too large");
     return 1;
 }
 /* Reads the section JSON: names and shapes of the arrays, and where the object `header` lies. `base` is that section of
    a delta's base, whose text is the dictionary, or empty. */
 static int sqz__read_json(sqz__decoder *d, sqz_file *file, sqz__bytes section, sqz__bytes base, sqz_array **arrays) {
     sqz__json j = {0};
-    unsigned char *text;
+    sqz__bytes text, dictionary = {0};
     const unsigned char *start, *header;
-    size_t mark = d->used, preset = 0;
-    uint64_t total = 0;
-    SQZ__TRY(!base.at || sqz__inflate(d, base, SQZ__MAX_JSON, 0, &text, &preset));
+    size_t mark = d->used;
+    SQZ__TRY(!base.at || sqz__inflate(d, base, SQZ__MAX_JSON, 0, &dictionary));
     sqz__release(d, mark);
-    SQZ__TRY(sqz__inflate(d, section, SQZ__MAX_JSON, preset, &text, &file->json_bytes));
+    SQZ__TRY(sqz__inflate(d, section, SQZ__MAX_JSON, sqz__left(&dictionary), &text));
     mark = d->used;
-    j.text = j.at = text;
-    SQZ__TRY(SQZ__GET(j.keys, file->json_bytes / 4 + 1)); /* a key and its value have at least 4 bytes: "":0 */
+    j.at = text.at;
+    SQZ__TRY(SQZ__GET(j.keys, sqz__left(&text) / 4 + 1)); /* a key and its value have at least 4 bytes: "":0 */
     SQZ__CHECK(sqz__accept(&j, '{') && sqz__member(&j, "arrays", &start), "the JSON has no valid object `arrays`");
     file->array_count = j.members;
     SQZ__CHECK(sqz__accept(&j, ',') && sqz__member(&j, "header", &header), "the JSON has no valid object `header`");
-    file->json = (const char *)text, file->header = (const char *)header, file->header_bytes = (size_t)(j.at - header);
-    SQZ__CHECK(sqz__accept(&j, '}') && sqz__next_is(&j, 0) && j.at == text + file->json_bytes,
-               "something follows the object `header`");
+    file->json = (const char *)text.at, file->json_bytes = sqz__left(&text);
+    file->header = (const char *)header, file->header_bytes = (size_t)(j.at - header);
+    SQZ__CHECK(sqz__accept(&j, '}') && sqz__next_is(&j, 0) && j.at == text.end, "something follows the object `header`");
     SQZ__CHECK(file->array_count <= SQZ__MAX_ARRAYS, "there are more than 1024 arrays");
     sqz__release(d, mark);
     SQZ__TRY(SQZ__NEW(*arrays, file->array_count));
     file->arrays = *arrays;
     j.at = start + 1;
     for (size_t i = 0; i < file->array_count; i++, sqz__accept(&j, ','))
-        SQZ__TRY(sqz__read_array(d, &j, *arrays + i, &total));
+        SQZ__TRY(sqz__read_array(d, &j, *arrays + i));
     return 1;
 }
 
@@ -659,9 +648,10 @@ static int sqz__paper_codes(sqz__decoder *d, sqz__lanes *lanes, const sqz__huffm
 static int sqz__read_paper(sqz__decoder *d, sqz__net *net, sqz__bytes table, sqz__bytes raw, sqz__bytes stream) {
     sqz__huffman *h, *tables;
     sqz__lanes lanes = {0};
-    size_t n = 2 * net->coded_count + 8, alphabets = 0, size;
+    size_t n = 2 * net->coded_count + 8, alphabets = 0;
     uint64_t total = 0;
-    unsigned char *lengths, *plane = NULL;
+    unsigned char *plane = NULL;
+    sqz__bytes lengths;
     SQZ__TRY(SQZ__NEW(tables, n));
     h = tables;
     for (size_t i = 0; i < net->coded_count; i++, h += 2) {
@@ -677,10 +667,10 @@ static int sqz__read_paper(sqz__decoder *d, sqz__net *net, sqz__bytes table, sqz
         if (net->mode[i]) h->alphabet = 256, h->count = net->plane_size[i];
     }
     for (size_t i = 0; i < n; i++) alphabets += tables[i].alphabet;
-    SQZ__TRY(!d->status && sqz__inflate(d, table, alphabets, 0, &lengths, &size));
-    SQZ__CHECK(size == alphabets, "there are too few code lengths");
-    for (h = tables; h < tables + n; lengths += h++->alphabet) {
-        SQZ__TRY(sqz__make_huffman(d, h, lengths));
+    SQZ__TRY(!d->status && sqz__inflate(d, table, alphabets, 0, &lengths));
+    SQZ__CHECK(sqz__left(&lengths) == alphabets, "there are too few code lengths");
+    for (h = tables; h < tables + n; lengths.at += h++->alphabet) {
+        SQZ__TRY(sqz__make_huffman(d, h, lengths.at));
         total += h->used > 1 ? h->count : 0;
     }
     SQZ__TRY(sqz__open_lanes(d, stream, total, &lanes));
@@ -1522,7 +1512,7 @@ int sqz_decode(sqz_file *file, const void *data, size_t size, const void *base, 
     if (!workspace || workspace_size < skew) return SQZ_WORKSPACE;
     if (data) file_bytes.end += size;
     if (base) base_bytes.end += base_size;
-    d.memory = (unsigned char *)workspace + skew, d.size = workspace_size - skew;
+    d.memory = (unsigned char *)workspace + skew, d.size = (workspace_size - skew) / 8 * 8;
     SQZ_GUARD(d.memory, d.size, 0);
     sqz__make_crc_table(&d);
     if (!sqz__decode_file(&d, file, &net, file_bytes, base_bytes)) {
