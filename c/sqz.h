@@ -516,25 +516,26 @@ enum {
     SQZ__FLOATS, SQZ__CODEBOOK, SQZ__GRID, SQZ__SAME, SQZ__BOOK_DELTA, SQZ__GRID_DELTA, SQZ__TRELLIS,
     SQZ__DENSE_TRELLIS, SQZ__ADDED
 };
-typedef struct { /* an array that a profile codes, codes or differences; or the shape of floats, of the range 0 to 0 */
+typedef struct { /* an array of codes or differences; or the shape of floats, of the range 0 to 0 */
     uint32_t width, rows, columns, size, taps; /* section "Places" */
     int32_t low, high, dense;                  /* dense: in profile `max`, it has no zeros */
+    int32_t (*neighbours)[4]; /* by tap; NULL in arrays of one tap */
     uint16_t *row_of; /* by index, in differences of version 2; NULL where the row follows from the index */
     int16_t *codes;
 } sqz__codes;
 typedef struct {
-    uint32_t kind, coded_count;
-    int32_t low, high;
-    sqz__codes coded[2]; /* what the profile decodes: codes, or two arrays of differences */
-    int16_t *codes;
+    uint32_t kind, part_count;
+    sqz__codes codes, differences[2], *parts; /* parts: what the profile decodes, the codes or the differences */
     const sqz_array *base;
-    const int16_t *base_codes; /* NULL where the base has none, or those of a trellis */
+    const int16_t *base_codes; /* of a delta by differences */
 } sqz__row;
 typedef struct {
+    sqz_file *file;
+    sqz__bytes json, digest, table, raw, stream; /* the sections, in order; BASE is empty if there is none */
     sqz_array *arrays;
     sqz__row *rows;
     sqz__codes **coded, **floats; /* all arrays of codes, and the shapes of all arrays of floats */
-    size_t array_count, coded_count, float_count, grids, plane_size[8];
+    size_t coded_count, float_count, grids, plane_size[8];
     const unsigned char *steps, *plane[8]; /* steps: 4 bytes for each grid */
     uint32_t mode[8];
 } sqz__net;
@@ -542,50 +543,69 @@ typedef struct {
 static int sqz__has_codebook(const sqz__row *r) { return r->kind == SQZ__CODEBOOK || r->kind == SQZ__BOOK_DELTA; }
 static int sqz__has_trellis(const sqz__row *r) { return r->kind == SQZ__TRELLIS || r->kind == SQZ__DENSE_TRELLIS; }
 static int sqz__has_codes(const sqz__row *r) { return r->kind != SQZ__FLOATS && r->kind != SQZ__SAME; }
-static uint32_t sqz__code_count(const sqz__codes *coded) { return (uint32_t)(coded->high - coded->low + 1); }
-static void sqz__set_shape(sqz__codes *coded, const size_t *shape, size_t n, size_t size) {
-    coded->width = n > 2 ? (uint32_t)shape[n - 3] : 1, coded->taps = coded->width;
-    coded->rows = n > 1 ? (uint32_t)shape[n - 2] : 1, coded->columns = n > 0 ? (uint32_t)shape[n - 1] : 1;
-    for (size_t i = 0; i + 3 < n; i++) coded->taps *= (uint32_t)shape[i];
-    coded->size = (uint32_t)size;
+static uint32_t sqz__code_count(const sqz__codes *codes) { return (uint32_t)(codes->high - codes->low + 1); }
+static void sqz__set_shape(sqz__codes *codes, const size_t *shape, size_t n, size_t size) {
+    codes->width = codes->taps = n > 2 ? (uint32_t)shape[n - 3] : 1;
+    codes->rows = n > 1 ? (uint32_t)shape[n - 2] : 1;
+    codes->columns = n > 0 ? (uint32_t)shape[n - 1] : 1;
+    for (size_t i = 0; i + 3 < n; i++) codes->taps *= (uint32_t)shape[i];
+    codes->size = (uint32_t)size;
 }
-static int sqz__read_range(sqz__decoder *d, sqz__bytes *table, int32_t *low, int32_t *high) {
+static int sqz__read_range(sqz__decoder *d, sqz__bytes *table, sqz__codes *codes) {
     uint64_t below = sqz__varint(d, table), above = sqz__varint(d, table);
     SQZ__CHECK(below + above < SQZ__MAX_CODES, "a range has more than 4096 codes");
-    *low = -(int32_t)below, *high = (int32_t)above;
+    codes->low = -(int32_t)below;
+    codes->high = (int32_t)above;
     return !d->status;
 }
 static int sqz__read_row(sqz__decoder *d, sqz__bytes *table, const sqz_array *array, int version, sqz__row *row) {
     size_t filter = 1;
     row->kind = sqz__u8(d, table);
     SQZ__CHECK(row->kind <= (version == 1 ? SQZ__GRID_DELTA : SQZ__ADDED), "a kind of array is unknown");
-    sqz__set_shape(row->coded, array->shape, array->dimensions, array->count);
+    sqz__set_shape(&row->codes, array->shape, array->dimensions, array->count);
     if (!sqz__has_codes(row)) return !d->status;
-    SQZ__TRY(sqz__read_range(d, table, &row->low, &row->high));
-    row->coded[0].low = row->low, row->coded[0].high = row->high;
-    row->coded_count = row->kind == SQZ__BOOK_DELTA || row->kind == SQZ__GRID_DELTA ? 2 : 1;
-    for (int i = 0; i < 2 && row->coded_count == 2; i++)
-        SQZ__TRY(sqz__read_range(d, table, &row->coded[i].low, &row->coded[i].high));
+    int delta = row->kind == SQZ__BOOK_DELTA || row->kind == SQZ__GRID_DELTA;
+    row->parts = delta ? row->differences : &row->codes;
+    row->part_count = delta ? 2 : 1;
+    SQZ__TRY(sqz__read_range(d, table, &row->codes));
+    for (int i = 0; i < 2 && delta; i++) SQZ__TRY(sqz__read_range(d, table, &row->differences[i]));
     SQZ__CHECK(array->count <= SQZ__MAX_CODED, "an array of codes has more than 2**22 elements");
-    SQZ__CHECK(sqz__has_codebook(row) || row->low < row->high, "a grid has no values");
+    SQZ__CHECK(sqz__has_codebook(row) || row->codes.low < row->codes.high, "a grid has no values");
     for (size_t i = 0; i + 1 < array->dimensions; i++) filter *= array->shape[i];
-    SQZ__CHECK(!sqz__has_trellis(row) || (array->dimensions > 1 && filter <= SQZ__MAX_FILTER),
-               "a trellis has less than 2 dimensions, or more than 65536 elements in a filter");
+    SQZ__CHECK(!sqz__has_trellis(row) || (array->dimensions > 1 && filter <= SQZ__MAX_FILTER), "a trellis has a bad shape");
     return 1;
 }
 /* Checks that the lowest and the highest code are those that the table declares. */
-static int sqz__check_range(sqz__decoder *d, const int16_t *codes, size_t size, int32_t low, int32_t high) {
+static int sqz__check_range(sqz__decoder *d, const sqz__codes *codes) {
     int32_t least = 0, most = 0;
-    for (const int16_t *c = codes; c < codes + size; c++) least = *c < least ? *c : least, most = *c > most ? *c : most;
-    SQZ__CHECK(least == low && most == high, "the codes of an array are not of the range that the table declares");
+    for (const int16_t *c = codes->codes, *end = c + codes->size; c < end; c++) {
+        least = *c < least ? *c : least;
+        most = *c > most ? *c : most;
+    }
+    SQZ__CHECK(least == codes->low && most == codes->high, "the codes of an array are not of the declared range");
+    return 1;
+}
+/* Reads the modes of the planes, which are below `end`, or in the first four below `first_end`. */
+static int sqz__read_modes(sqz__decoder *d, sqz__net *net, uint32_t first_end) {
+    for (uint32_t i = 0; i < 8; i++) {
+        net->mode[i] = sqz__u8(d, &net->table);
+        SQZ__CHECK(net->mode[i] < (i < 4 ? first_end : 2), "the mode of a plane is unknown");
+    }
+    return !d->status;
+}
+/* Finds the steps of the grids and the raw planes in the raw bytes. */
+static int sqz__read_raw(sqz__decoder *d, sqz__net *net, sqz__bytes raw) {
+    SQZ__TRY((net->steps = sqz__take(d, &raw, 4 * net->grids)) != NULL);
+    for (int i = 0; i < 8; i++)
+        if (!net->mode[i]) SQZ__TRY((net->plane[i] = sqz__take(d, &raw, net->plane_size[i])) != NULL);
+    SQZ__CHECK(raw.at == raw.end, "the section VALS has a wrong size");
     return 1;
 }
 
 /* ---- Profile `paper` (section 5) ---- */
 /* How many symbols there are, and occur; one of these; how many symbols are to decode. */
 typedef struct { uint32_t alphabet, used, lone; size_t count; sqz__prefix_code code; } sqz__huffman;
-/* Where each lane is, and where it ends, in bits; how many there are, and that of the next symbol. */
-typedef struct { sqz__bits bits; uint64_t *at, *end; uint32_t lanes, lane; } sqz__lanes;
+typedef struct { sqz__bits *lanes; uint32_t count, next; } sqz__lanes; /* next: the lane of the next symbol */
 
 /* Checks the code lengths of a table, and prepares it. */
 static int sqz__make_huffman(sqz__decoder *d, sqz__huffman *h, const unsigned char *lengths) {
@@ -598,35 +618,30 @@ static int sqz__make_huffman(sqz__decoder *d, sqz__huffman *h, const unsigned ch
 }
 /* Decodes the next symbol of a table. */
 static uint32_t sqz__huffman_symbol(sqz__lanes *stream, const sqz__huffman *h) {
-    uint32_t symbol;
     if (h->used == 1) return h->lone;
-    stream->bits.at = stream->at[stream->lane];
-    symbol = sqz__code_symbol(&stream->bits, &h->code);
-    stream->at[stream->lane] = stream->bits.at;
-    stream->lane = stream->lane + 1 == stream->lanes ? 0 : stream->lane + 1;
-    return symbol;
+    sqz__bits *lane = &stream->lanes[stream->next];
+    stream->next = stream->next + 1 == stream->count ? 0 : stream->next + 1;
+    return sqz__code_symbol(lane, &h->code);
 }
 /* Reads the lengths of the lanes of a stream of `total` symbols. */
 static int sqz__open_lanes(sqz__decoder *d, sqz__bytes in, uint64_t total, sqz__lanes *stream) {
     uint64_t least = sqz__varint(d, &in), end = 0;
     uint32_t width = sqz__u8(d, &in), all = 0, smallest = UINT32_MAX;
-    sqz__bits fields = {in.at, 0, 8 * (uint64_t)sqz__left(&in), 7};
-    stream->lanes = total < 128 ? 1 : total < 256 * 64 ? (uint32_t)(total / 64) : 256;
+    stream->count = total < 128 ? 1 : total < 256 * 64 ? (uint32_t)(total / 64) : 256;
     SQZ__CHECK(width <= 17, "the lengths of lanes have more than 17 bits");
-    SQZ__TRY(SQZ__GET(stream->at, stream->lanes) && SQZ__GET(stream->end, stream->lanes));
-    for (uint32_t lane = 0; lane < stream->lanes; lane++) {
-        uint32_t field = 0;
-        for (uint32_t i = 0; i < width; i++) field = field << 1 | sqz__bit(&fields);
+    const unsigned char *start = sqz__take(d, &in, (stream->count * width + 7) / 8);
+    SQZ__TRY(!d->status && SQZ__GET(stream->lanes, stream->count));
+    sqz__bits fields = sqz__bits_of((sqz__bytes){start, in.at}, 7), bits = sqz__bits_of(in, 7);
+    for (sqz__bits *lane = stream->lanes; lane < stream->lanes + stream->count; lane++) {
+        uint32_t field = sqz__number(&fields, width);
         all |= field, smallest = field < smallest ? field : smallest;
-        stream->at[lane] = end;
-        stream->end[lane] = end += least + field;
+        *lane = (sqz__bits){in.at, end, end + least + field, 7};
+        end = lane->end;
     }
     SQZ__CHECK(!smallest && (!width || all >> (width - 1)), "the lengths of lanes have more bits than they need");
+    SQZ__CHECK((end + 7) / 8 * 8 == bits.end && total <= end, "the lanes have another size than they should");
     while (fields.at % 8) SQZ__CHECK(!sqz__bit(&fields), "the bits behind the lengths of lanes are not 0");
-    SQZ__TRY(sqz__take(d, &in, (size_t)(fields.at / 8)) && !d->status);
-    stream->bits = (sqz__bits){in.at, end, 8 * (uint64_t)sqz__left(&in), 7};
-    SQZ__CHECK((end + 7) / 8 * 8 == stream->bits.end && total <= end, "the lanes have another size than they should");
-    while (stream->bits.at % 8) SQZ__CHECK(!sqz__bit(&stream->bits), "the bits behind the lanes are not 0");
+    for (bits.at = end; bits.at % 8;) SQZ__CHECK(!sqz__bit(&bits), "the bits behind the lanes are not 0");
     return 1;
 }
 /* Decodes the codes of an array: all of them, or, with index bits, entries and the gaps between them. */
@@ -642,50 +657,47 @@ static int sqz__paper_codes(sqz__decoder *d, sqz__lanes *lanes, const sqz__huffm
         coded->codes[at += gap] = entries[i];
     }
     sqz__release(d, mark);
-    return sqz__check_range(d, coded->codes, coded->size, coded->low, coded->high);
+    return sqz__check_range(d, coded);
 }
 /* Decodes codes and planes. Each array of codes has two tables, of which the second is empty without index bits. */
-static int sqz__read_paper(sqz__decoder *d, sqz__net *net, sqz__bytes table, sqz__bytes raw, sqz__bytes stream) {
-    sqz__huffman *h, *tables;
-    sqz__lanes lanes = {0};
+static int sqz__read_paper(sqz__decoder *d, sqz__net *net) {
     size_t n = 2 * net->coded_count + 8, alphabets = 0;
     uint64_t total = 0;
-    unsigned char *plane = NULL;
+    sqz__huffman *tables, *planes;
+    sqz__lanes lanes = {0};
     sqz__bytes lengths;
+    unsigned char *plane;
     SQZ__TRY(SQZ__NEW(tables, n));
-    h = tables;
-    for (size_t i = 0; i < net->coded_count; i++, h += 2) {
-        uint32_t bits = sqz__u8(d, &table);
-        uint64_t entries = bits ? sqz__varint(d, &table) : net->coded[i]->size;
+    planes = tables + n - 8;
+    for (size_t i = 0; i < net->coded_count; i++) {
+        sqz__huffman *h = &tables[2 * i];
+        uint32_t bits = sqz__u8(d, &net->table);
+        uint64_t entries = bits ? sqz__varint(d, &net->table) : net->coded[i]->size;
         SQZ__CHECK(bits <= 12 && entries <= net->coded[i]->size, "an array has too many entries or index bits");
-        h->alphabet = sqz__code_count(net->coded[i]), h->count = (size_t)entries;
-        if (bits) h[1].alphabet = 1u << bits, h[1].count = (size_t)entries;
+        h[0].alphabet = sqz__code_count(net->coded[i]);
+        h[0].count = (size_t)entries;
+        if (bits) h[1].alphabet = 1u << bits, h[1].count = h[0].count;
     }
-    for (size_t i = 0; i < 8; i++, h++) {
-        net->mode[i] = sqz__u8(d, &table);
-        SQZ__CHECK(net->mode[i] < 2, "the mode of a plane is neither 0 nor 1");
-        if (net->mode[i]) h->alphabet = 256, h->count = net->plane_size[i];
-    }
+    SQZ__TRY(sqz__read_modes(d, net, 2));
+    for (int i = 0; i < 8; i++)
+        if (net->mode[i]) planes[i].alphabet = 256, planes[i].count = net->plane_size[i];
     for (size_t i = 0; i < n; i++) alphabets += tables[i].alphabet;
-    SQZ__TRY(!d->status && sqz__inflate(d, table, alphabets, 0, &lengths));
+    SQZ__TRY(sqz__inflate(d, net->table, alphabets, 0, &lengths));
     SQZ__CHECK(sqz__left(&lengths) == alphabets, "there are too few code lengths");
-    for (h = tables; h < tables + n; lengths.at += h++->alphabet) {
+    for (sqz__huffman *h = tables; h < tables + n; lengths.at += h++->alphabet) {
         SQZ__TRY(sqz__make_huffman(d, h, lengths.at));
         total += h->used > 1 ? h->count : 0;
     }
-    SQZ__TRY(sqz__open_lanes(d, stream, total, &lanes));
-    h = tables;
-    for (size_t i = 0; i < net->coded_count; i++, h += 2) SQZ__TRY(sqz__paper_codes(d, &lanes, h, net->coded[i]));
-    SQZ__TRY((net->steps = sqz__take(d, &raw, 4 * net->grids)) != NULL);
-    for (size_t i = 0; i < 8; i++, h++) {
-        SQZ__TRY(!net->mode[i] || SQZ__GET(plane, h->count));
-        SQZ__TRY((net->plane[i] = net->mode[i] ? plane : sqz__take(d, &raw, net->plane_size[i])) != NULL);
-        for (size_t k = 0; k < h->count; k++) plane[k] = (unsigned char)sqz__huffman_symbol(&lanes, h);
+    SQZ__TRY(sqz__open_lanes(d, net->stream, total, &lanes));
+    for (size_t i = 0; i < net->coded_count; i++) SQZ__TRY(sqz__paper_codes(d, &lanes, &tables[2 * i], net->coded[i]));
+    for (int i = 0; i < 8; i++) {
+        SQZ__TRY(SQZ__GET(plane, planes[i].count));
+        for (size_t k = 0; k < planes[i].count; k++) plane[k] = (unsigned char)sqz__huffman_symbol(&lanes, &planes[i]);
+        net->plane[i] = plane;
     }
-    SQZ__CHECK(raw.at == raw.end, "the section VALS is too long");
-    for (size_t i = 0; i < lanes.lanes; i++)
-        SQZ__CHECK(lanes.at[i] == lanes.end[i], "a lane does not end where it should");
-    return 1;
+    for (uint32_t i = 0; i < lanes.count; i++)
+        SQZ__CHECK(lanes.lanes[i].at == lanes.lanes[i].end, "a lane does not end where it should");
+    return sqz__read_raw(d, net, net->raw);
 }
 
 /* ---- Profile `max` (section 6): the coder ---- */
@@ -708,9 +720,9 @@ static int sqz__open_coder(sqz__decoder *d, sqz__bytes in, uint32_t lanes, sqz__
    needed is as good as random, so there is no branch; beyond the end the last one is read again. */
 static inline void sqz__advance(sqz__coder *coder, uint32_t begin, uint32_t frequency) {
     size_t at = coder->at < coder->size ? coder->at : coder->size - 2;
-    uint32_t x = coder->state[coder->lane], low;
+    uint32_t x = coder->state[coder->lane];
     x = frequency * (x >> 15) + (x & (SQZ__FULL - 1)) - begin;
-    low = x < 1u << 16;
+    uint32_t low = x < 1u << 16;
     coder->state[coder->lane] = x << (16 * low) | (sqz__u16(coder->start + at) & (0 - low));
     coder->at += 2 * low;
     coder->lane = coder->lane + 1 == coder->lanes ? 0 : coder->lane + 1;
@@ -721,13 +733,12 @@ static sqz__table sqz__make_table(int64_t *sums, int64_t total, uint32_t count) 
     return table;
 }
 static inline uint32_t sqz__symbol(sqz__coder *coder, const sqz__table *table) {
-    const int64_t *at = table->sums, total = table->total;
-    int64_t end = ((coder->state[coder->lane] & (SQZ__FULL - 1)) + (int64_t)1) * total;
-    uint32_t begin;
+    const int64_t *at = table->sums;
+    int64_t end = ((coder->state[coder->lane] & (SQZ__FULL - 1)) + (int64_t)1) * table->total;
     at += at[table->count - table->power] < end ? table->count - table->power : 0;
     for (uint32_t half = table->power / 2; half; half /= 2) at += at[half] < end ? half : 0;
-    begin = (uint32_t)(at[0] / total);
-    sqz__advance(coder, begin, (uint32_t)(at[1] / total) - begin);
+    uint32_t begin = (uint32_t)(at[0] / table->total);
+    sqz__advance(coder, begin, (uint32_t)(at[1] / table->total) - begin);
     return (uint32_t)(at - table->sums);
 }
 
@@ -773,16 +784,16 @@ static size_t sqz__list_round(uint32_t turn, const sqz__codes *shape, sqz__place
     return (size_t)(next - places);
 }
 /* For each tap the distances to the elements above, below, left and right in the slice; 0 beyond its edges. */
-static int sqz__make_neighbours(sqz__decoder *d, const sqz__codes *shape, int32_t (**neighbours)[4]) {
-    int32_t right = (int32_t)(shape->rows * shape->columns), down = (int32_t)shape->width * right, (*n)[4];
+static int sqz__make_neighbours(sqz__decoder *d, sqz__codes *shape) {
+    int32_t right = (int32_t)(shape->rows * shape->columns), down = (int32_t)shape->width * right;
     if (shape->taps == 1) return 1;
-    SQZ__TRY(SQZ__NEW(n, shape->taps));
-    *neighbours = n;
-    for (uint32_t tap = 0; tap < shape->taps; tap++, n++) {
-        (*n)[0] = tap >= shape->width ? -down : 0;
-        (*n)[1] = tap + shape->width < shape->taps ? down : 0;
-        (*n)[2] = tap % shape->width ? -right : 0;
-        (*n)[3] = (tap + 1) % shape->width ? right : 0;
+    SQZ__TRY(SQZ__GET(shape->neighbours, shape->taps));
+    for (uint32_t tap = 0; tap < shape->taps; tap++) {
+        int32_t *n = shape->neighbours[tap];
+        n[0] = tap >= shape->width ? -down : 0;
+        n[1] = tap + shape->width < shape->taps ? down : 0;
+        n[2] = tap % shape->width ? -right : 0;
+        n[3] = (tap + 1) % shape->width ? right : 0;
     }
     return 1;
 }
@@ -805,18 +816,17 @@ static size_t sqz__batch_count(sqz__codes *const *shapes, size_t count, size_t *
 enum { SQZ__CLASSES = 25, SQZ__SCALES = 5, SQZ__SIGNS = 9, SQZ__KEYS = SQZ__SCALES * SQZ__SIGNS, SQZ__BUCKETS = 16 };
 /* How many elements are known, and in the upper half how many of them are not 0: one addition counts both. */
 typedef uint64_t sqz__seen;
-typedef struct { sqz__seen seen; double factor; } sqz__line;                   /* a row, column or tap */
+/* A row, column, tap or array; n, m and t of its codes; g and a part of y. */
+typedef struct { sqz__seen seen; double factor; int64_t count, magnitudes, sum, scale, tilt; } sqz__line;
 typedef struct { sqz__seen seen; int64_t expected; double ratio; } sqz__class; /* N and N - Z, E1 */
 typedef struct { int64_t actual, expected; } sqz__tally;                       /* F, X */
-typedef struct { int64_t count, magnitudes, sum, scale, tilt; } sqz__sums;     /* n, m, t; of a line: g, part of y */
+typedef struct { int64_t before, share[SQZ__BUCKETS]; uint32_t bucket, size[SQZ__BUCKETS]; } sqz__buckets;
 typedef struct {
     const sqz__codes *shape;
-    int32_t (*neighbours)[4]; /* NULL in arrays of one tap, as the taps and slices are */
-    sqz__seen seen, *slices;
-    uint32_t *counts; /* n(c), by c - low */
+    sqz__seen seen, *slices; /* taps and slices: NULL in arrays of one tap */
+    uint32_t *counts;        /* n(c), by c - low */
     sqz__line *rows, *columns, *taps;
     sqz__class classes[SQZ__CLASSES];
-    sqz__sums sums, *row_sums, *column_sums;
     sqz__tally signs[SQZ__SIGNS][SQZ__BUCKETS];
     sqz__place *found; /* the elements of this round that are not 0 */
     size_t found_count;
@@ -826,43 +836,35 @@ typedef struct { /* what all arrays of a batch share, and memory that each uses 
     int64_t scale_ratio[SQZ__SCALES][SQZ__BUCKETS], sign_ratio[SQZ__SIGNS][SQZ__BUCKETS];
     /* By symbol, where the code 0 is left out: base(c), then its share of B; sums of the weights before the contexts of
        sign; a table; buckets. Those by value are symbols that follow each other. */
-    int64_t *around, *base, *sums, *table, magnitude_share[SQZ__BUCKETS], value_share[SQZ__BUCKETS];
-    uint32_t value_start[SQZ__BUCKETS + 1];
-    unsigned char *by_magnitude, *by_value, *bits, *keys, class_of[16][16]; /* classes of slices by k and n */
+    int64_t *around, *base, *sums, *table;
+    unsigned char *by_magnitude, *by_value, *keys;
+    sqz__buckets magnitude, value;
     uint16_t *numbers; /* frequencies of ones, then symbols */
     sqz__place *places, *found;
 } sqz__batch;
 
 static uint32_t sqz__known(sqz__seen seen) { return (uint32_t)seen; }
 static uint32_t sqz__nonzero(sqz__seen seen) { return (uint32_t)(seen >> 32); }
-static int sqz__make_model(sqz__decoder *d, const sqz__codes *shape, sqz__model *m) {
+static int sqz__make_model(sqz__decoder *d, sqz__codes *shape, sqz__model *m) {
     m->shape = shape;
-    SQZ__TRY(shape->taps == 1 || (SQZ__NEW(m->taps, shape->taps) && SQZ__NEW(m->slices, shape->rows * shape->columns)));
-    return SQZ__NEW(m->counts, sqz__code_count(shape)) && SQZ__NEW(m->rows, shape->rows) &&
-           SQZ__NEW(m->columns, shape->columns) && SQZ__NEW(m->row_sums, shape->rows) &&
-           SQZ__NEW(m->column_sums, shape->columns) && sqz__make_neighbours(d, shape, &m->neighbours);
+    SQZ__TRY(SQZ__NEW(m->counts, sqz__code_count(shape)) && SQZ__NEW(m->rows, shape->rows + shape->columns + shape->taps));
+    m->columns = m->rows + shape->rows;
+    if (shape->taps == 1) return 1;
+    m->taps = m->columns + shape->columns;
+    return SQZ__NEW(m->slices, shape->rows * shape->columns) && sqz__make_neighbours(d, shape);
 }
-static uint32_t sqz__class_of(uint32_t k, uint32_t n) {
-    return k ? 6 * (k < 4 ? k : 4) - 5 + (10 * n + k) / (2 * k) : 0;
-}
-/* Makes a batch with memory for its largest array, and for a round of all arrays. */
-static int sqz__make_batch(sqz__decoder *d, sqz__codes *const *shapes, size_t count, size_t most, size_t all,
-                           sqz__batch *b) {
-    size_t codes = 0;
-    for (size_t i = 0; i < count; i++) codes = sqz__code_count(shapes[i]) > codes ? sqz__code_count(shapes[i]) : codes;
-    for (uint32_t k = 0; k < 16; k++)
-        for (uint32_t n = 0; n <= k; n++) b->class_of[k][n] = (unsigned char)sqz__class_of(k, n);
-    return SQZ__NEW(b->around, codes + 12) && SQZ__GET(b->base, codes) && SQZ__GET(b->sums, codes + 1) &&
-           SQZ__GET(b->table, codes + 1) && SQZ__GET(b->by_magnitude, codes) && SQZ__GET(b->by_value, codes) &&
-           SQZ__GET(b->places, most) && SQZ__GET(b->bits, most) && SQZ__GET(b->numbers, most) &&
-           SQZ__GET(b->keys, most) && SQZ__GET(b->found, all + 1); /* one more element is written, and not kept */
+/* The class of an element of whose slice k are known, n of them not 0. (10 * n + k) // (2 * k) is a number of halves. */
+static inline uint32_t sqz__class_of(uint32_t k, uint32_t n) {
+    uint32_t halves = 10 * n;
+    return 6 * (k < 4 ? k : 4) - 5 + (halves >= k) + (halves >= 3 * k) + (halves >= 5 * k) + (halves >= 7 * k) +
+           (halves >= 9 * k);
 }
 /* Rounds a value from 0 to 2**15 to the nearest integer, ties to even: plus 1.5 * 2**52 no fraction is left. */
 static int32_t sqz__round(double x) { return (int32_t)((x + 6755399441055744.0) - 6755399441055744.0); }
 /* Factors of rows, columns or taps, multiplied by `odds`. */
 static void sqz__set_factors(sqz__line *lines, uint32_t count, double density, double odds) {
     double array_odds = density / (1.0 - density), prior = 120.0 * density;
-    for (uint32_t i = 0; i < count; i++) {
+    for (uint32_t i = 0; i < count && lines; i++) {
         double r = (sqz__nonzero(lines[i].seen) + prior) / (sqz__known(lines[i].seen) + 120.0);
         lines[i].factor = odds * (r / (1.0 - r) / array_odds);
     }
@@ -874,58 +876,50 @@ static void sqz__predict_zeros(sqz__batch *b, sqz__model *m, size_t count) {
     const sqz__seen *slices = m->slices;
     sqz__class *classes = m->classes;
     uint32_t width = m->shape->columns;
-    unsigned char *keys = b->keys;
-    uint16_t *ones = b->numbers;
     sqz__set_factors(m->rows, m->shape->rows, density, density / (1.0 - density));
     sqz__set_factors(m->columns, width, density, 1.0);
-    if (taps) sqz__set_factors(m->taps, m->shape->taps, density, 1.0);
+    sqz__set_factors(m->taps, m->shape->taps, density, 1.0);
     for (sqz__class *c = classes; c < classes + SQZ__CLASSES; c++) {
         double n = sqz__known(c->seen), nonzero = sqz__nonzero(c->seen), expected = (double)c->expected / 32768.0;
         c->ratio = (nonzero + 20.0) / (expected + 20.0) / ((n - nonzero + 20.0) / (n - expected + 20.0));
     }
-    for (const sqz__place *p = b->places, *end = p + count; p < end; p++) {
+    const sqz__place *p = b->places;
+    unsigned char *keys = b->keys;
+    uint16_t *ones = b->numbers;
+    for (size_t i = 0; i < count; i++, p++) {
         double odds = rows[p->row].factor * columns[p->column].factor;
-        int32_t frequency;
         if (taps) {
             sqz__seen seen = slices[p->row * width + p->column];
-            uint32_t k = sqz__known(seen), n = sqz__nonzero(seen);
-            uint32_t class_ = k < 16 ? b->class_of[k][n] : sqz__class_of(k, n);
+            sqz__class *class_ = &classes[keys[i] = (unsigned char)sqz__class_of(sqz__known(seen), sqz__nonzero(seen))];
             odds *= taps[p->tap].factor;
-            classes[class_].expected += sqz__round(odds / (1.0 + odds) * 32768.0);
-            odds *= classes[class_].ratio;
-            *keys++ = (unsigned char)class_;
+            class_->expected += sqz__round(odds / (1.0 + odds) * 32768.0);
+            odds *= class_->ratio;
         }
-        frequency = sqz__round(odds / (1.0 + odds) * 32768.0);
-        *ones++ = (uint16_t)(frequency < 8 ? 8 : frequency > SQZ__FULL - 8 ? SQZ__FULL - 8 : frequency);
+        int32_t frequency = sqz__round(odds / (1.0 + odds) * 32768.0);
+        ones[i] = (uint16_t)(frequency < 8 ? 8 : frequency > SQZ__FULL - 8 ? SQZ__FULL - 8 : frequency);
     }
 }
-/* Decodes whether the listed elements are 0. Passes of their own for this and for learning leave registers free. */
-static void sqz__decode_bits(sqz__coder *coder, const uint16_t *ones, unsigned char *bits, size_t count) {
-    sqz__coder c = *coder; /* a copy can stay in registers */
-    for (size_t i = 0; i < count; i++) {
-        uint32_t zeros = SQZ__FULL - ones[i], bit = (c.state[c.lane] & (SQZ__FULL - 1)) >= zeros;
-        sqz__advance(&c, zeros & (0 - bit), bit ? ones[i] : zeros);
-        bits[i] = (unsigned char)bit;
-    }
-    *coder = c;
-}
-/* Learns which of the listed elements are not 0, and adds these to `found`. */
-static void sqz__learn_zeros(const sqz__batch *b, sqz__model *m, size_t count) {
+/* Decodes whether the listed elements are 0, learns from it, and adds those that are not to `found`. */
+static void sqz__decode_zeros(sqz__coder *coder, const sqz__batch *b, sqz__model *m, size_t count) {
     sqz__line *rows = m->rows, *columns = m->columns, *taps = m->taps;
     sqz__place *found = m->found;
+    const sqz__place *p = b->places;
     uint32_t width = m->shape->columns;
-    for (size_t i = 0; i < count; i++) {
-        const sqz__place p = b->places[i];
-        sqz__seen more = 1 + ((sqz__seen)b->bits[i] << 32);
-        rows[p.row].seen += more;
-        columns[p.column].seen += more;
-        *found = p;
-        found += b->bits[i];
+    sqz__coder c = *coder; /* a copy can stay in registers */
+    for (size_t i = 0; i < count; i++, p++) {
+        uint32_t ones = b->numbers[i], zeros = SQZ__FULL - ones, bit = (c.state[c.lane] & (SQZ__FULL - 1)) >= zeros;
+        sqz__seen more = 1 + ((sqz__seen)bit << 32);
+        sqz__advance(&c, zeros & (0 - bit), bit ? ones : zeros);
+        rows[p->row].seen += more;
+        columns[p->column].seen += more;
+        *found = *p;
+        found += bit;
         if (!taps) continue;
-        m->slices[p.row * width + p.column] += more;
+        m->slices[p->row * width + p->column] += more;
         m->classes[b->keys[i]].seen += more;
-        taps[p.tap].seen += more;
+        taps[p->tap].seen += more;
     }
+    *coder = c;
     m->found_count = (size_t)(found - m->found);
     m->seen += count + ((sqz__seen)m->found_count << 32);
 }
@@ -933,22 +927,26 @@ static void sqz__learn_zeros(const sqz__batch *b, sqz__model *m, size_t count) {
 static int64_t sqz__times(int64_t a, int64_t b) { return (int64_t)((uint64_t)a * (uint64_t)b); }
 static int64_t sqz__plus(int64_t a, int64_t b) { return (int64_t)((uint64_t)a + (uint64_t)b); }
 static int64_t sqz__divide(int64_t a, int64_t b) { return a / b - (a % b < 0); } /* rounds down; b > 0 */
-/* The bucket of the next code of an order, given that of the code before, and the sum of base up to it. */
-static uint32_t sqz__next_bucket(int64_t base, int64_t total, int64_t *before, uint32_t bucket, int64_t *share) {
-    int64_t middle = (*before + base - base / 2) * SQZ__BUCKETS;
-    while (bucket < SQZ__BUCKETS - 1 && middle >= (bucket + 1) * total) bucket++;
-    *before += base;
-    share[bucket] += base;
-    return bucket;
+/* The bucket of the next code of an order. */
+static unsigned char sqz__next_bucket(sqz__buckets *order, int64_t base, int64_t total) {
+    int64_t middle = (order->before + base - base / 2) * SQZ__BUCKETS;
+    while (order->bucket < SQZ__BUCKETS - 1 && middle >= (order->bucket + 1) * total) order->bucket++;
+    order->before += base;
+    order->share[order->bucket] += base;
+    order->size[order->bucket]++;
+    return (unsigned char)order->bucket;
 }
-/* Base weights and buckets of the codes of an array in this round. */
-static void sqz__prepare_codes(sqz__batch *b, const sqz__model *m) {
+/* Base weights and buckets of the codes of an array in this round. Returns n, m and t of the array. */
+static sqz__line sqz__prepare_codes(sqz__batch *b, const sqz__model *m) {
     const int64_t one = (int64_t)1 << 32;
     int32_t low = m->shape->low, high = m->shape->high, size = high - low + 1;
-    int64_t smooth_sum = 0, total = 0, before = 0;
-    uint32_t bucket = 0;
-    for (int32_t c = low; c <= high; c++) /* n(c) + n(-c), and `one` for a code that can occur; 0 beyond both ends */
-        if (c) b->around[c - low + 6] = m->counts[c - low] + (-c >= low && -c <= high ? m->counts[-c - low] : 0) + one;
+    int64_t smooth_sum = 0, total = 0;
+    sqz__line all = {0};
+    for (int32_t c = low; c <= high; c++) { /* n(c) + n(-c), and `one` for a code that can occur; 0 beyond both ends */
+        int64_t n = m->counts[c - low];
+        all.count += n, all.magnitudes += n * (c < 0 ? -c : c), all.sum += n * c;
+        if (c) b->around[c - low + 6] = n + (-c >= low && -c <= high ? m->counts[-c - low] : 0) + one;
+    }
     for (int32_t s = 0; s < size - 1; s++) {
         const int64_t *a = b->around + s + (s >= -low); /* near(c) and room(c) are the two halves of one sum */
         int64_t sum = a[0] + a[12] + 2 * (a[1] + a[11]) + 3 * (a[2] + a[10]) + 4 * (a[3] + a[9]) + 5 * (a[4] + a[8]) +
@@ -958,25 +956,18 @@ static void sqz__prepare_codes(sqz__batch *b, const sqz__model *m) {
     memset(b->around, 0, (size_t)(size + 12) * sizeof *b->around);
     for (int32_t s = 0; s < size - 1; s++)
         total += b->base[s] = m->counts[s + (s >= -low)] * 65536LL + size * 262144LL * b->base[s] / smooth_sum;
-    memset(b->magnitude_share, 0, sizeof b->magnitude_share);
-    memset(b->value_share, 0, sizeof b->value_share);
-    for (int32_t c = 1; c <= high || c <= -low; c++)
-        for (int32_t code = -c; code <= c; code += 2 * c) {
-            int32_t s = code - low - (code > 0);
-            if (code < low || code > high) continue;
-            bucket = sqz__next_bucket(b->base[s], total, &before, bucket, b->magnitude_share);
-            b->by_magnitude[s] = (unsigned char)bucket;
-        }
-    bucket = 0, before = 0;
+    b->magnitude = b->value = (sqz__buckets){0};
+    for (int32_t c = 1; c <= high || c <= -low; c++) {
+        if (-c >= low) b->by_magnitude[-c - low] = sqz__next_bucket(&b->magnitude, b->base[-c - low], total);
+        if (c <= high) b->by_magnitude[c - low - 1] = sqz__next_bucket(&b->magnitude, b->base[c - low - 1], total);
+    }
     for (int32_t s = 0; s < size - 1; s++) {
-        uint32_t next = sqz__next_bucket(b->base[s], total, &before, bucket, b->value_share);
-        while (bucket < next) b->value_start[++bucket] = (uint32_t)s;
-        b->by_value[s] = (unsigned char)bucket;
+        b->by_value[s] = sqz__next_bucket(&b->value, b->base[s], total);
         b->base[s] = b->base[s] * 1048576 / total + 1;
     }
-    while (bucket < SQZ__BUCKETS) b->value_start[++bucket] = (uint32_t)size - 1;
-    for (int i = 0; i < SQZ__BUCKETS; i++) b->magnitude_share[i] = b->magnitude_share[i] * 4096 / total;
-    for (int i = 0; i < SQZ__BUCKETS; i++) b->value_share[i] = b->value_share[i] * 4096 / total;
+    for (int i = 0; i < SQZ__BUCKETS; i++) b->magnitude.share[i] = b->magnitude.share[i] * 4096 / total;
+    for (int i = 0; i < SQZ__BUCKETS; i++) b->value.share[i] = b->value.share[i] * 4096 / total;
+    return all;
 }
 static void sqz__set_ratios(int64_t *ratios, const sqz__tally *tallies, size_t count) {
     for (size_t i = 0; i < count; i++) {
@@ -985,8 +976,8 @@ static void sqz__set_ratios(int64_t *ratios, const sqz__tally *tallies, size_t c
     }
 }
 /* What rows or columns say about magnitudes and signs; `magnitudes` is m'. */
-static void sqz__set_line_contexts(sqz__sums *lines, uint32_t count, const sqz__sums *all, int64_t magnitudes) {
-    for (sqz__sums *line = lines; line < lines + count; line++) {
+static void sqz__set_line_contexts(sqz__line *lines, uint32_t count, const sqz__line *all, int64_t magnitudes) {
+    for (sqz__line *line = lines; line < lines + count; line++) {
         int64_t more = sqz__plus(sqz__times(line->sum, all->count), -sqz__times(line->count, all->sum));
         line->tilt = sqz__divide(sqz__times(256, more), (all->count ? all->count : 1) * (line->count + 30));
         more = sqz__plus(sqz__times(line->magnitudes, all->count), 20 * magnitudes);
@@ -994,55 +985,53 @@ static void sqz__set_line_contexts(sqz__sums *lines, uint32_t count, const sqz__
     }
 }
 /* The context of scale times 9, plus that of sign, of each of the elements found, and how many elements have each. */
-static void sqz__find_contexts(sqz__batch *b, sqz__model *m, uint32_t *elements_of_key) {
-    int64_t magnitudes = m->sums.magnitudes ? m->sums.magnitudes : 1, unit = 8 * magnitudes, count = m->sums.count;
-    const sqz__sums *rows = m->row_sums, *columns = m->column_sums;
-    const int16_t *codes = m->shape->codes;
-    int32_t (*neighbours)[4] = m->neighbours;
-    unsigned char *keys = b->keys;
-    sqz__set_line_contexts(m->row_sums, m->shape->rows, &m->sums, magnitudes);
-    sqz__set_line_contexts(m->column_sums, m->shape->columns, &m->sums, magnitudes);
-    for (const sqz__place *p = m->found, *end = p + m->found_count; p < end; p++) {
-        const sqz__sums *row = &rows[p->row], *column = &columns[p->column];
-        int64_t x = count ? sqz__times(row->scale, column->scale) : 256 * 256, tilt;
-        int scale = (x >= 211 * 256) + (x >= 242 * 256) + (x >= 272 * 256) + (x >= 308 * 256), key, far, negative;
+static void sqz__find_contexts(sqz__batch *b, sqz__model *m, const sqz__line *all, uint32_t *elements_of_key) {
+    int64_t magnitudes = all->magnitudes ? all->magnitudes : 1, unit = 8 * magnitudes, count = all->count, x, tilt;
+    const sqz__line *rows = m->rows, *columns = m->columns;
+    int32_t (*neighbours)[4] = m->shape->neighbours;
+    const sqz__place *p = m->found;
+    sqz__set_line_contexts(m->rows, m->shape->rows + m->shape->columns, all, magnitudes);
+    for (size_t i = 0; i < m->found_count; i++, p++) {
+        const sqz__line *row = &rows[p->row], *column = &columns[p->column];
         if (neighbours) { /* the element itself, which is not known yet, is 0 */
+            const int16_t *code = m->shape->codes + p->index;
             const int32_t *n = neighbours[p->tap];
-            const int16_t *code = codes + p->index;
             tilt = (code[n[0]] + code[n[1]] + code[n[2]] + code[n[3]]) * (64 * count);
         } else tilt = sqz__times(sqz__plus(row->tilt, column->tilt), count);
-        negative = tilt < 0;
+        x = count ? sqz__times(row->scale, column->scale) : 256 * 256;
+        int scale = (x >= 211 * 256) + (x >= 242 * 256) + (x >= 272 * 256) + (x >= 308 * 256);
+        int negative = tilt < 0;
         x = tilt ^ -(int64_t)negative; /* -1 - tilt where that is negative: -4 units are as near as 4 units less 1 */
-        far = (x >= 4 * unit) + (x >= 12 * unit) + (x >= 24 * unit);
-        key = scale * SQZ__SIGNS + 4 + (tilt >= unit) + (far ^ -negative); /* ~far is -1 - far */
-        *keys++ = (unsigned char)key;
-        elements_of_key[key]++;
+        int far = (x >= 4 * unit) + (x >= 12 * unit) + (x >= 24 * unit);
+        int sign = 4 + (tilt >= unit) + (far ^ -negative); /* ~far is -1 - far */
+        elements_of_key[b->keys[i] = (unsigned char)(scale * SQZ__SIGNS + sign)]++;
     }
 }
 /* Makes the table of a context. The weights of a bucket by value are those of `b->sums`, times one ratio. */
-static sqz__table sqz__make_code_table(const sqz__batch *b, const int64_t *ratio, uint32_t symbols) {
+static sqz__table sqz__make_code_table(sqz__batch *b, const int64_t *ratio, uint32_t symbols) {
     const int64_t *sums = b->sums, room = SQZ__FULL - symbols;
-    const uint32_t *starts = b->value_start;
     int64_t *table = b->table, total = 0, before = 0;
-    for (uint32_t i = 0; i < SQZ__BUCKETS; i++) total += (sums[starts[i + 1]] - sums[starts[i]]) * ratio[i];
-    for (uint32_t i = 0, s = 0; i < SQZ__BUCKETS; i++) {
+    for (uint32_t i = 0, s = 0; i < SQZ__BUCKETS; s += b->value.size[i++])
+        total += (sums[s + b->value.size[i]] - sums[s]) * ratio[i];
+    for (uint32_t i = 0, s = 0, end = 0; i < SQZ__BUCKETS; i++) {
         int64_t factor = ratio[i] * room, offset = before - sums[s] * factor;
-        for (; s < starts[i + 1]; s++) table[s] = sums[s] * factor + offset + s * total;
+        for (end += b->value.size[i]; s < end; s++) table[s] = sums[s] * factor + offset + s * total;
         before = sums[s] * factor + offset;
     }
     table[symbols] = SQZ__FULL * total;
     return sqz__make_table(table, total, symbols);
 }
-static void sqz__add_to_sums(sqz__sums *sums, int32_t code) {
-    sums->count++, sums->magnitudes += code < 0 ? -code : code, sums->sum += code;
+static void sqz__add_code(sqz__line *line, int32_t code) {
+    line->count++;
+    line->magnitudes += code < 0 ? -code : code;
+    line->sum += code;
 }
 /* Decodes the elements that have the same contexts, and then learns from them. */
 static void sqz__decode_context(sqz__coder *coder, sqz__batch *b, sqz__model *m, uint32_t key, const sqz__place *p,
                                 uint32_t count) {
     const sqz__table table = sqz__make_code_table(b, b->sign_ratio[key % SQZ__SIGNS], sqz__code_count(m->shape) - 1);
     sqz__tally *scales = b->scales[key / SQZ__SIGNS], *signs = m->signs[key % SQZ__SIGNS];
-    const unsigned char *by_magnitude = b->by_magnitude, *by_value = b->by_value;
-    sqz__sums *rows = m->row_sums, *columns = m->column_sums, all = m->sums;
+    sqz__line *rows = m->rows, *columns = m->columns;
     int16_t *codes = m->shape->codes;
     int32_t low = m->shape->low;
     uint32_t *counts = m->counts;
@@ -1051,33 +1040,28 @@ static void sqz__decode_context(sqz__coder *coder, sqz__batch *b, sqz__model *m,
     for (uint32_t i = 0; i < count; i++) symbols[i] = (uint16_t)sqz__symbol(&c, &table);
     *coder = c;
     for (uint32_t i = 0; i < count; i++, p++) {
-        uint32_t s = symbols[i];
-        int32_t code = (int32_t)s + low;
-        code += code >= 0;
+        int32_t s = symbols[i], code = s + low + (s + low >= 0);
         codes[p->index] = (int16_t)code;
         counts[code - low]++;
-        scales[by_magnitude[s]].actual++;
-        signs[by_value[s]].actual++;
-        sqz__add_to_sums(&rows[p->row], code);
-        sqz__add_to_sums(&columns[p->column], code);
-        sqz__add_to_sums(&all, code);
+        scales[b->by_magnitude[s]].actual++;
+        signs[b->by_value[s]].actual++;
+        sqz__add_code(&rows[p->row], code);
+        sqz__add_code(&columns[p->column], code);
     }
-    for (int i = 0; i < SQZ__BUCKETS; i++)
-        scales[i].expected += count * b->magnitude_share[i], signs[i].expected += count * b->value_share[i];
-    m->sums = all;
+    for (int i = 0; i < SQZ__BUCKETS; i++) scales[i].expected += count * b->magnitude.share[i];
+    for (int i = 0; i < SQZ__BUCKETS; i++) signs[i].expected += count * b->value.share[i];
 }
 /* Decodes the codes of the elements found in this round, sorted by their contexts. */
 static void sqz__decode_codes(sqz__coder *coder, sqz__batch *b, sqz__model *m) {
     uint32_t ends[SQZ__KEYS + 1] = {0}, start = 0, symbols = sqz__code_count(m->shape) - 1;
     if (!m->found_count) return;
-    sqz__prepare_codes(b, m);
+    const sqz__line all = sqz__prepare_codes(b, m);
     sqz__set_ratios(b->sign_ratio[0], m->signs[0], SQZ__SIGNS * SQZ__BUCKETS);
-    sqz__find_contexts(b, m, ends + 1);
+    sqz__find_contexts(b, m, &all, ends + 1);
     for (int key = 1; key < SQZ__KEYS; key++) ends[key] += ends[key - 1]; /* where the elements of a key begin */
     for (size_t i = 0; i < m->found_count; i++) b->places[ends[b->keys[i]]++] = m->found[i];
     for (uint32_t key = 0; key < SQZ__KEYS; start = ends[key++]) {
         const int64_t *ratio = b->scale_ratio[key / SQZ__SIGNS];
-        b->sums[0] = 0;
         for (uint32_t s = 0; s < symbols && key % SQZ__SIGNS == 0; s++)
             b->sums[s + 1] = b->sums[s] + ((b->base[s] * ratio[b->by_magnitude[s]]) >> 6);
         if (ends[key] > start) sqz__decode_context(coder, b, m, key, b->places + start, ends[key] - start);
@@ -1085,31 +1069,37 @@ static void sqz__decode_codes(sqz__coder *coder, sqz__batch *b, sqz__model *m) {
 }
 /* Decodes the next batch, and says how many arrays it has; 0 if it fails. */
 static size_t sqz__decode_batch(sqz__decoder *d, sqz__coder *coder, sqz__codes *const *shapes, size_t shape_count) {
-    size_t mark = d->used, most, all, count = sqz__batch_count(shapes, shape_count, &most, &all);
+    size_t mark = d->used, codes = 0, most, all, count = sqz__batch_count(shapes, shape_count, &most, &all);
     sqz__batch *b;
-    sqz__model *models;
-    SQZ__TRY(SQZ__NEW(b, 1) && sqz__make_batch(d, shapes, count, most, all, b) && SQZ__NEW(models, count));
-    for (size_t i = 0; i < count; i++) SQZ__TRY(sqz__make_model(d, shapes[i], &models[i]));
+    sqz__model *models, *m;
+    SQZ__TRY(SQZ__NEW(b, 1) && SQZ__NEW(models, count));
+    for (size_t i = 0; i < count; i++) {
+        SQZ__TRY(sqz__make_model(d, shapes[i], &models[i]));
+        if (sqz__code_count(shapes[i]) > codes) codes = sqz__code_count(shapes[i]);
+    }
+    SQZ__TRY(SQZ__NEW(b->around, codes + 12) && SQZ__GET(b->base, codes) && SQZ__NEW(b->sums, codes + 1) &&
+             SQZ__GET(b->table, codes + 1) && SQZ__GET(b->by_magnitude, codes) && SQZ__GET(b->by_value, codes) &&
+             SQZ__GET(b->places, most) && SQZ__GET(b->numbers, most) &&
+             SQZ__GET(b->keys, most) && SQZ__GET(b->found, all + 1)); /* one more is written, and not kept */
     for (uint32_t turn = 0; turn < 16; turn++) {
         sqz__place *found = b->found;
         coder->lane = 0;
-        for (sqz__model *m = models; m < models + count; found += m++->found_count) {
+        for (m = models; m < models + count; found += m++->found_count) {
             size_t listed = sqz__list_round(turn, m->shape, m->shape->dense ? found : b->places);
-            m->found = found, m->found_count = listed;
+            m->found = found;
+            m->found_count = listed;
             if (m->shape->dense) continue;
             sqz__predict_zeros(b, m, listed);
-            sqz__decode_bits(coder, b->numbers, b->bits, listed);
-            sqz__learn_zeros(b, m, listed);
+            sqz__decode_zeros(coder, b, m, listed);
         }
         coder->lane = 0;
         sqz__set_ratios(b->scale_ratio[0], b->scales[0], SQZ__SCALES * SQZ__BUCKETS);
-        for (size_t i = 0; i < count; i++) sqz__decode_codes(coder, b, &models[i]);
+        for (m = models; m < models + count; m++) sqz__decode_codes(coder, b, m);
         SQZ__CHECK(coder->at <= coder->size, "the coded stream ends too early");
     }
-    for (size_t i = 0; i < count; i++) {
-        const sqz__model *m = &models[i];
-        SQZ__CHECK(shapes[i]->dense || sqz__nonzero(m->seen) < sqz__known(m->seen), "a dense array is not declared so");
-        SQZ__CHECK((!shapes[i]->low || m->counts[0]) && (!shapes[i]->high || m->counts[sqz__code_count(shapes[i]) - 1]),
+    for (m = models; m < models + count; m++) {
+        SQZ__CHECK(m->shape->dense || sqz__nonzero(m->seen) < sqz__known(m->seen), "a dense array is not declared so");
+        SQZ__CHECK((!m->shape->low || m->counts[0]) && (!m->shape->high || m->counts[m->shape->high - m->shape->low]),
                    "the codes of an array are not of the range that the table declares");
     }
     sqz__release(d, mark);
@@ -1126,16 +1116,15 @@ typedef struct {
     int64_t *sums;                       /* of all tables */
     sqz__table *tables;
     sqz__place *places;
-    int32_t (**neighbours)[4]; /* by array; NULL in arrays of one tap */
 } sqz__plane_model;
 enum { SQZ__CODED_PLANE = 4 };
 
 /* The context of an element of plane 0 or 3 among those of its array. */
 static uint32_t sqz__plane_context(const sqz__plane_model *m, const unsigned char *bytes, const sqz__place *p,
-                                   int32_t (*neighbours)[4], uint32_t turn) {
+                                   const sqz__codes *shape, uint32_t turn) {
     uint32_t largest = 0, signs = 4, below;
-    for (int k = 0; k < 4 && neighbours; k++) {
-        uint32_t index = p->index + (uint32_t)neighbours[p->tap][k];
+    for (int k = 0; k < 4 && shape->neighbours; k++) {
+        uint32_t index = p->index + (uint32_t)shape->neighbours[p->tap][k];
         if (index == p->index || sqz__key(index) >> 24 >= sqz__bounds[turn]) continue; /* not there, or not known yet */
         largest = bytes[index] > largest ? bytes[index] : largest;
         signs += bytes[index] % 2 ? UINT32_MAX : 1;
@@ -1152,8 +1141,7 @@ static int sqz__make_plane_model(sqz__decoder *d, sqz__codes *const *shapes, uin
     m->contexts = m->number == 0 ? 16 * count : m->number == 3 ? 9 * count : m->number == SQZ__CODED_PLANE ? 1 : 256;
     m->groups = m->number == 0 ? count : m->number == 3 ? 9 : 1;
     tables = m->contexts < all ? m->contexts : all;
-    SQZ__TRY(SQZ__NEW(m->neighbours, count));
-    for (uint32_t i = 0; i < count; i++) SQZ__TRY(sqz__make_neighbours(d, shapes[i], &m->neighbours[i]));
+    for (uint32_t i = 0; i < count; i++) SQZ__TRY(sqz__make_neighbours(d, shapes[i]));
     return SQZ__NEW(m->counts, m->contexts * m->symbols) && SQZ__NEW(m->group_counts, m->groups * m->symbols) &&
            SQZ__GET(m->table_of_context, m->contexts) && SQZ__GET(m->elements, all) && SQZ__GET(m->context, all) &&
            SQZ__GET(m->places, most) && SQZ__GET(m->tables, tables) && SQZ__GET(m->sums, tables * (m->symbols + 1));
@@ -1170,7 +1158,7 @@ static size_t sqz__prepare_plane(sqz__plane_model *m, sqz__codes *const *shapes,
             uint32_t at = m->elements[n] = base + p->index, *context = &m->context[n];
             if (m->number == SQZ__CODED_PLANE) *context = 0;
             else if (m->number == 1 || m->number == 2) *context = exponents[at];
-            else *context = i * (m->number ? 9 : 16) + sqz__plane_context(m, plane + base, p, m->neighbours[i], turn);
+            else *context = i * (m->number ? 9 : 16) + sqz__plane_context(m, plane + base, p, shapes[i], turn);
             m->table_of_context[*context] = 1;
         }
     }
@@ -1234,66 +1222,52 @@ static int sqz__coded_plane(sqz__decoder *d, sqz__coder *coder, unsigned char *p
 }
 
 /* ---- Profile `max`: the whole of it ---- */
-/* Reads the profile's part of the table: which arrays are dense, the modes of the planes, and bitmaps. */
-static int sqz__max_table(sqz__decoder *d, sqz__net *net, sqz__bytes table, int version,
-                          const unsigned char **bitmaps) {
-    int fit = net->plane_size[0] > 0;
-    for (size_t i = 0; i < net->coded_count; i++) {
-        if (net->coded[i]->low == net->coded[i]->high) continue;
-        net->coded[i]->dense = (int32_t)sqz__u8(d, &table);
-        SQZ__CHECK(net->coded[i]->dense < 2, "the flag of a dense array is neither 0 nor 1");
-    }
-    for (size_t i = 0; i < 8; i++) {
-        net->mode[i] = sqz__u8(d, &table);
-        SQZ__CHECK(net->mode[i] < (version > 1 && i < 4 ? 3 : 2), "the mode of a plane is unknown");
-    }
-    for (size_t i = 0; i < net->float_count; i++) fit &= net->floats[i]->size <= SQZ__MAX_CODED;
-    for (size_t i = 0; i < 4; i++) {
-        if (net->mode[i] != 2) continue;
-        SQZ__CHECK(fit && (i == 0 || i == 3 || net->mode[0]), "a plane cannot be modelled");
-        SQZ__TRY((bitmaps[i] = sqz__take(d, &table, 32)) != NULL);
-    }
-    SQZ__CHECK(table.at == table.end, "the section ARRS is too long");
-    return !d->status;
-}
-static int sqz__read_max(sqz__decoder *d, sqz__net *net, sqz__bytes table, sqz__bytes raw, sqz__bytes stream,
-                         int version) {
+static int sqz__read_max(sqz__decoder *d, sqz__net *net) {
     sqz__codes **live; /* the arrays that are coded: not those of the range 0 to 0 */
     sqz__coder coder;
     const unsigned char *bitmaps[8] = {0};
-    size_t live_count = 0, symbols = 0, raw_size = 4 * net->grids, hidden;
+    size_t live_count = 0, symbols = 0, raw_size = 4 * net->grids;
     uint32_t bits = 0;
+    int fit = net->plane_size[0] > 0; /* whether planes can be modelled */
     unsigned char *bytes;
-    SQZ__TRY(sqz__max_table(d, net, table, version, bitmaps) && SQZ__GET(live, net->coded_count));
-    for (size_t i = 0; i < net->coded_count; i++)
-        if (net->coded[i]->low < net->coded[i]->high) symbols += (live[live_count++] = net->coded[i])->size;
-    for (size_t i = 0; i < 8; i++) *(net->mode[i] ? &symbols : &raw_size) += net->plane_size[i];
+    SQZ__TRY(SQZ__GET(live, net->coded_count));
+    for (size_t i = 0; i < net->coded_count; i++) {
+        sqz__codes *coded = net->coded[i];
+        if (coded->low == coded->high) continue;
+        live[live_count++] = coded;
+        symbols += coded->size;
+        coded->dense = (int32_t)sqz__u8(d, &net->table);
+        SQZ__CHECK(coded->dense < 2, "the flag of a dense array is neither 0 nor 1");
+    }
+    SQZ__TRY(sqz__read_modes(d, net, net->file->version > 1 ? 3 : 2));
+    for (size_t i = 0; i < net->float_count; i++) fit &= net->floats[i]->size <= SQZ__MAX_CODED;
+    for (size_t i = 0; i < 8; i++) {
+        *(net->mode[i] ? &symbols : &raw_size) += net->plane_size[i];
+        if (net->mode[i] < 2) continue;
+        SQZ__CHECK(fit && (i == 0 || i == 3 || net->mode[0]), "a plane cannot be modelled");
+        SQZ__TRY((bitmaps[i] = sqz__take(d, &net->table, 32)) != NULL);
+    }
+    SQZ__CHECK(net->table.at == net->table.end, "the section ARRS is too long");
     while (bits < (raw_size < 1024 ? 8 : 9) && symbols / 1024 >> bits) bits++;
-    SQZ__TRY(sqz__open_coder(d, stream, 1u << bits, &coder));
+    SQZ__TRY(sqz__open_coder(d, net->stream, 1u << bits, &coder));
     for (size_t i = 0, count; i < live_count; i += count)
         SQZ__TRY((count = sqz__decode_batch(d, &coder, live + i, live_count - i)) > 0);
     for (uint32_t i = 0; i < 8; i++) {
-        const unsigned char *exponents = i == 1 || i == 2 ? net->plane[0] : NULL;
         if (!net->mode[i]) continue;
         SQZ__TRY(SQZ__NEW(bytes, net->plane_size[i]));
-        SQZ__TRY(net->mode[i] == 1 ? sqz__coded_plane(d, &coder, bytes, net->plane_size[i])
-                 : sqz__decode_plane(d, &coder, net->floats, net->float_count, i, bitmaps[i], exponents, bytes));
         net->plane[i] = bytes;
+        SQZ__TRY(net->mode[i] == 1 ? sqz__coded_plane(d, &coder, bytes, net->plane_size[i])
+                                   : sqz__decode_plane(d, &coder, net->floats, net->float_count, i, bitmaps[i], net->plane[0], bytes));
     }
-    hidden = 2 * (size_t)coder.lanes; /* so many raw bytes lie in the final states, the others in VALS */
     SQZ__CHECK(coder.at == coder.size, "words of the coded stream are left over");
-    SQZ__CHECK(sqz__left(&raw) == (raw_size > hidden ? raw_size - hidden : 0), "the section VALS has a wrong size");
-    SQZ__TRY(SQZ__GET(bytes, raw_size > hidden ? raw_size : hidden));
+    size_t hidden = 2 * (size_t)coder.lanes, left = sqz__left(&net->raw); /* hidden: bytes in the final states */
+    SQZ__TRY(SQZ__GET(bytes, hidden + left));
     for (size_t i = 0; i < hidden; i++) {
         bytes[i] = (unsigned char)(coder.state[i / 2] >> (i % 2 ? 8 : 0) & 255);
         SQZ__CHECK(coder.state[i / 2] >> 16 == 1 && (i < raw_size || !bytes[i]), "a lane has a wrong final state");
     }
-    if (raw_size > hidden) memcpy(bytes + hidden, raw.at, raw_size - hidden);
-    net->steps = bytes;
-    bytes += 4 * net->grids;
-    for (size_t i = 0; i < 8; i++)
-        if (!net->mode[i]) net->plane[i] = bytes, bytes += net->plane_size[i];
-    return 1;
+    if (left) memcpy(bytes + hidden, net->raw.at, left);
+    return sqz__read_raw(d, net, (sqz__bytes){bytes, bytes + (left || raw_size > hidden ? hidden + left : raw_size)});
 }
 
 /* ---- From codes and planes to values (sections 2, 3, 4 and 7) ---- */
@@ -1307,125 +1281,120 @@ static uint32_t sqz__plane_bits(const unsigned char *const *planes, size_t at) {
     return (uint32_t)planes[0][at] << 24 | (uint32_t)planes[1][at] << 16 | (uint32_t)planes[2][at] << 8 | planes[3][at];
 }
 /* In a delta, adds the differences to the codes of the base. */
-static int sqz__join_codes(sqz__decoder *d, const sqz_array *array, sqz__row *row) {
-    const int16_t *parts[2] = {row->coded[0].codes, row->coded[1].codes};
-    row->codes = row->coded[0].codes;
-    if (row->coded_count < 2) return 1;
-    SQZ__TRY(SQZ__GET(row->codes, array->count));
-    for (size_t i = 0; i < array->count; i++) {
+static int sqz__join_codes(sqz__decoder *d, sqz__row *row) {
+    const int16_t *parts[2] = {row->differences[0].codes, row->differences[1].codes};
+    SQZ__TRY(SQZ__GET(row->codes.codes, row->codes.size));
+    for (size_t i = 0; i < row->codes.size; i++) {
         int32_t code = row->base_codes[i] + *parts[row->base_codes[i] == 0]++;
-        SQZ__CHECK(code >= row->low && code <= row->high, "a code is not in the range that the table declares");
-        row->codes[i] = (int16_t)code;
+        SQZ__CHECK(code >= row->codes.low && code <= row->codes.high, "a code is not in the declared range");
+        row->codes.codes[i] = (int16_t)code;
     }
-    return sqz__check_range(d, row->codes, array->count, row->low, row->high);
+    return sqz__check_range(d, &row->codes);
 }
 /* Values of a grid, also one added to the base's values, or of a codebook, whose ranks begin at `*at` in the planes. */
-static int sqz__code_values(sqz__decoder *d, const sqz__net *net, const sqz__row *row, float step, size_t count,
-                            size_t *at, float *values) {
-    size_t mark = d->used, codes = (size_t)(row->high - row->low + 1);
-    int has_book = sqz__has_codebook(row);
+static int sqz__code_values(sqz__decoder *d, const sqz__net *net, const sqz__row *row, float step, size_t *at,
+                            float *values) {
+    int32_t low = row->codes.low, has_book = sqz__has_codebook(row);
+    size_t mark = d->used, codes = sqz__code_count(&row->codes);
     uint64_t rank = 0;
     float *book;
     unsigned char *used;
     SQZ__TRY(SQZ__GET(book, codes) && SQZ__NEW(used, codes));
-    for (int32_t c = row->low; c <= row->high; c++) {
-        book[c - row->low] = step * (float)c;
-        SQZ__CHECK(sqz__is_finite(book[c - row->low]), "a value of a grid is infinite");
+    for (int32_t c = low; c <= row->codes.high; c++) {
+        book[c - low] = step * (float)c;
+        SQZ__CHECK(sqz__is_finite(book[c - low]), "a value of a grid is infinite");
         if (!c || !has_book) continue;
-        SQZ__CHECK(sqz__plane_bits(net->plane + 4, *at), "the values of a codebook are not distinct");
-        rank += sqz__plane_bits(net->plane + 4, (*at)++);
-        SQZ__CHECK(rank > 0x007FFFFF && rank < 0xFF800000, "a value of a codebook is NaN or infinite");
+        uint32_t more = sqz__plane_bits(net->plane + 4, (*at)++);
+        rank += more;
+        SQZ__CHECK(more && rank > 0x007FFFFF && rank < 0xFF800000, "a value of a codebook is there twice, or not finite");
         SQZ__CHECK(c < 0 ? rank < 0x80000000u : rank > 0x80000000u, "a value of a codebook has the wrong sign");
-        book[c - row->low] = sqz__float_of_bits((uint32_t)(rank >> 31 ? rank & 0x7FFFFFFF : ~rank & 0xFFFFFFFF));
+        book[c - low] = sqz__float_of_bits((uint32_t)(rank >> 31 ? rank & 0x7FFFFFFF : ~rank & 0xFFFFFFFF));
     }
-    for (size_t i = 0; i < count; i++) {
-        values[i] = book[row->codes[i] - row->low];
-        used[row->codes[i] - row->low] = 1;
+    for (size_t i = 0; i < row->codes.size; i++) {
+        values[i] = book[row->codes.codes[i] - low];
+        used[row->codes.codes[i] - low] = 1;
         if (row->kind != SQZ__ADDED) continue;
         values[i] = row->base->values[i] + values[i];
         SQZ__CHECK(sqz__is_finite(values[i]), "the sum of a value and the base's is infinite");
     }
-    for (int32_t c = row->low; c <= row->high; c++)
-        SQZ__CHECK(!c || !has_book || used[c - row->low], "a value of a codebook is never used");
+    for (int32_t c = low; c <= row->codes.high && has_book; c++)
+        SQZ__CHECK(!c || used[c - low], "a value of a codebook is never used");
     sqz__release(d, mark);
     return 1;
 }
-static int sqz__trellis_values(sqz__decoder *d, const sqz__row *row, const sqz_array *array, float step,
-                               float *values) {
+static int sqz__trellis_values(sqz__decoder *d, const sqz__row *row, float step, float *values) {
     static const unsigned char next[8][3] = {{0, 2, 0}, {5, 7, 1}, {1, 3, 2}, {4, 6, 3},
                                              {2, 0, 4}, {7, 5, 5}, {3, 1, 6}, {6, 4, 7}}; /* by state and column */
     struct { float value; uint32_t column; } *moves; /* by 2 * (c - low) + q */
-    size_t filters = array->shape[array->dimensions - 1], mark = d->used;
+    size_t filters = row->codes.columns, mark = d->used;
     int dense = row->kind == SQZ__DENSE_TRELLIS;
-    const int16_t *code = row->codes;
+    int32_t low = row->codes.low;
+    const int16_t *code = row->codes.codes;
     unsigned char *states;
-    SQZ__TRY(SQZ__NEW(states, filters) && SQZ__GET(moves, 2 * (size_t)(row->high - row->low + 1)));
-    for (int32_t i = 2 * row->low; i < 2 * row->high + 2; i++) {
+    SQZ__TRY(SQZ__NEW(states, filters) && SQZ__GET(moves, 2 * sqz__code_count(&row->codes)));
+    for (int32_t i = 2 * low; i < 2 * row->codes.high + 2; i++) {
         int32_t q = i & 1, c = (i - q) / 2, v = 2 * c + q * (dense ? 1 : (c < 0) - (c > 0));
-        moves[i - 2 * row->low].value = step * (float)v;
-        moves[i - 2 * row->low].column = v || dense ? (uint32_t)v >> 1 & 1 : 2; /* b; the state stays in the last one */
+        moves[i - 2 * low].value = step * (float)v;
+        moves[i - 2 * low].column = v || dense ? (uint32_t)v >> 1 & 1 : 2; /* b; the state stays in the last one */
     }
-    for (float *value = values, *end = values + array->count; value < end;)
+    for (float *value = values, *end = values + row->codes.size; value < end;)
         for (size_t f = 0; f < filters; f++) {
-            size_t move = (size_t)(2 * (*code++ - row->low)) + (states[f] & 1);
+            size_t move = (size_t)(2 * (*code++ - low)) + (states[f] & 1);
             states[f] = next[states[f]][moves[move].column];
             *value++ = moves[move].value;
         }
-    for (size_t i = 0; i < array->count && !sqz__is_finite(step * 8192.0f); i++) /* |v| is at most 2 * 4095 + 1 */
+    for (size_t i = 0; i < row->codes.size && !sqz__is_finite(step * 8192.0f); i++) /* |v| is at most 2 * 4095 + 1 */
         SQZ__CHECK(sqz__is_finite(values[i]), "a value of a grid is infinite");
     sqz__release(d, mark);
     return 1;
 }
 static int sqz__make_values(sqz__decoder *d, sqz__net *net, float *values) {
     size_t floats = 0, ranks = 0, grids = 0;
-    for (size_t i = 0; i < net->array_count; i++) {
+    for (size_t i = 0; i < net->file->array_count; i++) {
         sqz__row *row = &net->rows[i];
-        sqz_array *array = &net->arrays[i];
+        size_t count = net->arrays[i].count;
         float step = 0.0f;
-        array->values = values;
-        SQZ__TRY(sqz__join_codes(d, array, row));
+        net->arrays[i].values = values;
+        if (row->part_count == 2) SQZ__TRY(sqz__join_codes(d, row));
         if (sqz__has_codes(row) && !sqz__has_codebook(row)) {
             step = sqz__float_of_bits(sqz__u32(net->steps + 4 * grids++));
             SQZ__CHECK(step > 0.0f && sqz__is_finite(step), "the step of a grid is not positive and finite");
         }
-        for (size_t k = 0; k < array->count && row->kind == SQZ__FLOATS; k++) {
+        for (size_t k = 0; k < count && row->kind == SQZ__FLOATS; k++) {
             uint32_t bits = sqz__plane_bits(net->plane, floats++);
             SQZ__CHECK(bits >> 24 != 255, "a stored float is NaN or infinite");
             values[k] = sqz__float_of_bits(bits >> 1 | bits << 31);
         }
-        if (row->kind == SQZ__SAME) memcpy(values, row->base->values, array->count * sizeof *values);
-        if (sqz__has_trellis(row)) SQZ__TRY(sqz__trellis_values(d, row, array, step, values));
-        else if (sqz__has_codes(row)) SQZ__TRY(sqz__code_values(d, net, row, step, array->count, &ranks, values));
-        values += array->count;
+        if (row->kind == SQZ__SAME) memcpy(values, row->base->values, count * sizeof *values);
+        if (sqz__has_trellis(row)) SQZ__TRY(sqz__trellis_values(d, row, step, values));
+        else if (sqz__has_codes(row)) SQZ__TRY(sqz__code_values(d, net, row, step, &ranks, values));
+        values += count;
     }
     return 1;
 }
 
 /* ---- The frame (section 1), deltas, and the whole file ---- */
-enum { SQZ__JSON, SQZ__BASE_SECTION, SQZ__ARRS, SQZ__VALS, SQZ__CODE };
-
 /* Checks the frame and all checksums, and finds the sections. */
-static int sqz__read_frame(sqz__decoder *d, sqz_file *file, sqz__bytes in, sqz__bytes sections[5]) {
+static int sqz__read_frame(sqz__decoder *d, sqz__net *net, sqz__bytes in) {
     static const char tags[5][5] = {"JSON", "BASE", "ARRS", "VALS", "CODE"};
+    sqz__bytes *const sections[5] = {&net->json, &net->digest, &net->table, &net->raw, &net->stream};
     const unsigned char *start = in.at, *head;
     size_t size = sqz__left(&in), count = 0;
     SQZ__CHECK(size <= SQZ__MAX_BYTES, "the file has more than 256 MiB");
     SQZ__CHECK(size >= 16 && memcmp(start, "\x89SQZ", 4) == 0, "not a .sqz file");
     SQZ__CHECK(sqz__u32(start + 12) == sqz__crc32(d, 0, start, 12), "the header of the file is damaged");
-    file->version = start[4], file->max_profile = start[5];
-    if (file->version < 1 || file->version > 2 || file->max_profile > 1)
+    net->file->version = start[4], net->file->max_profile = start[5];
+    if (start[4] < 1 || start[4] > 2 || start[5] > 1)
         return sqz__fail(d, SQZ_VERSION, "the version or the profile of the file is unknown");
     SQZ__CHECK(start[7] == 0 && sqz__u32(start + 8) == size, "the file has another size than its header says");
     in.at += 16;
     for (int i = 0; i < 5; i++) {
-        sqz__bytes *section = &sections[i];
-        section->at = section->end = NULL;
-        if (i == SQZ__BASE_SECTION && (sqz__left(&in) < 4 || memcmp(in.at, tags[i], 4) != 0)) continue;
-        SQZ__TRY((head = sqz__take(d, &in, 12)) && (section->at = sqz__take(d, &in, sqz__u32(head + 4))));
-        section->end = in.at, count++;
+        if (i == 1 && (sqz__left(&in) < 4 || memcmp(in.at, tags[i], 4) != 0)) continue;
+        SQZ__TRY((head = sqz__take(d, &in, 12)) && (sections[i]->at = sqz__take(d, &in, sqz__u32(head + 4))));
+        sections[i]->end = in.at, count++;
+        uint32_t crc = sqz__crc32(d, sqz__crc32(d, 0, head, 8), sections[i]->at, sqz__left(sections[i]));
         SQZ__CHECK(memcmp(head, tags[i], 4) == 0, "a section is missing, unknown or out of order");
-        SQZ__CHECK(sqz__u32(head + 8) == sqz__crc32(d, sqz__crc32(d, 0, head, 8), section->at, sqz__left(section)),
-                   "a section is damaged");
+        SQZ__CHECK(sqz__u32(head + 8) == crc, "a section is damaged");
     }
     SQZ__CHECK(in.at == in.end && count == start[6], "the file has more sections, or bytes behind them");
     return 1;
@@ -1433,42 +1402,42 @@ static int sqz__read_frame(sqz__decoder *d, sqz_file *file, sqz__bytes in, sqz__
 /* Finds the array of the base with the name and shape of an array. In version 2, differences from codes that are not 0
    are in rows by these codes. */
 static int sqz__find_base(sqz__decoder *d, const sqz__net *base, const sqz_array *array, int version, sqz__row *row) {
-    const sqz_array *other = base->arrays, *end = other + base->array_count;
-    const sqz__row *base_row;
-    size_t counts[2] = {0};
-    while (other < end && (other->name_bytes != array->name_bytes ||
-                           memcmp(other->name, array->name, array->name_bytes) != 0)) other++;
-    SQZ__CHECK(other < end && other->dimensions == array->dimensions &&
-               memcmp(other->shape, array->shape, sizeof array->shape) == 0, "the base has no matching array");
-    row->base = other, base_row = base->rows + (other - base->arrays);
-    if (row->coded_count < 2) return 1;
-    row->base_codes = sqz__has_trellis(base_row) ? NULL : base_row->codes;
-    SQZ__CHECK(row->base_codes, "the base has no matching codes");
-    for (size_t k = 0; k < array->count; k++) counts[row->base_codes[k] == 0]++;
-    for (int part = 0; part < 2; part++) sqz__set_shape(&row->coded[part], &counts[part], 1, counts[part]);
+    size_t counts[2] = {0}, i = 0;
+    while (i < base->file->array_count && (base->arrays[i].name_bytes != array->name_bytes ||
+           memcmp(base->arrays[i].name, array->name, array->name_bytes) != 0)) i++;
+    SQZ__CHECK(i < base->file->array_count && base->arrays[i].dimensions == array->dimensions &&
+               memcmp(base->arrays[i].shape, array->shape, sizeof array->shape) == 0, "the base has no matching array");
+    row->base = &base->arrays[i];
+    if (row->part_count < 2) return 1;
+    const sqz__codes *codes = &base->rows[i].codes;
+    row->base_codes = codes->codes;
+    SQZ__CHECK(codes->codes && !sqz__has_trellis(&base->rows[i]), "the base has no matching codes");
+    for (size_t k = 0; k < array->count; k++) counts[codes->codes[k] == 0]++;
+    for (int part = 0; part < 2; part++) sqz__set_shape(&row->differences[part], &counts[part], 1, counts[part]);
     if (version == 1) return 1;
-    SQZ__TRY(SQZ__GET(row->coded[0].row_of, counts[0]));
-    row->coded[0].rows = sqz__code_count(&base_row->coded[0]), row->coded[0].columns = 1;
+    row->differences[0].rows = sqz__code_count(codes);
+    row->differences[0].columns = 1;
+    SQZ__TRY(SQZ__GET(row->differences[0].row_of, counts[0]));
     for (size_t k = 0, n = 0; k < array->count; k++)
-        if (row->base_codes[k]) row->coded[0].row_of[n++] = (uint16_t)(row->base_codes[k] - base_row->low);
+        if (codes->codes[k]) row->differences[0].row_of[n++] = (uint16_t)(codes->codes[k] - codes->low);
     return 1;
 }
 /* Reads the rows of the table, and makes room for the arrays of codes. */
-static int sqz__read_rows(sqz__decoder *d, sqz__net *net, sqz__bytes *table, int version, const sqz__net *base) {
-    SQZ__TRY(SQZ__NEW(net->rows, net->array_count) && SQZ__GET(net->coded, 2 * net->array_count) &&
-             SQZ__GET(net->floats, net->array_count));
-    for (size_t i = 0; i < net->array_count; i++) {
+static int sqz__read_rows(sqz__decoder *d, sqz__net *net, const sqz__net *base) {
+    size_t count = net->file->array_count;
+    SQZ__TRY(SQZ__NEW(net->rows, count) && SQZ__GET(net->coded, 2 * count) && SQZ__GET(net->floats, count));
+    for (size_t i = 0; i < count; i++) {
         sqz__row *row = &net->rows[i];
-        SQZ__TRY(sqz__read_row(d, table, &net->arrays[i], version, row));
-        if (row->kind == SQZ__SAME || row->kind == SQZ__ADDED || row->coded_count == 2)
-            SQZ__TRY(sqz__find_base(d, base, &net->arrays[i], version, row));
-        if (row->kind == SQZ__FLOATS) net->floats[net->float_count++] = &row->coded[0];
+        SQZ__TRY(sqz__read_row(d, &net->table, &net->arrays[i], net->file->version, row));
+        if (row->kind == SQZ__SAME || row->kind == SQZ__ADDED || row->part_count == 2)
+            SQZ__TRY(sqz__find_base(d, base, &net->arrays[i], net->file->version, row));
+        if (row->kind == SQZ__FLOATS) net->floats[net->float_count++] = &row->codes;
         net->plane_size[0] += row->kind == SQZ__FLOATS ? net->arrays[i].count : 0;
-        net->plane_size[4] += sqz__has_codebook(row) ? (size_t)(row->high - row->low) : 0;
+        net->plane_size[4] += sqz__has_codebook(row) ? sqz__code_count(&row->codes) - 1 : 0;
         net->grids += sqz__has_codes(row) && !sqz__has_codebook(row);
-        for (uint32_t part = 0; part < row->coded_count; part++) {
-            SQZ__TRY(SQZ__NEW(row->coded[part].codes, row->coded[part].size));
-            net->coded[net->coded_count++] = &row->coded[part];
+        for (uint32_t part = 0; part < row->part_count; part++) {
+            SQZ__TRY(SQZ__NEW(row->parts[part].codes, row->parts[part].size));
+            net->coded[net->coded_count++] = &row->parts[part];
         }
     }
     for (int i = 0; i < 8; i++) net->plane_size[i] = net->plane_size[i / 4 * 4];
@@ -1476,43 +1445,41 @@ static int sqz__read_rows(sqz__decoder *d, sqz__net *net, sqz__bytes *table, int
 }
 /* Decodes a file into the workspace: first what stays, up to `workspace_used`, then what is needed on the way. */
 static int sqz__decode_file(sqz__decoder *d, sqz_file *file, sqz__net *net, sqz__bytes data, sqz__bytes base_data) {
-    sqz__bytes sections[5], *digest = &sections[SQZ__BASE_SECTION], base_sections[5] = {{0}}, none = {0};
-    unsigned char actual[32];
-    sqz__net base = {0};
     sqz_file base_file = {0};
+    sqz__net base = {.file = &base_file};
+    unsigned char actual[32];
     size_t total = 0;
     float *values;
-    SQZ__TRY(sqz__read_frame(d, file, data, sections));
-    SQZ__TRY(!digest->at == !base_data.at || sqz__fail(d, SQZ_BASE, "a delta needs its base, others have none"));
-    if (digest->at) {
-        SQZ__CHECK(sqz__left(digest) == 32, "the section BASE does not have 32 bytes");
+    net->file = file;
+    SQZ__TRY(sqz__read_frame(d, net, data));
+    SQZ__TRY(!net->digest.at == !base_data.at || sqz__fail(d, SQZ_BASE, "a delta needs its base, others have none"));
+    if (base_data.at) {
+        SQZ__CHECK(sqz__left(&net->digest) == 32, "the section BASE does not have 32 bytes");
         sqz__sha256(base_data.at, sqz__left(&base_data), actual);
-        SQZ__TRY(memcmp(actual, digest->at, 32) == 0 || sqz__fail(d, SQZ_BASE, "the delta is against another base"));
-        if (file->version > 1) SQZ__TRY(sqz__read_frame(d, &base_file, base_data, base_sections));
+        SQZ__TRY(memcmp(actual, net->digest.at, 32) == 0 || sqz__fail(d, SQZ_BASE, "the delta is against another base"));
+        SQZ__TRY(sqz__read_frame(d, &base, base_data));
     }
-    SQZ__TRY(sqz__read_json(d, file, sections[SQZ__JSON], base_sections[SQZ__JSON], &net->arrays));
-    net->array_count = file->array_count;
-    for (size_t i = 0; i < net->array_count; i++) total += net->arrays[i].count;
+    SQZ__TRY(sqz__read_json(d, file, net->json, file->version > 1 ? base.json : (sqz__bytes){0}, &net->arrays));
+    for (size_t i = 0; i < file->array_count; i++) total += net->arrays[i].count;
     SQZ__TRY(SQZ__GET(values, total));
     file->workspace_used = d->used;
-    if (digest->at) SQZ__TRY(sqz__decode_file(d, &base_file, &base, base_data, none)); /* refuses deltas: no base */
-    SQZ__TRY(sqz__read_rows(d, net, &sections[SQZ__ARRS], file->version, &base));
-    SQZ__TRY(file->max_profile
-                 ? sqz__read_max(d, net, sections[SQZ__ARRS], sections[SQZ__VALS], sections[SQZ__CODE], file->version)
-                 : sqz__read_paper(d, net, sections[SQZ__ARRS], sections[SQZ__VALS], sections[SQZ__CODE]));
+    if (base_data.at) SQZ__TRY(sqz__decode_file(d, &base_file, &base, base_data, (sqz__bytes){0})); /* refuses deltas */
+    SQZ__TRY(sqz__read_rows(d, net, &base));
+    SQZ__TRY(file->max_profile ? sqz__read_max(d, net) : sqz__read_paper(d, net));
     return sqz__make_values(d, net, values);
 }
 int sqz_decode(sqz_file *file, const void *data, size_t size, const void *base, size_t base_size, void *workspace,
                size_t workspace_size) {
     sqz__decoder d = {0};
     sqz__net net = {0};
-    sqz__bytes file_bytes = {data, data}, base_bytes = {base, base};
     size_t skew = (8 - (size_t)((uintptr_t)workspace % 8)) % 8;
     *file = (sqz_file){.message = "the workspace is too small"};
     if (!workspace || workspace_size < skew) return SQZ_WORKSPACE;
+    sqz__bytes file_bytes = {data, data}, base_bytes = {base, base};
     if (data) file_bytes.end += size;
     if (base) base_bytes.end += base_size;
-    d.memory = (unsigned char *)workspace + skew, d.size = (workspace_size - skew) / 8 * 8;
+    d.memory = (unsigned char *)workspace + skew;
+    d.size = (workspace_size - skew) / 8 * 8;
     SQZ_GUARD(d.memory, d.size, 0);
     sqz__make_crc_table(&d);
     if (!sqz__decode_file(&d, file, &net, file_bytes, base_bytes)) {
