@@ -94,8 +94,8 @@ typedef struct {
     int status;
     const char *message;
     unsigned char *memory;
-    size_t size, used, peak;     /* size, used: multiples of 8 */
-    uint32_t crc_table[4 * 256]; /* of bytes, then of bytes that 1, 2 and 3 others follow */
+    size_t size, used, peak; /* multiples of 8 */
+    uint32_t crc_table[256];
 } sqz__decoder;
 typedef struct { const unsigned char *at, *end; } sqz__bytes;
 
@@ -146,19 +146,13 @@ static uint64_t sqz__varint(sqz__decoder *d, sqz__bytes *in) {
 
 /* ---- Checksums and hashes ---- */
 static void sqz__make_crc_table(sqz__decoder *d) {
-    for (uint32_t i = 0; i < 4 * 256; i++) {
-        uint32_t crc = i < 256 ? i : d->crc_table[i - 256];
-        for (int bit = 0; bit < 8; bit++) crc = crc >> 1 ^ (crc & 1 ? 0xEDB88320u : 0);
-        d->crc_table[i] = crc;
+    for (uint32_t i = 0; i < 256; i++) {
+        d->crc_table[i] = i;
+        for (int bit = 0; bit < 8; bit++) d->crc_table[i] = d->crc_table[i] >> 1 ^ (d->crc_table[i] & 1) * 0xEDB88320u;
     }
 }
 static uint32_t sqz__crc32(const sqz__decoder *d, uint32_t crc, const unsigned char *data, size_t size) {
-    const uint32_t *t = d->crc_table;
-    for (crc = ~crc; size >= 4; size -= 4, data += 4) {
-        crc ^= sqz__u32(data);
-        crc = t[768 + (crc & 255)] ^ t[512 + (crc >> 8 & 255)] ^ t[256 + (crc >> 16 & 255)] ^ t[crc >> 24];
-    }
-    while (size--) crc = crc >> 8 ^ t[(crc ^ *data++) & 255];
+    for (crc = ~crc; size--; data++) crc = crc >> 8 ^ d->crc_table[(crc ^ *data) & 255];
     return ~crc;
 }
 static uint32_t sqz__rotate(uint32_t x, int by) { return x >> by | x << (32 - by); }
@@ -453,7 +447,8 @@ static int sqz__member(sqz__json *j, const char *name, const unsigned char **sta
 static int sqz__read_array(sqz__decoder *d, sqz__json *j, sqz_array *array) {
     static const unsigned char lead[4] = {0, 0xC0, 0xE0, 0xF0};
     unsigned char utf8[4 * SQZ__MAX_NAME + 1], *end = utf8, *name;
-    uint64_t bounded = 1;
+    uint64_t bounded = 1; /* the number of elements, empty dimensions counting as 1 */
+    int empty = 0;
     SQZ__TRY(sqz__accept(j, '"'));
     for (int32_t c, characters = 0; (c = sqz__character(&j->at)) >= 0; characters++) {
         int more = c < 0x80 ? 0 : c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
@@ -461,25 +456,22 @@ static int sqz__read_array(sqz__decoder *d, sqz__json *j, sqz_array *array) {
         *end++ = (unsigned char)(lead[more] | c >> (6 * more));
         while (more--) *end++ = (unsigned char)(0x80 | (c >> (6 * more) & 63));
     }
-    *end = 0;
+    SQZ__CHECK(end > utf8 && sqz__accept(j, ':') && sqz__accept(j, '['), "an array has no name, or no list as its shape");
     array->name_bytes = (size_t)(end - utf8);
-    SQZ__TRY(SQZ__GET(name, array->name_bytes + 1));
-    array->name = memcpy(name, utf8, array->name_bytes + 1);
-    array->count = 1;
-    SQZ__CHECK(end > utf8 && sqz__accept(j, ':') && sqz__accept(j, '['), "an array has no name, or its shape is no list");
+    SQZ__TRY(SQZ__NEW(name, array->name_bytes + 1));
+    array->name = memcpy(name, utf8, array->name_bytes);
     while (!sqz__accept(j, ']')) {
         int negative = sqz__accept(j, '-');
         size_t size = 0;
         for (; sqz__is_one_of(*j->at, "0123456789") && size <= SQZ__MAX_BYTES; j->at++) size = 10 * size + *j->at - '0';
-        SQZ__CHECK((sqz__accept(j, ',') || sqz__next_is(j, ']')) && size <= SQZ__MAX_BYTES && !(negative && size) &&
-                   array->dimensions < SQZ__MAX_DIMENSIONS, "an array has a bad dimension, or more than 8 of them");
         bounded *= size ? size : 1;
-        SQZ__CHECK(bounded <= SQZ__MAX_BYTES / 4, "the arrays are too large");
-        array->count *= size;
+        SQZ__CHECK((sqz__accept(j, ',') || sqz__next_is(j, ']')) && size <= SQZ__MAX_BYTES && !(negative && size) &&
+                   array->dimensions < SQZ__MAX_DIMENSIONS && bounded <= SQZ__MAX_BYTES, "an array has a bad dimension");
         array->shape[array->dimensions++] = size;
+        empty |= !size;
     }
+    array->count = empty ? 0 : (size_t)bounded;
     j->elements += bounded;
-    SQZ__CHECK(j->elements <= SQZ__MAX_BYTES / 4, "the arrays are too large");
     return 1;
 }
 /* Reads the section JSON: names and shapes of the arrays, and where the object `header` lies. `base` is that section of
@@ -508,6 +500,7 @@ static int sqz__read_json(sqz__decoder *d, sqz_file *file, sqz__bytes section, s
     j.at = start + 1;
     for (size_t i = 0; i < file->array_count; i++, sqz__accept(&j, ','))
         SQZ__TRY(sqz__read_array(d, &j, *arrays + i));
+    SQZ__CHECK(j.elements <= SQZ__MAX_BYTES / 4, "the arrays are too large");
     return 1;
 }
 
@@ -704,7 +697,7 @@ static int sqz__read_paper(sqz__decoder *d, sqz__net *net) {
 /* The stream, in bytes: `at` passes the end where words are missing. The states, and the lane of the next symbol. */
 typedef struct { const unsigned char *start; size_t at, size; uint32_t *state, lanes, lane; } sqz__coder;
 /* Symbol s begins at sums[s] / total (section "Tables"). power: the highest power of 2 up to count. */
-typedef struct { int64_t *sums, total; uint32_t count, power; } sqz__table;
+typedef struct { int64_t *sums, total; size_t count, power; } sqz__table;
 
 static int sqz__open_coder(sqz__decoder *d, sqz__bytes in, uint32_t lanes, sqz__coder *coder) {
     *coder = (sqz__coder){in.at, 4 * (size_t)lanes, sqz__left(&in), NULL, lanes, 0};
@@ -725,7 +718,7 @@ static inline void sqz__advance(sqz__coder *coder, uint32_t begin, uint32_t freq
     uint32_t low = x < 1u << 16;
     coder->state[coder->lane] = x << (16 * low) | (sqz__u16(coder->start + at) & (0 - low));
     coder->at += 2 * low;
-    coder->lane = coder->lane + 1 == coder->lanes ? 0 : coder->lane + 1;
+    coder->lane = (coder->lane + 1) & (coder->lanes - 1); /* their number is a power of 2 */
 }
 static sqz__table sqz__make_table(int64_t *sums, int64_t total, uint32_t count) {
     sqz__table table = {sums, total, count, 1};
@@ -736,7 +729,7 @@ static inline uint32_t sqz__symbol(sqz__coder *coder, const sqz__table *table) {
     const int64_t *at = table->sums;
     int64_t end = ((coder->state[coder->lane] & (SQZ__FULL - 1)) + (int64_t)1) * table->total;
     at += at[table->count - table->power] < end ? table->count - table->power : 0;
-    for (uint32_t half = table->power / 2; half; half /= 2) at += at[half] < end ? half : 0;
+    for (size_t half = table->power / 2; half; half /= 2) at += at[half] < end ? half : 0;
     uint32_t begin = (uint32_t)(at[0] / table->total);
     sqz__advance(coder, begin, (uint32_t)(at[1] / table->total) - begin);
     return (uint32_t)(at - table->sums);
@@ -837,7 +830,7 @@ typedef struct { /* what all arrays of a batch share, and memory that each uses 
     /* By symbol, where the code 0 is left out: base(c), then its share of B; sums of the weights before the contexts of
        sign; a table; buckets. Those by value are symbols that follow each other. */
     int64_t *around, *base, *sums, *table;
-    unsigned char *by_magnitude, *by_value, *keys;
+    unsigned char *by_magnitude, *by_value, *keys, class_of[16][16]; /* class_of: by k and n */
     sqz__buckets magnitude, value;
     uint16_t *numbers; /* frequencies of ones, then symbols */
     sqz__place *places, *found;
@@ -853,11 +846,8 @@ static int sqz__make_model(sqz__decoder *d, sqz__codes *shape, sqz__model *m) {
     m->taps = m->columns + shape->columns;
     return SQZ__NEW(m->slices, shape->rows * shape->columns) && sqz__make_neighbours(d, shape);
 }
-/* The class of an element of whose slice k are known, n of them not 0. (10 * n + k) // (2 * k) is a number of halves. */
-static inline uint32_t sqz__class_of(uint32_t k, uint32_t n) {
-    uint32_t halves = 10 * n;
-    return 6 * (k < 4 ? k : 4) - 5 + (halves >= k) + (halves >= 3 * k) + (halves >= 5 * k) + (halves >= 7 * k) +
-           (halves >= 9 * k);
+static uint32_t sqz__class_of(uint32_t k, uint32_t n) {
+    return k ? 6 * (k < 4 ? k : 4) - 5 + (10 * n + k) / (2 * k) : 0;
 }
 /* Rounds a value from 0 to 2**15 to the nearest integer, ties to even: plus 1.5 * 2**52 no fraction is left. */
 static int32_t sqz__round(double x) { return (int32_t)((x + 6755399441055744.0) - 6755399441055744.0); }
@@ -890,10 +880,11 @@ static void sqz__predict_zeros(sqz__batch *b, sqz__model *m, size_t count) {
         double odds = rows[p->row].factor * columns[p->column].factor;
         if (taps) {
             sqz__seen seen = slices[p->row * width + p->column];
-            sqz__class *class_ = &classes[keys[i] = (unsigned char)sqz__class_of(sqz__known(seen), sqz__nonzero(seen))];
+            uint32_t known = sqz__known(seen), nonzero = sqz__nonzero(seen);
+            keys[i] = known < 16 ? b->class_of[known][nonzero] : (unsigned char)sqz__class_of(known, nonzero);
             odds *= taps[p->tap].factor;
-            class_->expected += sqz__round(odds / (1.0 + odds) * 32768.0);
-            odds *= class_->ratio;
+            classes[keys[i]].expected += sqz__round(odds / (1.0 + odds) * 32768.0);
+            odds *= classes[keys[i]].ratio;
         }
         int32_t frequency = sqz__round(odds / (1.0 + odds) * 32768.0);
         ones[i] = (uint16_t)(frequency < 8 ? 8 : frequency > SQZ__FULL - 8 ? SQZ__FULL - 8 : frequency);
@@ -1081,6 +1072,7 @@ static size_t sqz__decode_batch(sqz__decoder *d, sqz__coder *coder, sqz__codes *
              SQZ__GET(b->table, codes + 1) && SQZ__GET(b->by_magnitude, codes) && SQZ__GET(b->by_value, codes) &&
              SQZ__GET(b->places, most) && SQZ__GET(b->numbers, most) &&
              SQZ__GET(b->keys, most) && SQZ__GET(b->found, all + 1)); /* one more is written, and not kept */
+    for (uint32_t i = 0; i < 256; i++) b->class_of[i / 16][i % 16] = (unsigned char)sqz__class_of(i / 16, i % 16);
     for (uint32_t turn = 0; turn < 16; turn++) {
         sqz__place *found = b->found;
         coder->lane = 0;
@@ -1109,105 +1101,95 @@ static size_t sqz__decode_batch(sqz__decoder *d, sqz__coder *coder, sqz__codes *
 /* ---- Byte planes in profile `max` (sections 6 and 8): a coded one is modelled, too, with one context ---- */
 typedef struct {
     uint32_t number, symbols, used[256]; /* of a modelled plane, or 4; the bytes that occur, in ascending order */
-    uint32_t contexts, groups;           /* how many */
+    size_t contexts, groups, made;       /* how many; made: tables in this round */
     uint32_t *counts, *group_counts;     /* by context and symbol, by group and symbol */
-    uint32_t *table_of_context;          /* in this round, counted from 1; 0 for none */
-    uint32_t *elements, *context;        /* of the round: their places in the plane, and their contexts */
+    sqz__table *tables;                  /* by context; with a total of 0 before they are made in a round */
     int64_t *sums;                       /* of all tables */
-    sqz__table *tables;
     sqz__place *places;
+    size_t *context; /* of the elements of the round, and their symbols */
+    unsigned char *symbol, seen[256];
 } sqz__plane_model;
 enum { SQZ__CODED_PLANE = 4 };
 
-/* The context of an element of plane 0 or 3 among those of its array. */
+/* The context of an element of plane 0 or 3 among those of its array, whose bytes are given. */
 static uint32_t sqz__plane_context(const sqz__plane_model *m, const unsigned char *bytes, const sqz__place *p,
                                    const sqz__codes *shape, uint32_t turn) {
-    uint32_t largest = 0, signs = 4, below;
+    uint32_t largest = 0, signs = 4;
     for (int k = 0; k < 4 && shape->neighbours; k++) {
         uint32_t index = p->index + (uint32_t)shape->neighbours[p->tap][k];
         if (index == p->index || sqz__key(index) >> 24 >= sqz__bounds[turn]) continue; /* not there, or not known yet */
         largest = bytes[index] > largest ? bytes[index] : largest;
         signs += bytes[index] % 2 ? UINT32_MAX : 1;
     }
-    below = m->used[m->symbols - 1] - largest;
+    uint32_t below = m->used[m->symbols - 1] - largest;
     return m->number == 3 ? signs : !largest ? 0 : 1 + (below < 14 ? below : 14);
 }
-static size_t sqz__group(const sqz__plane_model *m, uint32_t context) {
+static size_t sqz__group(const sqz__plane_model *m, size_t context) {
     return m->number == 0 ? context / 16 : m->number == 3 ? context % 9 : 0;
 }
-static int sqz__make_plane_model(sqz__decoder *d, sqz__codes *const *shapes, uint32_t count, size_t most, size_t all,
-                                 sqz__plane_model *m) {
-    size_t tables;
-    m->contexts = m->number == 0 ? 16 * count : m->number == 3 ? 9 * count : m->number == SQZ__CODED_PLANE ? 1 : 256;
-    m->groups = m->number == 0 ? count : m->number == 3 ? 9 : 1;
-    tables = m->contexts < all ? m->contexts : all;
-    for (uint32_t i = 0; i < count; i++) SQZ__TRY(sqz__make_neighbours(d, shapes[i]));
-    return SQZ__NEW(m->counts, m->contexts * m->symbols) && SQZ__NEW(m->group_counts, m->groups * m->symbols) &&
-           SQZ__GET(m->table_of_context, m->contexts) && SQZ__GET(m->elements, all) && SQZ__GET(m->context, all) &&
-           SQZ__GET(m->places, most) && SQZ__GET(m->tables, tables) && SQZ__GET(m->sums, tables * (m->symbols + 1));
+static void sqz__make_plane_table(sqz__plane_model *m, size_t context) {
+    const uint32_t *counts = m->counts + context * m->symbols;
+    const uint32_t *group = m->group_counts + sqz__group(m, context) * m->symbols;
+    int64_t *sums = m->sums + m->made++ * (m->symbols + 1), weights[256], whole = 0, total = 0;
+    for (uint32_t s = 0; s < m->symbols; s++) whole += 4 * (int64_t)group[s] + 1;
+    for (uint32_t s = 0; s < m->symbols; s++) {
+        weights[s] = m->number == SQZ__CODED_PLANE ? 64 : 524288 * (4 * (int64_t)group[s] + 1) / whole;
+        total += weights[s] += 1024 * (int64_t)counts[s];
+    }
+    for (uint32_t s = 0; s < m->symbols; s++) sums[s + 1] = sums[s] + (SQZ__FULL - m->symbols) * weights[s] + total;
+    m->tables[context] = sqz__make_table(sums, total, m->symbols);
 }
-/* Lists the elements of a round with their contexts, makes the tables of these, and returns the number of elements. */
-static size_t sqz__prepare_plane(sqz__plane_model *m, sqz__codes *const *shapes, uint32_t count, uint32_t turn,
-                                 const unsigned char *plane, const unsigned char *exponents) {
-    int64_t room = SQZ__FULL - (int64_t)m->symbols;
-    uint32_t base = 0, n = 0, tables = 0;
-    memset(m->table_of_context, 0, m->contexts * sizeof *m->table_of_context);
-    for (uint32_t i = 0; i < count; base += shapes[i++]->size) {
+/* Decodes the elements of a round, and then learns from them. */
+static void sqz__decode_plane_round(sqz__coder *coder, sqz__plane_model *m, sqz__codes *const *shapes, size_t count,
+                                    uint32_t turn, const unsigned char *exponents, unsigned char *plane) {
+    size_t n = 0, base = 0;
+    coder->lane = 0;
+    m->made = 0;
+    for (size_t c = 0; c < m->contexts; c++) m->tables[c].total = 0;
+    for (size_t i = 0; i < count; base += shapes[i++]->size) {
         size_t listed = sqz__list_round(turn, shapes[i], m->places);
         for (sqz__place *p = m->places; p < m->places + listed; p++, n++) {
-            uint32_t at = m->elements[n] = base + p->index, *context = &m->context[n];
-            if (m->number == SQZ__CODED_PLANE) *context = 0;
-            else if (m->number == 1 || m->number == 2) *context = exponents[at];
-            else *context = i * (m->number ? 9 : 16) + sqz__plane_context(m, plane + base, p, shapes[i], turn);
-            m->table_of_context[*context] = 1;
+            size_t at = base + p->index, context = exponents ? exponents[at] : 0;
+            if (m->number % 3 == 0)
+                context = i * (m->number ? 9 : 16) + sqz__plane_context(m, plane + base, p, shapes[i], turn);
+            if (!m->tables[context].total) sqz__make_plane_table(m, context);
+            m->context[n] = context;
+            m->symbol[n] = (unsigned char)sqz__symbol(coder, &m->tables[context]);
+            plane[at] = (unsigned char)m->used[m->symbol[n]];
         }
     }
-    for (uint32_t context = 0; context < m->contexts; context++) {
-        const uint32_t *counts = m->counts + (size_t)context * m->symbols;
-        const uint32_t *group = m->group_counts + sqz__group(m, context) * m->symbols;
-        int64_t *sums = m->sums + (size_t)tables * (m->symbols + 1), weights[256], whole = 0, total = 0;
-        if (!m->table_of_context[context]) continue;
-        for (uint32_t s = 0; s < m->symbols; s++) whole += 4 * (int64_t)group[s] + 1;
-        for (uint32_t s = 0; s < m->symbols; s++) {
-            weights[s] = m->number == SQZ__CODED_PLANE ? 64 : 524288 * (4 * (int64_t)group[s] + 1) / whole;
-            total += weights[s] += 1024 * (int64_t)counts[s];
-        }
-        sums[0] = 0;
-        for (uint32_t s = 0; s < m->symbols; s++) sums[s + 1] = sums[s] + room * weights[s] + total;
-        m->tables[tables] = sqz__make_table(sums, total, m->symbols);
-        m->table_of_context[context] = ++tables;
+    for (size_t i = 0; i < n; i++) {
+        m->counts[m->context[i] * m->symbols + m->symbol[i]]++;
+        m->group_counts[sqz__group(m, m->context[i]) * m->symbols + m->symbol[i]]++;
+        m->seen[m->symbol[i]] = 1;
     }
-    return n;
 }
 /* Decodes a modelled plane, or a coded one, which has no bitmap, batch by batch. */
 static int sqz__decode_plane(sqz__decoder *d, sqz__coder *coder, sqz__codes *const *shapes, size_t shape_count,
                              uint32_t number, const unsigned char *bitmap, const unsigned char *exponents,
                              unsigned char *plane) {
     sqz__plane_model m = {.number = number};
-    unsigned char seen[256] = {0};
     for (uint32_t byte = 0; byte < 256; byte++)
         if (!bitmap || (bitmap[byte / 8] >> byte % 8 & 1)) m.used[m.symbols++] = byte;
     SQZ__CHECK(m.symbols, "no byte is declared to occur in a plane");
-    for (size_t count; shape_count; shapes += count, shape_count -= count) {
-        size_t mark = d->used, most, all;
+    for (size_t count, most, all; shape_count; shapes += count, shape_count -= count) {
+        size_t mark = d->used;
         count = sqz__batch_count(shapes, shape_count, &most, &all);
-        SQZ__TRY(sqz__make_plane_model(d, shapes, (uint32_t)count, most, all, &m));
+        m.contexts = number == 0 ? 16 * count : number == 3 ? 9 * count : exponents ? 256 : 1;
+        m.groups = number == 0 ? count : number == 3 ? 9 : 1;
+        SQZ__TRY(SQZ__NEW(m.counts, m.contexts * m.symbols) && SQZ__NEW(m.group_counts, m.groups * m.symbols) &&
+                 SQZ__GET(m.tables, m.contexts) && SQZ__GET(m.context, all) && SQZ__GET(m.symbol, all) &&
+                 SQZ__GET(m.places, most));
+        SQZ__TRY(SQZ__NEW(m.sums, (m.contexts < all ? m.contexts : all) * (m.symbols + 1)));
+        for (size_t i = 0; i < count; i++) SQZ__TRY(sqz__make_neighbours(d, shapes[i]));
         for (uint32_t turn = 0; turn < 16; turn++) {
-            size_t n = sqz__prepare_plane(&m, shapes, (uint32_t)count, turn, plane, exponents);
-            coder->lane = 0;
-            for (size_t i = 0; i < n; i++) {
-                uint32_t context = m.context[i], s = sqz__symbol(coder, &m.tables[m.table_of_context[context] - 1]);
-                seen[plane[m.elements[i]] = (unsigned char)m.used[s]] = 1;
-                m.counts[(size_t)context * m.symbols + s]++;
-                m.group_counts[sqz__group(&m, context) * m.symbols + s]++;
-            }
+            sqz__decode_plane_round(coder, &m, shapes, count, turn, exponents, plane);
             SQZ__CHECK(coder->at <= coder->size, "the coded stream ends too early");
         }
         for (size_t i = 0; i < count; i++) plane += shapes[i]->size, exponents += exponents ? shapes[i]->size : 0;
         sqz__release(d, mark);
     }
-    for (uint32_t s = 0; s < m.symbols && bitmap; s++)
-        SQZ__CHECK(seen[m.used[s]], "a byte is declared to occur, and does not");
+    for (uint32_t s = 0; s < m.symbols && bitmap; s++) SQZ__CHECK(m.seen[s], "a byte is declared to occur, and does not");
     return 1;
 }
 /* Decodes a coded plane: parts of at most 2**22 bytes, each of which is a batch. */
@@ -1256,8 +1238,9 @@ static int sqz__read_max(sqz__decoder *d, sqz__net *net) {
         if (!net->mode[i]) continue;
         SQZ__TRY(SQZ__NEW(bytes, net->plane_size[i]));
         net->plane[i] = bytes;
+        const unsigned char *exponents = i == 1 || i == 2 ? net->plane[0] : NULL;
         SQZ__TRY(net->mode[i] == 1 ? sqz__coded_plane(d, &coder, bytes, net->plane_size[i])
-                                   : sqz__decode_plane(d, &coder, net->floats, net->float_count, i, bitmaps[i], net->plane[0], bytes));
+                 : sqz__decode_plane(d, &coder, net->floats, net->float_count, i, bitmaps[i], exponents, bytes));
     }
     SQZ__CHECK(coder.at == coder.size, "words of the coded stream are left over");
     size_t hidden = 2 * (size_t)coder.lanes, left = sqz__left(&net->raw); /* hidden: bytes in the final states */
