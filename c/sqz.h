@@ -818,7 +818,7 @@ typedef struct {
     const sqz__codes *shape;
     sqz__seen seen, *slices; /* taps and slices: NULL in arrays of one tap */
     uint32_t *counts;        /* n(c), by c - low */
-    sqz__line *rows, *columns, *taps;
+    sqz__line *rows, *columns, *taps, *end; /* these follow each other */
     sqz__class classes[SQZ__CLASSES];
     sqz__tally signs[SQZ__SIGNS][SQZ__BUCKETS];
     sqz__place *found; /* the elements of this round that are not 0 */
@@ -838,37 +838,23 @@ typedef struct { /* what all arrays of a batch share, and memory that each uses 
 
 static uint32_t sqz__known(sqz__seen seen) { return (uint32_t)seen; }
 static uint32_t sqz__nonzero(sqz__seen seen) { return (uint32_t)(seen >> 32); }
-static int sqz__make_model(sqz__decoder *d, sqz__codes *shape, sqz__model *m) {
-    m->shape = shape;
-    SQZ__TRY(SQZ__NEW(m->counts, sqz__code_count(shape)) && SQZ__NEW(m->rows, shape->rows + shape->columns + shape->taps));
-    m->columns = m->rows + shape->rows;
-    if (shape->taps == 1) return 1;
-    m->taps = m->columns + shape->columns;
-    return SQZ__NEW(m->slices, shape->rows * shape->columns) && sqz__make_neighbours(d, shape);
-}
 static uint32_t sqz__class_of(uint32_t k, uint32_t n) {
     return k ? 6 * (k < 4 ? k : 4) - 5 + (10 * n + k) / (2 * k) : 0;
 }
 /* Rounds a value from 0 to 2**15 to the nearest integer, ties to even: plus 1.5 * 2**52 no fraction is left. */
 static int32_t sqz__round(double x) { return (int32_t)((x + 6755399441055744.0) - 6755399441055744.0); }
-/* Factors of rows, columns or taps, multiplied by `odds`. */
-static void sqz__set_factors(sqz__line *lines, uint32_t count, double density, double odds) {
-    double array_odds = density / (1.0 - density), prior = 120.0 * density;
-    for (uint32_t i = 0; i < count && lines; i++) {
-        double r = (sqz__nonzero(lines[i].seen) + prior) / (sqz__known(lines[i].seen) + 120.0);
-        lines[i].factor = odds * (r / (1.0 - r) / array_odds);
-    }
-}
 /* Finds the frequency of a 1 for each of the listed elements, and what their classes expect. */
 static void sqz__predict_zeros(sqz__batch *b, sqz__model *m, size_t count) {
-    double density = (sqz__nonzero(m->seen) + 0.5) / (sqz__known(m->seen) + 1.0);
+    double density = (sqz__nonzero(m->seen) + 0.5) / (sqz__known(m->seen) + 1.0), prior = 120.0 * density;
+    double array_odds = density / (1.0 - density);
     const sqz__line *rows = m->rows, *columns = m->columns, *taps = m->taps; /* copies: a store cannot change them */
     const sqz__seen *slices = m->slices;
     sqz__class *classes = m->classes;
     uint32_t width = m->shape->columns;
-    sqz__set_factors(m->rows, m->shape->rows, density, density / (1.0 - density));
-    sqz__set_factors(m->columns, width, density, 1.0);
-    sqz__set_factors(m->taps, m->shape->taps, density, 1.0);
+    for (sqz__line *line = m->rows; line < m->end; line++) {
+        double r = (sqz__nonzero(line->seen) + prior) / (sqz__known(line->seen) + 120.0);
+        line->factor = (line < columns ? array_odds : 1.0) * (r / (1.0 - r) / array_odds);
+    }
     for (sqz__class *c = classes; c < classes + SQZ__CLASSES; c++) {
         double n = sqz__known(c->seen), nonzero = sqz__nonzero(c->seen), expected = (double)c->expected / 32768.0;
         c->ratio = (nonzero + 20.0) / (expected + 20.0) / ((n - nonzero + 20.0) / (n - expected + 20.0));
@@ -966,22 +952,18 @@ static void sqz__set_ratios(int64_t *ratios, const sqz__tally *tallies, size_t c
         ratios[i] = ratio < 256 ? 256 : ratio > 65536 ? 65536 : ratio;
     }
 }
-/* What rows or columns say about magnitudes and signs; `magnitudes` is m'. */
-static void sqz__set_line_contexts(sqz__line *lines, uint32_t count, const sqz__line *all, int64_t magnitudes) {
-    for (sqz__line *line = lines; line < lines + count; line++) {
-        int64_t more = sqz__plus(sqz__times(line->sum, all->count), -sqz__times(line->count, all->sum));
-        line->tilt = sqz__divide(sqz__times(256, more), (all->count ? all->count : 1) * (line->count + 30));
-        more = sqz__plus(sqz__times(line->magnitudes, all->count), 20 * magnitudes);
-        line->scale = sqz__divide(sqz__times(256, more), (line->count + 20) * magnitudes);
-    }
-}
 /* The context of scale times 9, plus that of sign, of each of the elements found, and how many elements have each. */
 static void sqz__find_contexts(sqz__batch *b, sqz__model *m, const sqz__line *all, uint32_t *elements_of_key) {
     int64_t magnitudes = all->magnitudes ? all->magnitudes : 1, unit = 8 * magnitudes, count = all->count, x, tilt;
     const sqz__line *rows = m->rows, *columns = m->columns;
     int32_t (*neighbours)[4] = m->shape->neighbours;
     const sqz__place *p = m->found;
-    sqz__set_line_contexts(m->rows, m->shape->rows + m->shape->columns, all, magnitudes);
+    for (sqz__line *line = m->rows; line < m->columns + m->shape->columns; line++) {
+        int64_t more = sqz__plus(sqz__times(line->sum, count), -sqz__times(line->count, all->sum));
+        line->tilt = sqz__divide(sqz__times(256, more), (count ? count : 1) * (line->count + 30));
+        more = sqz__plus(sqz__times(line->magnitudes, count), 20 * magnitudes);
+        line->scale = sqz__divide(sqz__times(256, more), (line->count + 20) * magnitudes);
+    }
     for (size_t i = 0; i < m->found_count; i++, p++) {
         const sqz__line *row = &rows[p->row], *column = &columns[p->column];
         if (neighbours) { /* the element itself, which is not known yet, is 0 */
@@ -1065,8 +1047,15 @@ static size_t sqz__decode_batch(sqz__decoder *d, sqz__coder *coder, sqz__codes *
     sqz__model *models, *m;
     SQZ__TRY(SQZ__NEW(b, 1) && SQZ__NEW(models, count));
     for (size_t i = 0; i < count; i++) {
-        SQZ__TRY(sqz__make_model(d, shapes[i], &models[i]));
-        if (sqz__code_count(shapes[i]) > codes) codes = sqz__code_count(shapes[i]);
+        uint32_t rows = shapes[i]->rows, columns = shapes[i]->columns, taps = shapes[i]->taps > 1 ? shapes[i]->taps : 0;
+        m = &models[i];
+        m->shape = shapes[i];
+        SQZ__TRY(SQZ__NEW(m->counts, sqz__code_count(m->shape)) && SQZ__NEW(m->rows, rows + columns + taps));
+        m->columns = m->rows + rows;
+        m->end = m->columns + columns + taps;
+        if (taps) SQZ__TRY(SQZ__NEW(m->slices, rows * columns) && sqz__make_neighbours(d, shapes[i]));
+        if (taps) m->taps = m->end - taps;
+        if (sqz__code_count(m->shape) > codes) codes = sqz__code_count(m->shape);
     }
     SQZ__TRY(SQZ__NEW(b->around, codes + 12) && SQZ__GET(b->base, codes) && SQZ__NEW(b->sums, codes + 1) &&
              SQZ__GET(b->table, codes + 1) && SQZ__GET(b->by_magnitude, codes) && SQZ__GET(b->by_value, codes) &&
