@@ -104,7 +104,8 @@ static int sqz__fail(sqz__decoder *d, int status, const char *message) { /* retu
     return 0;
 }
 #define SQZ__TRY(success) do { if (!(success)) return 0; } while (0)
-#define SQZ__CHECK(condition, text) SQZ__TRY((condition) || sqz__fail(d, SQZ_MALFORMED, text))
+#define SQZ__NEED(condition, status, text) SQZ__TRY((condition) || sqz__fail(d, status, text))
+#define SQZ__CHECK(condition, text) SQZ__NEED(condition, SQZ_MALFORMED, text)
 /* Memory for n things, cleared or not; 0 if there is not enough. */
 #define SQZ__NEW(pointer, n) (((pointer) = sqz__alloc(d, n, sizeof *(pointer), 1)) != NULL)
 #define SQZ__GET(pointer, n) (((pointer) = sqz__alloc(d, n, sizeof *(pointer), 0)) != NULL)
@@ -456,7 +457,7 @@ static int sqz__read_array(sqz__decoder *d, sqz__json *j, sqz_array *array) {
         *end++ = (unsigned char)(lead[more] | c >> (6 * more));
         while (more--) *end++ = (unsigned char)(0x80 | (c >> (6 * more) & 63));
     }
-    SQZ__CHECK(end > utf8 && sqz__accept(j, ':') && sqz__accept(j, '['), "an array has no name, or no list as its shape");
+    SQZ__CHECK(end > utf8 && sqz__accept(j, ':') && sqz__accept(j, '['), "an array has no name or no shape");
     array->name_bytes = (size_t)(end - utf8);
     SQZ__TRY(SQZ__NEW(name, array->name_bytes + 1));
     array->name = memcpy(name, utf8, array->name_bytes);
@@ -466,7 +467,7 @@ static int sqz__read_array(sqz__decoder *d, sqz__json *j, sqz_array *array) {
         for (; sqz__is_one_of(*j->at, "0123456789") && size <= SQZ__MAX_BYTES; j->at++) size = 10 * size + *j->at - '0';
         bounded *= size ? size : 1;
         SQZ__CHECK((sqz__accept(j, ',') || sqz__next_is(j, ']')) && size <= SQZ__MAX_BYTES && !(negative && size) &&
-                   array->dimensions < SQZ__MAX_DIMENSIONS && bounded <= SQZ__MAX_BYTES, "an array has a bad dimension");
+                   array->dimensions < SQZ__MAX_DIMENSIONS && bounded <= SQZ__MAX_BYTES, "a shape is invalid");
         array->shape[array->dimensions++] = size;
         empty |= !size;
     }
@@ -492,7 +493,7 @@ static int sqz__read_json(sqz__decoder *d, sqz_file *file, sqz__bytes section, s
     SQZ__CHECK(sqz__accept(&j, ',') && sqz__member(&j, "header", &header), "the JSON has no valid object `header`");
     file->json = (const char *)text.at, file->json_bytes = sqz__left(&text);
     file->header = (const char *)header, file->header_bytes = (size_t)(j.at - header);
-    SQZ__CHECK(sqz__accept(&j, '}') && sqz__next_is(&j, 0) && j.at == text.end, "something follows the object `header`");
+    SQZ__CHECK(sqz__accept(&j, '}') && sqz__next_is(&j, 0) && j.at == text.end, "something follows the header");
     SQZ__CHECK(file->array_count <= SQZ__MAX_ARRAYS, "there are more than 1024 arrays");
     sqz__release(d, mark);
     SQZ__TRY(SQZ__NEW(*arrays, file->array_count));
@@ -565,7 +566,8 @@ static int sqz__read_row(sqz__decoder *d, sqz__bytes *table, const sqz_array *ar
     SQZ__CHECK(array->count <= SQZ__MAX_CODED, "an array of codes has more than 2**22 elements");
     SQZ__CHECK(sqz__has_codebook(row) || row->codes.low < row->codes.high, "a grid has no values");
     for (size_t i = 0; i + 1 < array->dimensions; i++) filter *= array->shape[i];
-    SQZ__CHECK(!sqz__has_trellis(row) || (array->dimensions > 1 && filter <= SQZ__MAX_FILTER), "a trellis has a bad shape");
+    int fit = array->dimensions > 1 && filter <= SQZ__MAX_FILTER;
+    SQZ__CHECK(fit || !sqz__has_trellis(row), "a trellis has less than 2 dimensions, or filters of more than 65536");
     return 1;
 }
 /* Checks that the lowest and the highest code are those that the table declares. */
@@ -578,11 +580,11 @@ static int sqz__check_range(sqz__decoder *d, const sqz__codes *codes) {
     SQZ__CHECK(least == codes->low && most == codes->high, "the codes of an array are not of the declared range");
     return 1;
 }
-/* Reads the modes of the planes, which are below `end`, or in the first four below `first_end`. */
-static int sqz__read_modes(sqz__decoder *d, sqz__net *net, uint32_t first_end) {
+/* Reads the modes of the planes, which are below 2, or in planes 0 to 3 below `end`. */
+static int sqz__read_modes(sqz__decoder *d, sqz__net *net, uint32_t end) {
     for (uint32_t i = 0; i < 8; i++) {
         net->mode[i] = sqz__u8(d, &net->table);
-        SQZ__CHECK(net->mode[i] < (i < 4 ? first_end : 2), "the mode of a plane is unknown");
+        SQZ__CHECK(net->mode[i] < (i < 4 ? end : 2), "the mode of a plane is unknown");
     }
     return !d->status;
 }
@@ -812,7 +814,7 @@ typedef uint64_t sqz__seen;
 /* A row, column, tap or array; n, m and t of its codes; g and a part of y. */
 typedef struct { sqz__seen seen; double factor; int64_t count, magnitudes, sum, scale, tilt; } sqz__line;
 typedef struct { sqz__seen seen; int64_t expected; double ratio; } sqz__class; /* N and N - Z, E1 */
-typedef struct { int64_t actual, expected; } sqz__tally;                       /* F, X */
+typedef struct { int64_t actual, expected, ratio; } sqz__tally;                /* F, X */
 typedef struct { int64_t before, share[SQZ__BUCKETS]; uint32_t bucket, size[SQZ__BUCKETS]; } sqz__buckets;
 typedef struct {
     const sqz__codes *shape;
@@ -826,7 +828,6 @@ typedef struct {
 } sqz__model;
 typedef struct { /* what all arrays of a batch share, and memory that each uses in turn */
     sqz__tally scales[SQZ__SCALES][SQZ__BUCKETS];
-    int64_t scale_ratio[SQZ__SCALES][SQZ__BUCKETS], sign_ratio[SQZ__SIGNS][SQZ__BUCKETS];
     /* By symbol, where the code 0 is left out: base(c), then its share of B; sums of the weights before the contexts of
        sign; a table; buckets. Those by value are symbols that follow each other. */
     int64_t *around, *base, *sums, *table;
@@ -844,41 +845,35 @@ static uint32_t sqz__class_of(uint32_t k, uint32_t n) {
 /* Rounds a value from 0 to 2**15 to the nearest integer, ties to even: plus 1.5 * 2**52 no fraction is left. */
 static int32_t sqz__round(double x) { return (int32_t)((x + 6755399441055744.0) - 6755399441055744.0); }
 /* Finds the frequency of a 1 for each of the listed elements, and what their classes expect. */
-static void sqz__predict_zeros(sqz__batch *b, sqz__model *m, size_t count) {
+static void sqz__predict_zeros(sqz__batch *restrict b, sqz__model *restrict m, size_t count) {
     double density = (sqz__nonzero(m->seen) + 0.5) / (sqz__known(m->seen) + 1.0), prior = 120.0 * density;
     double array_odds = density / (1.0 - density);
-    const sqz__line *rows = m->rows, *columns = m->columns, *taps = m->taps; /* copies: a store cannot change them */
-    const sqz__seen *slices = m->slices;
-    sqz__class *classes = m->classes;
     uint32_t width = m->shape->columns;
     for (sqz__line *line = m->rows; line < m->end; line++) {
         double r = (sqz__nonzero(line->seen) + prior) / (sqz__known(line->seen) + 120.0);
-        line->factor = (line < columns ? array_odds : 1.0) * (r / (1.0 - r) / array_odds);
+        line->factor = (line < m->columns ? array_odds : 1.0) * (r / (1.0 - r) / array_odds);
     }
-    for (sqz__class *c = classes; c < classes + SQZ__CLASSES; c++) {
+    for (sqz__class *c = m->classes; c < m->classes + SQZ__CLASSES; c++) {
         double n = sqz__known(c->seen), nonzero = sqz__nonzero(c->seen), expected = (double)c->expected / 32768.0;
         c->ratio = (nonzero + 20.0) / (expected + 20.0) / ((n - nonzero + 20.0) / (n - expected + 20.0));
     }
     const sqz__place *p = b->places;
-    unsigned char *keys = b->keys;
-    uint16_t *ones = b->numbers;
     for (size_t i = 0; i < count; i++, p++) {
-        double odds = rows[p->row].factor * columns[p->column].factor;
-        if (taps) {
-            sqz__seen seen = slices[p->row * width + p->column];
+        double odds = m->rows[p->row].factor * m->columns[p->column].factor;
+        if (m->taps) {
+            sqz__seen seen = m->slices[p->row * width + p->column];
             uint32_t known = sqz__known(seen), nonzero = sqz__nonzero(seen);
-            keys[i] = known < 16 ? b->class_of[known][nonzero] : (unsigned char)sqz__class_of(known, nonzero);
-            odds *= taps[p->tap].factor;
-            classes[keys[i]].expected += sqz__round(odds / (1.0 + odds) * 32768.0);
-            odds *= classes[keys[i]].ratio;
+            b->keys[i] = known < 16 ? b->class_of[known][nonzero] : (unsigned char)sqz__class_of(known, nonzero);
+            odds *= m->taps[p->tap].factor;
+            m->classes[b->keys[i]].expected += sqz__round(odds / (1.0 + odds) * 32768.0);
+            odds *= m->classes[b->keys[i]].ratio;
         }
         int32_t frequency = sqz__round(odds / (1.0 + odds) * 32768.0);
-        ones[i] = (uint16_t)(frequency < 8 ? 8 : frequency > SQZ__FULL - 8 ? SQZ__FULL - 8 : frequency);
+        b->numbers[i] = (uint16_t)(frequency < 8 ? 8 : frequency > SQZ__FULL - 8 ? SQZ__FULL - 8 : frequency);
     }
 }
 /* Decodes whether the listed elements are 0, learns from it, and adds those that are not to `found`. */
-static void sqz__decode_zeros(sqz__coder *coder, const sqz__batch *b, sqz__model *m, size_t count) {
-    sqz__line *rows = m->rows, *columns = m->columns, *taps = m->taps;
+static void sqz__decode_zeros(sqz__coder *coder, const sqz__batch *restrict b, sqz__model *restrict m, size_t count) {
     sqz__place *found = m->found;
     const sqz__place *p = b->places;
     uint32_t width = m->shape->columns;
@@ -887,14 +882,14 @@ static void sqz__decode_zeros(sqz__coder *coder, const sqz__batch *b, sqz__model
         uint32_t ones = b->numbers[i], zeros = SQZ__FULL - ones, bit = (c.state[c.lane] & (SQZ__FULL - 1)) >= zeros;
         sqz__seen more = 1 + ((sqz__seen)bit << 32);
         sqz__advance(&c, zeros & (0 - bit), bit ? ones : zeros);
-        rows[p->row].seen += more;
-        columns[p->column].seen += more;
+        m->rows[p->row].seen += more;
+        m->columns[p->column].seen += more;
         *found = *p;
         found += bit;
-        if (!taps) continue;
+        if (!m->taps) continue;
         m->slices[p->row * width + p->column] += more;
         m->classes[b->keys[i]].seen += more;
-        taps[p->tap].seen += more;
+        m->taps[p->tap].seen += more;
     }
     *coder = c;
     m->found_count = (size_t)(found - m->found);
@@ -946,16 +941,16 @@ static sqz__line sqz__prepare_codes(sqz__batch *b, const sqz__model *m) {
     for (int i = 0; i < SQZ__BUCKETS; i++) b->value.share[i] = b->value.share[i] * 4096 / total;
     return all;
 }
-static void sqz__set_ratios(int64_t *ratios, const sqz__tally *tallies, size_t count) {
-    for (size_t i = 0; i < count; i++) {
-        int64_t ratio = ((tallies[i].actual + 40) << 24) / (tallies[i].expected + (40 << 12));
-        ratios[i] = ratio < 256 ? 256 : ratio > 65536 ? 65536 : ratio;
+static void sqz__set_ratios(sqz__tally *tallies, size_t count) {
+    for (sqz__tally *tally = tallies; tally < tallies + count; tally++) {
+        int64_t ratio = ((tally->actual + 40) << 24) / (tally->expected + (40 << 12));
+        tally->ratio = ratio < 256 ? 256 : ratio > 65536 ? 65536 : ratio;
     }
 }
 /* The context of scale times 9, plus that of sign, of each of the elements found, and how many elements have each. */
-static void sqz__find_contexts(sqz__batch *b, sqz__model *m, const sqz__line *all, uint32_t *elements_of_key) {
+static void sqz__find_contexts(sqz__batch *restrict b, const sqz__model *restrict m, const sqz__line *all,
+                               uint32_t *elements_of_key) {
     int64_t magnitudes = all->magnitudes ? all->magnitudes : 1, unit = 8 * magnitudes, count = all->count, x, tilt;
-    const sqz__line *rows = m->rows, *columns = m->columns;
     int32_t (*neighbours)[4] = m->shape->neighbours;
     const sqz__place *p = m->found;
     for (sqz__line *line = m->rows; line < m->columns + m->shape->columns; line++) {
@@ -965,7 +960,7 @@ static void sqz__find_contexts(sqz__batch *b, sqz__model *m, const sqz__line *al
         line->scale = sqz__divide(sqz__times(256, more), (line->count + 20) * magnitudes);
     }
     for (size_t i = 0; i < m->found_count; i++, p++) {
-        const sqz__line *row = &rows[p->row], *column = &columns[p->column];
+        const sqz__line *row = &m->rows[p->row], *column = &m->columns[p->column];
         if (neighbours) { /* the element itself, which is not known yet, is 0 */
             const int16_t *code = m->shape->codes + p->index;
             const int32_t *n = neighbours[p->tap];
@@ -981,13 +976,13 @@ static void sqz__find_contexts(sqz__batch *b, sqz__model *m, const sqz__line *al
     }
 }
 /* Makes the table of a context. The weights of a bucket by value are those of `b->sums`, times one ratio. */
-static sqz__table sqz__make_code_table(sqz__batch *b, const int64_t *ratio, uint32_t symbols) {
+static sqz__table sqz__make_code_table(sqz__batch *b, const sqz__tally *signs, uint32_t symbols) {
     const int64_t *sums = b->sums, room = SQZ__FULL - symbols;
     int64_t *table = b->table, total = 0, before = 0;
     for (uint32_t i = 0, s = 0; i < SQZ__BUCKETS; s += b->value.size[i++])
-        total += (sums[s + b->value.size[i]] - sums[s]) * ratio[i];
+        total += (sums[s + b->value.size[i]] - sums[s]) * signs[i].ratio;
     for (uint32_t i = 0, s = 0, end = 0; i < SQZ__BUCKETS; i++) {
-        int64_t factor = ratio[i] * room, offset = before - sums[s] * factor;
+        int64_t factor = signs[i].ratio * room, offset = before - sums[s] * factor;
         for (end += b->value.size[i]; s < end; s++) table[s] = sums[s] * factor + offset + s * total;
         before = sums[s] * factor + offset;
     }
@@ -1000,26 +995,22 @@ static void sqz__add_code(sqz__line *line, int32_t code) {
     line->sum += code;
 }
 /* Decodes the elements that have the same contexts, and then learns from them. */
-static void sqz__decode_context(sqz__coder *coder, sqz__batch *b, sqz__model *m, uint32_t key, const sqz__place *p,
-                                uint32_t count) {
-    const sqz__table table = sqz__make_code_table(b, b->sign_ratio[key % SQZ__SIGNS], sqz__code_count(m->shape) - 1);
+static void sqz__decode_context(sqz__coder *coder, sqz__batch *restrict b, sqz__model *restrict m, uint32_t key,
+                                const sqz__place *p, uint32_t count) {
     sqz__tally *scales = b->scales[key / SQZ__SIGNS], *signs = m->signs[key % SQZ__SIGNS];
-    sqz__line *rows = m->rows, *columns = m->columns;
-    int16_t *codes = m->shape->codes;
-    int32_t low = m->shape->low;
-    uint32_t *counts = m->counts;
-    uint16_t *symbols = b->numbers;
+    const sqz__table table = sqz__make_code_table(b, signs, sqz__code_count(m->shape) - 1);
+    const sqz__codes shape = *m->shape;
     sqz__coder c = *coder;
-    for (uint32_t i = 0; i < count; i++) symbols[i] = (uint16_t)sqz__symbol(&c, &table);
+    for (uint32_t i = 0; i < count; i++) b->numbers[i] = (uint16_t)sqz__symbol(&c, &table);
     *coder = c;
     for (uint32_t i = 0; i < count; i++, p++) {
-        int32_t s = symbols[i], code = s + low + (s + low >= 0);
-        codes[p->index] = (int16_t)code;
-        counts[code - low]++;
+        int32_t s = b->numbers[i], code = s + shape.low + (s + shape.low >= 0);
+        shape.codes[p->index] = (int16_t)code;
+        m->counts[code - shape.low]++;
         scales[b->by_magnitude[s]].actual++;
         signs[b->by_value[s]].actual++;
-        sqz__add_code(&rows[p->row], code);
-        sqz__add_code(&columns[p->column], code);
+        sqz__add_code(&m->rows[p->row], code);
+        sqz__add_code(&m->columns[p->column], code);
     }
     for (int i = 0; i < SQZ__BUCKETS; i++) scales[i].expected += count * b->magnitude.share[i];
     for (int i = 0; i < SQZ__BUCKETS; i++) signs[i].expected += count * b->value.share[i];
@@ -1029,14 +1020,14 @@ static void sqz__decode_codes(sqz__coder *coder, sqz__batch *b, sqz__model *m) {
     uint32_t ends[SQZ__KEYS + 1] = {0}, start = 0, symbols = sqz__code_count(m->shape) - 1;
     if (!m->found_count) return;
     const sqz__line all = sqz__prepare_codes(b, m);
-    sqz__set_ratios(b->sign_ratio[0], m->signs[0], SQZ__SIGNS * SQZ__BUCKETS);
+    sqz__set_ratios(m->signs[0], SQZ__SIGNS * SQZ__BUCKETS);
     sqz__find_contexts(b, m, &all, ends + 1);
     for (int key = 1; key < SQZ__KEYS; key++) ends[key] += ends[key - 1]; /* where the elements of a key begin */
     for (size_t i = 0; i < m->found_count; i++) b->places[ends[b->keys[i]]++] = m->found[i];
     for (uint32_t key = 0; key < SQZ__KEYS; start = ends[key++]) {
-        const int64_t *ratio = b->scale_ratio[key / SQZ__SIGNS];
+        const sqz__tally *scales = b->scales[key / SQZ__SIGNS];
         for (uint32_t s = 0; s < symbols && key % SQZ__SIGNS == 0; s++)
-            b->sums[s + 1] = b->sums[s] + ((b->base[s] * ratio[b->by_magnitude[s]]) >> 6);
+            b->sums[s + 1] = b->sums[s] + ((b->base[s] * scales[b->by_magnitude[s]].ratio) >> 6);
         if (ends[key] > start) sqz__decode_context(coder, b, m, key, b->places + start, ends[key] - start);
     }
 }
@@ -1074,7 +1065,7 @@ static size_t sqz__decode_batch(sqz__decoder *d, sqz__coder *coder, sqz__codes *
             sqz__decode_zeros(coder, b, m, listed);
         }
         coder->lane = 0;
-        sqz__set_ratios(b->scale_ratio[0], b->scales[0], SQZ__SCALES * SQZ__BUCKETS);
+        sqz__set_ratios(b->scales[0], SQZ__SCALES * SQZ__BUCKETS);
         for (m = models; m < models + count; m++) sqz__decode_codes(coder, b, m);
         SQZ__CHECK(coder->at <= coder->size, "the coded stream ends too early");
     }
@@ -1178,7 +1169,7 @@ static int sqz__decode_plane(sqz__decoder *d, sqz__coder *coder, sqz__codes *con
         for (size_t i = 0; i < count; i++) plane += shapes[i]->size, exponents += exponents ? shapes[i]->size : 0;
         sqz__release(d, mark);
     }
-    for (uint32_t s = 0; s < m.symbols && bitmap; s++) SQZ__CHECK(m.seen[s], "a byte is declared to occur, and does not");
+    for (uint32_t s = 0; s < m.symbols && bitmap; s++) SQZ__CHECK(m.seen[s], "a declared byte does not occur");
     return 1;
 }
 /* Decodes a coded plane: parts of at most 2**22 bytes, each of which is a batch. */
@@ -1278,8 +1269,8 @@ static int sqz__code_values(sqz__decoder *d, const sqz__net *net, const sqz__row
         if (!c || !has_book) continue;
         uint32_t more = sqz__plane_bits(net->plane + 4, (*at)++);
         rank += more;
-        SQZ__CHECK(more && rank > 0x007FFFFF && rank < 0xFF800000, "a value of a codebook is there twice, or not finite");
-        SQZ__CHECK(c < 0 ? rank < 0x80000000u : rank > 0x80000000u, "a value of a codebook has the wrong sign");
+        int in_order = c < 0 ? rank > 0x007FFFFF && rank < 0x80000000 : rank > 0x80000000 && rank < 0xFF800000;
+        SQZ__CHECK(more && in_order, "a value of a codebook is there twice, or not finite, or of the wrong sign");
         book[c - low] = sqz__float_of_bits((uint32_t)(rank >> 31 ? rank & 0x7FFFFFFF : ~rank & 0xFFFFFFFF));
     }
     for (size_t i = 0; i < row->codes.size; i++) {
@@ -1351,24 +1342,23 @@ static int sqz__read_frame(sqz__decoder *d, sqz__net *net, sqz__bytes in) {
     static const char tags[5][5] = {"JSON", "BASE", "ARRS", "VALS", "CODE"};
     sqz__bytes *const sections[5] = {&net->json, &net->digest, &net->table, &net->raw, &net->stream};
     const unsigned char *start = in.at, *head;
-    size_t size = sqz__left(&in), count = 0;
-    SQZ__CHECK(size <= SQZ__MAX_BYTES, "the file has more than 256 MiB");
-    SQZ__CHECK(size >= 16 && memcmp(start, "\x89SQZ", 4) == 0, "not a .sqz file");
+    size_t size = sqz__left(&in);
+    SQZ__CHECK(size >= 16 && size <= SQZ__MAX_BYTES && memcmp(start, "\x89SQZ", 4) == 0, "not a .sqz file");
     SQZ__CHECK(sqz__u32(start + 12) == sqz__crc32(d, 0, start, 12), "the header of the file is damaged");
-    net->file->version = start[4], net->file->max_profile = start[5];
-    if (start[4] < 1 || start[4] > 2 || start[5] > 1)
-        return sqz__fail(d, SQZ_VERSION, "the version or the profile of the file is unknown");
+    net->file->version = start[4];
+    net->file->max_profile = start[5];
+    SQZ__NEED(start[4] >= 1 && start[4] <= 2 && start[5] <= 1, SQZ_VERSION, "the version or the profile is unknown");
     SQZ__CHECK(start[7] == 0 && sqz__u32(start + 8) == size, "the file has another size than its header says");
     in.at += 16;
     for (int i = 0; i < 5; i++) {
         if (i == 1 && (sqz__left(&in) < 4 || memcmp(in.at, tags[i], 4) != 0)) continue;
         SQZ__TRY((head = sqz__take(d, &in, 12)) && (sections[i]->at = sqz__take(d, &in, sqz__u32(head + 4))));
-        sections[i]->end = in.at, count++;
+        sections[i]->end = in.at;
         uint32_t crc = sqz__crc32(d, sqz__crc32(d, 0, head, 8), sections[i]->at, sqz__left(sections[i]));
         SQZ__CHECK(memcmp(head, tags[i], 4) == 0, "a section is missing, unknown or out of order");
         SQZ__CHECK(sqz__u32(head + 8) == crc, "a section is damaged");
     }
-    SQZ__CHECK(in.at == in.end && count == start[6], "the file has more sections, or bytes behind them");
+    SQZ__CHECK(in.at == in.end && start[6] == (net->digest.at ? 5 : 4), "something follows the sections");
     return 1;
 }
 /* Finds the array of the base with the name and shape of an array. In version 2, differences from codes that are not 0
@@ -1424,11 +1414,11 @@ static int sqz__decode_file(sqz__decoder *d, sqz_file *file, sqz__net *net, sqz_
     float *values;
     net->file = file;
     SQZ__TRY(sqz__read_frame(d, net, data));
-    SQZ__TRY(!net->digest.at == !base_data.at || sqz__fail(d, SQZ_BASE, "a delta needs its base, others have none"));
+    SQZ__NEED(!net->digest.at == !base_data.at, SQZ_BASE, "a delta needs its base, others have none");
     if (base_data.at) {
         SQZ__CHECK(sqz__left(&net->digest) == 32, "the section BASE does not have 32 bytes");
         sqz__sha256(base_data.at, sqz__left(&base_data), actual);
-        SQZ__TRY(memcmp(actual, net->digest.at, 32) == 0 || sqz__fail(d, SQZ_BASE, "the delta is against another base"));
+        SQZ__NEED(memcmp(actual, net->digest.at, 32) == 0, SQZ_BASE, "the delta is against another base");
         SQZ__TRY(sqz__read_frame(d, &base, base_data));
     }
     SQZ__TRY(sqz__read_json(d, file, net->json, file->version > 1 ? base.json : (sqz__bytes){0}, &net->arrays));
@@ -1442,16 +1432,14 @@ static int sqz__decode_file(sqz__decoder *d, sqz_file *file, sqz__net *net, sqz_
 }
 int sqz_decode(sqz_file *file, const void *data, size_t size, const void *base, size_t base_size, void *workspace,
                size_t workspace_size) {
-    sqz__decoder d = {0};
     sqz__net net = {0};
-    size_t skew = (8 - (size_t)((uintptr_t)workspace % 8)) % 8;
-    *file = (sqz_file){.message = "the workspace is too small"};
-    if (!workspace || workspace_size < skew) return SQZ_WORKSPACE;
+    size_t skew = (8 - (size_t)((uintptr_t)workspace % 8)) % 8; /* bytes up to a multiple of 8 */
+    sqz__decoder d = {.memory = (unsigned char *)workspace + skew};
+    if (workspace && workspace_size > skew) d.size = (workspace_size - skew) / 8 * 8;
     sqz__bytes file_bytes = {data, data}, base_bytes = {base, base};
     if (data) file_bytes.end += size;
     if (base) base_bytes.end += base_size;
-    d.memory = (unsigned char *)workspace + skew;
-    d.size = (workspace_size - skew) / 8 * 8;
+    *file = (sqz_file){0};
     SQZ_GUARD(d.memory, d.size, 0);
     sqz__make_crc_table(&d);
     if (!sqz__decode_file(&d, file, &net, file_bytes, base_bytes)) {
