@@ -344,8 +344,7 @@ static int32_t sqz__hex4(const unsigned char *p) {
     }
     return value;
 }
-/* The next character of a string, or SQZ__END_OF_STRING behind its closing quote. Two escaped surrogates that belong
-   together are one character. */
+/* The next character of a string, or SQZ__END_OF_STRING. Two escaped surrogates that belong together are one. */
 static int32_t sqz__character(const unsigned char **at) {
     static const char names[] = "\"\\/bfnrt", values[] = "\"\\/\b\f\n\r\t";
     static const int32_t least[4] = {0, 0x80, 0x800, 0x10000};
@@ -375,7 +374,6 @@ static int sqz__compare(const unsigned char *a, const unsigned char *b) { /* str
 }
 /* Sorts keys by heapsort, and says whether two of them are equal. */
 static int sqz__has_twins(const unsigned char **keys, size_t count) {
-    int twins = 0;
     for (size_t start = count / 2, end = count, root, child; end > 1;) {
         const unsigned char *key = start ? keys[--start] : keys[--end];
         if (end < count && !start) keys[end] = keys[0];
@@ -386,8 +384,8 @@ static int sqz__has_twins(const unsigned char **keys, size_t count) {
         }
         keys[root] = key;
     }
-    for (size_t i = 1; i < count; i++) twins |= sqz__compare(keys[i - 1], keys[i]) == 0;
-    return twins;
+    while (count > 1 && sqz__compare(keys[count - 2], keys[count - 1]) != 0) count--;
+    return count > 1;
 }
 static size_t sqz__pass(sqz__json *j, const char *these) { /* passes bytes that are among these, and says how many */
     size_t count = strspn((const char *)j->at, these);
@@ -475,8 +473,7 @@ static int sqz__read_array(sqz__decoder *d, sqz__json *j, sqz_array *array) {
     j->elements += bounded;
     return 1;
 }
-/* Reads the section JSON: names and shapes of the arrays, and where the object `header` lies. `base` is that section of
-   a delta's base, whose text is the dictionary, or empty. */
+/* Reads names and shapes of the arrays. `base`: the JSON of the base, inflated the dictionary of a delta; or empty. */
 static int sqz__read_json(sqz__decoder *d, sqz_file *file, sqz__bytes section, sqz__bytes base, sqz_array **arrays) {
     sqz__json j = {0};
     sqz__bytes text, dictionary = {0};
@@ -602,7 +599,6 @@ static int sqz__read_raw(sqz__decoder *d, sqz__net *net, sqz__bytes raw) {
 typedef struct { uint32_t alphabet, used, lone; size_t count; sqz__prefix_code code; } sqz__huffman;
 typedef struct { sqz__bits *lanes; uint32_t count, next; } sqz__lanes; /* next: the lane of the next symbol */
 
-/* Checks the code lengths of a table, and prepares it. */
 static int sqz__make_huffman(sqz__decoder *d, sqz__huffman *h, const unsigned char *lengths) {
     for (uint32_t s = 0; s < h->alphabet; s++) {
         SQZ__CHECK(lengths[s] <= 15, "a code length is more than 15");
@@ -611,7 +607,6 @@ static int sqz__make_huffman(sqz__decoder *d, sqz__huffman *h, const unsigned ch
     SQZ__CHECK((h->used > 0) == (h->count > 0), "a table is empty and used, or not empty and not used");
     return !h->used || (SQZ__GET(h->code.symbols, h->used) && sqz__make_code(d, &h->code, lengths, h->alphabet, 1));
 }
-/* Decodes the next symbol of a table. */
 static uint32_t sqz__huffman_symbol(sqz__lanes *stream, const sqz__huffman *h) {
     if (h->used == 1) return h->lone;
     sqz__bits *lane = &stream->lanes[stream->next];
@@ -711,8 +706,8 @@ static int sqz__open_coder(sqz__decoder *d, sqz__bytes in, uint32_t lanes, sqz__
     }
     return 1;
 }
-/* Decodes a symbol from the state of its lane, given its interval, and goes on to the next lane. Whether a word is
-   needed is as good as random, so there is no branch; beyond the end the last one is read again. */
+/* Decodes a symbol of a given interval, and goes on to the next lane. Whether a word is needed is as good as random, so
+   there is no branch; beyond the end the last word is read again. */
 static inline void sqz__advance(sqz__coder *coder, uint32_t begin, uint32_t frequency) {
     size_t at = coder->at < coder->size ? coder->at : coder->size - 2;
     uint32_t x = coder->state[coder->lane];
@@ -754,9 +749,8 @@ static uint32_t sqz__quotient(uint32_t a, sqz__divisor by) { return (uint32_t)(a
 static uint32_t sqz__key(uint32_t index) { return index * 2654435769u; }
 /* Two elements of a round are at least 5 places apart. */
 static size_t sqz__most_places(size_t size) { return size / 5 + 1; }
-/* Lists the elements of an array whose keys are in a round. From one to the next it is always one of three steps (the
-   three-gap theorem): the shortest that leads up the circle by less than the round is wide, the shortest that leads
-   down by less, or, where both lead out of the round, the two together. */
+/* Lists the elements of an array whose keys are in a round. By the three-gap theorem, steps from one to the next are the
+   shortest one up the circle by less than the round is wide, the shortest one down, or, where neither fits, both. */
 static size_t sqz__list_round(uint32_t turn, const sqz__codes *shape, sqz__place *places) {
     uint32_t begin = (uint32_t)sqz__bounds[turn] << 24, width = ((uint32_t)sqz__bounds[turn + 1] << 24) - begin;
     uint32_t up = 1, down = 1, at = 0, columns = shape->columns, rows = shape->rows, size = shape->size;
@@ -1185,18 +1179,16 @@ static int sqz__coded_plane(sqz__decoder *d, sqz__coder *coder, unsigned char *p
 
 /* ---- Profile `max`: the whole of it ---- */
 static int sqz__read_max(sqz__decoder *d, sqz__net *net) {
-    sqz__codes **live; /* the arrays that are coded: not those of the range 0 to 0 */
     sqz__coder coder;
     const unsigned char *bitmaps[8] = {0};
-    size_t live_count = 0, symbols = 0, raw_size = 4 * net->grids;
+    size_t live = 0, symbols = 0, raw_size = 4 * net->grids; /* live: arrays that are not of the range 0 to 0 */
     uint32_t bits = 0;
     int fit = net->plane_size[0] > 0; /* whether planes can be modelled */
     unsigned char *bytes;
-    SQZ__TRY(SQZ__GET(live, net->coded_count));
     for (size_t i = 0; i < net->coded_count; i++) {
         sqz__codes *coded = net->coded[i];
         if (coded->low == coded->high) continue;
-        live[live_count++] = coded;
+        net->coded[live++] = coded;
         symbols += coded->size;
         coded->dense = (int32_t)sqz__u8(d, &net->table);
         SQZ__CHECK(coded->dense < 2, "the flag of a dense array is neither 0 nor 1");
@@ -1212,8 +1204,8 @@ static int sqz__read_max(sqz__decoder *d, sqz__net *net) {
     SQZ__CHECK(net->table.at == net->table.end, "the section ARRS is too long");
     while (bits < (raw_size < 1024 ? 8 : 9) && symbols / 1024 >> bits) bits++;
     SQZ__TRY(sqz__open_coder(d, net->stream, 1u << bits, &coder));
-    for (size_t i = 0, count; i < live_count; i += count)
-        SQZ__TRY((count = sqz__decode_batch(d, &coder, live + i, live_count - i)) > 0);
+    for (size_t i = 0, count; i < live; i += count)
+        SQZ__TRY((count = sqz__decode_batch(d, &coder, net->coded + i, live - i)) > 0);
     for (uint32_t i = 0; i < 8; i++) {
         if (!net->mode[i]) continue;
         SQZ__TRY(SQZ__NEW(bytes, net->plane_size[i]));
@@ -1254,60 +1246,45 @@ static int sqz__join_codes(sqz__decoder *d, sqz__row *row) {
     }
     return sqz__check_range(d, &row->codes);
 }
-/* Values of a grid, also one added to the base's values, or of a codebook, whose ranks begin at `*at` in the planes. */
+/* Values of codes: a codebook, whose ranks begin at `*at` in the planes, a trellis, or a grid, which is a trellis of one
+   state. The values of an added grid are then added to those of the base. */
 static int sqz__code_values(sqz__decoder *d, const sqz__net *net, const sqz__row *row, float step, size_t *at,
                             float *values) {
-    int32_t low = row->codes.low, has_book = sqz__has_codebook(row);
-    size_t mark = d->used, codes = sqz__code_count(&row->codes);
+    static const unsigned char next[8][3] = {{0, 2, 0}, {5, 7, 1}, {1, 3, 2}, {4, 6, 3},
+                                             {2, 0, 4}, {7, 5, 5}, {3, 1, 6}, {6, 4, 7}}; /* by state and column */
+    struct { float value; uint16_t column, used; } *moves, *move; /* by 2 * (c - low) + q */
+    int trellis = sqz__has_trellis(row), dense = row->kind == SQZ__DENSE_TRELLIS, added = row->kind == SQZ__ADDED;
+    size_t mark = d->used, filters = row->codes.columns, size = row->codes.size;
+    int32_t low = row->codes.low;
+    const int16_t *code = row->codes.codes;
+    unsigned char *states;
     uint64_t rank = 0;
-    float *book;
-    unsigned char *used;
-    SQZ__TRY(SQZ__GET(book, codes) && SQZ__NEW(used, codes));
-    for (int32_t c = low; c <= row->codes.high; c++) {
-        book[c - low] = step * (float)c;
-        SQZ__CHECK(sqz__is_finite(book[c - low]), "a value of a grid is infinite");
-        if (!c || !has_book) continue;
+    SQZ__TRY(SQZ__NEW(states, filters) && SQZ__NEW(moves, 2 * sqz__code_count(&row->codes)));
+    move = moves;
+    for (int32_t i = 2 * low; i < 2 * row->codes.high + 2; i++, move++) {
+        int32_t q = i & 1, c = (i - q) / 2, v = !trellis ? c : 2 * c + q * (dense ? 1 : (c < 0) - (c > 0));
+        move->value = step * (float)v;
+        move->column = trellis && (v || dense) ? (uint32_t)v >> 1 & 1 : 2; /* b; the state stays in the last one */
+        if (!sqz__has_codebook(row) || !c || q) continue;
         uint32_t more = sqz__plane_bits(net->plane + 4, (*at)++);
         rank += more;
         int in_order = c < 0 ? rank > 0x007FFFFF && rank < 0x80000000 : rank > 0x80000000 && rank < 0xFF800000;
         SQZ__CHECK(more && in_order, "a value of a codebook is there twice, or not finite, or of the wrong sign");
-        book[c - low] = sqz__float_of_bits((uint32_t)(rank >> 31 ? rank & 0x7FFFFFFF : ~rank & 0xFFFFFFFF));
+        move->value = sqz__float_of_bits((uint32_t)(rank >> 31 ? rank & 0x7FFFFFFF : ~rank & 0xFFFFFFFF));
     }
-    for (size_t i = 0; i < row->codes.size; i++) {
-        values[i] = book[row->codes.codes[i] - low];
-        used[row->codes.codes[i] - low] = 1;
-        if (row->kind != SQZ__ADDED) continue;
-        values[i] = row->base->values[i] + values[i];
-        SQZ__CHECK(sqz__is_finite(values[i]), "the sum of a value and the base's is infinite");
-    }
-    for (int32_t c = low; c <= row->codes.high && has_book; c++)
-        SQZ__CHECK(!c || used[c - low], "a value of a codebook is never used");
-    sqz__release(d, mark);
-    return 1;
-}
-static int sqz__trellis_values(sqz__decoder *d, const sqz__row *row, float step, float *values) {
-    static const unsigned char next[8][3] = {{0, 2, 0}, {5, 7, 1}, {1, 3, 2}, {4, 6, 3},
-                                             {2, 0, 4}, {7, 5, 5}, {3, 1, 6}, {6, 4, 7}}; /* by state and column */
-    struct { float value; uint32_t column; } *moves; /* by 2 * (c - low) + q */
-    size_t filters = row->codes.columns, mark = d->used;
-    int dense = row->kind == SQZ__DENSE_TRELLIS;
-    int32_t low = row->codes.low;
-    const int16_t *code = row->codes.codes;
-    unsigned char *states;
-    SQZ__TRY(SQZ__NEW(states, filters) && SQZ__GET(moves, 2 * sqz__code_count(&row->codes)));
-    for (int32_t i = 2 * low; i < 2 * row->codes.high + 2; i++) {
-        int32_t q = i & 1, c = (i - q) / 2, v = 2 * c + q * (dense ? 1 : (c < 0) - (c > 0));
-        moves[i - 2 * low].value = step * (float)v;
-        moves[i - 2 * low].column = v || dense ? (uint32_t)v >> 1 & 1 : 2; /* b; the state stays in the last one */
-    }
-    for (float *value = values, *end = values + row->codes.size; value < end;)
+    for (float *value = values; value < values + size;)
         for (size_t f = 0; f < filters; f++) {
-            size_t move = (size_t)(2 * (*code++ - low)) + (states[f] & 1);
-            states[f] = next[states[f]][moves[move].column];
-            *value++ = moves[move].value;
+            move = moves + (2 * (*code++ - low) + (states[f] & 1));
+            states[f] = next[states[f]][move->column];
+            move->used = 1;
+            *value++ = move->value;
         }
-    for (size_t i = 0; i < row->codes.size && !sqz__is_finite(step * 8192.0f); i++) /* |v| is at most 2 * 4095 + 1 */
+    for (size_t i = 0; i < size && (added || !sqz__is_finite(step * 8192.0f)); i++) { /* |v| is at most 2 * 4095 + 1 */
+        values[i] += added ? row->base->values[i] : 0.0f;
         SQZ__CHECK(sqz__is_finite(values[i]), "a value of a grid is infinite");
+    }
+    for (int32_t c = low; c <= row->codes.high && sqz__has_codebook(row); c++)
+        SQZ__CHECK(!c || moves[2 * (c - low)].used, "a value of a codebook is never used");
     sqz__release(d, mark);
     return 1;
 }
@@ -1329,8 +1306,7 @@ static int sqz__make_values(sqz__decoder *d, sqz__net *net, float *values) {
             values[k] = sqz__float_of_bits(bits >> 1 | bits << 31);
         }
         if (row->kind == SQZ__SAME) memcpy(values, row->base->values, count * sizeof *values);
-        if (sqz__has_trellis(row)) SQZ__TRY(sqz__trellis_values(d, row, step, values));
-        else if (sqz__has_codes(row)) SQZ__TRY(sqz__code_values(d, net, row, step, &ranks, values));
+        if (sqz__has_codes(row)) SQZ__TRY(sqz__code_values(d, net, row, step, &ranks, values));
         values += count;
     }
     return 1;
@@ -1361,8 +1337,7 @@ static int sqz__read_frame(sqz__decoder *d, sqz__net *net, sqz__bytes in) {
     SQZ__CHECK(in.at == in.end && start[6] == (net->digest.at ? 5 : 4), "something follows the sections");
     return 1;
 }
-/* Finds the array of the base with the name and shape of an array. In version 2, differences from codes that are not 0
-   are in rows by these codes. */
+/* Finds the array of the base with the name and shape of an array, and the shapes of differences from its codes. */
 static int sqz__find_base(sqz__decoder *d, const sqz__net *base, const sqz_array *array, int version, sqz__row *row) {
     size_t counts[2] = {0}, i = 0;
     while (i < base->file->array_count && (base->arrays[i].name_bytes != array->name_bytes ||
@@ -1376,7 +1351,7 @@ static int sqz__find_base(sqz__decoder *d, const sqz__net *base, const sqz_array
     SQZ__CHECK(codes->codes && !sqz__has_trellis(&base->rows[i]), "the base has no matching codes");
     for (size_t k = 0; k < array->count; k++) counts[codes->codes[k] == 0]++;
     for (int part = 0; part < 2; part++) sqz__set_shape(&row->differences[part], &counts[part], 1, counts[part]);
-    if (version == 1) return 1;
+    if (version == 1) return 1; /* in version 2, those from codes that are not 0 are in rows by these codes */
     row->differences[0].rows = sqz__code_count(codes);
     row->differences[0].columns = 1;
     SQZ__TRY(SQZ__GET(row->differences[0].row_of, counts[0]));
