@@ -503,10 +503,8 @@ static int sqz__read_json(sqz__decoder *d, sqz_file *file, sqz__bytes section, s
 }
 
 /* ---- Rows of the table and arrays of codes (sections 2 and 3) ---- */
-enum {
-    SQZ__FLOATS, SQZ__CODEBOOK, SQZ__GRID, SQZ__SAME, SQZ__BOOK_DELTA, SQZ__GRID_DELTA, SQZ__TRELLIS,
-    SQZ__DENSE_TRELLIS, SQZ__ADDED
-};
+enum { SQZ__FLOATS, SQZ__CODEBOOK, SQZ__GRID, SQZ__SAME, SQZ__BOOK_DELTA, SQZ__GRID_DELTA, /* kinds of arrays */
+       SQZ__TRELLIS, SQZ__DENSE_TRELLIS, SQZ__ADDED };
 typedef struct { /* an array of codes or differences; or the shape of floats, of the range 0 to 0 */
     uint32_t width, rows, columns, size, taps; /* section "Places" */
     int32_t low, high, dense;                  /* dense: in profile `max`, it has no zeros */
@@ -527,7 +525,7 @@ typedef struct {
     sqz__row *rows;
     sqz__codes **coded, **floats; /* all arrays of codes, and the shapes of all arrays of floats */
     size_t coded_count, float_count, grids, plane_size[8];
-    const unsigned char *steps, *plane[8]; /* steps: 4 bytes for each grid */
+    const unsigned char *steps, *plane[8], *bitmap[8]; /* steps: 4 bytes for each grid; bitmap: of modelled planes */
     uint32_t mode[8];
 } sqz__net;
 
@@ -564,7 +562,7 @@ static int sqz__read_row(sqz__decoder *d, sqz__bytes *table, const sqz_array *ar
     SQZ__CHECK(sqz__has_codebook(row) || row->codes.low < row->codes.high, "a grid has no values");
     for (size_t i = 0; i + 1 < array->dimensions; i++) filter *= array->shape[i];
     int fit = array->dimensions > 1 && filter <= SQZ__MAX_FILTER;
-    SQZ__CHECK(fit || !sqz__has_trellis(row), "a trellis has less than 2 dimensions, or filters of more than 65536");
+    SQZ__CHECK(fit || !sqz__has_trellis(row), "a trellis has too few dimensions, or too large filters");
     return 1;
 }
 /* Checks that the lowest and the highest code are those that the table declares. */
@@ -749,7 +747,7 @@ static uint32_t sqz__quotient(uint32_t a, sqz__divisor by) { return (uint32_t)(a
 static uint32_t sqz__key(uint32_t index) { return index * 2654435769u; }
 /* Two elements of a round are at least 5 places apart. */
 static size_t sqz__most_places(size_t size) { return size / 5 + 1; }
-/* Lists the elements of an array whose keys are in a round. By the three-gap theorem, steps from one to the next are the
+/* Lists the elements of an array whose keys are in a round. By the three-gap theorem steps from one to the next are the
    shortest one up the circle by less than the round is wide, the shortest one down, or, where neither fits, both. */
 static size_t sqz__list_round(uint32_t turn, const sqz__codes *shape, sqz__place *places) {
     uint32_t begin = (uint32_t)sqz__bounds[turn] << 24, width = ((uint32_t)sqz__bounds[turn + 1] << 24) - begin;
@@ -1073,8 +1071,9 @@ static size_t sqz__decode_batch(sqz__decoder *d, sqz__coder *coder, sqz__codes *
 }
 
 /* ---- Byte planes in profile `max` (sections 6 and 8): a coded one is modelled, too, with one context ---- */
+enum { SQZ__CODED_PLANE = 4 }; /* the others are modelled */
 typedef struct {
-    uint32_t number, symbols, used[256]; /* of a modelled plane, or 4; the bytes that occur, in ascending order */
+    uint32_t number, symbols, used[256]; /* used: the bytes that occur, in ascending order */
     size_t contexts, groups, made;       /* how many; made: tables in this round */
     uint32_t *counts, *group_counts;     /* by context and symbol, by group and symbol */
     sqz__table *tables;                  /* by context; with a total of 0 before they are made in a round */
@@ -1083,7 +1082,6 @@ typedef struct {
     size_t *context; /* of the elements of the round, and their symbols */
     unsigned char *symbol, seen[256];
 } sqz__plane_model;
-enum { SQZ__CODED_PLANE = 4 };
 
 /* The context of an element of plane 0 or 3 among those of its array, whose bytes are given. */
 static uint32_t sqz__plane_context(const sqz__plane_model *m, const unsigned char *bytes, const sqz__place *p,
@@ -1138,19 +1136,30 @@ static void sqz__decode_plane_round(sqz__coder *coder, sqz__plane_model *m, sqz_
         m->seen[m->symbol[i]] = 1;
     }
 }
-/* Decodes a modelled plane, or a coded one, which has no bitmap, batch by batch. */
-static int sqz__decode_plane(sqz__decoder *d, sqz__coder *coder, sqz__codes *const *shapes, size_t shape_count,
-                             uint32_t number, const unsigned char *bitmap, const unsigned char *exponents,
-                             unsigned char *plane) {
-    sqz__plane_model m = {.number = number};
+/* Decodes a modelled plane, or a coded one, which has no bitmap and whose parts of at most 2**22 bytes are batches. */
+static int sqz__decode_plane(sqz__decoder *d, sqz__coder *coder, sqz__net *net, uint32_t number) {
+    sqz__plane_model m = {.number = net->bitmap[number] ? number : SQZ__CODED_PLANE};
+    sqz__codes parts[SQZ__MAX_BYTES / SQZ__MAX_CODED] = {{0}}, *list[SQZ__MAX_BYTES / SQZ__MAX_CODED];
+    const unsigned char *bitmap = net->bitmap[number];
+    const unsigned char *exponents = m.number == 1 || m.number == 2 ? net->plane[0] : NULL;
+    sqz__codes *const *shapes = bitmap ? net->floats : list;
+    size_t shape_count = bitmap ? net->float_count : 0, rest = bitmap ? 0 : net->plane_size[number];
+    unsigned char *plane;
+    SQZ__TRY(SQZ__NEW(plane, net->plane_size[number]));
+    net->plane[number] = plane;
+    for (size_t part; rest; rest -= part, shape_count++) {
+        part = rest < SQZ__MAX_CODED ? rest : SQZ__MAX_CODED;
+        list[shape_count] = &parts[shape_count];
+        sqz__set_shape(list[shape_count], &part, 1, part);
+    }
     for (uint32_t byte = 0; byte < 256; byte++)
         if (!bitmap || (bitmap[byte / 8] >> byte % 8 & 1)) m.used[m.symbols++] = byte;
     SQZ__CHECK(m.symbols, "no byte is declared to occur in a plane");
     for (size_t count, most, all; shape_count; shapes += count, shape_count -= count) {
         size_t mark = d->used;
         count = sqz__batch_count(shapes, shape_count, &most, &all);
-        m.contexts = number == 0 ? 16 * count : number == 3 ? 9 * count : exponents ? 256 : 1;
-        m.groups = number == 0 ? count : number == 3 ? 9 : 1;
+        m.contexts = m.number == 0 ? 16 * count : m.number == 3 ? 9 * count : exponents ? 256 : 1;
+        m.groups = m.number == 0 ? count : m.number == 3 ? 9 : 1;
         SQZ__TRY(SQZ__NEW(m.counts, m.contexts * m.symbols) && SQZ__NEW(m.group_counts, m.groups * m.symbols) &&
                  SQZ__GET(m.tables, m.contexts) && SQZ__GET(m.context, all) && SQZ__GET(m.symbol, all) &&
                  SQZ__GET(m.places, most));
@@ -1166,21 +1175,10 @@ static int sqz__decode_plane(sqz__decoder *d, sqz__coder *coder, sqz__codes *con
     for (uint32_t s = 0; s < m.symbols && bitmap; s++) SQZ__CHECK(m.seen[s], "a declared byte does not occur");
     return 1;
 }
-/* Decodes a coded plane: parts of at most 2**22 bytes, each of which is a batch. */
-static int sqz__coded_plane(sqz__decoder *d, sqz__coder *coder, unsigned char *plane, size_t size) {
-    for (size_t part; size; size -= part, plane += part) {
-        sqz__codes shape = {0}, *shapes = &shape;
-        part = size < SQZ__MAX_CODED ? size : SQZ__MAX_CODED;
-        sqz__set_shape(&shape, &part, 1, part);
-        SQZ__TRY(sqz__decode_plane(d, coder, &shapes, 1, SQZ__CODED_PLANE, NULL, NULL, plane));
-    }
-    return 1;
-}
 
 /* ---- Profile `max`: the whole of it ---- */
 static int sqz__read_max(sqz__decoder *d, sqz__net *net) {
     sqz__coder coder;
-    const unsigned char *bitmaps[8] = {0};
     size_t live = 0, symbols = 0, raw_size = 4 * net->grids; /* live: arrays that are not of the range 0 to 0 */
     uint32_t bits = 0;
     int fit = net->plane_size[0] > 0; /* whether planes can be modelled */
@@ -1199,21 +1197,15 @@ static int sqz__read_max(sqz__decoder *d, sqz__net *net) {
         *(net->mode[i] ? &symbols : &raw_size) += net->plane_size[i];
         if (net->mode[i] < 2) continue;
         SQZ__CHECK(fit && (i == 0 || i == 3 || net->mode[0]), "a plane cannot be modelled");
-        SQZ__TRY((bitmaps[i] = sqz__take(d, &net->table, 32)) != NULL);
+        SQZ__TRY((net->bitmap[i] = sqz__take(d, &net->table, 32)) != NULL);
     }
     SQZ__CHECK(net->table.at == net->table.end, "the section ARRS is too long");
     while (bits < (raw_size < 1024 ? 8 : 9) && symbols / 1024 >> bits) bits++;
     SQZ__TRY(sqz__open_coder(d, net->stream, 1u << bits, &coder));
     for (size_t i = 0, count; i < live; i += count)
         SQZ__TRY((count = sqz__decode_batch(d, &coder, net->coded + i, live - i)) > 0);
-    for (uint32_t i = 0; i < 8; i++) {
-        if (!net->mode[i]) continue;
-        SQZ__TRY(SQZ__NEW(bytes, net->plane_size[i]));
-        net->plane[i] = bytes;
-        const unsigned char *exponents = i == 1 || i == 2 ? net->plane[0] : NULL;
-        SQZ__TRY(net->mode[i] == 1 ? sqz__coded_plane(d, &coder, bytes, net->plane_size[i])
-                 : sqz__decode_plane(d, &coder, net->floats, net->float_count, i, bitmaps[i], exponents, bytes));
-    }
+    for (uint32_t i = 0; i < 8; i++)
+        if (net->mode[i]) SQZ__TRY(sqz__decode_plane(d, &coder, net, i));
     SQZ__CHECK(coder.at == coder.size, "words of the coded stream are left over");
     size_t hidden = 2 * (size_t)coder.lanes, left = sqz__left(&net->raw); /* hidden: bytes in the final states */
     SQZ__TRY(SQZ__GET(bytes, hidden + left));
@@ -1246,8 +1238,8 @@ static int sqz__join_codes(sqz__decoder *d, sqz__row *row) {
     }
     return sqz__check_range(d, &row->codes);
 }
-/* Values of codes: a codebook, whose ranks begin at `*at` in the planes, a trellis, or a grid, which is a trellis of one
-   state. The values of an added grid are then added to those of the base. */
+/* Values of codes: of a codebook, whose ranks begin at `*at` in the planes, of a trellis, or of a grid, whose state never
+   changes. The values of an added grid are then added to those of the base. */
 static int sqz__code_values(sqz__decoder *d, const sqz__net *net, const sqz__row *row, float step, size_t *at,
                             float *values) {
     static const unsigned char next[8][3] = {{0, 2, 0}, {5, 7, 1}, {1, 3, 2}, {4, 6, 3},
@@ -1269,7 +1261,7 @@ static int sqz__code_values(sqz__decoder *d, const sqz__net *net, const sqz__row
         uint32_t more = sqz__plane_bits(net->plane + 4, (*at)++);
         rank += more;
         int in_order = c < 0 ? rank > 0x007FFFFF && rank < 0x80000000 : rank > 0x80000000 && rank < 0xFF800000;
-        SQZ__CHECK(more && in_order, "a value of a codebook is there twice, or not finite, or of the wrong sign");
+        SQZ__CHECK(more && in_order, "a value of a codebook is there twice, infinite, or of the wrong sign");
         move->value = sqz__float_of_bits((uint32_t)(rank >> 31 ? rank & 0x7FFFFFFF : ~rank & 0xFFFFFFFF));
     }
     for (float *value = values; value < values + size;)
