@@ -95,7 +95,7 @@ typedef struct {
     const char *message;
     unsigned char *memory;
     size_t size, used, peak; /* multiples of 8 */
-    uint32_t crc_table[256];
+    uint32_t crc_table[4 * 256]; /* of bytes, then of bytes that 1, 2 and 3 others follow */
 } sqz__decoder;
 typedef struct { const unsigned char *at, *end; } sqz__bytes;
 
@@ -147,13 +147,19 @@ static uint64_t sqz__varint(sqz__decoder *d, sqz__bytes *in) {
 
 /* ---- Checksums and hashes ---- */
 static void sqz__make_crc_table(sqz__decoder *d) {
-    for (uint32_t i = 0; i < 256; i++) {
-        d->crc_table[i] = i;
-        for (int bit = 0; bit < 8; bit++) d->crc_table[i] = d->crc_table[i] >> 1 ^ (d->crc_table[i] & 1) * 0xEDB88320u;
+    for (uint32_t i = 0; i < 4 * 256; i++) {
+        uint32_t crc = i < 256 ? i : d->crc_table[i - 256];
+        for (int bit = 0; bit < 8; bit++) crc = crc >> 1 ^ (crc & 1) * 0xEDB88320u;
+        d->crc_table[i] = crc;
     }
 }
 static uint32_t sqz__crc32(const sqz__decoder *d, uint32_t crc, const unsigned char *data, size_t size) {
-    for (crc = ~crc; size--; data++) crc = crc >> 8 ^ d->crc_table[(crc ^ *data) & 255];
+    const uint32_t *t = d->crc_table;
+    for (crc = ~crc; size >= 4; size -= 4, data += 4) {
+        crc ^= sqz__u32(data);
+        crc = t[768 + (crc & 255)] ^ t[512 + (crc >> 8 & 255)] ^ t[256 + (crc >> 16 & 255)] ^ t[crc >> 24];
+    }
+    while (size--) crc = crc >> 8 ^ t[(crc ^ *data++) & 255];
     return ~crc;
 }
 static uint32_t sqz__rotate(uint32_t x, int by) { return x >> by | x << (32 - by); }
@@ -825,7 +831,7 @@ typedef struct { /* what all arrays of a batch share, and memory that each uses 
     int64_t *around, *base, *sums, *table;
     unsigned char *by_magnitude, *by_value, *keys, class_of[16][16]; /* class_of: by k and n */
     sqz__buckets magnitude, value;
-    uint16_t *numbers; /* frequencies of ones, then symbols */
+    uint16_t *ones; /* their frequencies */
     sqz__place *places, *found;
 } sqz__batch;
 
@@ -861,7 +867,7 @@ static void sqz__predict_zeros(sqz__batch *restrict b, sqz__model *restrict m, s
             odds *= m->classes[b->keys[i]].ratio;
         }
         int32_t frequency = sqz__round(odds / (1.0 + odds) * 32768.0);
-        b->numbers[i] = (uint16_t)(frequency < 8 ? 8 : frequency > SQZ__FULL - 8 ? SQZ__FULL - 8 : frequency);
+        b->ones[i] = (uint16_t)(frequency < 8 ? 8 : frequency > SQZ__FULL - 8 ? SQZ__FULL - 8 : frequency);
     }
 }
 /* Decodes whether the listed elements are 0, learns from it, and adds those that are not to `found`. */
@@ -871,7 +877,7 @@ static void sqz__decode_zeros(sqz__coder *coder, const sqz__batch *restrict b, s
     uint32_t width = m->shape->columns;
     sqz__coder c = *coder; /* a copy can stay in registers */
     for (size_t i = 0; i < count; i++, p++) {
-        uint32_t ones = b->numbers[i], zeros = SQZ__FULL - ones, bit = (c.state[c.lane] & (SQZ__FULL - 1)) >= zeros;
+        uint32_t ones = b->ones[i], zeros = SQZ__FULL - ones, bit = (c.state[c.lane] & (SQZ__FULL - 1)) >= zeros;
         sqz__seen more = 1 + ((sqz__seen)bit << 32);
         sqz__advance(&c, zeros & (0 - bit), bit ? ones : zeros);
         m->rows[p->row].seen += more;
@@ -986,17 +992,15 @@ static void sqz__add_code(sqz__line *line, int32_t code) {
     line->magnitudes += code < 0 ? -code : code;
     line->sum += code;
 }
-/* Decodes the elements that have the same contexts, and then learns from them. */
+/* Decodes the elements that have the same contexts, and learns from them. */
 static void sqz__decode_context(sqz__coder *coder, sqz__batch *restrict b, sqz__model *restrict m, uint32_t key,
                                 const sqz__place *p, uint32_t count) {
     sqz__tally *scales = b->scales[key / SQZ__SIGNS], *signs = m->signs[key % SQZ__SIGNS];
     const sqz__table table = sqz__make_code_table(b, signs, sqz__code_count(m->shape) - 1);
     const sqz__codes shape = *m->shape;
     sqz__coder c = *coder;
-    for (uint32_t i = 0; i < count; i++) b->numbers[i] = (uint16_t)sqz__symbol(&c, &table);
-    *coder = c;
     for (uint32_t i = 0; i < count; i++, p++) {
-        int32_t s = b->numbers[i], code = s + shape.low + (s + shape.low >= 0);
+        int32_t s = (int32_t)sqz__symbol(&c, &table), code = s + shape.low + (s + shape.low >= 0);
         shape.codes[p->index] = (int16_t)code;
         m->counts[code - shape.low]++;
         scales[b->by_magnitude[s]].actual++;
@@ -1004,6 +1008,7 @@ static void sqz__decode_context(sqz__coder *coder, sqz__batch *restrict b, sqz__
         sqz__add_code(&m->rows[p->row], code);
         sqz__add_code(&m->columns[p->column], code);
     }
+    *coder = c;
     for (int i = 0; i < SQZ__BUCKETS; i++) scales[i].expected += count * b->magnitude.share[i];
     for (int i = 0; i < SQZ__BUCKETS; i++) signs[i].expected += count * b->value.share[i];
 }
@@ -1042,7 +1047,7 @@ static size_t sqz__decode_batch(sqz__decoder *d, sqz__coder *coder, sqz__codes *
     }
     SQZ__TRY(SQZ__NEW(b->around, codes + 12) && SQZ__GET(b->base, codes) && SQZ__NEW(b->sums, codes + 1) &&
              SQZ__GET(b->table, codes + 1) && SQZ__GET(b->by_magnitude, codes) && SQZ__GET(b->by_value, codes) &&
-             SQZ__GET(b->places, most) && SQZ__GET(b->numbers, most) &&
+             SQZ__GET(b->places, most) && SQZ__GET(b->ones, most) &&
              SQZ__GET(b->keys, most) && SQZ__GET(b->found, all + 1)); /* one more is written, and not kept */
     for (uint32_t i = 0; i < 256; i++) b->class_of[i / 16][i % 16] = (unsigned char)sqz__class_of(i / 16, i % 16);
     for (uint32_t turn = 0; turn < 16; turn++) {
@@ -1238,8 +1243,8 @@ static int sqz__join_codes(sqz__decoder *d, sqz__row *row) {
     }
     return sqz__check_range(d, &row->codes);
 }
-/* Values of codes: of a codebook, whose ranks begin at `*at` in the planes, of a trellis, or of a grid, whose state never
-   changes. The values of an added grid are then added to those of the base. */
+/* Values of codes: of a codebook, whose ranks begin at `*at` in the planes, of a trellis, or of a grid, in which the
+   state never changes. Those of an added grid are then added to the base's. */
 static int sqz__code_values(sqz__decoder *d, const sqz__net *net, const sqz__row *row, float step, size_t *at,
                             float *values) {
     static const unsigned char next[8][3] = {{0, 2, 0}, {5, 7, 1}, {1, 3, 2}, {4, 6, 3},
