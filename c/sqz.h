@@ -16,12 +16,10 @@
            return NULL;
        }
 
-   Other files include it without the #define. All memory is the caller's workspace: nothing is allocated, no variable
-   is static but constants, and the stack takes less than 24 KiB. A file is hostile: every length is checked before it
-   is used, and a file that departs from the format in any way is refused.
-
-   The models need IEEE 754 binary64 without fused multiply-adds: compile with -ffp-contract=off (the header asks GCC,
-   clang and MSVC for it, too), and never with -ffast-math. */
+   Other files include it without the #define. All memory is the caller's workspace; the stack takes less than 24 KiB.
+   Every length is checked before it is used, and a file that departs from the format in any way is refused. The models
+   need IEEE 754 binary64 without fused multiply-adds: compile with -ffp-contract=off (the header asks GCC, clang and
+   MSVC for it, too), and never with -ffast-math. */
 #ifndef SQZ_H
 #define SQZ_H
 #include <stddef.h>
@@ -53,13 +51,11 @@ typedef struct {
 } sqz_file;
 
 /* Decodes a file. The result lies in the workspace; data and base are not needed any more.
-
    base: the file that this one is a delta against; NULL for a file that is not a delta.
    workspace: any memory, best aligned to 8 bytes (else it takes 7 more). A file always takes the same `workspace_peak`:
        the program `sqz` prints it, for files that are known beforehand. For others the bound is 1 MiB, 64 KiB for each
        array, 4 bytes for each byte of the file and of the JSON, 16 bytes for each element, and 80 for each element of
        the largest batch (section 6), which has at most 2**22; for a delta, as much again for its base.
-
    Returns SQZ_OK, or what is wrong; then the result is empty but for `message` and `workspace_peak`. */
 int sqz_decode(sqz_file *file, const void *data, size_t size, const void *base, size_t base_size, void *workspace,
                size_t workspace_size);
@@ -821,7 +817,7 @@ typedef struct {
     sqz__line *rows, *columns, *taps, *end; /* these follow each other */
     sqz__class classes[SQZ__CLASSES];
     sqz__tally signs[SQZ__SIGNS][SQZ__BUCKETS];
-    sqz__place *found; /* the elements of this round that are not 0 */
+    sqz__place *found; /* the elements of this round, then those that are not 0 */
     size_t found_count;
 } sqz__model;
 typedef struct { /* what all arrays of a batch share, and memory that each uses in turn */
@@ -842,8 +838,8 @@ static uint32_t sqz__class_of(uint32_t k, uint32_t n) {
 }
 /* Rounds a value from 0 to 2**15 to the nearest integer, ties to even: plus 1.5 * 2**52 no fraction is left. */
 static int32_t sqz__round(double x) { return (int32_t)((x + 6755399441055744.0) - 6755399441055744.0); }
-/* Finds the frequency of a 1 for each of the listed elements, and what their classes expect. */
-static void sqz__predict_zeros(sqz__batch *restrict b, sqz__model *restrict m, size_t count) {
+/* Finds the frequency of a 1 for each of the elements in `found`, and what their classes expect. */
+static void sqz__predict_zeros(sqz__batch *restrict b, sqz__model *restrict m) {
     double density = (sqz__nonzero(m->seen) + 0.5) / (sqz__known(m->seen) + 1.0), prior = 120.0 * density;
     double array_odds = density / (1.0 - density);
     uint32_t width = m->shape->columns;
@@ -855,8 +851,8 @@ static void sqz__predict_zeros(sqz__batch *restrict b, sqz__model *restrict m, s
         double n = sqz__known(c->seen), nonzero = sqz__nonzero(c->seen), expected = (double)c->expected / 32768.0;
         c->ratio = (nonzero + 20.0) / (expected + 20.0) / ((n - nonzero + 20.0) / (n - expected + 20.0));
     }
-    const sqz__place *p = b->places;
-    for (size_t i = 0; i < count; i++, p++) {
+    const sqz__place *p = m->found;
+    for (size_t i = 0; i < m->found_count; i++, p++) {
         double odds = m->rows[p->row].factor * m->columns[p->column].factor;
         if (m->taps) {
             sqz__seen seen = m->slices[p->row * width + p->column];
@@ -870,13 +866,12 @@ static void sqz__predict_zeros(sqz__batch *restrict b, sqz__model *restrict m, s
         b->ones[i] = (uint16_t)(frequency < 8 ? 8 : frequency > SQZ__FULL - 8 ? SQZ__FULL - 8 : frequency);
     }
 }
-/* Decodes whether the listed elements are 0, learns from it, and adds those that are not to `found`. */
-static void sqz__decode_zeros(sqz__coder *coder, const sqz__batch *restrict b, sqz__model *restrict m, size_t count) {
-    sqz__place *found = m->found;
-    const sqz__place *p = b->places;
+/* Decodes whether the elements in `found` are 0, learns from it, and keeps there those that are not. */
+static void sqz__decode_zeros(sqz__coder *coder, const sqz__batch *restrict b, sqz__model *restrict m) {
+    sqz__place *found = m->found, *p = found;
     uint32_t width = m->shape->columns;
     sqz__coder c = *coder; /* a copy can stay in registers */
-    for (size_t i = 0; i < count; i++, p++) {
+    for (size_t i = 0; i < m->found_count; i++, p++) {
         uint32_t ones = b->ones[i], zeros = SQZ__FULL - ones, bit = (c.state[c.lane] & (SQZ__FULL - 1)) >= zeros;
         sqz__seen more = 1 + ((sqz__seen)bit << 32);
         sqz__advance(&c, zeros & (0 - bit), bit ? ones : zeros);
@@ -890,8 +885,8 @@ static void sqz__decode_zeros(sqz__coder *coder, const sqz__batch *restrict b, s
         m->taps[p->tap].seen += more;
     }
     *coder = c;
+    m->seen += m->found_count + ((sqz__seen)(found - m->found) << 32);
     m->found_count = (size_t)(found - m->found);
-    m->seen += count + ((sqz__seen)m->found_count << 32);
 }
 /* Sums and products that do not fit keep their low 64 bits. */
 static int64_t sqz__times(int64_t a, int64_t b) { return (int64_t)((uint64_t)a * (uint64_t)b); }
@@ -973,30 +968,27 @@ static void sqz__find_contexts(sqz__batch *restrict b, const sqz__model *restric
         elements_of_key[b->keys[i] = (unsigned char)(scale * SQZ__SIGNS + sign)]++;
     }
 }
-/* Makes the table of a context. The weights of a bucket by value are those of `b->sums`, times one ratio. */
-static sqz__table sqz__make_code_table(sqz__batch *b, const sqz__tally *signs, uint32_t symbols) {
-    const int64_t *sums = b->sums, room = SQZ__FULL - symbols;
-    int64_t *table = b->table, total = 0, before = 0;
-    for (uint32_t i = 0, s = 0; i < SQZ__BUCKETS; s += b->value.size[i++])
-        total += (sums[s + b->value.size[i]] - sums[s]) * signs[i].ratio;
-    for (uint32_t i = 0, s = 0, end = 0; i < SQZ__BUCKETS; i++) {
-        int64_t factor = signs[i].ratio * room, offset = before - sums[s] * factor;
-        for (end += b->value.size[i]; s < end; s++) table[s] = sums[s] * factor + offset + s * total;
-        before = sums[s] * factor + offset;
-    }
-    table[symbols] = SQZ__FULL * total;
-    return sqz__make_table(table, total, symbols);
-}
 static void sqz__add_code(sqz__line *line, int32_t code) {
     line->count++;
     line->magnitudes += code < 0 ? -code : code;
     line->sum += code;
 }
-/* Decodes the elements that have the same contexts, and learns from them. */
+/* Decodes the elements that have the same contexts, and learns from them. In their table the weights of a bucket by
+   value are those of `b->sums`, times one ratio. */
 static void sqz__decode_context(sqz__coder *coder, sqz__batch *restrict b, sqz__model *restrict m, uint32_t key,
                                 const sqz__place *p, uint32_t count) {
     sqz__tally *scales = b->scales[key / SQZ__SIGNS], *signs = m->signs[key % SQZ__SIGNS];
-    const sqz__table table = sqz__make_code_table(b, signs, sqz__code_count(m->shape) - 1);
+    const int64_t *sums = b->sums, symbols = sqz__code_count(m->shape) - 1, room = SQZ__FULL - symbols;
+    int64_t total = 0, before = 0;
+    for (uint32_t i = 0, s = 0; i < SQZ__BUCKETS; s += b->value.size[i++])
+        total += (sums[s + b->value.size[i]] - sums[s]) * signs[i].ratio;
+    for (uint32_t i = 0, s = 0, end = 0; i < SQZ__BUCKETS; i++) {
+        int64_t factor = signs[i].ratio * room, offset = before - sums[s] * factor;
+        for (end += b->value.size[i]; s < end; s++) b->table[s] = sums[s] * factor + offset + s * total;
+        before = sums[s] * factor + offset;
+    }
+    b->table[symbols] = SQZ__FULL * total;
+    const sqz__table table = sqz__make_table(b->table, total, (uint32_t)symbols);
     const sqz__codes shape = *m->shape;
     sqz__coder c = *coder;
     for (uint32_t i = 0; i < count; i++, p++) {
@@ -1048,18 +1040,17 @@ static size_t sqz__decode_batch(sqz__decoder *d, sqz__coder *coder, sqz__codes *
     SQZ__TRY(SQZ__NEW(b->around, codes + 12) && SQZ__GET(b->base, codes) && SQZ__NEW(b->sums, codes + 1) &&
              SQZ__GET(b->table, codes + 1) && SQZ__GET(b->by_magnitude, codes) && SQZ__GET(b->by_value, codes) &&
              SQZ__GET(b->places, most) && SQZ__GET(b->ones, most) &&
-             SQZ__GET(b->keys, most) && SQZ__GET(b->found, all + 1)); /* one more is written, and not kept */
+             SQZ__GET(b->keys, most) && SQZ__GET(b->found, all));
     for (uint32_t i = 0; i < 256; i++) b->class_of[i / 16][i % 16] = (unsigned char)sqz__class_of(i / 16, i % 16);
     for (uint32_t turn = 0; turn < 16; turn++) {
         sqz__place *found = b->found;
         coder->lane = 0;
         for (m = models; m < models + count; found += m++->found_count) {
-            size_t listed = sqz__list_round(turn, m->shape, m->shape->dense ? found : b->places);
             m->found = found;
-            m->found_count = listed;
+            m->found_count = sqz__list_round(turn, m->shape, found);
             if (m->shape->dense) continue;
-            sqz__predict_zeros(b, m, listed);
-            sqz__decode_zeros(coder, b, m, listed);
+            sqz__predict_zeros(b, m);
+            sqz__decode_zeros(coder, b, m);
         }
         coder->lane = 0;
         sqz__set_ratios(b->scales[0], SQZ__SCALES * SQZ__BUCKETS);
