@@ -762,8 +762,8 @@ static size_t sqz__list_round(uint32_t turn, const sqz__codes *shape, sqz__place
     const sqz__divisor by_columns = sqz__divisor_of(columns), by_rows = sqz__divisor_of(rows);
     const uint32_t rise = sqz__key(up), fall = 0 - sqz__key(down);
     for (uint32_t x = sqz__key(at) - begin; at < size; next++) {
-        uint32_t line = sqz__quotient(at, by_columns), tap = sqz__quotient(line, by_rows), raised = x + rise;
-        uint32_t fallen = x < fall ? x - fall + rise : x - fall, step = x < fall ? up + down : down;
+        uint32_t line = sqz__quotient(at, by_columns), tap = line < rows ? 0 : sqz__quotient(line, by_rows);
+        uint32_t raised = x + rise, fallen = x < fall ? x - fall + rise : x - fall, step = x < fall ? up + down : down;
         *next = (sqz__place){at, tap, line - tap * rows, at - line * columns};
         at += raised < width ? up : step;
         x = raised < width ? raised : fallen;
@@ -805,10 +805,10 @@ static size_t sqz__batch_count(sqz__codes *const *shapes, size_t count, size_t *
 enum { SQZ__CLASSES = 25, SQZ__SCALES = 5, SQZ__SIGNS = 9, SQZ__KEYS = SQZ__SCALES * SQZ__SIGNS, SQZ__BUCKETS = 16 };
 /* How many elements are known, and in the upper half how many of them are not 0: one addition counts both. */
 typedef uint64_t sqz__seen;
-/* A row, column, tap or array; n, m and t of its codes; g and a part of y. */
-typedef struct { sqz__seen seen; double factor; int64_t count, magnitudes, sum, scale, tilt; } sqz__line;
+/* A row, column, tap or array; n, m and t of its codes; g and a part of y. Structs of 2**n bytes are indexed faster. */
+typedef struct { sqz__seen seen; double factor; int64_t count, magnitudes, sum, scale, tilt, unused; } sqz__line;
 typedef struct { sqz__seen seen; int64_t expected; double ratio; } sqz__class; /* N and N - Z, E1 */
-typedef struct { int64_t actual, expected, ratio; } sqz__tally;                /* F, X */
+typedef struct { int64_t actual, expected, ratio, unused; } sqz__tally;        /* F, X */
 typedef struct { int64_t before, share[SQZ__BUCKETS]; uint32_t bucket, size[SQZ__BUCKETS]; } sqz__buckets;
 typedef struct {
     const sqz__codes *shape;
@@ -827,7 +827,7 @@ typedef struct { /* what all arrays of a batch share, and memory that each uses 
     int64_t *around, *base, *sums, *table;
     unsigned char *by_magnitude, *by_value, *keys, class_of[16][16]; /* class_of: by k and n */
     sqz__buckets magnitude, value;
-    uint16_t *ones; /* their frequencies */
+    uint16_t *zeros; /* their frequencies */
     sqz__place *places, *found;
 } sqz__batch;
 
@@ -838,7 +838,7 @@ static uint32_t sqz__class_of(uint32_t k, uint32_t n) {
 }
 /* Rounds a value from 0 to 2**15 to the nearest integer, ties to even: plus 1.5 * 2**52 no fraction is left. */
 static int32_t sqz__round(double x) { return (int32_t)((x + 6755399441055744.0) - 6755399441055744.0); }
-/* Finds the frequency of a 1 for each of the elements in `found`, and what their classes expect. */
+/* Finds the frequency of a 0 for each of the elements in `found`, and what their classes expect. */
 static void sqz__predict_zeros(sqz__batch *restrict b, sqz__model *restrict m) {
     double density = (sqz__nonzero(m->seen) + 0.5) / (sqz__known(m->seen) + 1.0), prior = 120.0 * density;
     double array_odds = density / (1.0 - density);
@@ -862,8 +862,8 @@ static void sqz__predict_zeros(sqz__batch *restrict b, sqz__model *restrict m) {
             m->classes[b->keys[i]].expected += sqz__round(odds / (1.0 + odds) * 32768.0);
             odds *= m->classes[b->keys[i]].ratio;
         }
-        int32_t frequency = sqz__round(odds / (1.0 + odds) * 32768.0);
-        b->ones[i] = (uint16_t)(frequency < 8 ? 8 : frequency > SQZ__FULL - 8 ? SQZ__FULL - 8 : frequency);
+        int32_t zeros = SQZ__FULL - sqz__round(odds / (1.0 + odds) * 32768.0);
+        b->zeros[i] = (uint16_t)(zeros < 8 ? 8 : zeros > SQZ__FULL - 8 ? SQZ__FULL - 8 : zeros);
     }
 }
 /* Decodes whether the elements in `found` are 0, learns from it, and keeps there those that are not. */
@@ -872,7 +872,7 @@ static void sqz__decode_zeros(sqz__coder *coder, const sqz__batch *restrict b, s
     uint32_t width = m->shape->columns;
     sqz__coder c = *coder; /* a copy can stay in registers */
     for (size_t i = 0; i < m->found_count; i++, p++) {
-        uint32_t ones = b->ones[i], zeros = SQZ__FULL - ones, bit = (c.state[c.lane] & (SQZ__FULL - 1)) >= zeros;
+        uint32_t zeros = b->zeros[i], ones = SQZ__FULL - zeros, bit = (c.state[c.lane] & (SQZ__FULL - 1)) >= zeros;
         sqz__seen more = 1 + ((sqz__seen)bit << 32);
         sqz__advance(&c, zeros & (0 - bit), bit ? ones : zeros);
         m->rows[p->row].seen += more;
@@ -1039,7 +1039,7 @@ static size_t sqz__decode_batch(sqz__decoder *d, sqz__coder *coder, sqz__codes *
     }
     SQZ__TRY(SQZ__NEW(b->around, codes + 12) && SQZ__GET(b->base, codes) && SQZ__NEW(b->sums, codes + 1) &&
              SQZ__GET(b->table, codes + 1) && SQZ__GET(b->by_magnitude, codes) && SQZ__GET(b->by_value, codes) &&
-             SQZ__GET(b->places, most) && SQZ__GET(b->ones, most) &&
+             SQZ__GET(b->places, most) && SQZ__GET(b->zeros, most) &&
              SQZ__GET(b->keys, most) && SQZ__GET(b->found, all));
     for (uint32_t i = 0; i < 256; i++) b->class_of[i / 16][i % 16] = (unsigned char)sqz__class_of(i / 16, i % 16);
     for (uint32_t turn = 0; turn < 16; turn++) {
