@@ -16,12 +16,10 @@
            return NULL;
        }
 
-   Other files include it without the #define. All memory is the caller's workspace: nothing is allocated, no variable
-   is static but constants, and the stack takes less than 24 KiB. A file is hostile: every length is checked before it
-   is used, and a file that departs from the format in any way is refused.
-
-   The models need IEEE 754 binary64 without fused multiply-adds: compile with -ffp-contract=off (the header asks GCC,
-   clang and MSVC for it, too), and never with -ffast-math. */
+   Other files include it without the #define. All memory is the caller's workspace; the stack takes less than 24 KiB.
+   Every length is checked before it is used, and a file that departs from the format in any way is refused. The models
+   need IEEE 754 binary64 without fused multiply-adds: compile with -ffp-contract=off (the header asks GCC, clang and
+   MSVC for it, too), and never with -ffast-math. */
 #ifndef SQZ_H
 #define SQZ_H
 #include <stddef.h>
@@ -53,13 +51,11 @@ typedef struct {
 } sqz_file;
 
 /* Decodes a file. The result lies in the workspace; data and base are not needed any more.
-
    base: the file that this one is a delta against; NULL for a file that is not a delta.
    workspace: any memory, best aligned to 8 bytes (else it takes 7 more). A file always takes the same `workspace_peak`:
        the program `sqz` prints it, for files that are known beforehand. For others the bound is 1 MiB, 64 KiB for each
        array, 4 bytes for each byte of the file and of the JSON, 16 bytes for each element, and 80 for each element of
        the largest batch (section 6), which has at most 2**22; for a delta, as much again for its base.
-
    Returns SQZ_OK, or what is wrong; then the result is empty but for `message` and `workspace_peak`. */
 int sqz_decode(sqz_file *file, const void *data, size_t size, const void *base, size_t base_size, void *workspace,
                size_t workspace_size);
@@ -94,7 +90,7 @@ typedef struct {
     int status;
     const char *message;
     unsigned char *memory;
-    size_t size, used, peak;
+    size_t size, used, peak; /* multiples of 8 */
     uint32_t crc_table[4 * 256]; /* of bytes, then of bytes that 1, 2 and 3 others follow */
 } sqz__decoder;
 typedef struct { const unsigned char *at, *end; } sqz__bytes;
@@ -104,7 +100,8 @@ static int sqz__fail(sqz__decoder *d, int status, const char *message) { /* retu
     return 0;
 }
 #define SQZ__TRY(success) do { if (!(success)) return 0; } while (0)
-#define SQZ__CHECK(condition, text) SQZ__TRY((condition) || sqz__fail(d, SQZ_MALFORMED, text))
+#define SQZ__NEED(condition, status, text) SQZ__TRY((condition) || sqz__fail(d, status, text))
+#define SQZ__CHECK(condition, text) SQZ__NEED(condition, SQZ_MALFORMED, text)
 /* Memory for n things, cleared or not; 0 if there is not enough. */
 #define SQZ__NEW(pointer, n) (((pointer) = sqz__alloc(d, n, sizeof *(pointer), 1)) != NULL)
 #define SQZ__GET(pointer, n) (((pointer) = sqz__alloc(d, n, sizeof *(pointer), 0)) != NULL)
@@ -114,12 +111,12 @@ static int sqz__fail(sqz__decoder *d, int status, const char *message) { /* retu
 #endif
 static int sqz__no_room(sqz__decoder *d) { return sqz__fail(d, SQZ_WORKSPACE, "the workspace is too small"); }
 static void *sqz__alloc(sqz__decoder *d, size_t count, size_t size, int clear) {
-    size_t start = (d->used + 7) / 8 * 8;
-    if (start + SQZ_GAP > d->size || count > (d->size - start - SQZ_GAP) / size) return sqz__no_room(d), NULL;
-    SQZ_GUARD(d->memory + start, count * size, 1);
-    d->used = start + count * size + SQZ_GAP;
+    unsigned char *start = d->memory + d->used;
+    if (d->used + SQZ_GAP > d->size || count > (d->size - d->used - SQZ_GAP) / size) return sqz__no_room(d), NULL;
+    SQZ_GUARD(start, count * size, 1);
+    d->used += (count * size + 7) / 8 * 8 + SQZ_GAP;
     if (d->used > d->peak) d->peak = d->used;
-    return clear ? memset(d->memory + start, 0, count * size) : d->memory + start;
+    return clear ? memset(start, 0, count * size) : start;
 }
 static void sqz__release(sqz__decoder *d, size_t mark) {
     SQZ_GUARD(d->memory + mark, d->used - mark, 0);
@@ -148,7 +145,7 @@ static uint64_t sqz__varint(sqz__decoder *d, sqz__bytes *in) {
 static void sqz__make_crc_table(sqz__decoder *d) {
     for (uint32_t i = 0; i < 4 * 256; i++) {
         uint32_t crc = i < 256 ? i : d->crc_table[i - 256];
-        for (int bit = 0; bit < 8; bit++) crc = crc >> 1 ^ (crc & 1 ? 0xEDB88320u : 0);
+        for (int bit = 0; bit < 8; bit++) crc = crc >> 1 ^ (crc & 1) * 0xEDB88320u;
         d->crc_table[i] = crc;
     }
 }
@@ -204,13 +201,16 @@ static void sqz__sha256(const unsigned char *data, size_t size, unsigned char di
 typedef struct { const unsigned char *data; uint64_t at, end; uint32_t flip; } sqz__bits;
 typedef struct { uint16_t count[16], *symbols; } sqz__prefix_code; /* by length; in the order of their codes */
 
+static sqz__bits sqz__bits_of(sqz__bytes in, uint32_t flip) {
+    return (sqz__bits){in.at, 0, 8 * (uint64_t)sqz__left(&in), flip};
+}
 static uint32_t sqz__bit(sqz__bits *in) {
     uint64_t at = in->at++;
     return at < in->end ? in->data[at >> 3] >> ((at & 7) ^ in->flip) & 1u : 0;
 }
-static uint32_t sqz__number(sqz__bits *in, uint32_t width) { /* the lowest bit comes first */
+static uint32_t sqz__number(sqz__bits *in, uint32_t width) { /* its lowest bit comes first, or last with `flip` */
     uint32_t value = 0;
-    for (uint32_t i = 0; i < width; i++) value |= sqz__bit(in) << i;
+    for (uint32_t i = 0; i < width; i++) value = in->flip ? value << 1 | sqz__bit(in) : value | sqz__bit(in) << i;
     return value;
 }
 /* Makes a code from lengths of 0 to 15. It must be complete; with `lone`, one symbol of length 1 or none will do. */
@@ -220,11 +220,11 @@ static int sqz__make_code(sqz__decoder *d, sqz__prefix_code *code, const unsigne
     memset(code->count, 0, sizeof code->count);
     for (uint32_t s = 0; s < n; s++) code->count[lengths[s]]++;
     for (int length = 1; length < 16; length++) {
-        left = 2 * left - code->count[length];
-        SQZ__CHECK(left >= 0, "a prefix code has too many symbols");
+        left = 2 * left - code->count[length]; /* once it is below 0, it stays there */
         place[length + 1] = (uint16_t)(place[length] + code->count[length]);
     }
-    SQZ__CHECK(!left || (lone && code->count[0] + code->count[1] == (int32_t)n), "a prefix code is not complete");
+    int complete = !left || (lone && left > 0 && code->count[0] + code->count[1] == (int32_t)n);
+    SQZ__CHECK(complete, "a prefix code is not complete, or has too many symbols");
     for (uint32_t s = 0; s < n; s++)
         if (lengths[s]) code->symbols[place[lengths[s]]++] = (uint16_t)s;
     return 1;
@@ -238,24 +238,21 @@ static uint32_t sqz__code_symbol(sqz__bits *in, const sqz__prefix_code *code) { 
     }
     return UINT32_MAX;
 }
-typedef struct { unsigned char *out; size_t first, size, limit; } sqz__inflated; /* first: that may be referred to */
+typedef struct { sqz__bits in; unsigned char *out; size_t first, size, limit; } sqz__zlib; /* first that is known */
 
-static int sqz__put(sqz__decoder *d, sqz__inflated *to, uint32_t byte) {
-    SQZ__CHECK(to->size < to->limit, "a zlib stream inflates to more than is allowed");
-    SQZ__TRY(to->size < d->size - d->used || sqz__no_room(d));
-    to->out[to->size++] = (unsigned char)byte;
+static int sqz__put(sqz__decoder *d, sqz__zlib *z, uint32_t byte) {
+    SQZ__CHECK(z->size < z->limit, "a zlib stream inflates to more than is allowed");
+    SQZ__TRY(z->size < d->size - d->used || sqz__no_room(d));
+    z->out[z->size++] = (unsigned char)byte;
     return 1;
 }
 /* Makes the codes of a block, `codes[0]` of literals and lengths, `codes[1]` of distances. */
 static int sqz__block_codes(sqz__decoder *d, sqz__bits *in, int fixed, sqz__prefix_code *codes) {
     static const unsigned char order[19] = {16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15};
     unsigned char lengths[320] = {0};
-    uint32_t n, first, count; /* of all lengths, those of the first code, and those of the code of lengths */
     for (int i = 0; fixed && i < 320; i++) lengths[i] = i < 144 ? 8 : i < 256 ? 9 : i < 280 ? 7 : i < 288 ? 8 : 5;
     if (fixed) return sqz__make_code(d, codes, lengths, 288, 0) && sqz__make_code(d, codes + 1, lengths + 288, 32, 0);
-    first = sqz__number(in, 5) + 257;
-    n = first + sqz__number(in, 5) + 1;
-    count = sqz__number(in, 4) + 4;
+    uint32_t first = sqz__number(in, 5) + 257, n = first + sqz__number(in, 5) + 1, count = sqz__number(in, 4) + 4;
     SQZ__CHECK(first <= 286 && n - first <= 30, "a zlib stream has too many symbols");
     for (uint32_t i = 0; i < count; i++) lengths[order[i]] = (unsigned char)sqz__number(in, 3);
     SQZ__TRY(sqz__make_code(d, codes, lengths, 19, 0));
@@ -269,35 +266,31 @@ static int sqz__block_codes(sqz__decoder *d, sqz__bits *in, int fixed, sqz__pref
     SQZ__CHECK(lengths[256], "a zlib stream has a block without an end");
     return sqz__make_code(d, codes, lengths, first, 1) && sqz__make_code(d, codes + 1, lengths + first, n - first, 1);
 }
-static int sqz__inflate_block(sqz__decoder *d, sqz__bits *in, uint32_t type, sqz__inflated *to) {
+static int sqz__inflate_block(sqz__decoder *d, sqz__zlib *z, uint32_t type) {
     uint16_t symbols[288 + 32];
     sqz__prefix_code codes[2] = {{{0}, symbols}, {{0}, symbols + 288}};
-    uint32_t s, length, distance, bits;
+    sqz__bits *in = &z->in;
     if (type == 0) { /* stored bytes */
         in->at = (in->at + 7) / 8 * 8;
-        length = sqz__number(in, 16);
-        SQZ__CHECK(length == (sqz__number(in, 16) ^ 0xFFFF) && in->at + 8 * length <= in->end,
-                   "a zlib stream has a damaged stored block, or ends too early");
-        while (length--) SQZ__TRY(sqz__put(d, to, sqz__number(in, 8)));
+        uint32_t size = sqz__number(in, 16);
+        SQZ__CHECK(size == (sqz__number(in, 16) ^ 0xFFFF), "a zlib stream has a damaged stored block");
+        while (size--) SQZ__TRY(sqz__put(d, z, sqz__number(in, 8)));
         return 1;
     }
     SQZ__TRY(sqz__block_codes(d, in, type == 1, codes));
-    while ((s = sqz__code_symbol(in, &codes[0])) != 256) {
+    for (uint32_t s; (s = sqz__code_symbol(in, &codes[0])) != 256;) {
         SQZ__CHECK(s < 286 && in->at <= in->end, "a zlib stream has an invalid symbol, or ends too early");
-        if (s < 256) {
-            SQZ__TRY(sqz__put(d, to, s));
-            continue;
-        }
-        s -= 257, bits = s < 8 ? 0 : s / 4 - 1;
-        length = s == 28 ? 258 : s < 8 ? 3 + s : 3 + ((4 + s % 4) << bits) + sqz__number(in, bits);
-        s = sqz__code_symbol(in, &codes[1]);
-        SQZ__CHECK(s < 30, "a zlib stream has an invalid distance");
-        bits = s < 4 ? 0 : s / 2 - 1;
-        distance = s < 4 ? 1 + s : 1 + ((2 + s % 2) << bits) + sqz__number(in, bits);
-        SQZ__CHECK(distance <= to->size - to->first, "a zlib stream refers to what is before its beginning");
-        while (length--) SQZ__TRY(sqz__put(d, to, to->out[to->size - distance]));
+        if (s < 256) SQZ__TRY(sqz__put(d, z, s));
+        if (s < 256) continue;
+        uint32_t step = s - 257, bits = step < 8 ? 0 : step / 4 - 1; /* further bits of the length */
+        uint32_t length = step == 28 ? 258 : step < 8 ? 3 + step : 3 + ((4 + step % 4) << bits) + sqz__number(in, bits);
+        step = sqz__code_symbol(in, &codes[1]);
+        SQZ__CHECK(step < 30, "a zlib stream has an invalid distance");
+        bits = step < 4 ? 0 : step / 2 - 1;
+        size_t distance = step < 4 ? 1 + step : 1 + ((2 + step % 2) << bits) + sqz__number(in, bits);
+        SQZ__CHECK(distance <= z->size - z->first, "a zlib stream refers to what is before its beginning");
+        while (length--) SQZ__TRY(sqz__put(d, z, z->out[z->size - distance]));
     }
-    SQZ__CHECK(in->at <= in->end, "a zlib stream ends too early");
     return 1;
 }
 static int sqz__adler_is(sqz__bits *in, const unsigned char *data, size_t size) {
@@ -308,40 +301,39 @@ static int sqz__adler_is(sqz__bits *in, const unsigned char *data, size_t size) 
 }
 /* Inflates a stream that fills `in` into the memory that is left, and allocates what it took and a 0 byte behind. The
    first `preset` bytes of that memory are a dictionary that the stream may have, and are overwritten. */
-static int sqz__inflate(sqz__decoder *d, sqz__bytes in, size_t limit, size_t preset, unsigned char **out,
-                        size_t *size) {
-    sqz__bits bits = {in.at, 0, 8 * (uint64_t)sqz__left(&in), 0};
-    sqz__inflated to = {NULL, preset, preset, preset + limit};
-    uint32_t method = sqz__number(&bits, 8), flags = sqz__number(&bits, 8), last, type;
+static int sqz__inflate(sqz__decoder *d, sqz__bytes in, size_t limit, size_t preset, sqz__bytes *inflated) {
+    sqz__zlib z = {sqz__bits_of(in, 0), d->memory + d->used, preset, preset, preset + limit};
+    uint32_t method = sqz__number(&z.in, 8), flags = sqz__number(&z.in, 8), last, type;
     SQZ__CHECK((method & 15) == 8 && method >> 4 < 8 && (method << 8 | flags) % 31 == 0,
                "a zlib stream has an invalid header"); /* method 8, a window of at most 32 KiB */
-    SQZ__TRY(SQZ__GET(to.out, 0));
-    sqz__release(d, (size_t)(to.out - d->memory));
-    SQZ_GUARD(to.out, d->size - d->used, 1);
+    SQZ_GUARD(z.out, d->size - d->used, 1);
     if (flags & 32) {
-        SQZ__CHECK(preset && sqz__adler_is(&bits, to.out, preset), "a zlib stream needs another preset dictionary");
-        to.first = 0;
+        SQZ__CHECK(preset && sqz__adler_is(&z.in, z.out, preset), "a zlib stream needs another preset dictionary");
+        z.first = 0;
     }
     do {
-        last = sqz__number(&bits, 1), type = sqz__number(&bits, 2);
+        last = sqz__number(&z.in, 1);
+        type = sqz__number(&z.in, 2);
         SQZ__CHECK(type < 3, "a zlib stream has an invalid block");
-        SQZ__TRY(sqz__inflate_block(d, &bits, type, &to));
+        SQZ__TRY(sqz__inflate_block(d, &z, type));
     } while (!last);
-    if (d->used + to.size > d->peak) d->peak = d->used + to.size;
-    *size = to.size - preset;
-    memmove(to.out, to.out + preset, *size);
-    bits.at = (bits.at + 7) / 8 * 8;
-    SQZ__CHECK(sqz__adler_is(&bits, to.out, *size) && bits.at == bits.end, "a zlib stream is damaged, or too long");
-    SQZ_GUARD(to.out, d->size - d->used, 0);
-    SQZ__TRY(SQZ__GET(*out, *size + 1));
-    (*out)[*size] = 0;
+    size_t size = z.size - preset, peak = d->used + (z.size + 7) / 8 * 8;
+    if (peak > d->peak) d->peak = peak;
+    memmove(z.out, z.out + preset, size);
+    z.in.at = (z.in.at + 7) / 8 * 8;
+    SQZ__CHECK(sqz__adler_is(&z.in, z.out, size) && z.in.at == z.in.end, "a zlib stream is damaged, or too long");
+    SQZ_GUARD(z.out, d->size - d->used, 0);
+    SQZ__TRY(SQZ__GET(z.out, size + 1));
+    z.out[size] = 0;
+    *inflated = (sqz__bytes){z.out, z.out + size};
     return 1;
 }
 
 /* ---- The JSON (section 1): a pass that checks the text, then one that reads what is needed ---- */
 typedef struct {
-    const unsigned char *text, *at;     /* a 0 byte, which is valid nowhere, ends the text */
-    uint32_t *keys, key_count, members; /* where the keys of all open objects are; keys of the object closed last */
+    const unsigned char *at, **keys; /* a 0 byte, which is valid nowhere, ends the text; the keys of all open objects */
+    size_t key_count, members;       /* members: keys of the object that was closed last */
+    uint64_t elements;               /* of all arrays that were read, an empty dimension as 1 */
 } sqz__json;
 enum { SQZ__END_OF_STRING = -1, SQZ__INVALID = -2 };
 
@@ -354,251 +346,259 @@ static int32_t sqz__hex4(const unsigned char *p) {
     }
     return value;
 }
-/* The next character of a string, or SQZ__END_OF_STRING behind its closing quote. Two escaped surrogates that belong
-   together are one character. */
-static int32_t sqz__character(sqz__json *j) {
+/* The next character of a string, or SQZ__END_OF_STRING. Two escaped surrogates that belong together are one. */
+static int32_t sqz__character(const unsigned char **at) {
     static const char names[] = "\"\\/bfnrt", values[] = "\"\\/\b\f\n\r\t";
     static const int32_t least[4] = {0, 0x80, 0x800, 0x10000};
-    int32_t c = *j->at, more = c < 0xC0 ? 0 : c < 0xE0 ? 1 : c < 0xF0 ? 2 : 3, low;
+    int32_t c = *(*at)++, more = c < 0xC0 ? 0 : c < 0xE0 ? 1 : c < 0xF0 ? 2 : 3;
     if (c < 32 || c > 0xF7 || (c > 127 && c < 0xC0)) return SQZ__INVALID;
-    j->at++;
     if (c == '"') return SQZ__END_OF_STRING;
     if (c != '\\') {
         c &= more ? 63 >> more : 127;
         for (int i = 0; i < more; i++) {
-            if (*j->at >> 6 != 2) return SQZ__INVALID;
-            c = c << 6 | (*j->at++ & 63);
+            if (**at >> 6 != 2) return SQZ__INVALID;
+            c = c << 6 | (*(*at)++ & 63);
         }
         return c < least[more] || c > 0x10FFFF || c >> 11 == 0x1B ? SQZ__INVALID : c;
     }
-    if (sqz__is_one_of(*j->at, names)) return values[strchr(names, *j->at++) - names];
-    if (*j->at != 'u' || (c = sqz__hex4(j->at + 1)) < 0) return SQZ__INVALID;
-    j->at += 5;
-    if (c >> 10 != 0x36 || j->at[0] != '\\' || j->at[1] != 'u') return c;
-    low = sqz__hex4(j->at + 2);
-    if (low < 0 || low >> 10 != 0x37) return c;
-    j->at += 6;
+    if (sqz__is_one_of(**at, names)) return values[strchr(names, *(*at)++) - names];
+    if (*(*at)++ != 'u' || (c = sqz__hex4(*at)) < 0) return SQZ__INVALID;
+    *at += 4;
+    int32_t low = c >> 10 == 0x36 && (*at)[0] == '\\' && (*at)[1] == 'u' ? sqz__hex4(*at + 2) : 0;
+    if (low >> 10 != 0x37) return c;
+    *at += 6;
     return 0x10000 + ((c & 1023) << 10 | (low & 1023));
 }
-static int sqz__compare(const sqz__json *j, uint32_t first, uint32_t second) { /* strings that were checked */
-    sqz__json a = {.at = j->text + first}, b = {.at = j->text + second};
+static int sqz__compare(const unsigned char *a, const unsigned char *b) { /* strings that were checked */
     int32_t x, y;
     do x = sqz__character(&a), y = sqz__character(&b); while (x == y && x >= 0);
     return (x > y) - (x < y);
 }
-/* Sorts strings by heapsort, given where they begin, and says whether two of them are equal. */
-static int sqz__has_twins(const sqz__json *j, uint32_t *keys, size_t count) {
+/* Sorts keys by heapsort, and says whether two of them are equal. */
+static int sqz__has_twins(const unsigned char **keys, size_t count) {
     for (size_t start = count / 2, end = count, root, child; end > 1;) {
-        uint32_t key = start ? keys[--start] : keys[--end];
+        const unsigned char *key = start ? keys[--start] : keys[--end];
         if (end < count && !start) keys[end] = keys[0];
         for (root = start; (child = 2 * root + 1) < end; root = child) {
-            if (child + 1 < end && sqz__compare(j, keys[child], keys[child + 1]) < 0) child++;
-            if (sqz__compare(j, key, keys[child]) >= 0) break;
+            if (child + 1 < end && sqz__compare(keys[child], keys[child + 1]) < 0) child++;
+            if (sqz__compare(key, keys[child]) >= 0) break;
             keys[root] = keys[child];
         }
         keys[root] = key;
     }
-    for (size_t i = 1; i < count; i++)
-        if (sqz__compare(j, keys[i - 1], keys[i]) == 0) return 1;
-    return 0;
+    while (count > 1 && sqz__compare(keys[count - 2], keys[count - 1]) != 0) count--;
+    return count > 1;
+}
+static size_t sqz__pass(sqz__json *j, const char *these) { /* passes bytes that are among these, and says how many */
+    size_t count = strspn((const char *)j->at, these);
+    j->at += count;
+    return count;
 }
 static int sqz__accept(sqz__json *j, int c) { /* passes white space, and then a byte if it is this one */
-    while (sqz__is_one_of(*j->at, " \t\n\r")) j->at++;
+    sqz__pass(j, " \t\n\r");
     return *j->at == c ? j->at++, 1 : 0;
 }
 static int sqz__next_is(sqz__json *j, int c) { return sqz__accept(j, c) ? j->at--, 1 : 0; }
-static int sqz__digits(sqz__json *j) { /* passes digits, and says whether there is one */
-    const unsigned char *start = j->at;
-    while (sqz__is_one_of(*j->at, "0123456789")) j->at++;
-    return j->at > start;
-}
 /* Checks a string, or any value that is neither a list nor an object. */
 static int sqz__scalar(sqz__json *j) {
-    static const char *const words[3] = {"true", "false", "null"};
-    const unsigned char *start, *end;
+    static const char *const words[3] = {"true", "false", "null"}, digits[] = "0123456789";
     int32_t c = 0;
     if (sqz__accept(j, '"')) {
-        while (c >= 0) c = sqz__character(j);
+        while (c >= 0) c = sqz__character(&j->at);
         return c == SQZ__END_OF_STRING;
     }
     for (int i = 0; i < 3; i++)
         if (strncmp((const char *)j->at, words[i], strlen(words[i])) == 0) return j->at += strlen(words[i]), 1;
     sqz__accept(j, '-');
-    start = j->at;
-    SQZ__TRY(sqz__digits(j) && (*start != '0' || j->at == start + 1));
-    end = j->at;
-    if (*j->at == '.') SQZ__TRY((j->at++, sqz__digits(j)));
-    if (sqz__is_one_of(*j->at, "eE")) SQZ__TRY((j->at += 1 + sqz__is_one_of(j->at[1], "+-"), sqz__digits(j)));
-    return j->at > end || end - start <= SQZ__MAX_DIGITS;
+    int zero = *j->at == '0';
+    size_t count = sqz__pass(j, digits);
+    const unsigned char *end = j->at;
+    SQZ__TRY(count && !(zero && count > 1));
+    if (*j->at == '.') SQZ__TRY((j->at++, sqz__pass(j, digits)));
+    if (sqz__is_one_of(*j->at, "eE")) SQZ__TRY((j->at += 1 + sqz__is_one_of(j->at[1], "+-"), sqz__pass(j, digits)));
+    return j->at > end || count <= SQZ__MAX_DIGITS;
 }
 /* Checks a value inside of `level` lists and objects. No object may have a key twice. */
 static int sqz__value(sqz__json *j, int level) {
     int object = sqz__accept(j, '{'), close = object ? '}' : ']';
-    uint32_t first = j->key_count;
+    size_t first = j->key_count;
     if (!object && !sqz__accept(j, '[')) return sqz__scalar(j);
     SQZ__TRY(level < SQZ__MAX_LEVELS);
-    if (!sqz__accept(j, close)) {
-        do {
-            if (object) {
-                SQZ__TRY(sqz__next_is(j, '"'));
-                j->keys[j->key_count++] = (uint32_t)(j->at - j->text) + 1;
-                SQZ__TRY(sqz__scalar(j) && sqz__accept(j, ':'));
-            }
-            SQZ__TRY(sqz__value(j, level + 1));
-        } while (sqz__accept(j, ','));
-        SQZ__TRY(sqz__accept(j, close));
+    for (int more = !sqz__next_is(j, close); more; more = sqz__accept(j, ',')) {
+        if (object) {
+            SQZ__TRY(sqz__next_is(j, '"'));
+            j->keys[j->key_count++] = j->at + 1;
+            SQZ__TRY(sqz__scalar(j) && sqz__accept(j, ':'));
+        }
+        SQZ__TRY(sqz__value(j, level + 1));
     }
     j->members = j->key_count - first;
     j->key_count = first;
-    return !sqz__has_twins(j, j->keys + first, j->members);
+    return sqz__accept(j, close) && !sqz__has_twins(j->keys + first, j->members);
 }
 /* Passes the key `name` and an object that begins at `*start`. */
 static int sqz__member(sqz__json *j, const char *name, const unsigned char **start) {
-    int32_t c = sqz__accept(j, '"') ? sqz__character(j) : SQZ__INVALID;
-    for (; *name && c == *name; name++) c = sqz__character(j);
+    int32_t c = sqz__accept(j, '"') ? sqz__character(&j->at) : SQZ__INVALID;
+    for (; *name && c == *name; name++) c = sqz__character(&j->at);
     SQZ__TRY(c == SQZ__END_OF_STRING && !*name && sqz__accept(j, ':') && sqz__next_is(j, '{'));
     *start = j->at;
     return sqz__value(j, 1);
 }
-/* Reads a name, as UTF-8, and a list of dimensions. Adds the number of elements to `total`, empty dimensions as 1. */
-static int sqz__read_array(sqz__decoder *d, sqz__json *j, sqz_array *array, uint64_t *total) {
+/* Reads a name, as UTF-8, and a list of dimensions. */
+static int sqz__read_array(sqz__decoder *d, sqz__json *j, sqz_array *array) {
     static const unsigned char lead[4] = {0, 0xC0, 0xE0, 0xF0};
-    size_t characters = 0, bytes = 0;
-    uint64_t bounded = 1, size;
-    unsigned char *name;
-    SQZ__TRY(SQZ__GET(name, 4 * SQZ__MAX_NAME + 1) && sqz__accept(j, '"'));
-    for (int32_t c; (c = sqz__character(j)) >= 0; characters++) {
+    unsigned char utf8[4 * SQZ__MAX_NAME + 1], *end = utf8, *name;
+    uint64_t bounded = 1; /* the number of elements, empty dimensions counting as 1 */
+    int empty = 0;
+    SQZ__TRY(sqz__accept(j, '"'));
+    for (int32_t c, characters = 0; (c = sqz__character(&j->at)) >= 0; characters++) {
         int more = c < 0x80 ? 0 : c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
         SQZ__CHECK(characters < SQZ__MAX_NAME, "the name of an array has more than 255 characters");
-        name[bytes++] = (unsigned char)(lead[more] | c >> (6 * more));
-        while (more--) name[bytes++] = (unsigned char)(0x80 | (c >> (6 * more) & 63));
+        *end++ = (unsigned char)(lead[more] | c >> (6 * more));
+        while (more--) *end++ = (unsigned char)(0x80 | (c >> (6 * more) & 63));
     }
-    name[bytes] = 0;
-    sqz__release(d, d->used - (4 * SQZ__MAX_NAME - bytes));
-    array->name = (const char *)name, array->name_bytes = bytes, array->count = 1;
-    SQZ__CHECK(bytes && sqz__accept(j, ':') && sqz__accept(j, '['), "an array has no name, or its shape is no list");
+    SQZ__CHECK(end > utf8 && sqz__accept(j, ':') && sqz__accept(j, '['), "an array has no name or no shape");
+    array->name_bytes = (size_t)(end - utf8);
+    SQZ__TRY(SQZ__NEW(name, array->name_bytes + 1));
+    array->name = memcpy(name, utf8, array->name_bytes);
     while (!sqz__accept(j, ']')) {
         int negative = sqz__accept(j, '-');
-        for (size = 0; sqz__is_one_of(*j->at, "0123456789") && size <= SQZ__MAX_BYTES; j->at++)
-            size = 10 * size + (uint64_t)(*j->at - '0');
-        SQZ__CHECK((sqz__accept(j, ',') || sqz__next_is(j, ']')) && size <= SQZ__MAX_BYTES && !(negative && size) &&
-                   array->dimensions < SQZ__MAX_DIMENSIONS, "an array has a bad dimension, or more than 8 of them");
+        size_t size = 0;
+        for (; sqz__is_one_of(*j->at, "0123456789") && size <= SQZ__MAX_BYTES; j->at++) size = 10 * size + *j->at - '0';
         bounded *= size ? size : 1;
-        SQZ__CHECK(bounded <= SQZ__MAX_BYTES / 4, "the arrays are too large");
-        array->count *= (size_t)size;
-        array->shape[array->dimensions++] = (size_t)size;
+        SQZ__CHECK((sqz__accept(j, ',') || sqz__next_is(j, ']')) && size <= SQZ__MAX_BYTES && !(negative && size) &&
+                   array->dimensions < SQZ__MAX_DIMENSIONS && bounded <= SQZ__MAX_BYTES, "a shape is invalid");
+        array->shape[array->dimensions++] = size;
+        empty |= !size;
     }
-    *total += bounded;
-    SQZ__CHECK(*total <= SQZ__MAX_BYTES / 4, "the arrays are too large");
+    array->count = empty ? 0 : (size_t)bounded;
+    j->elements += bounded;
     return 1;
 }
-/* Reads the section JSON: names and shapes of the arrays, and where the object `header` lies. `base` is that section of
-   a delta's base, whose text is the dictionary, or empty. */
+/* Reads names and shapes of the arrays. `base`: the JSON of the base, inflated the dictionary of a delta; or empty. */
 static int sqz__read_json(sqz__decoder *d, sqz_file *file, sqz__bytes section, sqz__bytes base, sqz_array **arrays) {
     sqz__json j = {0};
-    unsigned char *text;
+    sqz__bytes text, dictionary = {0};
     const unsigned char *start, *header;
-    size_t mark = d->used, preset = 0;
-    uint64_t total = 0;
-    SQZ__TRY(!base.at || sqz__inflate(d, base, SQZ__MAX_JSON, 0, &text, &preset));
+    size_t mark = d->used;
+    SQZ__TRY(!base.at || sqz__inflate(d, base, SQZ__MAX_JSON, 0, &dictionary));
     sqz__release(d, mark);
-    SQZ__TRY(sqz__inflate(d, section, SQZ__MAX_JSON, preset, &text, &file->json_bytes));
+    SQZ__TRY(sqz__inflate(d, section, SQZ__MAX_JSON, sqz__left(&dictionary), &text));
     mark = d->used;
-    j.text = j.at = text;
-    SQZ__TRY(SQZ__GET(j.keys, file->json_bytes / 4 + 1)); /* a key and its value have at least 4 bytes: "":0 */
+    j.at = text.at;
+    SQZ__TRY(SQZ__GET(j.keys, sqz__left(&text) / 4 + 1)); /* a key and its value have at least 4 bytes: "":0 */
     SQZ__CHECK(sqz__accept(&j, '{') && sqz__member(&j, "arrays", &start), "the JSON has no valid object `arrays`");
     file->array_count = j.members;
     SQZ__CHECK(sqz__accept(&j, ',') && sqz__member(&j, "header", &header), "the JSON has no valid object `header`");
-    file->json = (const char *)text, file->header = (const char *)header, file->header_bytes = (size_t)(j.at - header);
-    SQZ__CHECK(sqz__accept(&j, '}') && sqz__next_is(&j, 0) && j.at == text + file->json_bytes,
-               "something follows the object `header`");
+    file->json = (const char *)text.at, file->json_bytes = sqz__left(&text);
+    file->header = (const char *)header, file->header_bytes = (size_t)(j.at - header);
+    SQZ__CHECK(sqz__accept(&j, '}') && sqz__next_is(&j, 0) && j.at == text.end, "something follows the header");
     SQZ__CHECK(file->array_count <= SQZ__MAX_ARRAYS, "there are more than 1024 arrays");
     sqz__release(d, mark);
     SQZ__TRY(SQZ__NEW(*arrays, file->array_count));
     file->arrays = *arrays;
     j.at = start + 1;
     for (size_t i = 0; i < file->array_count; i++, sqz__accept(&j, ','))
-        SQZ__TRY(sqz__read_array(d, &j, *arrays + i, &total));
+        SQZ__TRY(sqz__read_array(d, &j, *arrays + i));
+    SQZ__CHECK(j.elements <= SQZ__MAX_BYTES / 4, "the arrays are too large");
     return 1;
 }
 
 /* ---- Rows of the table and arrays of codes (sections 2 and 3) ---- */
-enum {
-    SQZ__FLOATS, SQZ__CODEBOOK, SQZ__GRID, SQZ__SAME, SQZ__BOOK_DELTA, SQZ__GRID_DELTA, SQZ__TRELLIS,
-    SQZ__DENSE_TRELLIS, SQZ__ADDED
-};
-typedef struct { /* an array that a profile codes, codes or differences; or the shape of floats, of the range 0 to 0 */
+enum { SQZ__FLOATS, SQZ__CODEBOOK, SQZ__GRID, SQZ__SAME, SQZ__BOOK_DELTA, SQZ__GRID_DELTA, /* kinds of arrays */
+       SQZ__TRELLIS, SQZ__DENSE_TRELLIS, SQZ__ADDED };
+typedef struct { /* an array of codes or differences; or the shape of floats, of the range 0 to 0 */
     uint32_t width, rows, columns, size, taps; /* section "Places" */
     int32_t low, high, dense;                  /* dense: in profile `max`, it has no zeros */
+    int32_t (*neighbours)[4]; /* by tap; NULL in arrays of one tap */
     uint16_t *row_of; /* by index, in differences of version 2; NULL where the row follows from the index */
     int16_t *codes;
 } sqz__codes;
 typedef struct {
-    uint32_t kind, coded_count;
-    int32_t low, high;
-    sqz__codes coded[2]; /* what the profile decodes: codes, or two arrays of differences */
-    int16_t *codes;
+    uint32_t kind, part_count;
+    sqz__codes codes, differences[2], *parts; /* parts: what the profile decodes, the codes or the differences */
     const sqz_array *base;
-    const int16_t *base_codes; /* NULL where the base has none, or those of a trellis */
+    const int16_t *base_codes; /* of a delta by differences */
 } sqz__row;
 typedef struct {
+    sqz_file *file;
+    sqz__bytes json, digest, table, raw, stream; /* the sections, in order; BASE is empty if there is none */
     sqz_array *arrays;
     sqz__row *rows;
     sqz__codes **coded, **floats; /* all arrays of codes, and the shapes of all arrays of floats */
-    size_t array_count, coded_count, float_count, grids, plane_size[8];
-    const unsigned char *steps, *plane[8]; /* steps: 4 bytes for each grid */
+    size_t coded_count, float_count, grids, plane_size[8];
+    const unsigned char *steps, *plane[8], *bitmap[8]; /* steps: 4 bytes for each grid; bitmap: of modelled planes */
     uint32_t mode[8];
 } sqz__net;
 
 static int sqz__has_codebook(const sqz__row *r) { return r->kind == SQZ__CODEBOOK || r->kind == SQZ__BOOK_DELTA; }
 static int sqz__has_trellis(const sqz__row *r) { return r->kind == SQZ__TRELLIS || r->kind == SQZ__DENSE_TRELLIS; }
 static int sqz__has_codes(const sqz__row *r) { return r->kind != SQZ__FLOATS && r->kind != SQZ__SAME; }
-static uint32_t sqz__code_count(const sqz__codes *coded) { return (uint32_t)(coded->high - coded->low + 1); }
-static void sqz__set_shape(sqz__codes *coded, const size_t *shape, size_t n, size_t size) {
-    coded->width = n > 2 ? (uint32_t)shape[n - 3] : 1, coded->taps = coded->width;
-    coded->rows = n > 1 ? (uint32_t)shape[n - 2] : 1, coded->columns = n > 0 ? (uint32_t)shape[n - 1] : 1;
-    for (size_t i = 0; i + 3 < n; i++) coded->taps *= (uint32_t)shape[i];
-    coded->size = (uint32_t)size;
+static uint32_t sqz__code_count(const sqz__codes *codes) { return (uint32_t)(codes->high - codes->low + 1); }
+static void sqz__set_shape(sqz__codes *codes, const size_t *shape, size_t n, size_t size) {
+    codes->width = codes->taps = n > 2 ? (uint32_t)shape[n - 3] : 1;
+    codes->rows = n > 1 ? (uint32_t)shape[n - 2] : 1;
+    codes->columns = n > 0 ? (uint32_t)shape[n - 1] : 1;
+    for (size_t i = 0; i + 3 < n; i++) codes->taps *= (uint32_t)shape[i];
+    codes->size = (uint32_t)size;
 }
-static int sqz__read_range(sqz__decoder *d, sqz__bytes *table, int32_t *low, int32_t *high) {
+static int sqz__read_range(sqz__decoder *d, sqz__bytes *table, sqz__codes *codes) {
     uint64_t below = sqz__varint(d, table), above = sqz__varint(d, table);
     SQZ__CHECK(below + above < SQZ__MAX_CODES, "a range has more than 4096 codes");
-    *low = -(int32_t)below, *high = (int32_t)above;
+    codes->low = -(int32_t)below;
+    codes->high = (int32_t)above;
     return !d->status;
 }
 static int sqz__read_row(sqz__decoder *d, sqz__bytes *table, const sqz_array *array, int version, sqz__row *row) {
     size_t filter = 1;
     row->kind = sqz__u8(d, table);
     SQZ__CHECK(row->kind <= (version == 1 ? SQZ__GRID_DELTA : SQZ__ADDED), "a kind of array is unknown");
-    sqz__set_shape(row->coded, array->shape, array->dimensions, array->count);
+    sqz__set_shape(&row->codes, array->shape, array->dimensions, array->count);
     if (!sqz__has_codes(row)) return !d->status;
-    SQZ__TRY(sqz__read_range(d, table, &row->low, &row->high));
-    row->coded[0].low = row->low, row->coded[0].high = row->high;
-    row->coded_count = row->kind == SQZ__BOOK_DELTA || row->kind == SQZ__GRID_DELTA ? 2 : 1;
-    for (int i = 0; i < 2 && row->coded_count == 2; i++)
-        SQZ__TRY(sqz__read_range(d, table, &row->coded[i].low, &row->coded[i].high));
+    int delta = row->kind == SQZ__BOOK_DELTA || row->kind == SQZ__GRID_DELTA;
+    row->parts = delta ? row->differences : &row->codes;
+    row->part_count = delta ? 2 : 1;
+    SQZ__TRY(sqz__read_range(d, table, &row->codes));
+    for (int i = 0; i < 2 && delta; i++) SQZ__TRY(sqz__read_range(d, table, &row->differences[i]));
     SQZ__CHECK(array->count <= SQZ__MAX_CODED, "an array of codes has more than 2**22 elements");
-    SQZ__CHECK(sqz__has_codebook(row) || row->low < row->high, "a grid has no values");
+    SQZ__CHECK(sqz__has_codebook(row) || row->codes.low < row->codes.high, "a grid has no values");
     for (size_t i = 0; i + 1 < array->dimensions; i++) filter *= array->shape[i];
-    SQZ__CHECK(!sqz__has_trellis(row) || (array->dimensions > 1 && filter <= SQZ__MAX_FILTER),
-               "a trellis has less than 2 dimensions, or more than 65536 elements in a filter");
+    int fit = array->dimensions > 1 && filter <= SQZ__MAX_FILTER;
+    SQZ__CHECK(fit || !sqz__has_trellis(row), "a trellis has too few dimensions, or too large filters");
     return 1;
 }
 /* Checks that the lowest and the highest code are those that the table declares. */
-static int sqz__check_range(sqz__decoder *d, const int16_t *codes, size_t size, int32_t low, int32_t high) {
+static int sqz__check_range(sqz__decoder *d, const sqz__codes *codes) {
     int32_t least = 0, most = 0;
-    for (const int16_t *c = codes; c < codes + size; c++) least = *c < least ? *c : least, most = *c > most ? *c : most;
-    SQZ__CHECK(least == low && most == high, "the codes of an array are not of the range that the table declares");
+    for (const int16_t *c = codes->codes, *end = c + codes->size; c < end; c++) {
+        least = *c < least ? *c : least;
+        most = *c > most ? *c : most;
+    }
+    SQZ__CHECK(least == codes->low && most == codes->high, "the codes of an array are not of the declared range");
+    return 1;
+}
+/* Reads the modes of the planes, which are below 2, or in planes 0 to 3 below `end`. */
+static int sqz__read_modes(sqz__decoder *d, sqz__net *net, uint32_t end) {
+    for (uint32_t i = 0; i < 8; i++) {
+        net->mode[i] = sqz__u8(d, &net->table);
+        SQZ__CHECK(net->mode[i] < (i < 4 ? end : 2), "the mode of a plane is unknown");
+    }
+    return !d->status;
+}
+/* Finds the steps of the grids and the raw planes in the raw bytes. */
+static int sqz__read_raw(sqz__decoder *d, sqz__net *net, sqz__bytes raw) {
+    SQZ__TRY((net->steps = sqz__take(d, &raw, 4 * net->grids)) != NULL);
+    for (int i = 0; i < 8; i++)
+        if (!net->mode[i]) SQZ__TRY((net->plane[i] = sqz__take(d, &raw, net->plane_size[i])) != NULL);
+    SQZ__CHECK(raw.at == raw.end, "the section VALS has a wrong size");
     return 1;
 }
 
 /* ---- Profile `paper` (section 5) ---- */
 /* How many symbols there are, and occur; one of these; how many symbols are to decode. */
 typedef struct { uint32_t alphabet, used, lone; size_t count; sqz__prefix_code code; } sqz__huffman;
-/* Where each lane is, and where it ends, in bits; how many there are, and that of the next symbol. */
-typedef struct { sqz__bits bits; uint64_t *at, *end; uint32_t lanes, lane; } sqz__lanes;
+typedef struct { sqz__bits *lanes; uint32_t count, next; } sqz__lanes; /* next: the lane of the next symbol */
 
-/* Checks the code lengths of a table, and prepares it. */
 static int sqz__make_huffman(sqz__decoder *d, sqz__huffman *h, const unsigned char *lengths) {
     for (uint32_t s = 0; s < h->alphabet; s++) {
         SQZ__CHECK(lengths[s] <= 15, "a code length is more than 15");
@@ -607,37 +607,31 @@ static int sqz__make_huffman(sqz__decoder *d, sqz__huffman *h, const unsigned ch
     SQZ__CHECK((h->used > 0) == (h->count > 0), "a table is empty and used, or not empty and not used");
     return !h->used || (SQZ__GET(h->code.symbols, h->used) && sqz__make_code(d, &h->code, lengths, h->alphabet, 1));
 }
-/* Decodes the next symbol of a table. */
 static uint32_t sqz__huffman_symbol(sqz__lanes *stream, const sqz__huffman *h) {
-    uint32_t symbol;
     if (h->used == 1) return h->lone;
-    stream->bits.at = stream->at[stream->lane];
-    symbol = sqz__code_symbol(&stream->bits, &h->code);
-    stream->at[stream->lane] = stream->bits.at;
-    stream->lane = stream->lane + 1 == stream->lanes ? 0 : stream->lane + 1;
-    return symbol;
+    sqz__bits *lane = &stream->lanes[stream->next];
+    stream->next = stream->next + 1 == stream->count ? 0 : stream->next + 1;
+    return sqz__code_symbol(lane, &h->code);
 }
 /* Reads the lengths of the lanes of a stream of `total` symbols. */
 static int sqz__open_lanes(sqz__decoder *d, sqz__bytes in, uint64_t total, sqz__lanes *stream) {
     uint64_t least = sqz__varint(d, &in), end = 0;
     uint32_t width = sqz__u8(d, &in), all = 0, smallest = UINT32_MAX;
-    sqz__bits fields = {in.at, 0, 8 * (uint64_t)sqz__left(&in), 7};
-    stream->lanes = total < 128 ? 1 : total < 256 * 64 ? (uint32_t)(total / 64) : 256;
+    stream->count = total < 128 ? 1 : total < 256 * 64 ? (uint32_t)(total / 64) : 256;
     SQZ__CHECK(width <= 17, "the lengths of lanes have more than 17 bits");
-    SQZ__TRY(SQZ__GET(stream->at, stream->lanes) && SQZ__GET(stream->end, stream->lanes));
-    for (uint32_t lane = 0; lane < stream->lanes; lane++) {
-        uint32_t field = 0;
-        for (uint32_t i = 0; i < width; i++) field = field << 1 | sqz__bit(&fields);
+    const unsigned char *start = sqz__take(d, &in, (stream->count * width + 7) / 8);
+    SQZ__TRY(!d->status && SQZ__GET(stream->lanes, stream->count));
+    sqz__bits fields = sqz__bits_of((sqz__bytes){start, in.at}, 7), bits = sqz__bits_of(in, 7);
+    for (sqz__bits *lane = stream->lanes; lane < stream->lanes + stream->count; lane++) {
+        uint32_t field = sqz__number(&fields, width);
         all |= field, smallest = field < smallest ? field : smallest;
-        stream->at[lane] = end;
-        stream->end[lane] = end += least + field;
+        *lane = (sqz__bits){in.at, end, end + least + field, 7};
+        end = lane->end;
     }
     SQZ__CHECK(!smallest && (!width || all >> (width - 1)), "the lengths of lanes have more bits than they need");
+    SQZ__CHECK((end + 7) / 8 * 8 == bits.end && total <= end, "the lanes have another size than they should");
     while (fields.at % 8) SQZ__CHECK(!sqz__bit(&fields), "the bits behind the lengths of lanes are not 0");
-    SQZ__TRY(sqz__take(d, &in, (size_t)(fields.at / 8)) && !d->status);
-    stream->bits = (sqz__bits){in.at, end, 8 * (uint64_t)sqz__left(&in), 7};
-    SQZ__CHECK((end + 7) / 8 * 8 == stream->bits.end && total <= end, "the lanes have another size than they should");
-    while (stream->bits.at % 8) SQZ__CHECK(!sqz__bit(&stream->bits), "the bits behind the lanes are not 0");
+    for (bits.at = end; bits.at % 8;) SQZ__CHECK(!sqz__bit(&bits), "the bits behind the lanes are not 0");
     return 1;
 }
 /* Decodes the codes of an array: all of them, or, with index bits, entries and the gaps between them. */
@@ -653,56 +647,54 @@ static int sqz__paper_codes(sqz__decoder *d, sqz__lanes *lanes, const sqz__huffm
         coded->codes[at += gap] = entries[i];
     }
     sqz__release(d, mark);
-    return sqz__check_range(d, coded->codes, coded->size, coded->low, coded->high);
+    return sqz__check_range(d, coded);
 }
 /* Decodes codes and planes. Each array of codes has two tables, of which the second is empty without index bits. */
-static int sqz__read_paper(sqz__decoder *d, sqz__net *net, sqz__bytes table, sqz__bytes raw, sqz__bytes stream) {
-    sqz__huffman *h, *tables;
-    sqz__lanes lanes = {0};
-    size_t n = 2 * net->coded_count + 8, alphabets = 0, size;
+static int sqz__read_paper(sqz__decoder *d, sqz__net *net) {
+    size_t n = 2 * net->coded_count + 8, alphabets = 0;
     uint64_t total = 0;
-    unsigned char *lengths, *plane = NULL;
+    sqz__huffman *tables, *planes;
+    sqz__lanes lanes = {0};
+    sqz__bytes lengths;
+    unsigned char *plane;
     SQZ__TRY(SQZ__NEW(tables, n));
-    h = tables;
-    for (size_t i = 0; i < net->coded_count; i++, h += 2) {
-        uint32_t bits = sqz__u8(d, &table);
-        uint64_t entries = bits ? sqz__varint(d, &table) : net->coded[i]->size;
+    planes = tables + n - 8;
+    for (size_t i = 0; i < net->coded_count; i++) {
+        sqz__huffman *h = &tables[2 * i];
+        uint32_t bits = sqz__u8(d, &net->table);
+        uint64_t entries = bits ? sqz__varint(d, &net->table) : net->coded[i]->size;
         SQZ__CHECK(bits <= 12 && entries <= net->coded[i]->size, "an array has too many entries or index bits");
-        h->alphabet = sqz__code_count(net->coded[i]), h->count = (size_t)entries;
-        if (bits) h[1].alphabet = 1u << bits, h[1].count = (size_t)entries;
+        h[0].alphabet = sqz__code_count(net->coded[i]);
+        h[0].count = (size_t)entries;
+        if (bits) h[1].alphabet = 1u << bits, h[1].count = h[0].count;
     }
-    for (size_t i = 0; i < 8; i++, h++) {
-        net->mode[i] = sqz__u8(d, &table);
-        SQZ__CHECK(net->mode[i] < 2, "the mode of a plane is neither 0 nor 1");
-        if (net->mode[i]) h->alphabet = 256, h->count = net->plane_size[i];
-    }
+    SQZ__TRY(sqz__read_modes(d, net, 2));
+    for (int i = 0; i < 8; i++)
+        if (net->mode[i]) planes[i].alphabet = 256, planes[i].count = net->plane_size[i];
     for (size_t i = 0; i < n; i++) alphabets += tables[i].alphabet;
-    SQZ__TRY(!d->status && sqz__inflate(d, table, alphabets, 0, &lengths, &size));
-    SQZ__CHECK(size == alphabets, "there are too few code lengths");
-    for (h = tables; h < tables + n; lengths += h++->alphabet) {
-        SQZ__TRY(sqz__make_huffman(d, h, lengths));
+    SQZ__TRY(sqz__inflate(d, net->table, alphabets, 0, &lengths));
+    SQZ__CHECK(sqz__left(&lengths) == alphabets, "there are too few code lengths");
+    for (sqz__huffman *h = tables; h < tables + n; lengths.at += h++->alphabet) {
+        SQZ__TRY(sqz__make_huffman(d, h, lengths.at));
         total += h->used > 1 ? h->count : 0;
     }
-    SQZ__TRY(sqz__open_lanes(d, stream, total, &lanes));
-    h = tables;
-    for (size_t i = 0; i < net->coded_count; i++, h += 2) SQZ__TRY(sqz__paper_codes(d, &lanes, h, net->coded[i]));
-    SQZ__TRY((net->steps = sqz__take(d, &raw, 4 * net->grids)) != NULL);
-    for (size_t i = 0; i < 8; i++, h++) {
-        SQZ__TRY(!net->mode[i] || SQZ__GET(plane, h->count));
-        SQZ__TRY((net->plane[i] = net->mode[i] ? plane : sqz__take(d, &raw, net->plane_size[i])) != NULL);
-        for (size_t k = 0; k < h->count; k++) plane[k] = (unsigned char)sqz__huffman_symbol(&lanes, h);
+    SQZ__TRY(sqz__open_lanes(d, net->stream, total, &lanes));
+    for (size_t i = 0; i < net->coded_count; i++) SQZ__TRY(sqz__paper_codes(d, &lanes, &tables[2 * i], net->coded[i]));
+    for (int i = 0; i < 8; i++) {
+        SQZ__TRY(SQZ__GET(plane, planes[i].count));
+        for (size_t k = 0; k < planes[i].count; k++) plane[k] = (unsigned char)sqz__huffman_symbol(&lanes, &planes[i]);
+        net->plane[i] = plane;
     }
-    SQZ__CHECK(raw.at == raw.end, "the section VALS is too long");
-    for (size_t i = 0; i < lanes.lanes; i++)
-        SQZ__CHECK(lanes.at[i] == lanes.end[i], "a lane does not end where it should");
-    return 1;
+    for (uint32_t i = 0; i < lanes.count; i++)
+        SQZ__CHECK(lanes.lanes[i].at == lanes.lanes[i].end, "a lane does not end where it should");
+    return sqz__read_raw(d, net, net->raw);
 }
 
 /* ---- Profile `max` (section 6): the coder ---- */
 /* The stream, in bytes: `at` passes the end where words are missing. The states, and the lane of the next symbol. */
 typedef struct { const unsigned char *start; size_t at, size; uint32_t *state, lanes, lane; } sqz__coder;
 /* Symbol s begins at sums[s] / total (section "Tables"). power: the highest power of 2 up to count. */
-typedef struct { int64_t *sums, total; uint32_t count, power; } sqz__table;
+typedef struct { int64_t *sums, total; size_t count, power; } sqz__table;
 
 static int sqz__open_coder(sqz__decoder *d, sqz__bytes in, uint32_t lanes, sqz__coder *coder) {
     *coder = (sqz__coder){in.at, 4 * (size_t)lanes, sqz__left(&in), NULL, lanes, 0};
@@ -714,16 +706,16 @@ static int sqz__open_coder(sqz__decoder *d, sqz__bytes in, uint32_t lanes, sqz__
     }
     return 1;
 }
-/* Decodes a symbol from the state of its lane, given its interval, and goes on to the next lane. Whether a word is
-   needed is as good as random, so there is no branch; beyond the end the last one is read again. */
+/* Decodes a symbol of a given interval, and goes on to the next lane. Whether a word is needed is as good as random, so
+   there is no branch; beyond the end the last word is read again. */
 static inline void sqz__advance(sqz__coder *coder, uint32_t begin, uint32_t frequency) {
     size_t at = coder->at < coder->size ? coder->at : coder->size - 2;
-    uint32_t x = coder->state[coder->lane], low;
+    uint32_t x = coder->state[coder->lane];
     x = frequency * (x >> 15) + (x & (SQZ__FULL - 1)) - begin;
-    low = x < 1u << 16;
+    uint32_t low = x < 1u << 16;
     coder->state[coder->lane] = x << (16 * low) | (sqz__u16(coder->start + at) & (0 - low));
     coder->at += 2 * low;
-    coder->lane = coder->lane + 1 == coder->lanes ? 0 : coder->lane + 1;
+    coder->lane = (coder->lane + 1) & (coder->lanes - 1); /* their number is a power of 2 */
 }
 static sqz__table sqz__make_table(int64_t *sums, int64_t total, uint32_t count) {
     sqz__table table = {sums, total, count, 1};
@@ -731,13 +723,12 @@ static sqz__table sqz__make_table(int64_t *sums, int64_t total, uint32_t count) 
     return table;
 }
 static inline uint32_t sqz__symbol(sqz__coder *coder, const sqz__table *table) {
-    const int64_t *at = table->sums, total = table->total;
-    int64_t end = ((coder->state[coder->lane] & (SQZ__FULL - 1)) + (int64_t)1) * total;
-    uint32_t begin;
+    const int64_t *at = table->sums;
+    int64_t end = ((coder->state[coder->lane] & (SQZ__FULL - 1)) + (int64_t)1) * table->total;
     at += at[table->count - table->power] < end ? table->count - table->power : 0;
-    for (uint32_t half = table->power / 2; half; half /= 2) at += at[half] < end ? half : 0;
-    begin = (uint32_t)(at[0] / total);
-    sqz__advance(coder, begin, (uint32_t)(at[1] / total) - begin);
+    for (size_t half = table->power / 2; half; half /= 2) at += at[half] < end ? half : 0;
+    uint32_t begin = (uint32_t)(at[0] / table->total);
+    sqz__advance(coder, begin, (uint32_t)(at[1] / table->total) - begin);
     return (uint32_t)(at - table->sums);
 }
 
@@ -758,9 +749,8 @@ static uint32_t sqz__quotient(uint32_t a, sqz__divisor by) { return (uint32_t)(a
 static uint32_t sqz__key(uint32_t index) { return index * 2654435769u; }
 /* Two elements of a round are at least 5 places apart. */
 static size_t sqz__most_places(size_t size) { return size / 5 + 1; }
-/* Lists the elements of an array whose keys are in a round. From one to the next it is always one of three steps (the
-   three-gap theorem): the shortest that leads up the circle by less than the round is wide, the shortest that leads
-   down by less, or, where both lead out of the round, the two together. */
+/* Lists the elements of an array whose keys are in a round. By the three-gap theorem steps from one to the next are the
+   shortest one up the circle by less than the round is wide, the shortest one down, or, where neither fits, both. */
 static size_t sqz__list_round(uint32_t turn, const sqz__codes *shape, sqz__place *places) {
     uint32_t begin = (uint32_t)sqz__bounds[turn] << 24, width = ((uint32_t)sqz__bounds[turn + 1] << 24) - begin;
     uint32_t up = 1, down = 1, at = 0, columns = shape->columns, rows = shape->rows, size = shape->size;
@@ -772,8 +762,8 @@ static size_t sqz__list_round(uint32_t turn, const sqz__codes *shape, sqz__place
     const sqz__divisor by_columns = sqz__divisor_of(columns), by_rows = sqz__divisor_of(rows);
     const uint32_t rise = sqz__key(up), fall = 0 - sqz__key(down);
     for (uint32_t x = sqz__key(at) - begin; at < size; next++) {
-        uint32_t line = sqz__quotient(at, by_columns), tap = sqz__quotient(line, by_rows), raised = x + rise;
-        uint32_t fallen = x < fall ? x - fall + rise : x - fall, step = x < fall ? up + down : down;
+        uint32_t line = sqz__quotient(at, by_columns), tap = line < rows ? 0 : sqz__quotient(line, by_rows);
+        uint32_t raised = x + rise, fallen = x < fall ? x - fall + rise : x - fall, step = x < fall ? up + down : down;
         *next = (sqz__place){at, tap, line - tap * rows, at - line * columns};
         at += raised < width ? up : step;
         x = raised < width ? raised : fallen;
@@ -783,16 +773,16 @@ static size_t sqz__list_round(uint32_t turn, const sqz__codes *shape, sqz__place
     return (size_t)(next - places);
 }
 /* For each tap the distances to the elements above, below, left and right in the slice; 0 beyond its edges. */
-static int sqz__make_neighbours(sqz__decoder *d, const sqz__codes *shape, int32_t (**neighbours)[4]) {
-    int32_t right = (int32_t)(shape->rows * shape->columns), down = (int32_t)shape->width * right, (*n)[4];
+static int sqz__make_neighbours(sqz__decoder *d, sqz__codes *shape) {
+    int32_t right = (int32_t)(shape->rows * shape->columns), down = (int32_t)shape->width * right;
     if (shape->taps == 1) return 1;
-    SQZ__TRY(SQZ__NEW(n, shape->taps));
-    *neighbours = n;
-    for (uint32_t tap = 0; tap < shape->taps; tap++, n++) {
-        (*n)[0] = tap >= shape->width ? -down : 0;
-        (*n)[1] = tap + shape->width < shape->taps ? down : 0;
-        (*n)[2] = tap % shape->width ? -right : 0;
-        (*n)[3] = (tap + 1) % shape->width ? right : 0;
+    SQZ__TRY(SQZ__GET(shape->neighbours, shape->taps));
+    for (uint32_t tap = 0; tap < shape->taps; tap++) {
+        int32_t *n = shape->neighbours[tap];
+        n[0] = tap >= shape->width ? -down : 0;
+        n[1] = tap + shape->width < shape->taps ? down : 0;
+        n[2] = tap % shape->width ? -right : 0;
+        n[3] = (tap + 1) % shape->width ? right : 0;
     }
     return 1;
 }
@@ -815,150 +805,113 @@ static size_t sqz__batch_count(sqz__codes *const *shapes, size_t count, size_t *
 enum { SQZ__CLASSES = 25, SQZ__SCALES = 5, SQZ__SIGNS = 9, SQZ__KEYS = SQZ__SCALES * SQZ__SIGNS, SQZ__BUCKETS = 16 };
 /* How many elements are known, and in the upper half how many of them are not 0: one addition counts both. */
 typedef uint64_t sqz__seen;
-typedef struct { sqz__seen seen; double factor; } sqz__line;                   /* a row, column or tap */
+/* A row, column, tap or array; n, m and t of its codes; g and a part of y. Structs of 2**n bytes are indexed faster. */
+typedef struct { sqz__seen seen; double factor; int64_t count, magnitudes, sum, scale, tilt, unused; } sqz__line;
 typedef struct { sqz__seen seen; int64_t expected; double ratio; } sqz__class; /* N and N - Z, E1 */
-typedef struct { int64_t actual, expected; } sqz__tally;                       /* F, X */
-typedef struct { int64_t count, magnitudes, sum, scale, tilt; } sqz__sums;     /* n, m, t; of a line: g, part of y */
+typedef struct { int64_t actual, expected, ratio, unused; } sqz__tally;        /* F, X */
+typedef struct { int64_t before, share[SQZ__BUCKETS]; uint32_t bucket, size[SQZ__BUCKETS]; } sqz__buckets;
 typedef struct {
     const sqz__codes *shape;
-    int32_t (*neighbours)[4]; /* NULL in arrays of one tap, as the taps and slices are */
-    sqz__seen seen, *slices;
-    uint32_t *counts; /* n(c), by c - low */
-    sqz__line *rows, *columns, *taps;
+    sqz__seen seen, *slices; /* taps and slices: NULL in arrays of one tap */
+    uint32_t *counts;        /* n(c), by c - low */
+    sqz__line *rows, *columns, *taps, *end; /* these follow each other */
     sqz__class classes[SQZ__CLASSES];
-    sqz__sums sums, *row_sums, *column_sums;
     sqz__tally signs[SQZ__SIGNS][SQZ__BUCKETS];
-    sqz__place *found; /* the elements of this round that are not 0 */
+    sqz__place *found; /* the elements of this round, then those that are not 0 */
     size_t found_count;
 } sqz__model;
 typedef struct { /* what all arrays of a batch share, and memory that each uses in turn */
     sqz__tally scales[SQZ__SCALES][SQZ__BUCKETS];
-    int64_t scale_ratio[SQZ__SCALES][SQZ__BUCKETS], sign_ratio[SQZ__SIGNS][SQZ__BUCKETS];
     /* By symbol, where the code 0 is left out: base(c), then its share of B; sums of the weights before the contexts of
        sign; a table; buckets. Those by value are symbols that follow each other. */
-    int64_t *around, *base, *sums, *table, magnitude_share[SQZ__BUCKETS], value_share[SQZ__BUCKETS];
-    uint32_t value_start[SQZ__BUCKETS + 1];
-    unsigned char *by_magnitude, *by_value, *bits, *keys, class_of[16][16]; /* classes of slices by k and n */
-    uint16_t *numbers; /* frequencies of ones, then symbols */
+    int64_t *around, *base, *sums, *table;
+    unsigned char *by_magnitude, *by_value, *keys, class_of[16][16]; /* class_of: by k and n */
+    sqz__buckets magnitude, value;
+    uint16_t *zeros; /* their frequencies */
     sqz__place *places, *found;
 } sqz__batch;
 
 static uint32_t sqz__known(sqz__seen seen) { return (uint32_t)seen; }
 static uint32_t sqz__nonzero(sqz__seen seen) { return (uint32_t)(seen >> 32); }
-static int sqz__make_model(sqz__decoder *d, const sqz__codes *shape, sqz__model *m) {
-    m->shape = shape;
-    SQZ__TRY(shape->taps == 1 || (SQZ__NEW(m->taps, shape->taps) && SQZ__NEW(m->slices, shape->rows * shape->columns)));
-    return SQZ__NEW(m->counts, sqz__code_count(shape)) && SQZ__NEW(m->rows, shape->rows) &&
-           SQZ__NEW(m->columns, shape->columns) && SQZ__NEW(m->row_sums, shape->rows) &&
-           SQZ__NEW(m->column_sums, shape->columns) && sqz__make_neighbours(d, shape, &m->neighbours);
-}
 static uint32_t sqz__class_of(uint32_t k, uint32_t n) {
     return k ? 6 * (k < 4 ? k : 4) - 5 + (10 * n + k) / (2 * k) : 0;
 }
-/* Makes a batch with memory for its largest array, and for a round of all arrays. */
-static int sqz__make_batch(sqz__decoder *d, sqz__codes *const *shapes, size_t count, size_t most, size_t all,
-                           sqz__batch *b) {
-    size_t codes = 0;
-    for (size_t i = 0; i < count; i++) codes = sqz__code_count(shapes[i]) > codes ? sqz__code_count(shapes[i]) : codes;
-    for (uint32_t k = 0; k < 16; k++)
-        for (uint32_t n = 0; n <= k; n++) b->class_of[k][n] = (unsigned char)sqz__class_of(k, n);
-    return SQZ__NEW(b->around, codes + 12) && SQZ__GET(b->base, codes) && SQZ__GET(b->sums, codes + 1) &&
-           SQZ__GET(b->table, codes + 1) && SQZ__GET(b->by_magnitude, codes) && SQZ__GET(b->by_value, codes) &&
-           SQZ__GET(b->places, most) && SQZ__GET(b->bits, most) && SQZ__GET(b->numbers, most) &&
-           SQZ__GET(b->keys, most) && SQZ__GET(b->found, all + 1); /* one more element is written, and not kept */
-}
 /* Rounds a value from 0 to 2**15 to the nearest integer, ties to even: plus 1.5 * 2**52 no fraction is left. */
 static int32_t sqz__round(double x) { return (int32_t)((x + 6755399441055744.0) - 6755399441055744.0); }
-/* Factors of rows, columns or taps, multiplied by `odds`. */
-static void sqz__set_factors(sqz__line *lines, uint32_t count, double density, double odds) {
-    double array_odds = density / (1.0 - density), prior = 120.0 * density;
-    for (uint32_t i = 0; i < count; i++) {
-        double r = (sqz__nonzero(lines[i].seen) + prior) / (sqz__known(lines[i].seen) + 120.0);
-        lines[i].factor = odds * (r / (1.0 - r) / array_odds);
-    }
-}
-/* Finds the frequency of a 1 for each of the listed elements, and what their classes expect. */
-static void sqz__predict_zeros(sqz__batch *b, sqz__model *m, size_t count) {
-    double density = (sqz__nonzero(m->seen) + 0.5) / (sqz__known(m->seen) + 1.0);
-    const sqz__line *rows = m->rows, *columns = m->columns, *taps = m->taps; /* copies: a store cannot change them */
-    const sqz__seen *slices = m->slices;
-    sqz__class *classes = m->classes;
+/* Finds the frequency of a 0 for each of the elements in `found`, and what their classes expect. */
+static void sqz__predict_zeros(sqz__batch *restrict b, sqz__model *restrict m) {
+    double density = (sqz__nonzero(m->seen) + 0.5) / (sqz__known(m->seen) + 1.0), prior = 120.0 * density;
+    double array_odds = density / (1.0 - density);
     uint32_t width = m->shape->columns;
-    unsigned char *keys = b->keys;
-    uint16_t *ones = b->numbers;
-    sqz__set_factors(m->rows, m->shape->rows, density, density / (1.0 - density));
-    sqz__set_factors(m->columns, width, density, 1.0);
-    if (taps) sqz__set_factors(m->taps, m->shape->taps, density, 1.0);
-    for (sqz__class *c = classes; c < classes + SQZ__CLASSES; c++) {
+    for (sqz__line *line = m->rows; line < m->end; line++) {
+        double r = (sqz__nonzero(line->seen) + prior) / (sqz__known(line->seen) + 120.0);
+        line->factor = (line < m->columns ? array_odds : 1.0) * (r / (1.0 - r) / array_odds);
+    }
+    for (sqz__class *c = m->classes; c < m->classes + SQZ__CLASSES; c++) {
         double n = sqz__known(c->seen), nonzero = sqz__nonzero(c->seen), expected = (double)c->expected / 32768.0;
         c->ratio = (nonzero + 20.0) / (expected + 20.0) / ((n - nonzero + 20.0) / (n - expected + 20.0));
     }
-    for (const sqz__place *p = b->places, *end = p + count; p < end; p++) {
-        double odds = rows[p->row].factor * columns[p->column].factor;
-        int32_t frequency;
-        if (taps) {
-            sqz__seen seen = slices[p->row * width + p->column];
-            uint32_t k = sqz__known(seen), n = sqz__nonzero(seen);
-            uint32_t class_ = k < 16 ? b->class_of[k][n] : sqz__class_of(k, n);
-            odds *= taps[p->tap].factor;
-            classes[class_].expected += sqz__round(odds / (1.0 + odds) * 32768.0);
-            odds *= classes[class_].ratio;
-            *keys++ = (unsigned char)class_;
+    const sqz__place *p = m->found;
+    for (size_t i = 0; i < m->found_count; i++, p++) {
+        double odds = m->rows[p->row].factor * m->columns[p->column].factor;
+        if (m->taps) {
+            sqz__seen seen = m->slices[p->row * width + p->column];
+            uint32_t known = sqz__known(seen), nonzero = sqz__nonzero(seen);
+            b->keys[i] = known < 16 ? b->class_of[known][nonzero] : (unsigned char)sqz__class_of(known, nonzero);
+            odds *= m->taps[p->tap].factor;
+            m->classes[b->keys[i]].expected += sqz__round(odds / (1.0 + odds) * 32768.0);
+            odds *= m->classes[b->keys[i]].ratio;
         }
-        frequency = sqz__round(odds / (1.0 + odds) * 32768.0);
-        *ones++ = (uint16_t)(frequency < 8 ? 8 : frequency > SQZ__FULL - 8 ? SQZ__FULL - 8 : frequency);
+        int32_t zeros = SQZ__FULL - sqz__round(odds / (1.0 + odds) * 32768.0);
+        b->zeros[i] = (uint16_t)(zeros < 8 ? 8 : zeros > SQZ__FULL - 8 ? SQZ__FULL - 8 : zeros);
     }
 }
-/* Decodes whether the listed elements are 0. Passes of their own for this and for learning leave registers free. */
-static void sqz__decode_bits(sqz__coder *coder, const uint16_t *ones, unsigned char *bits, size_t count) {
+/* Decodes whether the elements in `found` are 0, learns from it, and keeps there those that are not. */
+static void sqz__decode_zeros(sqz__coder *coder, const sqz__batch *restrict b, sqz__model *restrict m) {
+    sqz__place *found = m->found, *p = found;
+    uint32_t width = m->shape->columns;
     sqz__coder c = *coder; /* a copy can stay in registers */
-    for (size_t i = 0; i < count; i++) {
-        uint32_t zeros = SQZ__FULL - ones[i], bit = (c.state[c.lane] & (SQZ__FULL - 1)) >= zeros;
-        sqz__advance(&c, zeros & (0 - bit), bit ? ones[i] : zeros);
-        bits[i] = (unsigned char)bit;
+    for (size_t i = 0; i < m->found_count; i++, p++) {
+        uint32_t zeros = b->zeros[i], ones = SQZ__FULL - zeros, bit = (c.state[c.lane] & (SQZ__FULL - 1)) >= zeros;
+        sqz__seen more = 1 + ((sqz__seen)bit << 32);
+        sqz__advance(&c, zeros & (0 - bit), bit ? ones : zeros);
+        m->rows[p->row].seen += more;
+        m->columns[p->column].seen += more;
+        *found = *p;
+        found += bit;
+        if (!m->taps) continue;
+        m->slices[p->row * width + p->column] += more;
+        m->classes[b->keys[i]].seen += more;
+        m->taps[p->tap].seen += more;
     }
     *coder = c;
-}
-/* Learns which of the listed elements are not 0, and adds these to `found`. */
-static void sqz__learn_zeros(const sqz__batch *b, sqz__model *m, size_t count) {
-    sqz__line *rows = m->rows, *columns = m->columns, *taps = m->taps;
-    sqz__place *found = m->found;
-    uint32_t width = m->shape->columns;
-    for (size_t i = 0; i < count; i++) {
-        const sqz__place p = b->places[i];
-        sqz__seen more = 1 + ((sqz__seen)b->bits[i] << 32);
-        rows[p.row].seen += more;
-        columns[p.column].seen += more;
-        *found = p;
-        found += b->bits[i];
-        if (!taps) continue;
-        m->slices[p.row * width + p.column] += more;
-        m->classes[b->keys[i]].seen += more;
-        taps[p.tap].seen += more;
-    }
+    m->seen += m->found_count + ((sqz__seen)(found - m->found) << 32);
     m->found_count = (size_t)(found - m->found);
-    m->seen += count + ((sqz__seen)m->found_count << 32);
 }
 /* Sums and products that do not fit keep their low 64 bits. */
 static int64_t sqz__times(int64_t a, int64_t b) { return (int64_t)((uint64_t)a * (uint64_t)b); }
 static int64_t sqz__plus(int64_t a, int64_t b) { return (int64_t)((uint64_t)a + (uint64_t)b); }
 static int64_t sqz__divide(int64_t a, int64_t b) { return a / b - (a % b < 0); } /* rounds down; b > 0 */
-/* The bucket of the next code of an order, given that of the code before, and the sum of base up to it. */
-static uint32_t sqz__next_bucket(int64_t base, int64_t total, int64_t *before, uint32_t bucket, int64_t *share) {
-    int64_t middle = (*before + base - base / 2) * SQZ__BUCKETS;
-    while (bucket < SQZ__BUCKETS - 1 && middle >= (bucket + 1) * total) bucket++;
-    *before += base;
-    share[bucket] += base;
-    return bucket;
+/* The bucket of the next code of an order. */
+static unsigned char sqz__next_bucket(sqz__buckets *order, int64_t base, int64_t total) {
+    int64_t middle = (order->before + base - base / 2) * SQZ__BUCKETS;
+    while (order->bucket < SQZ__BUCKETS - 1 && middle >= (order->bucket + 1) * total) order->bucket++;
+    order->before += base;
+    order->share[order->bucket] += base;
+    order->size[order->bucket]++;
+    return (unsigned char)order->bucket;
 }
-/* Base weights and buckets of the codes of an array in this round. */
-static void sqz__prepare_codes(sqz__batch *b, const sqz__model *m) {
+/* Base weights and buckets of the codes of an array in this round. Returns n, m and t of the array. */
+static sqz__line sqz__prepare_codes(sqz__batch *b, const sqz__model *m) {
     const int64_t one = (int64_t)1 << 32;
     int32_t low = m->shape->low, high = m->shape->high, size = high - low + 1;
-    int64_t smooth_sum = 0, total = 0, before = 0;
-    uint32_t bucket = 0;
-    for (int32_t c = low; c <= high; c++) /* n(c) + n(-c), and `one` for a code that can occur; 0 beyond both ends */
-        if (c) b->around[c - low + 6] = m->counts[c - low] + (-c >= low && -c <= high ? m->counts[-c - low] : 0) + one;
+    int64_t smooth_sum = 0, total = 0;
+    sqz__line all = {0};
+    for (int32_t c = low; c <= high; c++) { /* n(c) + n(-c), and `one` for a code that can occur; 0 beyond both ends */
+        int64_t n = m->counts[c - low];
+        all.count += n, all.magnitudes += n * (c < 0 ? -c : c), all.sum += n * c;
+        if (c) b->around[c - low + 6] = n + (-c >= low && -c <= high ? m->counts[-c - low] : 0) + one;
+    }
     for (int32_t s = 0; s < size - 1; s++) {
         const int64_t *a = b->around + s + (s >= -low); /* near(c) and room(c) are the two halves of one sum */
         int64_t sum = a[0] + a[12] + 2 * (a[1] + a[11]) + 3 * (a[2] + a[10]) + 4 * (a[3] + a[9]) + 5 * (a[4] + a[8]) +
@@ -968,158 +921,145 @@ static void sqz__prepare_codes(sqz__batch *b, const sqz__model *m) {
     memset(b->around, 0, (size_t)(size + 12) * sizeof *b->around);
     for (int32_t s = 0; s < size - 1; s++)
         total += b->base[s] = m->counts[s + (s >= -low)] * 65536LL + size * 262144LL * b->base[s] / smooth_sum;
-    memset(b->magnitude_share, 0, sizeof b->magnitude_share);
-    memset(b->value_share, 0, sizeof b->value_share);
-    for (int32_t c = 1; c <= high || c <= -low; c++)
-        for (int32_t code = -c; code <= c; code += 2 * c) {
-            int32_t s = code - low - (code > 0);
-            if (code < low || code > high) continue;
-            bucket = sqz__next_bucket(b->base[s], total, &before, bucket, b->magnitude_share);
-            b->by_magnitude[s] = (unsigned char)bucket;
-        }
-    bucket = 0, before = 0;
+    b->magnitude = b->value = (sqz__buckets){0};
+    for (int32_t c = 1; c <= high || c <= -low; c++) {
+        if (-c >= low) b->by_magnitude[-c - low] = sqz__next_bucket(&b->magnitude, b->base[-c - low], total);
+        if (c <= high) b->by_magnitude[c - low - 1] = sqz__next_bucket(&b->magnitude, b->base[c - low - 1], total);
+    }
     for (int32_t s = 0; s < size - 1; s++) {
-        uint32_t next = sqz__next_bucket(b->base[s], total, &before, bucket, b->value_share);
-        while (bucket < next) b->value_start[++bucket] = (uint32_t)s;
-        b->by_value[s] = (unsigned char)bucket;
+        b->by_value[s] = sqz__next_bucket(&b->value, b->base[s], total);
         b->base[s] = b->base[s] * 1048576 / total + 1;
     }
-    while (bucket < SQZ__BUCKETS) b->value_start[++bucket] = (uint32_t)size - 1;
-    for (int i = 0; i < SQZ__BUCKETS; i++) b->magnitude_share[i] = b->magnitude_share[i] * 4096 / total;
-    for (int i = 0; i < SQZ__BUCKETS; i++) b->value_share[i] = b->value_share[i] * 4096 / total;
+    for (int i = 0; i < SQZ__BUCKETS; i++) b->magnitude.share[i] = b->magnitude.share[i] * 4096 / total;
+    for (int i = 0; i < SQZ__BUCKETS; i++) b->value.share[i] = b->value.share[i] * 4096 / total;
+    return all;
 }
-static void sqz__set_ratios(int64_t *ratios, const sqz__tally *tallies, size_t count) {
-    for (size_t i = 0; i < count; i++) {
-        int64_t ratio = ((tallies[i].actual + 40) << 24) / (tallies[i].expected + (40 << 12));
-        ratios[i] = ratio < 256 ? 256 : ratio > 65536 ? 65536 : ratio;
-    }
-}
-/* What rows or columns say about magnitudes and signs; `magnitudes` is m'. */
-static void sqz__set_line_contexts(sqz__sums *lines, uint32_t count, const sqz__sums *all, int64_t magnitudes) {
-    for (sqz__sums *line = lines; line < lines + count; line++) {
-        int64_t more = sqz__plus(sqz__times(line->sum, all->count), -sqz__times(line->count, all->sum));
-        line->tilt = sqz__divide(sqz__times(256, more), (all->count ? all->count : 1) * (line->count + 30));
-        more = sqz__plus(sqz__times(line->magnitudes, all->count), 20 * magnitudes);
-        line->scale = sqz__divide(sqz__times(256, more), (line->count + 20) * magnitudes);
+static void sqz__set_ratios(sqz__tally *tallies, size_t count) {
+    for (sqz__tally *tally = tallies; tally < tallies + count; tally++) {
+        int64_t ratio = ((tally->actual + 40) << 24) / (tally->expected + (40 << 12));
+        tally->ratio = ratio < 256 ? 256 : ratio > 65536 ? 65536 : ratio;
     }
 }
 /* The context of scale times 9, plus that of sign, of each of the elements found, and how many elements have each. */
-static void sqz__find_contexts(sqz__batch *b, sqz__model *m, uint32_t *elements_of_key) {
-    int64_t magnitudes = m->sums.magnitudes ? m->sums.magnitudes : 1, unit = 8 * magnitudes, count = m->sums.count;
-    const sqz__sums *rows = m->row_sums, *columns = m->column_sums;
-    const int16_t *codes = m->shape->codes;
-    int32_t (*neighbours)[4] = m->neighbours;
-    unsigned char *keys = b->keys;
-    sqz__set_line_contexts(m->row_sums, m->shape->rows, &m->sums, magnitudes);
-    sqz__set_line_contexts(m->column_sums, m->shape->columns, &m->sums, magnitudes);
-    for (const sqz__place *p = m->found, *end = p + m->found_count; p < end; p++) {
-        const sqz__sums *row = &rows[p->row], *column = &columns[p->column];
-        int64_t x = count ? sqz__times(row->scale, column->scale) : 256 * 256, tilt;
-        int scale = (x >= 211 * 256) + (x >= 242 * 256) + (x >= 272 * 256) + (x >= 308 * 256), key, far, negative;
+static void sqz__find_contexts(sqz__batch *restrict b, const sqz__model *restrict m, const sqz__line *all,
+                               uint32_t *elements_of_key) {
+    int64_t magnitudes = all->magnitudes ? all->magnitudes : 1, unit = 8 * magnitudes, count = all->count, x, tilt;
+    int32_t (*neighbours)[4] = m->shape->neighbours;
+    const sqz__place *p = m->found;
+    for (sqz__line *line = m->rows; line < m->columns + m->shape->columns; line++) {
+        int64_t more = sqz__plus(sqz__times(line->sum, count), -sqz__times(line->count, all->sum));
+        line->tilt = sqz__divide(sqz__times(256, more), (count ? count : 1) * (line->count + 30));
+        more = sqz__plus(sqz__times(line->magnitudes, count), 20 * magnitudes);
+        line->scale = sqz__divide(sqz__times(256, more), (line->count + 20) * magnitudes);
+    }
+    for (size_t i = 0; i < m->found_count; i++, p++) {
+        const sqz__line *row = &m->rows[p->row], *column = &m->columns[p->column];
         if (neighbours) { /* the element itself, which is not known yet, is 0 */
+            const int16_t *code = m->shape->codes + p->index;
             const int32_t *n = neighbours[p->tap];
-            const int16_t *code = codes + p->index;
             tilt = (code[n[0]] + code[n[1]] + code[n[2]] + code[n[3]]) * (64 * count);
         } else tilt = sqz__times(sqz__plus(row->tilt, column->tilt), count);
-        negative = tilt < 0;
+        x = count ? sqz__times(row->scale, column->scale) : 256 * 256;
+        int scale = (x >= 211 * 256) + (x >= 242 * 256) + (x >= 272 * 256) + (x >= 308 * 256);
+        int negative = tilt < 0;
         x = tilt ^ -(int64_t)negative; /* -1 - tilt where that is negative: -4 units are as near as 4 units less 1 */
-        far = (x >= 4 * unit) + (x >= 12 * unit) + (x >= 24 * unit);
-        key = scale * SQZ__SIGNS + 4 + (tilt >= unit) + (far ^ -negative); /* ~far is -1 - far */
-        *keys++ = (unsigned char)key;
-        elements_of_key[key]++;
+        int far = (x >= 4 * unit) + (x >= 12 * unit) + (x >= 24 * unit);
+        int sign = 4 + (tilt >= unit) + (far ^ -negative); /* ~far is -1 - far */
+        elements_of_key[b->keys[i] = (unsigned char)(scale * SQZ__SIGNS + sign)]++;
     }
 }
-/* Makes the table of a context. The weights of a bucket by value are those of `b->sums`, times one ratio. */
-static sqz__table sqz__make_code_table(const sqz__batch *b, const int64_t *ratio, uint32_t symbols) {
-    const int64_t *sums = b->sums, room = SQZ__FULL - symbols;
-    const uint32_t *starts = b->value_start;
-    int64_t *table = b->table, total = 0, before = 0;
-    for (uint32_t i = 0; i < SQZ__BUCKETS; i++) total += (sums[starts[i + 1]] - sums[starts[i]]) * ratio[i];
-    for (uint32_t i = 0, s = 0; i < SQZ__BUCKETS; i++) {
-        int64_t factor = ratio[i] * room, offset = before - sums[s] * factor;
-        for (; s < starts[i + 1]; s++) table[s] = sums[s] * factor + offset + s * total;
+static void sqz__add_code(sqz__line *line, int32_t code) {
+    line->count++;
+    line->magnitudes += code < 0 ? -code : code;
+    line->sum += code;
+}
+/* Decodes the elements that have the same contexts, and learns from them. In their table the weights of a bucket by
+   value are those of `b->sums`, times one ratio. */
+static void sqz__decode_context(sqz__coder *coder, sqz__batch *restrict b, sqz__model *restrict m, uint32_t key,
+                                const sqz__place *p, uint32_t count) {
+    sqz__tally *scales = b->scales[key / SQZ__SIGNS], *signs = m->signs[key % SQZ__SIGNS];
+    const int64_t *sums = b->sums, symbols = sqz__code_count(m->shape) - 1, room = SQZ__FULL - symbols;
+    int64_t total = 0, before = 0;
+    for (uint32_t i = 0, s = 0; i < SQZ__BUCKETS; s += b->value.size[i++])
+        total += (sums[s + b->value.size[i]] - sums[s]) * signs[i].ratio;
+    for (uint32_t i = 0, s = 0, end = 0; i < SQZ__BUCKETS; i++) {
+        int64_t factor = signs[i].ratio * room, offset = before - sums[s] * factor;
+        for (end += b->value.size[i]; s < end; s++) b->table[s] = sums[s] * factor + offset + s * total;
         before = sums[s] * factor + offset;
     }
-    table[symbols] = SQZ__FULL * total;
-    return sqz__make_table(table, total, symbols);
-}
-static void sqz__add_to_sums(sqz__sums *sums, int32_t code) {
-    sums->count++, sums->magnitudes += code < 0 ? -code : code, sums->sum += code;
-}
-/* Decodes the elements that have the same contexts, and then learns from them. */
-static void sqz__decode_context(sqz__coder *coder, sqz__batch *b, sqz__model *m, uint32_t key, const sqz__place *p,
-                                uint32_t count) {
-    const sqz__table table = sqz__make_code_table(b, b->sign_ratio[key % SQZ__SIGNS], sqz__code_count(m->shape) - 1);
-    sqz__tally *scales = b->scales[key / SQZ__SIGNS], *signs = m->signs[key % SQZ__SIGNS];
-    const unsigned char *by_magnitude = b->by_magnitude, *by_value = b->by_value;
-    sqz__sums *rows = m->row_sums, *columns = m->column_sums, all = m->sums;
-    int16_t *codes = m->shape->codes;
-    int32_t low = m->shape->low;
-    uint32_t *counts = m->counts;
-    uint16_t *symbols = b->numbers;
+    b->table[symbols] = SQZ__FULL * total;
+    const sqz__table table = sqz__make_table(b->table, total, (uint32_t)symbols);
+    const sqz__codes shape = *m->shape;
     sqz__coder c = *coder;
-    for (uint32_t i = 0; i < count; i++) symbols[i] = (uint16_t)sqz__symbol(&c, &table);
-    *coder = c;
     for (uint32_t i = 0; i < count; i++, p++) {
-        uint32_t s = symbols[i];
-        int32_t code = (int32_t)s + low;
-        code += code >= 0;
-        codes[p->index] = (int16_t)code;
-        counts[code - low]++;
-        scales[by_magnitude[s]].actual++;
-        signs[by_value[s]].actual++;
-        sqz__add_to_sums(&rows[p->row], code);
-        sqz__add_to_sums(&columns[p->column], code);
-        sqz__add_to_sums(&all, code);
+        int32_t s = (int32_t)sqz__symbol(&c, &table), code = s + shape.low + (s + shape.low >= 0);
+        shape.codes[p->index] = (int16_t)code;
+        m->counts[code - shape.low]++;
+        scales[b->by_magnitude[s]].actual++;
+        signs[b->by_value[s]].actual++;
+        sqz__add_code(&m->rows[p->row], code);
+        sqz__add_code(&m->columns[p->column], code);
     }
-    for (int i = 0; i < SQZ__BUCKETS; i++)
-        scales[i].expected += count * b->magnitude_share[i], signs[i].expected += count * b->value_share[i];
-    m->sums = all;
+    *coder = c;
+    for (int i = 0; i < SQZ__BUCKETS; i++) scales[i].expected += count * b->magnitude.share[i];
+    for (int i = 0; i < SQZ__BUCKETS; i++) signs[i].expected += count * b->value.share[i];
 }
 /* Decodes the codes of the elements found in this round, sorted by their contexts. */
 static void sqz__decode_codes(sqz__coder *coder, sqz__batch *b, sqz__model *m) {
     uint32_t ends[SQZ__KEYS + 1] = {0}, start = 0, symbols = sqz__code_count(m->shape) - 1;
     if (!m->found_count) return;
-    sqz__prepare_codes(b, m);
-    sqz__set_ratios(b->sign_ratio[0], m->signs[0], SQZ__SIGNS * SQZ__BUCKETS);
-    sqz__find_contexts(b, m, ends + 1);
+    const sqz__line all = sqz__prepare_codes(b, m);
+    sqz__set_ratios(m->signs[0], SQZ__SIGNS * SQZ__BUCKETS);
+    sqz__find_contexts(b, m, &all, ends + 1);
     for (int key = 1; key < SQZ__KEYS; key++) ends[key] += ends[key - 1]; /* where the elements of a key begin */
     for (size_t i = 0; i < m->found_count; i++) b->places[ends[b->keys[i]]++] = m->found[i];
     for (uint32_t key = 0; key < SQZ__KEYS; start = ends[key++]) {
-        const int64_t *ratio = b->scale_ratio[key / SQZ__SIGNS];
-        b->sums[0] = 0;
+        const sqz__tally *scales = b->scales[key / SQZ__SIGNS];
         for (uint32_t s = 0; s < symbols && key % SQZ__SIGNS == 0; s++)
-            b->sums[s + 1] = b->sums[s] + ((b->base[s] * ratio[b->by_magnitude[s]]) >> 6);
+            b->sums[s + 1] = b->sums[s] + ((b->base[s] * scales[b->by_magnitude[s]].ratio) >> 6);
         if (ends[key] > start) sqz__decode_context(coder, b, m, key, b->places + start, ends[key] - start);
     }
 }
 /* Decodes the next batch, and says how many arrays it has; 0 if it fails. */
 static size_t sqz__decode_batch(sqz__decoder *d, sqz__coder *coder, sqz__codes *const *shapes, size_t shape_count) {
-    size_t mark = d->used, most, all, count = sqz__batch_count(shapes, shape_count, &most, &all);
+    size_t mark = d->used, codes = 0, most, all, count = sqz__batch_count(shapes, shape_count, &most, &all);
     sqz__batch *b;
-    sqz__model *models;
-    SQZ__TRY(SQZ__NEW(b, 1) && sqz__make_batch(d, shapes, count, most, all, b) && SQZ__NEW(models, count));
-    for (size_t i = 0; i < count; i++) SQZ__TRY(sqz__make_model(d, shapes[i], &models[i]));
+    sqz__model *models, *m;
+    SQZ__TRY(SQZ__NEW(b, 1) && SQZ__NEW(models, count));
+    for (size_t i = 0; i < count; i++) {
+        uint32_t rows = shapes[i]->rows, columns = shapes[i]->columns, taps = shapes[i]->taps > 1 ? shapes[i]->taps : 0;
+        m = &models[i];
+        m->shape = shapes[i];
+        SQZ__TRY(SQZ__NEW(m->counts, sqz__code_count(m->shape)) && SQZ__NEW(m->rows, rows + columns + taps));
+        m->columns = m->rows + rows;
+        m->end = m->columns + columns + taps;
+        if (taps) SQZ__TRY(SQZ__NEW(m->slices, rows * columns) && sqz__make_neighbours(d, shapes[i]));
+        if (taps) m->taps = m->end - taps;
+        if (sqz__code_count(m->shape) > codes) codes = sqz__code_count(m->shape);
+    }
+    SQZ__TRY(SQZ__NEW(b->around, codes + 12) && SQZ__GET(b->base, codes) && SQZ__NEW(b->sums, codes + 1) &&
+             SQZ__GET(b->table, codes + 1) && SQZ__GET(b->by_magnitude, codes) && SQZ__GET(b->by_value, codes) &&
+             SQZ__GET(b->places, most) && SQZ__GET(b->zeros, most) &&
+             SQZ__GET(b->keys, most) && SQZ__GET(b->found, all));
+    for (uint32_t i = 0; i < 256; i++) b->class_of[i / 16][i % 16] = (unsigned char)sqz__class_of(i / 16, i % 16);
     for (uint32_t turn = 0; turn < 16; turn++) {
         sqz__place *found = b->found;
         coder->lane = 0;
-        for (sqz__model *m = models; m < models + count; found += m++->found_count) {
-            size_t listed = sqz__list_round(turn, m->shape, m->shape->dense ? found : b->places);
-            m->found = found, m->found_count = listed;
+        for (m = models; m < models + count; found += m++->found_count) {
+            m->found = found;
+            m->found_count = sqz__list_round(turn, m->shape, found);
             if (m->shape->dense) continue;
-            sqz__predict_zeros(b, m, listed);
-            sqz__decode_bits(coder, b->numbers, b->bits, listed);
-            sqz__learn_zeros(b, m, listed);
+            sqz__predict_zeros(b, m);
+            sqz__decode_zeros(coder, b, m);
         }
         coder->lane = 0;
-        sqz__set_ratios(b->scale_ratio[0], b->scales[0], SQZ__SCALES * SQZ__BUCKETS);
-        for (size_t i = 0; i < count; i++) sqz__decode_codes(coder, b, &models[i]);
+        sqz__set_ratios(b->scales[0], SQZ__SCALES * SQZ__BUCKETS);
+        for (m = models; m < models + count; m++) sqz__decode_codes(coder, b, m);
         SQZ__CHECK(coder->at <= coder->size, "the coded stream ends too early");
     }
-    for (size_t i = 0; i < count; i++) {
-        const sqz__model *m = &models[i];
-        SQZ__CHECK(shapes[i]->dense || sqz__nonzero(m->seen) < sqz__known(m->seen), "a dense array is not declared so");
-        SQZ__CHECK((!shapes[i]->low || m->counts[0]) && (!shapes[i]->high || m->counts[sqz__code_count(shapes[i]) - 1]),
+    for (m = models; m < models + count; m++) {
+        SQZ__CHECK(m->shape->dense || sqz__nonzero(m->seen) < sqz__known(m->seen), "a dense array is not declared so");
+        SQZ__CHECK((!m->shape->low || m->counts[0]) && (!m->shape->high || m->counts[m->shape->high - m->shape->low]),
                    "the codes of an array are not of the range that the table declares");
     }
     sqz__release(d, mark);
@@ -1127,183 +1067,150 @@ static size_t sqz__decode_batch(sqz__decoder *d, sqz__coder *coder, sqz__codes *
 }
 
 /* ---- Byte planes in profile `max` (sections 6 and 8): a coded one is modelled, too, with one context ---- */
+enum { SQZ__CODED_PLANE = 4 }; /* the others are modelled */
 typedef struct {
-    uint32_t number, symbols, used[256]; /* of a modelled plane, or 4; the bytes that occur, in ascending order */
-    uint32_t contexts, groups;           /* how many */
+    uint32_t number, symbols, used[256]; /* used: the bytes that occur, in ascending order */
+    size_t contexts, groups, made;       /* how many; made: tables in this round */
     uint32_t *counts, *group_counts;     /* by context and symbol, by group and symbol */
-    uint32_t *table_of_context;          /* in this round, counted from 1; 0 for none */
-    uint32_t *elements, *context;        /* of the round: their places in the plane, and their contexts */
+    sqz__table *tables;                  /* by context; with a total of 0 before they are made in a round */
     int64_t *sums;                       /* of all tables */
-    sqz__table *tables;
     sqz__place *places;
-    int32_t (**neighbours)[4]; /* by array; NULL in arrays of one tap */
+    size_t *context; /* of the elements of the round, and their symbols */
+    unsigned char *symbol, seen[256];
 } sqz__plane_model;
-enum { SQZ__CODED_PLANE = 4 };
 
-/* The context of an element of plane 0 or 3 among those of its array. */
+/* The context of an element of plane 0 or 3 among those of its array, whose bytes are given. */
 static uint32_t sqz__plane_context(const sqz__plane_model *m, const unsigned char *bytes, const sqz__place *p,
-                                   int32_t (*neighbours)[4], uint32_t turn) {
-    uint32_t largest = 0, signs = 4, below;
-    for (int k = 0; k < 4 && neighbours; k++) {
-        uint32_t index = p->index + (uint32_t)neighbours[p->tap][k];
+                                   const sqz__codes *shape, uint32_t turn) {
+    uint32_t largest = 0, signs = 4;
+    for (int k = 0; k < 4 && shape->neighbours; k++) {
+        uint32_t index = p->index + (uint32_t)shape->neighbours[p->tap][k];
         if (index == p->index || sqz__key(index) >> 24 >= sqz__bounds[turn]) continue; /* not there, or not known yet */
         largest = bytes[index] > largest ? bytes[index] : largest;
         signs += bytes[index] % 2 ? UINT32_MAX : 1;
     }
-    below = m->used[m->symbols - 1] - largest;
+    uint32_t below = m->used[m->symbols - 1] - largest;
     return m->number == 3 ? signs : !largest ? 0 : 1 + (below < 14 ? below : 14);
 }
-static size_t sqz__group(const sqz__plane_model *m, uint32_t context) {
+static size_t sqz__group(const sqz__plane_model *m, size_t context) {
     return m->number == 0 ? context / 16 : m->number == 3 ? context % 9 : 0;
 }
-static int sqz__make_plane_model(sqz__decoder *d, sqz__codes *const *shapes, uint32_t count, size_t most, size_t all,
-                                 sqz__plane_model *m) {
-    size_t tables;
-    m->contexts = m->number == 0 ? 16 * count : m->number == 3 ? 9 * count : m->number == SQZ__CODED_PLANE ? 1 : 256;
-    m->groups = m->number == 0 ? count : m->number == 3 ? 9 : 1;
-    tables = m->contexts < all ? m->contexts : all;
-    SQZ__TRY(SQZ__NEW(m->neighbours, count));
-    for (uint32_t i = 0; i < count; i++) SQZ__TRY(sqz__make_neighbours(d, shapes[i], &m->neighbours[i]));
-    return SQZ__NEW(m->counts, m->contexts * m->symbols) && SQZ__NEW(m->group_counts, m->groups * m->symbols) &&
-           SQZ__GET(m->table_of_context, m->contexts) && SQZ__GET(m->elements, all) && SQZ__GET(m->context, all) &&
-           SQZ__GET(m->places, most) && SQZ__GET(m->tables, tables) && SQZ__GET(m->sums, tables * (m->symbols + 1));
+static void sqz__make_plane_table(sqz__plane_model *m, size_t context) {
+    const uint32_t *counts = m->counts + context * m->symbols;
+    const uint32_t *group = m->group_counts + sqz__group(m, context) * m->symbols;
+    int64_t *sums = m->sums + m->made++ * (m->symbols + 1), weights[256], whole = 0, total = 0;
+    for (uint32_t s = 0; s < m->symbols; s++) whole += 4 * (int64_t)group[s] + 1;
+    for (uint32_t s = 0; s < m->symbols; s++) {
+        weights[s] = m->number == SQZ__CODED_PLANE ? 64 : 524288 * (4 * (int64_t)group[s] + 1) / whole;
+        total += weights[s] += 1024 * (int64_t)counts[s];
+    }
+    for (uint32_t s = 0; s < m->symbols; s++) sums[s + 1] = sums[s] + (SQZ__FULL - m->symbols) * weights[s] + total;
+    m->tables[context] = sqz__make_table(sums, total, m->symbols);
 }
-/* Lists the elements of a round with their contexts, makes the tables of these, and returns the number of elements. */
-static size_t sqz__prepare_plane(sqz__plane_model *m, sqz__codes *const *shapes, uint32_t count, uint32_t turn,
-                                 const unsigned char *plane, const unsigned char *exponents) {
-    int64_t room = SQZ__FULL - (int64_t)m->symbols;
-    uint32_t base = 0, n = 0, tables = 0;
-    memset(m->table_of_context, 0, m->contexts * sizeof *m->table_of_context);
-    for (uint32_t i = 0; i < count; base += shapes[i++]->size) {
+/* Decodes the elements of a round, and then learns from them. */
+static void sqz__decode_plane_round(sqz__coder *coder, sqz__plane_model *m, sqz__codes *const *shapes, size_t count,
+                                    uint32_t turn, const unsigned char *exponents, unsigned char *plane) {
+    size_t n = 0, base = 0;
+    coder->lane = 0;
+    m->made = 0;
+    for (size_t c = 0; c < m->contexts; c++) m->tables[c].total = 0;
+    for (size_t i = 0; i < count; base += shapes[i++]->size) {
         size_t listed = sqz__list_round(turn, shapes[i], m->places);
         for (sqz__place *p = m->places; p < m->places + listed; p++, n++) {
-            uint32_t at = m->elements[n] = base + p->index, *context = &m->context[n];
-            if (m->number == SQZ__CODED_PLANE) *context = 0;
-            else if (m->number == 1 || m->number == 2) *context = exponents[at];
-            else *context = i * (m->number ? 9 : 16) + sqz__plane_context(m, plane + base, p, m->neighbours[i], turn);
-            m->table_of_context[*context] = 1;
+            size_t at = base + p->index, context = exponents ? exponents[at] : 0;
+            if (m->number % 3 == 0)
+                context = i * (m->number ? 9 : 16) + sqz__plane_context(m, plane + base, p, shapes[i], turn);
+            if (!m->tables[context].total) sqz__make_plane_table(m, context);
+            m->context[n] = context;
+            m->symbol[n] = (unsigned char)sqz__symbol(coder, &m->tables[context]);
+            plane[at] = (unsigned char)m->used[m->symbol[n]];
         }
     }
-    for (uint32_t context = 0; context < m->contexts; context++) {
-        const uint32_t *counts = m->counts + (size_t)context * m->symbols;
-        const uint32_t *group = m->group_counts + sqz__group(m, context) * m->symbols;
-        int64_t *sums = m->sums + (size_t)tables * (m->symbols + 1), weights[256], whole = 0, total = 0;
-        if (!m->table_of_context[context]) continue;
-        for (uint32_t s = 0; s < m->symbols; s++) whole += 4 * (int64_t)group[s] + 1;
-        for (uint32_t s = 0; s < m->symbols; s++) {
-            weights[s] = m->number == SQZ__CODED_PLANE ? 64 : 524288 * (4 * (int64_t)group[s] + 1) / whole;
-            total += weights[s] += 1024 * (int64_t)counts[s];
-        }
-        sums[0] = 0;
-        for (uint32_t s = 0; s < m->symbols; s++) sums[s + 1] = sums[s] + room * weights[s] + total;
-        m->tables[tables] = sqz__make_table(sums, total, m->symbols);
-        m->table_of_context[context] = ++tables;
+    for (size_t i = 0; i < n; i++) {
+        m->counts[m->context[i] * m->symbols + m->symbol[i]]++;
+        m->group_counts[sqz__group(m, m->context[i]) * m->symbols + m->symbol[i]]++;
+        m->seen[m->symbol[i]] = 1;
     }
-    return n;
 }
-/* Decodes a modelled plane, or a coded one, which has no bitmap, batch by batch. */
-static int sqz__decode_plane(sqz__decoder *d, sqz__coder *coder, sqz__codes *const *shapes, size_t shape_count,
-                             uint32_t number, const unsigned char *bitmap, const unsigned char *exponents,
-                             unsigned char *plane) {
-    sqz__plane_model m = {.number = number};
-    unsigned char seen[256] = {0};
+/* Decodes a modelled plane, or a coded one, which has no bitmap and whose parts of at most 2**22 bytes are batches. */
+static int sqz__decode_plane(sqz__decoder *d, sqz__coder *coder, sqz__net *net, uint32_t number) {
+    sqz__plane_model m = {.number = net->bitmap[number] ? number : SQZ__CODED_PLANE};
+    sqz__codes parts[SQZ__MAX_BYTES / SQZ__MAX_CODED] = {{0}}, *list[SQZ__MAX_BYTES / SQZ__MAX_CODED];
+    const unsigned char *bitmap = net->bitmap[number];
+    const unsigned char *exponents = m.number == 1 || m.number == 2 ? net->plane[0] : NULL;
+    sqz__codes *const *shapes = bitmap ? net->floats : list;
+    size_t shape_count = bitmap ? net->float_count : 0, rest = bitmap ? 0 : net->plane_size[number];
+    unsigned char *plane;
+    SQZ__TRY(SQZ__NEW(plane, net->plane_size[number]));
+    net->plane[number] = plane;
+    for (size_t part; rest; rest -= part, shape_count++) {
+        part = rest < SQZ__MAX_CODED ? rest : SQZ__MAX_CODED;
+        list[shape_count] = &parts[shape_count];
+        sqz__set_shape(list[shape_count], &part, 1, part);
+    }
     for (uint32_t byte = 0; byte < 256; byte++)
         if (!bitmap || (bitmap[byte / 8] >> byte % 8 & 1)) m.used[m.symbols++] = byte;
     SQZ__CHECK(m.symbols, "no byte is declared to occur in a plane");
-    for (size_t count; shape_count; shapes += count, shape_count -= count) {
-        size_t mark = d->used, most, all;
+    for (size_t count, most, all; shape_count; shapes += count, shape_count -= count) {
+        size_t mark = d->used;
         count = sqz__batch_count(shapes, shape_count, &most, &all);
-        SQZ__TRY(sqz__make_plane_model(d, shapes, (uint32_t)count, most, all, &m));
+        m.contexts = m.number == 0 ? 16 * count : m.number == 3 ? 9 * count : exponents ? 256 : 1;
+        m.groups = m.number == 0 ? count : m.number == 3 ? 9 : 1;
+        SQZ__TRY(SQZ__NEW(m.counts, m.contexts * m.symbols) && SQZ__NEW(m.group_counts, m.groups * m.symbols) &&
+                 SQZ__GET(m.tables, m.contexts) && SQZ__GET(m.context, all) && SQZ__GET(m.symbol, all) &&
+                 SQZ__GET(m.places, most));
+        SQZ__TRY(SQZ__NEW(m.sums, (m.contexts < all ? m.contexts : all) * (m.symbols + 1)));
+        for (size_t i = 0; i < count; i++) SQZ__TRY(sqz__make_neighbours(d, shapes[i]));
         for (uint32_t turn = 0; turn < 16; turn++) {
-            size_t n = sqz__prepare_plane(&m, shapes, (uint32_t)count, turn, plane, exponents);
-            coder->lane = 0;
-            for (size_t i = 0; i < n; i++) {
-                uint32_t context = m.context[i], s = sqz__symbol(coder, &m.tables[m.table_of_context[context] - 1]);
-                seen[plane[m.elements[i]] = (unsigned char)m.used[s]] = 1;
-                m.counts[(size_t)context * m.symbols + s]++;
-                m.group_counts[sqz__group(&m, context) * m.symbols + s]++;
-            }
+            sqz__decode_plane_round(coder, &m, shapes, count, turn, exponents, plane);
             SQZ__CHECK(coder->at <= coder->size, "the coded stream ends too early");
         }
         for (size_t i = 0; i < count; i++) plane += shapes[i]->size, exponents += exponents ? shapes[i]->size : 0;
         sqz__release(d, mark);
     }
-    for (uint32_t s = 0; s < m.symbols && bitmap; s++)
-        SQZ__CHECK(seen[m.used[s]], "a byte is declared to occur, and does not");
-    return 1;
-}
-/* Decodes a coded plane: parts of at most 2**22 bytes, each of which is a batch. */
-static int sqz__coded_plane(sqz__decoder *d, sqz__coder *coder, unsigned char *plane, size_t size) {
-    for (size_t part; size; size -= part, plane += part) {
-        sqz__codes shape = {0}, *shapes = &shape;
-        part = size < SQZ__MAX_CODED ? size : SQZ__MAX_CODED;
-        sqz__set_shape(&shape, &part, 1, part);
-        SQZ__TRY(sqz__decode_plane(d, coder, &shapes, 1, SQZ__CODED_PLANE, NULL, NULL, plane));
-    }
+    for (uint32_t s = 0; s < m.symbols && bitmap; s++) SQZ__CHECK(m.seen[s], "a declared byte does not occur");
     return 1;
 }
 
 /* ---- Profile `max`: the whole of it ---- */
-/* Reads the profile's part of the table: which arrays are dense, the modes of the planes, and bitmaps. */
-static int sqz__max_table(sqz__decoder *d, sqz__net *net, sqz__bytes table, int version,
-                          const unsigned char **bitmaps) {
-    int fit = net->plane_size[0] > 0;
-    for (size_t i = 0; i < net->coded_count; i++) {
-        if (net->coded[i]->low == net->coded[i]->high) continue;
-        net->coded[i]->dense = (int32_t)sqz__u8(d, &table);
-        SQZ__CHECK(net->coded[i]->dense < 2, "the flag of a dense array is neither 0 nor 1");
-    }
-    for (size_t i = 0; i < 8; i++) {
-        net->mode[i] = sqz__u8(d, &table);
-        SQZ__CHECK(net->mode[i] < (version > 1 && i < 4 ? 3 : 2), "the mode of a plane is unknown");
-    }
-    for (size_t i = 0; i < net->float_count; i++) fit &= net->floats[i]->size <= SQZ__MAX_CODED;
-    for (size_t i = 0; i < 4; i++) {
-        if (net->mode[i] != 2) continue;
-        SQZ__CHECK(fit && (i == 0 || i == 3 || net->mode[0]), "a plane cannot be modelled");
-        SQZ__TRY((bitmaps[i] = sqz__take(d, &table, 32)) != NULL);
-    }
-    SQZ__CHECK(table.at == table.end, "the section ARRS is too long");
-    return !d->status;
-}
-static int sqz__read_max(sqz__decoder *d, sqz__net *net, sqz__bytes table, sqz__bytes raw, sqz__bytes stream,
-                         int version) {
-    sqz__codes **live; /* the arrays that are coded: not those of the range 0 to 0 */
+static int sqz__read_max(sqz__decoder *d, sqz__net *net) {
     sqz__coder coder;
-    const unsigned char *bitmaps[8] = {0};
-    size_t live_count = 0, symbols = 0, raw_size = 4 * net->grids, hidden;
+    size_t live = 0, symbols = 0, raw_size = 4 * net->grids; /* live: arrays that are not of the range 0 to 0 */
     uint32_t bits = 0;
+    int fit = net->plane_size[0] > 0; /* whether planes can be modelled */
     unsigned char *bytes;
-    SQZ__TRY(sqz__max_table(d, net, table, version, bitmaps) && SQZ__GET(live, net->coded_count));
-    for (size_t i = 0; i < net->coded_count; i++)
-        if (net->coded[i]->low < net->coded[i]->high) symbols += (live[live_count++] = net->coded[i])->size;
-    for (size_t i = 0; i < 8; i++) *(net->mode[i] ? &symbols : &raw_size) += net->plane_size[i];
-    while (bits < (raw_size < 1024 ? 8 : 9) && symbols / 1024 >> bits) bits++;
-    SQZ__TRY(sqz__open_coder(d, stream, 1u << bits, &coder));
-    for (size_t i = 0, count; i < live_count; i += count)
-        SQZ__TRY((count = sqz__decode_batch(d, &coder, live + i, live_count - i)) > 0);
-    for (uint32_t i = 0; i < 8; i++) {
-        const unsigned char *exponents = i == 1 || i == 2 ? net->plane[0] : NULL;
-        if (!net->mode[i]) continue;
-        SQZ__TRY(SQZ__NEW(bytes, net->plane_size[i]));
-        SQZ__TRY(net->mode[i] == 1 ? sqz__coded_plane(d, &coder, bytes, net->plane_size[i])
-                 : sqz__decode_plane(d, &coder, net->floats, net->float_count, i, bitmaps[i], exponents, bytes));
-        net->plane[i] = bytes;
+    for (size_t i = 0; i < net->coded_count; i++) {
+        sqz__codes *coded = net->coded[i];
+        if (coded->low == coded->high) continue;
+        net->coded[live++] = coded;
+        symbols += coded->size;
+        coded->dense = (int32_t)sqz__u8(d, &net->table);
+        SQZ__CHECK(coded->dense < 2, "the flag of a dense array is neither 0 nor 1");
     }
-    hidden = 2 * (size_t)coder.lanes; /* so many raw bytes lie in the final states, the others in VALS */
+    SQZ__TRY(sqz__read_modes(d, net, net->file->version > 1 ? 3 : 2));
+    for (size_t i = 0; i < net->float_count; i++) fit &= net->floats[i]->size <= SQZ__MAX_CODED;
+    for (size_t i = 0; i < 8; i++) {
+        *(net->mode[i] ? &symbols : &raw_size) += net->plane_size[i];
+        if (net->mode[i] < 2) continue;
+        SQZ__CHECK(fit && (i == 0 || i == 3 || net->mode[0]), "a plane cannot be modelled");
+        SQZ__TRY((net->bitmap[i] = sqz__take(d, &net->table, 32)) != NULL);
+    }
+    SQZ__CHECK(net->table.at == net->table.end, "the section ARRS is too long");
+    while (bits < (raw_size < 1024 ? 8 : 9) && symbols / 1024 >> bits) bits++;
+    SQZ__TRY(sqz__open_coder(d, net->stream, 1u << bits, &coder));
+    for (size_t i = 0, count; i < live; i += count)
+        SQZ__TRY((count = sqz__decode_batch(d, &coder, net->coded + i, live - i)) > 0);
+    for (uint32_t i = 0; i < 8; i++)
+        if (net->mode[i]) SQZ__TRY(sqz__decode_plane(d, &coder, net, i));
     SQZ__CHECK(coder.at == coder.size, "words of the coded stream are left over");
-    SQZ__CHECK(sqz__left(&raw) == (raw_size > hidden ? raw_size - hidden : 0), "the section VALS has a wrong size");
-    SQZ__TRY(SQZ__GET(bytes, raw_size > hidden ? raw_size : hidden));
+    size_t hidden = 2 * (size_t)coder.lanes, left = sqz__left(&net->raw); /* hidden: bytes in the final states */
+    SQZ__TRY(SQZ__GET(bytes, hidden + left));
     for (size_t i = 0; i < hidden; i++) {
         bytes[i] = (unsigned char)(coder.state[i / 2] >> (i % 2 ? 8 : 0) & 255);
         SQZ__CHECK(coder.state[i / 2] >> 16 == 1 && (i < raw_size || !bytes[i]), "a lane has a wrong final state");
     }
-    if (raw_size > hidden) memcpy(bytes + hidden, raw.at, raw_size - hidden);
-    net->steps = bytes;
-    bytes += 4 * net->grids;
-    for (size_t i = 0; i < 8; i++)
-        if (!net->mode[i]) net->plane[i] = bytes, bytes += net->plane_size[i];
-    return 1;
+    if (left) memcpy(bytes + hidden, net->raw.at, left);
+    return sqz__read_raw(d, net, (sqz__bytes){bytes, bytes + (left || raw_size > hidden ? hidden + left : raw_size)});
 }
 
 /* ---- From codes and planes to values (sections 2, 3, 4 and 7) ---- */
@@ -1317,168 +1224,145 @@ static uint32_t sqz__plane_bits(const unsigned char *const *planes, size_t at) {
     return (uint32_t)planes[0][at] << 24 | (uint32_t)planes[1][at] << 16 | (uint32_t)planes[2][at] << 8 | planes[3][at];
 }
 /* In a delta, adds the differences to the codes of the base. */
-static int sqz__join_codes(sqz__decoder *d, const sqz_array *array, sqz__row *row) {
-    const int16_t *parts[2] = {row->coded[0].codes, row->coded[1].codes};
-    row->codes = row->coded[0].codes;
-    if (row->coded_count < 2) return 1;
-    SQZ__TRY(SQZ__GET(row->codes, array->count));
-    for (size_t i = 0; i < array->count; i++) {
+static int sqz__join_codes(sqz__decoder *d, sqz__row *row) {
+    const int16_t *parts[2] = {row->differences[0].codes, row->differences[1].codes};
+    SQZ__TRY(SQZ__GET(row->codes.codes, row->codes.size));
+    for (size_t i = 0; i < row->codes.size; i++) {
         int32_t code = row->base_codes[i] + *parts[row->base_codes[i] == 0]++;
-        SQZ__CHECK(code >= row->low && code <= row->high, "a code is not in the range that the table declares");
-        row->codes[i] = (int16_t)code;
+        SQZ__CHECK(code >= row->codes.low && code <= row->codes.high, "a code is not in the declared range");
+        row->codes.codes[i] = (int16_t)code;
     }
-    return sqz__check_range(d, row->codes, array->count, row->low, row->high);
+    return sqz__check_range(d, &row->codes);
 }
-/* Values of a grid, also one added to the base's values, or of a codebook, whose ranks begin at `*at` in the planes. */
-static int sqz__code_values(sqz__decoder *d, const sqz__net *net, const sqz__row *row, float step, size_t count,
-                            size_t *at, float *values) {
-    size_t mark = d->used, codes = (size_t)(row->high - row->low + 1);
-    int has_book = sqz__has_codebook(row);
-    uint64_t rank = 0;
-    float *book;
-    unsigned char *used;
-    SQZ__TRY(SQZ__GET(book, codes) && SQZ__NEW(used, codes));
-    for (int32_t c = row->low; c <= row->high; c++) {
-        book[c - row->low] = step * (float)c;
-        SQZ__CHECK(sqz__is_finite(book[c - row->low]), "a value of a grid is infinite");
-        if (!c || !has_book) continue;
-        SQZ__CHECK(sqz__plane_bits(net->plane + 4, *at), "the values of a codebook are not distinct");
-        rank += sqz__plane_bits(net->plane + 4, (*at)++);
-        SQZ__CHECK(rank > 0x007FFFFF && rank < 0xFF800000, "a value of a codebook is NaN or infinite");
-        SQZ__CHECK(c < 0 ? rank < 0x80000000u : rank > 0x80000000u, "a value of a codebook has the wrong sign");
-        book[c - row->low] = sqz__float_of_bits((uint32_t)(rank >> 31 ? rank & 0x7FFFFFFF : ~rank & 0xFFFFFFFF));
-    }
-    for (size_t i = 0; i < count; i++) {
-        values[i] = book[row->codes[i] - row->low];
-        used[row->codes[i] - row->low] = 1;
-        if (row->kind != SQZ__ADDED) continue;
-        values[i] = row->base->values[i] + values[i];
-        SQZ__CHECK(sqz__is_finite(values[i]), "the sum of a value and the base's is infinite");
-    }
-    for (int32_t c = row->low; c <= row->high; c++)
-        SQZ__CHECK(!c || !has_book || used[c - row->low], "a value of a codebook is never used");
-    sqz__release(d, mark);
-    return 1;
-}
-static int sqz__trellis_values(sqz__decoder *d, const sqz__row *row, const sqz_array *array, float step,
-                               float *values) {
+/* Values of codes: of a codebook, whose ranks begin at `*at` in the planes, of a trellis, or of a grid, in which the
+   state never changes. Those of an added grid are then added to the base's. */
+static int sqz__code_values(sqz__decoder *d, const sqz__net *net, const sqz__row *row, float step, size_t *at,
+                            float *values) {
     static const unsigned char next[8][3] = {{0, 2, 0}, {5, 7, 1}, {1, 3, 2}, {4, 6, 3},
                                              {2, 0, 4}, {7, 5, 5}, {3, 1, 6}, {6, 4, 7}}; /* by state and column */
-    struct { float value; uint32_t column; } *moves; /* by 2 * (c - low) + q */
-    size_t filters = array->shape[array->dimensions - 1], mark = d->used;
-    int dense = row->kind == SQZ__DENSE_TRELLIS;
-    const int16_t *code = row->codes;
+    struct { float value; uint16_t column, used; } *moves, *move; /* by 2 * (c - low) + q */
+    int trellis = sqz__has_trellis(row), dense = row->kind == SQZ__DENSE_TRELLIS, added = row->kind == SQZ__ADDED;
+    size_t mark = d->used, filters = row->codes.columns, size = row->codes.size;
+    int32_t low = row->codes.low;
+    const int16_t *code = row->codes.codes;
     unsigned char *states;
-    SQZ__TRY(SQZ__NEW(states, filters) && SQZ__GET(moves, 2 * (size_t)(row->high - row->low + 1)));
-    for (int32_t i = 2 * row->low; i < 2 * row->high + 2; i++) {
-        int32_t q = i & 1, c = (i - q) / 2, v = 2 * c + q * (dense ? 1 : (c < 0) - (c > 0));
-        moves[i - 2 * row->low].value = step * (float)v;
-        moves[i - 2 * row->low].column = v || dense ? (uint32_t)v >> 1 & 1 : 2; /* b; the state stays in the last one */
+    uint64_t rank = 0;
+    SQZ__TRY(SQZ__NEW(states, filters) && SQZ__NEW(moves, 2 * sqz__code_count(&row->codes)));
+    move = moves;
+    for (int32_t i = 2 * low; i < 2 * row->codes.high + 2; i++, move++) {
+        int32_t q = i & 1, c = (i - q) / 2, v = !trellis ? c : 2 * c + q * (dense ? 1 : (c < 0) - (c > 0));
+        move->value = step * (float)v;
+        move->column = trellis && (v || dense) ? (uint32_t)v >> 1 & 1 : 2; /* b; the state stays in the last one */
+        if (!sqz__has_codebook(row) || !c || q) continue;
+        uint32_t more = sqz__plane_bits(net->plane + 4, (*at)++);
+        rank += more;
+        int in_order = c < 0 ? rank > 0x007FFFFF && rank < 0x80000000 : rank > 0x80000000 && rank < 0xFF800000;
+        SQZ__CHECK(more && in_order, "a value of a codebook is there twice, infinite, or of the wrong sign");
+        move->value = sqz__float_of_bits((uint32_t)(rank >> 31 ? rank & 0x7FFFFFFF : ~rank & 0xFFFFFFFF));
     }
-    for (float *value = values, *end = values + array->count; value < end;)
+    for (float *value = values; value < values + size;)
         for (size_t f = 0; f < filters; f++) {
-            size_t move = (size_t)(2 * (*code++ - row->low)) + (states[f] & 1);
-            states[f] = next[states[f]][moves[move].column];
-            *value++ = moves[move].value;
+            move = moves + (2 * (*code++ - low) + (states[f] & 1));
+            states[f] = next[states[f]][move->column];
+            move->used = 1;
+            *value++ = move->value;
         }
-    for (size_t i = 0; i < array->count && !sqz__is_finite(step * 8192.0f); i++) /* |v| is at most 2 * 4095 + 1 */
+    for (size_t i = 0; i < size && (added || !sqz__is_finite(step * 8192.0f)); i++) { /* |v| is at most 2 * 4095 + 1 */
+        values[i] += added ? row->base->values[i] : 0.0f;
         SQZ__CHECK(sqz__is_finite(values[i]), "a value of a grid is infinite");
+    }
+    for (int32_t c = low; c <= row->codes.high && sqz__has_codebook(row); c++)
+        SQZ__CHECK(!c || moves[2 * (c - low)].used, "a value of a codebook is never used");
     sqz__release(d, mark);
     return 1;
 }
 static int sqz__make_values(sqz__decoder *d, sqz__net *net, float *values) {
     size_t floats = 0, ranks = 0, grids = 0;
-    for (size_t i = 0; i < net->array_count; i++) {
+    for (size_t i = 0; i < net->file->array_count; i++) {
         sqz__row *row = &net->rows[i];
-        sqz_array *array = &net->arrays[i];
+        size_t count = net->arrays[i].count;
         float step = 0.0f;
-        array->values = values;
-        SQZ__TRY(sqz__join_codes(d, array, row));
+        net->arrays[i].values = values;
+        if (row->part_count == 2) SQZ__TRY(sqz__join_codes(d, row));
         if (sqz__has_codes(row) && !sqz__has_codebook(row)) {
             step = sqz__float_of_bits(sqz__u32(net->steps + 4 * grids++));
             SQZ__CHECK(step > 0.0f && sqz__is_finite(step), "the step of a grid is not positive and finite");
         }
-        for (size_t k = 0; k < array->count && row->kind == SQZ__FLOATS; k++) {
+        for (size_t k = 0; k < count && row->kind == SQZ__FLOATS; k++) {
             uint32_t bits = sqz__plane_bits(net->plane, floats++);
             SQZ__CHECK(bits >> 24 != 255, "a stored float is NaN or infinite");
             values[k] = sqz__float_of_bits(bits >> 1 | bits << 31);
         }
-        if (row->kind == SQZ__SAME) memcpy(values, row->base->values, array->count * sizeof *values);
-        if (sqz__has_trellis(row)) SQZ__TRY(sqz__trellis_values(d, row, array, step, values));
-        else if (sqz__has_codes(row)) SQZ__TRY(sqz__code_values(d, net, row, step, array->count, &ranks, values));
-        values += array->count;
+        if (row->kind == SQZ__SAME) memcpy(values, row->base->values, count * sizeof *values);
+        if (sqz__has_codes(row)) SQZ__TRY(sqz__code_values(d, net, row, step, &ranks, values));
+        values += count;
     }
     return 1;
 }
 
 /* ---- The frame (section 1), deltas, and the whole file ---- */
-enum { SQZ__JSON, SQZ__BASE_SECTION, SQZ__ARRS, SQZ__VALS, SQZ__CODE };
-
 /* Checks the frame and all checksums, and finds the sections. */
-static int sqz__read_frame(sqz__decoder *d, sqz_file *file, sqz__bytes in, sqz__bytes sections[5]) {
+static int sqz__read_frame(sqz__decoder *d, sqz__net *net, sqz__bytes in) {
     static const char tags[5][5] = {"JSON", "BASE", "ARRS", "VALS", "CODE"};
+    sqz__bytes *const sections[5] = {&net->json, &net->digest, &net->table, &net->raw, &net->stream};
     const unsigned char *start = in.at, *head;
-    size_t size = sqz__left(&in), count = 0;
-    SQZ__CHECK(size <= SQZ__MAX_BYTES, "the file has more than 256 MiB");
-    SQZ__CHECK(size >= 16 && memcmp(start, "\x89SQZ", 4) == 0, "not a .sqz file");
+    size_t size = sqz__left(&in);
+    SQZ__CHECK(size >= 16 && size <= SQZ__MAX_BYTES && memcmp(start, "\x89SQZ", 4) == 0, "not a .sqz file");
     SQZ__CHECK(sqz__u32(start + 12) == sqz__crc32(d, 0, start, 12), "the header of the file is damaged");
-    file->version = start[4], file->max_profile = start[5];
-    if (file->version < 1 || file->version > 2 || file->max_profile > 1)
-        return sqz__fail(d, SQZ_VERSION, "the version or the profile of the file is unknown");
+    net->file->version = start[4];
+    net->file->max_profile = start[5];
+    SQZ__NEED(start[4] >= 1 && start[4] <= 2 && start[5] <= 1, SQZ_VERSION, "the version or the profile is unknown");
     SQZ__CHECK(start[7] == 0 && sqz__u32(start + 8) == size, "the file has another size than its header says");
     in.at += 16;
     for (int i = 0; i < 5; i++) {
-        sqz__bytes *section = &sections[i];
-        section->at = section->end = NULL;
-        if (i == SQZ__BASE_SECTION && (sqz__left(&in) < 4 || memcmp(in.at, tags[i], 4) != 0)) continue;
-        SQZ__TRY((head = sqz__take(d, &in, 12)) && (section->at = sqz__take(d, &in, sqz__u32(head + 4))));
-        section->end = in.at, count++;
+        if (i == 1 && (sqz__left(&in) < 4 || memcmp(in.at, tags[i], 4) != 0)) continue;
+        SQZ__TRY((head = sqz__take(d, &in, 12)) && (sections[i]->at = sqz__take(d, &in, sqz__u32(head + 4))));
+        sections[i]->end = in.at;
+        uint32_t crc = sqz__crc32(d, sqz__crc32(d, 0, head, 8), sections[i]->at, sqz__left(sections[i]));
         SQZ__CHECK(memcmp(head, tags[i], 4) == 0, "a section is missing, unknown or out of order");
-        SQZ__CHECK(sqz__u32(head + 8) == sqz__crc32(d, sqz__crc32(d, 0, head, 8), section->at, sqz__left(section)),
-                   "a section is damaged");
+        SQZ__CHECK(sqz__u32(head + 8) == crc, "a section is damaged");
     }
-    SQZ__CHECK(in.at == in.end && count == start[6], "the file has more sections, or bytes behind them");
+    SQZ__CHECK(in.at == in.end && start[6] == (net->digest.at ? 5 : 4), "something follows the sections");
     return 1;
 }
-/* Finds the array of the base with the name and shape of an array. In version 2, differences from codes that are not 0
-   are in rows by these codes. */
+/* Finds the array of the base with the name and shape of an array, and the shapes of differences from its codes. */
 static int sqz__find_base(sqz__decoder *d, const sqz__net *base, const sqz_array *array, int version, sqz__row *row) {
-    const sqz_array *other = base->arrays, *end = other + base->array_count;
-    const sqz__row *base_row;
-    size_t counts[2] = {0};
-    while (other < end && (other->name_bytes != array->name_bytes ||
-                           memcmp(other->name, array->name, array->name_bytes) != 0)) other++;
-    SQZ__CHECK(other < end && other->dimensions == array->dimensions &&
-               memcmp(other->shape, array->shape, sizeof array->shape) == 0, "the base has no matching array");
-    row->base = other, base_row = base->rows + (other - base->arrays);
-    if (row->coded_count < 2) return 1;
-    row->base_codes = sqz__has_trellis(base_row) ? NULL : base_row->codes;
-    SQZ__CHECK(row->base_codes, "the base has no matching codes");
-    for (size_t k = 0; k < array->count; k++) counts[row->base_codes[k] == 0]++;
-    for (int part = 0; part < 2; part++) sqz__set_shape(&row->coded[part], &counts[part], 1, counts[part]);
-    if (version == 1) return 1;
-    SQZ__TRY(SQZ__GET(row->coded[0].row_of, counts[0]));
-    row->coded[0].rows = sqz__code_count(&base_row->coded[0]), row->coded[0].columns = 1;
+    size_t counts[2] = {0}, i = 0;
+    while (i < base->file->array_count && (base->arrays[i].name_bytes != array->name_bytes ||
+           memcmp(base->arrays[i].name, array->name, array->name_bytes) != 0)) i++;
+    SQZ__CHECK(i < base->file->array_count && base->arrays[i].dimensions == array->dimensions &&
+               memcmp(base->arrays[i].shape, array->shape, sizeof array->shape) == 0, "the base has no matching array");
+    row->base = &base->arrays[i];
+    if (row->part_count < 2) return 1;
+    const sqz__codes *codes = &base->rows[i].codes;
+    row->base_codes = codes->codes;
+    SQZ__CHECK(codes->codes && !sqz__has_trellis(&base->rows[i]), "the base has no matching codes");
+    for (size_t k = 0; k < array->count; k++) counts[codes->codes[k] == 0]++;
+    for (int part = 0; part < 2; part++) sqz__set_shape(&row->differences[part], &counts[part], 1, counts[part]);
+    if (version == 1) return 1; /* in version 2, those from codes that are not 0 are in rows by these codes */
+    row->differences[0].rows = sqz__code_count(codes);
+    row->differences[0].columns = 1;
+    SQZ__TRY(SQZ__GET(row->differences[0].row_of, counts[0]));
     for (size_t k = 0, n = 0; k < array->count; k++)
-        if (row->base_codes[k]) row->coded[0].row_of[n++] = (uint16_t)(row->base_codes[k] - base_row->low);
+        if (codes->codes[k]) row->differences[0].row_of[n++] = (uint16_t)(codes->codes[k] - codes->low);
     return 1;
 }
 /* Reads the rows of the table, and makes room for the arrays of codes. */
-static int sqz__read_rows(sqz__decoder *d, sqz__net *net, sqz__bytes *table, int version, const sqz__net *base) {
-    SQZ__TRY(SQZ__NEW(net->rows, net->array_count) && SQZ__GET(net->coded, 2 * net->array_count) &&
-             SQZ__GET(net->floats, net->array_count));
-    for (size_t i = 0; i < net->array_count; i++) {
+static int sqz__read_rows(sqz__decoder *d, sqz__net *net, const sqz__net *base) {
+    size_t count = net->file->array_count;
+    SQZ__TRY(SQZ__NEW(net->rows, count) && SQZ__GET(net->coded, 2 * count) && SQZ__GET(net->floats, count));
+    for (size_t i = 0; i < count; i++) {
         sqz__row *row = &net->rows[i];
-        SQZ__TRY(sqz__read_row(d, table, &net->arrays[i], version, row));
-        if (row->kind == SQZ__SAME || row->kind == SQZ__ADDED || row->coded_count == 2)
-            SQZ__TRY(sqz__find_base(d, base, &net->arrays[i], version, row));
-        if (row->kind == SQZ__FLOATS) net->floats[net->float_count++] = &row->coded[0];
+        SQZ__TRY(sqz__read_row(d, &net->table, &net->arrays[i], net->file->version, row));
+        if (row->kind == SQZ__SAME || row->kind == SQZ__ADDED || row->part_count == 2)
+            SQZ__TRY(sqz__find_base(d, base, &net->arrays[i], net->file->version, row));
+        if (row->kind == SQZ__FLOATS) net->floats[net->float_count++] = &row->codes;
         net->plane_size[0] += row->kind == SQZ__FLOATS ? net->arrays[i].count : 0;
-        net->plane_size[4] += sqz__has_codebook(row) ? (size_t)(row->high - row->low) : 0;
+        net->plane_size[4] += sqz__has_codebook(row) ? sqz__code_count(&row->codes) - 1 : 0;
         net->grids += sqz__has_codes(row) && !sqz__has_codebook(row);
-        for (uint32_t part = 0; part < row->coded_count; part++) {
-            SQZ__TRY(SQZ__NEW(row->coded[part].codes, row->coded[part].size));
-            net->coded[net->coded_count++] = &row->coded[part];
+        for (uint32_t part = 0; part < row->part_count; part++) {
+            SQZ__TRY(SQZ__NEW(row->parts[part].codes, row->parts[part].size));
+            net->coded[net->coded_count++] = &row->parts[part];
         }
     }
     for (int i = 0; i < 8; i++) net->plane_size[i] = net->plane_size[i / 4 * 4];
@@ -1486,43 +1370,39 @@ static int sqz__read_rows(sqz__decoder *d, sqz__net *net, sqz__bytes *table, int
 }
 /* Decodes a file into the workspace: first what stays, up to `workspace_used`, then what is needed on the way. */
 static int sqz__decode_file(sqz__decoder *d, sqz_file *file, sqz__net *net, sqz__bytes data, sqz__bytes base_data) {
-    sqz__bytes sections[5], *digest = &sections[SQZ__BASE_SECTION], base_sections[5] = {{0}}, none = {0};
-    unsigned char actual[32];
-    sqz__net base = {0};
     sqz_file base_file = {0};
+    sqz__net base = {.file = &base_file};
+    unsigned char actual[32];
     size_t total = 0;
     float *values;
-    SQZ__TRY(sqz__read_frame(d, file, data, sections));
-    SQZ__TRY(!digest->at == !base_data.at || sqz__fail(d, SQZ_BASE, "a delta needs its base, others have none"));
-    if (digest->at) {
-        SQZ__CHECK(sqz__left(digest) == 32, "the section BASE does not have 32 bytes");
+    net->file = file;
+    SQZ__TRY(sqz__read_frame(d, net, data));
+    SQZ__NEED(!net->digest.at == !base_data.at, SQZ_BASE, "a delta needs its base, others have none");
+    if (base_data.at) {
+        SQZ__CHECK(sqz__left(&net->digest) == 32, "the section BASE does not have 32 bytes");
         sqz__sha256(base_data.at, sqz__left(&base_data), actual);
-        SQZ__TRY(memcmp(actual, digest->at, 32) == 0 || sqz__fail(d, SQZ_BASE, "the delta is against another base"));
-        if (file->version > 1) SQZ__TRY(sqz__read_frame(d, &base_file, base_data, base_sections));
+        SQZ__NEED(memcmp(actual, net->digest.at, 32) == 0, SQZ_BASE, "the delta is against another base");
+        SQZ__TRY(sqz__read_frame(d, &base, base_data));
     }
-    SQZ__TRY(sqz__read_json(d, file, sections[SQZ__JSON], base_sections[SQZ__JSON], &net->arrays));
-    net->array_count = file->array_count;
-    for (size_t i = 0; i < net->array_count; i++) total += net->arrays[i].count;
+    SQZ__TRY(sqz__read_json(d, file, net->json, file->version > 1 ? base.json : (sqz__bytes){0}, &net->arrays));
+    for (size_t i = 0; i < file->array_count; i++) total += net->arrays[i].count;
     SQZ__TRY(SQZ__GET(values, total));
     file->workspace_used = d->used;
-    if (digest->at) SQZ__TRY(sqz__decode_file(d, &base_file, &base, base_data, none)); /* refuses deltas: no base */
-    SQZ__TRY(sqz__read_rows(d, net, &sections[SQZ__ARRS], file->version, &base));
-    SQZ__TRY(file->max_profile
-                 ? sqz__read_max(d, net, sections[SQZ__ARRS], sections[SQZ__VALS], sections[SQZ__CODE], file->version)
-                 : sqz__read_paper(d, net, sections[SQZ__ARRS], sections[SQZ__VALS], sections[SQZ__CODE]));
+    if (base_data.at) SQZ__TRY(sqz__decode_file(d, &base_file, &base, base_data, (sqz__bytes){0})); /* refuses deltas */
+    SQZ__TRY(sqz__read_rows(d, net, &base));
+    SQZ__TRY(file->max_profile ? sqz__read_max(d, net) : sqz__read_paper(d, net));
     return sqz__make_values(d, net, values);
 }
 int sqz_decode(sqz_file *file, const void *data, size_t size, const void *base, size_t base_size, void *workspace,
                size_t workspace_size) {
-    sqz__decoder d = {0};
     sqz__net net = {0};
+    size_t skew = (8 - (size_t)((uintptr_t)workspace % 8)) % 8; /* bytes up to a multiple of 8 */
+    sqz__decoder d = {.memory = (unsigned char *)workspace + skew};
+    if (workspace && workspace_size > skew) d.size = (workspace_size - skew) / 8 * 8;
     sqz__bytes file_bytes = {data, data}, base_bytes = {base, base};
-    size_t skew = (8 - (size_t)((uintptr_t)workspace % 8)) % 8;
-    *file = (sqz_file){.message = "the workspace is too small"};
-    if (!workspace || workspace_size < skew) return SQZ_WORKSPACE;
     if (data) file_bytes.end += size;
     if (base) base_bytes.end += base_size;
-    d.memory = (unsigned char *)workspace + skew, d.size = workspace_size - skew;
+    *file = (sqz_file){0};
     SQZ_GUARD(d.memory, d.size, 0);
     sqz__make_crc_table(&d);
     if (!sqz__decode_file(&d, file, &net, file_bytes, base_bytes)) {
