@@ -16,7 +16,7 @@ from trainers.training.config import HEAD_STRATEGIES, TrainConfig
 WEIGHTS = "squeezenet1.1_authors"
 _BATCH = 64
 _HEAD_EPOCHS, _MOST_HEAD_IMAGES = 2, 20_000  # whose features, 80 MB, are kept in memory
-_UPDATES_FROM = 100  # images a class; with 30 to 50, updates behind a fitted conv10 made it worse (docs/results.md)
+_UPDATES_FROM = 100  # images a class; with 30 to 50, updates behind a fitted conv10 were no gain (docs/results.md)
 _EPOCHS = 20
 _FEWEST_UPDATES, _MOST_UPDATES = 100, 10_000
 # On 2 cores, as measured: to start, to compute features, and to update.
@@ -85,7 +85,7 @@ def _reasons(
         "max_steps": f"{config.max_steps * config.global_batch_size / images:.0f} epochs of updates of "
         f"{config.global_batch_size} images each; conv10 alone in the first {config.frozen_steps}."
         if config.max_steps
-        else f"all other layers stay as they are, since updates of them need at least {_UPDATES_FROM} images a class.",
+        else f"all other layers stay as they are; with fewer than {_UPDATES_FROM} images a class, training them is no gain.",
         "class_weights": "the largest class has at least twice the images of the smallest."
         if config.class_weights == "balanced"
         else "the classes are about equally large.",

@@ -94,6 +94,9 @@ class Run:
         if config.head_images and not self.head_is_fitted:
             self._fit_head()
             earlier_seconds, started = self.seconds, time.monotonic()
+        if not config.max_steps:
+            self.callbacks.on_train_end()
+            return
         with progress_bar(config.max_steps, "step", initial=self.step) as bar:
             for rate, update in self._updates():
                 updates.append(update)
@@ -176,7 +179,7 @@ class Run:
         self.bad_images.check()
         self.state.replace_weights(arrays)
         self.seconds += time.monotonic() - started
-        said = f"conv10 was fitted to {total:,} augmented images"
+        said = f"conv10 was fitted to {total:,} images"
         if config.max_steps == 0 or config.validation_split != config.test_split:
             said += f", validation top-1 {self._evaluate(loss, accuracy, 0.0):.1%}"
             self._save()
