@@ -76,20 +76,24 @@ def _reasons(
     """One line on each choice that is not the user's; they hold for the config as it is with the user's fields."""
     images = source.sizes["train"]
     prepared = "" if "preprocessing_mode" in net_flags else " Pictures are prepared as for these weights."
+    frozen = f", conv10 alone in the first {config.frozen_steps}" if config.frozen_steps else ""
     reasons = {
         "weights": f"a few images a class are too few to learn from scratch.{prepared}",
         "head_images": f"conv10 is fitted to the features that the frozen layers of {config.weights} have in "
-        f"{config.head_images / images:.1f} passes over the images."
-        if config.head_images
-        else "",
+        f"{config.head_images / images:.1f} passes over the images.",
         "max_steps": f"{config.max_steps * config.global_batch_size / images:.0f} epochs of updates of "
-        f"{config.global_batch_size} images each; conv10 alone in the first {config.frozen_steps}."
-        if config.max_steps
-        else f"all other layers stay as they are; with fewer than {_UPDATES_FROM} images a class, training them is no gain.",
-        "class_weights": "the largest class has at least twice the images of the smallest."
-        if config.class_weights == "balanced"
-        else "the classes are about equally large.",
+        f"{config.global_batch_size} images each{frozen}.",
+        "class_weights": "the classes are about equally large.",
     }
+    if not config.head_images:
+        del reasons["head_images"]
+    if not config.max_steps:
+        reasons["max_steps"] = (
+            f"all other layers stay as they are; with fewer than {_UPDATES_FROM} images a class, training them is no "
+            "gain."
+        )
+    if config.class_weights == "balanced":
+        reasons["class_weights"] = "the largest class has at least twice the images of the smallest."
     minutes = (
         _MINUTES_TO_START + config.head_images / _FEATURES_A_MINUTE + config.max_steps / _UPDATES_A_MINUTE
         if not net_flags and set(given) <= _SAME_SPEED
@@ -99,7 +103,7 @@ def _reasons(
     lines = [
         f"No --config: chosen for {len(counts)} classes with {counts.min()} to {counts.max()} images for training "
         f"({splits}). Other flags of yours change it:",
-        *(f"--{name}={getattr(config, name)}: {text}" for name, text in reasons.items() if text and name not in given),
+        *(f"--{name}={getattr(config, name)}: {text}" for name, text in reasons.items() if name not in given),
     ]
     if minutes is not None:
         lines.append(f"This takes about {max(1, round(minutes))} minute{'s' * (minutes >= 1.5)} on 2 cores.")

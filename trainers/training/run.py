@@ -86,13 +86,13 @@ class Run:
             stop_signal: Returns the signal that asks the run to end, or None.
 
         Raises:
-            Interrupted: A signal was received; a checkpoint was written.
+            Interrupted: A signal was received; a checkpoint was written, unless conv10 was still being fitted.
         """
         config, updates, validation = self.config, [], ""
         started, earlier_seconds = time.monotonic(), self.seconds
         self.callbacks.on_train_begin()
         if config.head_images and not self.head_is_fitted:
-            self._fit_head()
+            self._fit_head(stop_signal)
             earlier_seconds, started = self.seconds, time.monotonic()
         if not config.max_steps:
             self.callbacks.on_train_end()
@@ -145,14 +145,18 @@ class Run:
         group = "average/" if self.config.ema_decay else "weight/"
         return {name.removeprefix(group): array for name, array in arrays.items() if name.startswith(group)}
 
-    def _fit_head(self) -> None:
+    def _fit_head(self, stop_signal: Callable) -> None:
         """Fits conv10 to `head_images` training images, augmented as for the first updates.
 
         It is evaluated on the validation split too, and may be what is kept, unless that split is the one of the test
         and updates follow.
 
+        Args:
+            stop_signal: As for `train`.
+
         Raises:
             ValueError: More images cannot be decoded than may be.
+            Interrupted: A signal was received; nothing was written.
         """
         config, model, started = self.config, self.evaluator.model, time.monotonic()
         size = min(config.head_images, _HEAD_BATCH)
@@ -170,6 +174,8 @@ class Run:
 
         def inputs():
             for images, labels, weights in batches.take(total // size):
+                if stop_signal() is not None:
+                    raise Interrupted(stop_signal(), 0)
                 yield preprocess_input(images, "channels_last", self.spec.preprocessing.mode), labels, weights
                 bar.update(size)
 

@@ -1,3 +1,4 @@
+import contextlib
 import csv
 import dataclasses
 import json
@@ -102,6 +103,14 @@ def test_conv10_alone_is_fitted_where_no_update_follows(trained, tfds_dir, digit
     assert results["steps"] == 0 and results["top1_accuracy"] > trained[1]["top1_accuracy"] + 0.05
     with open(tmp_path / "metrics.csv") as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["0"]
+
+
+def test_a_signal_ends_the_fit_of_conv10(trained, tfds_dir, digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "stop_signals", lambda: contextlib.nullcontext(lambda: signal.SIGTERM))
+    config = dataclasses.replace(CONFIG, weights=str(trained[0]), head_images=200, max_steps=0)
+    with pytest.raises(Interrupted, match="SIGTERM at step 0"):
+        loop.train_and_evaluate(config, tmp_path, tfds_dir)
+    assert not (tmp_path / "model.keras").exists()
 
 
 def test_updates_follow_the_fit_and_the_test_is_not_evaluated_between(trained, tfds_dir, digits, tmp_path):
