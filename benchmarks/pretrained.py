@@ -19,11 +19,12 @@ def main():
     parser.add_argument("--image_dir", required=True)
     options = parser.parse_args()
     for version in ("1.0", "1.1"):
-        spec, arrays = sqz_keras.resolve_model("imagenet", version=version)
+        spec, _ = sqz_keras.resolve_model("imagenet", version=version)
+        model = sqz_keras.load("imagenet", version=version)
         images = find_labelled_images(options.image_dir, class_labels(spec))
         for antialias in (True, False):
             how = dataclasses.replace(spec.preprocessing, antialias=antialias)
-            results, _ = evaluate_images(dataclasses.replace(spec, preprocessing=how), arrays, images, 32)
+            results, _ = evaluate_images(model, dataclasses.replace(spec, preprocessing=how), images, 32)
             total = results["num_images"]
             top1, top5 = (round(results[f"{name}_accuracy"] * total) for name in ("top1", "top5"))
             print(f"v{version} antialias={antialias}: top-1 {top1} of {total}, top-5 {top5} of {total}")

@@ -21,6 +21,45 @@ _COLOURS = ("000004", "210c4a", "56106e", "89226a", "bb3754", "e35932", "f98c0a"
 _LEAST_COVER, _MOST_COVER = 0.35, 0.7  # share of the colour in a pixel, where the map is 0 and where it is largest
 
 
+class ClassMaps:
+    """Maps of classes of one model, for many images; `class_map` is for one.
+
+    Args:
+        model: A SqueezeNet of any architecture with its top, as the builders and `load` return it.
+
+    Raises:
+        ValueError: The model has no top.
+    """
+
+    def __init__(self, model: keras.Model):
+        conv10 = next((layer for layer in model.layers if layer.name == "conv10"), None)
+        if conv10 is None:
+            raise ValueError(
+                f"class_map needs a SqueezeNet with its top, and model {model.name!r} has no layer conv10 of its own; "
+                "build it with include_top=True, and pass the SqueezeNet itself if another model contains it."
+            )
+        self._channels_first = conv10.data_format == "channels_first"
+        self._expected = (1, *model.input_shape[1:])
+        self._to_maps = keras.Model(model.input, conv10.output)
+
+    def __call__(self, image: typing.Any, class_id: int | None = None) -> np.ndarray:
+        """The map of a class for an image; arguments, result and errors are those of `class_map`."""
+        inputs, expected = keras.ops.convert_to_numpy(image).astype(np.float32), self._expected
+        batch = inputs[None] if inputs.ndim == 3 else inputs
+        if batch.ndim != len(expected) or any(
+            side not in (None, actual) for side, actual in zip(expected, batch.shape, strict=True)
+        ):
+            raise ValueError(
+                f"image must be the model's input for one image, of shape {expected[1:]} or {expected}, got "
+                f"{inputs.shape}; prepare_images makes it."
+            )
+        maps = keras.ops.convert_to_numpy(self._to_maps(batch, training=False))[0].astype(np.float32)
+        maps = maps if self._channels_first else np.moveaxis(maps, -1, 0)
+        if class_id is None:
+            return maps[np.argmax(maps.mean(axis=(1, 2)))]
+        return maps[require_integer("class_map: class_id", class_id, 0, len(maps) - 1)]
+
+
 def class_map(model: keras.Model, image: typing.Any, class_id: int | None = None) -> np.ndarray:
     """What conv10 says of a class at each place of an image, after its ReLU and before the average.
 
@@ -39,27 +78,7 @@ def class_map(model: keras.Model, image: typing.Any, class_id: int | None = None
     Raises:
         ValueError: The model has no top, the image does not fit the model, or there is no such class.
     """
-    conv10 = next((layer for layer in model.layers if layer.name == "conv10"), None)
-    if conv10 is None:
-        raise ValueError(
-            f"class_map needs a SqueezeNet with its top, and model {model.name!r} has no layer conv10 of its own; "
-            "build it with include_top=True, and pass the SqueezeNet itself if another model contains it."
-        )
-    inputs, expected = keras.ops.convert_to_numpy(image).astype(np.float32), (1, *model.input_shape[1:])
-    batch = inputs[None] if inputs.ndim == 3 else inputs
-    if batch.ndim != len(expected) or any(
-        side not in (None, actual) for side, actual in zip(expected, batch.shape, strict=True)
-    ):
-        raise ValueError(
-            f"image must be the model's input for one image, of shape {expected[1:]} or {expected}, got "
-            f"{inputs.shape}; prepare_images makes it."
-        )
-    output = keras.Model(model.input, conv10.output)(batch, training=False)
-    maps = keras.ops.convert_to_numpy(output)[0].astype(np.float32)
-    maps = maps if conv10.data_format == "channels_first" else np.moveaxis(maps, -1, 0)
-    if class_id is None:
-        return maps[np.argmax(maps.mean(axis=(1, 2)))]
-    return maps[require_integer("class_map: class_id", class_id, 0, len(maps) - 1)]
+    return ClassMaps(model)(image, class_id)
 
 
 def overlay(image: np.ndarray, values: np.ndarray, spec: ModelSpec) -> np.ndarray:

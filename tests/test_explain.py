@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sqz_keras import Metaparameters, ModelSpec, Preprocessing, SqueezeNet, class_map, overlay, prepare_images
-from sqz_keras.explain import colour_scale
+from sqz_keras.explain import ClassMaps, colour_scale
 from sqz_keras.images.files import read_image
 from sqz_keras.models.squeezenet import build
 from sqz_keras.weights.resolve import resolve_model
@@ -147,6 +147,13 @@ def test_two_real_pictures_side_by_side_light_up_each_for_its_class(test_data):
             values = class_map(model, prepare_images(image, spec), names.index(name))
             halves = values[:, :7].sum(), values[:, 8:].sum()
             assert halves[side] > 4 * halves[1 - side], (name, halves)
+
+
+def test_maps_of_several_images_by_one_object_are_those_of_class_map():
+    _, model = red_net()
+    maps = ClassMaps(model)
+    for image in np.random.default_rng(0).uniform(-100, 100, (2, 95, 95, 3)):
+        np.testing.assert_array_equal(maps(image, RED), class_map(model, image, RED))
 
 
 def test_a_model_without_the_top_is_refused():

@@ -17,6 +17,8 @@ from trainers.training.config import TrainConfig, override_fields
 
 _DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string, bool: flags.DEFINE_boolean}
 
+_NET_FLAGS = ("version", "bypass", "metaparameters", "input_size", "preprocessing_mode")
+
 
 def define_config_flags(config: str | None = None) -> None:
     """Declares them; `config` is the recipe where none is named, or None where --image_dir then has one chosen."""
@@ -47,7 +49,9 @@ def config_from_flags(args: flags.FlagValues) -> TrainConfig:
     """
     changes = changed_fields(args)
     config = (
-        load_config(args.config) if args.config else _chosen_config(changes.get("image_dir"), changes.get("max_steps"))
+        load_config(args.config)
+        if args.config
+        else _chosen_config(changes, [name for name in _NET_FLAGS if name in args and args[name].value])
     )
     if "image_dir" in changes:
         changes.setdefault("dataset", "")
@@ -59,16 +63,16 @@ def config_from_flags(args: flags.FlagValues) -> TrainConfig:
     return dataclasses.replace(config, model=input_from_flags(model, args), **changes)
 
 
-def _chosen_config(image_dir: str | None, max_steps: int | None) -> TrainConfig:
+def _chosen_config(changes: dict[str, object], net_flags: list[str]) -> TrainConfig:
     """The config that fits a folder of images; says what it is and why."""
-    if not image_dir:
+    if not changes.get("image_dir"):
         raise ValueError(
             f"Give --image_dir=DIR, for whose images a recipe is then chosen, or --config, one of "
             f"{', '.join(list_configs())}."
         )
     from trainers.training.choice import choose_config  # TensorFlow, which --help does not need
 
-    config, reasons = choose_config(image_dir, max_steps)
+    config, reasons = choose_config(changes, net_flags)
     say(reasons)
     return config
 

@@ -34,6 +34,7 @@ def main(argv) -> int:
     del argv
     from sqz_keras.extras import needs
     from sqz_keras.files import check_writable, write_json
+    from sqz_keras.models.squeezenet import build
     from sqz_keras.weights.description import read_labels
     from sqz_keras.weights.resolve import resolve_model
     from trainers.data.image_reader import class_labels, find_labelled_images
@@ -50,12 +51,13 @@ def main(argv) -> int:
         spec = dataclasses.replace(spec, labels=read_labels(args.labels))
     images = find_labelled_images(args.image_dir, class_labels(spec))
     results = {"model": args.model, "image_dir": args.image_dir}
-    measured, predictions = evaluate_images(spec, arrays, images, args.batch_size)
+    model = build(spec, arrays)
+    measured, predictions = evaluate_images(model, spec, images, args.batch_size)
     results |= measured
     if args.report is not None:
         write_json(args.report, results)
     if args.report_html is not None:
-        _write_report(args.report_html, spec, arrays, images, predictions, results)
+        _write_report(args.report_html, model, spec, images, predictions, results)
     print(f"{results['num_images']} images, {results['images_per_second']} a second", end="")
     print(f"; {results['num_failed']} could not be read" if results["num_failed"] else "")
     for name in ("top1", "top5"):
@@ -66,20 +68,19 @@ def main(argv) -> int:
     return 1 if results["num_failed"] else 0
 
 
-def _write_report(path, spec, arrays, images, predictions, results) -> None:
+def _write_report(path, model, spec, images, predictions, results) -> None:
     """Writes the HTML report, with the class maps of the worst mistakes."""
-    from sqz_keras.explain import class_map, overlay
+    from sqz_keras.explain import ClassMaps, overlay
     from sqz_keras.images.files import read_image
     from sqz_keras.images.preprocessing import prepare_image
-    from sqz_keras.models.squeezenet import build
     from trainers.reports.answers import MOST_MISTAKES, Mistake
     from trainers.reports.evaluation import write_evaluation_report
 
-    model, mistakes = build(spec, arrays), []
+    class_map, mistakes = ClassMaps(model), []
     for entry in predictions.surest_mistakes(MOST_MISTAKES):
         image = read_image(images[predictions.positions[entry]][0])
         truth, predicted = int(predictions.truth[entry]), int(predictions.predicted[entry])
-        seen = overlay(image, class_map(model, prepare_image(image, spec), predicted), spec)
+        seen = overlay(image, class_map(prepare_image(image, spec), predicted), spec)
         mistakes.append(Mistake(image, truth, predicted, float(predictions.probability[entry]), seen))
     title = f"{results['top1_accuracy']:.1%} top-1 on {results['image_dir']}"
     labels = spec.class_names()

@@ -1,4 +1,4 @@
-"""The page as an ASGI application: its three files, the model's card, and the answer for one posted image.
+"""The page as an ASGI application: its three files, the model's card, and for one posted image the answer and its map.
 
 It gets its answers from an `export.client.client.Client`, and opens no file that a request names.
 """
@@ -22,6 +22,7 @@ from export import contract, versions
 from export.client import images as client_images
 from export.client.client import Client, Prediction, ServingError
 from export.page.card import read_card
+from export.page.explanation import Explainer
 from sqz_keras.architecture.spec import imagenet_classes
 
 MAX_IMAGE_BYTES = 32 << 20
@@ -42,6 +43,7 @@ _FILES = {
     "/page.css": ("page.css", "text/css"),
     "/page.js": ("page.js", "text/javascript"),
 }
+_MAP = re.compile(r"/map/(\d{1,9})")  # of the class with this index
 
 
 class PageApp:
@@ -57,10 +59,12 @@ class PageApp:
     def __init__(self, client: Client, base_path: str | os.PathLike | None, host: str):
         self._client, self._base_path, self._host = client, base_path, host
         self._rotating = threading.Lock()  # one image at a time: a large one takes half a gigabyte meanwhile
+        self._explainer = Explainer()
         self._routes: Mapping[tuple[str, str], Callable[[Request], Awaitable[Response]]] = {
             **{("GET", path): _file(*file) for path, file in _FILES.items()},
             ("GET", "/card"): self._card,
             ("POST", "/predict"): self._predict,
+            ("POST", "/map"): self._map,
         }
 
     async def __call__(self, scope, receive, send) -> None:
@@ -85,9 +89,10 @@ class PageApp:
         if len(target) > MAX_TARGET_BYTES:
             raise _RequestError(414, f"A path has at most {MAX_TARGET_BYTES} bytes.")
         self._check_sender(request)
-        if (method, target) not in self._routes or request.scope["query_string"]:
+        route = "/map" if _MAP.fullmatch(target) else target if target != "/map" else ""
+        if (method, route) not in self._routes or request.scope["query_string"]:
             raise _RequestError(404, f"There is no {method} {target[:100]} here.")
-        return await self._routes[method, target](request)
+        return await self._routes[method, route](request)
 
     def _check_sender(self, request: Request) -> None:
         host = request.headers.get("host", "")
@@ -114,15 +119,37 @@ class PageApp:
         return JSONResponse({"rows": await run_in_threadpool(self._card_rows)}, headers=HEADERS)
 
     def _card_rows(self) -> list[tuple[str, str]]:
+        version = self._version()
+        rows = [("Name", self._client.model_name), ("Version served", str(version))]
+        try:
+            return rows + read_card(self._folders()[version])
+        except (KeyError, ValueError):  # the folder is elsewhere, or another program wrote it
+            return [*rows, ("Signatures", ", ".join(sorted(self._client.signatures())))]
+
+    def _version(self) -> int:
+        """The version that the server answers with now."""
         version = max(self._client.available_versions(), default=None)
         if version is None:
             raise _RequestError(503, "The model server has no version ready yet.")
-        rows = [("Name", self._client.model_name), ("Version served", str(version))]
-        folders = versions.list_versions(self._base_path) if self._base_path else {}
+        return version
+
+    def _folders(self) -> Mapping[int, pathlib.Path]:
+        """The folders of the versions, as far as they are on this machine."""
+        return versions.list_versions(self._base_path) if self._base_path else {}
+
+    async def _map(self, request: Request) -> Response:
+        class_id = int(_MAP.fullmatch(request.scope["raw_path"].decode("latin-1"))[1])
+        data = await run_in_threadpool(self._draw_map, await _read_image(request), class_id)
+        return Response(data, media_type="image/jpeg", headers=HEADERS)
+
+    def _draw_map(self, data: bytes, class_id: int) -> bytes:
+        folder = self._folders().get(self._version())
+        if folder is None:
+            raise _RequestError(404, "The folder of the served model is not on this machine, so there are no maps.")
         try:
-            return rows + read_card(folders[version])
-        except (KeyError, ValueError):  # the folder is elsewhere, or another program wrote it
-            return [*rows, ("Signatures", ", ".join(sorted(self._client.signatures())))]
+            return self._explainer.draw(folder, data, class_id)
+        except ValueError as error:
+            raise _RequestError(422, f"There is no map: {error}") from error
 
     async def _predict(self, request: Request) -> Response:
         return JSONResponse(await run_in_threadpool(self._classify, await _read_image(request)), headers=HEADERS)
@@ -135,7 +162,8 @@ class PageApp:
         milliseconds = 1000 * (time.perf_counter() - start)
         if prediction.status != contract.STATUS_OK:
             raise _RequestError(422, f"This cannot be read: {prediction.status}.")
-        return {"top": _top(prediction), "milliseconds": milliseconds}
+        # With the folder of a version on this machine, `POST /map/<id>` draws the map of a class.
+        return {"top": _top(prediction), "milliseconds": milliseconds, "has_maps": bool(self._folders())}
 
 
 class _RequestError(Exception):
@@ -182,5 +210,7 @@ def _top(prediction: Prediction) -> list[dict]:
     named = list(zip(prediction.class_ids, prediction.classes, prediction.scores, strict=True))
     is_imagenet = len(prediction.probabilities) == len(classes) and all(classes[i][1] == name for i, name, _ in named)
     if not is_imagenet:
-        return [{"name": name, "score": score} for _, name, score in named]
-    return [{"name": name.replace("_", " "), "wnid": classes[i][0], "score": score} for i, name, score in named]
+        return [{"id": i, "name": name, "score": score} for i, name, score in named]
+    return [
+        {"id": i, "name": name.replace("_", " "), "wnid": classes[i][0], "score": score} for i, name, score in named
+    ]

@@ -5,7 +5,7 @@
   const element = (tag, className, text) => Object.assign(document.createElement(tag), {className, textContent: text});
   const RETRY = 2000;  // milliseconds
 
-  const ask = async (path, options) => {
+  const request = async (path, options) => {
     let response;
     try {
       response = await fetch(path, options);
@@ -13,10 +13,10 @@
       if (error.name === "AbortError") throw error;
       throw new Error("This page's server does not answer. Is sqz-serve still running?");
     }
-    const answer = await response.json();
-    if (!response.ok) throw new Error(answer.error);
-    return answer;
+    if (!response.ok) throw new Error((await response.json()).error);
+    return response;
   };
+  const ask = async (path, options) => (await request(path, options)).json();
 
   let retry;
   const showCard = async () => {
@@ -33,8 +33,34 @@
     }
   };
 
-  const row = ({name, wnid, score}) => {
-    const item = element("li", ""), title = element("span", "name", name), track = element("div", "track");
+  let looking = new AbortController();
+  const lookFor = async (file, {id, name}) => {
+    looking.abort();
+    const mine = looking = new AbortController();
+    for (const button of document.querySelectorAll("#top .name")) {
+      button.setAttribute("aria-pressed", button.dataset.id === String(id));
+    }
+    try {
+      const answer = await request("map/" + id, {method: "POST", body: file, signal: mine.signal});
+      const url = URL.createObjectURL(await answer.blob()), map = at("map");
+      map.onload = map.onerror = () => URL.revokeObjectURL(url);
+      map.src = url;
+      map.alt = "The image with the map of " + name + " over it";
+      at("seen-title").textContent = "Where it looked: " + name;
+      at("seen").hidden = false;
+    } catch (error) {
+      if (error.name !== "AbortError") at("seen").hidden = true;  // another program's model has no maps
+    }
+  };
+
+  const row = (shown, file, hasMaps) => {
+    const {id, name, wnid, score} = shown;
+    const item = element("li", ""), track = element("div", "track");
+    const title = element(hasMaps ? "button" : "span", "name", name);
+    if (hasMaps) {
+      Object.assign(title, {type: "button", title: "Where it looked"}).dataset.id = id;
+      title.addEventListener("click", () => lookFor(file, shown));
+    }
     if (wnid) title.append(" ", element("span", "wnid", wnid));
     const bar = element("div", "bar");
     bar.style.width = 100 * score + "%";
@@ -48,6 +74,7 @@
   let running = new AbortController();
   const classify = async file => {
     running.abort();
+    looking.abort();
     const mine = running = new AbortController(), start = performance.now();
     const url = URL.createObjectURL(file), preview = at("preview");
     preview.onload = preview.onerror = event => {
@@ -58,15 +85,16 @@
     preview.alt = file.name;
     at("answer").setAttribute("aria-busy", "true");
     for (const id of ["error", "latency"]) show(id, "");
-    at("top").hidden = true;
+    at("top").hidden = at("seen").hidden = true;
     show("note", "Asking about " + file.name + "...");
     try {
       const answer = await ask("predict", {method: "POST", body: file, signal: mine.signal});
-      at("top").replaceChildren(...answer.top.map(row));
+      at("top").replaceChildren(...answer.top.map(shown => row(shown, file, answer.has_maps)));
       at("top").hidden = false;
       const whole = performance.now() - start;
       show("latency", `The model server answered within ${answer.milliseconds.toFixed(1)} ms; ` +
         `${whole.toFixed(1)} ms passed from the image to this answer.`);
+      if (answer.has_maps) lookFor(file, answer.top[0]);
       showCard();  // another version may have taken over
     } catch (error) {
       if (error.name === "AbortError") return;  // a newer image took its place

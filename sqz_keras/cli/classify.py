@@ -16,6 +16,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from absl import flags
@@ -28,15 +29,24 @@ from sqz_keras.files import check_writable, write_file
 from sqz_keras.images.files import read_images
 from sqz_keras.weights.resolve import resolve_model
 
+if TYPE_CHECKING:
+    import keras
+
 Arrays = Mapping[str, np.ndarray]
 
 
-def _by_keras(spec: ModelSpec, arrays: Arrays) -> Callable:
-    from sqz_keras.images.preprocessing import prepare_image
-    from sqz_keras.models.squeezenet import build
+class _ByKeras:
+    """Keeps its model, of which --explain takes the maps."""
 
-    model = build(spec, arrays)
-    return lambda image: model.predict_on_batch(prepare_image(image, spec)[None])[0]
+    def __init__(self, spec: ModelSpec, arrays: Arrays):
+        from sqz_keras.models.squeezenet import build
+
+        self.spec, self.model = spec, build(spec, arrays)
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        from sqz_keras.images.preprocessing import prepare_image
+
+        return self.model.predict_on_batch(prepare_image(image, self.spec)[None])[0]
 
 
 def _by_litert(spec: ModelSpec, arrays: Arrays) -> Callable:
@@ -63,7 +73,7 @@ def _by_onnx(spec: ModelSpec, arrays: Arrays) -> Callable:
 
 KERAS = "keras"
 # What runs a network: a function of a model that gives one from an image (H, W, 3) to its probabilities (classes,).
-RUNTIMES = {KERAS: _by_keras, "litert": _by_litert, "onnx": _by_onnx}
+RUNTIMES = {KERAS: _ByKeras, "litert": _by_litert, "onnx": _by_onnx}
 
 
 def define_flags() -> None:
@@ -94,7 +104,7 @@ def main(argv) -> int:
             label = f"{spec.labels[index]}  " if spec.labels and spec.labels[index] != names[index] else ""
             print(f"  {scores[index]:7.2%}  {label}{names[index]}")
         if args.explain:
-            _write_explanation(args.explain, spec, arrays, image, order[0])
+            _write_explanation(args.explain, probabilities.model, spec, image, order[0])
             print(f"map of {names[order[0]]}: {args.explain}")
     return 1 if failures else 0
 
@@ -115,12 +125,11 @@ def _check_explain(output: str, paths: list[str], runtime: str) -> None:
         raise ValueError(f"--explain={output} would replace the image itself; give another name.")
 
 
-def _write_explanation(path: str, spec: ModelSpec, arrays: Arrays, image: np.ndarray, class_id: int) -> None:
+def _write_explanation(path: str, model: keras.Model, spec: ModelSpec, image: np.ndarray, class_id: int) -> None:
     from sqz_keras.explain import class_map, overlay
     from sqz_keras.images.preprocessing import prepare_image
-    from sqz_keras.models.squeezenet import build
 
-    values = class_map(build(spec, arrays), prepare_image(image, spec), class_id)
+    values = class_map(model, prepare_image(image, spec), class_id)
     data = io.BytesIO()
     Image.fromarray(overlay(image, values, spec)).save(data, "PNG")
     write_file(path, data.getvalue())

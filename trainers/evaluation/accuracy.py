@@ -6,26 +6,26 @@ import pathlib
 import time
 from collections.abc import Sequence
 
+import keras
 import numpy as np
 
 from sqz_keras.architecture.spec import ModelSpec
-from sqz_keras.models.squeezenet import build
 from trainers.data.image_reader import read_batches
 from trainers.evaluation.metrics import Predictions, accuracy_fields, count_in_top
 from trainers.progress import progress_bar, say
 
 
 def evaluate_images(
+    model: keras.Model,
     spec: ModelSpec,
-    arrays: dict[str, np.ndarray],
     images: Sequence[tuple[pathlib.Path, int]],
     batch_size: int,
 ) -> tuple[dict, Predictions]:
     """Accuracies of a model on images, with 95% intervals; those that cannot be read are named on stderr.
 
     Args:
-        spec: The model.
-        arrays: The model's weights, by name.
+        model: The model, as `build` and `load` return it.
+        spec: Describes it.
         images: (path, class index) of each image, as `find_labelled_images` returns them.
         batch_size: Images per batch.
 
@@ -37,7 +37,6 @@ def evaluate_images(
     Raises:
         ValueError: No image could be read.
     """
-    model = build(spec, arrays)
     start = time.monotonic()
     top1 = top5 = total = failed = 0
     parts = []

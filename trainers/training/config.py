@@ -17,8 +17,8 @@ _CHOICES = {
     "precision": ("float32", "bfloat16"),
     "strategy": ("one", "mirrored", "multiworker", "tpu"),
 }
+HEAD_STRATEGIES = ("one", "mirrored")  # those with which conv10 is fitted: in one process
 _AT_LEAST_1 = (
-    "max_steps",
     "global_batch_size",
     "shuffle_buffer_size",
     "eval_every_steps",
@@ -56,6 +56,11 @@ class TrainConfig:
         'What training starts from: a record\'s name or a path, "" for random weights. conv10 is taken over for the '
         "labels that both have, and random for the others.",
     )
+    head_images: int = _field(
+        0,
+        "Training images, augmented, to whose features conv10 is fitted before the first update: logistic regression "
+        "behind the frozen layers of `weights`. 0 is none.",
+    )
     frozen_steps: int = _field(0, "First updates, in which conv10 alone is trained.")
     densities: str = _field(
         "",
@@ -71,7 +76,7 @@ class TrainConfig:
         "authors",
         '"authors": SGD with momentum and "poly" decay; "modern": SGD with Nesterov momentum and cosine decay.',
     )
-    max_steps: int = _field(170_000, "Updates.")
+    max_steps: int = _field(170_000, "Updates; 0 with head_images alone.")
     base_learning_rate: float = _field(0.04, "Of the first update.")
     power: float = _field(1.0, 'Of the "poly" decay, base_learning_rate * (1 - step / max_steps) ** power.')
     warmup_steps: int = _field(0, "First updates, over which the rate rises linearly to that decay; 0 is none.")
@@ -148,6 +153,11 @@ class TrainConfig:
                 raise ValueError(f"densities={self.densities} prunes trained weights; give those as weights.")
         if self.sparse_steps and not self.densities:
             raise ValueError(f"sparse_steps={self.sparse_steps} needs densities, which say what is pruned.")
+        if self.head_images and (not self.weights or self.strategy not in HEAD_STRATEGIES):
+            raise ValueError(
+                f"head_images={self.head_images} needs weights, whose features conv10 is fitted to, and the strategy "
+                f"one or mirrored; got weights={self.weights!r} and strategy={self.strategy!r}."
+            )
         least = self.model.metaparameters.min_input_size()
         if self.model.input_size < least:
             raise ValueError(
@@ -169,6 +179,9 @@ class TrainConfig:
         for name in _AT_LEAST_1:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be an integer of at least 1, got {getattr(self, name)!r}.")
+        least = 0 if self.head_images else 1
+        if self.max_steps < least:
+            raise ValueError(f"max_steps must be an integer of at least {least}, got {self.max_steps!r}.")
         for name in ("warmup_steps", "frozen_steps", "sparse_steps"):
             if not 0 <= getattr(self, name) <= self.max_steps:
                 raise ValueError(f"{name} must be an integer in 0..max_steps, got {getattr(self, name)!r}.")
@@ -196,8 +209,9 @@ class TrainConfig:
             raise ValueError(f"data_service must be grpc://HOST:PORT, got {self.data_service!r}.")
         if self.data_service and self.deterministic:
             raise ValueError("data_service and deterministic exclude each other: several workers keep no order.")
-        if self.max_bad_pictures < 0:
-            raise ValueError(f"max_bad_pictures must be at least 0, got {self.max_bad_pictures}.")
+        for name in ("max_bad_pictures", "head_images"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}.")
 
     def check_replicas(self, replicas: int) -> None:
         """Whether the run can be spread over so many replicas.

@@ -41,15 +41,16 @@ def read_pretrained(config: TrainConfig, spec: ModelSpec) -> tuple[ModelSpec, di
 def initialise(model: keras.Model, config: TrainConfig, spec: ModelSpec) -> None:
     """Replaces the authors' initial weights, with which `model` was built, by those that training starts from.
 
-    conv10 is random, except for classes whose labels the config's pretrained weights have. The other layers have the
-    pretrained weights, pruned if the config says so. Without pretrained weights they have the authors' initial weights,
-    with smaller ones in the convolutions of bypasses.
+    conv10 is random, or 0 where it is fitted before the first update, except for classes whose labels the config's
+    pretrained weights have. The other layers have the pretrained weights, pruned if the config says so. Without
+    pretrained weights they have the authors' initial weights, with smaller ones in the convolutions of bypasses.
 
     Raises:
         ValueError: The config's weights do not fit.
     """
     shapes = spec.weight_shapes()
-    kernel = keras.initializers.RandomNormal(stddev=config.conv10_stddev, seed=config.seed)(shapes["conv10/kernel"])
+    stddev = 0.0 if config.head_images else config.conv10_stddev
+    kernel = keras.initializers.RandomNormal(stddev=stddev, seed=config.seed)(shapes["conv10/kernel"])
     bias = np.full(shapes["conv10/bias"], config.conv10_bias, np.float32)
     arrays = {"conv10/kernel": np.asarray(kernel), "conv10/bias": bias}
     if config.weights:

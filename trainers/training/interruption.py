@@ -10,7 +10,7 @@ import tensorflow as tf
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the run can be resumed
-    """A signal ended the run after a checkpoint was written.
+    """A signal ended the run, after a checkpoint was written where it had made updates.
 
     Args:
         number: The signal, kept as the attribute `signal`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,14 +14,16 @@ import tensorflow as tf
 from absl import logging
 
 from sqz_keras.architecture.spec import ModelSpec
-from sqz_keras.models.squeezenet import build
-from trainers.data.batches import BadImages, Source
+from sqz_keras.images.preprocessing import preprocess_input
+from sqz_keras.models.squeezenet import assign, build
+from trainers.data.batches import BadImages, Source, training_batches
 from trainers.evaluation.metrics import Predictions, accuracy_fields
-from trainers.progress import progress_bar
+from trainers.progress import progress_bar, say
 from trainers.training import checkpoints, log, workdir
 from trainers.training.config import TrainConfig
 from trainers.training.distribute import is_chief
 from trainers.training.evaluator import Evaluator
+from trainers.training.head import fit_head
 from trainers.training.initial_weights import initialise
 from trainers.training.input import batches_from
 from trainers.training.interruption import Interrupted
@@ -28,6 +31,7 @@ from trainers.training.schedules import learning_rate, mixup_share
 from trainers.training.step import TrainState, make_update
 
 _LOG_EVERY_STEPS = 20
+_HEAD_BATCH = 64  # images at a time whose features are computed
 
 
 class Run:
@@ -52,7 +56,7 @@ class Run:
         callbacks: Sequence[keras.callbacks.Callback],
     ):
         self.config, self.spec, self.source, self.strategy, self.folder = config, spec, source, strategy, folder
-        self.step, self.seconds, self.history = 0, 0.0, []
+        self.step, self.seconds, self.history, self.head_is_fitted = 0, 0.0, [], False
         self.best = {"step": 0, "validation_top1_accuracy": -1.0}
         self.class_weights = class_weights(source, config) if config.class_weights == "balanced" else None
         self.state = _initial_state(config, spec, strategy)
@@ -67,6 +71,7 @@ class Run:
     def restore(self, arrays: dict[str, np.ndarray], meta: dict) -> None:
         """Resumes from a checkpoint."""
         self.state.restore(arrays)
+        self.head_is_fitted = True
         self.step, self.seconds, self.history, self.best = (
             meta[name] for name in ("step", "seconds", "history", "best")
         )
@@ -81,11 +86,17 @@ class Run:
             stop_signal: Returns the signal that asks the run to end, or None.
 
         Raises:
-            Interrupted: A signal was received; a checkpoint was written.
+            Interrupted: A signal was received; a checkpoint was written, unless conv10 was still being fitted.
         """
         config, updates, validation = self.config, [], ""
         started, earlier_seconds = time.monotonic(), self.seconds
         self.callbacks.on_train_begin()
+        if config.head_images and not self.head_is_fitted:
+            self._fit_head(stop_signal)
+            earlier_seconds, started = self.seconds, time.monotonic()
+        if not config.max_steps:
+            self.callbacks.on_train_end()
+            return
         with progress_bar(config.max_steps, "step", initial=self.step) as bar:
             for rate, update in self._updates():
                 updates.append(update)
@@ -133,6 +144,52 @@ class Run:
         arrays, _ = checkpoints.load(self.folder / "checkpoints", self.best["step"])
         group = "average/" if self.config.ema_decay else "weight/"
         return {name.removeprefix(group): array for name, array in arrays.items() if name.startswith(group)}
+
+    def _fit_head(self, stop_signal: Callable) -> None:
+        """Fits conv10 to `head_images` training images, augmented as for the first updates.
+
+        It is evaluated on the validation split too, and may be what is kept, unless that split is the one of the test
+        and updates follow.
+
+        Args:
+            stop_signal: As for `train`.
+
+        Raises:
+            ValueError: More images cannot be decoded than may be.
+            Interrupted: A signal was received; nothing was written.
+        """
+        config, model, started = self.config, self.evaluator.model, time.monotonic()
+        size = min(config.head_images, _HEAD_BATCH)
+        total = size * math.ceil(config.head_images / size)
+        batches = training_batches(
+            self.source,
+            config.train_split,
+            self.spec,
+            batch_size=size,
+            seed=config.seed,
+            augmentation=config.augmentation,
+            shuffle_buffer_size=config.shuffle_buffer_size,
+            bad_images=self.bad_images,
+        )
+
+        def inputs():
+            for images, labels, weights in batches.take(total // size):
+                if stop_signal() is not None:
+                    raise Interrupted(stop_signal(), 0)
+                yield preprocess_input(images, "channels_last", self.spec.preprocessing.mode), labels, weights
+                bar.update(size)
+
+        assign(model, self.state.served_arrays())
+        with progress_bar(total, "image") as bar:
+            arrays, loss, accuracy = fit_head(model, inputs(), self.class_weights)
+        self.bad_images.check()
+        self.state.replace_weights(arrays)
+        self.seconds += time.monotonic() - started
+        said = f"conv10 was fitted to {total:,} images"
+        if config.max_steps == 0 or config.validation_split != config.test_split:
+            said += f", validation top-1 {self._evaluate(loss, accuracy, 0.0):.1%}"
+            self._save()
+        say(f"{said}.")
 
     def _updates(self) -> Iterator[tuple[float, tuple]]:
         """Makes the updates, one each time the caller asks for the next; yields (learning rate, what it returned)."""
@@ -186,7 +243,8 @@ class Run:
         workdir.write_history(self.folder, self.history)
 
     def _images_per_second(self) -> float:
-        return round(self.step * self.config.global_batch_size / max(self.seconds, 1e-9), 1)
+        images = self.step * self.config.global_batch_size + self.config.head_images
+        return round(images / max(self.seconds, 1e-9), 1)
 
 
 def _initial_state(config: TrainConfig, spec: ModelSpec, strategy: tf.distribute.Strategy) -> TrainState:

@@ -48,6 +48,12 @@ class TrainState:
         for name, variable in variables.items():
             variable.assign(arrays[name])
 
+    def replace_weights(self, arrays: dict[str, np.ndarray]) -> None:
+        """Puts other values into the weights of these names, and into their moving averages."""
+        for name, array in arrays.items():
+            for variables in filter(None, (self.weights, self.averages)):
+                variables[name].assign(array)
+
     def served_arrays(self) -> dict[str, np.ndarray]:
         """The weights to evaluate and to keep: the moving averages where there are any."""
         if not self.averages:

@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import io
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from export.page import app as page_app
 from export.page import server as page_server
 from export.server import run as server_run
 from export.server.run import ServeConfig, run_server
+from sqz_keras import class_map, overlay, prepare_images
 from sqz_keras.architecture.spec import imagenet_classes
 from tests.export.samples import encode, random_image
 
@@ -132,7 +134,8 @@ class TestRequests:
         answer, (expected,) = json.loads(body), client.predict(data)
         assert status == 200
         assert answer["top"] == [
-            {"name": name, "score": score} for name, score in zip(expected.classes, expected.scores, strict=True)
+            {"id": number, "name": name, "score": score}
+            for number, name, score in zip(expected.class_ids, expected.classes, expected.scores, strict=True)
         ]
         assert 0 < answer["milliseconds"] < 10_000
 
@@ -163,6 +166,28 @@ class TestRequests:
     )
     def test_what_cannot_be_read_is_reported(self, port, data, status):
         assert error_of(ask(port, "POST", "/predict", data)) == (422, f"This cannot be read: {status}.")
+
+    def test_the_map_of_a_class_lies_over_the_image(self, port, model, spec):
+        image = random_image(500, 800)
+        status, headers, body = ask(port, "POST", "/map/4", encode(image, "PNG"))
+        assert status == 200 and headers["Content-Type"] == "image/jpeg"
+        seen = np.asarray(Image.open(io.BytesIO(body)), float)
+        values = class_map(model, prepare_images(np.asarray(image), spec), 4)
+        small = np.asarray(image.resize((640, 400)))
+        assert seen.shape == small.shape
+        assert np.abs(seen - overlay(small, values, spec)).mean() < 20
+        other = np.asarray(Image.open(io.BytesIO(ask(port, "POST", "/map/5", encode(image, "PNG"))[2])), float)
+        assert np.abs(seen - other).mean() > 1
+
+    def test_maps_that_cannot_be_drawn_are_refused(self, port, fake_port):
+        data = encode(random_image(50, 60))
+        status, message = error_of(ask(port, "POST", "/map/10", data))
+        assert status == 422 and "class_id must be an integer of at least 0 and at most 9" in message
+        assert error_of(ask(port, "POST", "/map/1", b"GIF89a and more"))[0] == 422
+        assert error_of(ask(fake_port, "POST", "/map/1", data)) == (
+            404,
+            "The folder of the served model is not on this machine, so there are no maps.",
+        )
 
     def test_the_card_describes_the_served_version(self, port, spec):
         rows = dict(json.loads(ask(port, "GET", "/card")[2])["rows"])
@@ -210,6 +235,11 @@ class TestRefusals:
             ("GET", "/card?x", 404),
             ("GET", "/predict", 404),
             ("POST", "/card", 404),
+            ("GET", "/map/0", 404),
+            ("POST", "/map", 404),
+            ("POST", "/map/", 404),
+            ("POST", "/map/../0", 404),
+            ("POST", "/map/-1", 404),
             ("PUT", "/predict", 501),
             ("GET", "/" + "x" * 70_000, 414),
         ],
@@ -324,6 +354,7 @@ def photo(tmp_path_factory):
 
 ANSWERED = "!document.getElementById('top').hidden"
 FAILED = "!document.getElementById('error').hidden"
+SEEN = "!document.getElementById('seen').hidden && document.getElementById('map').naturalWidth > 0"
 DESCRIBED = "!document.getElementById('card').hidden"
 
 
@@ -351,6 +382,13 @@ class TestInABrowser:
         assert re.search(r"within [\d.]+ ms; [\d.]+ ms", tab.text("#latency"))
         tab.wait("document.getElementById('preview').naturalWidth === 400")
         assert "squeezenet" in tab.text("#card") and "BGR minus" in tab.text("#card")
+        tab.wait(SEEN)
+        assert tab.text("#seen-title") == f"Where it looked: {expected.classes[0]}"
+        tab.run("document.querySelectorAll('#top .name')[1].click()")
+        tab.wait(f"document.getElementById('seen-title').innerText.endsWith({json.dumps(expected.classes[1])})")
+        tab.wait("document.getElementById('map').naturalWidth === 400")
+        pressed = "[...document.querySelectorAll('#top .name')].map(name => name.getAttribute('aria-pressed'))"
+        assert tab.run(pressed) == ["false", "true", *["false"] * (len(expected.classes) - 2)]
         urls = [event["request"]["url"] for event in tab.events("Network.requestWillBeSent")]
         assert {url.split(":")[0] for url in urls} <= {"http", "blob", "data"}
         assert {url.split("/")[2] for url in urls if url.startswith("http")} == {f"127.0.0.1:{port}"}
@@ -391,7 +429,7 @@ class TestInABrowser:
         tab.choose(path)
         tab.wait(ANSWERED)
         assert tab.text("#top .name") == EVIL and EVIL in tab.text("#card")
-        assert tab.run("document.querySelectorAll('img').length") == 1
+        assert tab.run("document.querySelectorAll('img').length") == 2
         assert tab.complaints() == []
 
     def test_the_card_comes_when_the_server_does_and_follows_its_version(self, browser, fake, fake_port, photo):

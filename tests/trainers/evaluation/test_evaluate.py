@@ -10,6 +10,7 @@ from absl import flags
 from PIL import Image
 
 from sqz_keras import ModelSpec, Preprocessing, get_record, resolve_model
+from sqz_keras.models import squeezenet
 from sqz_keras.models.squeezenet import build, named_arrays
 from sqz_keras.weights import sqz
 from sqz_keras.weights.description import write_spec
@@ -30,7 +31,7 @@ def test_imagenet_weights_name_the_sample_images(test_data, version, top1, top5)
     shutil.copy(test_data / "weights" / folders[version] / cached.name, cached)
     spec, arrays = resolve_model("imagenet", version=version)
     images = find_labelled_images(test_data / "images" / "imagenet_sample", class_labels(spec))
-    results, _ = evaluate_images(spec, arrays, images, batch_size=32)
+    results, _ = evaluate_images(build(spec, arrays), spec, images, batch_size=32)
     assert (results["num_images"], results["num_failed"]) == (200, 0)
     assert results["top1_accuracy"] * 200 == pytest.approx(top1, abs=2)
     assert results["top5_accuracy"] * 200 == pytest.approx(top5, abs=2)
@@ -104,7 +105,9 @@ def test_a_broken_image_is_named_and_left_out(main, image_dir, tmp_path, capsys)
     assert output.out.splitlines()[-1].startswith("top5_accuracy=")
 
 
-def test_the_html_report_shows_classes_and_mistakes_with_their_maps(main, image_dir, tmp_path):
+def test_the_html_report_shows_classes_and_mistakes_with_their_maps(main, image_dir, tmp_path, monkeypatch):
+    built = []
+    monkeypatch.setattr(squeezenet, "build", lambda *arguments: built.append(build(*arguments)) or built[-1])
     (image_dir / "a" / "text.jpg").write_text("no image")  # so that positions and images differ
     page = tmp_path / "report.html"
     assert main(report_html=str(page)) == 1
@@ -114,6 +117,7 @@ def test_the_html_report_shows_classes_and_mistakes_with_their_maps(main, image_
     wrong = round(7 * (1 - results["top1_accuracy"]))
     assert text.count("<figure>") == 2 * wrong > 0 and text.count("where the model sees") == wrong
     assert "Expected calibration error 0." in text
+    assert len(built) == 1
 
 
 def test_a_report_that_cannot_be_written_is_refused_first(main, tmp_path, capsys):

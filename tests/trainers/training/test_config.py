@@ -53,6 +53,8 @@ def test_defaults_are_the_authors_solver():
         ("densities", "0.5"),
         ("densities", "fire99=0.5"),
         ("max_bad_pictures", -1),
+        ("head_images", -1),
+        ("head_images", 9),
         ("image_dir", "also"),
         ("seed", 1 << 32),
     ],

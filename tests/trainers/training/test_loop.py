@@ -1,3 +1,4 @@
+import contextlib
 import csv
 import dataclasses
 import json
@@ -89,6 +90,35 @@ def sparse(trained, tfds_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sparse")
     loop.train_and_evaluate(config, folder, tfds_dir)
     return folder, config
+
+
+def test_conv10_alone_is_fitted_where_no_update_follows(trained, tfds_dir, digits, tmp_path):
+    config = dataclasses.replace(CONFIG, weights=str(trained[0]), head_images=200, max_steps=0)
+    results = loop.train_and_evaluate(config, tmp_path, tfds_dir)
+    before, after = resolve_model(trained[0])[1], resolve_model(tmp_path)[1]
+    assert {name for name in before if not np.array_equal(before[name], after[name])} == {
+        "conv10/kernel",
+        "conv10/bias",
+    }
+    assert results["steps"] == 0 and results["top1_accuracy"] > trained[1]["top1_accuracy"] + 0.05
+    with open(tmp_path / "metrics.csv") as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["0"]
+
+
+def test_a_signal_ends_the_fit_of_conv10(trained, tfds_dir, digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "stop_signals", lambda: contextlib.nullcontext(lambda: signal.SIGTERM))
+    config = dataclasses.replace(CONFIG, weights=str(trained[0]), head_images=200, max_steps=0)
+    with pytest.raises(Interrupted, match="SIGTERM at step 0"):
+        loop.train_and_evaluate(config, tmp_path, tfds_dir)
+    assert not (tmp_path / "model.keras").exists()
+
+
+def test_updates_follow_the_fit_and_the_test_is_not_evaluated_between(trained, tfds_dir, digits, tmp_path):
+    options = {"weights": str(trained[0]), "head_images": 200, "max_steps": 2, "ema_decay": 0.9}
+    config = dataclasses.replace(CONFIG, validation_split="test", base_learning_rate=1e-6, **options)
+    results = loop.train_and_evaluate(config, tmp_path, tfds_dir)
+    assert results["steps"] == results["best_step"] == 2 and checkpoints.steps(tmp_path / "checkpoints") == [2]
+    assert results["top1_accuracy"] > trained[1]["top1_accuracy"] + 0.05
 
 
 def test_a_workdir_with_a_model_is_refused_and_kept(trained, tfds_dir):

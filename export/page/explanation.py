@@ -1,0 +1,55 @@
+"""Where the network sees a class in an image: conv10's map of it over the image, from the served version's weights.
+
+A server's answers do not contain that map, so it is computed here, by Keras. That takes nothing from those answers.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pathlib
+import threading
+
+from PIL import Image
+
+from sqz_keras.images.files import read_image
+from sqz_keras.weights.resolve import resolve_model
+
+_SHOWN = 640  # pixels of the longer side, at most
+
+
+class Explainer:
+    """Draws maps; keeps the network of the version that it was last asked for. Threads wait for each other."""
+
+    def __init__(self):
+        self._lock, self._folder, self._spec, self._maps = threading.Lock(), None, None, None
+
+    def draw(self, folder: str | os.PathLike, data: bytes, class_id: int) -> bytes:
+        """The image with the map of a class over it.
+
+        Args:
+            folder: `<base_path>/<version>`, which `sqz-export` wrote.
+            data: An image file.
+            class_id: Index of the class.
+
+        Returns:
+            A JPEG, whose longer side has at most 640 pixels.
+
+        Raises:
+            ValueError: There is no such class, the image cannot be read, or the folder has no weights that can.
+        """
+        from sqz_keras.explain import ClassMaps, overlay  # Keras, which the page itself does without
+        from sqz_keras.images.preprocessing import prepare_image
+        from sqz_keras.models.squeezenet import build
+
+        with self._lock:  # a large image takes half a gigabyte meanwhile
+            if self._folder != pathlib.Path(folder):
+                self._spec, arrays = resolve_model(folder)
+                self._maps, self._folder = ClassMaps(build(self._spec, arrays)), pathlib.Path(folder)
+            image = read_image(data)
+            values = self._maps(prepare_image(image, self._spec), class_id)
+            shown = Image.fromarray(image)
+            shown.thumbnail((_SHOWN, _SHOWN))
+            output = io.BytesIO()
+            Image.fromarray(overlay(shown, values, self._spec)).save(output, "JPEG", quality=90)
+            return output.getvalue()
