@@ -18,8 +18,6 @@ from export import contract
 from export.server.manager import VersionManager, load_version
 from export.server.services import ModelService, PredictionService
 
-_LARGEST_FRAME = (1 << 24) - 1  # bytes, of HTTP/2
-
 
 @dataclasses.dataclass(frozen=True)
 class ServerConfig:
@@ -91,7 +89,6 @@ def _listen(versions: VersionManager, servicer: health.HealthServicer, config: S
         options=[
             ("grpc.max_receive_message_length", config.max_message_bytes),
             ("grpc.max_send_message_length", config.max_message_bytes),
-            ("grpc.http2.max_frame_size", _LARGEST_FRAME),  # images come in few large pieces, not in many of 16 KiB
             ("grpc.so_reuseport", 0),  # two servers on one port would each get some of the calls
         ],
     )
