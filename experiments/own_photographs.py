@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import platform
 import resource
 import shutil
 import subprocess
@@ -24,6 +23,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from absl import flags
 
+from benchmarks.serving_speed import processor
 from sqz_keras import command
 
 
@@ -57,7 +57,7 @@ def main(argv) -> None:
         f"{seconds:.0f} s, {usage.ru_utime + usage.ru_stime:.0f} s of processor time; {results['num_images']} test "
         f"images, top-1 {results['top1_accuracy']:.1%}, 95% interval {low:.1%} to {high:.1%}"
     )
-    print(f"{processor()}, {os.cpu_count()} cores")
+    print(f"{processor()[0]}, {os.cpu_count()} cores")
 
 
 def copy_images(source: pathlib.Path, target: pathlib.Path, train: int, test: int) -> None:
@@ -71,15 +71,6 @@ def copy_images(source: pathlib.Path, target: pathlib.Path, train: int, test: in
             copies.mkdir(parents=True)
             for path in paths:
                 shutil.copy(path, copies / path.name)
-
-
-def processor() -> str:
-    """The name of the processor's kind, as the system has it."""
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

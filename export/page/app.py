@@ -60,11 +60,11 @@ class PageApp:
         self._client, self._base_path, self._host = client, base_path, host
         self._rotating = threading.Lock()  # one image at a time: a large one takes half a gigabyte meanwhile
         self._explainer = Explainer()
-        self._routes: Mapping[tuple[str, str], Callable[[Request], Awaitable[Response]]] = {
+        self._routes: Mapping[tuple[str, str | re.Pattern], Callable[[Request], Awaitable[Response]]] = {
             **{("GET", path): _file(*file) for path, file in _FILES.items()},
             ("GET", "/card"): self._card,
             ("POST", "/predict"): self._predict,
-            ("POST", "/map"): self._map,
+            ("POST", _MAP): self._map,
         }
 
     async def __call__(self, scope, receive, send) -> None:
@@ -89,7 +89,7 @@ class PageApp:
         if len(target) > MAX_TARGET_BYTES:
             raise _RequestError(414, f"A path has at most {MAX_TARGET_BYTES} bytes.")
         self._check_sender(request)
-        route = "/map" if _MAP.fullmatch(target) else target if target != "/map" else ""
+        route = _MAP if _MAP.fullmatch(target) else target
         if (method, route) not in self._routes or request.scope["query_string"]:
             raise _RequestError(404, f"There is no {method} {target[:100]} here.")
         return await self._routes[method, route](request)
