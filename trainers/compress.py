@@ -6,6 +6,8 @@ sqz-compress --method=kmeans --bits=6 --output=FILE.sqz
     weights shared by k-means, without images
 sqz-compress --method=quantize --target_bytes=400000 --calibration_dir=DIR --output=FILE.sqz
     a file of that size, from unlabelled images
+sqz-compress --method=tune --target_bytes=243861 --calibration_dir=DIR --workdir=STAGES --output=FILE.sqz
+    the same, with codes that are trained on thousands of unlabelled images, for hours
 sqz-compress --method=finetune --densities=table1 --bits=6 --image_dir=DIR --output=FILE.sqz
     pruned, clustered and fine-tuned on labelled images; with --teacher towards the uncompressed model's answers, for
     which unlabelled images are enough: --calibration_dir=DIR

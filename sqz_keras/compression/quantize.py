@@ -106,6 +106,7 @@ class Quantizer:
         images: Float32 (N, S, S, C), as the network takes them: a hundred unlabelled images, or better several hundred.
             Rounding holds about 6 MB of memory for each, and twice as much if there are at most 200.
         profile: Profile of the files.
+        trellis: Whether kernels are rounded on a trellis; else on plain grids, which can be tuned (`straight_through`).
         report: Called with a line of progress.
 
     Raises:
@@ -119,10 +120,12 @@ class Quantizer:
         images: np.ndarray,
         *,
         profile: str = "max",
+        trellis: bool = True,
         report: Callable[[str], None] = lambda message: None,
     ):
         _check(spec, arrays, images)
         self._spec, self._arrays, self._profile, self._report = spec, arrays, profile, report
+        self._round_kernel = _on_trellis if trellis else _on_plain_grid
         self._images = images
         self._kept = {name: kept_weights(array) for name, array in arrays.items()}
         self._before = build(spec, arrays)
@@ -277,11 +280,21 @@ class Quantizer:
         def kernel(name, weights, moments):
             if steps[name] is None:
                 return np.zeros_like(weights)
-            step = steps[name] / 2  # integers of a state are 2 apart
-            integers = round_on_trellis(weights, self._kept[name], moments.inputs, moments.targets, step)
-            return step * integers.astype(np.float32)
+            return self._round_kernel(weights, self._kept[name], moments, steps[name])
 
         return Rounding(kernel, lambda name, bias: on_grid(bias, steps[name]))
+
+
+def _on_trellis(weights: np.ndarray, kept: np.ndarray, moments: Moments, step: np.float32) -> np.ndarray:
+    half = step / 2  # integers of a state are 2 apart
+    return half * round_on_trellis(weights, kept, moments.inputs, moments.targets, half).astype(np.float32)
+
+
+def _on_plain_grid(weights: np.ndarray, kept: np.ndarray, moments: Moments, step: np.float32) -> np.ndarray:
+    def nearest(free: np.ndarray) -> np.ndarray:
+        return step * np.rint(free / step) + 0  # without -0.0
+
+    return round_to_nearest(weights, kept, moments.inputs, moments.targets, nearest)
 
 
 def _check(spec: ModelSpec, arrays: Arrays, images: np.ndarray) -> None:

@@ -13,6 +13,7 @@ SUFFIX = ".sqz"
 SIZE = "size="  # in --bits, before a number of bytes
 SENSITIVITY = "sensitivity="  # in --densities, before a density
 ROUNDING = "rounding"  # in --densities
+FINETUNING_STEPS, TUNING_STEPS = 500, 6000
 
 
 def _field(default: object, text: str, **limits):
@@ -79,18 +80,39 @@ class KMeansConfig(CompressionConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class QuantizeConfig(CompressionConfig):
-    """A file of a given size or agreement, from unlabelled images."""
+class CalibratedConfig(CompressionConfig):
+    """What the methods that round to a size have in common."""
 
     target_bytes: int = _field(0, "Size of the whole file that is aimed at.", lower_bound=0)
+    calibration_dir: str | None = _field(None, _CALIBRATION_DIR)
+    calibration_images: int = _field(100, "At most so many of them are held in memory.", lower_bound=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainedConfig(CompressionConfig):
+    """What the methods that train have in common."""
+
+    workdir: str | None = _field(None, "Folder in which finished stages are kept, to resume after a kill.")
+    steps: int = _field(
+        0, f"Updates in each stage; 0 for {FINETUNING_STEPS} with finetune, {TUNING_STEPS} with tune.", lower_bound=0
+    )
+    batch_size: int = _field(32, "Images in an update.", lower_bound=1)
+    learning_rate: float = _field(
+        0.0, "The highest learning rate, with tune in steps of the grids; 0 for each stage's own.", lower_bound=0.0
+    )
+    seed: int = _field(0, "Seed of the order of the images.", lower_bound=0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QuantizeConfig(CalibratedConfig):
+    """A file of a given size or agreement, from unlabelled images."""
+
     agreement: float = _field(
         0.0,
         "Instead of a size: the smallest file that gives the answers of before on so large a share of half of the "
         "images, which then only the other half calibrates, such as 0.95.",
         lower_bound=0.0,
     )
-    calibration_dir: str | None = _field(None, _CALIBRATION_DIR)
-    calibration_images: int = _field(100, "At most so many of them are held in memory.", lower_bound=1)
 
     def __post_init__(self):
         super().__post_init__()
@@ -103,7 +125,20 @@ class QuantizeConfig(CompressionConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FinetuneConfig(CompressionConfig):
+class TuneConfig(CalibratedConfig, TrainedConfig):
+    """A file of a given size, whose codes are trained on thousands of unlabelled images."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.target_bytes:
+            raise ValueError("--method=tune needs --target_bytes, the size of the file.")
+        if not self.calibration_dir:
+            raise ValueError("--method=tune needs images, better thousands of them: --calibration_dir=DIR.")
+        object.__setattr__(self, "steps", self.steps or TUNING_STEPS)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(TrainedConfig):
     """Pruned and clustered weights, fine-tuned on labelled images, or towards the uncompressed model's answers."""
 
     bits: str = _field("", f"{_BITS} With --method=finetune also size=290000, for a file of about that many bytes.")
@@ -117,11 +152,6 @@ class FinetuneConfig(CompressionConfig):
     data_dir: str | None = _field(None, "TensorFlow Datasets' own folder; by default the one that it chooses.")
     calibration_dir: str | None = _field(None, _CALIBRATION_DIR)
     teacher: bool = _field(False, "Fine-tune towards the uncompressed model's answers instead of labels.")
-    workdir: str | None = _field(None, "Folder in which finished stages are kept, to resume after a kill.")
-    steps: int = _field(500, "Updates in each stage of fine-tuning.", lower_bound=1)
-    batch_size: int = _field(32, "Images in an update.", lower_bound=1)
-    learning_rate: float = _field(0.0, "Learning rate of the fine-tuning; 0 for each stage's own.", lower_bound=0.0)
-    seed: int = _field(0, "Seed of the order of the images.", lower_bound=0)
 
     def __post_init__(self):
         super().__post_init__()
@@ -141,12 +171,14 @@ class FinetuneConfig(CompressionConfig):
             raise ValueError("--method=finetune needs something to fine-tune: --densities, --bits or both.")
         if self.densities == ROUNDING and not self.bits:
             raise ValueError(f"--densities={ROUNDING} prunes what the codes would round to 0: give --bits too.")
+        object.__setattr__(self, "steps", self.steps or FINETUNING_STEPS)
 
 
 METHODS: dict[str, type[CompressionConfig]] = {
     "lossless": LosslessConfig,
     "kmeans": KMeansConfig,
     "quantize": QuantizeConfig,
+    "tune": TuneConfig,
     "finetune": FinetuneConfig,
 }
 

@@ -7,7 +7,6 @@ import hashlib
 import itertools
 import json
 import pathlib
-import random
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -23,12 +22,11 @@ from sqz_keras.compression.teacher import teach
 from sqz_keras.compression.tfmot_stages import cluster, prune
 from sqz_keras.differences import describe_changes
 from sqz_keras.files import write_json
-from sqz_keras.images.files import find_images
-from sqz_keras.images.preprocessing import preprocess_input
 from sqz_keras.models.squeezenet import assign, build
 from sqz_keras.weights import sqz
 from trainers.compression.config import ROUNDING, SENSITIVITY, SIZE, FinetuneConfig, parse_bits
-from trainers.data.batches import Source, open_dataset, readable_batches, training_batches
+from trainers.compression.inputs import SPLIT, input_batches, unlabelled_source
+from trainers.data.batches import Source, open_dataset, readable_batches
 from trainers.data.image_folder import open_image_dir
 from trainers.progress import say
 
@@ -40,8 +38,6 @@ TAUGHT_RATE = 1.5e-4
 PRUNING_RATE = 1e-4
 CLUSTERING_RATE = 1e-5
 _SOME_IMAGES = 128
-_SHUFFLE_BUFFER = 4096
-_SPLIT = "train"
 BITS_NAME = "bits.json"  # in the workdir
 
 
@@ -62,7 +58,7 @@ def finetune(config: FinetuneConfig, spec: ModelSpec, arrays: Arrays) -> tuple[A
     bits = _bits(config, spec, arrays, images)
     densities = _densities(config, spec, arrays, images, bits)
     batches = _training_batches(config, spec, arrays, source)
-    fields = {"pictures": source.sizes[_SPLIT], "steps": config.steps, "teacher": config.teacher}
+    fields = {"pictures": source.sizes[SPLIT], "steps": config.steps, "teacher": config.teacher}
     stages, before = [], arrays
     if densities:
         say(f"pruning for {config.steps} updates")
@@ -84,15 +80,8 @@ def finetune(config: FinetuneConfig, spec: ModelSpec, arrays: Arrays) -> tuple[A
 
 def _training_batches(config: FinetuneConfig, spec: ModelSpec, arrays: Arrays, source: Source) -> tf.data.Dataset:
     """Batches of network inputs with labels, or with the teacher's answers in the place of labels."""
-    batches = training_batches(
-        source,
-        _SPLIT,
-        spec,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        augmentation="none" if config.dataset else "authors",
-        shuffle_buffer_size=_SHUFFLE_BUFFER,
-    ).map(lambda images, *others: (preprocess_input(images, "channels_last", spec.preprocessing.mode), *others))
+    augmentation = "none" if config.dataset else "authors"
+    batches = input_batches(source, spec, batch_size=config.batch_size, seed=config.seed, augmentation=augmentation)
     return teach(batches, spec, arrays) if config.teacher else batches
 
 
@@ -129,23 +118,6 @@ def held_out_batches(config: FinetuneConfig, spec: ModelSpec) -> Iterator[tuple[
     if split is None:
         raise ValueError(f"{source.name} has no split that fine-tuning does not use: 'test' or 'validation'.")
     return readable_batches(source, split, spec, batch_size=config.batch_size)
-
-
-def unlabelled_source(folder: str) -> Source:
-    """The images of a folder at any depth, all of class 0, in an order in which its folders are mixed."""
-    paths = [str(path) for path in find_images(folder)]
-    random.Random(0).shuffle(paths)
-
-    def records(split: str) -> tf.data.Dataset:
-        del split
-        ids = [pathlib.Path(path).relative_to(folder).as_posix() for path in paths]
-
-        def read(path, name):
-            return {"image": tf.io.read_file(path), "label": tf.constant(0, tf.int64), "id": name}
-
-        return tf.data.Dataset.from_tensor_slices((paths, ids)).map(read, num_parallel_calls=16)
-
-    return Source(str(folder), ("any",), {_SPLIT: len(paths)}, records)
 
 
 def _open(config: FinetuneConfig, spec: ModelSpec) -> Source:
@@ -219,7 +191,7 @@ def _number_after(prefix: str, flag: str, text: str) -> float:
 
 def _some(spec: ModelSpec, source: Source) -> np.ndarray:
     """Some of the training images, as network inputs."""
-    batches = itertools.islice(readable_batches(source, _SPLIT, spec, batch_size=32), _SOME_IMAGES // 32)
+    batches = itertools.islice(readable_batches(source, SPLIT, spec, batch_size=32), _SOME_IMAGES // 32)
     return np.concatenate([images for images, _ in batches])
 
 

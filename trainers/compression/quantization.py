@@ -14,7 +14,7 @@ from sqz_keras.compression.quantize import Quantizer
 from sqz_keras.images.files import find_images
 from sqz_keras.models.squeezenet import assign, build
 from sqz_keras.weights import sqz
-from trainers.compression.config import QuantizeConfig
+from trainers.compression.config import QuantizeConfig, TuneConfig
 from trainers.data.image_reader import read_inputs
 from trainers.progress import say
 
@@ -34,20 +34,14 @@ def quantize(
         ValueError: The images are not for this model, or no file holds the agreement.
         TooFewBytesError: Nothing useful fits into the size.
     """
-    paths = find_images(config.calibration_dir, config.calibration_images)
-    say(f"reading {len(paths)} images of {config.calibration_dir}")
-    images = read_inputs(paths, spec)
-    model = build(spec, arrays)
-    answers = _answers(model, images)
-    for problem in calibration.find_problems(images, answers):
-        say(f"Warning: {problem}")
+    images = read_calibration(config, spec, arrays)
     stage = {"stage": "quantize", "images": len(images)}
     stage |= {"agreement": config.agreement} if config.agreement else {"target_bytes": config.target_bytes}
     header = sqz.header_bytes(spec, arrays, {**provenance, "stages": [*provenance["stages"], stage]}, config.self_test)
     if config.agreement:
         quantizer = Quantizer(spec, arrays, images[::2], profile=config.profile, report=say)
         _foretell(quantizer, header)
-        return _smallest(quantizer, config.agreement, model, images[1::2], answers[1::2], header), [stage]
+        return _smallest(quantizer, config.agreement, build(spec, arrays), images[1::2], header), [stage]
     quantizer = Quantizer(spec, arrays, images, profile=config.profile, report=say)
     _foretell(quantizer, header)
     say(f"quantising to {config.target_bytes:,} bytes")
@@ -57,6 +51,16 @@ def quantize(
     elif (foretold := quantizer.foretell_agreement(target)) < SENSIBLE:
         say(f"Warning: in so few bytes about {foretold:.0%} of the answers stay as they are.")
     return quantizer.to_size(target), [stage]
+
+
+def read_calibration(config: QuantizeConfig | TuneConfig, spec: ModelSpec, arrays: Arrays) -> np.ndarray:
+    """The images to round with, as network inputs; warns of what makes them unfit."""
+    paths = find_images(config.calibration_dir, config.calibration_images)
+    say(f"reading {len(paths)} images of {config.calibration_dir}")
+    images = read_inputs(paths, spec)
+    for problem in calibration.find_problems(images, _answers(build(spec, arrays), images)):
+        say(f"Warning: {problem}")
+    return images
 
 
 def _foretell(quantizer: Quantizer, header: int) -> None:
@@ -69,19 +73,17 @@ def _answers(model: keras.Model, images: np.ndarray) -> np.ndarray:
     return model.predict(images, batch_size=32, verbose=0).argmax(axis=1)
 
 
-def _smallest(
-    quantizer: Quantizer, wanted: float, model: keras.Model, unseen: np.ndarray, expected: np.ndarray, header: int
-) -> Arrays:
+def _smallest(quantizer: Quantizer, wanted: float, model: keras.Model, unseen: np.ndarray, header: int) -> Arrays:
     """The smallest weights found whose answers on unseen images are the expected ones often enough.
 
     Args:
         quantizer: Makes weights of a size.
         wanted: The share of the images.
-        model: A model of the same kind, whose weights are replaced.
+        model: The model as it is; its weights are replaced.
         unseen: Network inputs.
-        expected: The class of each, int64 (N,).
         header: Bytes of the file beside the weights.
     """
+    expected = _answers(model, unseen)
     best, best_size, too_small, size = None, None, 0, quantizer.foretell_size(wanted)
     for _ in range(_SEARCHES):
         say(f"quantising to {size + header:,} bytes")

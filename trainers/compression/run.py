@@ -30,6 +30,7 @@ from trainers.compression.config import (
     KMeansConfig,
     LosslessConfig,
     QuantizeConfig,
+    TuneConfig,
     parse_bits,
 )
 from trainers.progress import say
@@ -160,6 +161,11 @@ def _run_method(
             from trainers.compression.quantization import quantize
         check_is_tensorflow("--method=quantize")
         return quantize(config, spec, arrays, provenance)
+    if isinstance(config, TuneConfig):
+        with needs("train"):
+            from trainers.compression.tuning import tune
+        check_is_tensorflow("--method=tune")
+        return tune(config, spec, arrays, provenance)
     if isinstance(config, FinetuneConfig):
         with needs("compress"):
             from trainers.compression.finetune import finetune

@@ -24,7 +24,7 @@ from sqz_keras.runtimes.run import run_litert
 from sqz_keras.weights import sqz
 from sqz_keras.weights.description import write_spec
 from trainers import compress
-from trainers.compression import finetune, quantization
+from trainers.compression import finetune, quantization, tuning
 from trainers.compression.config import METHODS, FinetuneConfig, parse_bits
 from trainers.data.image_reader import read_inputs
 
@@ -294,6 +294,36 @@ def test_a_size_without_labels_is_met(run):
     assert not report["lossless"] and report["after"]["agreement"] > 0.5
 
 
+def test_codes_are_tuned_to_a_size(run, tmp_path, monkeypatch, capsys):
+    """What is finished before a kill is not repeated."""
+    options = ["--method=tune", "--calibration_dir=photos", "--steps=3", "--batch_size=4", f"--workdir={tmp_path}"]
+    with monkeypatch.context() as patch:
+        patch.setattr("trainers.compression.run.write_sqz", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run("--target_bytes=1150", *options)
+    assert "3/3" in capsys.readouterr().err
+    for stage in ("round", "tune"):
+        assert (tmp_path / stage / "result.npz").exists()
+    monkeypatch.setattr(tuning, "Quantizer", interrupted)
+    path, report = run("--target_bytes=1150", *options)
+    assert 1_000 < path.stat().st_size == report["bytes"] <= 1_150
+    (stage,) = report["provenance"]["stages"]
+    assert stage == {
+        "stage": "tune",
+        "images": 18,
+        "steps": 3,
+        "batch_size": 4,
+        "target_bytes": 1150,
+        "learning_rate": 0.003,
+    }
+    with pytest.raises(ValueError, match="another request: target_bytes"):
+        run("--target_bytes=1200", *options)
+
+
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
+
+
 def test_a_delta_is_sent_and_laid_on_its_base(run, tmp_path):
     old, _ = run(name="old.sqz")
     spec, arrays = resolve_model("model.weights.h5")
@@ -338,9 +368,15 @@ def test_a_lossy_delta_rounds_the_changes_of_biases(run, tmp_path):
         (["--output=nowhere/model.sqz"], "existing folder"),
         (["--densities=table1"], "--densities belongs to --method=finetune, not to --method=lossless"),
         (["--bits=6"], "--bits belongs to --method=kmeans and --method=finetune, not to --method=lossless"),
-        (["--target_bytes=9"], "--target_bytes belongs to --method=quantize, not to --method=lossless"),
-        (["--calibration_dir=photos"], "--calibration_dir belongs to --method=quantize and --method=finetune"),
-        (["--method=kmeans", "--bits=6", "--steps=3"], "--steps belongs to --method=finetune, not to --method=kmeans"),
+        (["--target_bytes=9"], "--target_bytes belongs to --method=quantize and --method=tune, not to"),
+        (
+            ["--calibration_dir=photos"],
+            "--calibration_dir belongs to --method=quantize and --method=tune and --method=finetune",
+        ),
+        (
+            ["--method=kmeans", "--bits=6", "--steps=3"],
+            "--steps belongs to --method=tune and --method=finetune, not to",
+        ),
         (["--method=quantize", "--target_bytes=9", "--calibration_dir=photos", "--bits=6"], "--bits belongs to"),
         (["--method=kmeans", "--bits=6", "--apply_to=a.sqz"], "--apply_to belongs to --method=lossless"),
         (["--method=kmeans"], "needs --bits"),
@@ -352,6 +388,8 @@ def test_a_lossy_delta_rounds_the_changes_of_biases(run, tmp_path):
         (["--method=quantize", "--calibration_dir=photos"], "needs --target_bytes"),
         (["--method=quantize", "--calibration_dir=photos", "--target_bytes=9", "--agreement=0.9"], "or --agreement"),
         (["--method=quantize", "--calibration_dir=photos", "--agreement=1"], "below 1"),
+        (["--method=tune", "--target_bytes=9"], "needs images, better thousands of them: --calibration_dir"),
+        (["--method=tune", "--calibration_dir=photos"], "--method=tune needs --target_bytes"),
         (["--method=finetune", "--densities=table1"], "--method=finetune needs images"),
         (["--method=finetune", "--teacher", "--bits=6"], "--method=finetune needs images"),
         (["--method=finetune", "--calibration_dir=photos", "--bits=6"], "add --teacher"),
@@ -440,17 +478,14 @@ def test_a_killed_run_keeps_its_bits_and_its_chosen_codes(run, tmp_path, monkeyp
     workdir = f"--workdir={tmp_path / 'stages'}"
     options = ["--method=finetune", "--teacher", "--calibration_dir=photos", "--steps=2", "--batch_size=4", workdir]
 
-    def killed(*_):
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr("trainers.compression.run.write_sqz", killed)
+        patch.setattr("trainers.compression.run.write_sqz", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run("--bits=size=2500", *options)
     with monkeypatch.context() as patch:
         for name in ("sensitivities", "bits_for_size"):
-            patch.setattr(finetune, name, killed)
-        patch.setattr(finetune.quantize, "choose_codes", killed)
+            patch.setattr(finetune, name, interrupted)
+        patch.setattr(finetune.quantize, "choose_codes", interrupted)
         _, report = run("--bits=size=2500", *options)
     assert [stage["stage"] for stage in report["provenance"]["stages"]] == ["cluster", "choose_codes"]
     with pytest.raises(ValueError, match="bits for another request: size was 2500, now 2600"):

@@ -1,0 +1,101 @@
+"""--method=tune: a file of a given size whose codes are trained on unlabelled images."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from sqz_keras.architecture.spec import ModelSpec, hash_arrays
+from sqz_keras.compression import straight_through
+from sqz_keras.compression.quantize import Quantizer
+from sqz_keras.compression.stage_folder import StageFolder
+from sqz_keras.weights import sqz
+from trainers.compression.config import TuneConfig
+from trainers.compression.inputs import input_batches, unlabelled_source
+from trainers.compression.quantization import read_calibration
+from trainers.progress import progress_bar, say
+
+Arrays = dict[str, np.ndarray]
+_CROP = 163  # pixels at most: for an update as good as 227, in little more than half of the time
+
+
+def tune(
+    config: TuneConfig, spec: ModelSpec, arrays: Arrays, provenance: Mapping[str, Any]
+) -> tuple[Arrays, list[dict]]:
+    """The weights on plain grids, as `Quantizer` rounds them, and then tuned; and the requests of both stages.
+
+    With a workdir, a run that was killed resumes from there.
+
+    Raises:
+        ValueError: The images are not for this model.
+        TooFewBytesError: Nothing useful fits into the size.
+    """
+    source = unlabelled_source(config.calibration_dir)
+    (images,) = source.sizes.values()
+    stage = {"stage": "tune", "images": images, "steps": config.steps, "batch_size": config.batch_size}
+    learning_rate = config.learning_rate or straight_through.LEARNING_RATE
+    stage |= {"target_bytes": config.target_bytes, "learning_rate": learning_rate}
+    header = sqz.header_bytes(spec, arrays, {**provenance, "stages": [*provenance["stages"], stage]}, config.self_test)
+    target = config.target_bytes - header
+    rounded = _round(config, spec, arrays, target)
+    crops = dataclasses.replace(spec, input_size=min(spec.input_size, _CROP))
+
+    def batches(updates: int) -> tf.data.Dataset:
+        options = {"batch_size": config.batch_size, "seed": config.seed, "augmentation": "authors"}
+        dataset = input_batches(source, crops, start_example=updates * config.batch_size, **options)
+        return dataset.map(lambda inputs, labels, weights: (inputs, weights))
+
+    say(f"tuning for {config.steps} updates on {images} images")
+    bar = None
+
+    def report(update: int, updates: int, divergence: float) -> None:
+        nonlocal bar
+        if bar is None:
+            bar = progress_bar(updates, "update", initial=update - 1)
+        bar.update()
+        bar.set_postfix_str(f"divergence {divergence:.4f}", refresh=False)
+
+    result = straight_through.tune(
+        crops,
+        arrays,
+        rounded,
+        batches,
+        target_bytes=target,
+        updates=config.steps,
+        learning_rate=learning_rate,
+        profile=config.profile,
+        workdir=_folder(config, "tune"),
+        report=report,
+    )
+    if bar is not None:
+        bar.close()
+    return result, [stage]
+
+
+def _round(config: TuneConfig, spec: ModelSpec, arrays: Arrays, target: int) -> Arrays:
+    """The weights on plain grids, as a stage: what a workdir holds of it is not computed again."""
+    images = read_calibration(config, spec, arrays)
+    request = {
+        "stage": "round",
+        "arrays": hash_arrays(arrays),
+        "images": hashlib.sha256(images.tobytes()).hexdigest(),
+        "target_bytes": target,
+        "profile": config.profile,
+    }
+    folder = StageFolder(_folder(config, "round"), request)
+    rounded = folder.result(spec.weight_shapes())
+    if rounded is None:
+        say(f"quantising to {config.target_bytes:,} bytes")
+        rounded = Quantizer(spec, arrays, images, profile=config.profile, trellis=False, report=say).to_size(target)
+        folder.save_result(rounded)
+    return rounded
+
+
+def _folder(config: TuneConfig, stage: str) -> pathlib.Path | None:
+    return None if config.workdir is None else pathlib.Path(config.workdir, stage)
