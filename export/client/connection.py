@@ -11,10 +11,12 @@ from google.protobuf.message import Message
 
 from export import contract
 from export.client import messages
+from export.client.large_request import EncodedPredictRequest
 
 # Request -> its call, and the response.
-_METHODS: dict[type[Message], tuple[str, type[Message]]] = {
+_METHODS: dict[type, tuple[str, type[Message]]] = {
     messages.PredictRequest: ("PredictionService/Predict", messages.PredictResponse),
+    EncodedPredictRequest: ("PredictionService/Predict", messages.PredictResponse),
     messages.ClassificationRequest: ("PredictionService/Classify", messages.ClassificationResponse),
     messages.GetModelMetadataRequest: ("PredictionService/GetModelMetadata", messages.GetModelMetadataResponse),
     messages.GetModelStatusRequest: ("ModelService/GetModelStatus", messages.GetModelStatusResponse),
@@ -81,7 +83,7 @@ def open_channel(grpc_or_aio, target: str, credentials: grpc.ChannelCredentials 
     return grpc_or_aio.insecure_channel(target, options)
 
 
-def calls_by_request(channel) -> dict[type[Message], Callable]:
+def calls_by_request(channel) -> dict[type, Callable]:
     """What makes the call of each type of request on a channel."""
     return {
         request: channel.unary_unary(

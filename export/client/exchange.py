@@ -17,14 +17,14 @@ from google.protobuf.message import Message
 
 from export import contract
 from export.client import images as client_images
-from export.client import messages
+from export.client import large_request, messages
 from export.client.connection import ServingError
 
 _DATA_TYPES = {"float32": messages.DT_FLOAT, "int32": messages.DT_INT32, "string": messages.DT_STRING}
 _AVAILABLE = messages.ModelVersionStatus.State.Value("AVAILABLE")
 
 Result = TypeVar("Result")
-Steps = Generator[Message, Message, Result]
+Steps = Generator[Message | large_request.EncodedPredictRequest, Message, Result]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,8 +111,7 @@ class Exchange:
         """One Predict call's outputs by name: arrays with a row for each image."""
         yield from self._check_signature(signature)
         request = self._about_model(messages.PredictRequest(), signature.name)
-        _fill(request.inputs[signature.input.name], batch)
-        response = yield request
+        response = yield _with_batch(request, signature.input.name, batch)
         outputs = {}
         for output in signature.outputs:
             try:
@@ -180,18 +179,20 @@ def to_array(tensor: Message, dtype: str) -> np.ndarray:
     return values.reshape(shape)
 
 
-def _fill(tensor: Message, batch: Sequence[bytes] | Sequence[np.ndarray]) -> None:
-    """Writes a batch into a request's tensor."""
-    shape = (len(batch),)
+def _with_batch(
+    request: Message, name: str, batch: Sequence[bytes] | Sequence[np.ndarray]
+) -> Message | large_request.EncodedPredictRequest:
+    """A PredictRequest with a batch as its input of this name."""
     if isinstance(batch[0], bytes):
-        tensor.dtype = messages.DT_STRING
-        tensor.string_val.extend(batch)
-    else:
-        tensor.dtype = messages.DT_FLOAT
-        tensor.tensor_content = b"".join(np.ascontiguousarray(image, "<f4").data for image in batch)
-        shape += batch[0].shape
-    for size in shape:
+        tensor = messages.TensorProto(dtype=messages.DT_STRING, string_val=batch)
+        tensor.tensor_shape.dim.add(size=len(batch))
+        request.inputs[name].CopyFrom(tensor)
+        return request
+    tensor = messages.TensorProto(dtype=messages.DT_FLOAT)
+    for size in (len(batch), *batch[0].shape):
         tensor.tensor_shape.dim.add(size=size)
+    content = [np.ascontiguousarray(image, "<f4").data for image in batch]
+    return large_request.with_input(request, name, tensor, content)
 
 
 def _predictions(outputs: dict[str, np.ndarray]) -> list[Prediction]:

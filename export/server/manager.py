@@ -16,6 +16,7 @@ from tensorflow_serving.apis import get_model_status_pb2, model_pb2
 
 from export import versions, warmup
 from export.server.errors import RequestError, describe, invalid
+from export.server.large_request import ParsedRequest
 from export.server.model import ServedVersion
 
 State = get_model_status_pb2.ModelVersionStatus.State
@@ -32,7 +33,7 @@ def load_version(path: pathlib.Path, name: str, version: int) -> ServedVersion:
     """
     model = ServedVersion(path, name, version)
     try:
-        for _ in warmup.replay(path, model.predict, model.classify):
+        for _ in warmup.replay(path, lambda request: model.predict(ParsedRequest(request)), model.classify):
             pass
     except BaseException:
         model.close()

@@ -14,6 +14,7 @@ from tensorflow_serving.apis import classification_pb2, get_model_metadata_pb2, 
 from export import contract
 from export.server import tensors, threads
 from export.server.errors import RequestError, invalid
+from export.server.large_request import ParsedRequest
 
 _INIT_OP = "__saved_model_init_op"  # listed among the signatures, but not one
 
@@ -57,22 +58,23 @@ class ServedVersion:
         """Frees its memory; no call may be running."""
         self._session.close()
 
-    def predict(self, request: predict_pb2.PredictRequest, timeout_ms: int = 0) -> predict_pb2.PredictResponse:
+    def predict(self, request: ParsedRequest, timeout_ms: int = 0) -> predict_pb2.PredictResponse:
         """Answers a Predict call; a timeout of 0 ms means no deadline.
 
         Raises:
             RequestError: The request does not fit the signature.
             tf.errors.OpError: The model refused it, or the time ran out.
         """
-        name = request.model_spec.signature_name or contract.SERVING_DEFAULT.name
+        message = request.message
+        name = message.model_spec.signature_name or contract.SERVING_DEFAULT.name
         signature = self.signature_defs.get(name)
         if signature is None or name == _INIT_OP:
             raise RequestError(
                 grpc.StatusCode.FAILED_PRECONDITION,
                 f"Serving signature key {name!r:.100} not found; the model has {self._signature_names()}.",
             )
-        outputs = _requested_outputs(signature, request.output_filter)
-        values = self._run(name, tensors.read_inputs(signature, request.inputs), outputs, timeout_ms)
+        outputs = _requested_outputs(signature, message.output_filter)
+        values = self._run(name, tensors.read_inputs(signature, request), outputs, timeout_ms)
         response = predict_pb2.PredictResponse(model_spec=self.model_spec(name))
         for output, value in zip(outputs, values, strict=True):
             response.outputs[output].CopyFrom(tensors.as_proto(value))

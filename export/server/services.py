@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import grpc
-from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc, prediction_service_pb2_grpc
+from tensorflow_serving.apis import (
+    get_model_status_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
 
+from export.server import large_request
 from export.server.errors import RequestError, errors_as_status, invalid
 from export.server.manager import VersionManager
 
@@ -16,8 +22,17 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         self._versions = versions
 
     def Predict(self, request, context):  # noqa: N802 - the protocol's name
-        with errors_as_status(context), self._versions.lease(request.model_spec) as model:
+        with errors_as_status(context), self._versions.lease(request.message.model_spec) as model:
             return model.predict(request, _timeout_ms(context))
+
+    def large_predict_handler(self) -> grpc.GenericRpcHandler:
+        """Predict, which reads its requests by `large_request`. It must be added before the other handlers."""
+        predict = grpc.unary_unary_rpc_method_handler(
+            self.Predict,
+            request_deserializer=large_request.parse,
+            response_serializer=predict_pb2.PredictResponse.SerializeToString,
+        )
+        return grpc.method_handlers_generic_handler("tensorflow.serving.PredictionService", {"Predict": predict})
 
     def Classify(self, request, context):  # noqa: N802
         with errors_as_status(context), self._versions.lease(request.model_spec) as model:

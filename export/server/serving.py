@@ -92,7 +92,9 @@ def _listen(versions: VersionManager, servicer: health.HealthServicer, config: S
             ("grpc.so_reuseport", 0),  # two servers on one port would each get some of the calls
         ],
     )
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(versions), server)
+    prediction = PredictionService(versions)
+    server.add_generic_rpc_handlers([prediction.large_predict_handler()])  # before the other, whose Predict copies more
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(prediction, server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(versions), server)
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     address = f"{config.host}:{config.port}"

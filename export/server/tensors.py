@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -12,17 +11,21 @@ from tensorflow.core.protobuf import meta_graph_pb2
 
 from export import contract
 from export.server.errors import invalid
+from export.server.large_request import ParsedRequest
 
 
-def read_inputs(signature: meta_graph_pb2.SignatureDef, sent: Mapping) -> dict[str, np.ndarray]:
+def read_inputs(signature: meta_graph_pb2.SignatureDef, request: ParsedRequest) -> dict[str, np.ndarray]:
     """A request's tensors by input name.
 
     Raises:
         RequestError: INVALID_ARGUMENT, where they are not those of the signature, or are too large.
     """
+    sent = request.message.inputs
     if set(sent) != set(signature.inputs):
         raise invalid(f"Expected the inputs {sorted(signature.inputs)}, got {sorted(sent)!s:.200}.")
-    return {name: _read(name, signature.inputs[name], proto) for name, proto in sent.items()}
+    return {
+        name: _read(name, signature.inputs[name], proto, request.contents.get(name)) for name, proto in sent.items()
+    }
 
 
 def check_batch(count: int) -> None:
@@ -35,7 +38,7 @@ def check_batch(count: int) -> None:
         raise invalid(f"Expected 1 to {contract.MAX_BATCH_SIZE} images in a call, got {count}.")
 
 
-def _read(name: str, info: meta_graph_pb2.TensorInfo, proto) -> np.ndarray:
+def _read(name: str, info: meta_graph_pb2.TensorInfo, proto, content: memoryview | None) -> np.ndarray:
     if proto.dtype != info.dtype:
         has_name = proto.dtype in types_pb2.DataType.values()
         actual = types_pb2.DataType.Name(proto.dtype) if has_name else proto.dtype
@@ -54,7 +57,7 @@ def _read(name: str, info: meta_graph_pb2.TensorInfo, proto) -> np.ndarray:
         raise invalid(f"Input {name!r}: this server takes float and string tensors alone.")
     if 4 * math.prod(shape) > contract.MAX_MESSAGE_BYTES:
         raise invalid(f"Input {name!r}: at most {contract.MAX_MESSAGE_BYTES} bytes, got the shape {shape}.")
-    content = proto.tensor_content  # every access copies it
+    content = content or proto.tensor_content  # every access copies it
     if not content:
         return _values(name, proto.float_val, np.float32, 0.0, shape)
     if len(content) != 4 * math.prod(shape):

@@ -15,6 +15,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2, regression_
 
 from export import contract
 from export.server.errors import RequestError
+from export.server.large_request import ParsedRequest
 from export.server.manager import MAX_LOADS, VersionManager, load_version
 from export.server.model import ServedVersion
 from export.server.serving import ServerConfig, serve
@@ -135,10 +136,10 @@ def test_a_server_without_a_version_is_not_healthy(start, tmp_path):
 
 def test_a_run_ends_at_its_deadline(base_path):
     model = ServedVersion(base_path / "3", "squeezenet", 3)
-    request = bytes_of(*[encode(random_image(900, 900))] * contract.MAX_BATCH_SIZE)
+    request = ParsedRequest(bytes_of(*[encode(random_image(900, 900))] * contract.MAX_BATCH_SIZE))
     with pytest.raises(tf.errors.DeadlineExceededError):
         model.predict(request, timeout_ms=5)
-    assert model.predict(request_of(), timeout_ms=10_000).model_spec.version.value == 3
+    assert model.predict(ParsedRequest(request_of()), timeout_ms=10_000).model_spec.version.value == 3
     model.close()
 
 

@@ -1,0 +1,64 @@
+"""A Predict request with an array, encoded in one copy of its values, where protobuf makes three.
+
+A batch of 32 images has 20 MB, and copying it takes longer than sending it on the same machine. The encoding is that of
+protobuf (https://protobuf.dev/programming-guides/encoding/): a field is its number and kind, its length, and its bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from google.protobuf.message import Message
+
+from export.client import messages
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodedPredictRequest:
+    """A PredictRequest as bytes."""
+
+    data: bytes
+
+    def SerializeToString(self) -> bytes:  # noqa: N802 - protobuf's name
+        return self.data
+
+
+def with_input(request: Message, name: str, tensor: Message, content: Sequence[memoryview]) -> EncodedPredictRequest:
+    """The request with one input more.
+
+    Args:
+        request: A PredictRequest without that input.
+        name: The input's name.
+        tensor: A TensorProto without content.
+        content: The `tensor_content`, in parts.
+    """
+    size = sum(part.nbytes for part in content)
+    head = tensor.SerializeToString() + _begin(_CONTENT, size)
+    entry = _begin(_KEY, len(name.encode())) + name.encode() + _begin(_VALUE, len(head) + size) + head
+    begin = request.SerializeToString() + _begin(_INPUTS, len(entry) + size) + entry
+    return EncodedPredictRequest(b"".join([begin, *content]))
+
+
+def _number(message: type[Message], field: str) -> int:
+    return message.DESCRIPTOR.fields_by_name[field].number
+
+
+_INPUTS = _number(messages.PredictRequest, "inputs")
+_CONTENT = _number(messages.TensorProto, "tensor_content")
+_KEY, _VALUE = 1, 2  # of every map's entries
+_WITH_LENGTH = 2  # the kind of a field that begins with its length
+
+
+def _begin(number: int, length: int) -> bytes:
+    """What a field has before its bytes."""
+    return bytes([number << 3 | _WITH_LENGTH]) + _varint(length)
+
+
+def _varint(value: int) -> bytes:
+    """7 bits a byte, the lowest first; the last byte is below 128."""
+    parts = []
+    while value >= 128:
+        parts.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*parts, value])
