@@ -9,6 +9,7 @@ evaluate. Prints a table with what is required, and writes FILE.json, row by row
 --earlier=OTHER.json adds the rows of an earlier run, so that the work can be split or continued. The divergence is
 KL(uncompressed || compressed) of the answers, in nats, the mean over the images.
 
+--files=FILE.sqz,... adds files that sqz-compress made of this net, under the names of their methods.
 --peers=PYTHON adds NNCodec, run by that interpreter: it needs NumPy 1, so it has an environment of its own, for which
 `pip install nncodec` is enough where compilers are at hand.
 """
@@ -59,6 +60,7 @@ def define_flags() -> None:
     flags.DEFINE_list("targets", ["322000", "360000", "390000", "430000", "480000"], "Sizes for label_free, in bytes.")
     flags.DEFINE_string("calibration_dir", None, "Folder of other images, which calibrate in place of halves.")
     flags.DEFINE_integer("calibration_images", 100, "At most so many of them, or of each half.", lower_bound=1)
+    flags.DEFINE_list("files", [], "Files of this net that sqz-compress made.")
     flags.DEFINE_string("peers", None, "Python interpreter that has the package nncodec.")
     flags.DEFINE_string("earlier", None, "JSON file of an earlier run on the same net and images.")
     flags.DEFINE_string("output", "compression", "FILE, without a suffix, of the JSON and the plot.")
@@ -98,7 +100,7 @@ def main(argv) -> None:
         write_json(f"{args.output}.json", subject | {"rows": earlier + rows})
 
     rows = earlier + measure(
-        spec, arrays, images, args.rows, targets, args.calibration_images, calibration, args.peers, save
+        spec, arrays, images, args.rows, targets, args.calibration_images, calibration, args.files, args.peers, save
     )
     chart = plot(rows, PUBLISHED if spec.version == "1.0" else ())
     for suffix in (".svg", ".png"):
@@ -114,6 +116,7 @@ def measure(
     targets,
     calibration_images,
     calibration=None,
+    files=(),
     peers=None,
     save=lambda rows: None,
 ) -> list[dict]:
@@ -127,6 +130,7 @@ def measure(
         targets: Sizes for label-free rows, in bytes.
         calibration_images: At most so many of each half calibrate.
         calibration: Network inputs that calibrate in place of the halves.
+        files: Paths of `.sqz` files of this net.
         peers: Python interpreter that has NNCodec, which then adds rows.
         save: Called with the rows so far after each.
     """
@@ -179,7 +183,7 @@ def measure(
             for candidate, (_, unseen) in zip(candidates, folds, strict=True):
                 probabilities[unseen] = answers(candidate, unseen)
             add(candidates[0], max(candidate.bytes for candidate in candidates), probabilities)
-    for candidate in ways.nncodec(arrays, peers) if peers else ():
+    for candidate in (*ways.files(files), *(ways.nncodec(arrays, peers) if peers else ())):
         add(candidate, candidate.bytes, answers(candidate, everything))
     return rows
 

@@ -9,7 +9,7 @@ import pathlib
 import subprocess
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -141,6 +141,14 @@ def label_free(spec: ModelSpec, arrays: Arrays, calibration: np.ndarray, targets
         say(f"label-free, for {target:,} bytes; foretold agreement {quantizer.foretell_agreement(room):.1%}")
         result = quantizer.to_size(room)
         yield Candidate("label-free", f"for {target:,} bytes", len(sqz.encode(spec, result)), result)
+
+
+def files(paths: Sequence[str]) -> Iterator[Candidate]:
+    """Files of sqz-compress; the last stage of each is the method's name."""
+    for path in paths:
+        model = sqz.read_model(path)
+        (*_, stage) = model.provenance["stages"]
+        yield Candidate(stage["stage"], pathlib.Path(path).stem, pathlib.Path(path).stat().st_size, model.arrays)
 
 
 def nncodec(arrays: Arrays, python: str) -> Iterator[Candidate]:

@@ -99,7 +99,7 @@ def show_report(browser: Browser, name: str, page: pathlib.Path, title: str) -> 
 
 
 def serve(browser: Browser) -> None:
-    """The page of a server, once it has answered."""
+    """The page of a server, once it has answered and shows where it looked."""
     if not (WORK / "served" / "1").exists():
         run("sqz-export", "--version=1.1", "--base_path=served", "--model_version=1")
     script = pathlib.Path(sys.executable).with_name("sqz-serve")
@@ -110,7 +110,7 @@ def serve(browser: Browser) -> None:
         tab = browser.open(url, WIDTH, HEIGHT)
         tab.wait("!document.getElementById('card').hidden")
         tab.choose(PHOTO)
-        tab.wait("!document.getElementById('top').hidden")
+        tab.wait("!document.getElementById('seen').hidden")
         save("serve.jpg", as_jpeg(shown(tab)))
     finally:
         server.terminate()

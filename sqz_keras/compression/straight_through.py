@@ -37,7 +37,7 @@ from sqz_keras.models.squeezenet import assign, build
 from sqz_keras.weights.arrays import check_shapes
 
 Arrays = dict[str, np.ndarray]
-LEARNING_RATE = 0.003  # Adam's, in steps; at 0.01 the answers get worse
+LEARNING_RATE = 0.002  # Adam's, in steps; at 0.01 the answers get worse
 _BIAS_RATE = 0.1  # times that of the kernels, whose errors a bias corrects
 _WARMUP = 20  # updates
 _SECOND_MOMENT = 0.999

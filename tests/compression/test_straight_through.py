@@ -26,7 +26,7 @@ def quantized(pruned):
 
 @pytest.fixture(scope="module")
 def tuned(pruned, quantized):
-    return tune(SPEC, pruned, quantized, batches_after, target_bytes=TARGET, updates=UPDATES)
+    return tune(SPEC, pruned, quantized, batches_after, target_bytes=TARGET, updates=UPDATES, learning_rate=0.003)
 
 
 def batches_after(updates):
@@ -63,7 +63,7 @@ def test_weights_stay_on_their_grids_and_pruned_ones_0(pruned, quantized, tuned)
 
 
 def test_a_killed_run_resumes_and_a_finished_one_is_not_repeated(pruned, quantized, tuned, tmp_path):
-    options = {"target_bytes": TARGET, "updates": UPDATES, "workdir": tmp_path}
+    options = {"target_bytes": TARGET, "updates": UPDATES, "learning_rate": 0.003, "workdir": tmp_path}
 
     def killed(update, updates, divergence):
         if update == 120:

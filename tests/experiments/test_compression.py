@@ -9,6 +9,7 @@ from PIL import Image
 from experiments import compression, compression_rows
 from sqz_keras import Metaparameters, ModelSpec, Preprocessing, resolve_model
 from sqz_keras.models.squeezenet import build, named_arrays
+from sqz_keras.weights import sqz
 from trainers.data.image_reader import read_inputs
 from trainers.evaluation.agreement import find_evaluation_images
 from trainers.reports.page import save_chart
@@ -99,6 +100,14 @@ def test_other_images_calibrate_and_all_are_judged(arrays, labelled_images, monk
     others = np.zeros((2, 32, 32, 3), np.float32)
     (row,) = compression.measure(SPEC, arrays, labelled_images, ["label_free"], [9], 3, others)
     assert seen == [others] and row["num_images"] == 9 and row["agreement"] == 1
+
+
+def test_files_are_rows_by_the_name_of_their_method(arrays, labelled_images, tmp_path):
+    path = tmp_path / "a.sqz"
+    path.write_bytes(sqz.encode(SPEC, arrays, {"stages": [{"stage": "tune"}]}))
+    (row,) = compression.measure(SPEC, arrays, labelled_images, [], [], 3, files=[path])
+    assert (row["method"], row["setting"], row["bytes"]) == ("tune", "a", path.stat().st_size)
+    assert (row["num_images"], row["agreement"]) == (9, 1)
 
 
 NNCODEC = """

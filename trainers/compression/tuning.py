@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import pathlib
 from collections.abc import Mapping
@@ -22,7 +21,6 @@ from trainers.compression.quantization import read_calibration
 from trainers.progress import progress_bar, say
 
 Arrays = dict[str, np.ndarray]
-_CROP = 163  # pixels at most: for an update as good as 227, in little more than half of the time
 
 
 def tune(
@@ -44,11 +42,10 @@ def tune(
     header = sqz.header_bytes(spec, arrays, {**provenance, "stages": [*provenance["stages"], stage]}, config.self_test)
     target = config.target_bytes - header
     rounded = _round(config, spec, arrays, target)
-    crops = dataclasses.replace(spec, input_size=min(spec.input_size, _CROP))
 
     def batches(updates: int) -> tf.data.Dataset:
         options = {"batch_size": config.batch_size, "seed": config.seed, "augmentation": "authors"}
-        dataset = input_batches(source, crops, start_example=updates * config.batch_size, **options)
+        dataset = input_batches(source, spec, start_example=updates * config.batch_size, **options)
         return dataset.map(lambda inputs, labels, weights: (inputs, weights))
 
     say(f"tuning for {config.steps} updates on {images} images")
@@ -62,7 +59,7 @@ def tune(
         bar.set_postfix_str(f"divergence {divergence:.4f}", refresh=False)
 
     result = straight_through.tune(
-        crops,
+        spec,
         arrays,
         rounded,
         batches,
