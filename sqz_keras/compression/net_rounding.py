@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sqz_keras.backend import check_is_tensorflow
 from sqz_keras.extras import needs
 
 with needs("tensorflow"):
@@ -18,6 +19,7 @@ from sqz_keras.compression import activations
 from sqz_keras.compression.activations import Moments
 from sqz_keras.compression.layer_inputs import LayerInputs
 from sqz_keras.models.squeezenet import build
+from sqz_keras.weights.arrays import check_shapes
 
 Arrays = dict[str, np.ndarray]
 _NEARLY_DENSE = 0.9  # a layer of at least this density has no pruning mask to keep
@@ -39,6 +41,23 @@ def kept_weights(kernel: np.ndarray) -> np.ndarray:
     """The weights that may differ from 0, shaped (inputs, filters)."""
     kept = kernel.reshape(-1, kernel.shape[-1]) != 0
     return kept | (kept.mean() >= _NEARLY_DENSE)
+
+
+def check_inputs(spec: ModelSpec, arrays: Arrays, images: np.ndarray) -> None:
+    """Refuses what a net cannot be rounded with.
+
+    Raises:
+        ValueError: The arrays or images are not the spec's, or Keras's backend or image data format is another.
+    """
+    check_shapes("arrays", arrays, spec.weight_shapes())
+    shape = (spec.input_size, spec.input_size, spec.channels)
+    if images.ndim != 4 or images.shape[1:] != shape or not len(images) or images.dtype != np.float32:
+        raise ValueError(
+            f"images must be float32 (N, {', '.join(map(str, shape))}), got {images.dtype} {images.shape}."
+        )
+    check_is_tensorflow("Quantisation")
+    if keras.config.image_data_format() != "channels_last":
+        raise ValueError("Quantisation needs Keras's image data format to be channels_last.")
 
 
 def round_net(

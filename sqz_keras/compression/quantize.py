@@ -17,11 +17,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sqz_keras.backend import check_is_tensorflow
 from sqz_keras.extras import needs
 
 with needs("tensorflow"):
-    import keras
+    pass
 
 from sqz_keras import codec
 from sqz_keras.architecture.spec import ModelSpec
@@ -30,10 +29,16 @@ from sqz_keras.compression import activations
 from sqz_keras.compression.activations import Moments
 from sqz_keras.compression.compensation import round_to_nearest
 from sqz_keras.compression.grids import finest_step, grid_steps, on_grid
-from sqz_keras.compression.net_rounding import Rounding, kept_weights, round_alone, round_layer, round_net
+from sqz_keras.compression.net_rounding import (
+    Rounding,
+    check_inputs,
+    kept_weights,
+    round_alone,
+    round_layer,
+    round_net,
+)
 from sqz_keras.compression.trellis_rounding import round_on_trellis
 from sqz_keras.models.squeezenet import build
-from sqz_keras.weights.arrays import check_shapes
 
 Arrays = dict[str, np.ndarray]
 Steps = dict[str, np.float32 | None]
@@ -123,7 +128,7 @@ class Quantizer:
         trellis: bool = True,
         report: Callable[[str], None] = lambda message: None,
     ):
-        _check(spec, arrays, images)
+        check_inputs(spec, arrays, images)
         self._spec, self._arrays, self._profile, self._report = spec, arrays, profile, report
         self._round_kernel = _on_trellis if trellis else _on_plain_grid
         self._images = images
@@ -297,18 +302,6 @@ def _on_plain_grid(weights: np.ndarray, kept: np.ndarray, moments: Moments, step
     return round_to_nearest(weights, kept, moments.inputs, moments.targets, nearest)
 
 
-def _check(spec: ModelSpec, arrays: Arrays, images: np.ndarray) -> None:
-    check_shapes("arrays", arrays, spec.weight_shapes())
-    shape = (spec.input_size, spec.input_size, spec.channels)
-    if images.ndim != 4 or images.shape[1:] != shape or not len(images) or images.dtype != np.float32:
-        raise ValueError(
-            f"images must be float32 (N, {', '.join(map(str, shape))}), got {images.dtype} {images.shape}."
-        )
-    check_is_tensorflow("Quantisation")
-    if keras.config.image_data_format() != "channels_last":
-        raise ValueError("Quantisation needs Keras's image data format to be channels_last.")
-
-
 def _with_divergences(
     sensitivity: Mapping[str, float], divergences: Mapping[str, float], steps: Steps, kept: Mapping[str, np.ndarray]
 ) -> dict[str, float]:
@@ -353,49 +346,3 @@ def _next_aim(tried: list[tuple[int, float]], target: float) -> float:
         return below[1] + (above[1] - below[1]) * (target - below[0]) / (above[0] - below[0])
     reached, aim = below or above
     return aim * target / reached
-
-
-def choose_codes(
-    spec: ModelSpec,
-    arrays: Arrays,
-    clustered: Arrays,
-    images: np.ndarray,
-    report: Callable[[str], None] = lambda message: None,
-    layers: Collection[str] | None = None,
-) -> Arrays:
-    """Chooses the codes of clustered weights again, with compensation, so that the net answers most like another.
-
-    Args:
-        spec: The model of both.
-        arrays: The weights of the net to be like.
-        clustered: Kernels with few values, the only ones in the result; zeros stay 0 unless they are few.
-        images: As `quantize` takes them.
-        report: Called with a line of progress.
-        layers: The layers whose codes are chosen; the others stay as they are in `clustered`. None is all layers.
-
-    Returns:
-        Float32 arrays; the biases of these layers correct the remaining errors of the mean outputs.
-
-    Raises:
-        ValueError: The arguments do not fit together.
-    """
-    _check(spec, arrays, images)
-    check_shapes("clustered", clustered, spec.weight_shapes())
-
-    kept = {name: kept_weights(array) for name, array in clustered.items()}
-
-    def kernel(name, weights, moments):
-        values = np.unique(clustered[name]).astype(np.float64)
-        borders = (values[1:] + values[:-1]) / 2
-
-        def nearest(free):
-            return values[np.searchsorted(borders, free)]
-
-        return round_to_nearest(weights, kept[name], moments.inputs, moments.targets, nearest)
-
-    fixed = {
-        name: array for name, array in clustered.items() if layers is not None and name.rsplit("/", 1)[0] not in layers
-    }
-    rounding = Rounding(kernel, lambda name, bias: bias)
-    rounded, _ = round_net(spec, arrays, build(spec, arrays), images, rounding, report, fixed)
-    return rounded

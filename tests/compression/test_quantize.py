@@ -3,9 +3,10 @@ import pytest
 
 from sqz_keras import codec
 from sqz_keras.compression.bits import round_evenly
+from sqz_keras.compression.choose_codes import choose_codes
 from sqz_keras.compression.densities import prune_magnitudes
 from sqz_keras.compression.kmeans import kmeans
-from sqz_keras.compression.quantize import choose_codes, quantize
+from sqz_keras.compression.quantize import quantize
 from sqz_keras.models.squeezenet import build
 from tests.compression.tiny_net import SPEC, tiny_arrays, tiny_images
 

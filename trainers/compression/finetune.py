@@ -13,9 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 from sqz_keras.architecture.spec import ModelSpec, hash_arrays
-from sqz_keras.compression import quantize
 from sqz_keras.compression.activations import sensitivities
 from sqz_keras.compression.bits import bits_for_size, round_evenly
+from sqz_keras.compression.choose_codes import choose_codes
 from sqz_keras.compression.densities import layer_names, measure_densities, parse_densities, sensitivity_densities
 from sqz_keras.compression.stage_folder import StageFolder
 from sqz_keras.compression.teacher import teach
@@ -94,7 +94,7 @@ def _options(config: FinetuneConfig, stage: str, learning_rate: float) -> dict:
 def _choose_codes(
     config: FinetuneConfig, spec: ModelSpec, before: Arrays, clustered: Arrays, images: np.ndarray, layers: list[str]
 ) -> Arrays:
-    """`quantize.choose_codes` as a stage: what a workdir holds of it is not computed again."""
+    """`choose_codes` as a stage: what a workdir holds of it is not computed again."""
     request = {
         "stage": "choose_codes",
         "before": hash_arrays(before),
@@ -106,7 +106,7 @@ def _choose_codes(
     result = folder.result(spec.weight_shapes())
     if result is None:
         say("choosing the codes anew")
-        result = quantize.choose_codes(spec, before, clustered, images, say, layers)
+        result = choose_codes(spec, before, clustered, images, say, layers)
         folder.save_result(result)
     return result
 

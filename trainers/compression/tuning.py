@@ -21,6 +21,7 @@ from trainers.compression.quantization import read_calibration
 from trainers.progress import progress_bar, say
 
 Arrays = dict[str, np.ndarray]
+_ENOUGH_IMAGES = 2000
 
 
 def tune(
@@ -42,6 +43,11 @@ def tune(
     header = sqz.header_bytes(spec, arrays, {**provenance, "stages": [*provenance["stages"], stage]}, config.self_test)
     target = config.target_bytes - header
     rounded = _round(config, spec, arrays, target)
+    if all(np.array_equal(rounded[name], array) for name, array in arrays.items()):
+        say(f"the model fits into {config.target_bytes:,} bytes as it is: nothing is tuned")
+        return rounded, []
+    if images < _ENOUGH_IMAGES:
+        say(f"Warning: tuning on {images} images may fit these alone; {_ENOUGH_IMAGES:,} or more are of use.")
 
     def batches(updates: int) -> tf.data.Dataset:
         options = {"batch_size": config.batch_size, "seed": config.seed, "augmentation": "authors"}

@@ -301,11 +301,13 @@ def test_codes_are_tuned_to_a_size(run, tmp_path, monkeypatch, capsys):
         patch.setattr("trainers.compression.run.write_sqz", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run("--target_bytes=1150", *options)
-    assert "3/3" in capsys.readouterr().err
+    messages = capsys.readouterr().err
+    assert "3/3" in messages and "Warning: tuning on 18 images" in messages
     for stage in ("round", "tune"):
         assert (tmp_path / stage / "result.npz").exists()
-    monkeypatch.setattr(tuning, "Quantizer", interrupted)
-    path, report = run("--target_bytes=1150", *options)
+    with monkeypatch.context() as patch:
+        patch.setattr(tuning, "Quantizer", interrupted)
+        path, report = run("--target_bytes=1150", *options)
     assert 1_000 < path.stat().st_size == report["bytes"] <= 1_150
     (stage,) = report["provenance"]["stages"]
     assert stage == {
@@ -318,6 +320,9 @@ def test_codes_are_tuned_to_a_size(run, tmp_path, monkeypatch, capsys):
     }
     with pytest.raises(ValueError, match="another request: target_bytes"):
         run("--target_bytes=1200", *options)
+    _, report = run("--target_bytes=90000", *options[:-1])
+    assert report["lossless"] and report["provenance"]["stages"] == []
+    assert "as it is: nothing is tuned" in capsys.readouterr().err
 
 
 def interrupted(*_, **__):
@@ -485,7 +490,7 @@ def test_a_killed_run_keeps_its_bits_and_its_chosen_codes(run, tmp_path, monkeyp
     with monkeypatch.context() as patch:
         for name in ("sensitivities", "bits_for_size"):
             patch.setattr(finetune, name, interrupted)
-        patch.setattr(finetune.quantize, "choose_codes", interrupted)
+        patch.setattr(finetune, "choose_codes", interrupted)
         _, report = run("--bits=size=2500", *options)
     assert [stage["stage"] for stage in report["provenance"]["stages"]] == ["cluster", "choose_codes"]
     with pytest.raises(ValueError, match="bits for another request: size was 2500, now 2600"):
