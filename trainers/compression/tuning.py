@@ -27,7 +27,7 @@ _ENOUGH_IMAGES = 2000
 def tune(
     config: TuneConfig, spec: ModelSpec, arrays: Arrays, provenance: Mapping[str, Any]
 ) -> tuple[Arrays, list[dict]]:
-    """The weights on plain grids, as `Quantizer` rounds them, and then tuned; and the requests of both stages.
+    """The weights on plain grids, as `Quantizer` rounds them, and then tuned; and the request for the provenance.
 
     With a workdir, a run that was killed resumes from there.
 
