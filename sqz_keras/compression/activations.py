@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-import keras
 import numpy as np
+
+from sqz_keras.extras import needs
+
+with needs("tensorflow"):
+    import keras
 
 from sqz_keras.compression.layer_inputs import BATCH
 

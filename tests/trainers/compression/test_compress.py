@@ -294,6 +294,7 @@ def test_a_size_without_labels_is_met(run):
     assert not report["lossless"] and report["after"]["agreement"] > 0.5
 
 
+@pytest.mark.large
 def test_codes_are_tuned_to_a_size(run, tmp_path, monkeypatch, capsys):
     """What is finished before a kill is not repeated."""
     options = ["--method=tune", "--calibration_dir=photos", "--steps=3", "--batch_size=4", f"--workdir={tmp_path}"]
