@@ -60,6 +60,7 @@ def tune(
     updates: int,
     learning_rate: float = LEARNING_RATE,
     profile: str = "max",
+    source: str = "",
     workdir: str | os.PathLike | None = None,
     report: Callable[[int, int, float], None] = lambda update, updates, divergence: None,
 ) -> Arrays:
@@ -75,6 +76,7 @@ def tune(
         updates: How many. Thousands are of use.
         learning_rate: Adam's, in steps of the grid. It rises for 20 updates and falls to 0 on a cosine.
         profile: Profile of the file.
+        source: What the batches are made of, in any words or as a hash: a run of another source is not resumed.
         workdir: Folder of this stage alone. A run that was killed resumes from it, and a finished one is not repeated.
         report: Called after each update, as report(update, updates, divergence of the batch).
 
@@ -93,6 +95,7 @@ def tune(
         "arrays": hash_arrays(arrays),
         "quantized": hash_arrays(quantized),
         "batches": str(batches(0).element_spec),
+        "source": source,
         "target_bytes": target_bytes,
         "updates": updates,
         "learning_rate": learning_rate,

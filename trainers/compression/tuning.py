@@ -73,6 +73,7 @@ def tune(
         updates=config.steps,
         learning_rate=learning_rate,
         profile=config.profile,
+        source=f"{source.name}, {images} images, seed {config.seed}",
         workdir=_folder(config, "tune"),
         report=report,
     )

@@ -321,6 +321,8 @@ def test_codes_are_tuned_to_a_size(run, tmp_path, monkeypatch, capsys):
     }
     with pytest.raises(ValueError, match="another request: target_bytes"):
         run("--target_bytes=1200", *options)
+    with pytest.raises(ValueError, match="another request: source was 'photos, 18 images, seed 0'"):
+        run("--target_bytes=1150", "--seed=1", *options)
     _, report = run("--target_bytes=90000", *options[:-1])
     assert report["lossless"] and report["provenance"]["stages"] == []
     assert "as it is: nothing is tuned" in capsys.readouterr().err
