@@ -124,8 +124,7 @@ def _run(
     manager = folder.checkpoints(tuning.checkpoint())
     if manager is not None and manager.latest_checkpoint:
         manager.checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched()
-    done, price = tuning.updates_done(), base_price
-    update = done
+    done = update = tuning.updates_done()
     for update, (images, weights) in zip(range(done + 1, updates + 1), batches(done), strict=False):
         if (update - 1) % _UPDATES_BETWEEN_SIZES == 0:  # checkpoints are made there, so a resumed run goes the same way
             if manager is not None and update - 1 > done:

@@ -8,17 +8,9 @@ from sqz_keras.compression.densities import prune_magnitudes
 from sqz_keras.compression.kmeans import kmeans
 from sqz_keras.compression.quantize import quantize
 from sqz_keras.models.squeezenet import build
-from tests.compression.tiny_net import SPEC, tiny_arrays, tiny_images
+from tests.compression.tiny_net import SPEC, tiny_images
 
 TARGET = 750
-
-
-@pytest.fixture(scope="module")
-def pruned():
-    arrays = tiny_arrays(SPEC)
-    kernel = arrays["fire2_expand3x3/kernel"]
-    kernel[np.abs(kernel) < np.median(np.abs(kernel))] = 0
-    return arrays
 
 
 @pytest.fixture(scope="module")

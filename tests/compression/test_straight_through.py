@@ -6,17 +6,9 @@ from sqz_keras import codec
 from sqz_keras.compression.quantize import Quantizer
 from sqz_keras.compression.straight_through import tune
 from sqz_keras.models.squeezenet import build
-from tests.compression.tiny_net import SPEC, tiny_arrays, tiny_images
+from tests.compression.tiny_net import SPEC, tiny_images
 
 TARGET, UPDATES = 620, 150
-
-
-@pytest.fixture(scope="module")
-def pruned():
-    arrays = tiny_arrays(SPEC)
-    kernel = arrays["fire2_expand3x3/kernel"]
-    kernel[np.abs(kernel) < np.median(np.abs(kernel))] = 0
-    return arrays
 
 
 @pytest.fixture(scope="module")

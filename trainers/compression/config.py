@@ -6,6 +6,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import ClassVar
 
 from sqz_keras.files import check_writable
 
@@ -101,6 +102,15 @@ class TrainedConfig(CompressionConfig):
         0.0, "The highest learning rate, with tune in steps of the grids; 0 for each stage's own.", lower_bound=0.0
     )
     seed: int = _field(0, "Seed of the order of the images.", lower_bound=0)
+    own_steps: ClassVar[int]
+
+    def __post_init__(self):
+        super().__post_init__()
+        object.__setattr__(self, "steps", self.steps or self.own_steps)
+
+    def folder_of(self, stage: str) -> pathlib.Path | None:
+        """Where the workdir keeps a stage; None without a workdir."""
+        return None if self.workdir is None else pathlib.Path(self.workdir, stage)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,19 +138,21 @@ class QuantizeConfig(CalibratedConfig):
 class TuneConfig(CalibratedConfig, TrainedConfig):
     """A file of a given size, whose codes are trained on thousands of unlabelled images."""
 
+    own_steps = TUNING_STEPS
+
     def __post_init__(self):
         super().__post_init__()
         if not self.target_bytes:
             raise ValueError("--method=tune needs --target_bytes, the size of the file.")
         if not self.calibration_dir:
             raise ValueError("--method=tune needs images, better thousands of them: --calibration_dir=DIR.")
-        object.__setattr__(self, "steps", self.steps or TUNING_STEPS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FinetuneConfig(TrainedConfig):
     """Pruned and clustered weights, fine-tuned on labelled images, or towards the uncompressed model's answers."""
 
+    own_steps = FINETUNING_STEPS
     bits: str = _field("", f"{_BITS} With --method=finetune also size=290000, for a file of about that many bytes.")
     densities: str = _field(
         "",
@@ -171,7 +183,6 @@ class FinetuneConfig(TrainedConfig):
             raise ValueError("--method=finetune needs something to fine-tune: --densities, --bits or both.")
         if self.densities == ROUNDING and not self.bits:
             raise ValueError(f"--densities={ROUNDING} prunes what the codes would round to 0: give --bits too.")
-        object.__setattr__(self, "steps", self.steps or FINETUNING_STEPS)
 
 
 METHODS: dict[str, type[CompressionConfig]] = {

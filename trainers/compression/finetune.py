@@ -88,7 +88,7 @@ def _training_batches(config: FinetuneConfig, spec: ModelSpec, arrays: Arrays, s
 def _options(config: FinetuneConfig, stage: str, learning_rate: float) -> dict:
     """What `prune` and `cluster` both take."""
     rate = config.learning_rate or (TAUGHT_RATE if config.teacher else learning_rate)
-    return {"steps": config.steps, "learning_rate": rate, "workdir": _folder(config, stage), "report": _report}
+    return {"steps": config.steps, "learning_rate": rate, "workdir": config.folder_of(stage), "report": _report}
 
 
 def _choose_codes(
@@ -102,7 +102,7 @@ def _choose_codes(
         "images": hashlib.sha256(images.tobytes()).hexdigest(),
         "layers": layers,
     }
-    folder = StageFolder(_folder(config, "choose_codes"), request)
+    folder = StageFolder(config.folder_of("choose_codes"), request)
     result = folder.result(spec.weight_shapes())
     if result is None:
         say("choosing the codes anew")
@@ -139,7 +139,7 @@ def _bits(config: FinetuneConfig, spec: ModelSpec, arrays: Arrays, images: Image
         return parse_bits(config.bits, layer_names(arrays)) if config.bits else {}
     size = int(_number_after(SIZE, "--bits", config.bits))
     request = {"size": size, "profile": config.profile, "weights_sha256": hash_arrays(arrays)}
-    path = _folder(config, BITS_NAME)
+    path = config.folder_of(BITS_NAME)
     bits = _kept_bits(path, request) if path is not None and path.exists() else None
     if bits is None:
         say("measuring how sensitive each layer is")
@@ -210,10 +210,6 @@ def _damage(spec: ModelSpec, arrays: Arrays, images: np.ndarray) -> Callable[[Ar
 def _density(arrays: Arrays) -> float:
     sizes = {layer: arrays[f"{layer}/kernel"].size for layer in layer_names(arrays)}
     return sum(share * sizes[layer] for layer, share in measure_densities(arrays).items()) / sum(sizes.values())
-
-
-def _folder(config: FinetuneConfig, stage: str) -> pathlib.Path | None:
-    return None if config.workdir is None else pathlib.Path(config.workdir, stage)
 
 
 def _report(step: int, steps: int, loss: float) -> None:

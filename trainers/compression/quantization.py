@@ -14,7 +14,7 @@ from sqz_keras.compression.quantize import Quantizer
 from sqz_keras.images.files import find_images
 from sqz_keras.models.squeezenet import assign, build
 from sqz_keras.weights import sqz
-from trainers.compression.config import QuantizeConfig, TuneConfig
+from trainers.compression.config import CalibratedConfig, QuantizeConfig
 from trainers.data.image_reader import read_inputs
 from trainers.progress import say
 
@@ -34,14 +34,15 @@ def quantize(
         ValueError: The images are not for this model, or no file holds the agreement.
         TooFewBytesError: Nothing useful fits into the size.
     """
-    images = read_calibration(config, spec, arrays)
+    model = build(spec, arrays)
+    images, answers = read_calibration(config, spec, model)
     stage = {"stage": "quantize", "images": len(images)}
     stage |= {"agreement": config.agreement} if config.agreement else {"target_bytes": config.target_bytes}
-    header = sqz.header_bytes(spec, arrays, {**provenance, "stages": [*provenance["stages"], stage]}, config.self_test)
+    header = header_bytes(config, spec, arrays, provenance, stage)
     if config.agreement:
         quantizer = Quantizer(spec, arrays, images[::2], profile=config.profile, report=say)
         _foretell(quantizer, header)
-        return _smallest(quantizer, config.agreement, build(spec, arrays), images[1::2], header), [stage]
+        return _smallest(quantizer, config.agreement, model, images[1::2], answers[1::2], header), [stage]
     quantizer = Quantizer(spec, arrays, images, profile=config.profile, report=say)
     _foretell(quantizer, header)
     say(f"quantising to {config.target_bytes:,} bytes")
@@ -53,14 +54,22 @@ def quantize(
     return quantizer.to_size(target), [stage]
 
 
-def read_calibration(config: QuantizeConfig | TuneConfig, spec: ModelSpec, arrays: Arrays) -> np.ndarray:
-    """The images to round with, as network inputs; warns of what makes them unfit."""
+def header_bytes(
+    config: CalibratedConfig, spec: ModelSpec, arrays: Arrays, provenance: Mapping[str, Any], stage: dict
+) -> int:
+    """Bytes of the file beside the weights, when it says that this stage made them."""
+    return sqz.header_bytes(spec, arrays, {**provenance, "stages": [*provenance["stages"], stage]}, config.self_test)
+
+
+def read_calibration(config: CalibratedConfig, spec: ModelSpec, model: keras.Model) -> tuple[np.ndarray, np.ndarray]:
+    """The images to round with, as network inputs, and the model's class of each; warns of what makes them unfit."""
     paths = find_images(config.calibration_dir, config.calibration_images)
     say(f"reading {len(paths)} images of {config.calibration_dir}")
     images = read_inputs(paths, spec)
-    for problem in calibration.find_problems(images, _answers(build(spec, arrays), images)):
+    answers = _answers(model, images)
+    for problem in calibration.find_problems(images, answers):
         say(f"Warning: {problem}")
-    return images
+    return images, answers
 
 
 def _foretell(quantizer: Quantizer, header: int) -> None:
@@ -73,17 +82,19 @@ def _answers(model: keras.Model, images: np.ndarray) -> np.ndarray:
     return model.predict(images, batch_size=32, verbose=0).argmax(axis=1)
 
 
-def _smallest(quantizer: Quantizer, wanted: float, model: keras.Model, unseen: np.ndarray, header: int) -> Arrays:
+def _smallest(
+    quantizer: Quantizer, wanted: float, model: keras.Model, unseen: np.ndarray, expected: np.ndarray, header: int
+) -> Arrays:
     """The smallest weights found whose answers on unseen images are the expected ones often enough.
 
     Args:
         quantizer: Makes weights of a size.
         wanted: The share of the images.
-        model: The model as it is; its weights are replaced.
+        model: A model of the same kind, whose weights are replaced.
         unseen: Network inputs.
+        expected: The class of each, int64 (N,).
         header: Bytes of the file beside the weights.
     """
-    expected = _answers(model, unseen)
     best, best_size, too_small, size = None, None, 0, quantizer.foretell_size(wanted)
     for _ in range(_SEARCHES):
         say(f"quantising to {size + header:,} bytes")

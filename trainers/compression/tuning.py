@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,10 +13,10 @@ from sqz_keras.architecture.spec import ModelSpec, hash_arrays
 from sqz_keras.compression import straight_through
 from sqz_keras.compression.quantize import Quantizer
 from sqz_keras.compression.stage_folder import StageFolder
-from sqz_keras.weights import sqz
+from sqz_keras.models.squeezenet import build
 from trainers.compression.config import TuneConfig
-from trainers.compression.inputs import input_batches, unlabelled_source
-from trainers.compression.quantization import read_calibration
+from trainers.compression.inputs import SPLIT, input_batches, unlabelled_source
+from trainers.compression.quantization import header_bytes, read_calibration
 from trainers.progress import progress_bar, say
 
 Arrays = dict[str, np.ndarray]
@@ -36,12 +35,11 @@ def tune(
         TooFewBytesError: Nothing useful fits into the size.
     """
     source = unlabelled_source(config.calibration_dir)
-    (images,) = source.sizes.values()
+    images = source.sizes[SPLIT]
     stage = {"stage": "tune", "images": images, "steps": config.steps, "batch_size": config.batch_size}
     learning_rate = config.learning_rate or straight_through.LEARNING_RATE
     stage |= {"target_bytes": config.target_bytes, "learning_rate": learning_rate}
-    header = sqz.header_bytes(spec, arrays, {**provenance, "stages": [*provenance["stages"], stage]}, config.self_test)
-    target = config.target_bytes - header
+    target = config.target_bytes - header_bytes(config, spec, arrays, provenance, stage)
     rounded = _round(config, spec, arrays, target)
     if all(np.array_equal(rounded[name], array) for name, array in arrays.items()):
         say(f"the model fits into {config.target_bytes:,} bytes as it is: nothing is tuned")
@@ -74,7 +72,7 @@ def tune(
         learning_rate=learning_rate,
         profile=config.profile,
         source=f"{source.name}, {images} images, seed {config.seed}",
-        workdir=_folder(config, "tune"),
+        workdir=config.folder_of("tune"),
         report=report,
     )
     if bar is not None:
@@ -84,7 +82,7 @@ def tune(
 
 def _round(config: TuneConfig, spec: ModelSpec, arrays: Arrays, target: int) -> Arrays:
     """The weights on plain grids, as a stage: what a workdir holds of it is not computed again."""
-    images = read_calibration(config, spec, arrays)
+    images, _ = read_calibration(config, spec, build(spec, arrays))
     request = {
         "stage": "round",
         "arrays": hash_arrays(arrays),
@@ -92,14 +90,10 @@ def _round(config: TuneConfig, spec: ModelSpec, arrays: Arrays, target: int) -> 
         "target_bytes": target,
         "profile": config.profile,
     }
-    folder = StageFolder(_folder(config, "round"), request)
+    folder = StageFolder(config.folder_of("round"), request)
     rounded = folder.result(spec.weight_shapes())
     if rounded is None:
         say(f"quantising to {config.target_bytes:,} bytes")
         rounded = Quantizer(spec, arrays, images, profile=config.profile, trellis=False, report=say).to_size(target)
         folder.save_result(rounded)
     return rounded
-
-
-def _folder(config: TuneConfig, stage: str) -> pathlib.Path | None:
-    return None if config.workdir is None else pathlib.Path(config.workdir, stage)

@@ -376,14 +376,17 @@ def test_a_lossy_delta_rounds_the_changes_of_biases(run, tmp_path):
         (["--output=nowhere/model.sqz"], "existing folder"),
         (["--densities=table1"], "--densities belongs to --method=finetune, not to --method=lossless"),
         (["--bits=6"], "--bits belongs to --method=kmeans and --method=finetune, not to --method=lossless"),
-        (["--target_bytes=9"], "--target_bytes belongs to --method=quantize and --method=tune, not to"),
+        (
+            ["--target_bytes=9"],
+            "--target_bytes belongs to --method=quantize and --method=tune, not to --method=lossless",
+        ),
         (
             ["--calibration_dir=photos"],
             "--calibration_dir belongs to --method=quantize and --method=tune and --method=finetune",
         ),
         (
             ["--method=kmeans", "--bits=6", "--steps=3"],
-            "--steps belongs to --method=tune and --method=finetune, not to",
+            "--steps belongs to --method=tune and --method=finetune, not to --method=kmeans",
         ),
         (["--method=quantize", "--target_bytes=9", "--calibration_dir=photos", "--bits=6"], "--bits belongs to"),
         (["--method=kmeans", "--bits=6", "--apply_to=a.sqz"], "--apply_to belongs to --method=lossless"),
