@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from google.protobuf.message import Message
 
 from export.client import messages
+from sqz_keras.runtimes.protobuf import begin_field
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +35,9 @@ def with_input(request: Message, name: str, tensor: Message, content: Sequence[m
         content: The `tensor_content`, in parts.
     """
     size = sum(part.nbytes for part in content)
-    head = tensor.SerializeToString() + _begin(_CONTENT, size)
-    entry = _begin(_KEY, len(name.encode())) + name.encode() + _begin(_VALUE, len(head) + size) + head
-    begin = request.SerializeToString() + _begin(_INPUTS, len(entry) + size) + entry
+    head = tensor.SerializeToString() + begin_field(_CONTENT, size)
+    entry = begin_field(_KEY, len(name.encode())) + name.encode() + begin_field(_VALUE, len(head) + size) + head
+    begin = request.SerializeToString() + begin_field(_INPUTS, len(entry) + size) + entry
     return EncodedPredictRequest(b"".join([begin, *content]))
 
 
@@ -47,18 +48,3 @@ def _number(message: type[Message], field: str) -> int:
 _INPUTS = _number(messages.PredictRequest, "inputs")
 _CONTENT = _number(messages.TensorProto, "tensor_content")
 _KEY, _VALUE = 1, 2  # of every map's entries
-_WITH_LENGTH = 2  # the kind of a field that begins with its length
-
-
-def _begin(number: int, length: int) -> bytes:
-    """What a field has before its bytes."""
-    return bytes([number << 3 | _WITH_LENGTH]) + _varint(length)
-
-
-def _varint(value: int) -> bytes:
-    """7 bits a byte, the lowest first; the last byte is below 128."""
-    parts = []
-    while value >= 128:
-        parts.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*parts, value])

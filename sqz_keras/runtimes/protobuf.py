@@ -26,8 +26,13 @@ def _parts(fields: Mapping[int, object]) -> Iterator[bytes]:
             data = (
                 write_message(item) if isinstance(item, Mapping) else item.encode() if isinstance(item, str) else item
             )
-            yield _varint(number << 3 | _BYTES) + _varint(len(data))
+            yield begin_field(number, len(data))
             yield data
+
+
+def begin_field(number: int, length: int) -> bytes:
+    """What comes before the bytes of a string, bytes or message field."""
+    return _varint(number << 3 | _BYTES) + _varint(length)
 
 
 def _varint(value: int) -> bytes:
