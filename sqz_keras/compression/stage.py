@@ -92,8 +92,10 @@ def run_stage(stage: Stage, spec: ModelSpec, arrays: Mapping[str, np.ndarray], b
             "batches": str(batches.element_spec),
         },
     )
-    if (result := folder.result(shapes)) is not None:
-        return result
+    return folder.once(shapes, lambda: _train(stage, spec, arrays, batches, training, folder))
+
+
+def _train(stage: Stage, spec: ModelSpec, arrays: Mapping, batches, training: Training, folder: StageFolder) -> Arrays:
     model = bridge.to_tf_keras(build(spec, dict(arrays), training.dropout_rate), stage.wrap)
     bridge.train(
         model,
@@ -106,12 +108,12 @@ def run_stage(stage: Stage, spec: ModelSpec, arrays: Mapping[str, np.ndarray], b
         report=training.report,
     )
     trained = bridge.named_arrays(stage.strip(model) if stage.strip else model)
-    result = {name: trained[name] + np.float32(0) for name in shapes}  # a mask makes -0.0, which is a value of its own
+    # A mask makes -0.0, which is a value of its own.
+    result = {name: trained[name] + np.float32(0) for name in spec.weight_shapes()}
     if not all(np.isfinite(array).all() for array in result.values()):
         raise StageError(f"{stage.name}: the weights are not finite any more; give a smaller learning_rate.")
     if stage.check:
         stage.check(result)
-    folder.save_result(result)
     return result
 
 

@@ -8,13 +8,14 @@ import os
 import pathlib
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from sqz_keras.differences import describe_changes
 from sqz_keras.files import write_file
 
+Arrays = dict[str, np.ndarray]
 _KEPT_CHECKPOINTS = 2
 
 
@@ -54,14 +55,30 @@ class StageFolder:
                 "workdir."
             )
 
-    def result(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray] | None:
-        """The finished stage's arrays, in the order of `shapes`; None if the stage is not finished.
+    def once(self, shapes: Mapping[str, tuple[int, ...]], compute: Callable[[], Arrays]) -> Arrays:
+        """The stage's arrays: read if the stage is finished, else computed and stored.
+
+        Args:
+            shapes: Of the arrays by name.
+            compute: The stage. Its checkpoints are removed after it.
+
+        Returns:
+            The arrays, in the order of `shapes`.
 
         Raises:
-            ValueError: The arrays are damaged, or of other shapes.
+            ValueError: The stored arrays are damaged, or of other shapes.
         """
-        if self._folder is None or not self._result_path.exists():
-            return None
+        if self._folder is not None and self._result_path.exists():
+            return self._read_result(shapes)
+        arrays = compute()
+        if self._folder is not None:
+            archive = io.BytesIO()
+            np.savez(archive, **arrays)
+            write_file(self._result_path, archive.getbuffer())
+            shutil.rmtree(self._folder / "checkpoints", ignore_errors=True)
+        return {name: arrays[name] for name in shapes}
+
+    def _read_result(self, shapes: Mapping[str, tuple[int, ...]]) -> Arrays:
         try:
             with np.load(self._result_path, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
@@ -70,15 +87,6 @@ class StageFolder:
         except (ValueError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"{self._result_path} is damaged: {error}. Remove it to repeat the stage.") from error
         return {name: arrays[name] for name in shapes}
-
-    def save_result(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Stores the result and removes the checkpoints, which are no longer needed."""
-        if self._folder is None:
-            return
-        archive = io.BytesIO()
-        np.savez(archive, **arrays)
-        write_file(self._result_path, archive.getbuffer())
-        shutil.rmtree(self._folder / "checkpoints", ignore_errors=True)
 
     def checkpoints(self, checkpoint):
         """The `tf.train.CheckpointManager` of a `tf.train.Checkpoint`, or None if nothing is kept.

@@ -102,13 +102,13 @@ def tune(
         "profile": profile,
     }
     folder = StageFolder(workdir, request)
-    result = folder.result(spec.weight_shapes())
-    if result is None:
+
+    def compute() -> Arrays:
         tuning = _Tuning(spec, arrays, quantized, updates, learning_rate)
         _run(tuning, batches, folder, target_bytes, updates, profile, report)
-        result = _fitted(tuning, target_bytes, profile)
-        folder.save_result(result)
-    return result
+        return _fitted(tuning, target_bytes, profile)
+
+    return folder.once(spec.weight_shapes(), compute)
 
 
 def _run(

@@ -102,13 +102,12 @@ def _choose_codes(
         "images": hashlib.sha256(images.tobytes()).hexdigest(),
         "layers": layers,
     }
-    folder = StageFolder(config.folder_of("choose_codes"), request)
-    result = folder.result(spec.weight_shapes())
-    if result is None:
+
+    def compute() -> Arrays:
         say("choosing the codes anew")
-        result = choose_codes(spec, before, clustered, images, say, layers)
-        folder.save_result(result)
-    return result
+        return choose_codes(spec, before, clustered, images, say, layers)
+
+    return StageFolder(config.folder_of("choose_codes"), request).once(spec.weight_shapes(), compute)
 
 
 def held_out_batches(config: FinetuneConfig, spec: ModelSpec) -> Iterator[tuple[np.ndarray, np.ndarray]]:

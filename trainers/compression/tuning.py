@@ -90,10 +90,9 @@ def _round(config: TuneConfig, spec: ModelSpec, arrays: Arrays, target: int) -> 
         "target_bytes": target,
         "profile": config.profile,
     }
-    folder = StageFolder(config.folder_of("round"), request)
-    rounded = folder.result(spec.weight_shapes())
-    if rounded is None:
+
+    def compute() -> Arrays:
         say(f"quantising to {config.target_bytes:,} bytes")
-        rounded = Quantizer(spec, arrays, images, profile=config.profile, trellis=False, report=say).to_size(target)
-        folder.save_result(rounded)
-    return rounded
+        return Quantizer(spec, arrays, images, profile=config.profile, trellis=False, report=say).to_size(target)
+
+    return StageFolder(config.folder_of("round"), request).once(spec.weight_shapes(), compute)
