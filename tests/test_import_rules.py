@@ -12,7 +12,14 @@ ROOT = pathlib.Path(__file__).parents[1]
 # From what imports nothing of the project to what is imported by nobody. A module imports from the rows above its own
 # and from its own room, never from another room of its own row.
 ROWS = [
-    ["sqz_keras.version", "sqz_keras.differences", "sqz_keras.extras", "sqz_keras.files", "sqz_keras.quiet"],
+    [
+        "sqz_keras.version",
+        "sqz_keras.differences",
+        "sqz_keras.extras",
+        "sqz_keras.files",
+        "sqz_keras.protobuf",
+        "sqz_keras.quiet",
+    ],
     ["sqz_keras.architecture", "sqz_keras.backend", "sqz_keras.codec"],
     ["sqz_keras.command", "sqz_keras.weights", "sqz_keras.images"],
     ["sqz_keras.models", "sqz_keras.runtimes"],

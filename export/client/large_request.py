@@ -1,7 +1,6 @@
 """A Predict request with an array, encoded in one copy of its values, where protobuf makes three.
 
-A batch of 32 images has 20 MB, and copying it takes longer than sending it on the same machine. The encoding is that of
-protobuf (https://protobuf.dev/programming-guides/encoding/): a field is its number and kind, its length, and its bytes.
+A batch of 32 images has 20 MB, and copying it takes longer than sending it on the same machine.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from collections.abc import Sequence
 from google.protobuf.message import Message
 
 from export.client import messages
-from sqz_keras.runtimes.protobuf import begin_field
+from sqz_keras.protobuf import begin_field
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,14 +13,15 @@ from typing import NamedTuple
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import predict_pb2
 
+from sqz_keras.protobuf import BYTES, read_fields
+
 _LARGE = 1 << 16  # bytes; less is not worth the trouble
+_MOST_FIELDS = 100  # of the usual form of a message; a long walk in Python would hold up the server
 _Entry = predict_pb2.PredictRequest.InputsEntry
 # Field numbers.
 _INPUTS = predict_pb2.PredictRequest.INPUTS_FIELD_NUMBER
 _KEY, _VALUE = 1, 2  # of every map's entries
 _CONTENT = tensor_pb2.TensorProto.TENSOR_CONTENT_FIELD_NUMBER
-# What a field's key says about its bytes: https://protobuf.dev/programming-guides/encoding/
-_VARINT, _WITH_LENGTH, _FIXED = 0, 2, {1: 8, 5: 4}
 
 
 class ParsedRequest(NamedTuple):
@@ -59,35 +60,15 @@ class _Split(NamedTuple):
 
 def _split(message: memoryview, number: int) -> _Split | None:
     """The bytes of a message's field of this number, and all its other fields; None if it has not one such field."""
-    position, found = 0, None
+    found = None
     try:
-        while position < len(message):
-            key, begin = _read_varint(message, position)
-            kind = key & 7
-            length, begin = _read_varint(message, begin) if kind == _WITH_LENGTH else (0, begin)
-            end = _read_varint(message, begin)[1] if kind == _VARINT else begin + length + _FIXED.get(kind, 0)
-            if kind not in (_VARINT, _WITH_LENGTH, *_FIXED) or end > len(message):
+        for count, field in enumerate(read_fields(message)):
+            if count == _MOST_FIELDS:
                 return None
-            if key >> 3 == number:
-                if found or kind != _WITH_LENGTH:
+            if field.number == number:
+                if found or field.wire_type != BYTES:
                     return None
-                found = position, begin, end
-            position = end
-    except IndexError:  # cut off
+                found = field
+    except ValueError:
         return None
-    if found is None:
-        return None
-    start, begin, end = found
-    return _Split(message[begin:end], b"".join([message[:start], message[end:]]))
-
-
-def _read_varint(message: memoryview, position: int) -> tuple[int, int]:
-    """A number of 7 bits a byte, the lowest first, and the position after it."""
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = message[position]
-        position += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, position
-    raise IndexError("no varint")
+    return found and _Split(found.value, b"".join([message[: found.start], message[found.end :]]))

@@ -13,7 +13,7 @@ import numpy as np
 from sqz_keras.architecture.colours import COLOURS
 from sqz_keras.architecture.layers import IMAGES, Layer
 from sqz_keras.architecture.spec import ModelSpec
-from sqz_keras.runtimes.protobuf import write_message
+from sqz_keras.protobuf import write_message
 from sqz_keras.weights.description import SPEC_KEY, spec_text
 
 INPUT, OUTPUT = "images", "probabilities"

@@ -14,6 +14,7 @@ import os
 
 import numpy as np
 
+from sqz_keras.protobuf import BYTES, VARINT
 from sqz_keras.weights.arrays import (
     WeightsFileError,
     check_declared,
@@ -24,7 +25,7 @@ from sqz_keras.weights.arrays import (
     read_bytes,
 )
 from sqz_keras.weights.readers.heads import find_head
-from sqz_keras.weights.readers.wire import BYTES, VARINT, WireReader
+from sqz_keras.weights.readers.wire import WireReader
 
 # Field of NetParameter that holds layers -> the fields of name and blobs in such a layer.
 _LAYERS = {2: (4, 6), 100: (1, 7)}

@@ -13,11 +13,12 @@ import numpy as np
 
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.extras import KERAS, needs
+from sqz_keras.protobuf import BYTES
 from sqz_keras.weights.arrays import WeightsFileError, check_declared, float32_arrays, hwio, read_bytes, refuse
 from sqz_keras.weights.readers.onnx_structure.graph import Graph
 from sqz_keras.weights.readers.onnx_structure.spec import described_spec, inferred_spec
 from sqz_keras.weights.readers.onnx_structure.walk import Structure, walk
-from sqz_keras.weights.readers.wire import BYTES, WireReader
+from sqz_keras.weights.readers.wire import WireReader
 
 # Field numbers of onnx.proto: where a graph has tensors, and where a tensor keeps its values.
 _GRAPH, _INITIALIZER, _NODE, _ATTRIBUTE, _TENSOR, _VALUES = 7, 5, 1, 5, 5, (4, 5, 7, 9, 10)

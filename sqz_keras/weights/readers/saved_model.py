@@ -10,9 +10,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from sqz_keras.architecture.spec import MAX_JSON_BYTES
+from sqz_keras.protobuf import BYTES, VARINT
 from sqz_keras.weights.arrays import WeightsFileError, check_declared, float32_arrays, read_bytes
 from sqz_keras.weights.description import SPEC_KEY, Stated, parse_spec
-from sqz_keras.weights.readers.wire import BYTES, VARINT, WireReader
+from sqz_keras.weights.readers.wire import WireReader
 
 _NAME = re.compile(rb"([a-z0-9_]+)/(kernel|bias)")
 _FLOAT = 1  # TensorFlow's DT_FLOAT

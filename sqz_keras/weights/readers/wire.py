@@ -1,15 +1,14 @@
-"""Protocol Buffers' wire format, read field by field without building objects, so that no file can use much memory."""
+"""A weights file of Protocol Buffers, read field by field."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 
+from sqz_keras.protobuf import BYTES, VARINT, read_fields, read_varint
 from sqz_keras.weights.arrays import WeightsFileError
 
 MAX_FIELDS = 100_000  # of one file; a SqueezeNet has some thousand
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-_FIXED = {FIXED64: 8, FIXED32: 4}
 
 
 class WireReader:
@@ -29,29 +28,14 @@ class WireReader:
         Raises:
             WeightsFileError: the bytes are no message, or the file has more than `MAX_FIELDS` fields.
         """
-        at = 0
-        while at < len(message):
-            self._left -= 1
-            if self._left < 0:
-                raise WeightsFileError(f"{self._path}: more than {MAX_FIELDS} fields; this is no SqueezeNet.")
-            key, at = self._varint(message, at)
-            number, wire_type = key >> 3, key & 7
-            if number == 0:
-                raise WeightsFileError(f"{self._path}: a field has the number 0; the file is damaged.")
-            if wire_type == VARINT:
-                value, at = self._varint(message, at)
+        try:
+            for number, wire_type, value, _, _ in read_fields(message):
+                self._left -= 1
+                if self._left < 0:
+                    raise ValueError(f"more than {MAX_FIELDS} fields; this is no SqueezeNet.")
                 yield number, wire_type, value
-                continue
-            if wire_type == BYTES:
-                size, at = self._varint(message, at)
-            elif wire_type in _FIXED:
-                size = _FIXED[wire_type]
-            else:
-                raise WeightsFileError(f"{self._path}: unknown wire type {wire_type}; the file is damaged.")
-            if size > len(message) - at:
-                raise WeightsFileError(f"{self._path}: a field of {size} bytes passes the end; the file is truncated.")
-            yield number, wire_type, message[at : at + size]
-            at += size
+        except ValueError as error:
+            raise WeightsFileError(f"{self._path}: {error}") from None
 
     def varints(self, wire_type: int, value: int | memoryview) -> list[int]:
         """The values of a repeated integer field's occurrence: one, or several packed.
@@ -65,18 +49,9 @@ class WireReader:
             raise WeightsFileError(f"{self._path}: expected a short list of integers; the file is damaged.")
         values, at = [], 0
         while at < len(value):
-            item, at = self._varint(value, at)
+            try:
+                item, at = read_varint(value, at)
+            except ValueError as error:
+                raise WeightsFileError(f"{self._path}: {error}") from None
             values.append(item)
         return values
-
-    def _varint(self, message: memoryview, at: int) -> tuple[int, int]:
-        value = 0
-        for shift in range(0, 70, 7):
-            if at >= len(message):
-                raise WeightsFileError(f"{self._path}: ends inside a number; the file is truncated.")
-            byte = message[at]
-            at += 1
-            value |= (byte & 127) << shift
-            if byte < 128:
-                return value, at
-        raise WeightsFileError(f"{self._path}: a number of more than 10 bytes; the file is damaged.")

@@ -47,6 +47,7 @@ LARGE = request_of(images=IMAGES).SerializeToString()
         request_of(images=IMAGES, others=IMAGES).SerializeToString(),
         request_of(files=[b"x" * 100_000]).SerializeToString(),
         LARGE + request_of(images=[1.0]).SerializeToString(),  # the last input of a name counts
+        b"\x78\x01" * 100 + LARGE,  # a walk that is too long for Python
         b"",
     ],
 )
