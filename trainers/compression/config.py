@@ -15,6 +15,7 @@ SIZE = "size="  # in --bits, before a number of bytes
 SENSITIVITY = "sensitivity="  # in --densities, before a density
 ROUNDING = "rounding"  # in --densities
 FINETUNING_STEPS, TUNING_STEPS = 500, 6000
+_ROUNDING_IMAGES, _TUNING_IMAGES = 100, 800
 
 
 def _field(default: object, text: str, **limits):
@@ -86,7 +87,17 @@ class CalibratedConfig(CompressionConfig):
 
     target_bytes: int = _field(0, "Size of the whole file that is aimed at.", lower_bound=0)
     calibration_dir: str | None = _field(None, _CALIBRATION_DIR)
-    calibration_images: int = _field(100, "At most so many of them are held in memory.", lower_bound=1)
+    calibration_images: int = _field(
+        0,
+        f"At most so many of them do the rounding, with about 6 MB of memory each; 0 for {_ROUNDING_IMAGES} with "
+        f"quantize, {_TUNING_IMAGES} with tune.",
+        lower_bound=0,
+    )
+    own_images: ClassVar[int]
+
+    def __post_init__(self):
+        super().__post_init__()
+        object.__setattr__(self, "calibration_images", self.calibration_images or self.own_images)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -117,6 +128,7 @@ class TrainedConfig(CompressionConfig):
 class QuantizeConfig(CalibratedConfig):
     """A file of a given size or agreement, from unlabelled images."""
 
+    own_images = _ROUNDING_IMAGES
     agreement: float = _field(
         0.0,
         "Instead of a size: the smallest file that gives the answers of before on so large a share of half of the "
@@ -139,6 +151,7 @@ class TuneConfig(CalibratedConfig, TrainedConfig):
     """A file of a given size, whose codes are trained on thousands of unlabelled images."""
 
     own_steps = TUNING_STEPS
+    own_images = _TUNING_IMAGES
 
     def __post_init__(self):
         super().__post_init__()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import pathlib
 import random
 
@@ -20,17 +22,20 @@ def unlabelled_source(folder: str) -> Source:
     """The images of a folder at any depth, all of class 0, in an order in which its folders are mixed."""
     paths = [str(path) for path in find_images(folder)]
     random.Random(0).shuffle(paths)
+    ids = [pathlib.Path(path).relative_to(folder).as_posix() for path in paths]
+    files = "".join(f"{name} {os.path.getsize(path)}\n" for name, path in zip(ids, paths, strict=True))
 
     def records(split: str) -> tf.data.Dataset:
         del split
-        ids = [pathlib.Path(path).relative_to(folder).as_posix() for path in paths]
 
         def read(path, name):
             return {"image": tf.io.read_file(path), "label": tf.constant(0, tf.int64), "id": name}
 
         return tf.data.Dataset.from_tensor_slices((paths, ids)).map(read, num_parallel_calls=16)
 
-    return Source(str(folder), ("any",), {SPLIT: len(paths)}, records)
+    return Source(
+        str(folder), ("any",), {SPLIT: len(paths)}, records, files_sha256=hashlib.sha256(files.encode()).hexdigest()
+    )
 
 
 def input_batches(

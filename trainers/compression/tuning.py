@@ -36,7 +36,8 @@ def tune(
     """
     source = unlabelled_source(config.calibration_dir)
     images = source.sizes[SPLIT]
-    stage = {"stage": "tune", "images": images, "steps": config.steps, "batch_size": config.batch_size}
+    stage = {"stage": "tune", "images": images, "calibration_images": min(config.calibration_images, images)}
+    stage |= {"steps": config.steps, "batch_size": config.batch_size}
     learning_rate = config.learning_rate or straight_through.LEARNING_RATE
     stage |= {"target_bytes": config.target_bytes, "learning_rate": learning_rate}
     target = config.target_bytes - header_bytes(config, spec, arrays, provenance, stage)
@@ -71,7 +72,7 @@ def tune(
         updates=config.steps,
         learning_rate=learning_rate,
         profile=config.profile,
-        source=f"{source.name}, {images} images, seed {config.seed}",
+        source=f"files {source.files_sha256}, seed {config.seed}",
         workdir=config.folder_of("tune"),
         report=report,
     )

@@ -36,6 +36,7 @@ class Source:
             fixed order; ids are unique within a split.
         needs_python: Whether some of the images are neither JPEG nor PNG, so that TensorFlow cannot decode them.
         class_sizes: number of images of each class in each split, int (classes,); None where only the records say it.
+        files_sha256: hash of the files' names and sizes; empty where nothing says it.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Source:
     records: Callable[[str], tf.data.Dataset]
     needs_python: bool = False
     class_sizes: dict[str, np.ndarray] | None = None
+    files_sha256: str = ""
 
     def count_by_class(self, split: str) -> np.ndarray:
         """Number of images of each class in a split, int (classes,); reads all records where nothing else says it."""

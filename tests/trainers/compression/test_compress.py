@@ -7,6 +7,7 @@ import io
 import json
 import pathlib
 import re
+import shutil
 
 import keras
 import numpy as np
@@ -26,6 +27,7 @@ from sqz_keras.weights.description import write_spec
 from trainers import compress
 from trainers.compression import finetune, quantization, tuning
 from trainers.compression.config import METHODS, FinetuneConfig, parse_bits
+from trainers.compression.inputs import unlabelled_source
 from trainers.data.image_reader import read_inputs
 
 SMALL = Metaparameters(
@@ -294,6 +296,18 @@ def test_a_size_without_labels_is_met(run):
     assert not report["lossless"] and report["after"]["agreement"] > 0.5
 
 
+def test_a_folder_with_other_images_is_another_source(folder, tmp_path):
+    """A copy is the same; as many images, one of them replaced, are not."""
+    shutil.copytree(folder / "photos", tmp_path / "copy")
+    before = unlabelled_source(str(folder / "photos")).files_sha256
+    assert unlabelled_source(str(tmp_path / "copy")).files_sha256 == before
+    first, second = sorted((tmp_path / "copy" / "a").iterdir())[:2]
+    Image.new("RGB", (300, 200)).save(first)
+    replaced = unlabelled_source(str(tmp_path / "copy")).files_sha256
+    second.rename(second.with_name("other.png"))
+    assert len({before, replaced, unlabelled_source(str(tmp_path / "copy")).files_sha256}) == 3
+
+
 @pytest.mark.large
 def test_codes_are_tuned_to_a_size(run, tmp_path, monkeypatch, capsys):
     """What is finished before a kill is not repeated."""
@@ -314,6 +328,7 @@ def test_codes_are_tuned_to_a_size(run, tmp_path, monkeypatch, capsys):
     assert stage == {
         "stage": "tune",
         "images": 18,
+        "calibration_images": 18,
         "steps": 3,
         "batch_size": 4,
         "target_bytes": 1150,
@@ -321,7 +336,7 @@ def test_codes_are_tuned_to_a_size(run, tmp_path, monkeypatch, capsys):
     }
     with pytest.raises(ValueError, match="another request: target_bytes"):
         run("--target_bytes=1200", *options)
-    with pytest.raises(ValueError, match="another request: source was 'photos, 18 images, seed 0'"):
+    with pytest.raises(ValueError, match=r"another request: source was 'files .*, seed 0', now 'files .*, seed 1'"):
         run("--target_bytes=1150", "--seed=1", *options)
     _, report = run("--target_bytes=90000", *options[:-1])
     assert report["lossless"] and report["provenance"]["stages"] == []
