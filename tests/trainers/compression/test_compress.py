@@ -332,7 +332,7 @@ def test_codes_are_tuned_to_a_size(run, tmp_path, monkeypatch, capsys):
         "steps": 3,
         "batch_size": 4,
         "target_bytes": 1150,
-        "learning_rate": 0.002,
+        "learning_rate": 0.003,
     }
     with pytest.raises(ValueError, match="another request: target_bytes"):
         run("--target_bytes=1200", *options)
