@@ -66,6 +66,11 @@ def test_every_fence_is_of_a_known_kind():
     assert set(fences) == {"```python", "```console", "```"}
 
 
+def test_no_page_has_the_marks_of_a_merge():
+    marks = re.compile(r"^(<{7}|={7}|>{7})( |$)", re.MULTILINE)
+    assert [page.name for page in PAGES if marks.search(page.read_text("utf-8"))] == []
+
+
 def test_links_lead_somewhere():
     for page in PAGES:
         text = page.read_text("utf-8")
