@@ -24,16 +24,18 @@ from sqz_keras import command
 
 def define_flags() -> None:
     command.define_model_flags()
-    flags.DEFINE_string("labels", None, "Text file with a class's name a line, in place of the model's own.")
+    flags.DEFINE_string("labels", None, "Text file with one class name per line, in place of the model's own.")
     flags.DEFINE_enum("format", config.SAVED_MODEL, list(config.FORMATS), "What to write.")
-    flags.DEFINE_string("base_path", None, "Folder of the served model, which holds a folder for each version.")
-    flags.DEFINE_string("model_version", config.SavedModelConfig.model_version, "A positive integer; auto: newest + 1.")
-    flags.DEFINE_integer("keep_versions", 0, "How many versions stay, the newest; 0: all of them.", lower_bound=0)
+    flags.DEFINE_string("base_path", None, "Folder of the served model, with one folder per version.")
+    flags.DEFINE_string(
+        "model_version", config.SavedModelConfig.model_version, "A positive integer; auto: the newest plus 1."
+    )
+    flags.DEFINE_integer("keep_versions", 0, "How many of the newest versions to keep; 0 keeps all.", lower_bound=0)
     flags.DEFINE_enum("precision", contract.PRECISIONS[0], list(contract.PRECISIONS), "What a SavedModel computes in.")
-    flags.DEFINE_string("output", None, "The file to write, in any other format; an older one is replaced.")
+    flags.DEFINE_string("output", None, "The file to write, for all other formats; an older one is replaced.")
     flags.DEFINE_string("calibration_dir", None, "Folder of unlabelled images, at any depth, for litert_int8.")
     images = config.CalibratedFileConfig.calibration_images
-    flags.DEFINE_integer("calibration_images", images, "How many of them are read, at most.", lower_bound=2)
+    flags.DEFINE_integer("calibration_images", images, "How many of them to use, at most.", lower_bound=2)
     flags.DEFINE_boolean("card", False, "Also write a model card: README.md in --base_path, or beside --output.")
     flags.DEFINE_string("verify", None, "A version's folder to check; nothing is written.")
 

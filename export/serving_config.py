@@ -28,8 +28,8 @@ def define_flags() -> None:
     flags.DEFINE_string("model_name", contract.MODEL_NAME, "Name by which clients ask for the model.")
     flags.DEFINE_string("base_path", configuration.DEFAULT_BASE_PATH, "Folder of the versions, as the server sees it.")
     flags.DEFINE_list("model_versions", [], "Versions to load; none for the newest.")
-    flags.DEFINE_list("version_labels", [], "Names of versions, as stable=1.")
-    flags.DEFINE_string("move_label", None, "A label and its next version, as stable=2.")
+    flags.DEFINE_list("version_labels", [], "Names of versions, such as stable=1.")
+    flags.DEFINE_string("move_label", None, "A label and its next version, such as stable=2.")
     batching = configuration.BatchingParameters()
     flags.DEFINE_list("allowed_batch_sizes", [str(size) for size in batching.allowed_batch_sizes], "Ascending.")
     flags.DEFINE_integer("batch_timeout_micros", batching.batch_timeout_micros, "How long a call waits for others.")
@@ -42,7 +42,7 @@ def main(argv) -> int:
     del argv
     args = flags.FLAGS
     if bool(args.output_dir) == bool(args.check):
-        raise ValueError("Give --output_dir, to write the files, or --check, to check those of a folder.")
+        raise ValueError("Give either --output_dir, to write the files, or --check, to check those of a folder.")
     return _check(args) if args.check else _write(args)
 
 

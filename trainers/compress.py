@@ -9,10 +9,10 @@ sqz-compress --method=quantize --target_bytes=400000 --calibration_dir=DIR --out
 sqz-compress --method=tune --target_bytes=243861 --calibration_dir=DIR --workdir=STAGES --output=FILE.sqz
     the same, with codes that are trained on thousands of unlabelled images, for hours
 sqz-compress --method=finetune --densities=table1 --bits=6 --image_dir=DIR --output=FILE.sqz
-    pruned, clustered and fine-tuned on labelled images; with --teacher towards the uncompressed model's answers, for
-    which unlabelled images are enough: --calibration_dir=DIR
+    pruned, clustered and fine-tuned on labelled images; with --teacher, towards the uncompressed model's answers, which
+    needs only unlabelled images: --calibration_dir=DIR
 sqz-compress --base=OLD.sqz --output=DELTA.sqz
-    with any method: a delta, which is what someone who has OLD.sqz needs
+    with any method: a delta, for someone who has OLD.sqz
 sqz-compress --model=DELTA.sqz --apply_to=OLD.sqz --output=FILE.sqz
     the whole file again, from the delta
 

@@ -28,15 +28,15 @@ def define_config_flags(config: str | None = None) -> None:
     flags.DEFINE_string("config", config, help_text)
     for name, (kind, text) in override_fields().items():
         _DEFINE[kind](name, None, text)
-    flags.DEFINE_integer("input_size", None, "Pixels, instead of the recipe's; resizing goes with it.", lower_bound=1)
-    flags.DEFINE_enum("preprocessing_mode", None, PREPROCESSING_MODES, "The input's scale, instead of the recipe's.")
+    flags.DEFINE_integer("input_size", None, "Side of the input in pixels, instead of the recipe's.", lower_bound=1)
+    flags.DEFINE_enum("preprocessing_mode", None, PREPROCESSING_MODES, "Preprocessing, instead of the recipe's.")
 
 
 def define_net_flags() -> None:
     """`--version`, `--bypass` and `--metaparameters`, instead of the recipe's."""
     flags.DEFINE_enum("version", None, list(VERSIONS), "Architecture, instead of the recipe's.")
     flags.DEFINE_enum("bypass", None, BYPASS_NAMES, "Architecture, instead of the recipe's.")
-    flags.DEFINE_string("metaparameters", "", "NAME=VALUE with commas, changed in the architecture: pool_after=1:3:5.")
+    flags.DEFINE_string("metaparameters", "", "Changes of the architecture, NAME=VALUE with commas: pool_after=1:3:5.")
 
 
 def config_from_flags(args: flags.FlagValues) -> TrainConfig:
@@ -67,7 +67,7 @@ def _chosen_config(changes: dict[str, object], net_flags: list[str]) -> TrainCon
     """The config that fits a folder of images; says what it is and why."""
     if not changes.get("image_dir"):
         raise ValueError(
-            f"Give --image_dir=DIR, for whose images a recipe is then chosen, or --config, one of "
+            f"Give --image_dir=DIR, and a recipe is chosen for its images, or --config, one of "
             f"{', '.join(list_configs())}."
         )
     from trainers.training.choice import choose_config  # TensorFlow, which --help does not need

@@ -3,7 +3,7 @@
 sqz-evaluate --image_dir=DIR [--model=imagenet] [--version=1.1] [--labels=FILE.txt] [--report=FILE.json]
              [--report_html=FILE.html]
 
-DIR holds a folder of images a class, named by its label (for ImageNet its wnid), or images named
+DIR holds one folder of images per class, named by its label (for ImageNet its wnid), or images named
 <label>_<anything>.jpg. An image that cannot be read is named and left out; the exit status is then 1.
 """
 
@@ -20,8 +20,8 @@ from sqz_keras import command
 def define_flags() -> None:
     command.define_model_flags()
     flags.DEFINE_string("image_dir", None, "Folder of labelled images.", required=True)
-    flags.DEFINE_string("labels", None, "Text file with the name of a class on each line, where the model has none.")
-    flags.DEFINE_integer("batch_size", 32, "Images at a time.", lower_bound=1)
+    flags.DEFINE_string("labels", None, "Text file with one class name per line, if the model has none.")
+    flags.DEFINE_integer("batch_size", 32, "Images per batch.", lower_bound=1)
     flags.DEFINE_string("report", None, "JSON file for the results.")
     flags.DEFINE_string(
         "report_html",

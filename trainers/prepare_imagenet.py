@@ -17,7 +17,7 @@ from sqz_keras import command
 def define_flags() -> None:
     flags.DEFINE_string("manual_dir", None, "Folder with the two official tars.")
     flags.DEFINE_string("data_dir", None, "TensorFlow Datasets' own folder; by default the one that it chooses.")
-    flags.DEFINE_bool("allow_partial", False, "Take tars with a part of the images.")
+    flags.DEFINE_bool("allow_partial", False, "Accept tars with only part of the images.")
 
 
 def main(argv) -> int:

@@ -3,7 +3,7 @@
 sqz-sweep --space=squeeze_ratio|pct_3x3|bypass|pool_after|full|FILE.json --workdir=DIR [--sampler=tpe] [--trials=20]
     [--objectives=top1,bytes] [--config=digits_family] [--max_steps=N] ...
 sqz-sweep --space=squeeze_ratio --dry_run
-    every point of a grid, with the measures of its net that need no training
+    every point of a grid, with what is known of its net without training
 
 The same command resumes a sweep that was stopped. On another machine or in another shell, with the same --storage (a
 SQLite file in --workdir by default), it works on the same sweep. DIR then holds a folder for each net, trials.json and
@@ -23,13 +23,17 @@ def define_flags() -> None:
     flags.DEFINE_string("space", None, "What varies: a name, or a JSON file that describes it.", required=True)
     flags.DEFINE_string("workdir", None, "Folder for what the sweep writes.")
     flags.DEFINE_string("sampler", "tpe", "grid, random, tpe, gp (needs torch), nsga2 or annealing.")
-    flags.DEFINE_list("objectives", ["top1"], "Of top1, bytes, latency and compressed_bytes; several give a front.")
-    flags.DEFINE_integer("trials", 20, "After which it ends; a net drawn again counts. A grid trains all its points.")
-    flags.DEFINE_boolean("prune", False, "End trainings below the median at the same step; for top1, not for a grid.")
-    flags.DEFINE_integer("sampler_seed", 0, "Of the sampler's draws.", lower_bound=0, upper_bound=(1 << 32) - 1)
-    flags.DEFINE_string("storage", "", "URL of a database that several workers share, as postgresql://HOST/NAME.")
+    flags.DEFINE_list(
+        "objectives", ["top1"], "One or more of top1, bytes, latency, compressed_bytes; several give a Pareto front."
+    )
+    flags.DEFINE_integer("trials", 20, "Number of trials; a net drawn again counts. A grid trains all its points.")
+    flags.DEFINE_boolean(
+        "prune", False, "End trainings below the median at the same step; for top1 only, not for a grid."
+    )
+    flags.DEFINE_integer("sampler_seed", 0, "Seed of the sampler.", lower_bound=0, upper_bound=(1 << 32) - 1)
+    flags.DEFINE_string("storage", "", "URL of a database that several workers share, such as postgresql://HOST/NAME.")
     flags.DEFINE_string("data_dir", None, "TensorFlow Datasets' own folder; by default the one that it chooses.")
-    flags.DEFINE_boolean("dry_run", False, "Print the points of the grid and their nets, and do nothing.")
+    flags.DEFINE_boolean("dry_run", False, "Print the points of the grid and their nets, and train nothing.")
     define_config_flags("digits_family")
 
 

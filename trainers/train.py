@@ -3,7 +3,7 @@
 sqz-train --image_dir=IMAGES --workdir=DIR
 sqz-train --config=digits --workdir=DIR [--data_dir=DIR] [--max_steps=N] [--seed=N] ...
 
-The first chooses a config for a folder of your own images, a folder a class, and says what it chose and why.
+The first chooses a config for a folder of your own images, one folder per class, and says what it chose and why.
 
 DIR then holds model.keras, model.weights.h5, model.spec.json (what the weights alone do not say), evaluation.json,
 metrics.csv, report.html and README.md, a model card. The same command resumes a run that was stopped. Every field of
@@ -23,7 +23,7 @@ from trainers.config_flags import config_from_flags, define_config_flags, define
 def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "Folder for what training writes.", required=True)
     flags.DEFINE_string("data_dir", None, "TensorFlow Datasets' own folder; by default the one that it chooses.")
-    flags.DEFINE_boolean("dry_run", False, "Print what would be done, and do nothing.")
+    flags.DEFINE_boolean("dry_run", False, "Print what a run would do, and write nothing.")
     define_config_flags()
     define_net_flags()
 

@@ -1,11 +1,11 @@
-"""Shows what a net is made of and costs: the paper's Table 1 for any of them.
+"""Shows what a net is made of and what it costs: the paper's Table 1 for any net of the family.
 
 sqz-summary [--version=1.0|1.1] [--bypass=simple|complex] [--metaparameters=squeeze_ratio=0.25,pool_after=1:3:5]
 sqz-summary --model=RECORD_OR_FILE
 
 A table of output sizes, filters, parameters before and after pruning to --densities, multiply-accumulates and receptive
 fields; then the bytes of the weights as float32, as int8 and as codes into codebooks, with the activations that must be
-held at once: --on_chip_bytes=N tells whether they fit a chip's own memory (the third motive in the paper's section 1).
+held at once: --on_chip_bytes=N says whether they fit a chip's own memory (the third motive in the paper's section 1).
 --drawing=FILE.svg or FILE.png draws it.
 """
 
@@ -27,13 +27,13 @@ _HEADS = ("layer", "output", "window", "s1x1/e1x1/e3x3", "kept %", "parameters",
 
 def define_flags() -> None:
     command.define_model_flags("")
-    flags.DEFINE_string("metaparameters", "", "NAME=VALUE with commas: those that differ from the version's.")
-    flags.DEFINE_integer("classes", 1000, "Of a net that --model does not name.", lower_bound=1)
+    flags.DEFINE_string("metaparameters", "", "Metaparameters that differ from the version's: NAME=VALUE with commas.")
+    flags.DEFINE_integer("classes", 1000, "Number of classes, without --model.", lower_bound=1)
     flags.DEFINE_integer("input_size", None, "Height and width of the input, in pixels.", lower_bound=1)
     flags.DEFINE_string("densities", "table1", "What pruning leaves, as sqz-compress takes it; 1 for no pruning.")
-    flags.DEFINE_integer("bits", 6, "Of a code into a layer's codebook.", lower_bound=1, upper_bound=16)
-    flags.DEFINE_integer("on_chip_bytes", None, "Memory of the chip, to tell whether the net fits.", lower_bound=1)
-    flags.DEFINE_string("drawing", None, "FILE.svg or FILE.png that gets a drawing, as the paper's Figure 2.")
+    flags.DEFINE_integer("bits", 6, "Bits of a code into a layer's codebook.", lower_bound=1, upper_bound=16)
+    flags.DEFINE_integer("on_chip_bytes", None, "Memory of the chip, to say whether the net fits.", lower_bound=1)
+    flags.DEFINE_string("drawing", None, "FILE.svg or FILE.png for a drawing like the paper's Figure 2.")
 
 
 def main(argv) -> None:

@@ -23,7 +23,10 @@ def _field(default: object, text: str, **limits):
     return dataclasses.field(default=default, metadata={"help": text, **limits})
 
 
-_BITS = "Bits of each layer's codes: 6, or 6,conv1=8. Layers without a number stay as they are."
+_BITS = (
+    "Bits of each layer's codes: 6, or 6,conv1=8. Layers without a number stay as they are. With --method=finetune "
+    "also size=290000, for a file of about that many bytes."
+)
 _CALIBRATION_DIR = "Folder of unlabelled images, at any depth."
 
 
@@ -39,10 +42,10 @@ class CompressionConfig:
     output: str = _field(None, "The .sqz file to write; an older one is replaced.", required=True)
     version: str | None = _field(None, "Architecture, where the model does not say.")
     bypass: str | None = _field(None, "Architecture, where the model does not say.")
-    profile: str = _field("max", "Coding: Deep Compression's, or the smallest.", choices=("paper", "max"))
+    profile: str = _field("max", "Coding: Deep Compression's (paper), or the smallest.", choices=("paper", "max"))
     base: str | None = _field(None, "A .sqz file that the receiver has: only the difference is written.")
-    self_test: bool = _field(False, "Put a known picture and its answer into the file, for the receiver's self-test.")
-    evaluation_dir: str | None = _field(None, "Folder of images on which the result is compared with the model.")
+    self_test: bool = _field(False, "Put a known image and its answer into the file, for the receiver's self-test.")
+    evaluation_dir: str | None = _field(None, "Folder of images on which to compare the result with the model.")
 
     def __post_init__(self):
         if pathlib.Path(self.output).suffix.lower() != SUFFIX:
@@ -78,18 +81,18 @@ class KMeansConfig(CompressionConfig):
         if not self.bits:
             raise ValueError("--method=kmeans needs --bits, such as --bits=6.")
         if self.bits.startswith(SIZE):
-            raise ValueError(f"--bits={self.bits} needs images: take --method=finetune, or give bits by layer.")
+            raise ValueError(f"--bits={self.bits} needs images: use --method=finetune, or give bits by layer.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CalibratedConfig(CompressionConfig):
     """What the methods that round to a size have in common."""
 
-    target_bytes: int = _field(0, "Size of the whole file that is aimed at.", lower_bound=0)
+    target_bytes: int = _field(0, "Target size of the whole file.", lower_bound=0)
     calibration_dir: str | None = _field(None, _CALIBRATION_DIR)
     calibration_images: int = _field(
         0,
-        f"At most so many of them do the rounding, with about 6 MB of memory each; 0 for {_ROUNDING_IMAGES} with "
+        f"How many of them to round with, at most, at about 6 MB of memory each; 0 for {_ROUNDING_IMAGES} with "
         f"quantize, {_TUNING_IMAGES} with tune.",
         lower_bound=0,
     )
@@ -108,9 +111,11 @@ class TrainedConfig(CompressionConfig):
     steps: int = _field(
         0, f"Updates in each stage; 0 for {FINETUNING_STEPS} with finetune, {TUNING_STEPS} with tune.", lower_bound=0
     )
-    batch_size: int = _field(32, "Images in an update.", lower_bound=1)
+    batch_size: int = _field(32, "Images per update.", lower_bound=1)
     learning_rate: float = _field(
-        0.0, "The highest learning rate, with tune in steps of the grids; 0 for each stage's own.", lower_bound=0.0
+        0.0,
+        "Highest learning rate (with tune, in steps of the grids); 0: the default of each stage.",
+        lower_bound=0.0,
     )
     seed: int = _field(0, "Seed of the order of the images.", lower_bound=0)
     own_steps: ClassVar[int]
@@ -131,15 +136,15 @@ class QuantizeConfig(CalibratedConfig):
     own_images = _ROUNDING_IMAGES
     agreement: float = _field(
         0.0,
-        "Instead of a size: the smallest file that gives the answers of before on so large a share of half of the "
-        "images, which then only the other half calibrates, such as 0.95.",
+        "Instead of a size: share of the images whose answer must stay, such as 0.95, for the smallest such file. One "
+        "half of the images calibrates, the other half is evaluated.",
         lower_bound=0.0,
     )
 
     def __post_init__(self):
         super().__post_init__()
         if bool(self.target_bytes) == bool(self.agreement):
-            raise ValueError("--method=quantize needs --target_bytes, the size of the file, or --agreement.")
+            raise ValueError("--method=quantize needs either --target_bytes, the size of the file, or --agreement.")
         if self.agreement and not 0.5 <= self.agreement < 1:
             raise ValueError(f"--agreement={self.agreement} must be at least 0.5 and below 1.")
         if not self.calibration_dir:
@@ -158,7 +163,7 @@ class TuneConfig(CalibratedConfig, TrainedConfig):
         if not self.target_bytes:
             raise ValueError("--method=tune needs --target_bytes, the size of the file.")
         if not self.calibration_dir:
-            raise ValueError("--method=tune needs images, better thousands of them: --calibration_dir=DIR.")
+            raise ValueError("--method=tune needs images, preferably thousands: --calibration_dir=DIR.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -166,13 +171,13 @@ class FinetuneConfig(TrainedConfig):
     """Pruned and clustered weights, fine-tuned on labelled images, or towards the uncompressed model's answers."""
 
     own_steps = FINETUNING_STEPS
-    bits: str = _field("", f"{_BITS} With --method=finetune also size=290000, for a file of about that many bytes.")
+    bits: str = _field("", _BITS)
     densities: str = _field(
         "",
-        "Densities that pruning leaves: table1, 0.4, LAYER=0.3, or several with commas; sensitivity=0.33, that "
-        "overall; rounding, without what the codes would round to 0.",
+        "Densities that pruning leaves: table1, 0.4, LAYER=0.3, or several with commas; sensitivity=0.33 is an overall "
+        "density; rounding prunes what --bits would round to 0.",
     )
-    image_dir: str | None = _field(None, "Folder of labelled images, with a folder for every class.")
+    image_dir: str | None = _field(None, "Folder of labelled images, with one folder per class.")
     dataset: str | None = _field(None, "Dataset of TensorFlow Datasets with labelled images.")
     data_dir: str | None = _field(None, "TensorFlow Datasets' own folder; by default the one that it chooses.")
     calibration_dir: str | None = _field(None, _CALIBRATION_DIR)

@@ -101,7 +101,7 @@ def _smallest(
         candidate = quantizer.to_size(size)
         assign(model, candidate)
         agreement = float(np.mean(_answers(model, unseen) == expected))
-        say(f"{agreement:.1%} of {len(unseen)} unseen images have the answer of before")
+        say(f"{agreement:.1%} of {len(unseen)} unseen images have the same answer as before")
         if agreement >= wanted:
             best, best_size = candidate, size
         else:
@@ -116,7 +116,7 @@ def _smallest(
             size = (best_size + too_small) // 2
     if best is None:
         raise ValueError(
-            f"--agreement={wanted} was not reached in {too_small + header:,} bytes: give a lower one, or a "
-            "larger --target_bytes."
+            f"--agreement={wanted} was not reached in {too_small + header:,} bytes: give a lower one, or give "
+            "--target_bytes instead."
         )
     return best

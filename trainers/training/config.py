@@ -50,18 +50,18 @@ class TrainConfig:
         "",
         'A name of TensorFlow Datasets with features "image" and "label", or "" with `image_dir`.',
     )
-    image_dir: str = _field("", "A folder of images, a folder a class, instead of a dataset.")
+    image_dir: str = _field("", "A folder with one folder of images per class, instead of a dataset.")
     weights: str = _field(
         "",
-        'What training starts from: a record\'s name or a path, "" for random weights. conv10 is taken over for the '
+        'What training starts from: a record\'s name or a path, "" for random weights. conv10 is kept for the '
         "labels that both have, and random for the others.",
     )
     head_images: int = _field(
         0,
-        "Training images, augmented, to whose features conv10 is fitted before the first update: logistic regression "
-        "behind the frozen layers of `weights`. 0 is none.",
+        "Number of augmented training images to fit conv10 to before the first update, by logistic regression on the "
+        "features of the other layers of `weights`; 0 fits nothing.",
     )
-    frozen_steps: int = _field(0, "First updates, in which conv10 alone is trained.")
+    frozen_steps: int = _field(0, "Number of first updates that train conv10 alone.")
     densities: str = _field(
         "",
         'What pruning leaves of each layer of `weights` before the first update: "table1", a density for all layers, '
@@ -69,40 +69,40 @@ class TrainConfig:
     )
     sparse_steps: int = _field(
         0,
-        "First updates, in which pruned weights stay 0. After them they are trained again, from 0, as in dense-"
-        "sparse-dense training (arXiv 1607.04381).",
+        "Number of first updates in which pruned weights stay 0. Then they are trained again, from 0: dense-sparse-"
+        "dense training (arXiv 1607.04381).",
     )
     solver: str = _field(
         "authors",
         '"authors": SGD with momentum and "poly" decay; "modern": SGD with Nesterov momentum and cosine decay.',
     )
-    max_steps: int = _field(170_000, "Updates; 0 with head_images alone.")
-    base_learning_rate: float = _field(0.04, "Of the first update.")
-    power: float = _field(1.0, 'Of the "poly" decay, base_learning_rate * (1 - step / max_steps) ** power.')
-    warmup_steps: int = _field(0, "First updates, over which the rate rises linearly to that decay; 0 is none.")
-    momentum: float = _field(0.9, "In [0, 1).")
+    max_steps: int = _field(170_000, "Number of updates; 0 is allowed only with head_images.")
+    base_learning_rate: float = _field(0.04, "Learning rate of the first update.")
+    power: float = _field(1.0, 'Power of the "poly" decay: base_learning_rate * (1 - step / max_steps) ** power.')
+    warmup_steps: int = _field(0, "Number of first updates over which the learning rate rises linearly; 0 is none.")
+    momentum: float = _field(0.9, "Momentum of SGD, in [0, 1).")
     weight_decay: float = _field(2e-4, "Caffe's coupled L2: gradient += weight_decay * weight, biases too.")
-    clip_norm: float = _field(0.0, "The gradient's norm is cut down to it, before weight decay; 0 is no clipping.")
-    label_smoothing: float = _field(0.0, "Share of the target spread over all classes, in [0, 1).")
+    clip_norm: float = _field(0.0, "Largest norm of the gradient, before weight decay; 0 is no clipping.")
+    label_smoothing: float = _field(0.0, "Share of the target that is spread over all classes, in [0, 1).")
     class_weights: str = _field(
         "none",
         '"none", or "balanced": the loss of an image is multiplied by images / (classes * images of its class), so '
         "that all classes count alike however many images they have.",
     )
-    mixup_alpha: float = _field(0.0, "Of mixup's Beta(alpha, alpha); 0 is none.")
+    mixup_alpha: float = _field(0.0, "alpha of mixup's Beta(alpha, alpha); 0 is no mixup.")
     ema_decay: float = _field(
         0.0,
-        "Of the moving average of the weights, which is then what is evaluated and kept; 0 is none.",
+        "Decay of the moving average of the weights; the average is then evaluated and kept. 0 is no average.",
     )
     augmentation: str = _field(
         "authors",
         '"none", "authors" (random crop of the stretched image, mirror), "crop" (the same without the mirror) or '
         '"modern" (random resized crop, mirror).',
     )
-    global_batch_size: int = _field(512, "Images an update, over all replicas.")
+    global_batch_size: int = _field(512, "Images per update, over all replicas.")
     accumulation_steps: int = _field(
         1,
-        "Slices in which each replica goes through its part of them, where memory is short.",
+        "Slices into which each replica splits its part of a batch, to save memory.",
     )
     precision: str = _field("float32", '"float32", or "bfloat16" for the activations.')
     jit_compile: bool = _field(False, "Compile the update with XLA; on one device only.")
@@ -115,32 +115,32 @@ class TrainConfig:
         "Address of a tf.data service, grpc://HOST:PORT, whose workers then decode the training images (tried with "
         'workers on one machine only); "" is none.',
     )
-    deterministic: bool = _field(False, "The same weights to the bit from the same seed, at some cost in speed.")
-    dropout_rate: float = _field(0.5, "Of drop9, in [0, 1).")
+    deterministic: bool = _field(False, "Give the same weights, bit for bit, from the same seed; somewhat slower.")
+    dropout_rate: float = _field(0.5, "Dropout rate of drop9, in [0, 1).")
     conv10_stddev: float = _field(
         0.01,
-        "Of the normal distribution that conv10's kernel is drawn from. The authors' 0.01 is for 1000 classes; with "
-        "few classes the ReLU after it can then silence whole classes for good.",
+        "Standard deviation of conv10's first kernel. The authors' 0.01 is for 1000 classes; with few classes, the "
+        "ReLU after it can then silence whole classes for good.",
     )
     conv10_bias: float = _field(
         0.0,
-        "What conv10's biases begin with, at least 0. From the authors' 0 the first updates can push all of a class's "
-        "map below the ReLU, after which no gradient reaches it; 1 keeps every class alive.",
+        "First value of conv10's biases, at least 0. From the authors' 0, the first updates can push all of a class's "
+        "map below the ReLU, and no gradient reaches it again; 1 keeps every class alive.",
     )
     bypass_scale: float = _field(
         1.0,
-        "Factor on the weights that the 1x1 convolutions of complex bypasses begin with, above 0. With the authors' 1 "
-        "the signal grows from module to module, where the other nets' shrinks or stays.",
+        "Factor on the first weights of the 1x1 convolutions of complex bypasses, above 0. With the authors' 1, the "
+        "signal grows from module to module; in the other nets it shrinks or stays.",
     )
-    seed: int = _field(0, "Of the initial weights, the order of the images and dropout.")
-    train_split: str = _field("train", "Trained on.")
-    validation_split: str = _field("validation", "Watched during training.")
-    test_split: str = _field("test", "Evaluated once, at the end.")
-    shuffle_buffer_size: int = _field(16_384, "Encoded images among which the next one is drawn.")
+    seed: int = _field(0, "Seed of the initial weights, the order of the images and dropout.")
+    train_split: str = _field("train", "Split to train on.")
+    validation_split: str = _field("validation", "Split to evaluate during training.")
+    test_split: str = _field("test", "Split to evaluate once, at the end.")
+    shuffle_buffer_size: int = _field(16_384, "Encoded images in the shuffle buffer, from which the next one is drawn.")
     eval_every_steps: int = _field(5_000, "Updates between two evaluations on the validation split.")
     checkpoint_every_steps: int = _field(1_000, "Updates between two checkpoints; each evaluation ends in one too.")
-    keep_checkpoints: int = _field(2, "How many of the newest are kept, beside the best.")
-    max_bad_pictures: int = _field(0, "Images that cannot be decoded before the run is ended.")
+    keep_checkpoints: int = _field(2, "How many of the newest checkpoints are kept, beside the best.")
+    max_bad_pictures: int = _field(0, "How many images may fail to decode before the run ends.")
 
     def __post_init__(self):
         self._check_types()
