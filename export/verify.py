@@ -107,7 +107,7 @@ def check_answers(folder: str | os.PathLike, served, answer: Answer) -> int:
             raise ValueError(f"{folder}: the warm-up call of {name} with {count} images fails: {error}") from error
         wrong = _differences({key: value.numpy() for key, value in outputs.items()}, count, answer)
         if wrong:
-            raise ValueError(f"{folder}: {name} with {count} images answers otherwise than Keras: {'; '.join(wrong)}.")
+            raise ValueError(f"{folder}: {name} with {count} images does not answer as Keras does: {'; '.join(wrong)}.")
         return name, count
 
     try:
@@ -143,7 +143,7 @@ def check_files(folder: pathlib.Path) -> int:
     path = folder / contract.EXTRA_FOLDER / CHECKSUMS_NAME
     if not path.is_file():
         raise ValueError(
-            f"{folder} is no version that sqz-export wrote: it has no {contract.EXTRA_FOLDER}/{path.name}."
+            f"{folder} is not a version that sqz-export wrote: it has no {contract.EXTRA_FOLDER}/{path.name}."
         )
     entries = [line.partition("  ")[::2] for line in path.read_text("utf-8").splitlines()]
     missing = [name for _, name in entries if not (folder / name).is_file()]

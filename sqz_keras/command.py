@@ -94,7 +94,7 @@ def given_images(argv: Sequence[str], flag: Sequence[str] | None) -> list[str]:
     """
     images = [*argv[1:], *(flag or [])]
     if not images:
-        raise ValueError("Which image? Give its path as the argument; several may follow one another.")
+        raise ValueError("Which image? Give the path of one, or of several.")
     return images
 
 

@@ -78,5 +78,5 @@ class AnswersFile:
                 self._count(answer["image"], answer["status"])
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(
-                    f"{self._path}: line {number} is no answer of sqz-predict. Give a new file, or one that it wrote."
+                    f"{self._path}: line {number} was not written by sqz-predict. Give a new file, or one of its own."
                 ) from error

@@ -99,7 +99,7 @@ def _converted(format: str, spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -
     difference = float(np.abs(answers - run_keras(model, spec, images)).max())
     if not difference <= _TOLERANCES[format]:
         raise ValueError(
-            f"The {format} file answers otherwise than Keras: {by}, probabilities differ by {difference:.2g}, at most "
+            f"The {format} file does not answer as Keras does: {by}, probabilities differ by {difference:.2g}, at most "
             f"{_TOLERANCES[format]:.0e} allowed. Nothing was written."
         )
     return data, f"{by}, probabilities within {difference:.1e} of Keras's"

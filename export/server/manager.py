@@ -100,7 +100,7 @@ class VersionManager:
         version, path = max(folders.items())
         if not self._try_to_load(version, path):
             raise ValueError(
-                f"{path} is no SavedModel that can be loaded ({self._statuses[version].status.error_message:.300}). "
+                f"{path} is not a SavedModel that can be loaded ({self._statuses[version].status.error_message:.300}). "
                 "Export the model again as a new version, or remove that folder."
             )
         return version

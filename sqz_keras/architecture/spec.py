@@ -123,7 +123,7 @@ class ModelSpec:
             object.__setattr__(self, "labels", tuple(self.labels))
             if len(self.labels) != self.classes or len(set(self.labels)) != self.classes:
                 raise ValueError(
-                    f"ModelSpec: labels must be {self.classes} different names, one a class; got {len(self.labels)}, "
+                    f"ModelSpec: labels must be {self.classes} different names, one per class; got {len(self.labels)}, "
                     f"{len(set(self.labels))} of them different."
                 )
 

@@ -232,7 +232,9 @@ class Quantizer:
         self._report("measuring how the answers depend on each layer")
         sensitivity = activations.sensitivities(self._before, _some(self._images, _FOR_SENSITIVITY))
         if not any(sensitivity.values()):
-            raise ValueError("The model answers alike whatever its weights: give other images, or a trained model.")
+            raise ValueError(
+                "The model gives the same answers whatever its weights: give other images, or a trained model."
+            )
         kernels = [name for name in self._arrays if name.endswith("/kernel")]
         target = _entropy_bytes({name: self._kept[name] for name in kernels}) + _BITS_ALONE / 8 * self._kept_weights
         coarseness = _bisect(lambda tried: _entropy_bytes(self._plain(sensitivity, tried, kernels)), target)

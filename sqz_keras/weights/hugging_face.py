@@ -30,7 +30,7 @@ def fetch(handle: str) -> pathlib.Path:
     """
     parts = _HANDLE.fullmatch(handle)
     if parts is None:
-        raise ValueError(f"{handle!r} is no handle of the Hugging Face Hub: expected {_FORM}.")
+        raise ValueError(f"{handle!r} is not a handle of the Hugging Face Hub: expected {_FORM}.")
     with needs("huggingface"):
         import huggingface_hub
         from huggingface_hub import errors

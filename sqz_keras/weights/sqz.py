@@ -64,7 +64,7 @@ def read_model(path: str | os.PathLike, base: str | os.PathLike | None = None) -
     arrays = float32_arrays(path, contents.arrays)
     check_shapes(path, arrays, spec.weight_shapes())
     if spec.weights_sha256 not in (None, hash_arrays(arrays)):
-        raise WeightsFileError(f"{path}: the weights are not those whose hash the file states. Make it anew.")
+        raise WeightsFileError(f"{path}: the weights are not those whose hash the file states. Write it again.")
     return SqzModel(spec, arrays, provenance, contents.profile, contents.header)
 
 

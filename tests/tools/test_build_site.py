@@ -100,7 +100,7 @@ def test_flags_and_description_of_a_command():
         "## sqz-classify\n\nNames what images show.\n\n```text\nsqz-classify photo.jpg [other.png"
     )
     assert "\n| `--runtime` | `keras` | What runs the network. One of keras, litert, onnx. |" in section
-    assert "\n| `--image` |  | Path of an image, as the arguments are; repeat it for more. |" in section
+    assert "\n| `--image` |  | Path of an image, like the arguments; repeat it for more. |" in section
     assert "| `--helpxml`" not in section
 
 

@@ -104,7 +104,7 @@ def _choose_codes(
     }
 
     def compute() -> Arrays:
-        say("choosing the codes anew")
+        say("choosing the codes again")
         return choose_codes(spec, before, clustered, images, say, layers)
 
     return StageFolder(config.folder_of("choose_codes"), request).once(spec.weight_shapes(), compute)

@@ -105,7 +105,7 @@ def _read_base(config: CompressionConfig, base: bytes) -> Arrays:
     try:
         return codec.decode(base).arrays
     except codec.SqzError as error:
-        raise WeightsFileError(f"--base={config.base} must be a whole .sqz file, and no delta: {error}.") from error
+        raise WeightsFileError(f"--base={config.base} must be a whole .sqz file, not a delta: {error}.") from error
 
 
 def _provenance(config: CompressionConfig, arrays: Arrays, earlier: Mapping[str, Any]) -> dict[str, Any]:

@@ -138,7 +138,7 @@ def find_builder(name: str, data_dir: str | os.PathLike | None = None) -> tfds.c
     kinds = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
     wrong = [key for key, kind in kinds.items() if key not in features or not isinstance(features[key], kind)]
     if wrong:
-        raise ValueError(f"Dataset {name!r} is no image classification: it needs the features {list(kinds)}.")
+        raise ValueError(f"Dataset {name!r} is not for image classification: it needs the features {list(kinds)}.")
     return builder
 
 

@@ -83,7 +83,7 @@ def _images(root: pathlib.Path) -> dict[str, list[str]]:
             classes[folder.name] = [str(path) for path in images]
     report_left_out(root, left_out)
     if not classes:
-        raise ValueError(f"{root} holds no folders; expected one a class, with images in it.")
+        raise ValueError(f"{root} holds no folders; expected one per class, with images in it.")
     return classes
 
 
@@ -91,8 +91,8 @@ def _split_by_position(classes: dict[str, list[str]]) -> dict[str, dict[str, lis
     few = [label for label, paths in classes.items() if len(paths) < _EVERY_FIFTH]
     if few:
         raise ValueError(
-            f"Class {few[0]!r} has {len(classes[few[0]])} images; to split a class into training and validation "
-            f"it takes {_EVERY_FIFTH}. Add some, or sort them into the folders 'train' and 'val' yourself."
+            f"Class {few[0]!r} has {len(classes[few[0]])} images; splitting a class into training and validation "
+            f"takes {_EVERY_FIFTH}. Add some, or sort them into the folders 'train' and 'val' yourself."
         )
     last = _EVERY_FIFTH - 1
     return {

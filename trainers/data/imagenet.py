@@ -86,9 +86,9 @@ def check_tars(manual_dir: pathlib.Path, *, allow_partial: bool) -> None:
     train = _names(manual_dir / TARS["train"])
     strange = [name for name in train if name not in wnids]
     if strange or not train:
-        raise ValueError(f"{TARS['train']} must hold a tar a class, such as n01440764.tar; {_some(strange)}.")
+        raise ValueError(f"{TARS['train']} must hold one tar per class, such as n01440764.tar; {_some(strange)}.")
     if len(set(train)) != len(train) or (len(train) != len(wnids) and not allow_partial):
-        raise ValueError(f"{TARS['train']} must hold {len(wnids)} tars, one a class, and holds {len(train)}.")
+        raise ValueError(f"{TARS['train']} must hold {len(wnids)} tars, one per class, and holds {len(train)}.")
     _check_validation_names(_names(manual_dir / TARS["validation"]), allow_partial)
 
 
@@ -115,7 +115,7 @@ def _names(path: pathlib.Path) -> list[str]:
         with tarfile.open(path, "r:") as tar:
             return tar.getnames()
     except tarfile.TarError as error:
-        raise ValueError(f"{path} is no tar that can be read: {error}. Download it again.") from error
+        raise ValueError(f"{path} is not a readable tar: {error}. Download it again.") from error
 
 
 def _some(items: list) -> str:

@@ -95,7 +95,9 @@ def _changed_answers(results: Mapping[str, Any], images: Sequence[np.ndarray]) -
     evaluated, shown = results["after"]["num_images"], len(results["changed"])
     count = evaluated - round(results["after"]["agreement"] * evaluated)
     if not shown:
-        return Section("Answers that changed", html=f"<p>None: all {evaluated:,} images have the answer of before.</p>")
+        return Section(
+            "Answers that changed", html=f"<p>None: all {evaluated:,} images have the same answer as before.</p>"
+        )
     figures = []
     for answer, image in zip(results["changed"], images, strict=True):
         caption = []

@@ -120,7 +120,9 @@ def _from_json(name: str, form: object) -> Space:
         raise ValueError(f'expected {{"base": {{...}}, "parameters": {{...}}}} with a parameter, got {form!r:.200}')
     for parameter in (*base, *parameters):
         if parameter not in _KINDS and (parameter != BYPASS or parameter in base):
-            raise ValueError(f"{parameter!r} is no metaparameter; there are {', '.join(_KINDS)}, and {BYPASS} to vary")
+            raise ValueError(
+                f"{parameter!r} is not a metaparameter; there are {', '.join(_KINDS)}, and {BYPASS} to vary"
+            )
     if "pool_after" in base:
         if not isinstance(base["pool_after"], list):
             raise ValueError(f"pool_after of the base must be a list of layers, got {base['pool_after']!r:.40}")

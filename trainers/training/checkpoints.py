@@ -66,7 +66,7 @@ def load_newest(folder: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict]
             errors.append(str(error))
     if errors:
         raise ValueError(
-            "No checkpoint can be read; restore one, or remove the folder to begin anew. " + "; ".join(errors)
+            "No checkpoint can be read; restore one, or remove the folder to start again. " + "; ".join(errors)
         )
     return None
 

@@ -78,7 +78,7 @@ def _reasons(
     prepared = "" if "preprocessing_mode" in net_flags else " Pictures are prepared as for these weights."
     frozen = f", conv10 alone in the first {config.frozen_steps}" if config.frozen_steps else ""
     reasons = {
-        "weights": f"a few images a class are too few to learn from scratch.{prepared}",
+        "weights": f"a few images per class are too few to learn from scratch.{prepared}",
         "head_images": f"conv10 is fitted to the features that the frozen layers of {config.weights} have in "
         f"{config.head_images / images:.1f} passes over the images.",
         "max_steps": f"{config.max_steps * config.global_batch_size / images:.0f} epochs of updates of "
@@ -89,7 +89,7 @@ def _reasons(
         del reasons["head_images"]
     if not config.max_steps:
         reasons["max_steps"] = (
-            f"all other layers stay as they are; with fewer than {_UPDATES_FROM} images a class, training them is no "
+            f"all other layers stay as they are; with fewer than {_UPDATES_FROM} images per class, training them is no "
             "gain."
         )
     if config.class_weights == "balanced":
@@ -102,7 +102,7 @@ def _reasons(
     splits = ", ".join(f"{split} {count:,}" for split, count in source.sizes.items())
     lines = [
         f"No --config: chosen for {len(counts)} classes with {counts.min()} to {counts.max()} images for training "
-        f"({splits}). Other flags of yours change it:",
+        f"({splits}). Your flags override these:",
         *(f"--{name}={getattr(config, name)}: {text}" for name, text in reasons.items() if name not in given),
     ]
     if minutes is not None:

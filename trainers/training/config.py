@@ -146,7 +146,7 @@ class TrainConfig:
         self._check_types()
         self._check_ranges()
         if bool(self.dataset) == bool(self.image_dir):
-            raise ValueError(f"Give dataset or image_dir, one of them; got {self.dataset!r} and {self.image_dir!r}.")
+            raise ValueError(f"Give either dataset or image_dir; got {self.dataset!r} and {self.image_dir!r}.")
         if self.densities:
             parse_densities(self.densities, layer_names(self.model.weight_shapes()))
             if not self.weights:

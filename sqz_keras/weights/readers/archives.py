@@ -76,4 +76,4 @@ def _check_directory_size(path: str | os.PathLike, tail: bytes) -> None:
             raise WeightsFileError(f"{path}: the archive's directory is damaged.")
         sizes = [int.from_bytes(end64[40:48], "little"), sizes[0] if sizes[0] != 0xFFFFFFFF else 0]
     if max(sizes) > _MAX_DIRECTORY_BYTES:
-        raise WeightsFileError(f"{path}: the archive's directory has {max(sizes)} bytes; this is no model.")
+        raise WeightsFileError(f"{path}: the archive's directory has {max(sizes)} bytes; this is not a model.")

@@ -59,7 +59,7 @@ def read(path: str | os.PathLike, trunk_only: bool = False) -> dict[str, np.ndar
         if not layer_blobs:
             continue
         if name in others or f"{ours}/kernel" in blobs:
-            raise WeightsFileError(f"{path}: layer {name!r:.80} is there twice.")
+            raise WeightsFileError(f"{path}: layer {name!r:.80} occurs twice.")
         found = {part: _blob(path, reader, f"{ours or name}/{part}", blob, ours) for part, blob in layer_blobs.items()}
         if ours is None:
             others[name] = found

@@ -104,7 +104,7 @@ def _model_spec(file: h5py.File) -> str | None:
         return None
     dataset = get(file, _SPEC)
     if not isinstance(dataset, h5py.Dataset) or dataset.dtype != np.uint8 or len(dataset.shape or ()) != 1:
-        raise RefusedError(f"{_SPEC} is no array of bytes")
+        raise RefusedError(f"{_SPEC} is not an array of bytes")
     if not 0 < dataset.shape[0] <= _MAX_ATTRIBUTE_BYTES or not _is_plain(dataset):
         raise RefusedError(f"{_SPEC} is empty, too large, or not stored in the file itself")
     return dataset[()].tobytes().decode("utf-8", "replace")
@@ -146,7 +146,7 @@ def _layer_name(variables: h5py.Group) -> str:
 def _checked_bytes(dataset: object) -> int:
     """A dataset's size as float32, if all its values are plain numbers inside the file."""
     if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
-        raise RefusedError(f"{getattr(dataset, 'name', dataset)} is no array")
+        raise RefusedError(f"{getattr(dataset, 'name', dataset)} is not an array")
     if dataset.dtype.kind != "f" or dataset.dtype.itemsize not in (2, 4, 8):
         raise RefusedError(f"{dataset.name} must be float16, float32 or float64, got {dataset.dtype}")
     if not _is_plain(dataset):

@@ -133,7 +133,7 @@ def _named(path: str | os.PathLike, header: dict, values: bytes, trunk_only: boo
         layer = layer_name(name)
         place, key = (others, name) if layer is None else (layers, layer)
         if key in place:
-            raise WeightsFileError(f"{path}: layer {name!r:.80} is there twice.")
+            raise WeightsFileError(f"{path}: layer {name!r:.80} occurs twice.")
         if len(items) != 2 and (layer or not items):
             raise WeightsFileError(f"{path}: {layer} must have a kernel and a bias, got {len(items)} weights.")
         place[key] = []

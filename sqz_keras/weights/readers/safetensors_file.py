@@ -71,14 +71,14 @@ def _header(path: str | os.PathLike, data: bytes) -> tuple[dict[str, tuple], int
             raise WeightsFileError(f"{path}: its tensors overlap or have gaps between them; the file is damaged.")
         at = end
     if at != len(data) - 8 - size:
-        raise WeightsFileError(f"{path}: {len(data) - 8 - size} bytes of values where its tensors need {at}.")
+        raise WeightsFileError(f"{path}: {len(data) - 8 - size} bytes of values, but its tensors need {at}.")
     return tensors, 8 + size
 
 
 def _without_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:
     entries = dict(pairs)
     if len(entries) != len(pairs):
-        raise ValueError("a name is there twice")
+        raise ValueError("a name occurs twice")
     return entries
 
 

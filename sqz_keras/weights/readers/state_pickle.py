@@ -132,7 +132,9 @@ class _Machine:
                 (value,) = self._stack
                 return value
             if count == _MAX_OPCODES:
-                raise WeightsFileError(f"{self._path}: more than {_MAX_OPCODES} pickle opcodes; this is no state dict.")
+                raise WeightsFileError(
+                    f"{self._path}: more than {_MAX_OPCODES} pickle opcodes; this is not a state dict."
+                )
             if opcode.name in _PUSHED_ARGUMENT:
                 self._stack.append(argument)
             elif opcode.name in _PUSHED_VALUE:

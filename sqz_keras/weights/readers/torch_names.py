@@ -44,7 +44,7 @@ def name_weights(
         if part not in _PARTS or not layer:
             raise WeightsFileError(f"{path}: {key!r:.80} is not a weight of torchvision's SqueezeNet.")
         if part in layers.setdefault(layer, {}):
-            raise WeightsFileError(f"{path}: the weight {key!r:.80} is there twice.")
+            raise WeightsFileError(f"{path}: the weight {key!r:.80} occurs twice.")
         layers[layer][part] = key
     ours = _our_layers(path, layers)
     names = {
@@ -97,7 +97,7 @@ def _our_layers(path: str | os.PathLike, layers: Mapping[str, object]) -> dict[s
         else:
             raise WeightsFileError(f"{path}: {layer!r:.80} is not a layer of torchvision's SqueezeNet.")
     if len(set(ours.values()) - {None}) != sum(name is not None for name in ours.values()):
-        raise WeightsFileError(f"{path}: a weight is there twice.")
+        raise WeightsFileError(f"{path}: a weight occurs twice.")
     return ours
 
 

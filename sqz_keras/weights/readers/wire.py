@@ -32,7 +32,7 @@ class WireReader:
             for number, wire_type, value, _, _ in read_fields(message):
                 self._left -= 1
                 if self._left < 0:
-                    raise ValueError(f"more than {MAX_FIELDS} fields; this is no SqueezeNet.")
+                    raise ValueError(f"more than {MAX_FIELDS} fields; this is not a SqueezeNet.")
                 yield number, wire_type, value
         except ValueError as error:
             raise WeightsFileError(f"{self._path}: {error}") from None

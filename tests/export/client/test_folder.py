@@ -130,7 +130,7 @@ def test_images_that_cannot_be_sent_stop_no_others(photos, tmp_path, monkeypatch
 def test_a_file_of_something_else_is_left_alone(photos, tmp_path, content):
     output = tmp_path / "other"
     output.write_bytes(content)
-    with pytest.raises(ValueError, match="no answer of sqz-predict"):
+    with pytest.raises(ValueError, match="not written by sqz-predict"):
         predict_folder(Counting(), photos, output, 1)
     assert output.read_bytes() == content
 

@@ -134,7 +134,7 @@ def test_what_answers_otherwise_is_not_written(spec, arrays, tmp_path, monkeypat
     other = arrays | {"conv10/bias": arrays["conv10/bias"] + np.arange(10, dtype=np.float32)}
     convert = onnx_file.convert
     monkeypatch.setattr(onnx_file, "convert", lambda spec, arrays: convert(spec, other))
-    with pytest.raises(ValueError, match="answers otherwise than Keras: by onnxruntime"):
+    with pytest.raises(ValueError, match="does not answer as Keras does: by onnxruntime"):
         single_file.write("onnx", spec, arrays, tmp_path / "net.onnx")
     assert os.listdir(tmp_path) == []
 

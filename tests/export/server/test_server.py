@@ -254,10 +254,10 @@ def test_nothing_to_load_is_a_clear_error(tmp_path):
     with pytest.raises(ValueError, match="sqz-export"), serve(tmp_path / "missing", ServerConfig(port=0)):
         pass
     (tmp_path / "1").mkdir()
-    with pytest.raises(ValueError, match="no SavedModel"), serve(tmp_path, ServerConfig(port=0)):
+    with pytest.raises(ValueError, match="not a SavedModel"), serve(tmp_path, ServerConfig(port=0)):
         pass
     (tmp_path / "1" / "saved_model.pb").write_bytes(b"\xff\xff garbage")
-    with pytest.raises(ValueError, match="no SavedModel"), serve(tmp_path, ServerConfig(port=0)):
+    with pytest.raises(ValueError, match="not a SavedModel"), serve(tmp_path, ServerConfig(port=0)):
         pass
 
 

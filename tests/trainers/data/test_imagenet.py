@@ -145,7 +145,7 @@ def test_partial_tars_are_refused_unless_allowed(manual_dir, tmp_path):
 def test_a_missing_or_broken_tar_is_refused(manual_dir, tmp_path, name):
     tars = _copied(manual_dir, tmp_path)
     (tars / name).write_bytes(b"<html>" * 1000)
-    _refused(tars, tmp_path, f"{name} is no tar", allow_partial=True)
+    _refused(tars, tmp_path, f"{name} is not a readable tar", allow_partial=True)
     (tars / name).unlink()
     _refused(tars, tmp_path, f"{name} is missing", allow_partial=True)
     _refused(None, tmp_path, "give --manual_dir")
@@ -156,4 +156,4 @@ def test_other_names_are_refused(manual_dir, images, tmp_path):
     _tar(tars / "ILSVRC2012_img_val.tar", {"./ILSVRC2012_val_00000001.JPEG": images[0]})
     _refused(tars, tmp_path, r"such as ILSVRC2012_val_00000001.JPEG; \./ILSVRC", allow_partial=True)
     _tar(tars / "ILSVRC2012_img_train.tar", {"n00000000.tar": b""})
-    _refused(tars, tmp_path, "a tar a class.*n00000000.tar", allow_partial=True)
+    _refused(tars, tmp_path, "one tar per class.*n00000000.tar", allow_partial=True)

@@ -79,7 +79,7 @@ def test_a_file_describes_a_space(tmp_path):
         ('{"parameters": {}}', "expected"),
         ('{"parameters": [1]}', "expected"),
         ('{"base": [1], "parameters": {"freq": [1]}}', "expected"),
-        ('{"parameters": {"squeeze": [1]}}', "'squeeze' is no metaparameter"),
+        ('{"parameters": {"squeeze": [1]}}', "'squeeze' is not a metaparameter"),
         ('{"parameters": {"freq": 3}}', "freq takes a list of values"),
         ('{"parameters": {"freq": []}}', "values that differ"),
         ('{"parameters": {"freq": [1, 1]}}', "values that differ"),

@@ -297,7 +297,7 @@ def test_constants_that_are_not_understood_are_not_left_out(path, style):
         model = onnx.ModelProto.FromString(data)
         model.graph.node[index].attribute[0].name = "sparse_value"
         path.write_bytes(model.SerializeToString())
-        with pytest.raises(WeightsFileError, match=r"graph is no SqueezeNet"):
+        with pytest.raises(WeightsFileError, match=r"graph is not a SqueezeNet"):
             read_arrays(path)
 
 
@@ -431,7 +431,7 @@ def test_colours_that_a_graph_prepares_tell_the_mode(path, mode):
 def test_other_preparations_of_images_are_refused(path, nodes):
     spec = ModelSpec(None, None, SMALL, classes=5, input_size=39)
     path.write_bytes(build(rounded(spec), spec, prepare=nodes).SerializeToString())
-    with pytest.raises(WeightsFileError, match=r"colours|graph is no SqueezeNet"):
+    with pytest.raises(WeightsFileError, match=r"colours|graph is not a SqueezeNet"):
         resolve_model(path)
 
 

@@ -162,7 +162,7 @@ def test_children_may_be_wrapped_by_themselves(writer, path):
 def test_a_weight_that_is_there_with_and_without_a_prefix_is_refused(writer, path, other):
     state = state_dict(random_arrays())
     path.write_bytes(writer.zipped({**state, other: state["features.0.weight"] + 1}))
-    with pytest.raises(WeightsFileError, match="is there twice"):
+    with pytest.raises(WeightsFileError, match="occurs twice"):
         torch_file.read(path)
 
 

@@ -25,9 +25,9 @@ _SEVERAL = object()
 def _convolution(graph: Network, node: onnx.NodeProto, attributes: dict, inputs: list) -> Data | str:
     source, kernel, bias = (*inputs, None, None)[:3]
     if not isinstance(source, Data) or not isinstance(kernel, Constant) or len(kernel.shape) != 4:
-        return "its kernel is no constant of 4 dimensions"
+        return "its kernel is not a constant of 4 dimensions"
     if bias is not None and (not isinstance(bias, Constant) or bias.shape != kernel.shape[:1]):
-        return "its bias is no constant with a value for each filter"
+        return "its bias is not a constant with a value for each filter"
     if min(kernel.shape) < 1 or kernel.shape[1] > MAX_SMALL:
         return "its kernel is empty or too large"
     if source.step is graph.images:
@@ -61,7 +61,9 @@ def _read_colours(graph: Network, source: Data, channels: int) -> None:
         # Whatever is infinite or no number here is no mode of preprocessing.
         fits = axis in (None, source.axes[1]) and (values.size == 1 or operation == "gather" or values.size == channels)
         if not fits or (operation == "gather" and sorted(values.tolist()) != list(range(channels))):
-            raise WeightsFileError(f"{graph.path}: what the graph does to the images is no change of their colours.")
+            raise WeightsFileError(
+                f"{graph.path}: what the graph does to the images is not a valid change of their colours."
+            )
         if operation == "gather":
             order, scale, shift = order[values], scale[values], shift[values]
         elif operation == "add":
@@ -124,7 +126,7 @@ def _average(graph: Network, node: onnx.NodeProto, attributes: dict, inputs: lis
 def _concatenation(graph: Network, node: onnx.NodeProto, attributes: dict, inputs: list) -> Data | str:
     axis = attributes.get("axis", -1)
     if not all(isinstance(given, Data) for given in inputs) or len({given.axes for given in inputs}) > 1:
-        return "it joins what is no feature map, or maps of other axes"
+        return "it joins something other than feature maps, or maps of other axes"
     axes = inputs[0].axes
     if not -len(axes) <= axis < len(axes) or axes[axis] != "C":
         return "it does not join channels"
@@ -133,7 +135,7 @@ def _concatenation(graph: Network, node: onnx.NodeProto, attributes: dict, input
 
 def _arithmetic(graph: Network, node: onnx.NodeProto, attributes: dict, inputs: list) -> Data | str:
     if len(inputs) != 2 or None in inputs:
-        return "it has more than two inputs, or one that is no feature map"
+        return "it has more than two inputs, or one that is not a feature map"
     if all(isinstance(given, Data) for given in inputs):
         if node.op_type not in ("Add", "Sum") or inputs[0].axes != inputs[1].axes:
             return "only additions join feature maps"

@@ -204,6 +204,6 @@ class _Walk:
         else:
             found = f"{step.label}{f' ({step.reason})' if step.reason else ''}"
         raise WeightsFileError(
-            f"{self._path}: the graph is no SqueezeNet: expected {expected}{behind}, found {found}. Export the network "
-            "as it was trained; for a head of another kind read the trunk alone (include_top=False)."
+            f"{self._path}: the graph is not a SqueezeNet: expected {expected}{behind}, found {found}. Export the "
+            "network as it was trained; for a head of another kind read the trunk alone (include_top=False)."
         )
