@@ -111,11 +111,11 @@ def _expand_home() -> None:
 def define_model_flags(default: str | None = "imagenet") -> None:
     """`--model`, `--version` and `--bypass`: what `resolve_model` takes, one meaning in every command."""
     flags.DEFINE_string(
-        "model", default, "A record's name, or any file or folder of weights.", required=default is None
+        "model", default, "Name of pretrained weights, or any file or folder of weights.", required=default is None
     )
-    flags.DEFINE_enum("version", None, list(VERSIONS), "Architecture, where the model does not say.")
+    flags.DEFINE_enum("version", None, list(VERSIONS), "Architecture, if the model does not say it.")
     bypasses = [name for name in BYPASSES if name]
-    flags.DEFINE_enum("bypass", None, bypasses, "Architecture, where the model does not say.")
+    flags.DEFINE_enum("bypass", None, bypasses, "Architecture, if the model does not say it.")
 
 
 def define_field_flags(*configs: type) -> None:

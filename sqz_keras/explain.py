@@ -61,7 +61,7 @@ class ClassMaps:
 
 
 def class_map(model: keras.Model, image: typing.Any, class_id: int | None = None) -> np.ndarray:
-    """What conv10 says of a class at each place of an image, after its ReLU and before the average.
+    """What conv10 says about a class at each place of an image, after its ReLU and before the average.
 
     The mean of the map is what the softmax gets for the class: its logit.
 
@@ -86,7 +86,7 @@ def overlay(image: np.ndarray, values: np.ndarray, spec: ModelSpec) -> np.ndarra
 
     Each value is drawn at the centre of the pixels that it was computed from, with straight lines to its neighbours;
     the resizing and cropping of `prepare_images` is undone. Black is 0 and light yellow the map's largest value, so
-    colours of two maps are not comparable. What the crop kept from the network is dark and without colour.
+    colours of two maps are not comparable. What the crop left out is dark and without colour.
 
     Args:
         image: The image before `prepare_images`: (H, W, 3), RGB in 0..255, any numeric dtype.

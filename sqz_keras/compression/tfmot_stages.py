@@ -67,7 +67,7 @@ def prune(
     Args:
         spec: The model.
         arrays: The model's weights by name.
-        batches: See above.
+        batches: Endless tf.data.Dataset of (images as the network takes them, class indices or probabilities).
         densities: Densities by layer, in (0, 1]. Layers that are left out or already sparser keep their zeros.
         steps: Number of updates.
         learning_rate: Learning rate of the first update.
@@ -75,16 +75,16 @@ def prune(
         end_step: Last update at which weights are pruned; by default at three quarters of the steps.
         frequency: Updates between two prunings; by default there are about 64 prunings.
         dropout_rate: Dropout rate of drop9.
-        workdir: See above.
+        workdir: Folder of this stage alone, from which a killed stage resumes; None keeps nothing.
         checkpoint_every_steps: Updates between two checkpoints.
-        report: See above.
+        report: Called with (step, steps, loss) every ten steps.
 
     Returns:
         The weights, float32, in net order.
 
     Raises:
         ValueError: An option is out of range, or the densities cannot be reached with these steps; before any work.
-        StageError: A layer has not the requested density.
+        StageError: A layer does not have the requested density.
     """
     training = Training(steps, learning_rate, dropout_rate, workdir, checkpoint_every_steps, report)
     check_densities(densities, layer_names(spec.weight_shapes()))
@@ -135,14 +135,14 @@ def finetune(
     Args:
         spec: The model.
         arrays: The model's weights by name.
-        batches: See above.
+        batches: Endless tf.data.Dataset of (images as the network takes them, class indices or probabilities).
         steps: Number of updates.
         learning_rate: Learning rate of the first update.
         keep_zeros: Whether zeros in kernels stay zeros.
         dropout_rate: Dropout rate of drop9.
-        workdir: See above.
+        workdir: Folder of this stage alone, from which a killed stage resumes; None keeps nothing.
         checkpoint_every_steps: Updates between two checkpoints.
-        report: See above.
+        report: Called with (step, steps, loss) every ten steps.
 
     Returns:
         The weights, float32, in net order.
@@ -184,15 +184,15 @@ def cluster(
     Args:
         spec: The model.
         arrays: The model's weights by name.
-        batches: See above.
+        batches: Endless tf.data.Dataset of (images as the network takes them, class indices or probabilities).
         bits: Bits of a code, 2 to 12, for all layers or by layer; layers that are left out stay as they are.
         steps: Number of updates.
         learning_rate: Learning rate of the first update.
         initialization: Initial values: "linear" (evenly spaced, Deep Compression's best), "density" or "kmeans++".
         dropout_rate: Dropout rate of drop9.
-        workdir: See above.
+        workdir: Folder of this stage alone, from which a killed stage resumes; None keeps nothing.
         checkpoint_every_steps: Updates between two checkpoints.
-        report: See above.
+        report: Called with (step, steps, loss) every ten steps.
 
     Returns:
         The weights, float32, in net order.

@@ -85,7 +85,7 @@ def report_left_out(root: pathlib.Path, others: Sequence[pathlib.Path]) -> None:
 def read_image(source: str | os.PathLike | bytes) -> np.ndarray:
     """Decodes an image of one of the formats of `SUFFIXES`, whatever its name; of several frames, the first.
 
-    EXIF orientation is applied, CMYK and grey become RGB, 16 bits become 8, transparency is laid on white.
+    EXIF orientation is applied, CMYK and grey become RGB, 16 bits become 8, transparent pixels are laid over white.
 
     Args:
         source: A path, or the encoded bytes.
@@ -203,7 +203,7 @@ def read_images(
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any image as 8-bit RGB, as a person sees it: transparency is laid on white.
+    """Any image as 8-bit RGB, as a person sees it: transparent pixels are laid over white.
 
     Raises:
         ValueError: pixels of more than 16 bits, or floats, whose range nobody knows.

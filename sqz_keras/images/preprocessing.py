@@ -24,7 +24,7 @@ def preprocess_input(
 
     Args:
         x: array or tensor of shape (..., H, W, 3), or (..., 3, H, W) with channels first; any numeric dtype. A tensor
-            whose channels, or whose whole shape, only the running graph knows is taken to be such a one.
+            whose channels, or whole shape, are unknown until the graph runs is accepted.
         data_format: "channels_last", "channels_first", or None for Keras's setting.
         mode: "authors" (BGR minus (104, 117, 123): the authors' weights), "caffe" (BGR minus (103.939, 116.779,
             123.68), as in keras.applications), "torch" (RGB / 255, minus (.485, .456, .406), over (.229, .224, .225):

@@ -33,11 +33,11 @@ _ARGUMENTS = """
 
     Args:
         input_shape: (height, width, channels), or channels first where that is Keras's image data format. Height and
-            width may be None. Left alone: (227, 227, 3) with the top, (None, None, 3) without.
+            width may be None. By default (227, 227, 3) with the top, (None, None, 3) without.
         include_top: whether drop9, conv10, pool10 and the activation are part of the model.
         weights: None (random: the authors' initialisers), "imagenet" (0.7 MB are downloaded at first use for v1.0, 2.5
             MB for v1.1), another record's name (`sqz_keras.list_records()`), or a path to a file or folder of weights:
-            `.weights.h5`, `.keras`, or whatever an importer reads.
+            `.weights.h5`, `.keras`, or another file that a reader takes.
         input_tensor: a Keras tensor to use as the model's input, instead of a new `keras.Input`.
         pooling: without the top: None (feature maps (N, H, W, 512), outputs of ReLUs), "avg" or "max" (N, 512). With
             the top it has no effect, and a warning says so.
@@ -47,7 +47,7 @@ _ARGUMENTS = """
             those is never below 0.5 and is refused: put a head of your own on the model.
         name: Name of the model.
         dropout_rate: Dropout rate of drop9, in [0, 1).
-        conv10_padding: rows and columns of zeros around conv10's input. Left alone it is 0, as in the paper's Table 1,
+        conv10_padding: rows and columns of zeros around conv10's input. By default 0, as in the paper's Table 1,
             or what the record of the weights says: the released v1.0 was trained with 1.
 """
 _VERSION = """        version: "1.0" or "1.1".

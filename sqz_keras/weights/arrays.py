@@ -1,4 +1,4 @@
-"""What every importer shares: names, layouts, limits and checks of the arrays that a weights file holds."""
+"""What every reader shares: names, layouts, limits and checks of the arrays that a weights file holds."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def check_shapes(
 
     Args:
         path: Path that errors name.
-        arrays: Arrays that an importer read.
+        arrays: Arrays that a reader returned.
         expected: Expected shapes by name, as in `ModelSpec.weight_shapes()`.
 
     Raises:

@@ -16,7 +16,7 @@ class Record:
 
     Args:
         name: Name that `weights=` and `--model=` take.
-        filename: Name of the file in the cache; its suffix selects the importer.
+        filename: Name of the file in the cache; its suffix selects the reader.
         url: URL of the download, or None if no single file is published.
         hash_kind: Kind of the digest: "sha256", "sha256_prefix" (torchvision's file names) or "git_blob_sha1" (sha1 of
             "blob <size>\0" + content), or None without a url.

@@ -30,7 +30,7 @@ def resolve_model(
 
     Args:
         model: "imagenet" (of `version` and `bypass`, by default v1.0); a record's name; a file of weights
-            (`.sqz`, `.weights.h5`, `.keras`, or any that an importer reads); a folder that `sqz-train` or `sqz-export`
+            (`.sqz`, `.weights.h5`, `.keras`, or any that a reader takes); a folder that `sqz-train` or `sqz-export`
             wrote, or of `.npy` files; `hf://owner/name/file` of the Hugging Face Hub (see `hugging_face.fetch`).
         version: "1.0" or "1.1". It must agree with the file's own description, and is required if the file has none.
         bypass: "simple" or "complex", likewise.

@@ -38,10 +38,10 @@ class CompressionConfig:
         ValueError: A file or folder is not what it should be.
     """
 
-    model: str = _field("imagenet", "A record's name, or any file or folder of weights.")
+    model: str = _field("imagenet", "Name of pretrained weights, or any file or folder of weights.")
     output: str = _field(None, "The .sqz file to write; an older one is replaced.", required=True)
-    version: str | None = _field(None, "Architecture, where the model does not say.")
-    bypass: str | None = _field(None, "Architecture, where the model does not say.")
+    version: str | None = _field(None, "Architecture, if the model does not say it.")
+    bypass: str | None = _field(None, "Architecture, if the model does not say it.")
     profile: str = _field("max", "Coding: Deep Compression's (paper), or the smallest.", choices=("paper", "max"))
     base: str | None = _field(None, "A .sqz file that the receiver has: only the difference is written.")
     self_test: bool = _field(False, "Put a known image and its answer into the file, for the receiver's self-test.")

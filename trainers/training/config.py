@@ -53,8 +53,8 @@ class TrainConfig:
     image_dir: str = _field("", "A folder with one folder of images per class, instead of a dataset.")
     weights: str = _field(
         "",
-        'What training starts from: a record\'s name or a path, "" for random weights. conv10 is kept for the '
-        "labels that both have, and random for the others.",
+        'What training starts from: name of pretrained weights or a path, "" for random weights. conv10 is kept for '
+        "the labels that both have, and random for the others.",
     )
     head_images: int = _field(
         0,
