@@ -108,7 +108,9 @@ def _model_server(
             f"{binary} listens on every address, not on --host={config.host} alone. Add --embedded, or use "
             f"--host={EVERY_ADDRESS}."
         )
-    print(f"sqz-serve: {binary} listens on every address; --embedded on 127.0.0.1 alone.", file=sys.stderr, flush=True)
+    print(
+        f"sqz-serve: {binary} listens on every address; with --embedded, 127.0.0.1 alone.", file=sys.stderr, flush=True
+    )
     return model_server.serve(binary, config.base_path, config.model_name, config.port, key_and_cert, stopped.set)
 
 

@@ -258,7 +258,7 @@ def sorted_search() -> Iterator[bool]:
         ):
             yield True
         return
-    warnings.warn(f"Clustering does without sorted search, and is slow with many clusters: {reason}.", stacklevel=3)
+    warnings.warn(f"Clustering runs without sorted search, and is slow with many clusters: {reason}.", stacklevel=3)
     yield False
 
 

@@ -48,9 +48,9 @@ def quantize(
     say(f"quantising to {config.target_bytes:,} bytes")
     target = config.target_bytes - header
     if target < quantizer.least_foretold:
-        say("Warning: in so few bytes most weights become 0; how many answers stay as they are cannot be foretold.")
+        say("Warning: in so few bytes most weights become 0; how many answers will stay the same cannot be predicted.")
     elif (foretold := quantizer.foretell_agreement(target)) < SENSIBLE:
-        say(f"Warning: in so few bytes about {foretold:.0%} of the answers stay as they are.")
+        say(f"Warning: in so few bytes only about {foretold:.0%} of the answers will stay the same.")
     return quantizer.to_size(target), [stage]
 
 

@@ -46,7 +46,7 @@ def tune(
         say(f"the model fits into {config.target_bytes:,} bytes as it is: nothing is tuned")
         return rounded, []
     if images < _ENOUGH_IMAGES:
-        say(f"Warning: tuning on {images} images may fit these alone; {_ENOUGH_IMAGES:,} or more are of use.")
+        say(f"Warning: tuning on {images} images may overfit to them; use {_ENOUGH_IMAGES:,} or more.")
 
     def batches(updates: int) -> tf.data.Dataset:
         options = {"batch_size": config.batch_size, "seed": config.seed, "augmentation": "authors"}

@@ -163,7 +163,7 @@ def verify(builder, *, allow_partial: bool) -> dict[str, int]:
                 f"{where} has {counts[split]:,} {split} records of {len(seen):,} names; expected {COUNTS[split]:,}."
             )
         if not_jpeg:
-            say(f"sqz-prepare-imagenet: {len(not_jpeg)} {split} records are no JPEG: {_some(not_jpeg)}")
+            say(f"sqz-prepare-imagenet: {len(not_jpeg)} {split} records are not JPEG: {_some(not_jpeg)}")
     return counts
 
 
