@@ -201,7 +201,7 @@ def _use_text(spec: ModelSpec) -> str:
 def _limits_text(spec: ModelSpec) -> str:
     lines = [
         "- Every picture gets one of the classes, whatever it shows; only a low probability hints that none fits.",
-        "- Pictures unlike those of the training, such as drawings or medical scans, are answered worse than the table "
+        "- Pictures unlike those of the training, such as drawings or medical scans, get worse answers than the table "
         "says. Measure on pictures of your own first.",
     ]
     if spec.labels == imagenet_wnids():

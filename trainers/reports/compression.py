@@ -65,8 +65,8 @@ def write_compression_report(
         Section(
             "Weights and their centroids",
             chart=_histograms(before, after),
-            note="Blue: how many of the kernel's weights that are not 0, before. Orange: the values that the file "
-            "holds for them, where they are shared.",
+            note="Blue: the kernel's non-zero weights, before. Orange: the values that the file holds for them, where "
+            "they are shared.",
         ),
         Section("Made of", table=Table(("name", "value"), [(name, str(v)) for name, v in _facts(results)])),
     ]
@@ -104,7 +104,7 @@ def _changed_answers(results: Mapping[str, Any], images: Sequence[np.ndarray]) -
         for when in ("before", "after"):
             caption += [(when, answer[when]), ("at", f"{answer[f'probability_{when}']:.1%}")]
         figures.append((image, f"{answer['before']} before, {answer['after']} after", caption))
-    note = f"{count:,} of {evaluated:,} images have another answer than before."
+    note = f"{count:,} of {evaluated:,} images have a different answer than before."
     note += f" The {shown} with the highest probability before are shown." if shown < count else ""
     return Section("Answers that changed", html=gallery(figures), note=note)
 
@@ -131,7 +131,7 @@ def _paper_note(results: Mapping[str, Any]) -> str:
     note = "The paper's accuracies are on ILSVRC2012's validation set (arXiv 1602.07360, Table 2)"
     if "top1_accuracy" not in results.get("after", {}):
         return f"{note}."
-    return f"{note}; this file's on {results['after']['num_images']} other images, so they do not compare."
+    return f"{note}; this file's on {results['after']['num_images']} other images, so the two cannot be compared."
 
 
 def _layers(results: Mapping[str, Any]) -> Table:

@@ -80,7 +80,8 @@ def _calibration(measured: Calibration) -> Section:
     diagonal = ends.mark_line(strokeDash=[4, 4], opacity=0.5).encode(x="probability:Q", y="accuracy:Q")
     note = (
         f"Expected calibration error {measured.expected_error:.3f}. On the dashed line, answers are right as often as "
-        "their probability says; above it the model is too modest, below it too sure. Bars are 95% intervals (Wilson)."
+        "their probability says; above it the model is underconfident, below it overconfident. Bars are 95% intervals "
+        "(Wilson)."
     )
     chart = (diagonal + intervals + dots).properties(width=320, height=320)
     return Section("Calibration", chart=chart, note=note)

@@ -76,7 +76,7 @@ def write_sweep_report(
     if importances:
         note = "How much each matters for good values of the first objective, within these trials (PED-ANOVA)."
         sections.append(Section("Importance", chart=_importance_chart(importances), note=note))
-    note = "The command trains the net again. top1 is on the validation split, which chose."
+    note = "The command trains the net again. top1 is on the validation split, which was used to choose."
     sections.append(Section("Trials", table=_table(records), note=note))
     write_page(path, f"Sweep: {space}", sections)
     for suffix in (".svg", ".png"):
