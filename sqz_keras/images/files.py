@@ -36,6 +36,10 @@ SUFFIXES = (
 # Pillow's names of these formats. It opens others too, some of them by running another program.
 _FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+# TIFF's tags, and what they say where they are left out.
+_TIFF_BITS, _TIFF_COLOURS, _TIFF_NUMBERS = (258, (1,)), (262, 1), (339, (1,))
+_WHITE_IS_0, _SIGNED = 0, 2
+_TOO_MANY_BITS = "its pixels have more than 16 bits; save it with 8 or 16 bits"
 _NAMED = 3  # of the files that are left out
 
 
@@ -103,7 +107,7 @@ def read_image(source: str | os.PathLike | bytes) -> np.ndarray:
         try:
             with open_image(file) as image:
                 check_size(image)
-                image = _with_exact_transparency(image, file)
+                image = _with_exact_transparency(_with_exact_grey(image), file)
                 return np.asarray(to_rgb(turn_upright(image)))
         except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
             raise ValueError(f"{name}: not an image that can be read: {error}.") from error
@@ -148,6 +152,27 @@ def turn_upright(image: Image.Image) -> Image.Image:
     return ImageOps.exif_transpose(image)
 
 
+def _with_exact_grey(image: Image.Image) -> Image.Image:
+    """A grey TIFF with its samples as 16 bits, 0 for black; Pillow leaves 12 bits as they are, and white at 0.
+
+    Raises:
+        ValueError: Its samples have another range, or are signed.
+    """
+    if image.format != "TIFF":
+        return image
+    bits, colours, numbers = (image.tag_v2.get(*tag) for tag in (_TIFF_BITS, _TIFF_COLOURS, _TIFF_NUMBERS))
+    if _SIGNED in numbers:
+        raise ValueError("its pixels are signed numbers of an unknown range; save it with 8 or 16 bits, unsigned")
+    if not image.mode.startswith("I"):
+        return image
+    if bits[0] > 16:
+        raise ValueError(_TOO_MANY_BITS)
+    if bits[0] < 16 or colours == _WHITE_IS_0:
+        samples = np.asarray(image, np.uint16) << (16 - bits[0])
+        image.paste(Image.fromarray(0xFFFF - samples if colours == _WHITE_IS_0 else samples))
+    return image
+
+
 def _with_exact_transparency(image: Image.Image, file: BinaryIO) -> Image.Image:
     """A PNG's transparent colour, compared with the samples of its file.
 
@@ -171,7 +196,7 @@ def _with_exact_transparency(image: Image.Image, file: BinaryIO) -> Image.Image:
             samples = samples << 8 | np.asarray(low)
     is_opaque = (samples != key).reshape(*samples.shape[:2], -1).any(-1)
     rgb = to_rgb(image) if image.mode == "RGB" else Image.fromarray((samples >> 8).astype(np.uint8)).convert("RGB")
-    rgb.info.pop("transparency", None)
+    rgb.info = {name: value for name, value in image.info.items() if name != "transparency"}  # EXIF among it
     rgb.putalpha(Image.fromarray(np.where(is_opaque, 255, 0).astype(np.uint8)))
     return rgb
 
@@ -213,7 +238,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         samples = np.asarray(image, np.int64)
         if samples.min() < 0 or samples.max() > 0xFFFF:
-            raise ValueError("its pixels have more than 16 bits; save it with 8 or 16 bits")
+            raise ValueError(_TOO_MANY_BITS)
         image = Image.fromarray((samples >> 8).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
