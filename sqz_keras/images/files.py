@@ -44,7 +44,7 @@ _NAMED = 3  # of the files that are left out
 
 
 def find_images(image_dir: str | os.PathLike, at_most: int | None = None) -> list[pathlib.Path]:
-    """The images of a folder at any depth, whatever they show, sorted by path.
+    """The images of a folder at any depth, whatever they show, sorted by path; see `files_below`.
 
     Args:
         image_dir: The folder.
@@ -56,16 +56,44 @@ def find_images(image_dir: str | os.PathLike, at_most: int | None = None) -> lis
 
     Raises:
         ValueError: not a folder, or no images in it.
+        OSError: a folder in it cannot be listed.
     """
     root = pathlib.Path(image_dir)
     if not root.is_dir():
         raise ValueError(f"{image_dir} is not a folder of images.")
-    images, others = split_by_suffix(root.rglob("*"))
+    images, others = split_by_suffix(files_below(root))
     report_left_out(root, others)
     if not images:
         raise ValueError(f"{root} holds no images ({', '.join(SUFFIXES)}).")
     count = min(len(images), at_most or len(images))
     return [images[position] for position in np.linspace(0, len(images) - 1, count).round().astype(int)]
+
+
+def files_below(folder: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """The files of a folder at any depth; folders whose names start with a dot are skipped.
+
+    Links to folders elsewhere are followed. No folder is listed twice, so links may run in circles.
+
+    Raises:
+        OSError: a folder cannot be listed.
+    """
+    top = os.path.realpath(folder)
+    seen = {top}
+
+    def is_new(path: str) -> bool:
+        real = os.path.realpath(path)
+        is_own = os.path.islink(path) and f"{real}{os.sep}".startswith(f"{top}{os.sep}")  # comes without the link too
+        is_listed = real in seen or is_own
+        seen.add(real)
+        return not is_listed
+
+    for path, folders, names in os.walk(folder, onerror=_fail, followlinks=True):
+        folders[:] = [name for name in sorted(folders) if name[0] != "." and is_new(os.path.join(path, name))]
+        yield from (pathlib.Path(path, name) for name in names)
+
+
+def _fail(error: OSError) -> None:
+    raise error
 
 
 def split_by_suffix(paths: Iterable[pathlib.Path]) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
@@ -75,15 +103,26 @@ def split_by_suffix(paths: Iterable[pathlib.Path]) -> tuple[list[pathlib.Path], 
     return images, [path for path in visible if path.suffix.lower() not in SUFFIXES]
 
 
-def report_left_out(root: pathlib.Path, others: Sequence[pathlib.Path]) -> None:
-    """Counts the files of a folder that are not images on stderr, and names the first ones."""
+def report_left_out(
+    root: pathlib.Path, others: Sequence[pathlib.Path], why: str = "without the suffix of an image"
+) -> None:
+    """Counts the files of a folder that are not read on stderr, and names the first ones."""
     if others:
         names = ", ".join(str(path.relative_to(root)) for path in others[:_NAMED])
         print(
-            f"{root}: left out {len(others)} file{'s' * (len(others) != 1)} without the suffix of an image: {names}"
+            f"{root}: left out {len(others)} file{'s' * (len(others) != 1)} {why}: {names}"
             f"{', ...' if len(others) > _NAMED else ''}",
             file=sys.stderr,
         )
+
+
+def report_misplaced(root: pathlib.Path, folders: Iterable[pathlib.Path]) -> None:
+    """Counts the images that are not in one of a folder's folders of classes itself, and names the first ones."""
+    inside = [
+        inner.path for folder in folders for inner in os.scandir(folder) if inner.is_dir() and inner.name[0] != "."
+    ]
+    images, _ = split_by_suffix([*root.iterdir(), *(path for folder in inside for path in files_below(folder))])
+    report_left_out(root, images, "outside of the classes' folders, or in folders inside those")
 
 
 def read_image(source: str | os.PathLike | bytes) -> np.ndarray:

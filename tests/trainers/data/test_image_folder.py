@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -59,6 +61,30 @@ def test_every_format_is_trained_on_and_other_files_are_named(tmp_path, capsys):
         training_batches(
             source, "train", SPEC, batch_size=1, seed=0, shuffle_buffer_size=1, data_service="grpc://127.0.0.1:1"
         )
+
+
+def test_misplaced_images_are_named(tmp_path, capsys):
+    _write(tmp_path, *(f"cat/{n}.jpg" for n in range(5)))
+    open_image_dir(tmp_path)
+    assert capsys.readouterr().err == ""
+    _write(tmp_path, "loose.jpg", "cat/kittens/1.jpg", "cat/.x/1.jpg", ".x/1.jpg")
+    assert open_image_dir(tmp_path).sizes == {"train": 4, "validation": 1}
+    message = (
+        "left out 2 files outside of the classes' folders, or in folders inside those: cat/kittens/1.jpg, loose.jpg"
+    )
+    assert message in capsys.readouterr().err
+
+
+def test_names_that_are_no_text(tmp_path):
+    """As Latin-1 archives are unpacked."""
+    names = [os.fsdecode(f"cat/{n} é\n.jpg".encode("latin-1")) for n in range(5)]
+    try:
+        _write(tmp_path, *names)
+    except OSError:
+        pytest.skip("this file system takes text alone")
+    source = open_image_dir(tmp_path)
+    ((images, _, weights),) = evaluation_batches(source, "train", SPEC, batch_size=5)
+    assert images.shape == (4, 16, 16, 3) and set(weights.numpy()) == {1}
 
 
 def test_records_are_mixed_and_in_a_fixed_order(tmp_path):
