@@ -142,6 +142,10 @@ def read_image(source: str | os.PathLike | bytes) -> np.ndarray:
         OSError: the file cannot be opened.
     """
     name = "the bytes" if isinstance(source, bytes) else os.fspath(source)
+    if not isinstance(source, bytes) and os.path.isdir(source):
+        raise ValueError(
+            f"{name}: a folder, not an image; give the images in it, such as {os.path.join(name, '*.jpg')}."
+        )
     with open(source, "rb") if not isinstance(source, bytes) else io.BytesIO(source) as file:
         try:
             with open_image(file) as image:

@@ -141,6 +141,11 @@ def test_a_huge_declared_size_is_refused_before_it_is_decoded():
         read_image(bomb)
 
 
+def test_a_folder_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"a folder, not an image; give the images in it"):
+        read_image(tmp_path)
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(OSError, match=r"none\.jpg"):
         read_image(tmp_path / "none.jpg")
