@@ -24,7 +24,13 @@ def define_flags() -> None:
     flags.DEFINE_string("output", None, "File for the answers to --image_dir, a line of JSON for each image.")
     flags.DEFINE_integer("top", contract.TOP_K, "How many classes to name.", lower_bound=1, upper_bound=contract.TOP_K)
     flags.DEFINE_string("model_name", contract.MODEL_NAME, "The model's name on the server.")
-    flags.DEFINE_integer("model_version", None, "The served version to ask; the newest where it is left out.")
+    flags.DEFINE_integer(
+        "model_version",
+        None,
+        "The served version to ask; the newest where it is left out.",
+        lower_bound=1,
+        upper_bound=contract.MAX_VERSION,
+    )
     flags.DEFINE_float("timeout_seconds", 30.0, "Time limit of each call.", lower_bound=0.001)
     flags.DEFINE_string("ssl_ca", None, "PEM file of the certificates to trust: the server is then asked over TLS.")
     flags.DEFINE_string("ssl_server_name", None, "Name in the server's certificate, where it is not the server's host.")
