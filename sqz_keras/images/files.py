@@ -150,7 +150,7 @@ def read_image(source: str | os.PathLike | bytes) -> np.ndarray:
         try:
             with open_image(file) as image:
                 check_size(image)
-                image = _with_exact_transparency(_with_exact_grey(image), file)
+                image = _with_exact_transparency(with_exact_grey(image), file)
                 return np.asarray(to_rgb(turn_upright(image)))
         except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
             raise ValueError(f"{name}: not an image that can be read: {error}.") from error
@@ -195,8 +195,10 @@ def turn_upright(image: Image.Image) -> Image.Image:
     return ImageOps.exif_transpose(image)
 
 
-def _with_exact_grey(image: Image.Image) -> Image.Image:
+def with_exact_grey(image: Image.Image) -> Image.Image:
     """A grey TIFF with its samples as 16 bits, 0 for black; Pillow leaves 12 bits as they are, and white at 0.
+
+    It is upright, as Pillow turns a TIFF when it loads the samples. Every other image is returned as it is.
 
     Raises:
         ValueError: Its samples have another range, or are signed.
@@ -212,7 +214,7 @@ def _with_exact_grey(image: Image.Image) -> Image.Image:
         raise ValueError(_TOO_MANY_BITS)
     if bits[0] < 16 or colours == _WHITE_IS_0:
         samples = np.asarray(image, np.uint16) << (16 - bits[0])
-        image.paste(Image.fromarray(0xFFFF - samples if colours == _WHITE_IS_0 else samples))
+        return Image.fromarray(0xFFFF - samples if colours == _WHITE_IS_0 else samples)
     return image
 
 

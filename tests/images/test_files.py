@@ -76,12 +76,13 @@ def test_16_bits_become_8():
     np.testing.assert_array_equal(array[..., 0], levels >> 8)
 
 
-def tiff(samples: np.ndarray, bits: int, *, colours: int = 1, numbers: int = 1) -> bytes:
+def tiff(samples: np.ndarray, bits: int, *, colours: int = 1, numbers: int = 1, orientation: int = 1) -> bytes:
     """A grey TIFF of samples (16, 16), without Pillow; `colours` is 0 for white at 0, `numbers` 2 for signed."""
     data = np.packbits((samples.reshape(-1, 1) >> np.arange(bits - 1, -1, -1)) & 1).tobytes()
     if bits in (16, 32):
         data = samples.astype(f"<u{bits // 8}").tobytes()
-    tags = {256: 16, 257: 16, 258: bits, 259: 1, 262: colours, 273: 8, 277: 1, 278: 16, 279: len(data), 339: numbers}
+    tags = {256: 16, 257: 16, 258: bits, 259: 1, 262: colours, 273: 8, 274: orientation}
+    tags |= {277: 1, 278: 16, 279: len(data), 339: numbers}
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
     return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + struct.pack("<H", len(tags)) + entries + bytes(4)
 
@@ -93,6 +94,8 @@ def test_grey_tiff_of_every_depth(bits, colours):
     samples = levels << (bits - 8)
     data = tiff(samples if colours else 2**bits - 1 - samples, bits, colours=colours)
     np.testing.assert_array_equal(read_image(data)[..., 0], levels)
+    turned = tiff(samples if colours else 2**bits - 1 - samples, bits, colours=colours, orientation=3)
+    np.testing.assert_array_equal(read_image(turned)[..., 0], levels[::-1, ::-1])
 
 
 def test_tiff_of_another_range_is_refused():

@@ -20,6 +20,7 @@ from export.server.serving import ServerConfig, serve
 from sqz_keras import prepare_images
 from sqz_keras.images.files import read_image
 from tests.export.samples import encode, random_image
+from tests.images.test_files import tiff
 
 
 @pytest.fixture(scope="module")
@@ -280,6 +281,14 @@ def test_other_formats_are_sent_as_png(client, tmp_path, format):
     assert sent.startswith(b"\x89PNG")
     np.testing.assert_array_equal(read_image(sent), read_image(path))
     assert client.predict(path)[0].status == "OK"
+
+
+def test_images_of_pillow_are_sent_as_their_files(tmp_path):
+    """Pillow shows a grey TIFF of 16 bits, of which 0 is white, as a negative."""
+    path = tmp_path / "scan.tif"
+    path.write_bytes(tiff(65535 - (np.arange(256).reshape(16, 16) << 8), 16, colours=0))
+    with Image.open(path) as image:
+        assert client_images.as_list(image) == client_images.as_list(path)
 
 
 def test_a_large_rotated_photograph_is_sent_as_jpeg(tmp_path):
