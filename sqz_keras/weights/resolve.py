@@ -280,8 +280,8 @@ def _infer_spec(path: pathlib.Path, arrays: Arrays, version: str | None, bypass:
 def _check_agrees(name: str, spec: ModelSpec, version: str | None, bypass: str | None) -> None:
     if version not in (None, spec.version) or bypass not in (None, spec.bypass):
         raise ValueError(
-            f"{name} holds version {spec.version} with bypass={spec.bypass!r}, but version {version} with "
-            f"bypass={bypass!r} was requested. Leave them out, or name other weights."
+            f"{name} holds {_described_network(spec)}, but version {version} with bypass={bypass!r} was requested. "
+            "Leave them out, or name other weights."
         )
 
 

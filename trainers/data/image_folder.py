@@ -68,6 +68,23 @@ def open_image_dir(image_dir: str | os.PathLike) -> Source:
     )
 
 
+def check_is_no_class(folder: str | os.PathLike, image_dir: str | os.PathLike) -> None:
+    """Refuses a folder to write to that `open_image_dir` would take for one of a class, or of its images.
+
+    Raises:
+        ValueError: It is in `image_dir`, and neither hidden nor beside the folders of the splits.
+    """
+    root, real = pathlib.Path(os.path.realpath(image_dir)), pathlib.Path(os.path.realpath(folder))
+    inside = real.relative_to(root).parts if real.is_relative_to(root) else (".",)
+    splits = {name for names in _SPLIT_FOLDERS.values() for name in names}
+    is_beside = (root / "train").is_dir() and inside[:1] not in {(name,) for name in splits}
+    if not (is_beside or any(part.startswith(".") for part in inside)):
+        raise ValueError(
+            f"--workdir={os.fspath(folder)} is in --image_dir={os.fspath(image_dir)}, where it would become a class; "
+            "give another one."
+        )
+
+
 def _visible(folder: pathlib.Path) -> list[pathlib.Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 

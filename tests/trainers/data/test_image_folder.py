@@ -6,7 +6,7 @@ from PIL import Image
 
 from sqz_keras import ModelSpec, Preprocessing
 from trainers.data.batches import evaluation_batches, training_batches
-from trainers.data.image_folder import open_image_dir
+from trainers.data.image_folder import check_is_no_class, open_image_dir
 
 SPEC = ModelSpec("1.1", classes=2, input_size=16, preprocessing=Preprocessing(resize_to=16))
 
@@ -109,6 +109,18 @@ def test_what_cannot_be_trained_on_is_refused(tmp_path, names, message):
     _write(tmp_path, *names)
     with pytest.raises(ValueError, match=message):
         open_image_dir(tmp_path)
+
+
+def test_a_folder_to_write_to_is_no_class(tmp_path):
+    _write(tmp_path, "flat/cat/1.jpg", "split/train/cat/1.jpg", "split/val/cat/1.jpg")
+    (tmp_path / "link").symlink_to(tmp_path / "flat")
+    for folder in ("flat/run", "flat/cat/run", "flat", "link/run", "flat/../flat/run"):
+        with pytest.raises(ValueError, match=r"is in --image_dir=.*, where it would become a class; give another one"):
+            check_is_no_class(tmp_path / folder, tmp_path / "flat")
+    with pytest.raises(ValueError, match="would become a class"):
+        check_is_no_class(tmp_path / "split/train/run", tmp_path / "split")
+    for folder, image_dir in (("run", "flat"), ("flat/.run", "flat"), ("split/run", "split"), ("flat2", "flat")):
+        check_is_no_class(tmp_path / folder, tmp_path / image_dir)
 
 
 def test_a_missing_folder_is_refused(tmp_path):
