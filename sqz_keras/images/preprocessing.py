@@ -48,7 +48,7 @@ def preprocess_input(
     rank_is_known = getattr(array.shape, "rank", 0) is not None  # a tf.TensorShape may lack one
     if rank_is_known and (len(array.shape) < 3 or array.shape[axis] not in (3, None)):
         raise ValueError(f"x must have 3 channels ({data_format}) and at least 3 axes, got shape {tuple(array.shape)}.")
-    _warn_if_scaled("preprocess_input", array)
+    warn_if_scaled("preprocess_input", array)
     array, reverse, constant = _float32_and_tools(array)
 
     def along(values):
@@ -61,7 +61,7 @@ def preprocess_input(
     return array / 127.5 - 1.0
 
 
-def _warn_if_scaled(function: str, images: typing.Any) -> None:
+def warn_if_scaled(function: str, images: typing.Any) -> None:
     """Warns of an array of floats in 0..1; it may be a nearly black image, so it is not refused."""
     if isinstance(images, np.ndarray) and images.dtype.kind == "f" and images.size and 0 < images.max() <= 1:
         warnings.warn(
@@ -125,7 +125,7 @@ def prepare_images(images: typing.Any, spec: ModelSpec) -> typing.Any:
     Raises:
         ValueError: `images` has another shape.
     """
-    _warn_if_scaled("prepare_images", images)
+    warn_if_scaled("prepare_images", images)
     return preprocess_input(resize_and_crop(images, spec), data_format="channels_last", mode=spec.preprocessing.mode)
 
 

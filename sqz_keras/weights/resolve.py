@@ -43,7 +43,12 @@ def resolve_model(
         ValueError: Nothing of that name exists, or it contradicts `version`, `bypass` or its own description.
         OSError: A download failed.
     """
-    model = os.fspath(model)
+    if version not in (None, *VERSIONS) or bypass not in BYPASSES:
+        raise ValueError(
+            f"version must be None or one of {tuple(VERSIONS)}, and bypass one of {BYPASSES}; got {version!r} and "
+            f"{bypass!r}."
+        )
+    model = os.fsdecode(model)
     if model == "imagenet":
         model = _imagenet_name(version or "1.0", bypass)
     if model in list_records():

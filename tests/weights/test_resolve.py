@@ -291,6 +291,12 @@ def test_heads_of_other_names(tmp_path):
         SqueezeNet(weights=path, classes=4)
 
 
+@pytest.mark.parametrize("options", [{"version": 1.1}, {"version": "v1.1"}, {"bypass": "none"}, {"bypass": False}])
+def test_other_architectures_are_refused(options):
+    with pytest.raises(ValueError, match=r"version must be None or one of \('1\.0', '1\.1'\), and bypass one of"):
+        resolve_model("imagenet", **options)
+
+
 def test_what_does_not_exist_is_refused():
     with pytest.raises(ValueError, match=r"squeezenet1\.1_authors.*no file or folder of this name"):
         resolve_model("squeezenet")
