@@ -42,6 +42,11 @@ FAILED_CLASS_ID = -1
 FAILED_CLASS = ""
 
 
+def address(host: str, port: int) -> str:
+    """HOST:PORT, with the brackets without which the last part of an IPv6 address would be the port."""
+    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
+
+
 @dataclasses.dataclass(frozen=True)
 class Tensor:
     """An input or output of a signature.

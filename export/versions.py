@@ -32,9 +32,11 @@ def choose_version(base_path: str | os.PathLike, model_version: int | str, keep_
     """The number that a new version gets: the requested one, or with "auto" the newest plus 1.
 
     Raises:
-        ValueError: `model_version` is neither "auto" nor a positive integer, it exists already, or it would not be
-            among the newest `keep_versions` (0: all of them stay).
+        ValueError: `base_path` is a file, `model_version` is neither "auto" nor a positive integer, it exists already,
+            or it would not be among the newest `keep_versions` (0: all of them stay).
     """
+    if os.path.lexists(base_path) and not os.path.isdir(base_path):
+        raise ValueError(f"{os.fspath(base_path)} is not a folder; --base_path=DIR gets a folder for each version.")
     versions = list_versions(base_path)
     if model_version == AUTO:
         return max(versions, default=0) + 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import logging
 import os
 import sys
@@ -59,6 +60,8 @@ def run(
         unexpected = [] if repeated else argv[2:] if positional else argv[1:]
         if unexpected:
             raise app.UsageError(f"Unexpected arguments: {' '.join(unexpected)}. Every option is a --flag.")
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a file's name may be no text
         _expand_home()
         argv = [os.path.expanduser(argument) for argument in argv]
         _set_verbosity(flags.FLAGS["verbosity"])

@@ -14,6 +14,7 @@ from PIL import Image
 
 from sqz_keras.architecture.plain_numbers import require_integer
 from sqz_keras.architecture.spec import ModelSpec
+from sqz_keras.images.preprocessing import warn_if_scaled
 from sqz_keras.images.resizing import target_size
 
 # Inferno, of van der Walt and Smith (CC0), in equal steps. Its lightness rises evenly, so it reads without colours too.
@@ -53,6 +54,8 @@ class ClassMaps:
                 f"image must be the model's input for one image, of shape {expected[1:]} or {expected}, got "
                 f"{inputs.shape}; prepare_images makes it."
             )
+        if not np.isfinite(batch).all():
+            raise ValueError("image must hold numbers, and some are NaN or infinite: look at how it was prepared.")
         maps = keras.ops.convert_to_numpy(self._to_maps(batch, training=False))[0].astype(np.float32)
         maps = maps if self._channels_first else np.moveaxis(maps, -1, 0)
         if class_id is None:
@@ -76,7 +79,7 @@ def class_map(model: keras.Model, image: typing.Any, class_id: int | None = None
         227x227, (15, 15) where conv10 is padded by 1. `overlay` lays it over the image.
 
     Raises:
-        ValueError: The model has no top, the image does not fit the model, or there is no such class.
+        ValueError: The model has no top, the image does not fit the model or holds NaN, or there is no such class.
     """
     return ClassMaps(model)(image, class_id)
 
@@ -97,7 +100,7 @@ def overlay(image: np.ndarray, values: np.ndarray, spec: ModelSpec) -> np.ndarra
         RGB, uint8 (H, W, 3), in the size of the image.
 
     Raises:
-        ValueError: The image has another shape, or the map is not one of this spec's network.
+        ValueError: The image has another shape or range, or the map is not one of this spec's network.
     """
     image, values = np.asarray(image), np.asarray(values, np.float32)
     side = next(layer.size for layer in spec.layers() if layer.name == "conv10")
@@ -109,7 +112,12 @@ def overlay(image: np.ndarray, values: np.ndarray, spec: ModelSpec) -> np.ndarra
             f"{spec.input_size} pixels, of shape {(side, side)}; got shape {values.shape}. Give the spec of the model "
             "that made them."
         )
-    rgb = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    if not (image.min() >= 0 and image.max() <= 255):
+        raise ValueError(
+            f"image must be RGB in 0..255, not the network's input; got values in {image.min()}..{image.max()}."
+        )
+    warn_if_scaled("overlay", image)
+    rgb = np.rint(image).astype(np.uint8)
     grey = np.array(Image.fromarray(rgb).convert("L"))
     (rows, seen_rows), (columns, seen_columns) = (
         _weights(size, new_size, side, spec)

@@ -58,6 +58,15 @@ def test_a_defect_shows_its_traceback(failure, error):
     assert "Traceback" in result.stderr and error in result.stderr
 
 
+def test_what_the_terminal_cannot_show_is_escaped():
+    """Names of files need be no text, and labels may have characters that a terminal lacks."""
+    script = SCRIPT.replace("def main(argv):", "def main(argv):\n    print(flags.FLAGS.fail); return")
+    for encoding, name, shown in (("utf-8", b"caf\xe9", b"caf\\udce9\n"), ("ascii", "é".encode(), b"\\xe9\n")):
+        env = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "1"}
+        result = subprocess.run([sys.executable, "-c", script, b"--fail=" + name], capture_output=True, env=env)
+        assert (result.returncode, result.stdout) == (0, shown), result.stderr
+
+
 def test_the_home_folder_is_expanded_in_flags(tmp_path):
     """The shell leaves the ~ of --flag=~/path alone."""
     script = SCRIPT.replace(

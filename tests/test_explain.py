@@ -184,11 +184,24 @@ def test_what_does_not_fit_the_model_is_refused(shape, class_id, message):
         (np.zeros((9, 9, 3)), np.zeros((13, 13)), r"of shape \(11, 11\); got shape \(13, 13\)"),
         (np.zeros((9, 9, 3)), np.full((11, 11), np.nan), "finite"),
         (np.zeros((9, 9, 3)), np.full((11, 11), -1), "at least 0"),
+        (np.full((9, 9, 3), 257, np.uint16), np.zeros((11, 11)), r"RGB in 0\.\.255, not .*; got values in 257\.\.257"),
+        (np.full((9, 9, 3), -1.5), np.zeros((11, 11)), "not the network's input"),
+        (np.full((9, 9, 3), np.nan), np.zeros((11, 11)), "got values in nan"),
     ],
 )
 def test_what_does_not_fit_the_spec_is_refused(image, values, message):
     with pytest.raises(ValueError, match=message):
         overlay(image, values, red_net()[0])
+
+
+def test_numbers_that_are_none_are_refused():
+    with pytest.raises(ValueError, match="some are NaN or infinite"):
+        class_map(red_net()[1], np.full((95, 95, 3), np.nan))
+
+
+def test_scaled_images_are_warned_about():
+    with pytest.warns(UserWarning, match="^overlay .*multiply by 255"):
+        overlay(np.full((9, 9, 3), 0.5), np.zeros((11, 11)), red_net()[0])
 
 
 def test_the_map_of_another_input_size_is_laid_over_with_a_spec_that_says_so():

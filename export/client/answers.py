@@ -19,7 +19,7 @@ class AnswersFile:
     A line holds `image`, `status`, and, where the status is "OK", `classes`, `class_ids` and `scores`.
 
     Args:
-        path: The file; it is made where it does not exist. A last line that an earlier run did not finish is dropped.
+        path: The file; it is made where it does not exist. A last line that an earlier run cut off is dropped.
         top: How many classes a line holds.
 
     Raises:
@@ -70,13 +70,18 @@ class AnswersFile:
     def _read_finished(self) -> None:
         self._file.seek(0)
         for number, line in enumerate(iter(self._file.readline, b""), start=1):
-            if not line.endswith(b"\n") and line.startswith(_LINE_START[: len(line)]):
-                self._file.truncate(self._file.tell() - len(line))
-                break
+            is_whole = line.endswith(b"\n")
             try:
                 answer = json.loads(line)
                 self._count(answer["image"], answer["status"])
             except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(
-                    f"{self._path}: line {number} was not written by sqz-predict. Give a new file, or one of its own."
-                ) from error
+                is_cut_off = not is_whole and isinstance(error, json.JSONDecodeError)
+                if not (is_cut_off and line.startswith(_LINE_START[: len(line)])):
+                    raise ValueError(
+                        f"{self._path}: line {number} was not written by sqz-predict. Give a new file, or one of its "
+                        "own; if only the lines at its end are damaged, remove those."
+                    ) from error
+                self._file.truncate(self._file.tell() - len(line))
+                break
+            if not is_whole:
+                self._file.write(b"\n")

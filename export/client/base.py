@@ -5,7 +5,7 @@ from __future__ import annotations
 import grpc
 
 from export import contract
-from export.client.connection import calls_by_request, check_timeout, open_channel
+from export.client.connection import calls_by_request, check_target, check_timeout, open_channel
 from export.client.exchange import Exchange
 
 
@@ -24,6 +24,7 @@ class BaseClient:
         credentials: grpc.ChannelCredentials | None = None,
         server_name: str | None = None,
     ):
+        check_target(target)
         check_timeout(timeout_seconds)
         self.model_name = model_name
         self._target, self._timeout_seconds = target, timeout_seconds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Callable
 
@@ -26,6 +27,9 @@ _REMEDIES = {
     grpc.StatusCode.DEADLINE_EXCEEDED: "Allow more time with timeout_seconds, or send fewer images at once.",
     grpc.StatusCode.RESOURCE_EXHAUSTED: "The server is busy, or the call too large: try again later, or send less.",
 }
+_OTHER_NAMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "vsock:", "xds:")
+_ADDRESS = re.compile(r"(?:[^\s:/\[\]]+|\[[^\s/\[\]]+\]):([0-9]{1,5})")
+_LONGEST_TIMEOUT_SECONDS = 1_000_000_000
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 2.0
 
 
@@ -43,9 +47,23 @@ class ServingError(OSError):
 
 
 def check_timeout(timeout_seconds: float) -> None:
-    """Raises a ValueError for a time limit that no call could keep."""
-    if timeout_seconds <= 0:
-        raise ValueError(f"timeout_seconds must be above 0, got {timeout_seconds}.")
+    """Raises a ValueError for a time limit that no call could keep, or that gRPC takes for one in the past."""
+    if not 0 < timeout_seconds < _LONGEST_TIMEOUT_SECONDS:
+        raise ValueError(
+            f"timeout_seconds must be above 0 and below {_LONGEST_TIMEOUT_SECONDS:,}, got {timeout_seconds}."
+        )
+
+
+def check_target(target: str) -> None:
+    """Raises a ValueError for what is no address; gRPC would ask port 443 where none is given, or retry until the end.
+
+    Names that gRPC resolves by other means, such as "unix:/tmp/socket" or "dns:///host:8500", are left to it.
+    """
+    if target.startswith(_OTHER_NAMES):
+        return
+    address = _ADDRESS.fullmatch(target)
+    if address is None or not 1 <= int(address[1]) <= 65535:
+        raise ValueError(f"The server must be HOST:PORT without http://, such as 127.0.0.1:8500, got {target!r}.")
 
 
 def check_stream(batch_size: int, calls: int) -> None:

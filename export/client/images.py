@@ -13,7 +13,7 @@ import numpy as np
 import PIL.Image
 
 from export import contract
-from sqz_keras.images.files import check_size, open_image, read_image, to_rgb, turn_upright
+from sqz_keras.images.files import check_size, open_image, read_image, to_rgb, turn_upright, with_exact_grey
 
 Image = str | os.PathLike | bytes | BinaryIO | PIL.Image.Image | np.ndarray
 Images = Image | Sequence[Image]
@@ -46,7 +46,7 @@ def _as_sent(image: Image) -> bytes | np.ndarray:
         return _checked(image)
     if isinstance(image, PIL.Image.Image):
         check_size(image)
-        return _encoded(np.asarray(to_rgb(turn_upright(image))))
+        return _encoded(np.asarray(to_rgb(turn_upright(with_exact_grey(image)))))
     if isinstance(image, str | os.PathLike):
         return _upright(pathlib.Path(image).read_bytes())
     if hasattr(image, "read"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import ssl
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -103,12 +104,20 @@ def _read(paths: Sequence[str]) -> tuple[list[str], list[bytes | np.ndarray]]:
     return opened, images
 
 
+def _read_certificates(path: str) -> bytes:
+    try:
+        ssl.create_default_context(cafile=path)
+    except ssl.SSLError as error:
+        raise ValueError(f"--ssl_ca={path} must hold certificates as PEM: {error}.") from error
+    return pathlib.Path(path).read_bytes()
+
+
 def _client(config: PredictConfig) -> Client:
     import grpc
 
     from export.client.client import Client
 
-    trusted = pathlib.Path(config.ssl_ca).read_bytes() if config.ssl_ca else None
+    trusted = _read_certificates(config.ssl_ca) if config.ssl_ca else None
     return Client(
         config.server,
         model_name=config.model_name,

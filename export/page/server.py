@@ -50,7 +50,9 @@ def serve_page(
         OSError: The address cannot be listened on.
     """
     try:
-        listening = socket.create_server((host, port))
+        name = host.strip("[]")
+        family = socket.AF_INET6 if ":" in name else socket.AF_INET
+        listening = socket.create_server((name, port), family=family)
     except OSError as error:
         raise OSError(
             f"Cannot listen on {host}:{port} for the page: {error.strerror}. --web_port=0 takes a free port."

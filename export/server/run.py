@@ -68,10 +68,10 @@ def run_server(config: ServeConfig, stopped: threading.Event) -> None:
         port = running.enter_context(server)
         if config.web:
             web_port = running.enter_context(_page(config, port))
-            print(f"Page at http://{config.host or LOCALHOST}:{web_port}/", flush=True)
+            print(f"Page at http://{contract.address(config.host or LOCALHOST, web_port)}/", flush=True)
         if port_file:
             files.write_file(port_file, f"{port}\n".encode())
-        where = f"{EVERY_ADDRESS if binary else config.host or LOCALHOST}:{port}"
+        where = contract.address(EVERY_ADDRESS if binary else config.host or LOCALHOST, port)
         print(f"Serving {config.model_name} on {where} with {binary or 'the embedded server'}", flush=True)
         stopped.wait()
         if port_file:
@@ -134,7 +134,7 @@ def _page(config: ServeConfig, port: int) -> Iterator[int]:
         from export.page.server import serve_page
 
     host = config.host or LOCALHOST
-    target = f"{LOCALHOST if host == EVERY_ADDRESS else host}:{port}"
+    target = contract.address(LOCALHOST if host == EVERY_ADDRESS else host, port)
     with (
         Client(target, model_name=config.model_name, timeout_seconds=10.0) as client,
         serve_page(client, config.base_path, host=host, port=config.web_port) as web_port,

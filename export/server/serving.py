@@ -97,7 +97,7 @@ def _listen(versions: VersionManager, servicer: health.HealthServicer, config: S
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(prediction, server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(versions), server)
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    address = f"{config.host}:{config.port}"
+    address = contract.address(config.host, config.port)
     try:
         if config.ssl_key is None:
             return server, server.add_insecure_port(address)
@@ -105,7 +105,9 @@ def _listen(versions: VersionManager, servicer: health.HealthServicer, config: S
         return server, server.add_secure_port(address, credentials)
     except RuntimeError as error:
         versions.close()
-        raise OSError(f"Cannot listen on {address}: is it taken? --port=0 takes a free port.") from error
+        raise OSError(
+            f"Cannot listen on {address}: is it taken? --port=0 takes a free port. Is --host this machine's?"
+        ) from error
 
 
 def _poll(

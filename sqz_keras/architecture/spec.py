@@ -62,6 +62,9 @@ class Preprocessing:
             raise ValueError(f"Preprocessing: mode must be one of {PREPROCESSING_MODES}, got {self.mode!r}.")
         if self.resize not in RESIZES:
             raise ValueError(f"Preprocessing: resize must be one of {RESIZES}, got {self.resize!r}.")
+        if not isinstance(self.antialias, bool | np.bool_):
+            raise ValueError(f"Preprocessing: antialias must be True or False, got {self.antialias!r:.40}.")
+        object.__setattr__(self, "antialias", bool(self.antialias))
         object.__setattr__(self, "resize_to", require_integer("Preprocessing: resize_to", self.resize_to, 1))
 
 
@@ -114,13 +117,17 @@ class ModelSpec:
                 "ModelSpec: classes must be at least 2, got 1: the softmax of one class is 1 for every image. Add a "
                 "class for the images that are not of this one."
             )
+        if not isinstance(self.preprocessing, Preprocessing):
+            raise ValueError(f"ModelSpec: preprocessing must be a Preprocessing, got {self.preprocessing!r:.80}.")
         if self.preprocessing.resize_to < self.input_size:
             raise ValueError(
                 f"ModelSpec: images are resized to {self.preprocessing.resize_to} pixels and then cropped to "
                 f"input_size={self.input_size}, which is more; give preprocessing.resize_to >= input_size."
             )
         if self.labels is not None:
-            object.__setattr__(self, "labels", tuple(self.labels))
+            if isinstance(self.labels, str) or not all(isinstance(label, str) for label in self.labels):
+                raise ValueError(f"ModelSpec: labels must be a tuple of texts, got {self.labels!r:.80}.")
+            object.__setattr__(self, "labels", tuple(map(str, self.labels)))
             if len(self.labels) != self.classes or len(set(self.labels)) != self.classes:
                 raise ValueError(
                     f"ModelSpec: labels must be {self.classes} different names, one per class; got {len(self.labels)}, "

@@ -57,8 +57,9 @@ def main(argv) -> None:
 def _spec(args) -> ModelSpec:
     metaparameters = parse_metaparameters(args.metaparameters)
     if args.model:
-        if metaparameters:
-            raise ValueError("--model has metaparameters of its own; leave out --metaparameters.")
+        for name in ("metaparameters", "classes"):
+            if args[name].present:
+                raise ValueError(f"--model has {name} of its own; leave out --{name}.")
         from sqz_keras.weights.resolve import resolve_model
 
         spec, _ = resolve_model(args.model, version=args.version, bypass=args.bypass)

@@ -266,7 +266,9 @@ class Quantizer:
                 arrays = plain(coarseness)
                 coarseness = with_entropy(plain_bytes - (self._size(arrays) - _entropy_bytes(arrays)))
         except TooFewBytesError:
-            raise TooFewBytesError(f"No useful model fits into {target_bytes:.0f} bytes; ask for more.") from None
+            raise TooFewBytesError(
+                f"No useful model fits into so few bytes, {target_bytes:.0f} without the file's header; ask for more."
+            ) from None
         return coarseness
 
     def _plain(

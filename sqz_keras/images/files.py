@@ -36,11 +36,15 @@ SUFFIXES = (
 # Pillow's names of these formats. It opens others too, some of them by running another program.
 _FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+# TIFF's tags, and what they say where they are left out.
+_TIFF_BITS, _TIFF_COLOURS, _TIFF_NUMBERS = (258, (1,)), (262, 1), (339, (1,))
+_WHITE_IS_0, _SIGNED = 0, 2
+_TOO_MANY_BITS = "its pixels have more than 16 bits; save it with 8 or 16 bits"
 _NAMED = 3  # of the files that are left out
 
 
 def find_images(image_dir: str | os.PathLike, at_most: int | None = None) -> list[pathlib.Path]:
-    """The images of a folder at any depth, whatever they show, sorted by path.
+    """The images of a folder at any depth, whatever they show, sorted by path; see `files_below`.
 
     Args:
         image_dir: The folder.
@@ -52,16 +56,44 @@ def find_images(image_dir: str | os.PathLike, at_most: int | None = None) -> lis
 
     Raises:
         ValueError: not a folder, or no images in it.
+        OSError: a folder in it cannot be listed.
     """
     root = pathlib.Path(image_dir)
     if not root.is_dir():
         raise ValueError(f"{image_dir} is not a folder of images.")
-    images, others = split_by_suffix(root.rglob("*"))
+    images, others = split_by_suffix(files_below(root))
     report_left_out(root, others)
     if not images:
         raise ValueError(f"{root} holds no images ({', '.join(SUFFIXES)}).")
     count = min(len(images), at_most or len(images))
     return [images[position] for position in np.linspace(0, len(images) - 1, count).round().astype(int)]
+
+
+def files_below(folder: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """The files of a folder at any depth; folders whose names start with a dot are skipped.
+
+    Links to folders elsewhere are followed. No folder is listed twice, so links may run in circles.
+
+    Raises:
+        OSError: a folder cannot be listed.
+    """
+    top = os.path.realpath(folder)
+    seen = {top}
+
+    def is_new(path: str) -> bool:
+        real = os.path.realpath(path)
+        is_own = os.path.islink(path) and f"{real}{os.sep}".startswith(f"{top}{os.sep}")  # comes without the link too
+        is_listed = real in seen or is_own
+        seen.add(real)
+        return not is_listed
+
+    for path, folders, names in os.walk(folder, onerror=_fail, followlinks=True):
+        folders[:] = [name for name in sorted(folders) if name[0] != "." and is_new(os.path.join(path, name))]
+        yield from (pathlib.Path(path, name) for name in names)
+
+
+def _fail(error: OSError) -> None:
+    raise error
 
 
 def split_by_suffix(paths: Iterable[pathlib.Path]) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
@@ -71,15 +103,26 @@ def split_by_suffix(paths: Iterable[pathlib.Path]) -> tuple[list[pathlib.Path], 
     return images, [path for path in visible if path.suffix.lower() not in SUFFIXES]
 
 
-def report_left_out(root: pathlib.Path, others: Sequence[pathlib.Path]) -> None:
-    """Counts the files of a folder that are not images on stderr, and names the first ones."""
+def report_left_out(
+    root: pathlib.Path, others: Sequence[pathlib.Path], why: str = "without the suffix of an image"
+) -> None:
+    """Counts the files of a folder that are not read on stderr, and names the first ones."""
     if others:
         names = ", ".join(str(path.relative_to(root)) for path in others[:_NAMED])
         print(
-            f"{root}: left out {len(others)} file{'s' * (len(others) != 1)} without the suffix of an image: {names}"
+            f"{root}: left out {len(others)} file{'s' * (len(others) != 1)} {why}: {names}"
             f"{', ...' if len(others) > _NAMED else ''}",
             file=sys.stderr,
         )
+
+
+def report_misplaced(root: pathlib.Path, folders: Iterable[pathlib.Path]) -> None:
+    """Counts the images that are not in one of a folder's folders of classes itself, and names the first ones."""
+    inside = [
+        inner.path for folder in folders for inner in os.scandir(folder) if inner.is_dir() and inner.name[0] != "."
+    ]
+    images, _ = split_by_suffix([*root.iterdir(), *(path for folder in inside for path in files_below(folder))])
+    report_left_out(root, images, "outside of the classes' folders, or in folders inside those")
 
 
 def read_image(source: str | os.PathLike | bytes) -> np.ndarray:
@@ -99,11 +142,15 @@ def read_image(source: str | os.PathLike | bytes) -> np.ndarray:
         OSError: the file cannot be opened.
     """
     name = "the bytes" if isinstance(source, bytes) else os.fspath(source)
+    if not isinstance(source, bytes) and os.path.isdir(source):
+        raise ValueError(
+            f"{name}: a folder, not an image; give the images in it, such as {os.path.join(name, '*.jpg')}."
+        )
     with open(source, "rb") if not isinstance(source, bytes) else io.BytesIO(source) as file:
         try:
             with open_image(file) as image:
                 check_size(image)
-                image = _with_exact_transparency(image, file)
+                image = _with_exact_transparency(with_exact_grey(image), file)
                 return np.asarray(to_rgb(turn_upright(image)))
         except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
             raise ValueError(f"{name}: not an image that can be read: {error}.") from error
@@ -148,6 +195,29 @@ def turn_upright(image: Image.Image) -> Image.Image:
     return ImageOps.exif_transpose(image)
 
 
+def with_exact_grey(image: Image.Image) -> Image.Image:
+    """A grey TIFF with its samples as 16 bits, 0 for black; Pillow leaves 12 bits as they are, and white at 0.
+
+    It is upright, as Pillow turns a TIFF when it loads the samples. Every other image is returned as it is.
+
+    Raises:
+        ValueError: Its samples have another range, or are signed.
+    """
+    if image.format != "TIFF":
+        return image
+    bits, colours, numbers = (image.tag_v2.get(*tag) for tag in (_TIFF_BITS, _TIFF_COLOURS, _TIFF_NUMBERS))
+    if _SIGNED in numbers:
+        raise ValueError("its pixels are signed numbers of an unknown range; save it with 8 or 16 bits, unsigned")
+    if not image.mode.startswith("I"):
+        return image
+    if bits[0] > 16:
+        raise ValueError(_TOO_MANY_BITS)
+    if bits[0] < 16 or colours == _WHITE_IS_0:
+        samples = np.asarray(image, np.uint16) << (16 - bits[0])
+        return Image.fromarray(0xFFFF - samples if colours == _WHITE_IS_0 else samples)
+    return image
+
+
 def _with_exact_transparency(image: Image.Image, file: BinaryIO) -> Image.Image:
     """A PNG's transparent colour, compared with the samples of its file.
 
@@ -171,7 +241,7 @@ def _with_exact_transparency(image: Image.Image, file: BinaryIO) -> Image.Image:
             samples = samples << 8 | np.asarray(low)
     is_opaque = (samples != key).reshape(*samples.shape[:2], -1).any(-1)
     rgb = to_rgb(image) if image.mode == "RGB" else Image.fromarray((samples >> 8).astype(np.uint8)).convert("RGB")
-    rgb.info.pop("transparency", None)
+    rgb.info = {name: value for name, value in image.info.items() if name != "transparency"}  # EXIF among it
     rgb.putalpha(Image.fromarray(np.where(is_opaque, 255, 0).astype(np.uint8)))
     return rgb
 
@@ -213,7 +283,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         samples = np.asarray(image, np.int64)
         if samples.min() < 0 or samples.max() > 0xFFFF:
-            raise ValueError("its pixels have more than 16 bits; save it with 8 or 16 bits")
+            raise ValueError(_TOO_MANY_BITS)
         image = Image.fromarray((samples >> 8).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 import typing
+import warnings
 from collections.abc import Callable
 
 import numpy as np
 
 from sqz_keras.architecture.colours import BGR_MEANS, TORCH_MEANS, TORCH_STDS
+from sqz_keras.architecture.plain_numbers import as_integer
 from sqz_keras.architecture.spec import PREPROCESSING_MODES, ModelSpec, imagenet_classes
 from sqz_keras.backend import import_keras
 
@@ -46,6 +48,7 @@ def preprocess_input(
     rank_is_known = getattr(array.shape, "rank", 0) is not None  # a tf.TensorShape may lack one
     if rank_is_known and (len(array.shape) < 3 or array.shape[axis] not in (3, None)):
         raise ValueError(f"x must have 3 channels ({data_format}) and at least 3 axes, got shape {tuple(array.shape)}.")
+    warn_if_scaled("preprocess_input", array)
     array, reverse, constant = _float32_and_tools(array)
 
     def along(values):
@@ -56,6 +59,14 @@ def preprocess_input(
     if mode == "torch":
         return (array / 255.0 - along(TORCH_MEANS)) / along(TORCH_STDS)
     return array / 127.5 - 1.0
+
+
+def warn_if_scaled(function: str, images: typing.Any) -> None:
+    """Warns of an array of floats in 0..1; it may be a nearly black image, so it is not refused."""
+    if isinstance(images, np.ndarray) and images.dtype.kind == "f" and images.size and 0 < images.max() <= 1:
+        warnings.warn(
+            f"{function} takes RGB in 0..255, got no value above 1, as if scaled: multiply by 255.", stacklevel=3
+        )
 
 
 def _float32_and_tools(x) -> tuple[typing.Any, Callable, Callable]:
@@ -110,7 +121,11 @@ def prepare_images(images: typing.Any, spec: ModelSpec) -> typing.Any:
 
     Returns:
         A float32 tensor (N, S, S, 3) or (S, S, 3).
+
+    Raises:
+        ValueError: `images` has another shape.
     """
+    warn_if_scaled("prepare_images", images)
     return preprocess_input(resize_and_crop(images, spec), data_format="channels_last", mode=spec.preprocessing.mode)
 
 
@@ -140,6 +155,12 @@ def resize_and_crop(images, spec: ModelSpec):
     ops = import_keras().ops
     how, crop = spec.preprocessing, spec.input_size
     images = ops.cast(images, "float32")
+    rank_is_known = getattr(images.shape, "rank", 0) is not None  # a tf.TensorShape may lack one
+    if rank_is_known and (len(images.shape) not in (3, 4) or images.shape[-1] not in (3, None)):
+        raise ValueError(
+            f"images must be RGB, of shape (N, H, W, 3) or (H, W, 3), got {tuple(images.shape)}. PIL's "
+            "image.convert('RGB') makes RGB of any image; channels must be last."
+        )
     height = width = how.resize_to
     if how.resize == "shortest_side":
         height, width = ops.shape(images)[-3:-1]
@@ -168,23 +189,25 @@ def decode_predictions(preds: typing.Any, top: int = 5) -> list[list[tuple[str, 
     """The names of the `top` most probable ImageNet classes of each row; works offline.
 
     Args:
-        preds: array (N, 1000) of probabilities.
+        preds: array (N, 1000) of probabilities, or of the integers of a quantised model.
         top: how many, 1..1000.
 
     Returns:
         A list of N lists of (wnid, name, score), most probable first.
 
     Raises:
-        ValueError: `preds` has another shape, or `top` is out of range.
+        ValueError: `preds` has another shape or holds NaN, or `top` is out of range.
     """
-    preds = np.asarray(preds)
+    preds = np.asarray(preds).astype(np.float64)  # an unsigned integer has no negative to sort by
     if preds.ndim != 2 or preds.shape[1] != 1000:
         raise ValueError(
             f"preds must have shape (N, 1000), ImageNet's classes, got {preds.shape}. For other classes take the "
             "labels of the model's ModelSpec."
         )
-    if not 1 <= top <= 1000:
-        raise ValueError(f"top must be in 1..1000, got {top}.")
+    if as_integer(top) is None or not 1 <= top <= 1000:
+        raise ValueError(f"top must be an integer in 1..1000, got {top!r}.")
+    if np.isnan(preds).any():
+        raise ValueError("preds must be probabilities, and some are NaN: look for NaN in the images and the weights.")
     classes = imagenet_classes()
     best = np.argsort(-preds, axis=1, kind="stable")[:, :top]
     return [[(*classes[i], float(row[i])) for i in order] for row, order in zip(preds, best, strict=True)]

@@ -76,10 +76,30 @@ def parse_spec(path: str | os.PathLike, data: bytes | str) -> ModelSpec:
 def read_labels(path: str | os.PathLike) -> tuple[str, ...]:
     """The names of the classes in a text file, a line for each class in the order of the class indices.
 
+    Spaces around a name and blank lines at the end are no part of it.
+
     Raises:
+        ValueError: The file is no text in UTF-8, is JSON, or has a blank line before its end.
         OSError: The file cannot be read.
     """
-    return tuple(pathlib.Path(path).read_text("utf-8-sig").splitlines())  # some editors begin it with a mark
+    expected = f"{os.fspath(path)}: expected text in UTF-8 with the name of a class on each line"
+    text = pathlib.Path(path).read_bytes().decode("utf-8-sig", "replace")  # some editors begin it with a mark
+    if "\N{REPLACEMENT CHARACTER}" in text or "\0" in text:
+        raise ValueError(f"{expected}, got another encoding. Save it as UTF-8.")
+    if text.lstrip()[:1] in ("{", "[") and _is_json(text):
+        raise ValueError(f"{expected}, got JSON. Write each name on a line of its own.")
+    labels = tuple(line.strip() for line in text.rstrip().splitlines())
+    if not all(labels):
+        raise ValueError(f"{expected}, got a blank line {labels.index('') + 1}. Remove it, or name its class.")
+    return labels
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def write_spec(path: str | os.PathLike, spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -> pathlib.Path:

@@ -43,7 +43,12 @@ def resolve_model(
         ValueError: Nothing of that name exists, or it contradicts `version`, `bypass` or its own description.
         OSError: A download failed.
     """
-    model = os.fspath(model)
+    if version not in (None, *VERSIONS) or bypass not in BYPASSES:
+        raise ValueError(
+            f"version must be None or one of {tuple(VERSIONS)}, and bypass one of {BYPASSES}; got {version!r} and "
+            f"{bypass!r}."
+        )
+    model = os.fsdecode(model)
     if model == "imagenet":
         model = _imagenet_name(version or "1.0", bypass)
     if model in list_records():
@@ -280,8 +285,8 @@ def _infer_spec(path: pathlib.Path, arrays: Arrays, version: str | None, bypass:
 def _check_agrees(name: str, spec: ModelSpec, version: str | None, bypass: str | None) -> None:
     if version not in (None, spec.version) or bypass not in (None, spec.bypass):
         raise ValueError(
-            f"{name} holds version {spec.version} with bypass={spec.bypass!r}, but version {version} with "
-            f"bypass={bypass!r} was requested. Leave them out, or name other weights."
+            f"{name} holds {_described_network(spec)}, but version {version} with bypass={bypass!r} was requested. "
+            "Leave them out, or name other weights."
         )
 
 

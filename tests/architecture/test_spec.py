@@ -111,6 +111,26 @@ def test_one_class_is_refused():
         ModelSpec(classes=1)
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ModelSpec(classes=3, labels="abc"), "labels must be a tuple of texts, got 'abc'"),
+        (lambda: ModelSpec(classes=2, labels=(1, 2)), "labels must be a tuple of texts"),
+        (lambda: ModelSpec(classes=2, labels=("a", None)), "labels must be a tuple of texts"),
+        (lambda: Preprocessing(antialias="no"), "antialias must be True or False, got 'no'"),
+        (lambda: ModelSpec(preprocessing={"mode": "torch"}), "preprocessing must be a Preprocessing"),
+    ],
+)
+def test_what_no_file_could_hold_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_labels_of_numpy_are_texts():
+    spec = ModelSpec(classes=2, labels=np.array(["a", "b"]), preprocessing=Preprocessing(antialias=np.False_))
+    assert ModelSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+
+
 def test_labels_are_distinct_and_one_a_class():
     with pytest.raises(ValueError, match="2 different names"):
         ModelSpec(classes=2, labels=("a", "a"))

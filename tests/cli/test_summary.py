@@ -58,6 +58,7 @@ def test_a_png_is_drawn(run_command, tmp_path):
         (["--metaparameters=pool_after=1-2"], "layer numbers with colons, as 1:4:8, got '1-2'"),
         (["--metaparameters=freq=1.5"], "freq must be of type int, got '1.5'"),
         (["--model=x.net", "--metaparameters=freq=1"], "leave out --metaparameters"),
+        (["--model=x.net", "--classes=5"], "leave out --classes"),
         (["--drawing=net.gif"], "saved as .svg or .png, not as .gif"),
         (["--drawing=missing/net.svg"], "existing folder"),
     ],

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+import socket
 
 import pytest
 
@@ -70,3 +71,12 @@ def client(target):
     with Client(target) as client:
         client.wait_until_ready(10)
         yield client
+
+
+@pytest.fixture
+def ipv6():
+    """Skips a test where the machine has no IPv6."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")

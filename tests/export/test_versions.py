@@ -38,6 +38,12 @@ def test_wrong_versions_are_refused(tmp_path, wrong):
         versions.choose_version(tmp_path, wrong)
 
 
+def test_a_file_is_no_folder_of_versions(tmp_path):
+    (tmp_path / "model.sqz").touch()
+    with pytest.raises(ValueError, match=r"model\.sqz is not a folder; --base_path=DIR"):
+        versions.choose_version(tmp_path / "model.sqz", "auto")
+
+
 def test_a_version_is_never_overwritten(tmp_path):
     _put(tmp_path, 4, "old")
     with pytest.raises(ValueError, match=r"never overwritten.*--model_version=auto"):

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import keras
+import ml_dtypes
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -191,6 +192,43 @@ def test_decode_predictions_refuses_other_shapes(shape):
         decode_predictions(np.zeros(shape))
 
 
-def test_decode_predictions_refuses_top():
+@pytest.mark.parametrize("top", [0, 1001, 3.0, "3"])
+def test_decode_predictions_refuses_top(top):
     with pytest.raises(ValueError, match=r"1\.\.1000"):
-        decode_predictions(np.zeros((1, 1000)), top=0)
+        decode_predictions(np.zeros((1, 1000)), top=top)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, ml_dtypes.bfloat16])
+def test_decode_predictions_of_quantised_models(dtype):
+    """-x of an unsigned x is not below 0, and -(-128) of 8 bits is -128."""
+    preds = np.full((1, 1000), np.iinfo(dtype).min if dtype in (np.uint8, np.int8) else 0, dtype)
+    preds[0, 281], preds[0, 0] = 100, 50
+    (row,) = decode_predictions(preds, top=2)
+    assert row == [("n02123045", "tabby", 100.0), ("n01440764", "tench", 50.0)]
+
+
+def test_decode_predictions_refuses_nan():
+    with pytest.raises(ValueError, match="some are NaN: look for NaN in the images and the weights"):
+        decode_predictions(np.full((1, 1000), np.nan))
+
+
+@pytest.mark.parametrize(
+    "shape", [(3, 20, 30, 4), (3, 20, 30, 1), (2, 3, 20, 30), (20, 30, 4), (20, 30), (1, 1, 20, 30, 3)]
+)
+def test_images_of_another_shape_are_refused(shape):
+    """Three RGBA images have as many values as four RGB ones, which they became."""
+    for images in (np.zeros(shape, np.uint8), tf.zeros(shape)):
+        with pytest.raises(ValueError, match=r"\(N, H, W, 3\) or \(H, W, 3\), got .*convert\('RGB'\)"):
+            prepare_images(images, ModelSpec())
+
+
+def test_scaled_colours_are_warned_about(recwarn):
+    preprocess_input(RGB.astype(np.float32))
+    preprocess_input(np.zeros((2, 2, 3), np.float32))
+    preprocess_input(RGB // 128)
+    prepare_images(RGB, ModelSpec())
+    assert not recwarn
+    with pytest.warns(UserWarning, match="^preprocess_input .*multiply by 255"):
+        preprocess_input(RGB / 255)
+    with pytest.warns(UserWarning, match="^prepare_images .*multiply by 255"):
+        prepare_images(RGB / 255, ModelSpec())

@@ -109,6 +109,51 @@ def test_a_file_with_another_activation_is_refused(tmp_path):
             build_it()
 
 
+def changed(model, **by_name):
+    """The model with other arguments for some of its layers, and the same weights."""
+
+    def clone(layer):
+        return type(layer).from_config(layer.get_config() | by_name.get(layer.name, {}))
+
+    copy = keras.models.clone_model(model, clone_function=clone)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("layer", "change", "message"),
+    [
+        ("conv1", {"strides": (1, 1)}, r"conv1 has strides=\[1, 1\], expected \[2, 2\]"),
+        ("conv1", {"padding": "same"}, "conv1 has padding=same, expected valid"),
+        ("fire2_expand3x3", {"dilation_rate": (2, 2)}, "fire2_expand3x3 has dilation_rate"),
+        ("fire3_squeeze1x1", {"activation": "elu"}, "fire3_squeeze1x1 has activation=elu, expected relu"),
+    ],
+)
+def test_a_config_of_another_network_is_refused(tmp_path, layer, change, message):
+    model = sqz_keras.squeezenet_from_metaparameters(SMALL, (48, 48, 3), classes=3)
+    path = tmp_path / "own.keras"
+    changed(model, **{layer: change}).save(path)
+    for include_top in (True, False):
+        with pytest.raises(ValueError, match=f"{message}.*keras.saving.load_model"):
+            resolve_model(path, include_top=include_top)
+
+
+def test_layers_around_the_network_are_refused_but_for_the_trunk(tmp_path):
+    """Weights alone would say nothing of the colours that this model takes."""
+    images = keras.Input((48, 48, 3), name="images")
+    flipped = keras.layers.RandomFlip("horizontal")(images)
+    path = tmp_path / "own.keras"
+    sqz_keras.squeezenet_from_metaparameters(SMALL, classes=3, input_tensor=flipped).save(path)
+    with pytest.warns(UserWarning, match="does not say how images are prepared"):
+        resolve_model(path)
+    scaled = keras.layers.Rescaling(1 / 127.5, -1, name="scale")(images)
+    sqz_keras.squeezenet_from_metaparameters(SMALL, classes=3, input_tensor=scaled).save(path)
+    with pytest.raises(ValueError, match=r"it has the layer scale \(Rescaling\)"):
+        resolve_model(path)
+    with pytest.warns(UserWarning, match="does not say how images are prepared"):
+        resolve_model(path, include_top=False)
+
+
 def test_weights_alone_are_warned_about(tmp_path):
     build(SPEC).save_weights(tmp_path / "own.weights.h5")
     with pytest.warns(UserWarning, match="does not say which network it holds"):
@@ -244,6 +289,12 @@ def test_heads_of_other_names(tmp_path):
     assert_same(resolve_model(path, include_top=False)[1], arrays)
     with pytest.raises(WeightsFileError, match="could be its head"):
         SqueezeNet(weights=path, classes=4)
+
+
+@pytest.mark.parametrize("options", [{"version": 1.1}, {"version": "v1.1"}, {"bypass": "none"}, {"bypass": False}])
+def test_other_architectures_are_refused(options):
+    with pytest.raises(ValueError, match=r"version must be None or one of \('1\.0', '1\.1'\), and bypass one of"):
+        resolve_model("imagenet", **options)
 
 
 def test_what_does_not_exist_is_refused():

@@ -157,7 +157,10 @@ def check_split(source: Source, split: str) -> int:
         ValueError: the source has no such split, or it is empty.
     """
     if not source.sizes.get(split):
-        raise ValueError(f"Dataset {source.name!r} has no split {split!r}, only {sorted(source.sizes)}.")
+        raise ValueError(
+            f"Dataset {source.name!r} has no split {split!r}, only {sorted(source.sizes)}. Name one of these with "
+            "--train_split, --validation_split or --test_split."
+        )
     return source.sizes[split]
 
 

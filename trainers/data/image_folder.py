@@ -8,7 +8,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from sqz_keras.images.files import SUFFIXES, report_left_out, split_by_suffix
+from sqz_keras.images.files import SUFFIXES, report_left_out, report_misplaced, split_by_suffix
 from trainers.data.batches import Source
 
 # The folders that are splits, by the split's name.
@@ -24,7 +24,8 @@ def open_image_dir(image_dir: str | os.PathLike) -> Source:
         image_dir: with the folders "train" and "val" (or "validation"), and "test" if there is one, each of which holds
             a folder of images a class; or with the folders of the classes themselves: then every fifth image
             of a class, by name, is for validation and the others for training. Files and folders whose names start
-            with a dot are skipped. Files without the suffix of an image are left out, and counted on stderr.
+            with a dot are skipped. Files without the suffix of an image, and images outside of the classes' folders or
+            deeper in them, are left out, and counted on stderr.
 
     Returns:
         A source with the splits "train" and "validation", and "test" where there is one. Its ids are paths below
@@ -67,6 +68,23 @@ def open_image_dir(image_dir: str | os.PathLike) -> Source:
     )
 
 
+def check_is_no_class(folder: str | os.PathLike, image_dir: str | os.PathLike) -> None:
+    """Refuses a folder to write to that `open_image_dir` would take for one of a class, or of its images.
+
+    Raises:
+        ValueError: It is in `image_dir`, and neither hidden nor beside the folders of the splits.
+    """
+    root, real = pathlib.Path(os.path.realpath(image_dir)), pathlib.Path(os.path.realpath(folder))
+    inside = real.relative_to(root).parts if real.is_relative_to(root) else (".",)
+    splits = {name for names in _SPLIT_FOLDERS.values() for name in names}
+    is_beside = (root / "train").is_dir() and inside[:1] not in {(name,) for name in splits}
+    if not (is_beside or any(part.startswith(".") for part in inside)):
+        raise ValueError(
+            f"--workdir={os.fspath(folder)} is in --image_dir={os.fspath(image_dir)}, where it would become a class; "
+            "give another one."
+        )
+
+
 def _visible(folder: pathlib.Path) -> list[pathlib.Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
@@ -79,9 +97,12 @@ def _images(root: pathlib.Path) -> dict[str, list[str]]:
             images, others = split_by_suffix(folder.iterdir())
             left_out += others
             if not images:
-                raise ValueError(f"{folder} holds no images ({', '.join(SUFFIXES)}).")
+                raise ValueError(
+                    f"{folder} holds no images ({', '.join(SUFFIXES)}); those of a class must be in its folder itself."
+                )
             classes[folder.name] = [str(path) for path in images]
     report_left_out(root, left_out)
+    report_misplaced(root, [root / label for label in classes])
     if not classes:
         raise ValueError(f"{root} holds no folders; expected one per class, with images in it.")
     return classes
@@ -112,10 +133,12 @@ def _mixed(classes: dict[str, list[str]], labels: tuple[str, ...]) -> tuple[list
 
 
 def _records(root: pathlib.Path, paths: list[str], labels: np.ndarray) -> tf.data.Dataset:
-    ids = [pathlib.Path(path).relative_to(root).as_posix() for path in paths]
+    ids = [os.fsencode(pathlib.Path(path).relative_to(root).as_posix()) for path in paths]
 
     def read(path, label, name):
         return {"image": tf.io.read_file(path), "label": label, "id": name}
 
     # Some files ahead, so that a slow disk is not waited for one file at a time.
-    return tf.data.Dataset.from_tensor_slices((paths, labels, ids)).map(read, num_parallel_calls=16)
+    return tf.data.Dataset.from_tensor_slices((list(map(os.fsencode, paths)), labels, ids)).map(
+        read, num_parallel_calls=16
+    )

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from sqz_keras.architecture.spec import ModelSpec, imagenet_wnids
-from sqz_keras.images.files import SUFFIXES, read_images, report_left_out, split_by_suffix
+from sqz_keras.images.files import SUFFIXES, read_images, report_left_out, report_misplaced, split_by_suffix
 from sqz_keras.images.preprocessing import prepare_image
 from trainers.progress import say
 
@@ -39,7 +39,8 @@ def find_labelled_images(image_dir: str | os.PathLike, labels: Sequence[str]) ->
 
     Args:
         image_dir: a folder with a folder of images a class, named by its label; or with images named
-            `<label>_<anything>.<suffix>`. Files without the suffix of an image are left out, and counted on stderr.
+            `<label>_<anything>.<suffix>`. Files without the suffix of an image, and images outside of the classes'
+            folders or deeper in them, are left out, and counted on stderr.
         labels: in the order of the class indices.
 
     Raises:
@@ -63,6 +64,8 @@ def find_labelled_images(image_dir: str | os.PathLike, labels: Sequence[str]) ->
         elif folders:
             unmatched.append(f"{path.name}/")
     report_left_out(root, left_out)
+    if folders:
+        report_misplaced(root, folders)
     if unmatched:
         raise ValueError(
             f"{root}: expected {'folders named' if folders else 'images whose names start with'} "

@@ -17,7 +17,7 @@ with needs("train"):
     import tensorflow as tf
 
     from trainers.data.batches import Source, check_split, open_dataset
-    from trainers.data.image_folder import open_image_dir
+    from trainers.data.image_folder import check_is_no_class, open_image_dir
     from trainers.training import checkpoints, workdir
     from trainers.training.distribute import is_chief, make_strategy
     from trainers.training.interruption import lost_workers, stop_signals
@@ -52,6 +52,8 @@ def train_and_evaluate(
     """
     folder = pathlib.Path(folder)
     workdir.check_workdir(folder)
+    if config.image_dir:
+        check_is_no_class(folder, config.image_dir)
     check_is_tensorflow("Training")
     strategy = make_strategy(config.strategy)
     config.check_replicas(strategy.num_replicas_in_sync)

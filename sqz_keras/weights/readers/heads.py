@@ -43,7 +43,7 @@ def find_head(
         if channels is None or not _is_head(shape, inputs):
             raise WeightsFileError(
                 f"{path}: layer {name!r:.80} has weights of shape {list(shape)[:8]}, and no SqueezeNet has such a "
-                "layer."
+                "layer. Save the SqueezeNet in it alone."
             )
     if trunk_only or not others:
         return None

@@ -2,32 +2,86 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 
 from sqz_keras.architecture.metaparameters import FireFilters, fit_metaparameters
 from sqz_keras.architecture.spec import ModelSpec, Preprocessing
+from sqz_keras.weights.arrays import WeightsFileError
 from sqz_keras.weights.description import Stated
 
 _DEFAULT_SIZE = 227
 
 
-def describe(config: object) -> Stated | None:
+# What the config of a layer must say, by the kind of layer in `ModelSpec.layers()`.
+_CLASSES = {
+    "convolution": "Conv2D",
+    "max pool": "MaxPooling2D",
+    "concatenation": "Concatenate",
+    "addition": "Add",
+    "average": "GlobalAveragePooling2D",
+}
+_BESIDE = re.compile(r"images|drop9|pool\d+_pad|conv10_pad|pool10|predictions")  # layers that are in no such list
+_WHILE_TRAINING = re.compile(r"Random.*|.*Dropout.*|GaussianNoise")  # classes that change nothing afterwards
+
+
+def describe(path: str | os.PathLike, config: object, trunk_only: bool = False) -> Stated | None:
     """What a Keras model's config says of its network, where its layers have the names of this project's.
 
     Args:
+        path: Named in errors.
         config: The parsed JSON of `config.json` in a `.keras` file, or of an `.h5` file's attribute `model_config`.
+        trunk_only: Whether layers before and behind the network do not matter.
 
     Returns:
         The description, with the authors' preprocessing and no labels, of which a config says nothing; None where it is
         the config of another model.
+
+    Raises:
+        WeightsFileError: The layers have our names, and one of them computes something else, or another is between.
     """
     try:
+        classes = {layer["config"]["name"]: layer["class_name"] for layer in config["config"]["layers"]}
         layers = {layer["config"]["name"]: layer["config"] for layer in config["config"]["layers"]}
         spec = _spec(layers)
         activation = layers["predictions"]["activation"] if "conv10" in layers else None
+        changes = _changes(spec, classes, layers, trunk_only)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError):
         return None
+    if changes:
+        raise WeightsFileError(
+            f"{path}: its network is no SqueezeNet: {changes[0]}. Open it with keras.saving.load_model, or save the "
+            "network without the change."
+        )
     return Stated(spec, is_whole=False, activation=activation)
+
+
+def _changes(spec: ModelSpec, classes: Mapping[str, str], layers: Mapping[str, Mapping], trunk_only: bool) -> list[str]:
+    """Where the layers differ from those of the spec's network, a clause each."""
+    changes, ours = [], {layer.name: layer for layer in spec.layers() if layer.name in layers}
+    for name, layer in ours.items():
+        expected = {}
+        if layer.kind in ("convolution", "max pool"):
+            expected["strides"] = [layer.stride] * 2
+        if layer.kind == "convolution":
+            padding = "same" if layer.kernel == 3 and layer.padding else "valid"
+            expected |= {"kernel_size": [layer.kernel] * 2, "dilation_rate": [1, 1], "groups": 1}
+            expected |= {"padding": padding, "activation": "relu", "use_bias": True}
+        if layer.kind == "max pool":
+            expected["pool_size"] = [layer.kernel] * 2
+        if classes[name] != _CLASSES[layer.kind]:
+            changes.append(f"{name} is a {classes[name]!s:.40}, expected a {_CLASSES[layer.kind]}")
+        changes += [
+            f"{name} has {field}={layers[name][field]!s:.40}, expected {value}"
+            for field, value in expected.items()
+            if layers[name].get(field, value) != value
+        ]
+    for name, kind in classes.items():
+        is_known = name in ours or _BESIDE.fullmatch(name) or _WHILE_TRAINING.fullmatch(kind)
+        if not (is_known or trunk_only):
+            changes.append(f"it has the layer {name!s:.40} ({kind!s:.40}), of which weights say nothing")
+    return changes
 
 
 def _spec(layers: Mapping[str, Mapping]) -> ModelSpec:

@@ -73,7 +73,7 @@ def read_described(path: str | os.PathLike, trunk_only: bool = False) -> tuple[d
     if spec is not None:
         return arrays, Stated(parse_spec(path, spec))
     with refuse(path, ValueError, RecursionError):
-        return arrays, keras_config.describe(json.loads(config)) if config else None
+        return arrays, keras_config.describe(path, json.loads(config), trunk_only) if config else None
 
 
 def _parsed(path: str | os.PathLike, reply: bytes) -> tuple[dict, bytes]:

@@ -178,6 +178,10 @@ class _Machine:
             self._stack.append({})
         elif function.name in _REBUILD_TENSOR:
             storage, offset, shape, strides = arguments[:4]
+            if any(arguments[6:]):  # such as a negation that is still to be done
+                raise WeightsFileError(
+                    f"{self._path}: a tensor is a view that torch has not computed yet. Save tensor.clone() of each."
+                )
             numbers = (offset, *shape[:_MAX_RANK], *strides[:_MAX_RANK])
             well_formed = isinstance(storage, Storage) and len(shape) == len(strides) <= _MAX_RANK
             if not well_formed or any(type(number) is not int for number in numbers):

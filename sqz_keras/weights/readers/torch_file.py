@@ -26,11 +26,12 @@ from sqz_keras.weights.readers.state_pickle import (
     read_checkpoint,
     read_pickle,
 )
-from sqz_keras.weights.readers.torch_names import name_weights, read_weights
+from sqz_keras.weights.readers.torch_names import name_weights, read_weights, unwrapped
 
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 _PROTOCOL_VERSION = 1001
 _MAX_PICKLE_BYTES = 1 << 20
+_MAX_NESTED = 8  # dicts in dicts
 _STATE_DICTS = ("state_dict", "model_state_dict", "model_state", "model", "net")  # where training scripts put it
 
 
@@ -116,9 +117,12 @@ def _find_state_dict(path: str | os.PathLike, value: object) -> dict[str, Tensor
         return value
     if isinstance(value, dict):
         found = [key for key in _STATE_DICTS if _holds_tensors(value.get(key), any)]
-        if len(found) > 1:
+        places = [(key,) for key in found] if len(found) != 1 else [(found[0],), *_twins(value, found[0])]
+        if len(places) > 1:
+            names, last = ", ".join(".".join(keys) for keys in places), "".join(f'["{key}"]' for key in places[-1])
             raise WeightsFileError(
-                f"{path}: holds several state dicts, {', '.join(found)}. Save the one that is meant: {SAVE_STATE_DICT}"
+                f"{path}: holds several state dicts, {names}. Save the one that is meant, such as: "
+                f'torch.save(torch.load("{os.path.basename(path)}"){last}, "weights.pth")'
             )
         if found and _holds_tensors(value[found[0]], all):
             return value[found[0]]
@@ -126,6 +130,20 @@ def _find_state_dict(path: str | os.PathLike, value: object) -> dict[str, Tensor
         f"{path}: expected a state dict, i.e. tensors by name, or a checkpoint that has one as {_STATE_DICTS[0]!r} or "
         f"{_STATE_DICTS[1]!r}. Save it alone: {SAVE_STATE_DICT}"
     )
+
+
+def _twins(checkpoint: dict, key: str) -> list[tuple[str, ...]]:
+    """Where else a checkpoint has all weights of `key`: their averages (EMA), those of the best epoch, a teacher's."""
+    names = {unwrapped(str(name)) for name in checkpoint[key]}
+    twins, left, seen = [], [((other,), value) for other, value in checkpoint.items()], {id(checkpoint[key])}
+    while left:
+        keys, value = left.pop()
+        if isinstance(value, dict) and id(value) not in seen and len(keys) <= _MAX_NESTED:
+            seen.add(id(value))  # a hostile file may have one dict in a million places
+            if names <= {unwrapped(str(name)) for name in value}:
+                twins.append(tuple(f"{key!s:.40}" for key in keys))
+            left += [((*keys, name), item) for name, item in value.items()]
+    return sorted(twins)
 
 
 def _holds_tensors(value: object, which: Callable[[Iterable[bool]], bool]) -> bool:

@@ -2,14 +2,15 @@
 
 features.0 is conv1; features.N.squeeze, .expand1x1 and .expand3x3 are the fire modules, N ascending; classifier.1 is
 conv10. What wraps a model adds to the names: DataParallel puts "module." before them, torch.compile "_orig_mod.", and a
-LightningModule the name of its attribute, most often "model." or "net.".
+LightningModule the name of its attribute, most often "model." or "net.". Another one is taken off where all names have
+it. An AveragedModel also counts its updates.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -17,8 +18,10 @@ from sqz_keras.weights.arrays import WeightsFileError, check_kernel_rank, float3
 from sqz_keras.weights.readers.heads import find_head
 
 _LAYER = re.compile(r"features\.(\d{1,4})(?:\.(squeeze|expand1x1|expand3x3))?|classifier\.1")
+_BEFORE_LAYERS = re.compile(r"(?<![^.])(?:features|classifier)\.")
 _WRAPPERS = frozenset(("module", "_orig_mod"))  # anywhere in a name: single children may be wrapped too
 _ATTRIBUTES = ("model", "net")  # in front only
+_COUNTER = "n_averaged"
 _PARTS = {"weight": "kernel", "bias": "bias"}
 
 
@@ -39,10 +42,15 @@ def name_weights(
         WeightsFileError: a weight is there twice, is none of torchvision's SqueezeNet, or has the wrong rank.
     """
     layers: dict[str, dict[str, str]] = {}
+    shapes = {key: shape for key, shape in shapes.items() if unwrapped(str(key)) != _COUNTER}
+    attribute = _shared_attribute(shapes)
     for key in shapes:
-        layer, _, part = _unwrapped(str(key)).rpartition(".")
+        layer, _, part = unwrapped(str(key).removeprefix(attribute)).rpartition(".")
         if part not in _PARTS or not layer:
-            raise WeightsFileError(f"{path}: {key!r:.80} is not a weight of torchvision's SqueezeNet.")
+            raise WeightsFileError(
+                f"{path}: {key!r:.80} is not a weight of torchvision's SqueezeNet. Save the state dict of such a "
+                "network alone, without losses, statistics or other networks."
+            )
         if part in layers.setdefault(layer, {}):
             raise WeightsFileError(f"{path}: the weight {key!r:.80} occurs twice.")
         layers[layer][part] = key
@@ -74,7 +82,14 @@ def read_weights(
     return float32_arrays(path, {name: hwio(array) if array.ndim == 4 else array for name, array in arrays.items()})
 
 
-def _unwrapped(key: str) -> str:
+def _shared_attribute(keys: Iterable[str]) -> str:
+    """What stands before "features." and "classifier." in every name."""
+    found = {_BEFORE_LAYERS.split(str(key))[0] for key in keys}
+    return found.pop() if len(found) == 1 else ""
+
+
+def unwrapped(key: str) -> str:
+    """A name without what DataParallel, torch.compile and the usual attributes add to it."""
     parts = [part for part in key.split(".") if part not in _WRAPPERS]
     return ".".join(parts[1:] if parts[0:1] and parts[0] in _ATTRIBUTES else parts)
 

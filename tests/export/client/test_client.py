@@ -1,6 +1,7 @@
 """The client and sqz-predict: answers in order, limits kept, wrong use reported before anything is sent."""
 
 import itertools
+import math
 import socket
 import threading
 import time
@@ -19,6 +20,7 @@ from export.server.serving import ServerConfig, serve
 from sqz_keras import prepare_images
 from sqz_keras.images.files import read_image
 from tests.export.samples import encode, random_image
+from tests.images.test_files import tiff
 
 
 @pytest.fixture(scope="module")
@@ -137,8 +139,28 @@ def test_no_server_is_a_clear_error(dead_target):
         with pytest.raises(ServingError) as caught:
             client.wait_until_ready(0.3)
         assert caught.value.code == grpc.StatusCode.DEADLINE_EXCEEDED
-    with pytest.raises(ValueError, match="above 0"):
-        Client(dead_target, timeout_seconds=0)
+    for timeout_seconds in (0, math.inf, math.nan):  # gRPC takes these two for the past, or for no limit
+        with pytest.raises(ValueError, match="above 0"):
+            Client(dead_target, timeout_seconds=timeout_seconds)
+
+
+@pytest.mark.parametrize(
+    "wrong", ["", "127.0.0.1", "localhost:", ":8500", "http://127.0.0.1:8500", "127.0.0.1:99999", "::1:8500", "a b:1"]
+)
+def test_what_is_no_address_is_refused(wrong):
+    """Port 443 was asked where none was given, and 34463 in the place of 99999."""
+    with pytest.raises(ValueError, match=r"HOST:PORT without http://, such as 127\.0\.0\.1:8500"):
+        Client(wrong)
+
+
+@pytest.mark.parametrize("target", ["localhost:8500", "[::1]:8500", "unix:/tmp/socket", "dns:///localhost:8500"])
+def test_all_addresses_of_grpc_are_taken(target):
+    Client(target).close()
+
+
+def test_certificates_that_are_none_are_refused(tmp_path, run_command, photo):
+    with pytest.raises(ValueError, match=r"must hold certificates as PEM"):
+        run_command(predict, f"--image={photo}", f"--ssl_ca={photo}")
 
 
 def test_unknown_model_and_version_are_clear_errors(target):
@@ -259,6 +281,14 @@ def test_other_formats_are_sent_as_png(client, tmp_path, format):
     assert sent.startswith(b"\x89PNG")
     np.testing.assert_array_equal(read_image(sent), read_image(path))
     assert client.predict(path)[0].status == "OK"
+
+
+def test_images_of_pillow_are_sent_as_their_files(tmp_path):
+    """Pillow shows a grey TIFF of 16 bits, of which 0 is white, as a negative."""
+    path = tmp_path / "scan.tif"
+    path.write_bytes(tiff(65535 - (np.arange(256).reshape(16, 16) << 8), 16, colours=0))
+    with Image.open(path) as image:
+        assert client_images.as_list(image) == client_images.as_list(path)
 
 
 def test_a_large_rotated_photograph_is_sent_as_jpeg(tmp_path):

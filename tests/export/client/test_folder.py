@@ -91,6 +91,20 @@ def test_a_run_that_was_stopped_is_resumed(photos, tmp_path):
     assert again.answered == 0
 
 
+def test_a_line_that_lacks_its_end_alone_is_kept(photos, tmp_path):
+    output = tmp_path / "answers.jsonl"
+    predict_folder(Counting(), photos, output, 1)
+    whole = output.read_bytes()
+    output.write_bytes(whole[:-1])
+    again = Counting()
+    predict_folder(again, photos, output, 1)
+    assert again.answered == 0
+    (photos / "new.jpg").write_bytes((photos / "more" / "01.jpg").read_bytes())
+    predict_folder(again, photos, output, 1)
+    assert again.answered == 1
+    assert output.read_bytes().startswith(whole) and len(lines_of(output)) == 41
+
+
 def test_a_process_that_is_killed_leaves_whole_lines(target, photos, tmp_path):
     for number in range(300):
         (photos / f"copy{number:03}.jpg").write_bytes(encode(random_image(300, 400, seed=number)))
@@ -125,7 +139,16 @@ def test_images_that_cannot_be_sent_stop_no_others(photos, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize(
-    "content", [b"a,b\n1,2\n", b'{"image": "a.jpg"}\n', b"[]\n", b"\xff\xfe\n", b"3\n{}\n", b"notes"]
+    "content",
+    [
+        b"a,b\n1,2\n",
+        b'{"image": "a.jpg"}\n',
+        b"[]\n",
+        b"\xff\xfe\n",
+        b"3\n{}\n",
+        b"notes",
+        b'{"image": "a.jpg", "label": 3}',
+    ],
 )
 def test_a_file_of_something_else_is_left_alone(photos, tmp_path, content):
     output = tmp_path / "other"

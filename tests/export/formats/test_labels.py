@@ -5,6 +5,7 @@ import pytest
 from export import export
 from sqz_keras import codec, resolve_model
 from sqz_keras.weights import sqz
+from sqz_keras.weights.description import read_labels
 
 
 @pytest.fixture
@@ -23,10 +24,27 @@ def test_labels_of_a_file_replace_those_of_the_model(flags, spec, tmp_path, run_
     assert tuple((tmp_path / "served/1/assets/labels.txt").read_text("utf-8").splitlines()) == labels
 
 
-@pytest.mark.parametrize(("text", "message"), [("one\ntwo\n", "10 different names"), (None, "No such file")])
-def test_other_labels_are_refused_before_anything_is_written(flags, tmp_path, run_command, text, message):
-    if text is not None:
-        (tmp_path / "labels.txt").write_text(text)
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"one\ntwo\n", "10 different names"),
+        (None, "No such file"),
+        ("größer\n".encode("latin-1") * 10, r"labels\.txt: expected text in UTF-8 .* Save it as UTF-8"),
+        ("one\n".encode("utf-16") * 10, "Save it as UTF-8"),
+        ("one\n".encode("utf-16-le") * 10, "Save it as UTF-8"),
+        (b'{"0": ["n01440764", "tench"]}', "got JSON. Write each name on a line of its own"),
+        (b"0\n1\n\n3\n4\n5\n6\n7\n8\n9\n", "got a blank line 3. Remove it"),
+    ],
+)
+def test_other_labels_are_refused_before_anything_is_written(flags, tmp_path, run_command, content, message):
+    if content is not None:
+        (tmp_path / "labels.txt").write_bytes(content)
     with pytest.raises((ValueError, OSError), match=message):
         run_command(export, *flags)
     assert not (tmp_path / "served").exists()
+
+
+@pytest.mark.parametrize("text", ["cat\r\ndog\r\n\r\n", " cat \ndog\t\n\n", "cat\ndog"])
+def test_spaces_and_blank_lines_at_the_end_are_no_part_of_a_name(tmp_path, text):
+    (tmp_path / "labels.txt").write_bytes(text.encode())
+    assert read_labels(tmp_path / "labels.txt") == ("cat", "dog")

@@ -219,6 +219,11 @@ class TestRequests:
         fake.error = None
         assert ask(fake_port, "POST", "/predict", b"x")[0] == 200
 
+    def test_an_ipv6_address(self, fake, ipv6):
+        with page_of(fake, host="::1") as port, socket.create_connection(("::1", port)) as connection:
+            connection.sendall(f"GET / HTTP/1.1\r\nHost: [::1]:{port}\r\n\r\n".encode())
+            assert connection.recv(100).startswith(b"HTTP/1.1 200")
+
     def test_a_taken_port_is_a_clear_error(self, fake, fake_port):
         with pytest.raises(OSError, match=r"Cannot listen on .*--web_port=0"), page_of(fake, port=fake_port):
             pass

@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2, regression_pb2
 
 from export import contract
+from export.client.client import Client
 from export.server.errors import RequestError
 from export.server.large_request import ParsedRequest
 from export.server.manager import MAX_LOADS, VersionManager, load_version
@@ -259,6 +260,13 @@ def test_nothing_to_load_is_a_clear_error(tmp_path):
     (tmp_path / "1" / "saved_model.pb").write_bytes(b"\xff\xff garbage")
     with pytest.raises(ValueError, match="not a SavedModel"), serve(tmp_path, ServerConfig(port=0)):
         pass
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_an_ipv6_address_has_brackets(base_path, host, ipv6):
+    """Without them gRPC takes the last part for an address's, and listens on port 443."""
+    with serve(base_path, ServerConfig(host=host, port=0)) as port, Client(contract.address(host, port)) as client:
+        assert client.available_versions() == [3]
 
 
 def test_a_taken_port_is_a_clear_error(base_path, target):

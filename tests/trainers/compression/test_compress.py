@@ -389,6 +389,7 @@ def test_a_lossy_delta_rounds_the_changes_of_biases(run, tmp_path):
     [
         (["--output=model.bin"], "must end in .sqz"),
         (["--output=nowhere/model.sqz"], "existing folder"),
+        (["--base=model.sqz", "--output=./model.sqz"], "would replace --base, without which nobody can use the delta"),
         (["--densities=table1"], "--densities belongs to --method=finetune, not to --method=lossless"),
         (["--bits=6"], "--bits belongs to --method=kmeans and --method=finetune, not to --method=lossless"),
         (

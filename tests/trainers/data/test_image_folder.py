@@ -1,10 +1,12 @@
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from sqz_keras import ModelSpec, Preprocessing
 from trainers.data.batches import evaluation_batches, training_batches
-from trainers.data.image_folder import open_image_dir
+from trainers.data.image_folder import check_is_no_class, open_image_dir
 
 SPEC = ModelSpec("1.1", classes=2, input_size=16, preprocessing=Preprocessing(resize_to=16))
 
@@ -61,6 +63,30 @@ def test_every_format_is_trained_on_and_other_files_are_named(tmp_path, capsys):
         )
 
 
+def test_misplaced_images_are_named(tmp_path, capsys):
+    _write(tmp_path, *(f"cat/{n}.jpg" for n in range(5)))
+    open_image_dir(tmp_path)
+    assert capsys.readouterr().err == ""
+    _write(tmp_path, "loose.jpg", "cat/kittens/1.jpg", "cat/.x/1.jpg", ".x/1.jpg")
+    assert open_image_dir(tmp_path).sizes == {"train": 4, "validation": 1}
+    message = (
+        "left out 2 files outside of the classes' folders, or in folders inside those: cat/kittens/1.jpg, loose.jpg"
+    )
+    assert message in capsys.readouterr().err
+
+
+def test_names_that_are_no_text(tmp_path):
+    """As Latin-1 archives are unpacked."""
+    names = [os.fsdecode(f"cat/{n} é\n.jpg".encode("latin-1")) for n in range(5)]
+    try:
+        _write(tmp_path, *names)
+    except OSError:
+        pytest.skip("this file system takes text alone")
+    source = open_image_dir(tmp_path)
+    ((images, _, weights),) = evaluation_batches(source, "train", SPEC, batch_size=5)
+    assert images.shape == (4, 16, 16, 3) and set(weights.numpy()) == {1}
+
+
 def test_records_are_mixed_and_in_a_fixed_order(tmp_path):
     _write(tmp_path, *(f"{label}/{n}.jpg" for label in "ab" for n in range(25)))
     orders = [list(_ids(open_image_dir(tmp_path), "train").items()) for _ in range(2)]
@@ -83,6 +109,18 @@ def test_what_cannot_be_trained_on_is_refused(tmp_path, names, message):
     _write(tmp_path, *names)
     with pytest.raises(ValueError, match=message):
         open_image_dir(tmp_path)
+
+
+def test_a_folder_to_write_to_is_no_class(tmp_path):
+    _write(tmp_path, "flat/cat/1.jpg", "split/train/cat/1.jpg", "split/val/cat/1.jpg")
+    (tmp_path / "link").symlink_to(tmp_path / "flat")
+    for folder in ("flat/run", "flat/cat/run", "flat", "link/run", "flat/../flat/run"):
+        with pytest.raises(ValueError, match=r"is in --image_dir=.*, where it would become a class; give another one"):
+            check_is_no_class(tmp_path / folder, tmp_path / "flat")
+    with pytest.raises(ValueError, match="would become a class"):
+        check_is_no_class(tmp_path / "split/train/run", tmp_path / "split")
+    for folder, image_dir in (("run", "flat"), ("flat/.run", "flat"), ("split/run", "split"), ("flat2", "flat")):
+        check_is_no_class(tmp_path / folder, tmp_path / image_dir)
 
 
 def test_a_missing_folder_is_refused(tmp_path):

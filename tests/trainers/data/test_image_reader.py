@@ -25,6 +25,13 @@ def test_class_folders(tmp_path):
     assert _found(tmp_path) == [("cat/c.jpeg", 0), ("dog/a.png", 1), ("dog/b.JPG", 1)]
 
 
+def test_misplaced_images_are_named(tmp_path, capsys):
+    _touch(tmp_path, "dog/a.png", "cat/b.png", "cat/images/c.png", "cat_1.png", ".x/d.png", "dog/.x/e.png")
+    assert _found(tmp_path) == [("cat/b.png", 0), ("dog/a.png", 1)]
+    assert "left out 2 files outside of the classes' folders" in (message := capsys.readouterr().err)
+    assert "cat/images/c.png, cat_1.png" in message
+
+
 def test_names_with_a_label_in_front(tmp_path):
     _touch(tmp_path, "cat_1.png", "dog_small_1.png", "dog_big_1.png", "list.csv")
     assert _found(tmp_path) == [("cat_1.png", 0), ("dog_big_1.png", 1), ("dog_small_1.png", 2)]
@@ -68,6 +75,18 @@ def test_unlabelled_images_at_any_depth(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no images"):
         find_images(tmp_path / "empty")
+
+
+def test_hidden_folders_are_skipped_and_links_followed(tmp_path):
+    """Notebooks keep copies of images that they show in .ipynb_checkpoints."""
+    root = tmp_path / "images"
+    _touch(root, "a/b.png", "a/.ipynb_checkpoints/b-checkpoint.png", ".trash/c.png")
+    _touch(tmp_path, "elsewhere/d.png")
+    for name, target in (("link", tmp_path / "elsewhere"), ("again", tmp_path / "elsewhere"), ("own", root / "a")):
+        (root / name).symlink_to(target)
+    (root / "a" / "loop").symlink_to(root)
+    (tmp_path / "elsewhere" / "up").symlink_to(tmp_path)
+    assert [path.relative_to(root).as_posix() for path in find_images(root)] == ["a/b.png", "again/d.png"]
 
 
 def test_inputs_without_those_that_cannot_be_read(tmp_path, capsys):

@@ -2,6 +2,7 @@ import argparse
 import collections
 import io
 import pickle
+import re
 import struct
 import sys
 import types
@@ -144,7 +145,17 @@ def test_reads_pickle_protocols(writer, path, kind, protocol):
 
 
 @pytest.mark.parametrize(
-    "prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "module.module.", "model.", "net."]
+    "prefix",
+    [
+        "module.",
+        "_orig_mod.",
+        "module._orig_mod.",
+        "_orig_mod.module.",
+        "module.module.",
+        "model.",
+        "net.",
+        "backbone.",
+    ],
 )
 def test_what_wraps_a_model_is_taken_off_the_names(writer, path, prefix):
     state = {f"{prefix}{name}": array for name, array in state_dict(random_arrays()).items()}
@@ -208,6 +219,60 @@ def test_several_state_dicts_are_refused(writer, path):
     both = lambda tensors: {"model": dict(tensors), "state_dict": dict(tensors)}  # noqa: E731
     path.write_bytes(writer.zipped(state, writer.pickle(state, wrap=both)))
     with pytest.raises(WeightsFileError, match=r"several state dicts, state_dict, model\. Save .*torch\.save\("):
+        torch_file.read(path)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "place"),
+    [
+        (lambda plain, ema: {"state_dict": plain, "state_dict_ema": ema}, '["state_dict_ema"]'),
+        (lambda plain, ema: {"epoch": 3, "model_ema": ema, "model": plain}, '["model_ema"]'),
+        (lambda plain, ema: {"model": plain, "ema": {"decay": 0.99, "module": ema}}, '["ema"]["module"]'),
+    ],
+)
+def test_averages_of_the_weights_beside_them_are_refused(writer, path, wrap, place):
+    """As timm, torchvision's references and others save them; some load the averages, and some the plain ones."""
+    state = state_dict(random_arrays())
+    both = state | {f"module.{name}": array + 1 for name, array in state.items()}
+
+    def checkpoint(tensors):
+        return wrap(dict(tensors[: len(state)]), dict(tensors[len(state) :]))
+
+    path.write_bytes(writer.zipped(both, writer.pickle(both, wrap=checkpoint)))
+    with pytest.raises(WeightsFileError, match=re.escape(f'torch.save(torch.load("{FILE_NAME}"){place}, ')):
+        torch_file.read(path)
+
+
+def test_a_state_dict_in_two_places_is_one(writer, path):
+    state = state_dict(random_arrays())
+
+    def checkpoint(tensors):
+        weights = dict(tensors)
+        return {"state_dict": weights, "best": {"weights": weights}, "loss": {"weight": tensors[0][1]}}
+
+    path.write_bytes(writer.zipped(state, writer.pickle(state, wrap=checkpoint)))
+    assert_equal(load(path), random_arrays())
+
+
+def test_averages_count_their_updates(writer, path):
+    """torch.optim.swa_utils.AveragedModel."""
+    state = {f"module.{name}": array for name, array in state_dict(random_arrays()).items()}
+    path.write_bytes(writer.zipped({"n_averaged": np.array(5), **state}))
+    assert_equal(load(path), random_arrays())
+
+
+def test_a_view_that_torch_has_not_computed_is_refused(writer, path):
+    state = state_dict(random_arrays())
+    path.write_bytes(writer.zipped(state, writer.pickle(state, edit=lambda arguments: (*arguments, {"neg": True}))))
+    with pytest.raises(WeightsFileError, match=r"Save tensor\.clone\(\)"):
+        torch_file.read(path)
+
+
+@pytest.mark.parametrize("name", ["criterion.weight", "ema_model.n_averaged", "mean"])
+def test_what_is_no_layer_of_a_squeezenet_says_what_to_save(writer, path, name):
+    state = {f"model.{key}": array for key, array in state_dict(random_arrays()).items()}
+    path.write_bytes(writer.zipped(state | {name: np.ones(3, np.float32)}))
+    with pytest.raises(WeightsFileError, match=r"Save .* alone"):
         torch_file.read(path)
 
 
