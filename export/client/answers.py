@@ -16,7 +16,8 @@ _LINE_START = b'{"image": '
 class AnswersFile:
     """Appends answers to a file. Use it in a `with` statement.
 
-    A line holds `image`, `status`, and, where the status is "OK", `classes`, `class_ids` and `scores`.
+    A line holds `image`, `status`, and, where the status is "OK", `model_version`, `classes`, `class_ids` and
+    `scores`. So a file that was continued after the server had got another version says which one answered.
 
     Args:
         path: The file; it is made where it does not exist. A last line that an earlier run cut off is dropped.
@@ -48,6 +49,7 @@ class AnswersFile:
         """Appends the server's answer for an image."""
         answer = {"status": prediction.status}
         if prediction.status == contract.STATUS_OK:
+            answer["model_version"] = prediction.model_version
             answer |= {name: getattr(prediction, name)[: self._top] for name in ("classes", "class_ids", "scores")}
         self._append(image, answer)
 

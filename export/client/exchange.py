@@ -37,6 +37,7 @@ class Prediction:
         class_ids: Their indices.
         scores: Their probabilities, in [0, 1].
         probabilities: Probabilities of all classes, float32 (classes,).
+        model_version: The version that answered; 0 if the server does not say it.
     """
 
     status: str
@@ -44,6 +45,7 @@ class Prediction:
     class_ids: tuple[int, ...]
     scores: tuple[float, ...]
     probabilities: np.ndarray = dataclasses.field(repr=False, compare=False)
+    model_version: int = dataclasses.field(default=0, compare=False)
 
 
 class Exchange:
@@ -67,14 +69,14 @@ class Exchange:
         predictions: list[Prediction] = []
         for batch in client_images.batches(images):
             signature = contract.SERVE_BYTES if isinstance(batch[0], bytes) else contract.SERVING_DEFAULT
-            predictions += _predictions((yield from self._predict(signature, batch)))
+            predictions += _predictions(*(yield from self._predict(signature, batch)))
         return predictions
 
     def features(self, images: Sequence[np.ndarray]) -> Steps[np.ndarray]:
         """The features of the images of `client_images.as_arrays`, float32 (N, channels)."""
         features = []
         for batch in client_images.batches(images):
-            outputs = yield from self._predict(contract.FEATURES_SIGNATURE, batch)
+            outputs, _ = yield from self._predict(contract.FEATURES_SIGNATURE, batch)
             features.append(outputs[contract.FEATURES.name])
         return np.concatenate(features)
 
@@ -107,8 +109,8 @@ class Exchange:
         """The request for the state of the model's versions."""
         return self._about_model(messages.GetModelStatusRequest())
 
-    def _predict(self, signature: contract.Signature, batch: list) -> Steps[dict[str, np.ndarray]]:
-        """One Predict call's outputs by name: arrays with a row for each image."""
+    def _predict(self, signature: contract.Signature, batch: list) -> Steps[tuple[dict[str, np.ndarray], int]]:
+        """One Predict call's outputs by name, arrays with a row for each image, and the version that answered."""
         yield from self._check_signature(signature)
         request = self._about_model(messages.PredictRequest(), signature.name)
         response = yield _with_batch(request, signature.input.name, batch)
@@ -119,7 +121,7 @@ class Exchange:
             except ValueError as error:
                 raise self._unexpected(f"the output {output.name!r} {error}") from error
             self._check_count(len(outputs[output.name]), len(batch))
-        return outputs
+        return outputs, response.model_spec.version.value
 
     def _check_signature(self, signature: contract.Signature) -> Steps[None]:
         """Compares the served model's signature with the contract, before anything is sent to it."""
@@ -195,7 +197,7 @@ def _with_batch(
     return large_request.with_input(request, name, tensor, content)
 
 
-def _predictions(outputs: dict[str, np.ndarray]) -> list[Prediction]:
+def _predictions(outputs: dict[str, np.ndarray], model_version: int) -> list[Prediction]:
     count = len(outputs[contract.PROBABILITIES.name])
     status = outputs.get(contract.STATUS.name, [contract.STATUS_OK.encode()] * count)
     return [
@@ -205,6 +207,7 @@ def _predictions(outputs: dict[str, np.ndarray]) -> list[Prediction]:
             class_ids=tuple(outputs[contract.CLASS_IDS.name][row].tolist()),
             scores=tuple(outputs[contract.SCORES.name][row].tolist()),
             probabilities=outputs[contract.PROBABILITIES.name][row],
+            model_version=model_version,
         )
         for row in range(count)
     ]

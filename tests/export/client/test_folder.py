@@ -57,6 +57,7 @@ def test_every_image_gets_a_line_in_order(target, client, photos, tmp_path, run_
         (expected,) = client.predict(photos / line["image"])
         assert (line["status"], line["classes"]) == ("OK", list(expected.classes[:2]))
         assert line["class_ids"] == list(expected.class_ids[:2])
+        assert line["model_version"] == expected.model_version == client.available_versions()[-1]
         np.testing.assert_allclose(line["scores"], expected.scores[:2], atol=1e-5)
 
 
