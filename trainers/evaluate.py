@@ -41,6 +41,8 @@ def main(argv) -> int:
     from trainers.evaluation.accuracy import evaluate_images
 
     args = flags.FLAGS
+    if args.report and args.report == args.report_html:
+        raise ValueError(f"--report and --report_html are two files; both are {args.report}.")
     for path in filter(None, (args.report, args.report_html)):
         check_writable(path)
     if args.report_html is not None:

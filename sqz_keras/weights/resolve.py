@@ -17,7 +17,7 @@ from sqz_keras.differences import describe_changes
 from sqz_keras.weights import download, hugging_face, readers, sqz
 from sqz_keras.weights.arrays import WeightsFileError, check_shapes
 from sqz_keras.weights.description import EXTRA_FOLDER, SPEC_NAME, Stated, read_spec, spec_path
-from sqz_keras.weights.readers import onnx_file
+from sqz_keras.weights.readers import TORCH_SUFFIXES, onnx_file
 from sqz_keras.weights.records import AUTHORS, IMAGENET, RECORDS, TORCHVISION, Record, get_record, list_records
 
 Arrays = dict[str, np.ndarray]
@@ -271,7 +271,7 @@ def _infer_spec(path: pathlib.Path, arrays: Arrays, version: str | None, bypass:
     if fitting and bypass not in fitting:
         bypass = fitting[0]
     options = {"bypass": bypass, "preprocessing": AUTHORS}
-    if path.suffix.lower() in (".pth", ".pt", ".safetensors"):
+    if path.suffix.lower() in TORCH_SUFFIXES:
         options |= {"input_size": 224, "preprocessing": TORCHVISION}
     if "conv10/bias" in arrays and arrays["conv10/bias"].size:
         options["classes"] = int(arrays["conv10/bias"].size)

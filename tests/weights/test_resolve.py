@@ -258,13 +258,13 @@ def test_suffixes_in_upper_case_find_the_description(saved, name):
     assert dataclasses.replace(spec, weights_sha256=None) == SPEC
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".PTH", ".Pt", ".safetensors", ".SAFETENSORS"])
+@pytest.mark.parametrize("suffix", [".pth", ".PTH", ".Pt", ".pth.tar", ".ckpt", ".bin", ".safetensors", ".SAFETENSORS"])
 def test_torch_files_are_prepared_as_torchvision_does(tmp_path, monkeypatch, suffix):
     spec = ModelSpec("1.1", classes=5)
     arrays = {name: np.full(shape, 0.5, np.float32) for name, shape in spec.weight_shapes().items()}
     path = tmp_path / f"net{suffix}"
     state = test_torch_file.state_dict(arrays)
-    zipped = suffix.lower() in (".pt", ".pth")
+    zipped = suffix.lower() != ".safetensors"
     path.write_bytes(
         test_torch_file.Writer(monkeypatch).zipped(state) if zipped else test_safetensors_file.build(state)
     )

@@ -159,5 +159,5 @@ def worst_mistakes(mistakes: Sequence[Mistake], names: list[str]) -> Section:
             figures.append((mistake.seen, f"where the model sees {predicted}", [("seen", predicted)]))
     note = "The images that the model got wrong with the highest probability."
     if any(mistake.seen is not None for mistake in worst[:MOST_MISTAKES]):
-        note += " Beside each: where the model sees its answer, light where most."
+        note += " Beside each: the places that speak for the answer, light where most."
     return Section("Worst mistakes", html=gallery(figures), note=note)

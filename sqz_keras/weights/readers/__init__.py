@@ -11,7 +11,7 @@ import numpy as np
 from sqz_keras.weights.arrays import WeightsFileError, check_shapes
 from sqz_keras.weights.description import Stated
 
-__all__ = ["READERS", "WeightsFileError", "check_shapes", "read_arrays", "read_described"]
+__all__ = ["READERS", "TORCH_SUFFIXES", "WeightsFileError", "check_shapes", "read_arrays", "read_described"]
 
 # Suffix, in lower case, or folder -> the module of sqz_keras.weights with its reader, and what the kind is called.
 READERS = {
@@ -21,12 +21,18 @@ READERS = {
     ".caffemodel": ("readers.caffe", "Caffe"),
     ".pth": ("readers.torch_file", "torchvision state dict"),
     ".pt": ("readers.torch_file", "torchvision state dict"),
+    ".tar": ("readers.torch_file", "the same as .pth.tar"),
+    ".ckpt": ("readers.torch_file", "the same in a training checkpoint"),
+    ".bin": ("readers.torch_file", "the same as on model hubs"),
     ".safetensors": ("readers.safetensors_file", "torchvision state dict"),
     ".h5": ("readers.keras_h5", "Keras weights, .weights.h5 or legacy .h5"),
     ".keras": ("readers.keras_h5", "Keras model"),
     "folder with saved_model.pb": ("readers.saved_model", "SavedModel of this project"),
     "folder of .npy": ("readers.npy_folder", "NumPy arrays, a file a weight"),
 }
+TORCH_SUFFIXES = [
+    kind for kind, (module, _) in READERS.items() if module in ("readers.torch_file", "readers.safetensors_file")
+]
 # Those whose layers have names of their own, so that a head may be called otherwise than conv10.
 _TELL_HEADS_APART = (
     "readers.caffe",

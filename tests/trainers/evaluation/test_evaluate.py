@@ -120,6 +120,11 @@ def test_the_html_report_shows_classes_and_mistakes_with_their_maps(main, image_
     assert len(built) == 1
 
 
+def test_one_file_cannot_be_both_reports(main, tmp_path):
+    with pytest.raises(ValueError, match="are two files"):
+        main(report_html=str(tmp_path / "report.json"))
+
+
 def test_a_report_that_cannot_be_written_is_refused_first(main, tmp_path, capsys):
     with pytest.raises(ValueError, match="existing folder"):
         main(report=str(tmp_path / "nothing" / "report.json"))
