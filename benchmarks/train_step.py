@@ -3,7 +3,8 @@
     python benchmarks/train_step.py [--rounds=30] [--batch=32] [--input_size=128]
 
 The bare step is forward, cross-entropy, backward and plain SGD, with nothing else. Prints `ratio=` of the medians (the
-required ratio is at most 1.05), and the peak memory of each kind, which runs alone in a process of its own for that.
+required ratio is at most 1.05). Each kind also runs alone, in processes of its own, as the C library keeps memory by
+itself and as `sqz-train` has it keep it. That prints the peak memory, and `kept_ratio=` of the trainer's medians.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from sqz_keras import ModelSpec
+from sqz_keras import ModelSpec, memory
 from sqz_keras.images.preprocessing import preprocess_input
 from sqz_keras.models.squeezenet import build
 from trainers.training.config import TrainConfig
@@ -25,6 +26,7 @@ from trainers.training.step import TrainState, make_update
 
 KINDS = ("bare", "trainer")
 WARM_UP = 3
+REPEATS = 2
 
 
 def bare_step(model):
@@ -60,26 +62,38 @@ def make_run(kind, options):
     return lambda: float(update(batch, rate, mix)[0])
 
 
+def print_alone():
+    """Each kind in processes of its own, in turn."""
+    times = {}
+    for _ in range(REPEATS):
+        for kind in KINDS:
+            for keep in ((), ("--keep",)):
+                command = [sys.executable, *sys.argv, f"--alone={kind}", *keep]
+                output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+                milliseconds, peak = map(float, output.split())
+                times.setdefault((kind, keep), []).append(milliseconds)
+                print(f"{' '.join((kind, *keep))}: {milliseconds:.1f} ms, peak memory {peak:.0f} MiB", flush=True)
+    default, kept = (min(times["trainer", keep]) for keep in ((), ("--keep",)))
+    print(f"kept_ratio={kept / default:.3f}")
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--input_size", type=int, default=128)
-    parser.add_argument("--memory_of", choices=KINDS, help="only print the peak memory of this kind")
+    parser.add_argument("--alone", choices=KINDS, help="print the milliseconds and the peak memory of this kind")
+    parser.add_argument("--keep", action="store_true", help="keep memory as sqz-train does")
     options = parser.parse_args()
-    kinds = [options.memory_of] if options.memory_of else KINDS
-    if not options.memory_of:  # first, since a process starts with the peak of the one that it comes from
-        for kind in KINDS:
-            subprocess.run([sys.executable, *sys.argv, f"--memory_of={kind}"], check=True)
+    if options.keep:
+        memory.keep_blocks()
+    kinds = [options.alone] if options.alone else KINDS
+    if not options.alone:  # first, since a process starts with the peak of the one that it comes from
+        print_alone()
     runs = {kind: make_run(kind, options) for kind in kinds}
     for run in runs.values():
         for _ in range(WARM_UP):
             run()
-    if options.memory_of:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(f"{options.memory_of}: peak memory {peak:.0f} MiB")
-        return
-
     times = {name: [] for name in runs}
     for _ in range(options.rounds):
         for name, run in runs.items():
@@ -87,6 +101,10 @@ def main():
             run()
             times[name].append(time.perf_counter() - start)
     medians = {name: statistics.median(taken) for name, taken in times.items()}
+    if options.alone:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(1e3 * medians[options.alone], peak)
+        return
     print(
         f"median of {options.rounds}: "
         + ", ".join(f"{name} {1e3 * seconds:.1f} ms" for name, seconds in medians.items())

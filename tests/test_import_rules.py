@@ -17,6 +17,7 @@ ROWS = [
         "sqz_keras.differences",
         "sqz_keras.extras",
         "sqz_keras.files",
+        "sqz_keras.memory",
         "sqz_keras.protobuf",
         "sqz_keras.quiet",
     ],

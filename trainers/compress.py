@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from absl import flags
 
-from sqz_keras import command
+from sqz_keras import command, memory
 from trainers.compression.config import METHODS
 
 
@@ -41,6 +41,7 @@ def main(argv) -> None:
 
     from trainers.compression.run import compress
 
+    memory.keep_blocks()
     results = compress(config)
     print(f"{config.output}: {results['bytes']:,} bytes, {results['compression_ratio']:.1f} times less than float32")
     if "after" in results:

@@ -16,7 +16,7 @@ import sys
 
 from absl import flags
 
-from sqz_keras import command
+from sqz_keras import command, memory
 from trainers.config_flags import config_from_flags, define_config_flags, define_net_flags, net_from_flags
 
 
@@ -41,6 +41,7 @@ def main(argv) -> int:
     from trainers.training.interruption import Interrupted
     from trainers.training.loop import train_and_evaluate
 
+    memory.keep_blocks()
     try:
         results = train_and_evaluate(config, args.workdir, args.data_dir)
     except Interrupted as stopped:

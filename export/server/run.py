@@ -13,10 +13,11 @@ from collections.abc import Iterator
 
 from export import contract
 from export.server import model_server
-from sqz_keras import files
+from sqz_keras import files, memory
 from sqz_keras.extras import needs
 
 LOCALHOST, EVERY_ADDRESS = "127.0.0.1", "0.0.0.0"
+_KEPT_MESSAGES = 4  # of the largest size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,10 +116,9 @@ def _model_server(
 
 
 def _embedded(config: ServeConfig, key_and_cert: tuple[bytes, bytes] | None) -> contextlib.AbstractContextManager[int]:
-    from export.server import memory
     from export.server.serving import ServerConfig, serve
 
-    memory.keep_message_buffers()
+    memory.keep_blocks(largest=contract.MAX_MESSAGE_BYTES, in_all=_KEPT_MESSAGES * contract.MAX_MESSAGE_BYTES)
     # gRPC logs a traceback for each request that is no message, and any client can send those until a disk is full.
     logging.getLogger("grpc._common").setLevel(logging.CRITICAL)
     key, cert = key_and_cert or (None, None)

@@ -37,11 +37,12 @@ from sqz_keras.models.squeezenet import assign, build
 from sqz_keras.weights.arrays import check_shapes
 
 Arrays = dict[str, np.ndarray]
-LEARNING_RATE = 0.002  # Adam's, in steps; at 0.01 the answers get worse
 _BIAS_RATE = 0.1  # times that of the kernels, whose errors a bias corrects
 _WARMUP = 20  # updates
 _SECOND_MOMENT = 0.999
 _FROM_CODE = 0.3  # steps, within which the floats begin: nearer to the border single batches move too many codes
+_WANDERED = 0.045  # steps, a quarter of the way from there to the border
+_HIGHEST_RATE = 0.003  # at 0.01 the answers get worse
 _LARGEST = 12  # the largest code with a length of its own
 _LEAST_PROBABILITY = 1e-9
 _FOR_PRICE = 8  # batches on which the divergence at the beginning is measured
@@ -58,7 +59,7 @@ def tune(
     *,
     target_bytes: int,
     updates: int,
-    learning_rate: float = LEARNING_RATE,
+    learning_rate: float | None = None,
     profile: str = "max",
     source: str = "",
     workdir: str | os.PathLike | None = None,
@@ -74,7 +75,8 @@ def tune(
             them, and a weight for each, float32 (B,). Thousands of images and random crops of them are of use.
         target_bytes: The most bytes that `codec.encode(result, {}, profile=profile)` may have.
         updates: How many. Thousands are of use.
-        learning_rate: Adam's, in steps of the grid. It rises for 20 updates and falls to 0 on a cosine.
+        learning_rate: Adam's highest, in steps of the grid; by default `learning_rate_for(updates)`. It rises for 20
+            updates and falls to 0 on a cosine.
         profile: Profile of the file.
         source: What the batches are made of, in any words or as a hash: a run of another source is not resumed.
         workdir: Folder of this stage alone. A run that was killed resumes from it, and a finished one is not repeated.
@@ -87,6 +89,7 @@ def tune(
         ValueError: The arguments do not fit together, the batches ran out, or the answers are not finite any more.
     """
     check_is_tensorflow("Tuning")
+    learning_rate = learning_rate or learning_rate_for(updates)
     for name, value in (("arrays", arrays), ("quantized", quantized)):
         check_shapes(name, value, spec.weight_shapes())
     request = {
@@ -109,6 +112,16 @@ def tune(
         return _fitted(tuning, target_bytes, profile)
 
     return folder.once(spec.weight_shapes(), compute)
+
+
+def learning_rate_for(updates: int) -> float:
+    """The rate at which noise alone changes hardly any code in a run of so many updates.
+
+    A weight whose gradient is only noise makes a random walk of steps of about the rate, the root of whose mean square
+    is sqrt(3/8) of the highest on the cosine. The more updates, the lower the rate, and the weaker the gradients that
+    stand out against their noise.
+    """
+    return float(f"{min(_WANDERED / math.sqrt(3 / 8 * updates), _HIGHEST_RATE):.2g}")
 
 
 def _run(

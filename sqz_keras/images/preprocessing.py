@@ -151,6 +151,9 @@ def resize_and_crop(images, spec: ModelSpec):
 
     Returns:
         A float32 tensor (N, S, S, 3) or (S, S, 3).
+
+    Raises:
+        ValueError: As `prepare_images`.
     """
     ops = import_keras().ops
     how, crop = spec.preprocessing, spec.input_size

@@ -4,8 +4,9 @@ import numpy as np
 import onnx
 import pytest
 
+from sqz_keras import protobuf
 from sqz_keras.architecture.colours import COLOURS
-from sqz_keras.runtimes import onnx_file, protobuf
+from sqz_keras.runtimes import onnx_file
 from sqz_keras.runtimes.run import run_onnx
 from tests.export.samples import random_arrays, small_spec
 from tests.runtimes.nets import SIX, coloured_net, keras_answers, odd_net, paper_net, random_images, telling_arrays

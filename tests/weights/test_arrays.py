@@ -9,7 +9,7 @@ from sqz_keras.weights.readers import READERS, WeightsFileError, check_shapes, r
 from tests.weights.readers.mutations import SHAPES, random_arrays
 
 
-@pytest.mark.parametrize("name", ["weights.bin", "weights", "folder"])
+@pytest.mark.parametrize("name", ["weights.dat", "weights", "folder"])
 def test_unknown_kinds_are_refused_with_a_list_of_the_known(tmp_path, name):
     path = tmp_path / name
     path.mkdir() if name == "folder" else path.write_bytes(b"x")

@@ -38,7 +38,7 @@ def tune(
     images = source.sizes[SPLIT]
     stage = {"stage": "tune", "images": images, "calibration_images": min(config.calibration_images, images)}
     stage |= {"steps": config.steps, "batch_size": config.batch_size}
-    learning_rate = config.learning_rate or straight_through.LEARNING_RATE
+    learning_rate = config.learning_rate or straight_through.learning_rate_for(config.steps)
     stage |= {"target_bytes": config.target_bytes, "learning_rate": learning_rate}
     target = config.target_bytes - header_bytes(config, spec, arrays, provenance, stage)
     rounded = _round(config, spec, arrays, target)
