@@ -10,6 +10,7 @@ from PIL import Image
 
 from sqz_keras.images.files import MAX_PIXELS, find_images, read_image, read_images
 from tests.images.png_files import COLOUR, GREY, write_png
+from tests.images.tiff_files import write_tiff
 
 
 def encode(image: Image.Image, **options) -> bytes:
@@ -76,25 +77,14 @@ def test_16_bits_become_8():
     np.testing.assert_array_equal(array[..., 0], levels >> 8)
 
 
-def tiff(samples: np.ndarray, bits: int, *, colours: int = 1, numbers: int = 1, orientation: int = 1) -> bytes:
-    """A grey TIFF of samples (16, 16), without Pillow; `colours` is 0 for white at 0, `numbers` 2 for signed."""
-    data = np.packbits((samples.reshape(-1, 1) >> np.arange(bits - 1, -1, -1)) & 1).tobytes()
-    if bits in (16, 32):
-        data = samples.astype(f"<u{bits // 8}").tobytes()
-    tags = {256: 16, 257: 16, 258: bits, 259: 1, 262: colours, 273: 8, 274: orientation}
-    tags |= {277: 1, 278: 16, 279: len(data), 339: numbers}
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
-    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + struct.pack("<H", len(tags)) + entries + bytes(4)
-
-
 @pytest.mark.parametrize(("bits", "colours"), [(8, 0), (8, 1), (12, 1), (16, 0), (16, 1)])
 def test_grey_tiff_of_every_depth(bits, colours):
     """Pillow leaves 12 bits as they are, nearly black, and shows 16 bits of which 0 is white as a negative."""
     levels = np.arange(256).reshape(16, 16)
     samples = levels << (bits - 8)
-    data = tiff(samples if colours else 2**bits - 1 - samples, bits, colours=colours)
+    data = write_tiff(samples if colours else 2**bits - 1 - samples, bits, colours=colours)
     np.testing.assert_array_equal(read_image(data)[..., 0], levels)
-    turned = tiff(samples if colours else 2**bits - 1 - samples, bits, colours=colours, orientation=3)
+    turned = write_tiff(samples if colours else 2**bits - 1 - samples, bits, colours=colours, orientation=3)
     np.testing.assert_array_equal(read_image(turned)[..., 0], levels[::-1, ::-1])
 
 
@@ -102,9 +92,9 @@ def test_tiff_of_another_range_is_refused():
     levels = np.arange(256).reshape(16, 16)
     for bits in (8, 16):
         with pytest.raises(ValueError, match="signed numbers of an unknown range; save it with 8 or 16 bits, unsigned"):
-            read_image(tiff(levels, bits, numbers=2))
+            read_image(write_tiff(levels, bits, numbers=2))
     with pytest.raises(ValueError, match="more than 16 bits; save it with 8 or 16 bits"):
-        read_image(tiff(levels, 32))
+        read_image(write_tiff(levels, 32))
 
 
 @pytest.mark.parametrize("kind", [GREY, COLOUR])

@@ -20,7 +20,7 @@ from export.server.serving import ServerConfig, serve
 from sqz_keras import prepare_images
 from sqz_keras.images.files import read_image
 from tests.export.samples import encode, random_image
-from tests.images.test_files import tiff
+from tests.images.tiff_files import write_tiff
 
 
 @pytest.fixture(scope="module")
@@ -286,7 +286,7 @@ def test_other_formats_are_sent_as_png(client, tmp_path, format):
 def test_images_of_pillow_are_sent_as_their_files(tmp_path):
     """Pillow shows a grey TIFF of 16 bits, of which 0 is white, as a negative."""
     path = tmp_path / "scan.tif"
-    path.write_bytes(tiff(65535 - (np.arange(256).reshape(16, 16) << 8), 16, colours=0))
+    path.write_bytes(write_tiff(65535 - (np.arange(256).reshape(16, 16) << 8), 16, colours=0))
     with Image.open(path) as image:
         assert client_images.as_list(image) == client_images.as_list(path)
 
