@@ -3,8 +3,9 @@
     python benchmarks/train_step.py [--rounds=30] [--batch=32] [--input_size=128]
 
 The bare step is forward, cross-entropy, backward and plain SGD, with nothing else. Prints `ratio=` of the medians (the
-required ratio is at most 1.05). Each kind also runs alone, in processes of its own, as the C library keeps memory by
-itself and as `sqz-train` has it keep it. That prints the peak memory, and `kept_ratio=` of the trainer's medians.
+required ratio is at most 1.05). Each kind also runs alone, in processes of its own, and the trainer there once more
+with the memory of large blocks kept, as `sqz-train` has it. That prints the peak memory, and `kept_ratio=` of the
+trainer's medians.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from trainers.training.step import TrainState, make_update
 
 KINDS = ("bare", "trainer")
 WARM_UP = 3
+ALONE = (("--alone=bare",), ("--alone=trainer",), ("--alone=trainer", "--keep"))  # the options of each process
 REPEATS = 2
 
 
@@ -63,17 +65,16 @@ def make_run(kind, options):
 
 
 def print_alone():
-    """Each kind in processes of its own, in turn."""
+    """Each kind in processes of its own, in turn; the trainer also with memory kept."""
     times = {}
     for _ in range(REPEATS):
-        for kind in KINDS:
-            for keep in ((), ("--keep",)):
-                command = [sys.executable, *sys.argv, f"--alone={kind}", *keep]
-                output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-                milliseconds, peak = map(float, output.split())
-                times.setdefault((kind, keep), []).append(milliseconds)
-                print(f"{' '.join((kind, *keep))}: {milliseconds:.1f} ms, peak memory {peak:.0f} MiB", flush=True)
-    default, kept = (min(times["trainer", keep]) for keep in ((), ("--keep",)))
+        for alone in ALONE:
+            command = [sys.executable, *sys.argv, *alone]
+            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            milliseconds, peak = map(float, output.split())
+            times.setdefault(alone, []).append(milliseconds)
+            print(f"{' '.join(alone)}: {milliseconds:.1f} ms, peak memory {peak:.0f} MiB", flush=True)
+    _, default, kept = (min(times[alone]) for alone in ALONE)
     print(f"kept_ratio={kept / default:.3f}")
 
 

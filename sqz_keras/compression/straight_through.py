@@ -121,7 +121,7 @@ def learning_rate_for(updates: int) -> float:
     is sqrt(3/8) of the highest on the cosine. The more updates, the lower the rate, and the weaker the gradients that
     stand out against their noise.
     """
-    return float(f"{min(_WANDERED / math.sqrt(3 / 8 * updates), _HIGHEST_RATE):.2g}")
+    return float(f"{min(_WANDERED / math.sqrt(3 / 8 * max(updates, 1)), _HIGHEST_RATE):.2g}")
 
 
 def _run(

@@ -48,10 +48,10 @@ class WireReader:
         if wire_type != BYTES or len(value) > 160:
             raise WeightsFileError(f"{self._path}: expected a short list of integers; the file is damaged.")
         values, at = [], 0
-        while at < len(value):
-            try:
+        try:
+            while at < len(value):
                 item, at = read_varint(value, at)
-            except ValueError as error:
-                raise WeightsFileError(f"{self._path}: {error}") from None
-            values.append(item)
+                values.append(item)
+        except ValueError as error:
+            raise WeightsFileError(f"{self._path}: {error}") from None
         return values
