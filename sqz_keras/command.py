@@ -121,20 +121,28 @@ def define_model_flags(default: str | None = "imagenet") -> None:
     flags.DEFINE_enum("bypass", None, bypasses, "Architecture, if the model does not say it.")
 
 
-def define_field_flags(*configs: type) -> None:
-    """A flag for each field of the dataclasses, of its name, default and help; flags that exist already stay.
+def flag_field(default: object, text: str, **limits):
+    """A field of a config that is also a flag, whose help is `text`.
 
-    A field's metadata holds its `help`, and may hold `choices`, a `lower_bound`, or `required`.
+    `limits` are `choices`, a `lower_bound`, or `required`.
     """
+    return dataclasses.field(default=default, metadata={"help": text, **limits})
+
+
+def define_field_flags(*configs: type) -> None:
+    """The flag of each `flag_field` of the dataclasses, with its default; flags that exist already stay."""
     for field in (field for config in configs for field in dataclasses.fields(config)):
-        if field.name in flags.FLAGS:
-            continue
-        limits = {name: value for name, value in field.metadata.items() if name not in ("help", "choices")}
-        arguments = (field.name, field.default)
-        if "choices" in field.metadata:
-            flags.DEFINE_enum(*arguments, list(field.metadata["choices"]), field.metadata["help"], **limits)
-        else:
-            _DEFINE[type(field.default)](*arguments, field.metadata["help"], **limits)
+        if field.name not in flags.FLAGS:
+            define_field_flag(field, field.default)
+
+
+def define_field_flag(field: dataclasses.Field, default: object) -> None:
+    """The flag of a `flag_field`, of its name, type and help."""
+    limits = {name: value for name, value in field.metadata.items() if name not in ("help", "choices")}
+    if "choices" in field.metadata:
+        flags.DEFINE_enum(field.name, default, list(field.metadata["choices"]), field.metadata["help"], **limits)
+    else:
+        _DEFINE[type(field.default)](field.name, default, field.metadata["help"], **limits)
 
 
 def config_of_method(methods: Mapping[str, type], method: str, args: flags.FlagValues) -> object:

@@ -7,16 +7,17 @@ import shlex
 
 from absl import flags
 
+from sqz_keras import command
 from sqz_keras.architecture.layers import BYPASS_NAMES
 from sqz_keras.architecture.metaparameters import VERSIONS, parse_metaparameters
 from sqz_keras.architecture.spec import PREPROCESSING_MODES, ModelSpec
 from sqz_keras.weights.resolve import resolve_model
 from trainers.configs import list_configs, load_config
 from trainers.progress import say
-from trainers.training.config import TrainConfig, override_fields
+from trainers.training.config import TrainConfig
 
-_DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string, bool: flags.DEFINE_boolean}
-
+# The fields of a config that are flags: its model has flags of its own.
+FIELDS = {field.name: field for field in dataclasses.fields(TrainConfig) if field.name != "model"}
 _NET_FLAGS = ("version", "bypass", "metaparameters", "input_size", "preprocessing_mode")
 
 
@@ -26,8 +27,8 @@ def define_config_flags(config: str | None = None) -> None:
     if config is None:
         help_text += " Without it, one is chosen for the images of --image_dir."
     flags.DEFINE_string("config", config, help_text)
-    for name, (kind, text) in override_fields().items():
-        _DEFINE[kind](name, None, text)
+    for field in FIELDS.values():
+        command.define_field_flag(field, None)
     flags.DEFINE_integer("input_size", None, "Side of the input in pixels, instead of the recipe's.", lower_bound=1)
     flags.DEFINE_enum("preprocessing_mode", None, PREPROCESSING_MODES, "Preprocessing, instead of the recipe's.")
 
@@ -108,11 +109,11 @@ def _with_preprocessing_of(weights: str, version: str | None, model: ModelSpec, 
 
 def given_flags(args: flags.FlagValues) -> str:
     """The recipe and all that was given on top of it, with --data_dir, as a shell takes them."""
-    names = ["config", "data_dir", *override_fields(), "input_size", "preprocessing_mode"]
+    names = ["config", "data_dir", *FIELDS, "input_size", "preprocessing_mode"]
     given = [args[name].serialize() for name in names if name == "config" or args[name].present]
     return " ".join(shlex.quote(flag) for flag in given)
 
 
 def changed_fields(args: flags.FlagValues) -> dict[str, object]:
     """The fields that were given as flags."""
-    return {name: args[name].value for name in override_fields() if args[name].value is not None}
+    return {name: args[name].value for name in FIELDS if args[name].value is not None}

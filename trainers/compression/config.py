@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import ClassVar
 
+from sqz_keras.command import flag_field
 from sqz_keras.files import check_writable
 
 SUFFIX = ".sqz"
@@ -16,13 +17,6 @@ SENSITIVITY = "sensitivity="  # in --densities, before a density
 ROUNDING = "rounding"  # in --densities
 FINETUNING_STEPS, TUNING_STEPS = 500, 6000
 _ROUNDING_IMAGES, _TUNING_IMAGES = 100, 800
-
-
-def _field(default: object, text: str, **limits):
-    """A field whose help is `text`; `limits` are `choices` or a `lower_bound`."""
-    return dataclasses.field(default=default, metadata={"help": text, **limits})
-
-
 _BITS = (
     "Bits of each layer's codes: 6, or 6,conv1=8. Layers without a number stay as they are. With --method=finetune "
     "also size=290000, for a file of about that many bytes."
@@ -38,14 +32,14 @@ class CompressionConfig:
         ValueError: A file or folder is not what it should be.
     """
 
-    model: str = _field("imagenet", "Name of pretrained weights, or any file or folder of weights.")
-    output: str = _field(None, "The .sqz file to write; an older one is replaced.", required=True)
-    version: str | None = _field(None, "Architecture, if the model does not say it.")
-    bypass: str | None = _field(None, "Architecture, if the model does not say it.")
-    profile: str = _field("max", "Coding: Deep Compression's (paper), or the smallest.", choices=("paper", "max"))
-    base: str | None = _field(None, "A .sqz file that the receiver has: only the difference is written.")
-    self_test: bool = _field(False, "Put a known image and its answer into the file, for the receiver's self-test.")
-    evaluation_dir: str | None = _field(None, "Folder of images on which to compare the result with the model.")
+    model: str = flag_field("imagenet", "Name of pretrained weights, or any file or folder of weights.")
+    output: str = flag_field(None, "The .sqz file to write; an older one is replaced.", required=True)
+    version: str | None = flag_field(None, "Architecture, if the model does not say it.")
+    bypass: str | None = flag_field(None, "Architecture, if the model does not say it.")
+    profile: str = flag_field("max", "Coding: Deep Compression's (paper), or the smallest.", choices=("paper", "max"))
+    base: str | None = flag_field(None, "A .sqz file that the receiver has: only the difference is written.")
+    self_test: bool = flag_field(False, "Put a known image and its answer into the file, for the receiver's self-test.")
+    evaluation_dir: str | None = flag_field(None, "Folder of images on which to compare the result with the model.")
 
     def __post_init__(self):
         if pathlib.Path(self.output).suffix.lower() != SUFFIX:
@@ -72,14 +66,14 @@ class CompressionConfig:
 class LosslessConfig(CompressionConfig):
     """The same weights, to the bit; or the whole file from a delta and the file on which it was made."""
 
-    apply_to: str | None = _field(None, "The .sqz file on which --model, a delta, was made.")
+    apply_to: str | None = flag_field(None, "The .sqz file on which --model, a delta, was made.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class KMeansConfig(CompressionConfig):
     """Weights shared by k-means, without images."""
 
-    bits: str = _field("", _BITS)
+    bits: str = flag_field("", _BITS)
 
     def __post_init__(self):
         super().__post_init__()
@@ -93,9 +87,9 @@ class KMeansConfig(CompressionConfig):
 class CalibratedConfig(CompressionConfig):
     """What the methods that round to a size have in common."""
 
-    target_bytes: int = _field(0, "Target size of the whole file.", lower_bound=0)
-    calibration_dir: str | None = _field(None, _CALIBRATION_DIR)
-    calibration_images: int = _field(
+    target_bytes: int = flag_field(0, "Target size of the whole file.", lower_bound=0)
+    calibration_dir: str | None = flag_field(None, _CALIBRATION_DIR)
+    calibration_images: int = flag_field(
         0,
         f"How many of them to round with, at most, at about 6 MB of memory each; 0 for {_ROUNDING_IMAGES} with "
         f"quantize, {_TUNING_IMAGES} with tune.",
@@ -112,17 +106,17 @@ class CalibratedConfig(CompressionConfig):
 class TrainedConfig(CompressionConfig):
     """What the methods that train have in common."""
 
-    workdir: str | None = _field(None, "Folder in which finished stages are kept, to resume after a kill.")
-    steps: int = _field(
+    workdir: str | None = flag_field(None, "Folder in which finished stages are kept, to resume after a kill.")
+    steps: int = flag_field(
         0, f"Updates in each stage; 0 for {FINETUNING_STEPS} with finetune, {TUNING_STEPS} with tune.", lower_bound=0
     )
-    batch_size: int = _field(32, "Images per update.", lower_bound=1)
-    learning_rate: float = _field(
+    batch_size: int = flag_field(32, "Images per update.", lower_bound=1)
+    learning_rate: float = flag_field(
         0.0,
         "Highest learning rate (with tune, in steps of the grids); 0: the default of each stage.",
         lower_bound=0.0,
     )
-    seed: int = _field(0, "Seed of the order of the images.", lower_bound=0)
+    seed: int = flag_field(0, "Seed of the order of the images.", lower_bound=0)
     own_steps: ClassVar[int]
 
     def __post_init__(self):
@@ -139,7 +133,7 @@ class QuantizeConfig(CalibratedConfig):
     """A file of a given size or agreement, from unlabelled images."""
 
     own_images = _ROUNDING_IMAGES
-    agreement: float = _field(
+    agreement: float = flag_field(
         0.0,
         "Instead of a size: share of the images whose answer must stay, such as 0.95, for the smallest such file. One "
         "half of the images calibrates, the other half is evaluated.",
@@ -176,17 +170,17 @@ class FinetuneConfig(TrainedConfig):
     """Pruned and clustered weights, fine-tuned on labelled images, or towards the uncompressed model's answers."""
 
     own_steps = FINETUNING_STEPS
-    bits: str = _field("", _BITS)
-    densities: str = _field(
+    bits: str = flag_field("", _BITS)
+    densities: str = flag_field(
         "",
         "Densities that pruning leaves: table1, 0.4, LAYER=0.3, or several with commas; sensitivity=0.33 is an overall "
         "density; rounding prunes what --bits would round to 0.",
     )
-    image_dir: str | None = _field(None, "Folder of labelled images, with one folder per class.")
-    dataset: str | None = _field(None, "Dataset of TensorFlow Datasets with labelled images.")
-    data_dir: str | None = _field(None, "TensorFlow Datasets' own folder; by default the one that it chooses.")
-    calibration_dir: str | None = _field(None, _CALIBRATION_DIR)
-    teacher: bool = _field(False, "Fine-tune towards the uncompressed model's answers instead of labels.")
+    image_dir: str | None = flag_field(None, "Folder of labelled images, with one folder per class.")
+    dataset: str | None = flag_field(None, "Dataset of TensorFlow Datasets with labelled images.")
+    data_dir: str | None = flag_field(None, "TensorFlow Datasets' own folder; by default the one that it chooses.")
+    calibration_dir: str | None = flag_field(None, _CALIBRATION_DIR)
+    teacher: bool = flag_field(False, "Fine-tune towards the uncompressed model's answers instead of labels.")
 
     def __post_init__(self):
         super().__post_init__()

@@ -8,6 +8,7 @@ import re
 
 from sqz_keras.architecture.plain_numbers import as_integer, as_number
 from sqz_keras.architecture.spec import ModelSpec
+from sqz_keras.command import flag_field
 from sqz_keras.compression.densities import layer_names, parse_densities
 
 _CHOICES = {
@@ -28,11 +29,6 @@ _AT_LEAST_1 = (
 )
 
 
-def _field(default: object, text: str):
-    """A field whose help is `text`."""
-    return dataclasses.field(default=default, metadata={"help": text})
-
-
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """A training run; the defaults are the authors' solver for ImageNet (their solver.prototxt).
@@ -46,101 +42,103 @@ class TrainConfig:
     model: ModelSpec = dataclasses.field(
         metadata={"help": "The architecture, input size and preprocessing; its classes and labels are the dataset's."}
     )
-    dataset: str = _field(
+    dataset: str = flag_field(
         "",
         'A name of TensorFlow Datasets with features "image" and "label", or "" with `image_dir`.',
     )
-    image_dir: str = _field("", "A folder with one folder of images per class, instead of a dataset.")
-    weights: str = _field(
+    image_dir: str = flag_field("", "A folder with one folder of images per class, instead of a dataset.")
+    weights: str = flag_field(
         "",
         'What training starts from: name of pretrained weights or a path, "" for random weights. conv10 is kept for '
         "the labels that both have, and random for the others.",
     )
-    head_images: int = _field(
+    head_images: int = flag_field(
         0,
         "Number of augmented training images to fit conv10 to before the first update, by logistic regression on the "
         "features of the other layers of `weights`; 0 fits nothing.",
     )
-    frozen_steps: int = _field(0, "Number of first updates that train conv10 alone.")
-    densities: str = _field(
+    frozen_steps: int = flag_field(0, "Number of first updates that train conv10 alone.")
+    densities: str = flag_field(
         "",
         'What pruning leaves of each layer of `weights` before the first update: "table1", a density for all layers, '
         'LAYER=DENSITY, or several of these with commas; "" prunes nothing.',
     )
-    sparse_steps: int = _field(
+    sparse_steps: int = flag_field(
         0,
         "Number of first updates in which pruned weights stay 0. Then they are trained again, from 0: dense-sparse-"
         "dense training (arXiv 1607.04381).",
     )
-    solver: str = _field(
+    solver: str = flag_field(
         "authors",
         '"authors": SGD with momentum and "poly" decay; "modern": SGD with Nesterov momentum and cosine decay.',
     )
-    max_steps: int = _field(170_000, "Number of updates; 0 is allowed only with head_images.")
-    base_learning_rate: float = _field(0.04, "Learning rate of the first update.")
-    power: float = _field(1.0, 'Power of the "poly" decay: base_learning_rate * (1 - step / max_steps) ** power.')
-    warmup_steps: int = _field(0, "Number of first updates over which the learning rate rises linearly; 0 is none.")
-    momentum: float = _field(0.9, "Momentum of SGD, in [0, 1).")
-    weight_decay: float = _field(2e-4, "Caffe's coupled L2: gradient += weight_decay * weight, biases too.")
-    clip_norm: float = _field(0.0, "Largest norm of the gradient, before weight decay; 0 is no clipping.")
-    label_smoothing: float = _field(0.0, "Share of the target that is spread over all classes, in [0, 1).")
-    class_weights: str = _field(
+    max_steps: int = flag_field(170_000, "Number of updates; 0 is allowed only with head_images.")
+    base_learning_rate: float = flag_field(0.04, "Learning rate of the first update.")
+    power: float = flag_field(1.0, 'Power of the "poly" decay: base_learning_rate * (1 - step / max_steps) ** power.')
+    warmup_steps: int = flag_field(0, "Number of first updates over which the learning rate rises linearly; 0 is none.")
+    momentum: float = flag_field(0.9, "Momentum of SGD, in [0, 1).")
+    weight_decay: float = flag_field(2e-4, "Caffe's coupled L2: gradient += weight_decay * weight, biases too.")
+    clip_norm: float = flag_field(0.0, "Largest norm of the gradient, before weight decay; 0 is no clipping.")
+    label_smoothing: float = flag_field(0.0, "Share of the target that is spread over all classes, in [0, 1).")
+    class_weights: str = flag_field(
         "none",
         '"none", or "balanced": the loss of an image is multiplied by images / (classes * images of its class), so '
         "that all classes count alike however many images they have.",
     )
-    mixup_alpha: float = _field(0.0, "alpha of mixup's Beta(alpha, alpha); 0 is no mixup.")
-    ema_decay: float = _field(
+    mixup_alpha: float = flag_field(0.0, "alpha of mixup's Beta(alpha, alpha); 0 is no mixup.")
+    ema_decay: float = flag_field(
         0.0,
         "Decay of the moving average of the weights; the average is then evaluated and kept. 0 is no average.",
     )
-    augmentation: str = _field(
+    augmentation: str = flag_field(
         "authors",
         '"none", "authors" (random crop of the stretched image, mirror), "crop" (the same without the mirror) or '
         '"modern" (random resized crop, mirror).',
     )
-    global_batch_size: int = _field(512, "Images per update, over all replicas.")
-    accumulation_steps: int = _field(
+    global_batch_size: int = flag_field(512, "Images per update, over all replicas.")
+    accumulation_steps: int = flag_field(
         1,
         "Slices into which each replica splits its part of a batch, to save memory.",
     )
-    precision: str = _field("float32", '"float32", or "bfloat16" for the activations.')
-    jit_compile: bool = _field(False, "Compile the update with XLA; on one device only.")
-    strategy: str = _field(
+    precision: str = flag_field("float32", '"float32", or "bfloat16" for the activations.')
+    jit_compile: bool = flag_field(False, "Compile the update with XLA; on one device only.")
+    strategy: str = flag_field(
         "one",
         '"one" device, "mirrored" over this machine\'s GPUs, "multiworker" by TF_CONFIG, or "tpu" (untested).',
     )
-    data_service: str = _field(
+    data_service: str = flag_field(
         "",
         "Address of a tf.data service, grpc://HOST:PORT, whose workers then decode the training images (tried with "
         'workers on one machine only); "" is none.',
     )
-    deterministic: bool = _field(False, "Give the same weights, bit for bit, from the same seed; somewhat slower.")
-    dropout_rate: float = _field(0.5, "Dropout rate of drop9, in [0, 1).")
-    conv10_stddev: float = _field(
+    deterministic: bool = flag_field(False, "Give the same weights, bit for bit, from the same seed; somewhat slower.")
+    dropout_rate: float = flag_field(0.5, "Dropout rate of drop9, in [0, 1).")
+    conv10_stddev: float = flag_field(
         0.01,
         "Standard deviation of conv10's first kernel. The authors' 0.01 is for 1000 classes; with few classes, the "
         "ReLU after it can then silence whole classes for good.",
     )
-    conv10_bias: float = _field(
+    conv10_bias: float = flag_field(
         0.0,
         "First value of conv10's biases, at least 0. From the authors' 0, the first updates can push all of a class's "
         "map below the ReLU, and no gradient reaches it again; 1 keeps every class alive.",
     )
-    bypass_scale: float = _field(
+    bypass_scale: float = flag_field(
         1.0,
         "Factor on the first weights of the 1x1 convolutions of complex bypasses, above 0. With the authors' 1, the "
         "signal grows from module to module; in the other nets it shrinks or stays.",
     )
-    seed: int = _field(0, "Seed of the initial weights, the order of the images and dropout.")
-    train_split: str = _field("train", "Split to train on.")
-    validation_split: str = _field("validation", "Split to evaluate during training.")
-    test_split: str = _field("test", "Split to evaluate once, at the end.")
-    shuffle_buffer_size: int = _field(16_384, "Encoded images in the shuffle buffer, from which the next one is drawn.")
-    eval_every_steps: int = _field(5_000, "Updates between two evaluations on the validation split.")
-    checkpoint_every_steps: int = _field(1_000, "Updates between two checkpoints; each evaluation ends in one too.")
-    keep_checkpoints: int = _field(2, "How many of the newest checkpoints are kept, beside the best.")
-    max_bad_pictures: int = _field(0, "How many images may fail to decode before the run ends.")
+    seed: int = flag_field(0, "Seed of the initial weights, the order of the images and dropout.")
+    train_split: str = flag_field("train", "Split to train on.")
+    validation_split: str = flag_field("validation", "Split to evaluate during training.")
+    test_split: str = flag_field("test", "Split to evaluate once, at the end.")
+    shuffle_buffer_size: int = flag_field(
+        16_384, "Encoded images in the shuffle buffer, from which the next one is drawn."
+    )
+    eval_every_steps: int = flag_field(5_000, "Updates between two evaluations on the validation split.")
+    checkpoint_every_steps: int = flag_field(1_000, "Updates between two checkpoints; each evaluation ends in one too.")
+    keep_checkpoints: int = flag_field(2, "How many of the newest checkpoints are kept, beside the best.")
+    max_bad_pictures: int = flag_field(0, "How many images may fail to decode before the run ends.")
 
     def __post_init__(self):
         self._check_types()
@@ -238,9 +236,3 @@ class TrainConfig:
         """The JSON form: plain dicts, strings and numbers."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return fields | {"model": self.model.to_json()}
-
-
-def override_fields() -> dict[str, tuple[type, str]]:
-    """The fields that a command line may override: name -> (type, help)."""
-    fields = [field for field in dataclasses.fields(TrainConfig) if field.name != "model"]
-    return {field.name: (type(field.default), field.metadata["help"]) for field in fields}
