@@ -1,17 +1,37 @@
-"""Bits of each layer's codes for a file of a given size: most where rounding changes the answers most."""
+"""Bits of each layer's codes: those that a caller names, or for a file of a given size.
+
+For a size, most bits go where rounding changes the answers most.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from sqz_keras import codec
+from sqz_keras.architecture.plain_numbers import as_integer
 from sqz_keras.compression.densities import layer_names
 from sqz_keras.compression.grids import grid_steps, on_grid
 
 Arrays = Mapping[str, np.ndarray]
 CHOICES = range(3, 9)
+
+
+def check_bits(bits: int | Mapping[str, int], layers: Sequence[str], choices: range) -> dict[str, int]:
+    """Bits by layer, from a number for all layers or from those of some; each is one of the `choices`.
+
+    Raises:
+        ValueError: A layer is unknown, or a number is none of the choices.
+    """
+    requested = bits if isinstance(bits, Mapping) else dict.fromkeys(layers, bits)
+    by_layer = {layer: as_integer(number) for layer, number in requested.items()}
+    for layer, number in by_layer.items():
+        if layer not in layers:
+            raise ValueError(f"bits: the model has no layer {layer!r}; its layers are {', '.join(layers)}.")
+        if number not in choices:
+            raise ValueError(f"bits must be {choices[0]} to {choices[-1]}, got {requested[layer]} for {layer}.")
+    return by_layer
 
 
 def bits_for_size(

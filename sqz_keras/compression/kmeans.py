@@ -15,9 +15,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from sqz_keras.architecture.plain_numbers import as_integer
+from sqz_keras.compression.bits import check_bits
+from sqz_keras.compression.densities import count_nonzeros, layer_names
 
-MAX_BITS = 16
+BITS = range(1, 17)
 SMALL_LAYER = 1 / 16  # of the model's non-zero weights
 SMALL_LAYER_EXPONENT = 0.1
 _BINS = 64  # of the histogram that tells the density
@@ -37,16 +38,8 @@ def kmeans(arrays: Mapping[str, np.ndarray], bits: int | Mapping[str, int]) -> d
     Raises:
         ValueError: The bits are out of range, or a layer has no kernel among the arrays.
     """
-    layers = [name.removesuffix("/kernel") for name in arrays if name.endswith("/kernel")]
-    requested = bits if isinstance(bits, Mapping) else dict.fromkeys(layers, bits)
-    by_layer = {layer: as_integer(number) for layer, number in requested.items()}
-    unknown = sorted(set(by_layer) - set(layers))
-    if unknown:
-        raise ValueError(f"bits: the model has no layer {unknown[0]!r}; its layers are {', '.join(layers)}.")
-    wrong = [layer for layer, number in by_layer.items() if number not in range(1, MAX_BITS + 1)]
-    if wrong:
-        raise ValueError(f"bits must be 1 to {MAX_BITS}, got {requested[wrong[0]]} for {wrong[0]}.")
-    nonzeros = {layer: np.count_nonzero(arrays[f"{layer}/kernel"]) for layer in layers}
+    by_layer = check_bits(bits, layer_names(arrays), BITS)
+    nonzeros = count_nonzeros(arrays)
     small = SMALL_LAYER * sum(nonzeros.values())
     shared = dict(arrays)
     for layer, number in by_layer.items():

@@ -29,9 +29,9 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from sqz_keras.architecture.plain_numbers import as_integer
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.compression import centroid_search
+from sqz_keras.compression.bits import check_bits
 from sqz_keras.compression.densities import check_densities, count_kept, count_nonzeros, count_values, layer_names
 from sqz_keras.compression.stage import Arrays, Report, Stage, StageError, Training, run_stage
 from sqz_keras.extras import needs
@@ -202,7 +202,7 @@ def cluster(
         StageError: A layer has too many values, or a zero did not stay one.
     """
     training = Training(steps, learning_rate, dropout_rate, workdir, checkpoint_every_steps, report)
-    by_layer = _check_bits(bits, layer_names(spec.weight_shapes()))
+    by_layer = check_bits(bits, layer_names(spec.weight_shapes()), BITS)
     if initialization not in INITIALIZATIONS:
         raise ValueError(f"initialization must be one of {tuple(INITIALIZATIONS)}, got {initialization!r}.")
     check_shapes("arrays", arrays, spec.weight_shapes())
@@ -316,17 +316,6 @@ def _hold_zeros(layer):
         layer.trainable = False
         return layer
     return tfmot.prune_low_magnitude(layer, tfmot.ConstantSparsity(sparsity, begin_step=1, end_step=1, frequency=1))
-
-
-def _check_bits(bits: int | Mapping[str, int], layers: list[str]) -> dict[str, int]:
-    requested = bits if isinstance(bits, Mapping) else dict.fromkeys(layers, bits)
-    by_layer = {layer: as_integer(number) for layer, number in requested.items()}
-    for layer, number in by_layer.items():
-        if layer not in layers:
-            raise ValueError(f"bits: the model has no layer {layer!r}; its layers are {', '.join(layers)}.")
-        if number not in BITS:
-            raise ValueError(f"bits must be {BITS[0]} to {BITS[-1]}, got {requested[layer]} for {layer}.")
-    return by_layer
 
 
 def _cluster_count(bits: int, nonzeros: int) -> int:
