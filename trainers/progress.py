@@ -13,24 +13,22 @@ if TYPE_CHECKING:
 _SECONDS_BETWEEN = {True: 0.2, False: 10.0}  # by whether the stream is a terminal
 
 
-def progress_bar(total: int, unit: str, initial: int = 0, stream: TextIO | None = None) -> tqdm:
+def progress_bar(total: int, unit: str, initial: int = 0) -> tqdm:
     """A tqdm bar; its `update`, `set_postfix_str` and `write` are tqdm's.
 
     Args:
         total: Number of units of work.
         unit: Name of a unit.
         initial: Units that an earlier part of the job did.
-        stream: Where to write instead of stderr.
     """
     with needs(*KERAS):
         from tqdm import tqdm
-    stream = stream or sys.stderr
-    terminal = stream.isatty()
+    terminal = sys.stderr.isatty()
     return tqdm(
         total=total,
         unit=f" {unit}s",
         initial=initial,
-        file=stream if terminal else _Lines(stream),
+        file=sys.stderr if terminal else _Lines(sys.stderr),
         mininterval=_SECONDS_BETWEEN[terminal],
         dynamic_ncols=terminal,
         ascii=True,

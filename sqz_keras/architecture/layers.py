@@ -72,12 +72,12 @@ class Layer:
 
 def list_layers(
     net: Metaparameters,
-    bypass: str | None = None,
+    bypass: str | None,
     *,
-    input_size: int = 227,
-    channels: int = 3,
-    classes: int = 1000,
-    conv10_padding: int = 0,
+    input_size: int,
+    channels: int,
+    classes: int,
+    conv10_padding: int,
 ) -> tuple[Layer, ...]:
     """The layers of a network with its top (paper, Table 1 and figure 2).
 

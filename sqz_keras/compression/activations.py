@@ -22,9 +22,7 @@ def convolutions(model: keras.Model) -> list[keras.layers.Layer]:
     return [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
 
 
-def sensitivities(
-    model: keras.Model, images: np.ndarray, report: Callable[[int], None] = lambda done: None
-) -> dict[str, float]:
+def sensitivities(model: keras.Model, images: np.ndarray) -> dict[str, float]:
     """For each array, the mean squared derivative of the model's log-probability by one of its weights.
 
     It is the diagonal of the Fisher information, averaged over the array's weights that are not 0, and so the second
@@ -34,7 +32,6 @@ def sensitivities(
     Args:
         model: A model with a softmax.
         images: Float32 (N, S, S, C), as the network takes them.
-        report: Called with the number of images done.
 
     Returns:
         By names such as "conv1/kernel", in 1 / weight**2.
@@ -51,7 +48,7 @@ def sensitivities(
         return tf.reduce_sum(by_kernel**2), tf.reduce_sum(tf.reduce_sum(gradient, 1) ** 2)
 
     result = {}
-    for layer, (kernel, bias) in zip(layers, _mean_over_images(model, images, squares, report), strict=True):
+    for layer, (kernel, bias) in zip(layers, _mean_over_images(model, images, squares), strict=True):
         mask = kept[layer.name]
         result[f"{layer.name}/kernel"] = kernel / max(np.count_nonzero(mask), 1)
         result[f"{layer.name}/bias"] = bias / mask.shape[3]
@@ -89,9 +86,7 @@ def divergences(model: keras.Model, changed: Mapping[str, np.ndarray], images: n
     return dict(zip((layer.name for layer in layers), halves.tolist(), strict=True))
 
 
-def _mean_over_images(
-    model: keras.Model, images: np.ndarray, squares: Callable, report: Callable[[int], None] = lambda done: None
-) -> np.ndarray:
+def _mean_over_images(model: keras.Model, images: np.ndarray, squares: Callable) -> np.ndarray:
     """For each convolution, the sum of `squares(layer, inputs, gradient)` over a batch, as a mean over all images.
 
     The gradient is that of the log-probability of one class for each image, drawn by its probability, with respect to
@@ -121,7 +116,6 @@ def _mean_over_images(
     total = 0.0
     for start in range(0, len(images), BATCH):
         total += np.array(of_batch(tf.constant(images[start : start + BATCH]), tf.constant(start)), np.float64)
-        report(min(start + BATCH, len(images)))
     return total / len(images)
 
 

@@ -59,7 +59,7 @@ def tune(
     *,
     target_bytes: int,
     updates: int,
-    learning_rate: float | None = None,
+    learning_rate: float,
     profile: str = "max",
     source: str = "",
     workdir: str | os.PathLike | None = None,
@@ -75,7 +75,7 @@ def tune(
             them, and a weight for each, float32 (B,). Thousands of images and random crops of them are of use.
         target_bytes: The most bytes that `codec.encode(result, {}, profile=profile)` may have.
         updates: How many. Thousands are of use.
-        learning_rate: Adam's highest, in steps of the grid; by default `learning_rate_for(updates)`. It rises for 20
+        learning_rate: Adam's highest, in steps of the grid, such as `learning_rate_for(updates)`. It rises for 20
             updates and falls to 0 on a cosine.
         profile: Profile of the file.
         source: What the batches are made of, in any words or as a hash: a run of another source is not resumed.
@@ -89,7 +89,6 @@ def tune(
         ValueError: The arguments do not fit together, the batches ran out, or the answers are not finite any more.
     """
     check_is_tensorflow("Tuning")
-    learning_rate = learning_rate or learning_rate_for(updates)
     for name, value in (("arrays", arrays), ("quantized", quantized)):
         check_shapes(name, value, spec.weight_shapes())
     request = {

@@ -1,4 +1,5 @@
 import io
+import sys
 
 from trainers.progress import progress_bar
 
@@ -8,9 +9,10 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_log_gets_a_line_a_state():
+def test_a_log_gets_a_line_a_state(monkeypatch):
     stream = io.StringIO()
-    with progress_bar(10, "step", initial=4, stream=stream) as bar:
+    monkeypatch.setattr(sys, "stderr", stream)
+    with progress_bar(10, "step", initial=4) as bar:
         bar.update()  # too soon after the first line
         bar.set_postfix_str("loss 0.25", refresh=False)
         bar.update(5)
@@ -21,9 +23,10 @@ def test_a_log_gets_a_line_a_state():
     assert "\r" not in stream.getvalue()
 
 
-def test_a_terminal_gets_one_line_that_is_written_over():
+def test_a_terminal_gets_one_line_that_is_written_over(monkeypatch):
     stream = Terminal()
-    with progress_bar(4, "image", stream=stream) as bar:
+    monkeypatch.setattr(sys, "stderr", stream)
+    with progress_bar(4, "image") as bar:
         bar.update(4)
     shown = stream.getvalue()
     assert shown.count("\n") == 1 and shown.endswith("\n")

@@ -68,11 +68,6 @@ class BadImages:
         self._lock = threading.Lock()
 
     @property
-    def count(self) -> int:
-        """How many different ones."""
-        return len(self._names)
-
-    @property
     def names(self) -> tuple[str, ...]:
         """Their ids, in the order in which they were met."""
         with self._lock:
@@ -239,12 +234,10 @@ def training_batches(
     if data_service:
         sharding = tf.data.experimental.service.ShardingPolicy.DYNAMIC
         batches = batches.apply(tf.data.experimental.service.distribute(sharding, data_service))
-    return _finished(batches, bad_images)
+    return _finished(batches, bad_images or BadImages())
 
 
-def evaluation_batches(
-    source: Source, split: str, spec: ModelSpec, *, batch_size: int, bad_images: BadImages | None = None
-) -> tf.data.Dataset:
+def evaluation_batches(source: Source, split: str, spec: ModelSpec, *, batch_size: int) -> tf.data.Dataset:
     """Every image of a split exactly once, in the source's order; the last batch may be smaller.
 
     Returns:
@@ -257,7 +250,7 @@ def evaluation_batches(
         return tf.ensure_shape(prepare_images(image, spec), (spec.input_size, spec.input_size, 3)), weight
 
     examples = _decoded(source.records(split).enumerate(), prepared)
-    return _finished(examples.batch(batch_size), bad_images)
+    return _finished(examples.batch(batch_size), BadImages())
 
 
 def readable_batches(
@@ -278,9 +271,8 @@ def _decoded(stream: tf.data.Dataset, make: Callable) -> tf.data.Dataset:
     return stream.map(decode_one, _PARALLEL_CALLS)
 
 
-def _finished(batches: tf.data.Dataset, bad_images: BadImages | None) -> tf.data.Dataset:
+def _finished(batches: tf.data.Dataset, bad_images: BadImages) -> tf.data.Dataset:
     """The triples, from batches of what `_decoded` gives."""
-    bad_images = bad_images or BadImages()
 
     def report(ids):
         for name in ids:

@@ -43,19 +43,18 @@ class ChangedAnswers:
     """Of the images to which two models give different answers, those that the first model was surest of.
 
     Attributes:
-        kept: At most `most`, the highest `probability_before` first, whatever the number of images.
+        kept: At most `MOST_CHANGED`, the highest `probability_before` first, whatever the number of images.
     """
 
-    def __init__(self, most: int = MOST_CHANGED):
+    def __init__(self):
         self.kept: list[ChangedAnswer] = []
-        self._most = most
 
     def add(self, images: np.ndarray, before: np.ndarray, after: np.ndarray) -> None:
         """Takes a batch: network inputs (B, S, S, C), and both models' probabilities (B, classes)."""
         first, other = before.argmax(axis=1), after.argmax(axis=1)
         for place in np.flatnonzero(first != other):
             probability = float(before[place, first[place]])
-            if len(self.kept) == self._most:
+            if len(self.kept) == MOST_CHANGED:
                 if probability <= self.kept[-1].probability_before:
                     continue
                 self.kept.pop()

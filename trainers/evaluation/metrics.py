@@ -8,6 +8,7 @@ import math
 import numpy as np
 
 _Z = 1.959964  # two-sided 95% quantile of the normal distribution
+_BINS = 10  # of a calibration
 
 
 class LossNotFiniteError(ValueError):
@@ -94,15 +95,10 @@ class Calibration:
         return float(np.abs(self.correct - self.counts * self.probability).sum() / self.counts.sum())
 
 
-def calibration(predictions: Predictions, bins: int = 10) -> Calibration:
-    """The calibration of at least one prediction, in bins of equal width from 0 to 1; a bound belongs to the lower one.
-
-    Args:
-        predictions: The predictions.
-        bins: Number of bins.
-    """
-    place = np.clip(np.ceil(predictions.probability * bins).astype(int) - 1, 0, bins - 1)
-    counts = np.bincount(place, minlength=bins)
-    correct = np.bincount(place[predictions.truth == predictions.predicted], minlength=bins)
-    sums = np.bincount(place, predictions.probability, minlength=bins)
+def calibration(predictions: Predictions) -> Calibration:
+    """The calibration of at least one prediction, in ten bins from 0 to 1; a bound belongs to the lower one."""
+    place = np.clip(np.ceil(predictions.probability * _BINS).astype(int) - 1, 0, _BINS - 1)
+    counts = np.bincount(place, minlength=_BINS)
+    correct = np.bincount(place[predictions.truth == predictions.predicted], minlength=_BINS)
+    sums = np.bincount(place, predictions.probability, minlength=_BINS)
     return Calibration(counts, correct, sums / np.maximum(counts, 1))

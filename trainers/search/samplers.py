@@ -13,6 +13,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 from optuna.trial import FrozenTrial, TrialState
 
 SAMPLERS = ("grid", "random", "tpe", "gp", "nsga2", "annealing")
+_FIRST_TRIALS = 5  # of annealing
 
 
 def make_sampler(
@@ -54,22 +55,21 @@ def make_sampler(
 class AnnealingSampler(optuna.samplers.BaseSampler):
     """Simulated annealing (Kirkpatrick, Gelatt and Vecchi, Science 220, 1983) with one objective.
 
-    The walk is computed from the finished trials, in their order, so that it continues after a restart and several
-    workers share it. A trial becomes the walk's position if it is better, or else with the probability
-    exp(-loss / temperature). The temperature, in units of the spread of the first trials, and the length of the steps
-    fall linearly to 0 at `trials`.
+    The first trials are drawn from the whole space. The walk is computed from the finished trials, in their order, so
+    that it continues after a restart and several workers share it. A trial becomes the walk's position if it is better,
+    or else with the probability exp(-loss / temperature). The temperature, in units of the spread of the first trials,
+    and the length of the steps fall linearly to 0 at `trials`.
 
     Args:
         seed: Seed of the random draws; None draws differently each time.
         trials: Number of trials after which the temperature is 0.
         walk_seed: Seed of the decisions whether a worse trial becomes the position; None is `seed`.
-        start_trials: Number of first trials, which are drawn from the whole space.
     """
 
-    def __init__(self, seed: int | None, trials: int, walk_seed: int | None = None, start_trials: int = 5):
+    def __init__(self, seed: int | None, trials: int, walk_seed: int | None = None):
         self._seed = np.random.SeedSequence(seed).entropy
         self._walk_seed = self._seed if walk_seed is None else walk_seed
-        self._trials, self._start_trials = trials, start_trials
+        self._trials = trials
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The dimensions that varied in the trials so far."""
@@ -80,7 +80,7 @@ class AnnealingSampler(optuna.samplers.BaseSampler):
     ) -> dict[str, Any]:
         """A neighbour of the walk's position; {} while there is none."""
         done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if len(done) < self._start_trials or not search_space:
+        if len(done) < _FIRST_TRIALS or not search_space:
             return {}
         sign = -1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else 1
         place = self._walk(done, sign)
@@ -102,7 +102,7 @@ class AnnealingSampler(optuna.samplers.BaseSampler):
 
     def _walk(self, done: Sequence[FrozenTrial], sign: int) -> FrozenTrial:
         losses = [sign * trial.value for trial in done]
-        spread = float(np.std(losses[: self._start_trials])) or 1.0
+        spread = float(np.std(losses[:_FIRST_TRIALS])) or 1.0
         place, loss = done[0], losses[0]
         for trial, other in zip(done[1:], losses[1:], strict=True):
             temperature = spread * self._warmth(trial.number)

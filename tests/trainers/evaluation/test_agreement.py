@@ -64,7 +64,7 @@ def test_of_many_changed_answers_those_of_the_highest_probability_are_kept():
     random = np.random.default_rng(0)
     before, after = (random.dirichlet(np.ones(4), 100).astype(np.float32) for _ in range(2))
     images = np.arange(100, dtype=np.float32).reshape(100, 1, 1, 1)
-    changed = ChangedAnswers(most=12)
+    changed = ChangedAnswers()
     for start in range(0, 100, 8):
         batch = slice(start, start + 8)
         changed.add(images[batch], before[batch], after[batch])
