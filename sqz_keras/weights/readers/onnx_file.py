@@ -15,7 +15,8 @@ from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.extras import KERAS, needs
 from sqz_keras.protobuf import BYTES
 from sqz_keras.weights.arrays import WeightsFileError, check_declared, float32_arrays, hwio, read_bytes, refuse
-from sqz_keras.weights.readers.onnx_structure.graph import Graph
+from sqz_keras.weights.readers.onnx_structure.graph import read_graph
+from sqz_keras.weights.readers.onnx_structure.network import Network
 from sqz_keras.weights.readers.onnx_structure.spec import described_spec, inferred_spec
 from sqz_keras.weights.readers.onnx_structure.walk import Structure, walk
 from sqz_keras.weights.readers.wire import WireReader
@@ -44,7 +45,7 @@ class OnnxModel:
     spec: ModelSpec | None
     producer: str
 
-    def infer_spec(self, known: ModelSpec | None = None) -> ModelSpec:
+    def infer_spec(self, known: ModelSpec | None) -> ModelSpec:
         """The description that follows from the graph; see `onnx_structure.spec.inferred_spec`."""
         return inferred_spec(self.path, self.structure, self.arrays, self.producer, known)
 
@@ -78,9 +79,9 @@ def read_model(path: str | os.PathLike, trunk_only: bool = False) -> OnnxModel:
     # A name that is not UTF-8 comes back as bytes: a TypeError.
     with refuse(path, DecodeError, UnicodeDecodeError, *_DAMAGE):
         model = onnx.ModelProto.FromString(data)
-        graph = Graph(path, model)
-        structure = walk(path, graph, trunk_only)
-        arrays = _arrays(path, graph, structure)
+        network = read_graph(path, model.graph)
+        structure = walk(network, trunk_only)
+        arrays = _arrays(network, structure)
         spec = described_spec(path, model.metadata_props, structure, arrays)
     return OnnxModel(os.fspath(path), arrays, structure, spec, model.producer_name)
 
@@ -88,15 +89,9 @@ def read_model(path: str | os.PathLike, trunk_only: bool = False) -> OnnxModel:
 def _check_structure(path: str | os.PathLike, data: bytes) -> None:
     """Bounds all that is not a tensor's values: parsed, an empty message takes far more memory than its two bytes."""
     reader, structure = WireReader(path), len(data)
-
-    def inner(message, *numbers):
-        found = [message]
-        for wanted in numbers:
-            found = [v for m in found for number, kind, v in reader.fields(m) if number == wanted and kind == BYTES]
-        return found
-
-    for graph in inner(memoryview(data), _GRAPH):
-        for tensor in inner(graph, _INITIALIZER) + inner(graph, _NODE, _ATTRIBUTE, _TENSOR):
+    for graph in reader.inner(memoryview(data), _GRAPH):
+        tensors = [*reader.inner(graph, _INITIALIZER), *reader.inner(graph, _NODE, _ATTRIBUTE, _TENSOR)]
+        for tensor in tensors:
             values = [value for key, kind, value in reader.fields(tensor) if key in _VALUES and kind == BYTES]
             structure -= sum(len(value) for value in values)
     if structure > _MAX_STRUCTURE_BYTES:
@@ -105,14 +100,14 @@ def _check_structure(path: str | os.PathLike, data: bytes) -> None:
         )
 
 
-def _arrays(path: str | os.PathLike, graph: Graph, structure: Structure) -> dict[str, np.ndarray]:
+def _arrays(network: Network, structure: Structure) -> dict[str, np.ndarray]:
     """The weights of the convolutions, once their sizes are known to be reasonable."""
-    steps = structure.convolutions
-    check_declared(path, {f"{layer}/kernel": step.kernel.shape for layer, step in steps.items()})
+    steps, values = structure.convolutions, network.constants.values
+    check_declared(network.path, {f"{layer}/kernel": step.kernel.shape for layer, step in steps.items()})
     arrays = {}
     for layer, step in steps.items():
-        arrays[f"{layer}/kernel"] = hwio(graph.constants.values(step.kernel))
+        arrays[f"{layer}/kernel"] = hwio(values(step.kernel))
         filters = step.kernel.shape[0]
-        bias = np.zeros(filters, np.float32) if step.bias is None else graph.constants.values(step.bias)
+        bias = np.zeros(filters, np.float32) if step.bias is None else values(step.bias)
         arrays[f"{layer}/bias"] = bias.reshape(filters)
-    return float32_arrays(path, arrays)
+    return float32_arrays(network.path, arrays)

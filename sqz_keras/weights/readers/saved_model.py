@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -45,16 +44,14 @@ def read_described(path: str | os.PathLike, trunk_only: bool = False) -> tuple[d
     reader = WireReader(path)
     tensors: dict[str, memoryview] = {}
     stated = None
-    messages = [memoryview(read_bytes(os.path.join(path, "saved_model.pb")))]
-    for number in (_META_GRAPHS, _GRAPH, _LIBRARY, _FUNCTION, _NODE):
-        messages = [inner for message in messages for inner in _inner(reader, message, number)]
-    for node in messages:
+    data = memoryview(read_bytes(os.path.join(path, "saved_model.pb")))
+    for node in reader.inner(data, _META_GRAPHS, _GRAPH, _LIBRARY, _FUNCTION, _NODE):
         fields = _of_numbers(reader, node, (_NODE_NAME, _NODE_OP))
         name = bytes(fields.get(_NODE_NAME, b""))
         if bytes(fields.get(_NODE_OP, b"")) != b"Const":
             continue
         if name == SPEC_KEY.encode():
-            for text in _inner(reader, _tensor(path, reader, node), _STRINGS):
+            for text in reader.inner(_tensor(path, reader, node), _STRINGS):
                 stated = Stated(parse_spec(path, bytes(text[:MAX_JSON_BYTES])))
         if not _NAME.fullmatch(name):
             continue
@@ -72,33 +69,25 @@ def read_described(path: str | os.PathLike, trunk_only: bool = False) -> tuple[d
     return float32_arrays(path, values), stated
 
 
-def _inner(reader: WireReader, message: memoryview, field: int) -> Iterator[memoryview]:
-    """The messages, strings and bytes in a message's field."""
-    for number, wire_type, value in reader.fields(message):
-        if number == field and wire_type == BYTES:
-            yield value
-
-
 def _of_numbers(reader: WireReader, message: memoryview, numbers: tuple[int, ...]) -> dict[int, memoryview]:
     return {number: value for number, kind, value in reader.fields(message) if kind == BYTES and number in numbers}
 
 
 def _tensor(path: str | os.PathLike, reader: WireReader, node: memoryview) -> memoryview:
     """The TensorProto of a Const: the tensor of its attribute `value`."""
-    for attribute in _inner(reader, node, _NODE_ATTR):
+    for attribute in reader.inner(node, _NODE_ATTR):
         fields = _of_numbers(reader, attribute, (_KEY, _VALUE))
         if bytes(fields.get(_KEY, b"")) == b"value" and _VALUE in fields:
-            for tensor in _inner(reader, fields[_VALUE], _TENSOR):
+            for tensor in reader.inner(fields[_VALUE], _TENSOR):
                 return tensor
     raise WeightsFileError(f"{path}: a constant has no value; the file is damaged.")
 
 
 def _shape(reader: WireReader, tensor: memoryview) -> list[int]:
     shape = []
-    for message in _inner(reader, tensor, _SHAPE):
-        for dim in _inner(reader, message, _DIM):
-            sizes = [value for number, kind, value in reader.fields(dim) if number == _SIZE and kind == VARINT]
-            shape.append(sizes[-1] if sizes else 0)
+    for dim in reader.inner(tensor, _SHAPE, _DIM):
+        sizes = [value for number, kind, value in reader.fields(dim) if number == _SIZE and kind == VARINT]
+        shape.append(sizes[-1] if sizes else 0)
     return shape
 
 
@@ -108,7 +97,7 @@ def _values(path: str | os.PathLike, reader: WireReader, name: str, tensor: memo
     if dtypes != [_FLOAT]:
         raise WeightsFileError(f"{path}: {name} must be float32, got TensorFlow's data types {dtypes[:4]}.")
     # A single value is written as a list of one number, more are written as they lie in memory.
-    content = [bytes(value) for field in (_CONTENT, _FLOATS) for value in _inner(reader, tensor, field)]
+    content = [bytes(value) for field in (_CONTENT, _FLOATS) for value in reader.inner(tensor, field)]
     if len(content) != 1 or len(content[0]) != 4 * math.prod(shape):
         raise WeightsFileError(f"{path}: {name} of shape {shape} has {sum(map(len, content))} bytes.")
     return np.frombuffer(content[0], "<f4").reshape(shape)

@@ -37,6 +37,12 @@ class WireReader:
         except ValueError as error:
             raise WeightsFileError(f"{self._path}: {error}") from None
 
+    def inner(self, message: memoryview, number: int, *numbers: int) -> Iterator[memoryview]:
+        """Yields the messages, strings and bytes in a field, or at the end of a path of fields, in their order."""
+        for field, wire_type, value in self.fields(message):
+            if field == number and wire_type == BYTES:
+                yield from self.inner(value, *numbers) if numbers else (value,)
+
     def varints(self, wire_type: int, value: int | memoryview) -> list[int]:
         """The values of a repeated integer field's occurrence: one, or several packed.
 

@@ -7,6 +7,7 @@ convolutions, ReLUs, pools, concatenations and additions over (N, C, H, W).
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
 import os
@@ -15,9 +16,9 @@ import typing
 import numpy as np
 
 from sqz_keras.weights.arrays import WeightsFileError
-from sqz_keras.weights.readers.onnx_structure.constants import MAX_SMALL, Constant, is_float
+from sqz_keras.weights.readers.onnx_structure.constants import MAX_SMALL, Constant, Constants, is_float
 from sqz_keras.weights.readers.onnx_structure.network import NO_PADS, Data, Network, label
-from sqz_keras.weights.readers.onnx_structure.steps import READERS
+from sqz_keras.weights.readers.onnx_structure.operators import READERS
 
 if typing.TYPE_CHECKING:
     import onnx
@@ -31,156 +32,151 @@ _NUMBERS = ("value_float", "value_floats", "value_int", "value_ints")  # of a Co
 _TAIL = ("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Softmax", "LogSoftmax", "Transpose", "ReduceMean")
 
 
-class Graph(Network):
+def read_graph(path: str | os.PathLike, graph: onnx.GraphProto) -> Network:
     """The steps of a graph.
 
     Args:
         path: named in errors.
-        model: of the file; the memory that it takes is bounded already.
+        graph: of the file; the memory that it takes is bounded already.
 
     Raises:
         WeightsFileError: the graph is malformed, quantised or in need of other files.
     """
+    network = Network(path)
+    _refuse_other_formats(path, graph)
+    for tensor in graph.initializer:
+        network.define(tensor.name, network.constants.of_tensor(tensor))
+    _read_input(network, graph)
+    read = [*(name for node in graph.node for name in node.input), *(output.name for output in graph.output)]
+    network.uses.update(collections.Counter(read))
+    unused = [tensor.name for tensor in graph.initializer if tensor.name not in network.uses and is_float(tensor)]
+    if unused:
+        raise WeightsFileError(f"{path}: {len(unused)} weights belong to no node, {unused[0]!r:.80} for one.")
+    for node in graph.node:
+        _read_node(network, node)
+    return network
 
-    def __init__(self, path: str | os.PathLike, model: onnx.ModelProto):
-        super().__init__(path)
-        self._graph = model.graph
-        self._refuse_other_formats(model)
-        for tensor in model.graph.initializer:
-            self._define(tensor.name, self.constants.of_tensor(tensor))
-        self._read_input()
-        for name in [name for node in model.graph.node for name in node.input] + [o.name for o in model.graph.output]:
-            self.uses[name] = self.uses.get(name, 0) + 1
-        unused = [
-            tensor.name for tensor in model.graph.initializer if tensor.name not in self.uses and is_float(tensor)
-        ]
-        if unused:
-            raise WeightsFileError(f"{path}: {len(unused)} weights belong to no node, {unused[0]!r:.80} for one.")
-        for node in model.graph.node:
-            self._read(node)
 
-    def _refuse_other_formats(self, model: onnx.ModelProto) -> None:
-        for node in model.graph.node:
-            if any(part in node.op_type.lower() for part in _QUANTISED):
-                raise WeightsFileError(
-                    f"{self.path}: the model is quantised ({label(node)}), so its weights are not those that were "
-                    "trained. Export the float model."
-                )
-            if node.domain not in ("", "ai.onnx"):
-                raise WeightsFileError(
-                    f"{self.path}: {label(node)} belongs to {node.domain!r:.80}; only ONNX's own operators are read. "
-                    "Export the model without a runtime's optimisations."
-                )
-        if model.graph.sparse_initializer:
-            raise WeightsFileError(f"{self.path}: sparse initializers are not read; save the weights as dense ones.")
-
-    def _define(self, name: str, value: Constant | Data | None) -> None:
-        if name in self.values:
-            raise WeightsFileError(f"{self.path}: two tensors are called {name!r:.80}; the file is damaged.")
-        self.values[name] = value
-
-    def _read_input(self) -> None:
-        inputs = [value for value in self._graph.input if value.name not in self.values]
-        if len(inputs) != 1:
-            names = ", ".join(f"{value.name!r:.40}" for value in inputs[:4])
-            raise WeightsFileError(f"{self.path}: expected one input, the images; got {len(inputs)}: {names}.")
-        dims = inputs[0].type.tensor_type.shape.dim
-        self.input_shape = tuple(dim.dim_value if dim.dim_value > 0 else None for dim in dims)
-        if len(self.input_shape) not in (0, 4):
-            raise WeightsFileError(f"{self.path}: images need 4 dimensions, the input has {len(self.input_shape)}.")
-        self.images.label = f"input {inputs[0].name!r:.80}"
-        self._define(inputs[0].name, Data(self.images, (0, 1, 2, 3)))
-
-    def _read(self, node: onnx.NodeProto) -> None:
-        """Defines the outputs of a node."""
-        unknown = [name for name in node.input if name not in self.values]
-        if unknown:
+def _refuse_other_formats(path: str | os.PathLike, graph: onnx.GraphProto) -> None:
+    for node in graph.node:
+        if any(part in node.op_type.lower() for part in _QUANTISED):
             raise WeightsFileError(
-                f"{self.path}: {label(node)} reads {unknown[0]!r:.80}, which nothing before it makes; the file is "
-                "damaged."
+                f"{path}: the model is quantised ({label(node)}), so its weights are not those that were "
+                "trained. Export the float model."
             )
-        inputs = [self.values[name] for name in node.input]
-        value = None
-        if node.op_type in _SHAPES or (not node.input and node.op_type != "Constant"):
-            pass
-        elif any(isinstance(given, Data) for given in inputs):
-            value = self._data(node, inputs)
-        elif all(isinstance(given, Constant) for name, given in zip(node.input, inputs, strict=True) if name):
-            value = self._constant(node, [given for given in inputs if given])
-        for index, name in enumerate(node.output):
-            if name:
-                self._define(name, None if index else value)
+        if node.domain not in ("", "ai.onnx"):
+            raise WeightsFileError(
+                f"{path}: {label(node)} belongs to {node.domain!r:.80}; only ONNX's own operators are read. "
+                "Export the model without a runtime's optimisations."
+            )
+    if graph.sparse_initializer:
+        raise WeightsFileError(f"{path}: sparse initializers are not read; save the weights as dense ones.")
 
-    # Constants.
 
-    def _constant(self, node: onnx.NodeProto, inputs: list[Constant]) -> Constant | None:
-        """What a node makes of constants alone, None where that is nothing that weights go through."""
-        attributes, constants = _attributes(node), self.constants
-        if node.op_type == "Constant":
-            if "value" in attributes:
-                return constants.of_tensor(attributes["value"])
-            numbers = [attributes[name] for name in _NUMBERS if name in attributes]
-            return constants.of_array(node.output[0], np.array(numbers[0])) if numbers else None
-        if not inputs:
-            return None
-        source = inputs[0]
-        if node.op_type in _KEPT:
-            return source
-        if node.op_type == "Cast":
-            return constants.cast(source, attributes.get("to", 0))
-        if node.op_type == "Transpose":
-            rank = len(source.shape)
-            return constants.transposed(source, tuple(attributes.get("perm", range(rank - 1, -1, -1))))
-        if node.op_type in ("Reshape", "Squeeze", "Unsqueeze") and math.prod(source.shape) <= MAX_SMALL:
-            shape = self._new_shape(node, source.shape, attributes, inputs[1:])
-            return None if shape is None else constants.reshaped(source, shape)
+def _read_input(network: Network, graph: onnx.GraphProto) -> None:
+    inputs = [value for value in graph.input if value.name not in network.values]
+    if len(inputs) != 1:
+        names = ", ".join(f"{value.name!r:.40}" for value in inputs[:4])
+        raise WeightsFileError(f"{network.path}: expected one input, the images; got {len(inputs)}: {names}.")
+    dims = inputs[0].type.tensor_type.shape.dim
+    network.input_shape = tuple(dim.dim_value if dim.dim_value > 0 else None for dim in dims)
+    if len(network.input_shape) not in (0, 4):
+        raise WeightsFileError(f"{network.path}: images need 4 dimensions, the input has {len(network.input_shape)}.")
+    network.images.label = f"input {inputs[0].name!r:.80}"
+    network.define(inputs[0].name, Data(network.images, (0, 1, 2, 3)))
+
+
+def _read_node(network: Network, node: onnx.NodeProto) -> None:
+    """Defines the outputs of a node."""
+    unknown = [name for name in node.input if name not in network.values]
+    if unknown:
+        raise WeightsFileError(
+            f"{network.path}: {label(node)} reads {unknown[0]!r:.80}, which nothing before it makes; the file is "
+            "damaged."
+        )
+    inputs = [network.values[name] for name in node.input]
+    value = None
+    if node.op_type in _SHAPES or (not node.input and node.op_type != "Constant"):
+        pass
+    elif any(isinstance(given, Data) for given in inputs):
+        value = _data(network, node, inputs)
+    elif all(isinstance(given, Constant) for name, given in zip(node.input, inputs, strict=True) if name):
+        value = _constant(network.constants, node, [given for given in inputs if given])
+    for index, name in enumerate(node.output):
+        if name:
+            network.define(name, None if index else value)
+
+
+def _constant(constants: Constants, node: onnx.NodeProto, inputs: list[Constant]) -> Constant | None:
+    """What a node makes of constants alone, None where that is nothing that weights go through."""
+    attributes = _attributes(node)
+    if node.op_type == "Constant":
+        if "value" in attributes:
+            return constants.of_tensor(attributes["value"])
+        numbers = [attributes[name] for name in _NUMBERS if name in attributes]
+        return constants.of_array(node.output[0], np.array(numbers[0])) if numbers else None
+    if not inputs:
         return None
+    source = inputs[0]
+    if node.op_type in _KEPT:
+        return source
+    if node.op_type == "Cast":
+        return constants.cast(source, attributes.get("to", 0))
+    if node.op_type == "Transpose":
+        rank = len(source.shape)
+        return constants.transposed(source, tuple(attributes.get("perm", range(rank - 1, -1, -1))))
+    if node.op_type in ("Reshape", "Squeeze", "Unsqueeze") and math.prod(source.shape) <= MAX_SMALL:
+        numbers = attributes.get("shape" if node.op_type == "Reshape" else "axes")
+        if numbers is None and inputs[1:]:
+            numbers = [int(number) for number in constants.small(inputs[1]).ravel()]
+        shape = _new_shape(node.op_type, source.shape, numbers)
+        return None if shape is None else constants.reshaped(source, shape)
+    return None
 
-    def _new_shape(self, node, shape, attributes, inputs: list[Constant]) -> tuple[int, ...] | None:
-        name = "shape" if node.op_type == "Reshape" else "axes"
-        numbers = attributes.get(name)
-        if numbers is None and inputs:
-            numbers = [int(number) for number in self.constants.small(inputs[0]).ravel()]
-        if node.op_type == "Reshape":
-            return None if numbers is None else tuple(n or shape[i] for i, n in enumerate(numbers[:8]))
-        if node.op_type == "Squeeze":
-            dropped = [axis for axis, size in enumerate(shape) if size == 1] if numbers is None else numbers
-            dropped = {axis % len(shape) for axis in dropped} if shape else set()
-            return tuple(size for axis, size in enumerate(shape) if axis not in dropped)
-        if numbers is None or len(shape) + len(numbers) > 8:
-            return None
-        added, sizes = {axis % (len(shape) + len(numbers)) for axis in numbers}, iter(shape)
-        return tuple(1 if axis in added else next(sizes, 1) for axis in range(len(shape) + len(numbers)))
 
-    # What depends on the images.
+def _new_shape(op_type: str, shape: tuple[int, ...], numbers: list[int] | None) -> tuple[int, ...] | None:
+    """The shape after a Reshape to `numbers`, or a Squeeze or Unsqueeze of these axes; None where it is not known."""
+    if op_type == "Reshape":
+        return None if numbers is None else tuple(n or shape[i] for i, n in enumerate(numbers[:8]))
+    if op_type == "Squeeze":
+        dropped = [axis for axis, size in enumerate(shape) if size == 1] if numbers is None else numbers
+        dropped = {axis % len(shape) for axis in dropped} if shape else set()
+        return tuple(size for axis, size in enumerate(shape) if axis not in dropped)
+    if numbers is None or len(shape) + len(numbers) > 8:
+        return None
+    added, sizes = {axis % (len(shape) + len(numbers)) for axis in numbers}, iter(shape)
+    return tuple(1 if axis in added else next(sizes, 1) for axis in range(len(shape) + len(numbers)))
 
-    def _data(self, node: onnx.NodeProto, inputs: list) -> Data | None:
-        attributes = _attributes(node)
-        first = next(given for given in inputs if isinstance(given, Data))
-        if first.step.kind in ("average", "tail"):
-            return self._after_average(node, inputs, first)
-        if node.op_type in _KEPT and first is inputs[0]:
-            return first
-        if node.op_type == "Cast" and attributes.get("to") in _FLOAT_TYPES:
-            return first
-        if node.op_type == "Transpose":
-            order = attributes.get("perm", range(len(first.axes) - 1, -1, -1))
-            if sorted(order) == list(range(len(first.axes))) and first.pads == NO_PADS:
-                return dataclasses.replace(first, axes=tuple(first.axes[axis] for axis in order))
-        if any(name and given is None for name, given in zip(node.input, inputs, strict=True)):
-            return self._other(node, inputs, "one of its inputs is neither a constant nor a feature map")
-        read = READERS.get(node.op_type)
-        result = read(self, node, attributes, inputs) if read else "no SqueezeNet has such a step"
-        return self._other(node, inputs, result) if isinstance(result, str) else result
 
-    def _after_average(self, node, inputs, first: Data) -> Data:
+def _data(network: Network, node: onnx.NodeProto, inputs: list) -> Data:
+    """What a node makes of tensors that depend on the images, at least one of which is among its inputs."""
+    first = next(given for given in inputs if isinstance(given, Data))
+    result = _read_step(network, node, inputs, first)
+    if isinstance(result, Data):
+        return result
+    sources = [given for given in inputs if isinstance(given, Data)]
+    return network.add_step("other", node, sources, axes=first.axes, reason=result)
+
+
+def _read_step(network: Network, node: onnx.NodeProto, inputs: list, first: Data) -> Data | str:
+    """The tensor that a node makes, or why it is no step of a SqueezeNet."""
+    attributes = _attributes(node)
+    if first.step.kind in ("average", "tail"):
         if node.op_type in (*_KEPT, *_TAIL, "Cast"):
-            return self.add_step("tail", node, [first], axes=first.axes)
-        return self._other(node, inputs, "no layer follows the average in a SqueezeNet")
-
-    def _other(self, node, inputs, reason: str) -> Data:
-        sources = [given for given in inputs if isinstance(given, Data)]
-        return self.add_step("other", node, sources, axes=sources[0].axes, reason=reason)
+            return network.add_step("tail", node, [first], axes=first.axes)
+        return "no layer follows the average in a SqueezeNet"
+    if node.op_type in _KEPT and first is inputs[0]:
+        return first
+    if node.op_type == "Cast" and attributes.get("to") in _FLOAT_TYPES:
+        return first
+    if node.op_type == "Transpose":
+        order = attributes.get("perm", range(len(first.axes) - 1, -1, -1))
+        if sorted(order) == list(range(len(first.axes))) and first.pads == NO_PADS:
+            return dataclasses.replace(first, axes=tuple(first.axes[axis] for axis in order))
+    if any(name and given is None for name, given in zip(node.input, inputs, strict=True)):
+        return "one of its inputs is neither a constant nor a feature map"
+    read = READERS.get(node.op_type)
+    return read(network, node, attributes, inputs) if read else "no SqueezeNet has such a step"
 
 
 def _attributes(node: onnx.NodeProto) -> dict[str, object]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sqz_keras.weights.arrays import WeightsFileError
 from sqz_keras.weights.readers.onnx_structure.constants import Constant, Constants
 
 if typing.TYPE_CHECKING:
@@ -53,8 +54,7 @@ class Step:
     users: list[Step] = dataclasses.field(default_factory=list)
 
 
-@dataclasses.dataclass(frozen=True)
-class Colours:
+class Colours(typing.NamedTuple):
     """What the graph does to an image before conv1: channel c becomes scale[c] * input[order[c]] + shift[c]."""
 
     order: tuple[int, ...]
@@ -104,6 +104,16 @@ class Network:
         self.constants = Constants(path)
         self.values: dict[str, Constant | Data | None] = {"": None}
         self.uses: dict[str, int] = {}
+
+    def define(self, name: str, value: Constant | Data | None) -> None:
+        """Gives a tensor its name.
+
+        Raises:
+            WeightsFileError: another one has it.
+        """
+        if name in self.values:
+            raise WeightsFileError(f"{self.path}: two tensors are called {name!r:.80}; the file is damaged.")
+        self.values[name] = value
 
     def add_step(self, kind, node, sources: Sequence[Data], axes=CHANNELS_FIRST, **fields) -> Data:
         """A new step, and the tensor that it makes."""

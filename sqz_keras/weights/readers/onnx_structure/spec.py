@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -13,7 +14,7 @@ import numpy as np
 
 from sqz_keras.architecture.colours import COLOURS, TORCH_MEANS, TORCH_STDS
 from sqz_keras.architecture.layers import BYPASSES, bypass_kinds
-from sqz_keras.architecture.metaparameters import VERSIONS, FireFilters, Metaparameters, fit_metaparameters
+from sqz_keras.architecture.metaparameters import FireFilters, Metaparameters, fit_metaparameters
 from sqz_keras.architecture.spec import MAX_JSON_BYTES, ModelSpec, Preprocessing, hash_arrays
 from sqz_keras.weights.arrays import WeightsFileError
 from sqz_keras.weights.description import SPEC_KEY
@@ -77,7 +78,7 @@ def inferred_spec(
     structure: Structure,
     arrays: Mapping[str, np.ndarray],
     producer: str,
-    known: ModelSpec | None = None,
+    known: ModelSpec | None,
 ) -> ModelSpec:
     """The description that follows from a graph.
 
@@ -93,15 +94,7 @@ def inferred_spec(
         WeightsFileError: it is no member of SqueezeNet's family.
     """
     net = _metaparameters(path, structure, arrays, known)
-    kinds = ([known.bypass] if known else []) + list(BYPASSES)  # complex is simple where all channels match
-    bypass = next((kind for kind in kinds if _kinds(net, kind) == structure.bypasses), "unknown")
-    if bypass == "unknown":
-        around = [f"fire{number}" for number, kind in enumerate(structure.bypasses, start=2) if kind]
-        raise WeightsFileError(
-            f"{path}: it has bypasses around {', '.join(around[:9])}, which is neither the simple nor the complex "
-            "bypass of the paper (figure 2)."
-        )
-    version = next((name for name, named in VERSIONS.items() if named == net), None)
+    bypass = _bypass(path, structure, net, known)
     options = {"conv10_padding": structure.conv10_padding} if "conv10/bias" in arrays else {}
     mode = _mode(path, structure.colours)
     if known is not None and known.weights_sha256 is not None:
@@ -124,12 +117,13 @@ def inferred_spec(
             options["classes"] = int(arrays["conv10/bias"].size)
     if mode not in (None, preprocessing.mode):
         preprocessing = dataclasses.replace(preprocessing, mode=mode)
-    return ModelSpec(
-        version, bypass, net, channels=arrays["conv1/kernel"].shape[2], preprocessing=preprocessing, **options
-    )
+    options |= {"channels": arrays["conv1/kernel"].shape[2], "preprocessing": preprocessing}
+    return ModelSpec(None, bypass, net, **options).with_net()  # which names the version, if it is one
 
 
-def _metaparameters(path, structure: Structure, arrays: Mapping[str, np.ndarray], known) -> Metaparameters:
+def _metaparameters(
+    path, structure: Structure, arrays: Mapping[str, np.ndarray], known: ModelSpec | None
+) -> Metaparameters:
     """The metaparameters of which these are the filters and pools."""
     kernel = arrays["conv1/kernel"].shape
     fires = tuple(
@@ -152,11 +146,17 @@ def _metaparameters(path, structure: Structure, arrays: Mapping[str, np.ndarray]
     return net
 
 
-def _kinds(net: Metaparameters, bypass: str | None) -> tuple[str | None, ...] | None:
-    try:
-        return bypass_kinds(net, bypass)
-    except ValueError:
-        return None
+def _bypass(path, structure: Structure, net: Metaparameters, known: ModelSpec | None) -> str | None:
+    """The bypass of the structure; complex is simple where all channels match, so the known one is tried first."""
+    for bypass in (*([known.bypass] if known else []), *BYPASSES):
+        with contextlib.suppress(ValueError):  # this network has no such bypass
+            if bypass_kinds(net, bypass) == structure.bypasses:
+                return bypass
+    around = [f"fire{number}" for number, kind in enumerate(structure.bypasses, start=2) if kind]
+    raise WeightsFileError(
+        f"{path}: it has bypasses around {', '.join(around[:9])}, which is neither the simple nor the complex "
+        "bypass of the paper (figure 2)."
+    )
 
 
 def _mode(path: str | os.PathLike, colours: Colours) -> str | None:
@@ -165,13 +165,12 @@ def _mode(path: str | os.PathLike, colours: Colours) -> str | None:
     Raises:
         WeightsFileError: it does another one.
     """
-    actual = colours.order, colours.scale, colours.shift
     channels = len(colours.order)
-    if _close(actual, (tuple(range(channels)), np.ones(channels), np.zeros(channels))):
+    if _close(colours, (tuple(range(channels)), np.ones(channels), np.zeros(channels))):
         return None
-    for mode, expected in {**COLOURS, "torch ": _TORCH_IN_0_1}.items():
-        if channels == 3 and _close(actual, expected):
-            return mode.strip()
+    for mode, expected in (*COLOURS.items(), ("torch", _TORCH_IN_0_1)):
+        if channels == 3 and _close(colours, expected):
+            return mode
     raise WeightsFileError(
         f"{path}: its graph prepares the colours of images in a way that no mode of preprocessing does: order "
         f"{colours.order}, scale {colours.scale.round(5).tolist()}, shift {colours.shift.round(5).tolist()}. Export "

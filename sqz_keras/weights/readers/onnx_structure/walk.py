@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import typing
 
 from sqz_keras.weights.arrays import WeightsFileError
-from sqz_keras.weights.readers.onnx_structure.graph import Graph
-from sqz_keras.weights.readers.onnx_structure.network import Colours, Step
+from sqz_keras.weights.readers.onnx_structure.network import Colours, Network, Step
 
 _MOST_FIRES = 1000
 
@@ -36,30 +34,29 @@ class Structure:
     leaves_rest: bool
 
 
-def walk(path: str | os.PathLike, graph: Graph, trunk_only: bool = False) -> Structure:
-    """Walks a graph from its input to its end.
+def walk(network: Network, trunk_only: bool = False) -> Structure:
+    """Walks a network from its input to its end.
 
     Args:
-        path: named in errors.
-        graph: of the file.
+        network: of the file.
         trunk_only: whether whatever 1x1 convolution follows the last fire module is left out.
 
     Raises:
         WeightsFileError: the graph is no SqueezeNet; the message names the node at which the walk stopped.
     """
-    return _Walk(path, graph).run(trunk_only)
+    return _Walk(network).run(trunk_only)
 
 
 class _Walk:
-    def __init__(self, path: str | os.PathLike, graph: Graph):
-        self._path, self._graph = path, graph
+    def __init__(self, network: Network):
+        self._network = network
         self._layers: dict[str, Step] = {}
         self._pools: list[int] = []
         self._bypasses: list[str | None] = []
         self._leaves_rest = False
 
     def run(self, trunk_only: bool) -> Structure:
-        images, number = self._graph.images, 1
+        images, number = self._network.images, 1
         conv1 = self._only_user(images, "convolution", "conv1")
         if conv1.stride != 2 or conv1.pads != (0, 0, 0, 0) or len(set(conv1.kernel.shape[2:])) != 1:
             self._stop(conv1, "conv1: a square kernel, stride 2 and no padding")
@@ -80,7 +77,7 @@ class _Walk:
             tuple(self._bypasses),
             padding,
             size.pop() if len(size) == 1 else None,
-            self._graph.colours,
+            self._network.colours,
             self._leaves_rest,
         )
 
@@ -182,7 +179,7 @@ class _Walk:
 
     def _check_all_walked(self, heads: typing.Sequence[Step]) -> None:
         walked = set(self._layers.values()) | set(heads)
-        for step in self._graph.convolutions:
+        for step in self._network.convolutions:
             if step not in walked:
                 self._stop(step, "no other convolution")
 
@@ -204,6 +201,6 @@ class _Walk:
         else:
             found = f"{step.label}{f' ({step.reason})' if step.reason else ''}"
         raise WeightsFileError(
-            f"{self._path}: the graph is not a SqueezeNet: expected {expected}{behind}, found {found}. Export the "
-            "network as it was trained; for a head of another kind read the trunk alone (include_top=False)."
+            f"{self._network.path}: the graph is not a SqueezeNet: expected {expected}{behind}, found {found}. Export "
+            "the network as it was trained; for a head of another kind read the trunk alone (include_top=False)."
         )

@@ -22,7 +22,7 @@ _SEVERAL = object()
 # are constants, tensors that depend on the images, or None for others; one at least depends on the images.
 
 
-def _convolution(graph: Network, node: onnx.NodeProto, attributes: dict, inputs: list) -> Data | str:
+def _convolution(network: Network, node: onnx.NodeProto, attributes: dict, inputs: list) -> Data | str:
     source, kernel, bias = (*inputs, None, None)[:3]
     if not isinstance(source, Data) or not isinstance(kernel, Constant) or len(kernel.shape) != 4:
         return "its kernel is not a constant of 4 dimensions"
@@ -30,11 +30,11 @@ def _convolution(graph: Network, node: onnx.NodeProto, attributes: dict, inputs:
         return "its bias is not a constant with a value for each filter"
     if min(kernel.shape) < 1 or kernel.shape[1] > MAX_SMALL:
         return "its kernel is empty or too large"
-    if source.step is graph.images:
-        _read_colours(graph, source, kernel.shape[1])
+    if source.step is network.images:
+        _read_colours(network, source, kernel.shape[1])
         axes = source.axes
-        if len(graph.input_shape) == 4:
-            source.step.size = (graph.input_shape[axes[2]], graph.input_shape[axes[3]])
+        if len(network.input_shape) == 4:
+            source.step.size = (network.input_shape[axes[2]], network.input_shape[axes[3]])
     elif source.axes != CHANNELS_FIRST:
         return f"it reads axes {''.join(map(str, source.axes))}"
     strides, dilations = attributes.get("strides", [1, 1]), attributes.get("dilations", [1, 1])
@@ -50,19 +50,19 @@ def _convolution(graph: Network, node: onnx.NodeProto, attributes: dict, inputs:
         None if n is None else (n + pads[i] + pads[i + 2] - kernel.shape[2 + i]) // strides[0] + 1
         for i, n in enumerate(source.step.size)
     )
-    return graph.add_step(
+    return network.add_step(
         "convolution", node, [source], kernel=kernel, bias=bias, stride=strides[0], pads=pads, size=size
     )
 
 
-def _read_colours(graph: Network, source: Data, channels: int) -> None:
+def _read_colours(network: Network, source: Data, channels: int) -> None:
     order, scale, shift = np.arange(channels), np.ones(channels), np.zeros(channels)
     for operation, axis, values in source.colours:
         # Whatever is infinite or no number here is no mode of preprocessing.
         fits = axis in (None, source.axes[1]) and (values.size == 1 or operation == "gather" or values.size == channels)
         if not fits or (operation == "gather" and sorted(values.tolist()) != list(range(channels))):
             raise WeightsFileError(
-                f"{graph.path}: what the graph does to the images is not a valid change of their colours."
+                f"{network.path}: what the graph does to the images is not a valid change of their colours."
             )
         if operation == "gather":
             order, scale, shift = order[values], scale[values], shift[values]
@@ -71,14 +71,14 @@ def _read_colours(graph: Network, source: Data, channels: int) -> None:
         else:
             with np.errstate(all="ignore"):
                 scale, shift = scale * values, shift * values
-    graph.colours = Colours(tuple(int(channel) for channel in order), scale, shift)
+    network.colours = Colours(tuple(int(channel) for channel in order), scale, shift)
 
 
-def _relu(graph: Network, node: onnx.NodeProto, attributes: dict, inputs: list) -> Data:
-    return graph.add_step("relu", node, inputs, axes=inputs[0].axes)
+def _relu(network: Network, node: onnx.NodeProto, attributes: dict, inputs: list) -> Data:
+    return network.add_step("relu", node, inputs, axes=inputs[0].axes)
 
 
-def _max_pool(graph: Network, node: onnx.NodeProto, attributes: dict, inputs: list) -> Data | str:
+def _max_pool(network: Network, node: onnx.NodeProto, attributes: dict, inputs: list) -> Data | str:
     (source,) = inputs[:1]
     if source.axes != CHANNELS_FIRST:
         return f"it reads axes {''.join(map(str, source.axes))}"
@@ -100,66 +100,66 @@ def _max_pool(graph: Network, node: onnx.NodeProto, attributes: dict, inputs: li
     if any(actual > expected for expected, actual in ours):
         return "a row or column of its output has no input"
     leaves_rest = any(actual < expected for expected, actual in ours)
-    return graph.add_step("max pool", node, [source], size=size, leaves_rest=leaves_rest)
+    return network.add_step("max pool", node, [source], size=size, leaves_rest=leaves_rest)
 
 
-def _average(graph: Network, node: onnx.NodeProto, attributes: dict, inputs: list) -> Data | str:
+def _average(network: Network, node: onnx.NodeProto, attributes: dict, inputs: list) -> Data | str:
     source = inputs[0]
     if node.op_type == "GlobalAveragePool":
         if source.axes != CHANNELS_FIRST:
             return f"it reads axes {''.join(map(str, source.axes))}"
-        return graph.add_step("average", node, [source], size=(1, 1))
+        return network.add_step("average", node, [source], size=(1, 1))
     if node.op_type == "AveragePool":
         window = tuple(attributes.get("kernel_shape", ()))
         if source.axes != CHANNELS_FIRST or window != source.step.size or any(attributes.get("pads", ())):
             return f"it averages windows of {list(window)} in maps of {list(source.step.size)}, not whole maps"
-        return graph.add_step("average", node, [source], size=(1, 1))
+        return network.add_step("average", node, [source], size=(1, 1))
     axes = attributes.get("axes")
     if axes is None and len(inputs) > 1 and isinstance(inputs[1], Constant):
-        axes = graph.constants.small(inputs[1]).ravel().tolist()
+        axes = network.constants.small(inputs[1]).ravel().tolist()
     letters = {source.axes[axis] for axis in axes or () if -4 <= axis < len(source.axes)}
     if letters != {"H", "W"}:
         return "it averages over other axes than height and width"
-    return graph.add_step("average", node, [source], axes=source.axes, size=(1, 1))
+    return network.add_step("average", node, [source], axes=source.axes, size=(1, 1))
 
 
-def _concatenation(graph: Network, node: onnx.NodeProto, attributes: dict, inputs: list) -> Data | str:
+def _concatenation(network: Network, node: onnx.NodeProto, attributes: dict, inputs: list) -> Data | str:
     axis = attributes.get("axis", -1)
     if not all(isinstance(given, Data) for given in inputs) or len({given.axes for given in inputs}) > 1:
         return "it joins something other than feature maps, or maps of other axes"
     axes = inputs[0].axes
     if not -len(axes) <= axis < len(axes) or axes[axis] != "C":
         return "it does not join channels"
-    return graph.add_step("concatenation", node, inputs, axes=axes)
+    return network.add_step("concatenation", node, inputs, axes=axes)
 
 
-def _arithmetic(graph: Network, node: onnx.NodeProto, attributes: dict, inputs: list) -> Data | str:
+def _arithmetic(network: Network, node: onnx.NodeProto, attributes: dict, inputs: list) -> Data | str:
     if len(inputs) != 2 or None in inputs:
         return "it has more than two inputs, or one that is not a feature map"
     if all(isinstance(given, Data) for given in inputs):
         if node.op_type not in ("Add", "Sum") or inputs[0].axes != inputs[1].axes:
             return "only additions join feature maps"
-        return graph.add_step("addition", node, inputs, axes=inputs[0].axes)
+        return network.add_step("addition", node, inputs, axes=inputs[0].axes)
     source, constant = sorted(inputs, key=lambda given: isinstance(given, Constant))
     if node.op_type in ("Sub", "Div") and source is not inputs[0]:
         return "it divides or subtracts by the images"
     axis = _only_axis(constant.shape, source.axes)
     if axis is _SEVERAL:
         return "its constant has several axes"
-    if source.step is graph.images:
-        values = graph.constants.small(constant).astype(np.float64).ravel()
+    if source.step is network.images:
+        values = network.constants.small(constant).astype(np.float64).ravel()
         with np.errstate(divide="ignore"):
             operation = {"Sub": ("add", -values), "Mul": ("multiply", values), "Div": ("multiply", 1 / values)}
         name, values = operation.get(node.op_type, ("add", values))
         return _recoloured(source, name, axis, values)
-    return _late_bias(graph, node, source, constant, axis)
+    return _late_bias(network, node, source, constant, axis)
 
 
-def _late_bias(graph: Network, node: onnx.NodeProto, source: Data, constant: Constant, axis) -> Data | str:
+def _late_bias(network: Network, node: onnx.NodeProto, source: Data, constant: Constant, axis) -> Data | str:
     """A bias that is added behind its convolution."""
-    step, name = source.step, next(name for name in node.input if graph.values[name] is source)
+    step, name = source.step, next(name for name in node.input if network.values[name] is source)
     fits = step.kind == "convolution" and node.op_type in ("Add", "Sum") and axis in ("C", None)
-    if not fits or step.bias is not None or step.users or graph.uses[name] != 1:
+    if not fits or step.bias is not None or step.users or network.uses[name] != 1:
         return "only a bias is added to feature maps, once"
     if math.prod(constant.shape) != step.kernel.shape[0]:
         return "its constant has not one value for each filter"
@@ -173,29 +173,29 @@ def _recoloured(source: Data, operation: str, axis, values: np.ndarray) -> Data 
     return dataclasses.replace(source, colours=(*source.colours, (operation, axis, values)))
 
 
-def _gather(graph: Network, node: onnx.NodeProto, attributes: dict, inputs: list) -> Data | str:
+def _gather(network: Network, node: onnx.NodeProto, attributes: dict, inputs: list) -> Data | str:
     source, indices, axis = inputs[0], inputs[1], attributes.get("axis", 0)
-    if not isinstance(source, Data) or source.step is not graph.images or not isinstance(indices, Constant):
+    if not isinstance(source, Data) or source.step is not network.images or not isinstance(indices, Constant):
         return "channels are put in another order behind the first convolution"
-    values = graph.constants.small(indices)
+    values = network.constants.small(indices)
     if values.dtype.kind not in "iu" or values.ndim != 1 or not -4 <= axis < 4:
         return "it picks no channels"
     return _recoloured(source, "gather", source.axes[axis], values)
 
 
-def _pad(graph: Network, node: onnx.NodeProto, attributes: dict, inputs: list) -> Data | str:
+def _pad(network: Network, node: onnx.NodeProto, attributes: dict, inputs: list) -> Data | str:
     """Zeros around a feature map, which the convolution or pool that reads it takes up."""
     source, given = inputs[0], list(inputs[1:4])
-    if source.step is graph.images or attributes.get("mode", b"constant") != b"constant":
+    if source.step is network.images or attributes.get("mode", b"constant") != b"constant":
         return "the images are padded, or not with zeros"
     pads, value = attributes.get("pads"), attributes.get("value", 0.0)
     if given and isinstance(given[0], Constant):
-        pads = graph.constants.small(given[0]).ravel().tolist()
+        pads = network.constants.small(given[0]).ravel().tolist()
     if len(given) > 1 and isinstance(given[1], Constant):
-        value = float(graph.constants.small(given[1]).ravel()[:1].sum())
+        value = float(network.constants.small(given[1]).ravel()[:1].sum())
     axes = list(source.axes)
     if len(given) > 2 and isinstance(given[2], Constant):
-        chosen = graph.constants.small(given[2]).ravel().tolist()
+        chosen = network.constants.small(given[2]).ravel().tolist()
         axes = [source.axes[axis] for axis in chosen if -4 <= axis < len(source.axes)]
     if pads is None or len(pads) != 2 * len(axes) or min(pads, default=0) < 0 or value != 0:
         return "its pads are no zeros of a fixed number"
