@@ -48,3 +48,9 @@ def test_calibration_of_the_ends():
     measured = calibration(Predictions(np.arange(3), np.zeros(3, int), np.array([0, 1, 0]), np.array([0.0, 1.0, 1.0])))
     assert measured.counts.tolist() == [1, 0, 0, 0, 0, 0, 0, 0, 0, 2]
     assert measured.expected_error == pytest.approx((1 + 1) / 3)
+
+
+def test_the_surest_mistakes_come_first():
+    truth, predicted = np.array([0, 0, 1, 1, 1]), np.array([1, 0, 0, 0, 0])
+    predictions = Predictions(np.arange(5), truth, predicted, np.array([0.5, 0.99, 0.7, 0.9, 0.6]))
+    assert predictions.surest_mistakes(3).tolist() == [3, 2, 4]
