@@ -40,9 +40,10 @@ def define_flags() -> None:
 def main(argv) -> int:
     del argv
     args = flags.FLAGS
-    from trainers.search import run
     from trainers.search.config import SweepConfig
+    from trainers.search.run import run_sweep
     from trainers.search.space import find_space
+    from trainers.search.table import dry_run_lines
 
     train = config_from_flags(args)
     config = SweepConfig(
@@ -58,8 +59,10 @@ def main(argv) -> int:
     )
     if args.dry_run:
         # At the paper's input size and classes, unless a recipe was named.
-        return run.dry_run(config, train.model if args["config"].present else input_from_flags(ModelSpec(), args))
-    return run.run(config, args.workdir, args.data_dir)
+        model = train.model if args["config"].present else input_from_flags(ModelSpec(), args)
+        print("\n".join(dry_run_lines(config.space, model)))
+        return 0
+    return run_sweep(config, args.workdir, args.data_dir)
 
 
 def run() -> None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from sqz_keras.architecture.spec import ModelSpec
 from trainers.search.config import SweepConfig
 from trainers.search.study import sweep
-from trainers.search.table import best_lines, dry_run_lines
+from trainers.search.table import best_lines
 from trainers.training.interruption import Interrupted
 from trainers.training.loop import open_source
 
 
-def run(config: SweepConfig, workdir: str | None, data_dir: str | None) -> int:
+def run_sweep(config: SweepConfig, workdir: str | None, data_dir: str | None) -> int:
     """Runs a sweep and prints the best nets.
 
     Returns:
@@ -35,10 +34,4 @@ def run(config: SweepConfig, workdir: str | None, data_dir: str | None) -> int:
         return 1
     print("\n".join(best_lines(config.objectives, records)))
     print(f"report: {workdir}/report.html")
-    return 0
-
-
-def dry_run(config: SweepConfig, model: ModelSpec) -> int:
-    """Prints the points of a grid and their nets, on top of `model`."""
-    print("\n".join(dry_run_lines(config.space, model)))
     return 0
