@@ -143,13 +143,13 @@ def _run_keras_file(data: bytes, spec: ModelSpec, images: np.ndarray) -> np.ndar
 def _calibrated(spec: ModelSpec, arrays: Mapping[str, np.ndarray], paths: Sequence[pathlib.Path]) -> tuple[bytes, str]:
     """The model in 8 bits, and how often it agrees with Keras. Every other image calibrates; the rest are compared."""
     from export.formats import litert_int8
-    from sqz_keras.compression import calibration
+    from sqz_keras.compression.calibration_images import find_problems
     from sqz_keras.models import squeezenet
 
     images = read_images(paths, spec)
     model = squeezenet.build(spec, dict(arrays))
     classes = run_keras(model, spec, images[::2]).argmax(axis=1)
-    for problem in calibration.find_problems(images[::2], classes):
+    for problem in find_problems(images[::2], classes):
         print(f"Warning: {problem}", file=sys.stderr)
     data = litert_int8.convert(spec, arrays, images[::2])
     unseen = images[1::2]

@@ -111,7 +111,7 @@ class Quantizer:
         images: Float32 (N, S, S, C), as the network takes them: a hundred unlabelled images, or better several hundred.
             Rounding holds about 6 MB of memory for each, and twice as much if there are at most 200.
         profile: Profile of the files.
-        trellis: Whether kernels are rounded on a trellis; else on plain grids, which can be tuned (`straight_through`).
+        trellis: Whether kernels are rounded on a trellis; else on plain grids, which can be tuned (`code_tuning`).
         report: Called with a line of progress.
 
     Raises:

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from sqz_keras.architecture.spec import ModelSpec
-from sqz_keras.compression import calibration
+from sqz_keras.compression.calibration_images import find_problems
 from sqz_keras.compression.quantize import Quantizer
 from sqz_keras.images.files import find_images
 from sqz_keras.models.squeezenet import assign, build
@@ -67,7 +67,7 @@ def read_calibration(config: CalibratedConfig, spec: ModelSpec, model: keras.Mod
     say(f"reading {len(paths)} images of {config.calibration_dir}")
     images = read_inputs(paths, spec)
     answers = _answers(model, images)
-    for problem in calibration.find_problems(images, answers):
+    for problem in find_problems(images, answers):
         say(f"Warning: {problem}")
     return images, answers
 

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from sqz_keras.architecture.spec import ModelSpec, hash_arrays
-from sqz_keras.compression import straight_through
+from sqz_keras.compression import code_tuning
 from sqz_keras.compression.quantize import Quantizer
 from sqz_keras.compression.stage_folder import StageFolder
 from sqz_keras.models.squeezenet import build
@@ -38,7 +38,7 @@ def tune(
     images = source.sizes[SPLIT]
     stage = {"stage": "tune", "images": images, "calibration_images": min(config.calibration_images, images)}
     stage |= {"steps": config.steps, "batch_size": config.batch_size}
-    learning_rate = config.learning_rate or straight_through.learning_rate_for(config.steps)
+    learning_rate = config.learning_rate or code_tuning.learning_rate_for(config.steps)
     stage |= {"target_bytes": config.target_bytes, "learning_rate": learning_rate}
     target = config.target_bytes - header_bytes(config, spec, arrays, provenance, stage)
     rounded = _round(config, spec, arrays, target)
@@ -63,7 +63,7 @@ def tune(
         bar.update()
         bar.set_postfix_str(f"divergence {divergence:.4f}", refresh=False)
 
-    result = straight_through.tune(
+    result = code_tuning.tune(
         spec,
         arrays,
         rounded,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sqz_keras.compression.calibration import find_problems
+from sqz_keras.compression.calibration_images import find_problems
 
 GENERATOR = np.random.default_rng(0)
 # Smooth images that differ, and a class for each.

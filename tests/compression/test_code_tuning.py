@@ -3,8 +3,8 @@ import pytest
 import tensorflow as tf
 
 from sqz_keras import codec
+from sqz_keras.compression.code_tuning import tune
 from sqz_keras.compression.quantize import Quantizer
-from sqz_keras.compression.straight_through import tune
 from sqz_keras.models.squeezenet import build
 from tests.compression.tiny_net import SPEC, tiny_images
 
