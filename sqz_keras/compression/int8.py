@@ -54,9 +54,9 @@ def prepare(spec: ModelSpec, arrays: Mapping[str, np.ndarray], images: np.ndarra
         divisor = divisors.get(name, np.ones(kernel.shape[3]))
         weights = kernel.reshape(len(factors), -1) * factors[:, None] / divisor
         rounded = round_filters(weights, covariance / np.outer(factors, factors), LEVELS)
-        lacking = (mean / factors) @ (weights - rounded)
+        correction = (mean / factors) @ (weights - rounded)
         result[f"{name}/kernel"] = rounded.reshape(kernel.shape).astype(np.float32)
-        result[f"{name}/bias"] = (arrays[f"{name}/bias"] / divisor + lacking).astype(np.float32)
+        result[f"{name}/bias"] = (arrays[f"{name}/bias"] / divisor + correction).astype(np.float32)
     return result
 
 

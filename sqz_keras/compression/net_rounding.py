@@ -104,5 +104,5 @@ def round_layer(arrays: Arrays, layer: str, moments: Moments, rounding: Rounding
     kernel, bias = f"{layer}/kernel", f"{layer}/bias"
     weights = arrays[kernel].reshape(-1, arrays[kernel].shape[-1])
     rounded = rounding.kernel(kernel, weights, moments).astype(np.float32)
-    lacking = (moments.mean_target - moments.mean_input @ rounded).astype(np.float32)
-    return {kernel: rounded.reshape(arrays[kernel].shape), bias: rounding.bias(bias, arrays[bias] + lacking)}
+    correction = (moments.mean_target - moments.mean_input @ rounded).astype(np.float32)
+    return {kernel: rounded.reshape(arrays[kernel].shape), bias: rounding.bias(bias, arrays[bias] + correction)}

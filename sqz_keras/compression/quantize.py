@@ -160,14 +160,14 @@ class Quantizer:
                 self._spec, self._arrays, self._before, images, self._rounding(steps), self._report
             )
             candidate = self._filled(candidate, moments, steps, target_bytes)
-            reached = self._size(candidate)
-            self._report(f"attempt {attempt + 1}: {reached} bytes of {target_bytes}")
-            if best_size < reached <= target_bytes:
-                best, best_size = candidate, reached
-            at_the_finest = best_size == reached == (tried[-1][0] if tried else None)
+            size = self._size(candidate)
+            self._report(f"attempt {attempt + 1}: {size} bytes of {target_bytes}")
+            if best_size < size <= target_bytes:
+                best, best_size = candidate, size
+            at_the_finest = best_size == size == (tried[-1][0] if tried else None)
             if at_the_finest or best_size >= (1 - _NEAR_ENOUGH * 2**attempt) * target_bytes:
                 break
-            tried.append((reached, aim))
+            tried.append((size, aim))
             # A small file follows the aim less smoothly: so the margin grows.
             aim = _next_aim(tried, (1 - _NEAR_ENOUGH / 2 * 2**attempt) * target_bytes)
         if best is None:
@@ -199,22 +199,22 @@ class Quantizer:
                 best, best_size = candidate | layer_again, size
         return best
 
-    def foretell_size(self, agreement: float) -> int:
+    def estimate_size(self, agreement: float) -> int:
         """Bytes of a file whose answers are the model's for this share of images, such as the given ones.
 
         By the sensitivities alone; from 0.8 to 0.99 the agreement came out within 5 points of it. It is at least
-        `least_foretold`, in which a model that is very sure of its answers keeps more of them.
+        `least_estimate`, in which a model that is very sure of its answers keeps more of them.
         """
         divergence = ((1 - agreement) / _DISAGREEMENT) ** 2
         entropy = _entropy_bytes(self._plain(self._alone.sensitivity, self._coarseness_of(divergence)))
-        return max(self.least_foretold, round(self._alone.size_ratio * (entropy + self._alone.beside)))
+        return max(self.least_estimate, round(self._alone.size_ratio * (entropy + self._alone.beside)))
 
     @property
-    def least_foretold(self) -> int:
-        """The bytes below which nothing is foretold: a bit for each weight; with less, most of the weights become 0."""
+    def least_estimate(self) -> int:
+        """The bytes below which nothing is estimated: a bit for each weight; with less, most weights become 0."""
         return self._kept_weights // 8
 
-    def foretell_agreement(self, target_bytes: int) -> float:
+    def estimate_agreement(self, target_bytes: int) -> float:
         """The share of images for which the answers of a file of this size are the model's."""
         divergence = _COMPENSATED * self._coarseness_for(target_bytes) ** 2 * self._kept_weights
         return max(0.0, 1 - _DISAGREEMENT * float(np.sqrt(divergence)))
@@ -251,7 +251,7 @@ class Quantizer:
         )
 
     def _coarseness_for(self, target_bytes: float, closely: bool = False) -> float:
-        """The coarseness with which a file is foretold to have the target size; `closely` takes half a second more."""
+        """The coarseness with which a file is estimated to have the target size; `closely` takes half a second more."""
         plain_bytes = target_bytes / self._alone.size_ratio
 
         def plain(coarseness: float) -> Arrays:
@@ -348,5 +348,5 @@ def _next_aim(tried: list[tuple[int, float]], target: float) -> float:
     above = min((point for point in tried if point[0] > target), default=None)
     if below and above:
         return below[1] + (above[1] - below[1]) * (target - below[0]) / (above[0] - below[0])
-    reached, aim = below or above
-    return aim * target / reached
+    size, aim = below or above
+    return aim * target / size

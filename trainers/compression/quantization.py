@@ -20,7 +20,7 @@ from trainers.progress import say
 
 Arrays = dict[str, np.ndarray]
 SENSIBLE = 0.8  # the agreement below which a size is warned about
-_FORETOLD = (0.8, 0.9, 0.95, 0.99)
+_SHARES = (0.8, 0.9, 0.95, 0.99)
 _SEARCHES = 5
 _CLOSE = 0.02  # of the size, at which the search ends
 
@@ -41,16 +41,16 @@ def quantize(
     header = header_bytes(config, spec, arrays, provenance, stage)
     if config.agreement:
         quantizer = Quantizer(spec, arrays, images[::2], profile=config.profile, report=say)
-        _foretell(quantizer, header)
+        _say_estimates(quantizer, header)
         return _smallest(quantizer, config.agreement, model, images[1::2], answers[1::2], header), [stage]
     quantizer = Quantizer(spec, arrays, images, profile=config.profile, report=say)
-    _foretell(quantizer, header)
+    _say_estimates(quantizer, header)
     say(f"quantising to {config.target_bytes:,} bytes")
     target = config.target_bytes - header
-    if target < quantizer.least_foretold:
+    if target < quantizer.least_estimate:
         say("Warning: in so few bytes most weights become 0; how many answers will stay the same cannot be predicted.")
-    elif (foretold := quantizer.foretell_agreement(target)) < SENSIBLE:
-        say(f"Warning: in so few bytes only about {foretold:.0%} of the answers will stay the same.")
+    elif (estimated := quantizer.estimate_agreement(target)) < SENSIBLE:
+        say(f"Warning: in so few bytes only about {estimated:.0%} of the answers will stay the same.")
     return quantizer.to_size(target), [stage]
 
 
@@ -72,8 +72,8 @@ def read_calibration(config: CalibratedConfig, spec: ModelSpec, model: keras.Mod
     return images, answers
 
 
-def _foretell(quantizer: Quantizer, header: int) -> None:
-    shares = {quantizer.foretell_size(share): share for share in _FORETOLD}  # the largest share that a size keeps
+def _say_estimates(quantizer: Quantizer, header: int) -> None:
+    shares = {quantizer.estimate_size(share): share for share in _SHARES}  # the largest share that a size keeps
     sizes = ", ".join(f"{share:.0%} in {size + header:,}" for size, share in shares.items())
     say(f"answers that will stay as they are, by bytes: about {sizes}")
 
@@ -83,26 +83,26 @@ def _answers(model: keras.Model, images: np.ndarray) -> np.ndarray:
 
 
 def _smallest(
-    quantizer: Quantizer, wanted: float, model: keras.Model, unseen: np.ndarray, expected: np.ndarray, header: int
+    quantizer: Quantizer, target: float, model: keras.Model, unseen: np.ndarray, expected: np.ndarray, header: int
 ) -> Arrays:
     """The smallest weights found whose answers on unseen images are the expected ones often enough.
 
     Args:
         quantizer: Makes weights of a size.
-        wanted: The share of the images.
+        target: The share of the images whose answer must stay.
         model: A model of the same kind, whose weights are replaced.
         unseen: Network inputs.
         expected: The class of each, int64 (N,).
         header: Bytes of the file beside the weights.
     """
-    best, best_size, too_small, size = None, None, 0, quantizer.foretell_size(wanted)
+    best, best_size, too_small, size = None, None, 0, quantizer.estimate_size(target)
     for _ in range(_SEARCHES):
         say(f"quantising to {size + header:,} bytes")
         candidate = quantizer.to_size(size)
         assign(model, candidate)
         agreement = float(np.mean(_answers(model, unseen) == expected))
         say(f"{agreement:.1%} of {len(unseen)} unseen images have the same answer as before")
-        if agreement >= wanted:
+        if agreement >= target:
             best, best_size = candidate, size
         else:
             too_small = size
@@ -116,7 +116,7 @@ def _smallest(
             size = (best_size + too_small) // 2
     if best is None:
         raise ValueError(
-            f"--agreement={wanted} was not reached in {too_small + header:,} bytes: give a lower one, or give "
+            f"--agreement={target} was not reached in {too_small + header:,} bytes: give a lower one, or give "
             "--target_bytes instead."
         )
     return best

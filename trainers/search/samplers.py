@@ -83,13 +83,13 @@ class AnnealingSampler(optuna.samplers.BaseSampler):
         if len(done) < _FIRST_TRIALS or not search_space:
             return {}
         sign = -1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else 1
-        place = self._walk(done, sign)
-        warmth = self._warmth(trial.number)
+        position = self._walk(done, sign)
+        temperature = self._temperature(trial.number)
         random = self._random(trial.number)
         moved = random.random(len(search_space)) < max(0.5, 1 / len(search_space))
         moved[random.integers(len(search_space))] = True
         return {
-            name: _neighbour(dimension, place.params[name], warmth, random) if moves else place.params[name]
+            name: _neighbour(dimension, position.params[name], temperature, random) if moves else position.params[name]
             for (name, dimension), moves in zip(search_space.items(), moved, strict=True)
         }
 
@@ -103,16 +103,16 @@ class AnnealingSampler(optuna.samplers.BaseSampler):
     def _walk(self, done: Sequence[FrozenTrial], sign: int) -> FrozenTrial:
         losses = [sign * trial.value for trial in done]
         spread = float(np.std(losses[:_FIRST_TRIALS])) or 1.0
-        place, loss = done[0], losses[0]
+        position, loss = done[0], losses[0]
         for trial, other in zip(done[1:], losses[1:], strict=True):
-            temperature = spread * self._warmth(trial.number)
-            worse = other - loss
-            chance = 1.0 if worse <= 0 else math.exp(-worse / temperature) if temperature > 0 else 0.0
-            if np.random.default_rng([self._walk_seed, trial.number + 1, 1]).random() < chance:
-                place, loss = trial, other
-        return place
+            temperature = spread * self._temperature(trial.number)
+            increase = other - loss
+            probability = 1.0 if increase <= 0 else math.exp(-increase / temperature) if temperature > 0 else 0.0
+            if np.random.default_rng([self._walk_seed, trial.number + 1, 1]).random() < probability:
+                position, loss = trial, other
+        return position
 
-    def _warmth(self, number: int) -> float:
+    def _temperature(self, number: int) -> float:
         return max(0.0, 1 - number / self._trials)
 
     def _random(self, number: int) -> np.random.Generator:
@@ -128,13 +128,13 @@ def _anywhere(dimension: BaseDistribution, random: np.random.Generator) -> Any:
     return _at(dimension, random.random())
 
 
-def _neighbour(dimension: BaseDistribution, value: Any, warmth: float, random: np.random.Generator) -> Any:
+def _neighbour(dimension: BaseDistribution, value: Any, temperature: float, random: np.random.Generator) -> Any:
     """A value at a normally distributed distance, whose deviation is a third of the range at full temperature."""
     if isinstance(dimension, CategoricalDistribution):
         others = [choice for choice in dimension.choices if choice != value] or [value]
         return others[random.integers(len(others))]
-    place = _share(dimension, value) + random.normal() * (0.03 + 0.3 * warmth)
-    return _at(dimension, min(max(place, 0.0), 1.0))
+    share = _share(dimension, value) + random.normal() * (0.03 + 0.3 * temperature)
+    return _at(dimension, min(max(share, 0.0), 1.0))
 
 
 def _share(dimension: BaseDistribution, value: float) -> float:

@@ -185,11 +185,11 @@ class Run:
         self.bad_images.check()
         self.state.replace_weights(arrays)
         self.seconds += time.monotonic() - started
-        said = f"conv10 was fitted to {total:,} images"
+        message = f"conv10 was fitted to {total:,} images"
         if config.max_steps == 0 or config.validation_split != config.test_split:
-            said += f", validation top-1 {self._evaluate(loss, accuracy, 0.0):.1%}"
+            message += f", validation top-1 {self._evaluate(loss, accuracy, 0.0):.1%}"
             self._save()
-        say(f"{said}.")
+        say(f"{message}.")
 
     def _updates(self) -> Iterator[tuple[float, tuple]]:
         """Makes the updates, one each time the caller asks for the next; yields (learning rate, what it returned)."""

@@ -234,7 +234,7 @@ def fake_quantizer(requests, results=None):
     """Takes the place of `Quantizer`: records (spec, images, size), and returns results(size, arrays)."""
 
     class FakeQuantizer:
-        least_foretold = 0
+        least_estimate = 0
 
         def __init__(self, spec, arrays, images, *, profile, report):
             assert profile == "max"
@@ -244,10 +244,10 @@ def fake_quantizer(requests, results=None):
             requests.append((self.spec, self.images, size))
             return results(size, self.arrays) if results else kmeans(self.arrays, 2)
 
-        def foretell_size(self, agreement):
+        def estimate_size(self, agreement):
             return round(1000 * agreement)
 
-        def foretell_agreement(self, size):
+        def estimate_agreement(self, size):
             return min(size / 100_000, 0.99)
 
     return FakeQuantizer
