@@ -1,8 +1,8 @@
-"""Statistics of a network on unlabelled images: moments of its layers' inputs, and how much each array matters."""
+"""Statistics of a network's activations on unlabelled images: moments, means and largest values."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,103 +22,6 @@ def convolutions(model: keras.Model) -> list[keras.layers.Layer]:
     return [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
 
 
-def sensitivities(model: keras.Model, images: np.ndarray) -> dict[str, float]:
-    """For each array, the mean squared derivative of the model's log-probability by one of its weights.
-
-    It is the diagonal of the Fisher information, averaged over the array's weights that are not 0, and so the second
-    derivative of KL(before || after). The class is drawn from the model's own answer, with a fixed seed, so that no
-    label is needed.
-
-    Args:
-        model: A model with a softmax.
-        images: Float32 (N, S, S, C), as the network takes them.
-
-    Returns:
-        By names such as "conv1/kernel", in 1 / weight**2.
-    """
-    import tensorflow as tf
-
-    layers = convolutions(model)
-    kept = {layer.name: layer.get_weights()[0] != 0 for layer in layers}
-
-    def squares(layer, inputs, gradient):
-        gradient = tf.reshape(gradient, (tf.shape(gradient)[0], -1, gradient.shape[-1]))
-        by_kernel = tf.einsum("bpk,bpo->bko", _patches(inputs, layer), gradient)
-        by_kernel *= tf.reshape(tf.cast(kept[layer.name], tf.float32), by_kernel.shape[1:])
-        return tf.reduce_sum(by_kernel**2), tf.reduce_sum(tf.reduce_sum(gradient, 1) ** 2)
-
-    result = {}
-    for layer, (kernel, bias) in zip(layers, _mean_over_images(model, images, squares), strict=True):
-        mask = kept[layer.name]
-        result[f"{layer.name}/kernel"] = kernel / max(np.count_nonzero(mask), 1)
-        result[f"{layer.name}/bias"] = bias / mask.shape[3]
-    return result
-
-
-def divergences(model: keras.Model, changed: Mapping[str, np.ndarray], images: np.ndarray) -> dict[str, float]:
-    """KL(model || the model with one layer's changed weights), for each layer, to the second order.
-
-    It is half of the mean squared derivative of the log-probability along the change. The class is drawn from the
-    model's own answer, as in `sensitivities`.
-
-    Args:
-        model: A model with a softmax.
-        changed: The changed kernels and biases by name.
-        images: Float32 (N, S, S, C), as the network takes them.
-
-    Returns:
-        By layer, in nats.
-    """
-    import tensorflow as tf
-
-    layers = convolutions(model)
-    changes = {}
-    for layer in layers:
-        kernel, bias = layer.get_weights()
-        changes[layer.name] = changed[f"{layer.name}/kernel"] - kernel, changed[f"{layer.name}/bias"] - bias
-
-    def squares(layer, inputs, gradient):
-        kernel, bias = changes[layer.name]
-        change = tf.nn.conv2d(inputs, kernel, layer.strides, layer.padding.upper()) + bias
-        return tf.reduce_sum(tf.reduce_sum(gradient * change, (1, 2, 3)) ** 2)
-
-    halves = _mean_over_images(model, images, squares) / 2
-    return dict(zip((layer.name for layer in layers), halves.tolist(), strict=True))
-
-
-def _mean_over_images(model: keras.Model, images: np.ndarray, squares: Callable) -> np.ndarray:
-    """For each convolution, the sum of `squares(layer, inputs, gradient)` over a batch, as a mean over all images.
-
-    The gradient is that of the log-probability of one class for each image, drawn by its probability, with respect to
-    the layer's outputs before the ReLU.
-    """
-    import tensorflow as tf
-
-    layers = convolutions(model)
-    outputs = [layer.output for layer in layers]
-    probe = keras.Model(model.inputs, [layer.input for layer in layers] + outputs + model.outputs)
-
-    @_traced_once(images, np.zeros((), np.int32))
-    def of_batch(images, seed):
-        with tf.GradientTape() as tape:
-            tape.watch(images)  # so that all that follows from them is on the tape
-            *tensors, probabilities = probe(images, training=False)
-            logarithms = tf.math.log(probabilities + 1e-20)
-            drawn = tf.random.stateless_categorical(logarithms, 1, (0, seed))
-            chosen = tf.reduce_sum(tf.gather(logarithms, drawn, batch_dims=1))
-        inputs, outputs = tensors[: len(layers)], tensors[len(layers) :]
-        gradients = [
-            tf.where(after > 0, gradient, 0.0)  # through the ReLU
-            for after, gradient in zip(outputs, tape.gradient(chosen, outputs), strict=True)
-        ]
-        return [squares(*of_layer) for of_layer in zip(layers, inputs, gradients, strict=True)]
-
-    total = 0.0
-    for start in range(0, len(images), BATCH):
-        total += np.array(of_batch(tf.constant(images[start : start + BATCH]), tf.constant(start)), np.float64)
-    return total / len(images)
-
-
 def layer_statistics(model: keras.Model, images: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Statistics of each convolution's inputs and outputs, from one run of the model.
 
@@ -135,12 +38,12 @@ def layer_statistics(model: keras.Model, images: np.ndarray) -> dict[str, tuple[
     layers = convolutions(model)
     probe = keras.Model(model.inputs, [layer.input for layer in layers] + [layer.output for layer in layers])
 
-    @_traced_once(images)
+    @traced_once(images)
     def measure(images):
         tensors = probe(images, training=False)
         result = []
         for layer, before, after in zip(layers, tensors[: len(layers)], tensors[len(layers) :], strict=True):
-            inputs = _patches(before, layer)
+            inputs = patches(before, layer)
             positions = tf.cast(tf.shape(inputs)[1], tf.float32)
             inputs = tf.reshape(inputs, (-1, inputs.shape[-1]))
             products = tf.matmul(inputs, inputs, transpose_a=True)
@@ -188,9 +91,9 @@ def input_moments(
     """
     import tensorflow as tf
 
-    @_traced_once(*(batches[0] for batches in (inputs, before) if batches))
+    @traced_once(*(batches[0] for batches in (inputs, before) if batches))
     def sums(q, *before):
-        q = _patches(q, convolution, _MOST_POSITIONS)
+        q = patches(q, convolution, _MOST_POSITIONS)
         positions = tf.cast(tf.shape(q)[1], tf.float32)
         q = tf.reshape(q, (-1, q.shape[-1]))
         result = [tf.matmul(q, q, transpose_a=True), tf.reduce_sum(q, 0)]
@@ -208,7 +111,7 @@ def input_moments(
     return Moments(products, mean, *(targets or (products @ weights, mean @ weights)))
 
 
-def _traced_once(*inputs) -> Callable[[Callable], Callable]:
+def traced_once(*inputs) -> Callable[[Callable], Callable]:
     """A decorator that compiles a function of batches like the `inputs`, but of any size, and of scalars like them.
 
     A `tf.function` would be traced again for the last, smaller batch, for each of the layers that it is made for.
@@ -219,7 +122,7 @@ def _traced_once(*inputs) -> Callable[[Callable], Callable]:
     return lambda function: tf.function(function, autograph=False).get_concrete_function(*signature)
 
 
-def _patches(inputs, layer, most: int | None = None):
+def patches(inputs, layer, most: int | None = None):
     """(B, positions, K): what each output position of a convolution sees, in the order of its kernel.
 
     At most `most` positions are taken, evenly from all rows and columns.

@@ -44,7 +44,7 @@ def bits_for_size(
 
     Args:
         arrays: Weights by name, float32.
-        sensitivity: Sensitivity of each array, as `activations.sensitivities` returns it.
+        sensitivity: Sensitivity of each array, as `sensitivities` returns it.
         target_bytes: Target size of `codec.encode(round_evenly(arrays, bits), {}, profile=profile)`.
         profile: Profile of the file.
 

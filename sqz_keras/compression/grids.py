@@ -16,7 +16,7 @@ def grid_steps(
     """The step of each array's grid: coarseness / sqrt(sensitivity), None where the sensitivity is 0.
 
     Args:
-        sensitivity: By array in net order, in 1 / weight**2, as `activations.sensitivities` returns it.
+        sensitivity: By array in net order, in 1 / weight**2, as `sensitivities` returns it.
         coarseness: The size of a typical step in these units.
         early_coarser: Times the step of the first array, and by as much less of the last one, evenly in between.
     """

@@ -25,8 +25,8 @@ with needs("tensorflow"):
 from sqz_keras import codec
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.codec.entropy import entropy_bits, symbol_counts
-from sqz_keras.compression import activations
-from sqz_keras.compression.activations import Moments
+from sqz_keras.compression import sensitivities
+from sqz_keras.compression.activations import Moments, convolutions
 from sqz_keras.compression.compensation import round_to_nearest
 from sqz_keras.compression.grids import finest_step, grid_steps, on_grid
 from sqz_keras.compression.net_rounding import (
@@ -183,7 +183,7 @@ class Quantizer:
             steps: With which the arrays were rounded.
             target_bytes: As `to_size` takes them.
         """
-        layer = activations.convolutions(self._before)[-1].name
+        layer = convolutions(self._before)[-1].name
         kernel, octaves, best, best_size = f"{layer}/kernel", 0.0, candidate, self._size(candidate)
         size = best_size
         for _ in range(2):
@@ -230,7 +230,7 @@ class Quantizer:
     @functools.cached_property
     def _alone(self) -> _Alone:
         self._report("measuring how the answers depend on each layer")
-        sensitivity = activations.sensitivities(self._before, _some(self._images, _FOR_SENSITIVITY))
+        sensitivity = sensitivities.sensitivities(self._before, _some(self._images, _FOR_SENSITIVITY))
         if not any(sensitivity.values()):
             raise ValueError(
                 "The model gives the same answers whatever its weights: give other images, or a trained model."
@@ -241,7 +241,7 @@ class Quantizer:
         steps = self._steps(sensitivity, coarseness)
         images = _some(self._images, _FOR_LAYERS_ALONE)
         rounded = round_alone(self._spec, self._arrays, self._before, images, self._rounding(steps))
-        divergences = activations.divergences(self._before, rounded, images)
+        divergences = sensitivities.divergences(self._before, rounded, images)
         plain = self._plain(sensitivity, coarseness)
         plain_size = self._size(plain)
         return _Alone(

@@ -13,10 +13,10 @@ import numpy as np
 import tensorflow as tf
 
 from sqz_keras.architecture.spec import ModelSpec, hash_arrays
-from sqz_keras.compression.activations import sensitivities
 from sqz_keras.compression.bits import bits_for_size, round_evenly
 from sqz_keras.compression.choose_codes import choose_codes
 from sqz_keras.compression.densities import layer_names, measure_densities, parse_densities, sensitivity_densities
+from sqz_keras.compression.sensitivities import sensitivities
 from sqz_keras.compression.stage_folder import StageFolder
 from sqz_keras.compression.teacher import teach
 from sqz_keras.compression.tfmot_stages import cluster, prune
