@@ -73,8 +73,7 @@ def run_command():
         before = set(flags.FLAGS)
         module.define_flags()
         try:
-            flags.FLAGS(["command", *argv])
-            return module.main(["command"])
+            return module.main(flags.FLAGS(["command", *argv]))
         finally:
             for name in set(flags.FLAGS) - before:
                 delattr(flags.FLAGS, name)

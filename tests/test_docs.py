@@ -1,8 +1,9 @@
 """The code and commands of the README and the guides run as they are, in a folder with the files that they name."""
 
 import contextlib
+import importlib
+import importlib.metadata
 import io
-import os
 import pathlib
 import re
 import shlex
@@ -22,6 +23,7 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # A row of the README's table of what to do: the command, or several, is its second cell.
 ROW = re.compile(r"^\| \*\*\w+\*\* .*? \| (.*?) \| <img ", re.MULTILINE)
 SERVER_SECONDS = 60
+MODULES = {script.name: script.module for script in importlib.metadata.distribution("sqz-keras").entry_points}
 
 
 def python_blocks():
@@ -118,12 +120,13 @@ def test_python_blocks(code, folder, monkeypatch):
 
 
 @pytest.mark.large
-def test_commands(folder, free_port):
-    """Each distinct command once, in the order of the pages; a server runs until the end."""
+def test_commands(folder, free_port, run_command, monkeypatch):
+    """Each distinct command once, in the order of the pages, in this process; a server runs until the end."""
     guides = [page for page in PAGES if page.parent.name != "tutorials"]  # for these see test_tutorials.py
     distinct = {line: None for page in guides for line in commands(page)}
     assert len(distinct) > 5
-    env = os.environ | {"TFDS_DATA_DIR": str(folder / "tfds")}
+    monkeypatch.setenv("TFDS_DATA_DIR", str(folder / "tfds"))
+    monkeypatch.chdir(folder)
     with contextlib.ExitStack() as servers:
         for line in distinct:
             name, *arguments = shlex.split(line.replace("8500", free_port))
@@ -131,15 +134,16 @@ def test_commands(folder, free_port):
                 arguments.append("--dry_run")
             if name == "sqz-train":  # the demo runs it whole
                 arguments.append("--dry_run" if "--image_dir=photos" in arguments else "--max_steps=2")
-            command = [pathlib.Path(sys.executable).with_name(name), *arguments]
             if name == "sqz-serve":
                 ports = ["--port_file=port", *(["--port=0", "--web_port=0"] if "--web" in arguments else [])]
-                server = servers.enter_context(subprocess.Popen([*command, *ports], cwd=folder))
+                command = [pathlib.Path(sys.executable).with_name(name), *arguments, *ports]
+                server = servers.enter_context(subprocess.Popen(command, cwd=folder))
                 servers.callback(server.terminate)
                 wait_until_there(folder / "port", server)
                 continue
-            result = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
-            assert result.returncode == 0, f"{line}: {result.stdout}{result.stderr}"
+            if name == "python":
+                _, name, *arguments = arguments  # python -m MODULE
+            assert not run_command(importlib.import_module(MODULES.get(name, name)), *arguments), line
 
 
 def wait_until_there(path, server):
