@@ -65,21 +65,10 @@ def free_port():
 
 @pytest.fixture
 def run_command():
-    """Calls a command's main in this process, and forgets its flags afterwards."""
+    """Calls a command's main in this process."""
+    from tests import in_process
 
-    from absl import flags
-
-    def run(module, *argv):
-        before = set(flags.FLAGS)
-        module.define_flags()
-        try:
-            return module.main(flags.FLAGS(["command", *argv]))
-        finally:
-            for name in set(flags.FLAGS) - before:
-                delattr(flags.FLAGS, name)
-            flags.FLAGS.unparse_flags()
-
-    return run
+    return in_process.run
 
 
 @pytest.fixture(scope="session")
