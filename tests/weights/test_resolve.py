@@ -127,6 +127,8 @@ def changed(model, **by_name):
         ("conv1", {"padding": "same"}, "conv1 has padding=same, expected valid"),
         ("fire2_expand3x3", {"dilation_rate": (2, 2)}, "fire2_expand3x3 has dilation_rate"),
         ("fire3_squeeze1x1", {"activation": "elu"}, "fire3_squeeze1x1 has activation=elu, expected relu"),
+        ("pool1", {"padding": "same"}, "pool1 has padding=same, expected valid"),
+        ("pool1_pad", {"padding": ((1, 0), (1, 0))}, "pool1 must be behind pool1_pad, a ZeroPadding2D of"),
     ],
 )
 def test_a_config_of_another_network_is_refused(tmp_path, layer, change, message):
@@ -152,6 +154,44 @@ def test_layers_around_the_network_are_refused_but_for_the_trunk(tmp_path):
         resolve_model(path)
     with pytest.warns(UserWarning, match="does not say how images are prepared"):
         resolve_model(path, include_top=False)
+
+
+def test_a_network_in_another_model_is_described_by_its_config_too(tmp_path):
+    path = tmp_path / "own.keras"
+    network = sqz_keras.squeezenet_from_metaparameters(SMALL, (48, 48, 3), classes=3, bypass="simple")
+    keras.Sequential([keras.Input((48, 48, 3)), network]).save(path)
+    with pytest.warns(UserWarning, match="does not say how images are prepared"):
+        spec, arrays = resolve_model(path)
+    assert (spec.bypass, spec.input_size) == ("simple", 48)
+    assert_same(arrays, named_arrays(network))
+    keras.Sequential([keras.Input((48, 48, 3)), keras.layers.Rescaling(1 / 255, name="scale"), network]).save(path)
+    with pytest.raises(ValueError, match=r"it has the layer scale \(Rescaling\).*save the network alone"):
+        resolve_model(path)
+    with pytest.warns(UserWarning, match="does not say how images are prepared"):
+        resolve_model(path, include_top=False)
+
+
+@pytest.mark.parametrize("shape", [(48, 48, 3), (48, 64, 3)])
+def test_an_input_of_another_name_or_shape_does_not_hide_the_config(tmp_path, shape):
+    """A simple bypass leaves no trace in the weights."""
+    model = sqz_keras.squeezenet_from_metaparameters(
+        SMALL, classes=3, bypass="simple", input_tensor=keras.Input(shape, name="photo")
+    )
+    model.save(tmp_path / "own.h5")
+    with pytest.warns(UserWarning, match="does not say how images are prepared"):
+        spec, _ = resolve_model(tmp_path / "own.h5")
+    assert spec.bypass == "simple"
+
+
+@pytest.mark.parametrize(
+    ("last", "message"),
+    [("pool10", "ends in classifier_activation='linear', not in a softmax"), ("conv10", "it ends before pool10")],
+)
+def test_a_model_that_was_cut_before_its_softmax_is_refused(tmp_path, last, message):
+    model = sqz_keras.squeezenet_from_metaparameters(SMALL, (48, 48, 3), classes=3)
+    keras.Model(model.input, model.get_layer(last).output).save(tmp_path / "own.keras")
+    with pytest.raises(ValueError, match=message):
+        resolve_model(tmp_path / "own.keras")
 
 
 def test_weights_alone_are_warned_about(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from sqz_keras.architecture.metaparameters import FireFilters, fit_metaparameters
 from sqz_keras.architecture.spec import ModelSpec, Preprocessing
@@ -22,12 +22,15 @@ _CLASSES = {
     "addition": "Add",
     "average": "GlobalAveragePooling2D",
 }
-_BESIDE = re.compile(r"images|drop9|pool\d+_pad|conv10_pad|pool10|predictions")  # layers that are in no such list
-_WHILE_TRAINING = re.compile(r"Random.*|.*Dropout.*|GaussianNoise")  # classes that change nothing afterwards
+_BESIDE = re.compile(r"drop9|pool\d+_pad|conv10_pad|pool10|predictions")  # layers that are in no such list
+_HARMLESS = re.compile(r"InputLayer|Random.*|.*Dropout.*|GaussianNoise")  # classes that change nothing after training
+_CEIL_MODE = [[0, 1], [0, 1]]  # what is padded before a max pool
 
 
 def describe(path: str | os.PathLike, config: object, trunk_only: bool = False) -> Stated | None:
     """What a Keras model's config says of its network, where its layers have the names of this project's.
+
+    The network may lie in another model, such as a Sequential.
 
     Args:
         path: Named in errors.
@@ -42,19 +45,36 @@ def describe(path: str | os.PathLike, config: object, trunk_only: bool = False) 
         WeightsFileError: The layers have our names, and one of them computes something else, or another is between.
     """
     try:
-        classes = {layer["config"]["name"]: layer["class_name"] for layer in config["config"]["layers"]}
-        layers = {layer["config"]["name"]: layer["config"] for layer in config["config"]["layers"]}
-        spec = _spec(layers)
-        activation = layers["predictions"]["activation"] if "conv10" in layers else None
+        listed = list(_innermost(config))
+        classes = {layer["config"]["name"]: layer["class_name"] for layer in listed}
+        layers = {layer["config"]["name"]: layer["config"] for layer in listed}
+        spec = _spec(layers, _input_shape(listed))
+        activation = layers.get("predictions", {}).get("activation", "linear") if "conv10" in layers else None
         changes = _changes(spec, classes, layers, trunk_only)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError):
         return None
     if changes:
         raise WeightsFileError(
             f"{path}: its network is no SqueezeNet: {changes[0]}. Open it with keras.saving.load_model, or save the "
-            "network without the change."
+            "network alone, without the change."
         )
     return Stated(spec, is_whole=False, activation=activation)
+
+
+def _innermost(model: Mapping) -> Iterator[Mapping]:
+    """The layers of a model, those of models in it included, in the order of the config."""
+    for layer in model["config"]["layers"]:
+        if "layers" in layer["config"]:
+            yield from _innermost(layer)
+        else:
+            yield layer
+
+
+def _input_shape(listed: list[Mapping]) -> list:
+    """The shape of the last input before conv1, without the batch: an outer model's comes before."""
+    before = [layer["config"]["name"] for layer in listed].index("conv1")
+    last = [layer["config"] for layer in listed[:before] if layer["class_name"] == "InputLayer"][-1]
+    return (last.get("batch_shape") or last["batch_input_shape"])[1:]  # Keras 3's, and Keras 2's
 
 
 def _changes(spec: ModelSpec, classes: Mapping[str, str], layers: Mapping[str, Mapping], trunk_only: bool) -> list[str]:
@@ -69,7 +89,9 @@ def _changes(spec: ModelSpec, classes: Mapping[str, str], layers: Mapping[str, M
             expected |= {"kernel_size": [layer.kernel] * 2, "dilation_rate": [1, 1], "groups": 1}
             expected |= {"padding": padding, "activation": "relu", "use_bias": True}
         if layer.kind == "max pool":
-            expected["pool_size"] = [layer.kernel] * 2
+            expected |= {"pool_size": [layer.kernel] * 2, "padding": "valid"}
+            if layers.get(f"{name}_pad", {}).get("padding") != _CEIL_MODE:
+                changes.append(f"{name} must be behind {name}_pad, a ZeroPadding2D of {_CEIL_MODE}")
         if classes[name] != _CLASSES[layer.kind]:
             changes.append(f"{name} is a {classes[name]!s:.40}, expected a {_CLASSES[layer.kind]}")
         changes += [
@@ -77,14 +99,19 @@ def _changes(spec: ModelSpec, classes: Mapping[str, str], layers: Mapping[str, M
             for field, value in expected.items()
             if layers[name].get(field, value) != value
         ]
+    if trunk_only:
+        return changes
     for name, kind in classes.items():
-        is_known = name in ours or _BESIDE.fullmatch(name) or _WHILE_TRAINING.fullmatch(kind)
-        if not (is_known or trunk_only):
+        if not (name in ours or _BESIDE.fullmatch(name) or _HARMLESS.fullmatch(kind)):
             changes.append(f"it has the layer {name!s:.40} ({kind!s:.40}), of which weights say nothing")
+    if "conv10" in layers and "pool10" not in layers:
+        changes.append("it ends before pool10, the average of conv10's map")
+    if classes.get("predictions", "Activation") != "Activation":
+        changes.append(f"predictions is a {classes['predictions']!s:.40}, expected an Activation")
     return changes
 
 
-def _spec(layers: Mapping[str, Mapping]) -> ModelSpec:
+def _spec(layers: Mapping[str, Mapping], shape: list) -> ModelSpec:
     numbers = sorted(int(name[4:-7]) for name in layers if name.startswith("fire") and name.endswith("_concat"))
     net = fit_metaparameters(
         [
@@ -100,13 +127,12 @@ def _spec(layers: Mapping[str, Mapping]) -> ModelSpec:
     bypass = None
     if any(f"fire{n}_add" in layers for n in numbers):
         bypass = "complex" if any(f"fire{n}_bypass1x1" in layers for n in numbers) else "simple"
-    _, *shape = layers["images"]["batch_shape"]
     if layers["conv1"]["data_format"] == "channels_first":
         shape = shape[1:] + shape[:1]
     padding = layers["conv10_pad"]["padding"] if "conv10_pad" in layers else [[0, 0], [0, 0]]
-    size = _DEFAULT_SIZE if shape[0] is None else shape[0]
-    if shape[0] != shape[1] or padding != [[padding[0][0]] * 2] * 2:
-        raise ValueError("a ModelSpec has one input size and one padding")
+    size = shape[0] if shape[0] == shape[1] and shape[0] else _DEFAULT_SIZE  # a ModelSpec has one
+    if padding != [[padding[0][0]] * 2] * 2:
+        raise ValueError("a ModelSpec has one padding")
     return ModelSpec(
         version=None,
         bypass=bypass,
