@@ -37,6 +37,7 @@ class Training:
     workdir: str | os.PathLike | None
     checkpoint_every_steps: int
     report: Report | None
+    source: str = ""
 
     def __post_init__(self):
         for name in ("steps", "checkpoint_every_steps"):
@@ -90,6 +91,7 @@ def run_stage(stage: Stage, spec: ModelSpec, arrays: Mapping[str, np.ndarray], b
             "model_spec": dataclasses.replace(spec, weights_sha256=None).to_json(),
             "arrays": hash_arrays(arrays),
             "batches": str(batches.element_spec),
+            "source": training.source,
         },
     )
     return folder.once(shapes, lambda: _train(stage, spec, arrays, batches, training, folder))

@@ -8,7 +8,8 @@ This is the only file that names tfmot; the first call imports it. Common to all
   softened answers with probabilities (`tf_keras_bridge.train`).
 - `learning_rate` is Adam's at the first of `steps` updates and falls linearly to 0.
 - With a `workdir`, which is this stage's alone, a stage that was killed resumes from its last checkpoint if it is
-  called with the same arrays, options and batches, and a finished stage returns its result at once. On resuming, the
+  called with the same arrays, options, batches and `source`, and a finished stage returns its result at once. `source`
+  is what the batches are made of, in any words or as a hash; a stage of another source is refused. On resuming, the
   batches of finished updates are read and skipped. Without dropout the result equals, to rounding, that of a run
   without interruption.
 - `report(step, steps, loss)` is called every ten steps.
@@ -59,6 +60,7 @@ def prune(
     workdir: str | os.PathLike | None = None,
     checkpoint_every_steps: int = 100,
     report: Report | None = None,
+    source: str = "",
 ) -> Arrays:
     """Prunes by magnitude while it trains, from each layer's present density to a given one.
 
@@ -78,6 +80,7 @@ def prune(
         workdir: Folder of this stage alone, from which a killed stage resumes; None keeps nothing.
         checkpoint_every_steps: Updates between two checkpoints.
         report: Called with (step, steps, loss) every ten steps.
+        source: What the batches are made of, for resuming.
 
     Returns:
         The weights, float32, in net order.
@@ -86,7 +89,7 @@ def prune(
         ValueError: An option is out of range, or the densities cannot be reached with these steps; before any work.
         StageError: A layer does not have the requested density.
     """
-    training = Training(steps, learning_rate, dropout_rate, workdir, checkpoint_every_steps, report)
+    training = Training(steps, learning_rate, dropout_rate, workdir, checkpoint_every_steps, report, source)
     check_densities(densities, layer_names(spec.weight_shapes()))
     schedule = _pruning_steps(steps, begin_step, end_step, frequency)
     check_shapes("arrays", arrays, spec.weight_shapes())
@@ -129,6 +132,7 @@ def finetune(
     workdir: str | os.PathLike | None = None,
     checkpoint_every_steps: int = 100,
     report: Report | None = None,
+    source: str = "",
 ) -> Arrays:
     """Continues training, with the pruned weights kept at 0 or, in dense-sparse-dense's last phase, starting from 0.
 
@@ -143,6 +147,7 @@ def finetune(
         workdir: Folder of this stage alone, from which a killed stage resumes; None keeps nothing.
         checkpoint_every_steps: Updates between two checkpoints.
         report: Called with (step, steps, loss) every ten steps.
+        source: What the batches are made of, for resuming.
 
     Returns:
         The weights, float32, in net order.
@@ -151,7 +156,7 @@ def finetune(
         ValueError: An option is out of range; before any work.
         StageError: A zero did not stay one.
     """
-    training = Training(steps, learning_rate, dropout_rate, workdir, checkpoint_every_steps, report)
+    training = Training(steps, learning_rate, dropout_rate, workdir, checkpoint_every_steps, report, source)
     if not keep_zeros:
         stage = Stage("finetune", {"keep_zeros": False})
     else:
@@ -175,6 +180,7 @@ def cluster(
     workdir: str | os.PathLike | None = None,
     checkpoint_every_steps: int = 100,
     report: Report | None = None,
+    source: str = "",
 ) -> Arrays:
     """Gives each layer's weights at most 2**bits - 1 values and 0, and trains these values; zeros stay zeros.
 
@@ -193,6 +199,7 @@ def cluster(
         workdir: Folder of this stage alone, from which a killed stage resumes; None keeps nothing.
         checkpoint_every_steps: Updates between two checkpoints.
         report: Called with (step, steps, loss) every ten steps.
+        source: What the batches are made of, for resuming.
 
     Returns:
         The weights, float32, in net order.
@@ -201,7 +208,7 @@ def cluster(
         ValueError: An option is out of range; before any work.
         StageError: A layer has too many values, or a zero did not stay one.
     """
-    training = Training(steps, learning_rate, dropout_rate, workdir, checkpoint_every_steps, report)
+    training = Training(steps, learning_rate, dropout_rate, workdir, checkpoint_every_steps, report, source)
     by_layer = check_bits(bits, layer_names(spec.weight_shapes()), BITS)
     if initialization not in INITIALIZATIONS:
         raise ValueError(f"initialization must be one of {tuple(INITIALIZATIONS)}, got {initialization!r}.")

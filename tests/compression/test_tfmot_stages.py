@@ -215,6 +215,8 @@ def test_an_interrupted_stage_goes_on_where_it_was(arrays, batches, tmp_path, mo
         prune(SPEC, arrays, batches, **options | {"learning_rate": 2e-3}, workdir=tmp_path)
     with pytest.raises(ValueError, match="stage of another request: arrays was"):
         prune(SPEC, arrays | {"conv1/bias": arrays["conv1/bias"] + 1}, batches, **options, workdir=tmp_path)
+    with pytest.raises(ValueError, match="stage of another request: source was '', now 'other images'"):
+        prune(SPEC, arrays, batches, **options, workdir=tmp_path, source="other images")
 
 
 CHILD = """

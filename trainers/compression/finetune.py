@@ -62,14 +62,14 @@ def finetune(config: FinetuneConfig, spec: ModelSpec, arrays: Arrays) -> tuple[A
     stages, before = [], arrays
     if densities:
         say(f"pruning for {config.steps} updates")
-        options = _options(config, "prune", PRUNING_RATE)
+        options = _options(config, source, "prune", PRUNING_RATE)
         arrays = prune(spec, arrays, batches, densities=densities, **options)
         say(f"density {_density(arrays):.1%}")
         rate = options["learning_rate"]
         stages.append({"stage": "prune", "densities": config.densities, "learning_rate": rate, **fields})
     if bits:
         say(f"clustering for {config.steps} updates")
-        options = _options(config, "cluster", CLUSTERING_RATE)
+        options = _options(config, source, "cluster", CLUSTERING_RATE)
         arrays = cluster(spec, arrays, batches, bits=bits, **options)
         stages.append({"stage": "cluster", "bits": config.bits, "learning_rate": options["learning_rate"], **fields})
         if config.teacher:
@@ -85,10 +85,15 @@ def _training_batches(config: FinetuneConfig, spec: ModelSpec, arrays: Arrays, s
     return teach(batches, spec, arrays) if config.teacher else batches
 
 
-def _options(config: FinetuneConfig, stage: str, learning_rate: float) -> dict:
+def _options(config: FinetuneConfig, source: Source, stage: str, learning_rate: float) -> dict:
     """What `prune` and `cluster` both take."""
-    rate = config.learning_rate or (TAUGHT_RATE if config.teacher else learning_rate)
-    return {"steps": config.steps, "learning_rate": rate, "workdir": config.folder_of(stage), "report": _report}
+    return {
+        "steps": config.steps,
+        "learning_rate": config.learning_rate or (TAUGHT_RATE if config.teacher else learning_rate),
+        "workdir": config.folder_of(stage),
+        "report": _report,
+        "source": f"{config.dataset or 'files'} {source.files_sha256}, seed {config.seed}",
+    }
 
 
 def _choose_codes(

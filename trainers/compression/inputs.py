@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pathlib
 import random
@@ -12,7 +11,7 @@ import tensorflow as tf
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.images.files import find_images
 from sqz_keras.images.preprocessing import preprocess_input
-from trainers.data.batches import Source, training_batches
+from trainers.data.batches import Source, hash_files, training_batches
 
 SPLIT = "train"
 _SHUFFLE_BUFFER = 4096
@@ -22,8 +21,7 @@ def unlabelled_source(folder: str) -> Source:
     """The images of a folder at any depth, all of class 0, in an order in which its folders are mixed."""
     paths = [str(path) for path in find_images(folder)]
     random.Random(0).shuffle(paths)
-    ids = [pathlib.Path(path).relative_to(folder).as_posix() for path in paths]
-    files = "".join(f"{name} {os.path.getsize(path)}\n" for name, path in zip(ids, paths, strict=True))
+    ids = [os.fsencode(pathlib.Path(path).relative_to(folder).as_posix()) for path in paths]
 
     def records(split: str) -> tf.data.Dataset:
         del split
@@ -31,11 +29,9 @@ def unlabelled_source(folder: str) -> Source:
         def read(path, name):
             return {"image": tf.io.read_file(path), "label": tf.constant(0, tf.int64), "id": name}
 
-        return tf.data.Dataset.from_tensor_slices((paths, ids)).map(read, num_parallel_calls=16)
+        return tf.data.Dataset.from_tensor_slices((list(map(os.fsencode, paths)), ids)).map(read, num_parallel_calls=16)
 
-    return Source(
-        str(folder), ("any",), {SPLIT: len(paths)}, records, files_sha256=hashlib.sha256(files.encode()).hexdigest()
-    )
+    return Source(str(folder), ("any",), {SPLIT: len(paths)}, records, files_sha256=hash_files(paths, folder))
 
 
 def input_batches(

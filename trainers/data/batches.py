@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -36,7 +37,7 @@ class Source:
             fixed order; ids are unique within a split.
         needs_python: Whether some of the images are neither JPEG nor PNG, so that TensorFlow cannot decode them.
         class_sizes: number of images of each class in each split, int (classes,); None where only the records say it.
-        files_sha256: hash of the files' names and sizes; empty where nothing says it.
+        files_sha256: `hash_files` of all splits; empty where nothing says it.
     """
 
     name: str
@@ -53,6 +54,12 @@ class Source:
             return self.class_sizes[split]
         labels = self.records(split).map(lambda record: record["label"]).as_numpy_iterator()
         return np.bincount(np.fromiter(labels, np.int64), minlength=len(self.labels))
+
+
+def hash_files(paths: Iterable[str | os.PathLike], root: str | os.PathLike) -> str:
+    """A hash of the files' names below `root` and of their sizes, which tells their order and class folders too."""
+    lines = (b"%s %d\n" % (os.fsencode(os.path.relpath(path, root)), os.path.getsize(path)) for path in paths)
+    return hashlib.sha256(b"".join(lines)).hexdigest()
 
 
 class BadImages:

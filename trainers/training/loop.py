@@ -61,7 +61,7 @@ def train_and_evaluate(
     spec = dataclasses.replace(config.model, classes=len(source.labels), labels=source.labels)
     saved = checkpoints.load_newest(folder / "checkpoints")
     if saved is not None:
-        workdir.check_same_run(config, saved[1]["config"], folder)
+        workdir.check_same_run(config, source, saved[1], folder)
     folder.mkdir(parents=True, exist_ok=True)
     if is_chief(strategy):
         write_json(folder / "config.json", config.to_json())

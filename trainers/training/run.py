@@ -238,6 +238,7 @@ class Run:
             return
         meta = {name: getattr(self, name) for name in ("step", "seconds", "history", "best")}
         meta |= {"config": self.config.to_json(), "bad_pictures": self.bad_images.names}
+        meta |= {"images": workdir.images_of(self.source)}
         checkpoints.save(self.folder / "checkpoints", self.step, self.state.arrays(), meta)
         checkpoints.prune(self.folder / "checkpoints", self.config.keep_checkpoints, {self.best["step"]})
         workdir.write_history(self.folder, self.history)

@@ -9,6 +9,7 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -54,18 +55,35 @@ def check_workdir(workdir: pathlib.Path) -> None:
         raise ValueError(f"--workdir={workdir} must be a folder that you may write to; {existing} is not.")
 
 
-def check_same_run(config: TrainConfig, earlier: Mapping, workdir: pathlib.Path) -> None:
-    """Refuses a checkpoint that does not belong to a run with this config.
+def check_same_run(config: TrainConfig, source: Source, meta: Mapping, workdir: pathlib.Path) -> None:
+    """Refuses a checkpoint that does not belong to a run with this config on these images.
+
+    Args:
+        config: The config of this run.
+        source: Its images.
+        meta: What the checkpoint says of its run.
+        workdir: The folder that has it, for messages.
 
     Raises:
-        ValueError: Fields differ that decide the result of the run; the message names them.
+        ValueError: Fields differ that decide the result of the run, and the message names them.
     """
-    changes = describe_changes(earlier, config.to_json(), ignore=_FREE_FIELDS)
+    changes = describe_changes(meta["config"], config.to_json(), ignore=_FREE_FIELDS)
     if changes:
         raise ValueError(
             f"{workdir} holds checkpoints of a run with another config: {changes}. Run with the earlier values, or "
             "choose another --workdir."
         )
+    changes = describe_changes(meta.get("images", images_of(source)), images_of(source))
+    if changes:
+        raise ValueError(
+            f"{workdir} holds checkpoints of a run on other images than {source.name} has now: {changes}. Restore "
+            "them, or choose another --workdir."
+        )
+
+
+def images_of(source: Source) -> dict[str, Any]:
+    """What a checkpoint says of its run's images; a damaged one may be replaced before a run resumes."""
+    return {"labels": list(source.labels), "sizes": dict(source.sizes)}
 
 
 def save_outputs(workdir: pathlib.Path, spec: ModelSpec, arrays: Mapping[str, np.ndarray], results: Mapping) -> None:

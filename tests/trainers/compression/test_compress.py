@@ -517,3 +517,21 @@ def test_a_killed_run_keeps_its_bits_and_its_chosen_codes(run, tmp_path, monkeyp
     assert [stage["stage"] for stage in report["provenance"]["stages"]] == ["cluster", "choose_codes"]
     with pytest.raises(ValueError, match="bits for another request: size was 2500, now 2600"):
         run("--bits=size=2600", *options)
+    with pytest.raises(ValueError, match=r"another request: source was 'files .*, seed 0', now 'files .*, seed 1'"):
+        run("--bits=size=2500", "--seed=1", *options)
+
+
+def test_the_stages_of_fine_tuning_are_told_their_images(folder, tmp_path, monkeypatch):
+    """So that a folder with other images is refused where the first run's workdir is used again."""
+    shutil.copytree(folder / "photos", tmp_path / "copy")
+    sources = []
+    monkeypatch.setattr(finetune, "prune", lambda spec, arrays, batches, **options: sources.append(options["source"]))
+    monkeypatch.setattr(finetune, "_density", lambda arrays: 1.0)
+    spec, arrays = resolve_model(folder / "model.weights.h5")
+    for option in ("calibration_dir", "calibration_dir", "image_dir", "image_dir"):
+        image = min((tmp_path / "copy" / "a").iterdir())
+        image.rename(image.with_name(f"x{image.name}"))
+        images = {option: str(tmp_path / "copy"), "teacher": option == "calibration_dir"}
+        config = FinetuneConfig(model="m", output="o.sqz", densities="0.5", steps=3, **images)
+        finetune.finetune(config, spec, arrays)
+    assert len(set(sources)) == 4 and all(source.startswith("files ") for source in sources)

@@ -327,6 +327,22 @@ def test_damaged_images_are_named_and_counted_up_to_a_limit(tmp_path, images):
     assert resolve_model(tmp_path / "run")[0].labels == ("cats", "dogs")
 
 
+def test_a_run_resumes_on_its_own_images_alone(tmp_path, images):
+    (images / "cats" / "3.png").write_bytes((images / "cats" / "2.png").read_bytes())
+    config = dataclasses.replace(
+        CONFIG, dataset="", image_dir=str(images), test_split="validation", global_batch_size=8
+    )
+    with pytest.raises(Interrupted):
+        loop.train_and_evaluate(config, tmp_path / "run", callbacks=[Signal(0)])
+    (images / "cats").rename(images / "foxes")
+    with pytest.raises(ValueError, match=r"a run on other images than .*: labels was \['cats', 'dogs'\], now \['dogs', "):
+        loop.train_and_evaluate(config, tmp_path / "run")
+    (images / "foxes").rename(images / "cats")
+    shutil.copy(images / "cats" / "2.png", images / "cats" / "2b.png")
+    with pytest.raises(ValueError, match=r"a run on other images than .*: sizes\.train was 16, now 17"):
+        loop.train_and_evaluate(config, tmp_path / "run")
+
+
 def test_a_dataset_of_one_class_is_refused(tmp_path, images):
     shutil.rmtree(images / "cats")
     config = dataclasses.replace(CONFIG, dataset="", image_dir=str(images), test_split="validation")
