@@ -20,10 +20,11 @@ from sqz_keras.weights.arrays import (
     read_bytes,
     refuse,
 )
-from sqz_keras.weights.readers.torch_names import name_weights, read_weights
+from sqz_keras.weights.readers.torch_names import is_counter, name_weights, read_weights
 
 _MAX_HEADER_BYTES = 1 << 20
 _DTYPES = {"F16": ("float16", 2), "BF16": ("bfloat16", 2), "F32": ("float32", 4), "F64": ("float64", 8)}
+_COUNTERS = {"I64": ("int64", 8), "I32": ("int32", 4)}
 
 
 def read(path: str | os.PathLike, trunk_only: bool = False) -> dict[str, np.ndarray]:
@@ -41,6 +42,7 @@ def read(path: str | os.PathLike, trunk_only: bool = False) -> dict[str, np.ndar
     """
     data = read_bytes(path)
     tensors, start = _header(path, data)
+    tensors = {name: tensor for name, tensor in tensors.items() if not is_counter(tensor[1], tensor[0])}
 
     def values(key: str) -> np.ndarray:
         dtype, shape, (begin, end) = tensors[key]
@@ -92,12 +94,13 @@ def _entry(path: str | os.PathLike, name: str, entry: object) -> tuple[str, list
     for numbers in (shape, offsets):
         if not isinstance(numbers, list) or any(type(number) is not int for number in numbers):
             raise WeightsFileError(f"{path}: {name!r:.80} has a malformed shape or offsets; the file is damaged.")
-    if not isinstance(entry["dtype"], str) or entry["dtype"] not in _DTYPES:
+    dtypes = _DTYPES if shape else _DTYPES | _COUNTERS
+    if not isinstance(entry["dtype"], str) or entry["dtype"] not in dtypes:
         raise WeightsFileError(
             f"{path}: {name!r:.80} must be one of {', '.join(_DTYPES)}, got {entry['dtype']!r:.40}; quantised models "
             "are not read, so save the float model."
         )
-    dtype, itemsize = _DTYPES[entry["dtype"]]
+    dtype, itemsize = dtypes[entry["dtype"]]
     # The rank first: a product of many large numbers takes time.
     well_formed = len(shape) <= 8 and len(offsets) == 2 and min(shape, default=1) >= 1
     if not well_formed or offsets[1] - offsets[0] != itemsize * math.prod(shape):

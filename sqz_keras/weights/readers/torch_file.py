@@ -26,7 +26,7 @@ from sqz_keras.weights.readers.state_pickle import (
     read_checkpoint,
     read_pickle,
 )
-from sqz_keras.weights.readers.torch_names import name_weights, read_weights, unwrapped
+from sqz_keras.weights.readers.torch_names import bare, is_counter, name_weights, read_weights
 
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 _PROTOCOL_VERSION = 1001
@@ -53,6 +53,7 @@ def read(path: str | os.PathLike, trunk_only: bool = False) -> dict[str, np.ndar
     with open(path, "rb") as file:
         zipped = file.read(2) == b"PK"
     state, storages = (_read_zip if zipped else _read_legacy)(path)
+    state = {key: tensor for key, tensor in state.items() if not is_counter(tensor.shape, tensor.storage.dtype)}
     names = name_weights(path, {key: tensor.shape for key, tensor in state.items()}, trunk_only)
     check_declared(path, {name: state[key].shape for key, name in names.items()})
     return read_weights(path, names, lambda key: _array(path, key, state[key], storages[state[key].storage.key]))
@@ -117,9 +118,14 @@ def _find_state_dict(path: str | os.PathLike, value: object) -> dict[str, Tensor
         return value
     if isinstance(value, dict):
         found = [key for key in _STATE_DICTS if _holds_tensors(value.get(key), any)]
-        places = [(key,) for key in found] if len(found) != 1 else [(found[0],), *_twins(value, found[0])]
-        if len(places) > 1:
-            names, last = ", ".join(".".join(keys) for keys in places), "".join(f'["{key}"]' for key in places[-1])
+        places = [(key,) for key in found]
+        lists = []  # of averages without names, which cannot be saved alone
+        if len(found) == 1:
+            twins, lists = _twins(value, found[0])
+            places += twins
+        if len(places) + len(lists) > 1:
+            names = ", ".join(".".join(keys) for keys in [*places, *lists])
+            last = "".join(f'["{key}"]' for key in places[-1])
             raise WeightsFileError(
                 f"{path}: holds several state dicts, {names}. Save the one that is meant, such as: "
                 f'torch.save(torch.load("{os.path.basename(path)}"){last}, "weights.pth")'
@@ -132,18 +138,27 @@ def _find_state_dict(path: str | os.PathLike, value: object) -> dict[str, Tensor
     )
 
 
-def _twins(checkpoint: dict, key: str) -> list[tuple[str, ...]]:
-    """Where else a checkpoint has all weights of `key`: their averages (EMA), those of the best epoch, a teacher's."""
-    names = {unwrapped(str(name)) for name in checkpoint[key]}
-    twins, left, seen = [], [((other,), value) for other, value in checkpoint.items()], {id(checkpoint[key])}
+def _twins(checkpoint: dict, key: str) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+    """Where else a checkpoint has all weights of `key`: their averages (EMA), those of the best epoch, a teacher's.
+
+    Returns:
+        The places of dicts, and those of lists, whose tensors have the shapes of all weights in their order.
+    """
+    names = {bare(str(name)) for name in checkpoint[key]}
+    shapes = [tensor.shape for tensor in checkpoint[key].values() if isinstance(tensor, Tensor)]
+    dicts, lists, left, seen = [], [], [((other,), value) for other, value in checkpoint.items()], {id(checkpoint[key])}
     while left:
         keys, value = left.pop()
-        if isinstance(value, dict) and id(value) not in seen and len(keys) <= _MAX_NESTED:
-            seen.add(id(value))  # a hostile file may have one dict in a million places
-            if names <= {unwrapped(str(name)) for name in value}:
-                twins.append(tuple(f"{key!s:.40}" for key in keys))
+        if not isinstance(value, dict | list) or id(value) in seen or len(keys) > _MAX_NESTED:
+            continue
+        seen.add(id(value))  # a hostile file may have one dict in a million places
+        if isinstance(value, dict):
+            if names <= {bare(str(name)) for name in value}:
+                dicts.append(tuple(f"{key!s:.40}" for key in keys))
             left += [((*keys, name), item) for name, item in value.items()]
-    return sorted(twins)
+        elif [getattr(item, "shape", None) for item in value] == shapes:
+            lists.append(tuple(f"{key!s:.40}" for key in keys))
+    return sorted(dicts), sorted(lists)
 
 
 def _holds_tensors(value: object, which: Callable[[Iterable[bool]], bool]) -> bool:

@@ -3,7 +3,7 @@
 features.0 is conv1; features.N.squeeze, .expand1x1 and .expand3x3 are the fire modules, N ascending; classifier.1 is
 conv10. What wraps a model adds to the names: DataParallel puts "module." before them, torch.compile "_orig_mod.", and a
 LightningModule the name of its attribute, most often "model." or "net.". Another one is taken off where all names have
-it. An AveragedModel also counts its updates.
+it. Single integers are counters, such as an AveragedModel's `n_averaged`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ _LAYER = re.compile(r"features\.(\d{1,4})(?:\.(squeeze|expand1x1|expand3x3))?|cl
 _BEFORE_LAYERS = re.compile(r"(?<![^.])(?:features|classifier)\.")
 _WRAPPERS = frozenset(("module", "_orig_mod"))  # anywhere in a name: single children may be wrapped too
 _ATTRIBUTES = ("model", "net")  # in front only
-_COUNTER = "n_averaged"
 _PARTS = {"weight": "kernel", "bias": "bias"}
 
 
@@ -42,7 +41,6 @@ def name_weights(
         WeightsFileError: a weight is there twice, is none of torchvision's SqueezeNet, or has the wrong rank.
     """
     layers: dict[str, dict[str, str]] = {}
-    shapes = {key: shape for key, shape in shapes.items() if unwrapped(str(key)) != _COUNTER}
     attribute = _shared_attribute(shapes)
     for key in shapes:
         layer, _, part = unwrapped(str(key).removeprefix(attribute)).rpartition(".")
@@ -55,6 +53,9 @@ def name_weights(
             raise WeightsFileError(f"{path}: the weight {key!r:.80} occurs twice.")
         layers[layer][part] = key
     ours = _our_layers(path, layers)
+    for layer, parts in layers.items():
+        if ours[layer] == "conv10" and len(shapes.get(parts.get("weight"), ())) == 2:
+            ours[layer] = None  # a dense layer in conv10's place
     names = {
         key: f"{ours[layer]}/{_PARTS[part]}" for layer in ours for part, key in layers[layer].items() if ours[layer]
     }
@@ -82,10 +83,22 @@ def read_weights(
     return float32_arrays(path, {name: hwio(array) if array.ndim == 4 else array for name, array in arrays.items()})
 
 
+def is_counter(shape: Sequence[int], dtype: str) -> bool:
+    """Whether a tensor is a single integer, which is no weight: it is left out."""
+    return not shape and dtype.lstrip("u").startswith("int")
+
+
 def _shared_attribute(keys: Iterable[str]) -> str:
     """What stands before "features." and "classifier." in every name."""
     found = {_BEFORE_LAYERS.split(str(key))[0] for key in keys}
     return found.pop() if len(found) == 1 else ""
+
+
+def bare(key: str) -> str:
+    """A name without whatever stands before "features." or "classifier."."""
+    key = unwrapped(key)
+    layers = _BEFORE_LAYERS.search(key)
+    return key[layers.start() :] if layers else key
 
 
 def unwrapped(key: str) -> str:

@@ -19,7 +19,7 @@ from tests.weights.readers.mutations import (
 from tests.weights.readers.test_torch_file import state_dict
 
 FILE_NAME = "net.safetensors"
-DTYPES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64", "int8": "I8"}
+DTYPES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64", "int8": "I8", "int64": "I64"}
 
 
 def build(state, edit=lambda header: None, metadata=True):
@@ -42,6 +42,15 @@ def test_reads_what_was_written(path, dtype, prefix):
     state = {f"{prefix}{name}": array.astype(dtype) for name, array in state_dict(arrays).items()}
     path.write_bytes(build(state, metadata=not prefix))
     assert_equal(load(path), arrays)
+
+
+def test_counters_are_left_out_and_other_integers_refused(path):
+    state = state_dict(random_arrays())
+    path.write_bytes(build(state | {"num_batches_tracked": np.array(5)}))
+    assert_equal(load(path), random_arrays())
+    path.write_bytes(build(state | {"features.0.bias": state["features.0.bias"].astype(np.int64)}))
+    with pytest.raises(WeightsFileError, match=r"'features\.0\.bias' must be one of .*, got 'I64'; quantised"):
+        load(path)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])

@@ -228,6 +228,8 @@ def test_several_state_dicts_are_refused(writer, path):
         (lambda plain, ema: {"state_dict": plain, "state_dict_ema": ema}, '["state_dict_ema"]'),
         (lambda plain, ema: {"epoch": 3, "model_ema": ema, "model": plain}, '["model_ema"]'),
         (lambda plain, ema: {"model": plain, "ema": {"decay": 0.99, "module": ema}}, '["ema"]["module"]'),
+        (lambda plain, ema: {"model": plain, "ema": {f"ema_model.{key}": ema[key] for key in ema}}, '["ema"]'),
+        (lambda plain, ema: {"model": plain, "ema": {"shadow_params": list(ema.values())}}, '["model"]'),
     ],
 )
 def test_averages_of_the_weights_beside_them_are_refused(writer, path, wrap, place):
@@ -254,10 +256,11 @@ def test_a_state_dict_in_two_places_is_one(writer, path):
     assert_equal(load(path), random_arrays())
 
 
-def test_averages_count_their_updates(writer, path):
-    """torch.optim.swa_utils.AveragedModel."""
+@pytest.mark.parametrize("name", ["n_averaged", "num_batches_tracked", "accuracy.total"])
+def test_counters_are_left_out(writer, path, name):
+    """The first is of torch.optim.swa_utils.AveragedModel."""
     state = {f"module.{name}": array for name, array in state_dict(random_arrays()).items()}
-    path.write_bytes(writer.zipped({"n_averaged": np.array(5), **state}))
+    path.write_bytes(writer.zipped({name: np.array(5), **state}))
     assert_equal(load(path), random_arrays())
 
 
@@ -274,6 +277,17 @@ def test_what_is_no_layer_of_a_squeezenet_says_what_to_save(writer, path, name):
     path.write_bytes(writer.zipped(state | {name: np.ones(3, np.float32)}))
     with pytest.raises(WeightsFileError, match=r"Save .* alone"):
         torch_file.read(path)
+
+
+def test_a_dense_layer_in_the_place_of_conv10_does_not_matter_to_the_trunk(writer, path):
+    """model.classifier[1] = nn.Linear(512, 6)."""
+    state, channels = state_dict(random_arrays()), SHAPES["conv10/kernel"][2]
+    state |= {"classifier.1.weight": np.ones((6, channels), np.float32), "classifier.1.bias": np.ones(6, np.float32)}
+    path.write_bytes(writer.zipped(state))
+    with pytest.raises(WeightsFileError, match=r"its head 'classifier\.1' is a dense layer.*include_top=False"):
+        torch_file.read(path)
+    trunk = {name: array for name, array in random_arrays().items() if not name.startswith("conv10/")}
+    assert_equal(torch_file.read(path, trunk_only=True), trunk)
 
 
 @pytest.mark.parametrize("value", [{"epoch": 3}, {"state_dict": 3}, {"model": {}}, [1.5], 2.5, {"model": {"a": 1.5}}])
