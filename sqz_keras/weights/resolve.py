@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from sqz_keras import codec
 from sqz_keras.architecture.layers import BYPASSES
 from sqz_keras.architecture.metaparameters import VERSIONS
 from sqz_keras.architecture.spec import ModelSpec, hash_arrays
@@ -148,8 +149,7 @@ def _read_path(
     elif path.is_dir() and described.exists():
         path = path / SPEC_NAME.replace(".spec.json", ".weights.h5")
     if path.suffix.lower() == ".sqz" and not path.is_dir():
-        model = sqz.read_model(path)
-        spec, arrays = model.spec, model.arrays
+        spec, arrays = _read_sqz(path)
     elif path.suffix.lower() == ".onnx" and not path.is_dir():
         spec, arrays = _read_onnx(path, described, architecture, trunk_only)
     else:
@@ -164,6 +164,18 @@ def _read_path(
     shapes = spec.weight_shapes()
     check_shapes(path, *((_trunk(arrays), _trunk(shapes)) if trunk_only else (arrays, shapes)))
     return dataclasses.replace(spec, weights_sha256=hash_arrays(arrays)), arrays
+
+
+def _read_sqz(path: pathlib.Path) -> tuple[ModelSpec, Arrays]:
+    try:
+        model = sqz.read_model(path)
+    except WeightsFileError as error:
+        if not isinstance(error.__cause__, codec.BaseFileError):
+            raise
+        raise WeightsFileError(
+            f"{error} Make the whole file of the two: sqz-receive {path} --base=OLD.sqz --output=NEW.sqz"
+        ) from error.__cause__
+    return model.spec, model.arrays
 
 
 def _undescribed_spec(

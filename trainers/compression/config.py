@@ -46,11 +46,11 @@ class CompressionConfig:
             raise ValueError(f"--output={self.output} must end in {SUFFIX}.")
         for path in (self.output, *self.report_paths()):
             check_writable(path)
-        if self.base and os.path.realpath(self.base) == os.path.realpath(self.output):
-            raise ValueError(
-                f"--output={self.output} would replace --base, without which nobody can use the delta: give another "
-                "name."
-            )
+        for name in ("base", "model", "apply_to"):
+            path = getattr(self, name, None)
+            if path and os.path.realpath(path) == os.path.realpath(self.output):
+                why = ", without which nobody can use the delta" if name == "base" else ""
+                raise ValueError(f"--output={self.output} would replace --{name}{why}: give another name.")
         for name in ("calibration_dir", "image_dir", "evaluation_dir"):
             folder = getattr(self, name, None)
             if folder and not os.path.isdir(folder):

@@ -13,25 +13,25 @@ from sqz_keras.weights.description import Stated
 
 __all__ = ["READERS", "TORCH_SUFFIXES", "WeightsFileError", "check_shapes", "read_arrays", "read_described"]
 
-# Suffix, in lower case, or folder -> the module of sqz_keras.weights with its reader, and what the kind is called.
+# Suffix, in lower case, or folder -> the module of sqz_keras.weights with its reader.
 READERS = {
-    ".sqz": ("sqz", "this project's compressed model"),
-    ".net": ("readers.deep_compression", "Deep Compression's compressed SqueezeNet v1.0"),
-    ".onnx": ("readers.onnx_file", "ONNX"),
-    ".caffemodel": ("readers.caffe", "Caffe"),
-    ".pth": ("readers.torch_file", "torchvision state dict"),
-    ".pt": ("readers.torch_file", "torchvision state dict"),
-    ".tar": ("readers.torch_file", "the same as .pth.tar"),
-    ".ckpt": ("readers.torch_file", "the same in a training checkpoint"),
-    ".bin": ("readers.torch_file", "the same as on model hubs"),
-    ".safetensors": ("readers.safetensors_file", "torchvision state dict"),
-    ".h5": ("readers.keras_h5", "Keras weights, .weights.h5 or legacy .h5"),
-    ".keras": ("readers.keras_h5", "Keras model"),
-    "folder with saved_model.pb": ("readers.saved_model", "SavedModel of this project"),
-    "folder of .npy": ("readers.npy_folder", "NumPy arrays, a file a weight"),
+    ".sqz": "sqz",
+    ".net": "readers.deep_compression",
+    ".onnx": "readers.onnx_file",
+    ".caffemodel": "readers.caffe",
+    ".pth": "readers.torch_file",
+    ".pt": "readers.torch_file",
+    ".tar": "readers.torch_file",
+    ".ckpt": "readers.torch_file",
+    ".bin": "readers.torch_file",
+    ".safetensors": "readers.safetensors_file",
+    ".h5": "readers.keras_h5",
+    ".keras": "readers.keras_h5",
+    "folder with saved_model.pb": "readers.saved_model",
+    "folder of .npy": "readers.npy_folder",
 }
 TORCH_SUFFIXES = [
-    kind for kind, (module, _) in READERS.items() if module in ("readers.torch_file", "readers.safetensors_file")
+    kind for kind, module in READERS.items() if module in ("readers.torch_file", "readers.safetensors_file")
 ]
 # Those whose layers have names of their own, so that a head may be called otherwise than conv10.
 _TELL_HEADS_APART = (
@@ -74,9 +74,11 @@ def _reader(path: str | os.PathLike) -> tuple[str, types.ModuleType]:
     """The name of the module that reads a file or folder, and the module."""
     kind = _kind(os.fspath(path))
     if kind not in READERS:
-        kinds = "\n".join(f"  {key}: {title}" for key, (_, title) in READERS.items())
-        raise WeightsFileError(f"{path}: expected a weights file or folder of a known kind. These are read:\n{kinds}")
-    module = READERS[kind][0]
+        raise WeightsFileError(
+            f"{path}: expected a file or folder of weights of a known kind ({', '.join(READERS)}); docs/models.md says "
+            "what they are."
+        )
+    module = READERS[kind]
     return module, importlib.import_module(f"sqz_keras.weights.{module}")
 
 
