@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import pathlib
+import re
 import zipfile
 from collections.abc import Mapping
 
@@ -24,6 +27,13 @@ EXTRA_FOLDER = "assets.extra"  # of a SavedModel: where TensorFlow leaves room f
 # entry of the metadata of ONNX and LiteRT files.
 SPEC_KEY = "model_spec"
 _SUFFIXES = (".weights.h5", ".keras")
+# Labels with the index of their class before or behind them, as other programs keep them, and the first index.
+# "1 euro" may be a name; "0 tench" and "1. tench" are none.
+_NUMBERED = (
+    (re.compile(r"([0-9]{1,6})(?:[.:,;)\t] *| +- +)[^0-9 ].*"), (0, 1)),
+    (re.compile(r"([0-9]{1,6}) +[^0-9 ].*"), (0,)),
+    (re.compile(r".*[^0-9 ] *[,;\t] *([0-9]{1,6})"), (0, 1)),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,27 +89,37 @@ def read_labels(path: str | os.PathLike) -> tuple[str, ...]:
     Spaces around a name and blank lines at the end are no part of it.
 
     Raises:
-        ValueError: The file is no text in UTF-8, is JSON, or has a blank line before its end.
+        ValueError: The file is empty or no text in UTF-8, is JSON or Python, numbers its lines, or has a blank line
+            before its end.
         OSError: The file cannot be read.
     """
     expected = f"{os.fspath(path)}: expected text in UTF-8 with the name of a class on each line"
     text = pathlib.Path(path).read_bytes().decode("utf-8-sig", "replace")  # some editors begin it with a mark
     if "\N{REPLACEMENT CHARACTER}" in text or "\0" in text:
         raise ValueError(f"{expected}, got another encoding. Save it as UTF-8.")
-    if text.lstrip()[:1] in ("{", "[") and _is_json(text):
-        raise ValueError(f"{expected}, got JSON. Write each name on a line of its own.")
     labels = tuple(line.strip() for line in text.rstrip().splitlines())
+    if not labels:
+        raise ValueError(f"{expected}, got an empty file.")
+    if any(text.lstrip()[:1] in ("{", "[") and _is_literal(text) for text in (text, labels[0])):
+        raise ValueError(f"{expected}, got JSON or Python. Write each name on a line of its own.")
     if not all(labels):
         raise ValueError(f"{expected}, got a blank line {labels.index('') + 1}. Remove it, or name its class.")
+    for pattern, starts in _NUMBERED:
+        numbers = sorted(int(match[1]) for match in map(pattern.fullmatch, labels) if match)
+        if any(numbers == list(range(start, start + len(labels))) for start in starts):
+            raise ValueError(
+                f"{expected}, got numbered lines such as {labels[0]!r:.40}. Write the names alone, in the order of "
+                "the numbers."
+            )
     return labels
 
 
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
+def _is_literal(text: str) -> bool:
+    for parse in (json.loads, ast.literal_eval):
+        with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            parse(text)
+            return True
+    return False
 
 
 def write_spec(path: str | os.PathLike, spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -> pathlib.Path:

@@ -32,7 +32,13 @@ def test_labels_of_a_file_replace_those_of_the_model(flags, spec, tmp_path, run_
         ("größer\n".encode("latin-1") * 10, r"labels\.txt: expected text in UTF-8 .* Save it as UTF-8"),
         ("one\n".encode("utf-16") * 10, "Save it as UTF-8"),
         ("one\n".encode("utf-16-le") * 10, "Save it as UTF-8"),
-        (b'{"0": ["n01440764", "tench"]}', "got JSON. Write each name on a line of its own"),
+        (b'{"0": ["n01440764", "tench"]}', "got JSON or Python. Write each name on a line of its own"),
+        (b"{0: 'tench, Tinca tinca',\n 1: 'goldfish'}", "got JSON or Python. Write each name"),
+        (b'{"0": "tench"}\n{"1": "goldfish"}\n', "got JSON or Python. Write each name"),
+        (b"1 tench\n0 goldfish\n", "got numbered lines such as '1 tench'. Write the names alone, in the order of"),
+        (b"1. tench\n2. goldfish\n", "got numbered lines such as '1. tench'"),
+        (b"tench,0\ngoldfish,1\n", "got numbered lines such as 'tench,0'"),
+        (b"\n \n", "got an empty file"),
         (b"0\n1\n\n3\n4\n5\n6\n7\n8\n9\n", "got a blank line 3. Remove it"),
     ],
 )
@@ -42,6 +48,14 @@ def test_other_labels_are_refused_before_anything_is_written(flags, tmp_path, ru
     with pytest.raises((ValueError, OSError), match=message):
         run_command(export, *flags)
     assert not (tmp_path / "served").exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["1 euro\n2 euro", "0\n1\n2", "0.5\n1.5", "5 cm\n0 cm", "[a]\nb", "tench, Tinca\nb, c"]
+)
+def test_numbers_may_be_names(tmp_path, text):
+    (tmp_path / "labels.txt").write_text(text)
+    assert read_labels(tmp_path / "labels.txt") == tuple(text.split("\n"))
 
 
 @pytest.mark.parametrize("text", ["cat\r\ndog\r\n\r\n", " cat \ndog\t\n\n", "cat\ndog"])
