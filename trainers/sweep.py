@@ -1,13 +1,13 @@
-"""Searches the SqueezeNet family for the nets that do best, by training them: the paper's sections 5 and 6 as a tool.
+"""Searches the SqueezeNet family for the best networks, by training them: the paper's sections 5 and 6 as a tool.
 
 sqz-sweep --space=squeeze_ratio|pct_3x3|bypass|pool_after|full|FILE.json --workdir=DIR [--sampler=tpe] [--trials=20]
     [--objectives=top1,bytes] [--config=digits_family] [--max_steps=N] ...
 sqz-sweep --space=squeeze_ratio --dry_run
-    every point of a grid, with what is known of its net without training
+    every point of a grid, with what is known of its network without training
 
 The same command resumes a sweep that was stopped. On another machine or in another shell, with the same --storage (a
-SQLite file in --workdir by default), it works on the same sweep. DIR then holds a folder for each net, trials.json and
-report.html. Every field of the training's config is a flag, as with sqz-train.
+SQLite file in --workdir by default), it works on the same sweep. DIR then holds a folder for each network, trials.json
+and report.html. Every field of the training's config is a flag, as with sqz-train.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ def define_flags() -> None:
     flags.DEFINE_list(
         "objectives", ["top1"], "One or more of top1, bytes, latency, compressed_bytes; several give a Pareto front."
     )
-    flags.DEFINE_integer("trials", 20, "Number of trials; a net drawn again counts. A grid trains all its points.")
+    flags.DEFINE_integer("trials", 20, "Number of trials; a network drawn again counts. A grid trains all its points.")
     flags.DEFINE_boolean(
         "prune", False, "End trainings below the median at the same step; for top1 only, not for a grid."
     )
     flags.DEFINE_integer("sampler_seed", 0, "Seed of the sampler.", lower_bound=0, upper_bound=(1 << 32) - 1)
     flags.DEFINE_string("storage", "", "URL of a database that several workers share, such as postgresql://HOST/NAME.")
     flags.DEFINE_string("data_dir", None, "TensorFlow Datasets' own folder; by default the one that it chooses.")
-    flags.DEFINE_boolean("dry_run", False, "Print the points of the grid and their nets, and train nothing.")
+    flags.DEFINE_boolean("dry_run", False, "Print the points of the grid and their networks, and train nothing.")
     define_config_flags("digits_family")
 
 

@@ -1,4 +1,4 @@
-"""Shows what a net is made of and what it costs: the paper's Table 1 for any net of the family.
+"""Shows what a network is made of and what it costs: the paper's Table 1 for any network of the family.
 
 sqz-summary [--version=1.0|1.1] [--bypass=simple|complex] [--metaparameters=squeeze_ratio=0.25,pool_after=1:3:5]
 sqz-summary --model=RECORD_OR_FILE
@@ -32,7 +32,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("input_size", None, "Height and width of the input, in pixels.", lower_bound=1)
     flags.DEFINE_string("densities", "table1", "What pruning leaves, as sqz-compress takes it; 1 for no pruning.")
     flags.DEFINE_integer("bits", 6, "Bits of a code into a layer's codebook.", lower_bound=1, upper_bound=16)
-    flags.DEFINE_integer("on_chip_bytes", None, "Memory of the chip, to say whether the net fits.", lower_bound=1)
+    flags.DEFINE_integer("on_chip_bytes", None, "Memory of the chip, to say whether the network fits.", lower_bound=1)
     flags.DEFINE_string("drawing", None, "FILE.svg or FILE.png for a drawing like the paper's Figure 2.")
 
 

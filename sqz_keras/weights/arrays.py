@@ -136,7 +136,9 @@ def float32_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) ->
             value is NaN, infinite or beyond float32.
     """
     if not arrays:
-        raise WeightsFileError(f"{path}: holds no weights of a SqueezeNet; the file is truncated or for another net.")
+        raise WeightsFileError(
+            f"{path}: holds no weights of a SqueezeNet; the file is truncated or for another network."
+        )
     unknown = [name for name in arrays if _WEIGHT.fullmatch(name) is None]
     if unknown:
         raise WeightsFileError(f"{path}: {unknown[0]!r:.80} is not the name of a weight of a SqueezeNet.")
@@ -179,12 +181,12 @@ def check_shapes(
         for name in expected
         if name in arrays and arrays[name].shape != tuple(expected[name])
     ]
-    differences = [("missing", missing), ("not part of the net", unexpected), ("of another shape", wrong)]
+    differences = [("missing", missing), ("not part of the network", unexpected), ("of another shape", wrong)]
     if any(names for _, names in differences):
         summary = "; ".join(f"{len(names)} {kind} ({', '.join(names[:4])})" for kind, names in differences if names)
         raise WeightsFileError(
-            f"{path}: the weights do not fit the net: {summary}. Build the net that the file was made for (version, "
-            "bypass, classes, input channels), or give that net's file."
+            f"{path}: the weights do not fit the network: {summary}. Build the network that the file was made for "
+            "(version, bypass, classes, input channels), or give that network's file."
         )
 
 

@@ -74,7 +74,7 @@ def test_every_damage_names_the_file(tmp_path, arrays):
         ({"model_spec": {"classes": "x"}, "provenance": {}}, "describes no model"),
         ({"model_spec": [], "provenance": {}}, "describes no model"),
         ({"model_spec": {"version": "1.0"}, "provenance": []}, "provenance must be"),
-        ({"model_spec": {"version": "1.0"}, "provenance": {}}, "do not fit the net"),
+        ({"model_spec": {"version": "1.0"}, "provenance": {}}, "do not fit the network"),
         ({"model_spec": SPEC.to_json() | {"weights_sha256": "0" * 64}, "provenance": {}}, "whose hash the file states"),
     ],
 )

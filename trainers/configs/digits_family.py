@@ -1,12 +1,12 @@
-"""The digits at 32 pixels: a recipe that works for the plain net and for both kinds of bypass.
+"""The digits at 32 pixels: a recipe that works for the plain network and for both kinds of bypass.
 
 sqz-sweep --space=bypass --sampler=grid --workdir=DIR
 sqz-train --config=digits_family --workdir=DIR [--bypass=simple|complex] [--metaparameters=...]
 
-For the plain net, `digits` is more accurate, but with bypasses it learns nothing. The images are nearly constant, and
-`digits` uses inputs of a large scale. A bypass carries this large constant through to conv10, where it outweighs the
-differences between images. Here the inputs are small and the gradients are clipped. conv10's biases start at 1; when
-they start at 0, some runs permanently lose classes to the ReLU after conv10.
+For the plain network, `digits` is more accurate, but with bypasses it learns nothing. The images are nearly constant,
+and `digits` uses inputs of a large scale. A bypass carries this large constant through to conv10, where it outweighs
+the differences between images. Here the inputs are small and the gradients are clipped. conv10's biases start at 1;
+when they start at 0, some runs permanently lose classes to the ReLU after conv10.
 
 1,000 updates are 30 epochs and take one and a half minutes on one core.
 """

@@ -62,21 +62,21 @@ def write_sweep_report(
     complete = [record for record in records if record["state"] == "complete"]
     size = next((name for name in objectives if name != "top1"), "mebibytes")
     scatter = accuracy_chart(complete, size)
-    sections = [Section("Accuracy and cost", chart=scatter, note="The line joins the nets that no other one beats.")]
+    sections = [Section("Accuracy and cost", chart=scatter, note="The line joins the networks that none beats.")]
     if space in FIGURE_3:
         sections.append(
             Section(
                 "The paper's Figure 3",
                 chart=_figure_3(space),
                 note="Top-5 on ImageNet (arXiv 1602.07360, sections 5.2 and 5.3), partly read off the figure: "
-                "the same nets, another dataset and measure.",
+                "the same networks, another dataset and measure.",
             )
         )
     sections.append(Section("Parallel coordinates", chart=_parallel(complete, objectives)))
     if importances:
         note = "How much each matters for good values of the first objective, within these trials (PED-ANOVA)."
         sections.append(Section("Importance", chart=_importance_chart(importances), note=note))
-    note = "The command trains the net again. top1 is on the validation split, which was used to choose."
+    note = "The command trains the network again. top1 is on the validation split, which was used to choose."
     sections.append(Section("Trials", table=_table(records), note=note))
     write_page(path, f"Sweep: {space}", sections)
     for suffix in (".svg", ".png"):

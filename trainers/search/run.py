@@ -30,7 +30,7 @@ def run_sweep(config: SweepConfig, workdir: str | None, data_dir: str | None) ->
         print(f"\nsqz-sweep: {str(stopped) or 'interrupted.'} What is finished is kept.", file=sys.stderr)
         return 0 if isinstance(stopped, Interrupted) and stopped.signal.name == "SIGTERM" else 130
     if not any(record["state"] == "complete" for record in records):
-        print(f"sqz-sweep: no net could be trained to its end; see {workdir}/trials.json", file=sys.stderr)
+        print(f"sqz-sweep: no network could be trained to its end; see {workdir}/trials.json", file=sys.stderr)
         return 1
     print("\n".join(best_lines(config.objectives, records)))
     print(f"report: {workdir}/report.html")

@@ -134,9 +134,10 @@ def _is_done(config: SweepConfig, study: optuna.Study) -> bool:
     trials = study.get_trials(deepcopy=False)
     invalid = sum(INVALID in trial.user_attrs for trial in trials)
     if invalid > _MOST_INVALID and invalid > 10 * len(finished(study)):
+        last = next(trial.user_attrs[INVALID] for trial in reversed(trials) if INVALID in trial.user_attrs)
         raise ValueError(
-            f"{invalid} of {len(trials)} points of the space {config.space.name} make no net that can be trained, the "
-            f"last one: {next(trial.user_attrs[INVALID] for trial in reversed(trials) if INVALID in trial.user_attrs)}"
+            f"{invalid} of {len(trials)} points of the space {config.space.name} make no network that can be trained, "
+            f"the last one: {last}"
         )
     return len(finished(study)) >= config.trials
 

@@ -36,7 +36,7 @@ def dry_run_lines(space: Space, model: ModelSpec) -> Iterator[str]:
         try:
             net = describe_net(space.spec(model, point))
         except ValueError as error:
-            yield "  ".join([*cells, f"no net: {error}"])
+            yield "  ".join([*cells, f"no network: {error}"])
             continue
         numbers = (
             f"{net['parameters']:,}",
@@ -59,7 +59,7 @@ def best_lines(objectives: Sequence[str], records: Sequence[Mapping[str, Any]]) 
     """The best net, or the front of several objectives; with each net the command that trains it again."""
     complete = [record for record in records if record["state"] == "complete"]
     front = pareto_front(objectives, complete)
-    yield f"{len(complete)} nets trained, {len(records) - len(complete)} ended early; the best:"
+    yield f"{len(complete)} networks trained, {len(records) - len(complete)} ended early; the best:"
     for record in sorted(front, key=lambda record: record["bytes"]):
         values = ", ".join(f"{name} {record[name]:,}" for name in objectives)
         yield f"  {values}, test top-1 {record['test_top1']:.3f}: {record['command']}"

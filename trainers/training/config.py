@@ -126,7 +126,7 @@ class TrainConfig:
     bypass_scale: float = flag_field(
         1.0,
         "Factor on the first weights of the 1x1 convolutions of complex bypasses, above 0. With the authors' 1, the "
-        "signal grows from module to module; in the other nets it shrinks or stays.",
+        "signal grows from module to module; in the other networks it shrinks or stays.",
     )
     seed: int = flag_field(0, "Seed of the initial weights, the order of the images and dropout.")
     train_split: str = flag_field("train", "Split to train on.")

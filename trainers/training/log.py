@@ -48,7 +48,7 @@ def warn_if_stuck(config: TrainConfig, classes: int, step: int, loss: float) -> 
     chance = math.log(classes)
     if step >= max(config.warmup_steps, config.max_steps // 10) and abs(loss - chance) <= _STUCK_WITHIN * chance:
         logging.warning(
-            "At step %d the loss is %.3f, which is ln(%d classes): the net has learnt nothing yet. Check that the "
+            "At step %d the loss is %.3f, which is ln(%d classes): the network has learnt nothing yet. Check that the "
             "labels match the images, and try a lower base_learning_rate, more warmup_steps, conv10_bias=1 with few "
             "classes, or, with a bypass, --preprocessing_mode=torch, whose inputs are small.",
             step,

@@ -73,7 +73,7 @@ def _files(folder: str) -> dict[str, str]:
         if match is None or (int(match[1]), match[2]) in numbered:
             raise WeightsFileError(
                 f"{os.path.join(folder, name)}: expected one conv<N>_weight.npy and one conv<N>_bias.npy for each "
-                "convolution N = 0, 1, ... in net order."
+                "convolution N = 0, 1, ... in network order."
             )
         numbered[int(match[1]), match[2]] = os.path.join(folder, name)
     convolutions = len({number for number, _ in numbered})

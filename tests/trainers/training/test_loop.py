@@ -335,7 +335,8 @@ def test_a_run_resumes_on_its_own_images_alone(tmp_path, images):
     with pytest.raises(Interrupted):
         loop.train_and_evaluate(config, tmp_path / "run", callbacks=[Signal(0)])
     (images / "cats").rename(images / "foxes")
-    with pytest.raises(ValueError, match=r"a run on other images than .*: labels was \['cats', 'dogs'\], now \['dogs', "):
+    message = r"a run on other images than .*: labels was \['cats', 'dogs'\], now \['dogs', 'foxes'\]\. Restore them"
+    with pytest.raises(ValueError, match=message):
         loop.train_and_evaluate(config, tmp_path / "run")
     (images / "foxes").rename(images / "cats")
     shutil.copy(images / "cats" / "2.png", images / "cats" / "2b.png")
