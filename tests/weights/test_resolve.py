@@ -16,7 +16,7 @@ import pytest
 import sqz_keras
 from sqz_keras import Metaparameters, ModelSpec, Preprocessing, SqueezeNet
 from sqz_keras.models.squeezenet import build, named_arrays
-from sqz_keras.weights import download, records
+from sqz_keras.weights import download, readers, records
 from sqz_keras.weights.description import embed_spec, spec_path, write_spec
 from sqz_keras.weights.readers import WeightsFileError
 from sqz_keras.weights.resolve import resolve_model
@@ -192,6 +192,53 @@ def test_a_model_that_was_cut_before_its_softmax_is_refused(tmp_path, last, mess
     keras.Model(model.input, model.get_layer(last).output).save(tmp_path / "own.keras")
     with pytest.raises(ValueError, match=message):
         resolve_model(tmp_path / "own.keras")
+
+
+def of_another_project(act=None, pools=(1, 3, 5), first=None, **conv1):
+    """keras-squeezenet's names, with fewer filters: a ReLU is a layer of its own."""
+    layers, act = keras.layers, act or (lambda name: keras.layers.Activation("relu", name=name))
+
+    def convolution(x, filters, kernel, name, **options):
+        return act(f"relu_{name}")(layers.Conv2D(filters, kernel, name=name, **options)(x))
+
+    images = keras.Input((48, 48, 3))
+    x = first(images) if first else images
+    x = convolution(x, 64, 3, "conv1", **{"strides": 2} | conv1)
+    for number in range(1, 6):
+        if number > 1:
+            squeezed = convolution(x, 2, 1, f"fire{number}_squeeze1x1")
+            wide = convolution(squeezed, 4, 3, f"fire{number}_expand3x3", padding="same")
+            x = layers.Concatenate()([convolution(squeezed, 4, 1, f"fire{number}_expand1x1"), wide])
+        if number in pools:
+            x = layers.MaxPooling2D(3, 2)(x)
+    x = layers.GlobalAveragePooling2D()(convolution(layers.Dropout(0.5)(x), 3, 1, "conv10"))
+    return keras.Model(images, layers.Activation("softmax", name="loss")(x))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"act": lambda name: keras.layers.LeakyReLU(name=name)}, r"it has the layer relu_conv1 \(LeakyReLU\)"),
+        (
+            {"act": lambda name: keras.layers.Activation("elu", name=name)},
+            "relu_conv1 has activation=elu, expected relu",
+        ),
+        ({"padding": "same"}, "conv1 has padding=same, expected valid"),
+        ({"strides": 1}, r"conv1 has strides=\[1, 1\], expected \[2, 2\]"),
+        ({"pools": (1, 4)}, r"it has max pools behind \[1, 4\], expected \[1, 3, 5\]"),
+        ({"first": keras.layers.Rescaling(1 / 255, name="scale")}, r"it has the layer scale \(Rescaling\)"),
+    ],
+)
+def test_a_config_with_the_names_of_another_project_is_checked(tmp_path, change, message):
+    path = tmp_path / "own.h5"
+    of_another_project().save(path)
+    assert readers.read_described(path)[1] is None
+    of_another_project(**change).save(path)
+    with pytest.raises(ValueError, match=f"its network is no SqueezeNet: {message}.*keras.saving.load_model"):
+        readers.read_described(path)
+    assert "conv1/kernel" in readers.read_arrays(path)
+    if "first" in change:
+        assert readers.read_described(path, trunk_only=True)[1] is None
 
 
 def test_weights_alone_are_warned_about(tmp_path):

@@ -98,7 +98,7 @@ class BadImages:
         if len(names) > self.limit:
             raise ValueError(
                 f"{len(names)} images cannot be decoded, and at most {self.limit} may be: {', '.join(names[:5])}"
-                f"{', ...' if len(names) > 5 else ''}. Replace them, or raise --max_bad_pictures where you train."
+                f"{', ...' if len(names) > 5 else ''}. Replace them, or raise --max_bad_pictures."
             )
 
 

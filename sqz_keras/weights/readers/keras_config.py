@@ -6,9 +6,9 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 
-from sqz_keras.architecture.metaparameters import FireFilters, fit_metaparameters
+from sqz_keras.architecture.metaparameters import VERSIONS, FireFilters, fit_metaparameters
 from sqz_keras.architecture.spec import ModelSpec, Preprocessing
-from sqz_keras.weights.arrays import WeightsFileError
+from sqz_keras.weights.arrays import WeightsFileError, layer_name
 from sqz_keras.weights.description import Stated
 
 _DEFAULT_SIZE = 227
@@ -25,6 +25,11 @@ _CLASSES = {
 _BESIDE = re.compile(r"drop9|pool\d+_pad|conv10_pad|pool10|predictions")  # layers that are in no such list
 _HARMLESS = re.compile(r"InputLayer|Random.*|.*Dropout.*|GaussianNoise")  # classes that change nothing after training
 _CEIL_MODE = [[0, 1], [0, 1]]  # what is padded before a max pool
+# What is between and behind the convolutions of other projects' networks, whose places of pools follow from the order.
+_OF_OTHERS = re.compile(
+    rf"{_HARMLESS.pattern}|(Global)?(Max|Average)Pooling2D|Concatenate|Merge|Activation|ReLU|Softmax|Flatten|Reshape|"
+    "ZeroPadding2D|Conv(olution)?2D"
+)
 
 
 def describe(path: str | os.PathLike, config: object, trunk_only: bool = False) -> Stated | None:
@@ -42,23 +47,27 @@ def describe(path: str | os.PathLike, config: object, trunk_only: bool = False) 
         the config of another model.
 
     Raises:
-        WeightsFileError: The layers have our names, and one of them computes something else, or another is between.
+        WeightsFileError: The layers have our names or those of other SqueezeNets, and one of them computes something
+            else, or another is between.
     """
     try:
         listed = list(_innermost(config))
         classes = {layer["config"]["name"]: layer["class_name"] for layer in listed}
         layers = {layer["config"]["name"]: layer["config"] for layer in listed}
+    except (KeyError, TypeError, AttributeError):
+        return None
+    try:
         spec = _spec(layers, _input_shape(listed))
         activation = layers.get("predictions", {}).get("activation", "linear") if "conv10" in layers else None
         changes = _changes(spec, classes, layers, trunk_only)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError):
-        return None
+        spec, changes = None, _changes_of_others(classes, layers, trunk_only)
     if changes:
         raise WeightsFileError(
             f"{path}: its network is no SqueezeNet: {changes[0]}. Open it with keras.saving.load_model, or save the "
             "network alone, without the change."
         )
-    return Stated(spec, is_whole=False, activation=activation)
+    return spec and Stated(spec, is_whole=False, activation=activation)
 
 
 def _innermost(model: Mapping) -> Iterator[Mapping]:
@@ -108,6 +117,44 @@ def _changes(spec: ModelSpec, classes: Mapping[str, str], layers: Mapping[str, M
         changes.append("it ends before pool10, the average of conv10's map")
     if classes.get("predictions", "Activation") != "Activation":
         changes.append(f"predictions is a {classes['predictions']!s:.40}, expected an Activation")
+    return changes
+
+
+def _changes_of_others(classes: Mapping[str, str], layers: Mapping[str, Mapping], trunk_only: bool) -> list[str]:
+    """Where the layers, whose names are another project's, cannot be those of a SqueezeNet, a clause each."""
+    convolutions = {name: ours for name in layers if (ours := layer_name(name))}
+    if "conv1" not in convolutions.values():
+        return []
+    names = list(layers)
+    trunk = [names.index(name) for name, ours in convolutions.items() if ours != "conv10"]
+    matter = names[min(trunk) : max(trunk) + 1] if trunk_only else names
+    changes, pool_after, fire = [], [], 1
+    for name, kind in classes.items():
+        ours, expected = convolutions.get(name), {}
+        if name in matter and not _OF_OTHERS.fullmatch(kind):
+            changes.append(f"it has the layer {name!s:.40} ({kind!s:.40}), of which weights say nothing")
+        if ours:
+            fire = int(ours[4:].partition("_")[0]) if ours.startswith("fire") else fire
+            expected |= {"strides": [2, 2] if ours == "conv1" else [1, 1], "dilation_rate": [1, 1], "groups": 1}
+            if ours == "conv1" or ours.endswith("3x3"):
+                expected["padding"] = "valid" if ours == "conv1" else "same"
+        elif kind == "MaxPooling2D":
+            pool_after.append(fire)
+            expected |= {"pool_size": [3, 3], "strides": [2, 2], "padding": "valid"}
+        elif kind == "AveragePooling2D" and layers[name].get("pool_size") == [3, 3]:
+            changes.append(f"{name} is an AveragePooling2D, expected a MaxPooling2D")
+        if name in matter and layers[name].get("activation", "relu") not in ("relu", "linear", "softmax"):
+            changes.append(f"{name} has activation={layers[name]['activation']!s:.40}, expected relu")
+        changes += [
+            f"{name} has {field}={layers[name][field]!s:.40}, expected {value}"
+            for field, value in expected.items()
+            if layers[name].get(field, value) != value
+        ]
+    for net in VERSIONS.values():
+        conv1 = next(layers[name] for name, ours in convolutions.items() if ours == "conv1")
+        is_it = (conv1.get("filters"), conv1.get("kernel_size")) == (net.stem_filters, [net.stem_kernel] * 2)
+        if is_it and tuple(pool_after) != net.pool_after:
+            changes.append(f"it has max pools behind {pool_after}, expected {list(net.pool_after)}")
     return changes
 
 

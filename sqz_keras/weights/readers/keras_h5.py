@@ -35,8 +35,8 @@ _END_AT = {0: 40, 2: 28, 3: 28}  # superblock's version -> where it says the fil
 
 
 def read(path: str | os.PathLike, trunk_only: bool = False) -> dict[str, np.ndarray]:
-    """The arrays of `read_described`."""
-    return read_described(path, trunk_only)[0]
+    """The arrays of `read_described`, whatever the file says of its model."""
+    return _read(path, trunk_only)[0]
 
 
 def read_described(path: str | os.PathLike, trunk_only: bool = False) -> tuple[dict[str, np.ndarray], Stated | None]:
@@ -54,6 +54,17 @@ def read_described(path: str | os.PathLike, trunk_only: bool = False) -> tuple[d
         WeightsFileError: the file is damaged or too large, points outside itself, does not name its layers, or has
             weights that no SqueezeNet has.
     """
+    arrays, spec, config = _read(path, trunk_only)
+    if spec is not None:
+        return arrays, Stated(parse_spec(path, spec))
+    with refuse(path, ValueError, RecursionError):
+        return arrays, keras_config.describe(path, json.loads(config), trunk_only) if config else None
+
+
+def _read(
+    path: str | os.PathLike, trunk_only: bool
+) -> tuple[dict[str, np.ndarray], str | bytes | None, str | bytes | None]:
+    """The arrays, and as JSON this project's description and Keras's config, where the file has them."""
     require("h5py", *KERAS)
     data, spec, config = read_bytes(path), None, None
     if data.startswith(b"PK"):
@@ -69,11 +80,7 @@ def read_described(path: str | os.PathLike, trunk_only: bool = False) -> tuple[d
         raise WeightsFileError(f"{path}: the file is damaged: the HDF5 library failed on it. Fetch or save it again.")
     reply, values = _parsed(path, replies[0])
     arrays = float32_arrays(path, _named(path, reply, values, trunk_only))
-    spec, config = spec or reply["model_spec"], config or reply["model_config"]
-    if spec is not None:
-        return arrays, Stated(parse_spec(path, spec))
-    with refuse(path, ValueError, RecursionError):
-        return arrays, keras_config.describe(path, json.loads(config), trunk_only) if config else None
+    return arrays, spec or reply["model_spec"], config or reply["model_config"]
 
 
 def _parsed(path: str | os.PathLike, reply: bytes) -> tuple[dict, bytes]:
