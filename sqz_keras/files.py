@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import uuid
+from collections.abc import Mapping
 
 
 def check_writable(path: str | os.PathLike) -> None:
@@ -17,6 +18,22 @@ def check_writable(path: str | os.PathLike) -> None:
     path = pathlib.Path(path)
     if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise ValueError(f"{path} must be a file in an existing folder that you may write to.")
+
+
+def check_is_no_input(flag: str, path: str | os.PathLike, inputs: Mapping[str, str | os.PathLike | None]) -> None:
+    """Refuses a file to write that is one of those that are read.
+
+    Args:
+        flag: The name of the flag that names the file.
+        path: The file.
+        inputs: Files that are read, by their flags' names; None for those that are not given.
+
+    Raises:
+        ValueError: They are the same file.
+    """
+    for name, read in inputs.items():
+        if read and os.path.realpath(read) == os.path.realpath(path):
+            raise ValueError(f"--{flag}={os.fspath(path)} would replace --{name}: give another name.")
 
 
 def write_file(path: str | os.PathLike, data: bytes) -> None:

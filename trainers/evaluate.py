@@ -33,7 +33,7 @@ def define_flags() -> None:
 def main(argv) -> int:
     del argv
     from sqz_keras.extras import needs
-    from sqz_keras.files import check_writable, write_json
+    from sqz_keras.files import check_is_no_input, check_writable, write_json
     from sqz_keras.models.squeezenet import build
     from sqz_keras.weights.description import read_labels
     from sqz_keras.weights.resolve import resolve_model
@@ -43,8 +43,10 @@ def main(argv) -> int:
     args = flags.FLAGS
     if args.report and args.report == args.report_html:
         raise ValueError(f"--report and --report_html are two files; both are {args.report}.")
-    for path in filter(None, (args.report, args.report_html)):
-        check_writable(path)
+    for flag, path in (("report", args.report), ("report_html", args.report_html)):
+        if path:
+            check_writable(path)
+            check_is_no_input(flag, path, {"model": args.model, "labels": args.labels})
     if args.report_html is not None:
         with needs("report"):
             import trainers.reports.evaluation  # noqa: F401 - said before the work, not after it

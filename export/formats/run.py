@@ -63,9 +63,11 @@ def _export_version(config: SavedModelConfig) -> str:
 
 def _export_file(config: FileConfig) -> str:
     from export.formats import single_file
+    from sqz_keras.files import check_is_no_input
     from sqz_keras.images.files import find_images
 
     single_file.check_output(config.output, config.format)
+    check_is_no_input("output", config.output, {"model": config.model})
     images = []
     if isinstance(config, CalibratedFileConfig):
         images = find_images(config.calibration_dir, config.calibration_images)

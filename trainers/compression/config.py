@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from sqz_keras.command import flag_field
-from sqz_keras.files import check_writable
+from sqz_keras.files import check_is_no_input, check_writable
 
 SUFFIX = ".sqz"
 SIZE = "size="  # in --bits, before a number of bytes
@@ -46,11 +46,8 @@ class CompressionConfig:
             raise ValueError(f"--output={self.output} must end in {SUFFIX}.")
         for path in (self.output, *self.report_paths()):
             check_writable(path)
-        for name in ("base", "model", "apply_to"):
-            path = getattr(self, name, None)
-            if path and os.path.realpath(path) == os.path.realpath(self.output):
-                why = ", without which nobody can use the delta" if name == "base" else ""
-                raise ValueError(f"--output={self.output} would replace --{name}{why}: give another name.")
+        inputs = {name: getattr(self, name, None) for name in ("base", "model", "apply_to")}
+        check_is_no_input("output", self.output, inputs)
         for name in ("calibration_dir", "image_dir", "evaluation_dir"):
             folder = getattr(self, name, None)
             if folder and not os.path.isdir(folder):

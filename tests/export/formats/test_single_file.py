@@ -139,6 +139,14 @@ def test_what_answers_otherwise_is_not_written(spec, arrays, tmp_path, monkeypat
     assert os.listdir(tmp_path) == []
 
 
+def test_the_model_itself_is_not_replaced(tmp_path, spec, arrays, run_command):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(onnx_file.convert(spec, arrays))
+    with pytest.raises(ValueError, match="--output=.* would replace --model: give another name"):
+        run_command(export, "--format=onnx", f"--model={path}", f"--output={path}")
+    assert path.read_bytes() == onnx_file.convert(spec, arrays)
+
+
 def test_grey_models_are_refused(tmp_path):
     spec = small_spec(channels=1)
     for format in single_file.SUFFIXES:

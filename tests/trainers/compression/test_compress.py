@@ -391,7 +391,7 @@ def test_a_lossy_delta_rounds_the_changes_of_biases(run, tmp_path):
         (["--output=nowhere/model.sqz"], "existing folder"),
         (["--model=model.sqz", "--output=./model.sqz"], "would replace --model: give another name"),
         (["--apply_to=model.sqz", "--output=model.sqz"], "would replace --apply_to: give another name"),
-        (["--base=model.sqz", "--output=./model.sqz"], "would replace --base, without which nobody can use the delta"),
+        (["--base=model.sqz", "--output=./model.sqz"], "would replace --base: give another name"),
         (["--densities=table1"], "--densities belongs to --method=finetune, not to --method=lossless"),
         (["--bits=6"], "--bits belongs to --method=kmeans and --method=finetune, not to --method=lossless"),
         (

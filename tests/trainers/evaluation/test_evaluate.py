@@ -125,6 +125,13 @@ def test_one_file_cannot_be_both_reports(main, tmp_path):
         main(report_html=str(tmp_path / "report.json"))
 
 
+def test_a_report_does_not_replace_what_is_read(main):
+    for flag in ("report", "report_html"):
+        with pytest.raises(ValueError, match=f"--{flag}=.* would replace --model: give another name"):
+            main(**{flag: main.model_path})
+    assert resolve_model(main.model_path)
+
+
 def test_a_report_that_cannot_be_written_is_refused_first(main, tmp_path, capsys):
     with pytest.raises(ValueError, match="existing folder"):
         main(report=str(tmp_path / "nothing" / "report.json"))
