@@ -142,7 +142,7 @@ def test_what_answers_otherwise_is_not_written(spec, arrays, tmp_path, monkeypat
 def test_the_model_itself_is_not_replaced(tmp_path, spec, arrays, run_command):
     path = tmp_path / "model.onnx"
     path.write_bytes(onnx_file.convert(spec, arrays))
-    with pytest.raises(ValueError, match="--output=.* would replace --model: give another name"):
+    with pytest.raises(ValueError, match=r"--output=.* would replace --model: give another name"):
         run_command(export, "--format=onnx", f"--model={path}", f"--output={path}")
     assert path.read_bytes() == onnx_file.convert(spec, arrays)
 
