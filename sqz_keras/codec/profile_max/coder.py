@@ -205,25 +205,26 @@ def _code_batch(
     zeros = ZeroModel(scan, len(specs))
     values = ValueModel(scan, [(spec.low, spec.high) for spec in specs])
     encoding = codes_to_encode is not None
-    codes = codes_to_encode if encoding else np.zeros(len(scan.order), np.int16)
-    for begin, middle, end in zip(scan.bounds[::2], scan.bounds[1::2], scan.bounds[2::2], strict=False):
-        elements = scan.order[begin:middle]
-        odds = zeros.predict(elements)
-        nonzero = coder.code_bits(odds.zero_frequencies, codes.take(elements) != 0 if encoding else None)
+    codes = codes_to_encode if encoding else np.zeros(sum(spec.size for spec in specs), np.int16)
+    for round_places, with_zeros in scan.rounds():
+        places = round_places[:, :with_zeros]
+        odds = zeros.predict(places)
+        nonzero = coder.code_bits(odds.zero_frequencies, codes.take(places[0]) != 0 if encoding else None)
         zeros.update(odds, nonzero)
         if spent is not None:
             _, frequencies = bit_intervals(odds.zero_frequencies, nonzero)
-            spent[0] += np.bincount(scan.array[elements], spent_bits(frequencies), minlength=len(specs))
-        elements = np.concatenate([elements.take(np.flatnonzero(nonzero)), scan.order[middle:end]])
-        if len(elements) == 0:
+            spent[0] += np.bincount(scan.array_of_row.take(places[1]), spent_bits(frequencies), minlength=len(specs))
+        found = np.concatenate([np.flatnonzero(nonzero), np.arange(with_zeros, round_places.shape[1])])
+        if len(found) == 0:
             continue
-        prediction = values.predict(elements)
-        symbols_to_encode = codes.take(prediction.elements) - prediction.lowest if encoding else None
+        prediction = values.predict(round_places.take(found, axis=1))
+        elements = prediction.places[0]
+        symbols_to_encode = codes.take(elements) - prediction.lowest if encoding else None
         symbols = coder.code_symbols(prediction.tables, prediction.table_of_element, symbols_to_encode)
         round_codes = symbols + prediction.lowest
         values.update(prediction, round_codes)
         if spent is not None:
             _, frequencies = symbol_intervals(prediction.tables, prediction.table_of_element, symbols)
             spent[1] += np.bincount(prediction.array, spent_bits(frequencies), minlength=len(specs))
-        codes[prediction.elements] = round_codes
+        codes[elements] = round_codes
     return np.split(codes, np.cumsum([spec.size for spec in specs]))[:-1]

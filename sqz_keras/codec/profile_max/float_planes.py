@@ -127,14 +127,14 @@ class FloatPlanes:
         plane = bytes_to_encode if encoding else np.zeros(sum(map(math.prod, self._shapes)), np.uint8)
         symbol_of_byte = np.zeros(256, np.int64)
         symbol_of_byte[used] = np.arange(len(used))
-        for part, arrays, scan in self._batches():
-            contexts = _CONTEXTS[number](scan, arrays, int(used[-1]), None if exponents is None else exponents[part])
-            counts, values = _Counts(contexts.group, len(used)), plane[part]
-            for begin, end in itertools.pairwise(scan.bounds[::2]):
-                elements = scan.order[begin:end]
+        for batch, arrays, scan in self._batches():
+            contexts = _CONTEXTS[number](scan, arrays, int(used[-1]), None if exponents is None else exponents[batch])
+            counts, values = _Counts(contexts.group, len(used)), plane[batch]
+            for places, _ in scan.rounds():
+                elements = places[0]
                 if len(elements) == 0:
                     continue
-                context = contexts.of(elements)
+                context = contexts.of(places)
                 in_use = np.bincount(context, minlength=len(contexts.group)) > 0
                 tables = counts.tables(np.flatnonzero(in_use))
                 table_of_element = (np.cumsum(in_use) - 1).take(context)
@@ -145,7 +145,7 @@ class FloatPlanes:
                 counts.update(context, symbols)
                 new = used.take(symbols).astype(np.uint8)
                 values[elements] = new
-                contexts.update(elements, new)
+                contexts.update(places, new)
         return plane
 
 
@@ -165,18 +165,18 @@ class _NearExponents:
         self._cells = np.zeros(scan.cell_count, np.uint8)
         self.group = np.repeat(np.arange(arrays), _NEAR_EXPONENTS)
 
-    def of(self, elements: np.ndarray) -> np.ndarray:
-        """Returns int64 (n,), the contexts of elements."""
-        context = self._scan.array.take(elements).astype(np.int64) * _NEAR_EXPONENTS
-        sliced, around = _neighbours(self._scan, elements, self._cells)
+    def of(self, places: np.ndarray) -> np.ndarray:
+        """Returns int64 (n,), the contexts of elements, given int64 (4, n) places, see `Scan`."""
+        context = self._scan.array_of_row.take(places[1]) * _NEAR_EXPONENTS
+        sliced, around = _neighbours(self._scan, places, self._cells)
         largest = np.maximum.reduce(around).astype(np.int64)
         context[sliced] += np.where(largest > 0, 1 + np.minimum(self._highest - largest, _NEAR_EXPONENTS - 2), 0)
         return context
 
-    def update(self, elements: np.ndarray, new: np.ndarray) -> None:
+    def update(self, places: np.ndarray, new: np.ndarray) -> None:
         """Learns the bytes of coded elements."""
-        self._cells[self._scan.cell.take(elements)] = new
-        self._cells[0] = 0  # the cell of all elements without neighbours
+        sliced, _, cell = self._scan.cells(places)
+        self._cells[cell] = new.take(sliced)
 
 
 class _NearSigns:
@@ -188,17 +188,17 @@ class _NearSigns:
         self._cells = np.zeros(scan.cell_count, np.int8)
         self.group = np.tile(np.arange(_NEAR_SIGNS), arrays)
 
-    def of(self, elements: np.ndarray) -> np.ndarray:
-        """Returns int64 (n,), the contexts of elements."""
-        context = self._scan.array.take(elements).astype(np.int64) * _NEAR_SIGNS + _NEAR_SIGNS // 2
-        sliced, around = _neighbours(self._scan, elements, self._cells)
+    def of(self, places: np.ndarray) -> np.ndarray:
+        """Returns int64 (n,), the contexts of elements, given int64 (4, n) places, see `Scan`."""
+        context = self._scan.array_of_row.take(places[1]) * _NEAR_SIGNS + _NEAR_SIGNS // 2
+        sliced, around = _neighbours(self._scan, places, self._cells)
         context[sliced] += sum(around)
         return context
 
-    def update(self, elements: np.ndarray, new: np.ndarray) -> None:
+    def update(self, places: np.ndarray, new: np.ndarray) -> None:
         """Learns the bytes of coded elements."""
-        self._cells[self._scan.cell.take(elements)] = 1 - 2 * (new & 1).astype(np.int8)
-        self._cells[0] = 0  # the cell of all elements without neighbours
+        sliced, _, cell = self._scan.cells(places)
+        self._cells[cell] = 1 - 2 * (new.take(sliced) & 1).astype(np.int8)
 
 
 class _OwnExponents:
@@ -209,31 +209,28 @@ class _OwnExponents:
         self._exponents = exponents
         self.group = np.zeros(256, np.int64)
 
-    def of(self, elements: np.ndarray) -> np.ndarray:
-        """Returns int64 (n,), the contexts of elements."""
-        return self._exponents.take(elements).astype(np.int64)
+    def of(self, places: np.ndarray) -> np.ndarray:
+        """Returns int64 (n,), the contexts of elements, given int64 (4, n) places, see `Scan`."""
+        return self._exponents.take(places[0]).astype(np.int64)
 
-    def update(self, elements: np.ndarray, new: np.ndarray) -> None:
+    def update(self, places: np.ndarray, new: np.ndarray) -> None:
         """Does nothing: the exponents are all known."""
 
 
 _CONTEXTS = (_NearExponents, _OwnExponents, _OwnExponents, _NearSigns)  # by plane
 
 
-def _neighbours(scan: Scan, elements: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+def _neighbours(scan: Scan, places: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
     """Finds the elements above, below, left and right in the slices.
 
     Args:
         scan: The elements of a batch.
-        elements: Int64 (n,).
+        places: Int64 (4, n), places of elements.
         cells: What is known about each cell.
 
     Returns:
         The indices of the elements whose slices have more than one element, and what is known about the four
         neighbours of each.
     """
-    cell = scan.cell.take(elements)
-    sliced = np.flatnonzero(cell)
-    cell = cell.take(sliced)
-    down, right = scan.cell_strides[scan.array.take(elements.take(sliced))].T
-    return sliced, [cells.take(cell + step) for step in (-down, down, -right, right)]
+    sliced, tap, cell = scan.cells(places)
+    return sliced, [cells.take(neighbour) for neighbour in scan.neighbours(tap, cell)]

@@ -17,8 +17,8 @@ from sqz_keras.codec.errors import StreamError
 PRECISION = 15
 TOTAL = 1 << PRECISION  # the sum of the frequencies of a table
 _MIN_STATE = 1 << 16
-# The decoder's loops run thousands of times: these are made once.
-_SLOT_MASK, _SLOT_BITS, _WORD_BITS, _REFILL_BELOW = (np.uint32(n) for n in (TOTAL - 1, PRECISION, 16, _MIN_STATE))
+# The decoder's loops run thousands of times: these are made once, as arrays, which are used faster than scalars.
+_SLOT_MASK, _SLOT_BITS, _REFILL_BELOW = (np.array(n, np.uint32) for n in (TOTAL - 1, PRECISION, _MIN_STATE))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class FrequencyTables:
     """Tables of cumulative frequencies, one after the other.
 
     Args:
-        starts: Int32 (symbols of all tables + 1,): number of the table times 2**15, plus the frequencies before the
+        starts: Uint32 (symbols of all tables + 1,): number of the table times 2**15, plus the frequencies before the
             symbol in its table. The last element is the number of tables times 2**15.
         first: Int64 (tables,), the index in `starts` of the first symbol of each table.
     """
@@ -43,19 +43,18 @@ def frequency_tables(blocks: Iterable[tuple[np.ndarray, np.ndarray]]) -> Frequen
             each table, 0 for impossible symbols; and int64 (symbols,), 1 for each symbol that can occur, which gets a
             frequency of at least 1, else 0.
     """
-    starts, sizes, count = [], [], 0
+    starts, sizes, count = [np.zeros(1, np.uint32)], [], 0
     for weights, possible in blocks:
-        before = np.cumsum(weights, axis=1)
-        total = before[:, -1:].copy()
-        before -= weights
-        before *= TOTAL - possible.sum()
-        before //= total
-        before += np.cumsum(possible) - possible
-        before += (np.arange(count, count + len(weights)) << PRECISION)[:, None]
-        starts.append(before.astype(np.int32).ravel())
+        reserved = np.cumsum(possible)
+        ends = np.cumsum(weights, axis=1)  # a symbol ends where the next one starts
+        total = ends[:, -1:].copy()
+        ends *= TOTAL - reserved[-1]
+        ends //= total
+        ends += reserved
+        ends += (np.arange(count, count + len(weights)) << PRECISION)[:, None]
+        starts.append(ends.astype(np.uint32).ravel())
         sizes += [len(possible)] * len(weights)
         count += len(weights)
-    starts.append(np.array([count << PRECISION], np.int32))
     return FrequencyTables(np.concatenate(starts), np.cumsum([0, *sizes[:-1]]))
 
 
@@ -145,12 +144,11 @@ class Decoder:
         if len(data) < 4 * lanes or len(data) % 2:
             raise StreamError(f"A stream of {lanes} lanes cannot have {len(data)} bytes", offset)
         self._offset = offset
-        self._state = np.frombuffer(data, "<u4", lanes).astype(np.uint32)
+        self._state = np.frombuffer(data, "<u4", lanes).copy()
+        self._low_half, self._high_half = self._state.view("<u2").reshape(lanes, 2).T
         if (self._state < _MIN_STATE).any():
             raise StreamError(f"The state of a lane is below {_MIN_STATE}", offset)
-        words = np.frombuffer(data, "<u2", offset=4 * lanes).astype(np.uint32)
-        self._words = np.concatenate([words, np.zeros(lanes, np.uint32)])  # room to read on, until `finish`
-        self._word_count = len(words)
+        self._words = np.frombuffer(data, "<u2", offset=4 * lanes)
         self._next_word = 0
 
     def code_bits(self, zero_frequencies: np.ndarray, bits: None = None) -> np.ndarray:
@@ -163,16 +161,19 @@ class Decoder:
         Returns:
             Bool (n,).
         """
-        decoded, lanes = np.empty(len(zero_frequencies), bool), len(self._state)
-        zeros = zero_frequencies.astype(np.uint32)
-        ones = np.uint32(TOTAL) - zeros
-        for at in range(0, len(zeros), lanes):
-            zero, bit = zeros[at : at + lanes], decoded[at : at + lanes]
-            slot = self._state[: len(zero)] & _SLOT_MASK
-            np.greater_equal(slot, zero, out=bit)
-            slot -= zero * bit
-            self._advance(slot, np.where(bit, ones[at : at + lanes], zero))
-        return decoded
+        state, zeros = self._state, self._in_steps(zero_frequencies, TOTAL)
+        is_zero = np.empty(zeros.shape, bool)
+        for zero, zero_flags in zip(zeros, is_zero, strict=True):
+            state_of_zero = state & _SLOT_MASK
+            np.less(state_of_zero, zero, out=zero_flags)
+            product = state >> _SLOT_BITS
+            product *= zero
+            state_of_zero += product
+            product += zero
+            state -= product  # (TOTAL - zero) * (state >> 15) + slot - zero
+            np.copyto(state, state_of_zero, where=zero_flags)
+            self._refill()
+        return ~is_zero.ravel()[: len(zero_frequencies)]
 
     def code_symbols(self, tables: FrequencyTables, table_of_symbol: np.ndarray, symbols: None = None) -> np.ndarray:
         """Decodes symbols.
@@ -185,48 +186,50 @@ class Decoder:
         Returns:
             Int64 (n,), the index of each symbol in its table.
         """
-        decoded, lanes = np.empty(len(table_of_symbol), np.int64), len(self._state)
-        table_starts = (table_of_symbol << PRECISION).astype(np.uint32)
-        starts = tables.starts.astype(np.uint32)
-        blocks = np.arange(0, len(decoded), lanes)
+        state, table_count = self._state, len(tables.first)
+        # Lanes without a symbol in the last step have a table of one symbol.
+        table = self._in_steps(table_of_symbol, table_count)
+        starts = np.append(tables.starts, np.uint32((table_count + 1) << PRECISION))
+        bounds = np.append(tables.first, [len(starts) - 2, len(starts) - 1])
         # Each search is among the tables from the first to the last one that its symbols have.
-        first = tables.first[np.minimum.reduceat(table_of_symbol, blocks)].tolist()
-        last = np.append(tables.first, len(starts) - 1)[np.maximum.reduceat(table_of_symbol, blocks) + 1].tolist()
-        for at, begin_search, end_search in zip(blocks.tolist(), first, last, strict=True):
-            table_start = table_starts[at : at + lanes]
-            slot = self._state[: len(table_start)] & _SLOT_MASK
+        first, last = bounds[table.min(axis=1)], bounds[table.max(axis=1) + 1]
+        decoded = np.empty(table.shape, np.int64)
+        table <<= _SLOT_BITS
+        for table_start, begin, end, index in zip(table, first.tolist(), last.tolist(), decoded, strict=True):
+            slot = state & _SLOT_MASK
             slot += table_start
-            among = starts[begin_search : end_search + 1]
-            following = among.searchsorted(slot, "right")
-            begin, end = among.take(following - 1), among.take(following)
-            np.add(following, begin_search - 1, out=decoded[at : at + lanes])
-            slot -= begin
-            end -= begin
-            self._advance(slot, end)
-        return decoded - tables.first[table_of_symbol]
+            ends = starts[begin + 1 : end + 1]
+            index[...] = ends.searchsorted(slot, "right")
+            symbol_start = starts[begin:end].take(index)
+            slot -= symbol_start
+            frequency = ends.take(index)
+            frequency -= symbol_start
+            state >>= _SLOT_BITS
+            state *= frequency
+            state += slot
+            self._refill()
+        decoded += first[:, None]
+        return decoded.ravel()[: len(table_of_symbol)] - tables.first[table_of_symbol]
 
-    def _advance(self, remainder: np.ndarray, frequency: np.ndarray) -> None:
-        """Removes one symbol from each of the first lanes, and refills their states with words.
+    def _in_steps(self, values: np.ndarray, filler: int) -> np.ndarray:
+        """Returns uint32 (steps, lanes): what belongs to each symbol of a call, and `filler` in lanes without one.
 
-        Args:
-            remainder: Uint32 (n,), the slot of the symbol less its begin.
-            frequency: Uint32 (n,), the frequency of the symbol.
+        A filler stands for a symbol of the frequency `TOTAL`, which leaves a state as it is.
         """
-        state = self._state[: len(remainder)]
-        state >>= _SLOT_BITS
-        state *= frequency
-        state += remainder
-        (low,) = (state < _REFILL_BELOW).nonzero()
-        if not len(low):
-            return
-        start = self._next_word
-        self._next_word += len(low)
-        if self._next_word > self._word_count:
-            raise StreamError("The coded stream ends too early", self._offset)
-        refilled = state.take(low)
-        refilled <<= _WORD_BITS
-        refilled |= self._words[start : self._next_word]
-        state[low] = refilled
+        lanes = len(self._state)
+        steps = np.full((-(-len(values) // lanes), lanes), filler, np.uint32)
+        steps.ravel()[: len(values)] = values
+        return steps
+
+    def _refill(self) -> None:
+        """Refills the states that are too small with words."""
+        (lanes,) = (self._state < _REFILL_BELOW).nonzero()
+        if len(lanes):
+            start, self._next_word = self._next_word, self._next_word + len(lanes)
+            if self._next_word > len(self._words):
+                raise StreamError("The coded stream ends too early", self._offset)
+            self._high_half[lanes] = self._low_half[lanes]
+            self._low_half[lanes] = self._words[start : self._next_word]
 
     def finish(self) -> bytes:
         """Returns the payload.
@@ -234,9 +237,9 @@ class Decoder:
         Raises:
             StreamError: Words are left over, or a lane does not end in a state with which an encoder begins.
         """
-        if self._next_word != self._word_count:
-            left = self._word_count - self._next_word
+        if self._next_word != len(self._words):
+            left = len(self._words) - self._next_word
             raise StreamError(f"{left} words of the coded stream are left over", self._offset)
-        if (self._state >> np.uint32(16) != 1).any():
+        if (self._high_half != 1).any():
             raise StreamError("A lane of the coded stream does not end in an initial state", self._offset)
-        return (self._state & np.uint32(0xFFFF)).astype("<u2").tobytes()
+        return self._low_half.tobytes()

@@ -22,13 +22,15 @@ import numpy as np
 from sqz_keras.codec.profile_max.code_counts import BUCKETS, SHARE_BITS, Buckets, CodeCounts
 from sqz_keras.codec.profile_max.groups import sum_by_group
 from sqz_keras.codec.profile_max.rans import FrequencyTables, frequency_tables
-from sqz_keras.codec.profile_max.scan_order import Scan, split_line
+from sqz_keras.codec.profile_max.scan_order import Scan
 
 _PRIOR_CODES = 40  # weight of a correction of 1 in the correction of a bucket
-# What divides the contexts of scale, in 256ths of the array's mean magnitude, and those of sign, in 8ths of it.
-_SCALE_BOUNDS = np.array([210, 241, 271, 307])
-_SIGN_BOUNDS = np.array([-24, -12, -4, 0, 1, 4, 12, 24])
-_SCALES, _SIGNS = len(_SCALE_BOUNDS) + 1, len(_SIGN_BOUNDS) + 1
+_SCALES, _SIGNS = 5, 9  # contexts
+# The context of scale of a magnitude in 256ths of the array's mean magnitude, from 0 to 308, and the context of sign of
+# a sum in 8ths of it, from -25 to 24; what is beyond has the context of the nearest. A table is faster than a search.
+_SCALE_OF = np.searchsorted([210, 241, 271, 307], np.arange(309))
+_LEAST_SIGN = -25
+_SIGN_OF = np.searchsorted([-24, -12, -4, 0, 1, 4, 12, 24], np.arange(_LEAST_SIGN, 25), "right")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,21 +59,17 @@ class ValuePrediction:
     """What the model predicts for n elements, with the contexts that `ValueModel.update` needs again.
 
     Args:
-        elements: Int64 (n,), sorted by table.
+        places: Int64 (4, n), the places of the elements, sorted by table, see `Scan`.
         array: Int64 (n,), the array of each element.
-        row: Int64 (n,), its row.
-        column: Int64 (n,), its column.
-        cell: Int32 (n,), its cell, see `Scan`.
+        cell: Int64 (n,), its cell, or 0 if its slice has one element.
         lowest: Int64 (n,), the lowest code of its array. The symbol of a code is the code less this one.
         table_of_element: Int64 (n,), its table.
         tables: Frequencies of the symbols.
         contexts: Contexts of the tables.
     """
 
-    elements: np.ndarray
+    places: np.ndarray
     array: np.ndarray
-    row: np.ndarray
-    column: np.ndarray
     cell: np.ndarray
     lowest: np.ndarray
     table_of_element: np.ndarray
@@ -126,35 +124,35 @@ class ValueModel:
         self._arrays = np.zeros((3, len(ranges)), np.int64)
         self._rows = np.zeros((3, len(scan.array_of_row)), np.int64)
         self._columns = np.zeros((3, len(scan.array_of_column)), np.int64)
-        self._cells = np.zeros(scan.cell_count, np.int32)  # the codes so far
+        self._cells = np.zeros(scan.cell_count, np.int16)  # the codes so far
         self._scale_counts = _BucketCounts(_SCALES)
         self._sign_counts = _BucketCounts(len(ranges) * _SIGNS)
 
-    def predict(self, elements: np.ndarray) -> ValuePrediction:
+    def predict(self, places: np.ndarray) -> ValuePrediction:
         """Predicts the codes of elements.
 
         Args:
-            elements: Int64 (n,), indices of elements that are not 0 and not coded yet.
+            places: Int64 (4, n), the places of elements that are not 0 and not coded yet.
         """
         scan = self._scan
-        line, cell = scan.line.take(elements), scan.cell.take(elements)
-        row, column = split_line(line)
+        _, row, column, _ = places
         array = scan.array_of_row.take(row)
         key = (array * _SCALES + self._scale_contexts(row, column, array)) * _SIGNS
-        key += self._sign_contexts(row, column, cell, array)
+        sliced, tap, cell = scan.cells(places)
+        neighbours = sum(self._cells.take(neighbour) for neighbour in scan.neighbours(tap, cell))
+        key += self._sign_contexts(row, column, array, sliced, neighbours)
+        cell_of_element = np.zeros(len(key), np.int64)
+        cell_of_element[sliced] = cell
         elements_of_key = np.bincount(key)
         used_keys = np.flatnonzero(elements_of_key)
         elements_of_table = elements_of_key[used_keys]
         tables, contexts = self._tables(used_keys, elements_of_table)
         order = np.argsort(key.astype(np.uint16), kind="stable")
         array = array.take(order)
-        row, column = split_line(line.take(order))
         return ValuePrediction(
-            elements=elements.take(order),
+            places=places.take(order, axis=1),
             array=array,
-            row=row,
-            column=column,
-            cell=cell.take(order),
+            cell=cell_of_element.take(order),
             lowest=self._codes.low.take(array),
             table_of_element=np.repeat(np.arange(len(used_keys)), elements_of_table),
             tables=tables,
@@ -196,16 +194,16 @@ class ValueModel:
         """
         codes = self._codes
         scales = self._scale_counts.corrections().reshape(_SCALES, BUCKETS)
-        signs = self._sign_counts.corrections().reshape(-1, _SIGNS, BUCKETS)
-        bounds = np.searchsorted(contexts.array, np.arange(len(signs) + 1))
+        by_scale = shares * scales.take(contexts.scale_buckets.bucket, axis=1) >> 6
+        first_bucket = BUCKETS * (codes.array * _SIGNS + np.arange(_SIGNS)[:, None])
+        by_sign = self._sign_counts.corrections().take(first_bucket + contexts.sign_buckets.bucket)
+        bounds = np.searchsorted(contexts.array, np.arange(len(codes.first) + 1))
         for number, (begin, end) in enumerate(itertools.pairwise(bounds)):
             if begin == end:
                 continue
             part = slice(codes.first[number], codes.first[number] + codes.sizes[number])
-            by_scale = shares[part] * scales[:, contexts.scale_buckets.bucket[part]] >> 6
-            by_sign = signs[number][:, contexts.sign_buckets.bucket[part]]
-            weights = by_scale[contexts.scale[begin:end]]
-            weights *= by_sign[keys[begin:end] % _SIGNS]
+            weights = by_scale[:, part].take(contexts.scale[begin:end], axis=0)
+            weights *= by_sign[:, part].take(keys[begin:end] % _SIGNS, axis=0)
             yield weights, codes.possible[part]
 
     def _scale_contexts(self, row: np.ndarray, column: np.ndarray, array: np.ndarray) -> np.ndarray:
@@ -215,21 +213,21 @@ class ValueModel:
         for (line_count, line_magnitude, _), owner, line in self._lines(row, column):
             numerator = line_magnitude * count[owner] + 20 * magnitude[owner] << 8
             product = product * (numerator // ((line_count + 20) * magnitude[owner])).take(line)
-        return np.searchsorted(_SCALE_BOUNDS, np.where(count[array] > 0, product >> 8, 256))
+        return _SCALE_OF.take(product >> 8, mode="clip")
 
-    def _sign_contexts(self, row: np.ndarray, column: np.ndarray, cell: np.ndarray, array: np.ndarray) -> np.ndarray:
+    def _sign_contexts(
+        self, row: np.ndarray, column: np.ndarray, array: np.ndarray, sliced: np.ndarray, neighbours: np.ndarray
+    ) -> np.ndarray:
         """Returns int64 (n,): the sum of the neighbours' codes, or how row and column differ from the array's mean."""
         count, magnitude, total = self._arrays
         tilt = np.zeros(len(array), np.int64)
         for (line_count, _, line_total), owner, line in self._lines(row, column):
             excess = 256 * (line_total * count[owner] - line_count * total[owner])
             tilt += (excess // (np.maximum(count[owner], 1) * (line_count + 30))).take(line)
-        sliced = np.flatnonzero(cell)
-        cell = cell.take(sliced)
-        down, right = self._scan.cell_strides[array.take(sliced)].T
-        neighbours = sum(self._cells.take(cell + step) for step in (-down, down, -right, right))
         tilt[sliced] = neighbours.astype(np.int64) << 6
-        return np.searchsorted(_SIGN_BOUNDS, tilt * count[array] // (8 * np.maximum(magnitude, 1))[array], "right")
+        tilt *= count.take(array)
+        tilt //= (8 * np.maximum(magnitude, 1)).take(array)
+        return _SIGN_OF.take(tilt - _LEAST_SIGN, mode="clip")
 
     def _lines(self, row: np.ndarray, column: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Yields for rows, then for columns: their sums, the array of each, and which of them each element is in."""
@@ -241,7 +239,7 @@ class ValueModel:
 
         Args:
             prediction: What `predict` returned for the elements.
-            codes: Integers (n,), the code of each of `prediction.elements`; none is 0.
+            codes: Integers (n,), the code of each of `prediction.places`; none is 0.
         """
         index = self._codes.index(prediction.array, codes)
         self._codes.update(index)
@@ -253,7 +251,8 @@ class ValueModel:
             expected = contexts.elements[:, None] * buckets.share[contexts.array]
             context = table_context[prediction.table_of_element]
             counts.update(context, buckets.bucket[index], table_context, expected)
-        for sums, line in ((self._rows, prediction.row), (self._columns, prediction.column)):
+        _, row, column, _ = prediction.places
+        for sums, line in ((self._rows, row), (self._columns, column)):
             sums[0] += np.bincount(line, minlength=sums.shape[1])
             sums[1] += sum_by_group(line, np.abs(codes), sums.shape[1])
             sums[2] += sum_by_group(line, codes, sums.shape[1])

@@ -8,10 +8,11 @@ import numpy as np
 
 from sqz_keras.codec.profile_max.groups import add_counts, sum_by_group
 from sqz_keras.codec.profile_max.rans import TOTAL
-from sqz_keras.codec.profile_max.scan_order import Scan, split_line
+from sqz_keras.codec.profile_max.scan_order import Scan
 
 _PRIOR_ELEMENTS = 120.0  # weight of the array's density in the density of a row, column or tap
 _CLASSES = 25  # of an element, by how many elements of its slice are decoded, and how many of them are not 0
+_FIRST_CLASS = np.array([0, 1, 7, 13, 19])  # by the number of decoded elements; that of 4 for more of them
 _CLASS_PRIOR_ELEMENTS = 20.0
 _MIN_FREQUENCY = 8  # for a 0 and for a 1
 
@@ -63,23 +64,21 @@ class ZeroModel:
         self._taps = np.zeros((2, len(scan.array_of_tap)), np.int64)
         self._slices = np.zeros((2, scan.slice_count), np.int64)
         self._classes = np.zeros((2, arrays * _CLASSES))
-        self._expected_classes = np.zeros((2, arrays * _CLASSES))  # by the prior, times 2**15
+        self._expected = np.zeros(arrays * _CLASSES)  # elements of each class that are not 0 by the prior, times 2**15
 
-    def predict(self, elements: np.ndarray) -> ZeroPrediction:
+    def predict(self, places: np.ndarray) -> ZeroPrediction:
         """Predicts how likely elements are to be 0.
 
         Args:
-            elements: Int64 (n,), indices of elements that are not coded yet.
+            places: Int64 (4, n), the places of elements that are not coded yet, see `Scan`.
         """
         scan = self._scan
-        row, column = split_line(scan.line.take(elements))
+        _, row, column, _ = places
         density = self._array_densities()
         array_odds = density / (1.0 - density)
         odds = (array_odds[scan.array_of_row] * self._factors(self._rows, scan.array_of_row)).take(row)
         odds *= self._factors(self._columns, scan.array_of_column).take(column)
-        sliced = np.flatnonzero(scan.cell.take(elements))
-        sliced_elements = elements.take(sliced)
-        tap, slice_ = scan.tap.take(sliced_elements), scan.slice.take(sliced_elements)
+        sliced, tap, slice_ = scan.slices(places)
         sliced_odds = odds.take(sliced)
         sliced_odds *= self._factors(self._taps, scan.array_of_tap).take(tap)
         prior = np.rint(sliced_odds / (1.0 + sliced_odds) * TOTAL)
@@ -110,13 +109,13 @@ class ZeroModel:
         """Returns the class of each slice, by how many of its elements are coded and how many of these are not 0."""
         coded, nonzero = self._slices[0].take(slice_), self._slices[1].take(slice_)
         share = (10 * nonzero + coded) // np.maximum(2 * coded, 1)
-        return np.where(coded == 0, 0, 6 * np.minimum(coded, 4) - 5 + share)
+        return _FIRST_CLASS.take(coded, mode="clip") + share
 
     def _class_corrections(self) -> np.ndarray:
         """Returns float64 (arrays * classes,): the actual odds of each class, divided by the odds of the prior."""
-        actual, expected = self._classes, self._expected_classes / TOTAL
-        ones = (actual[1] + _CLASS_PRIOR_ELEMENTS) / (expected[1] + _CLASS_PRIOR_ELEMENTS)
-        zeros = (actual[0] - actual[1] + _CLASS_PRIOR_ELEMENTS) / (expected[0] - expected[1] + _CLASS_PRIOR_ELEMENTS)
+        (coded, actual), expected = self._classes, self._expected / TOTAL
+        ones = (actual + _CLASS_PRIOR_ELEMENTS) / (expected + _CLASS_PRIOR_ELEMENTS)
+        zeros = (coded - actual + _CLASS_PRIOR_ELEMENTS) / (coded - expected + _CLASS_PRIOR_ELEMENTS)
         return ones / zeros
 
     def update(self, prediction: ZeroPrediction, nonzero: np.ndarray) -> None:
@@ -135,6 +134,4 @@ class ZeroModel:
         add_counts(self._taps, prediction.tap, sliced_ones)
         add_counts(self._slices, prediction.slice, sliced_ones)
         add_counts(self._classes, prediction.slice_class, sliced_ones)
-        classes = self._classes.shape[1]
-        self._expected_classes[0] += TOTAL * np.bincount(prediction.slice_class, minlength=classes)
-        self._expected_classes[1] += np.bincount(prediction.slice_class, prediction.prior, minlength=classes)
+        self._expected += np.bincount(prediction.slice_class, prediction.prior, minlength=len(self._expected))
