@@ -40,6 +40,7 @@ class CodeCounts:
         first: Int64 (arrays,), the index of its lowest code.
         array: Int64 (codes,), the array of each code.
         possible: Int64 (codes,), 0 for the code 0, else 1.
+        reserved: Int64 (codes,), the sum of `possible` from the lowest code of the array to this one.
         by_magnitude: Int64 (codes,), the codes of each array sorted by magnitude.
         by_value: Int64 (codes,), the codes of each array sorted by value.
     """
@@ -53,6 +54,7 @@ class CodeCounts:
         code = self.by_value - self.first[self.array] + self.low[self.array]
         self.by_magnitude = np.lexsort((code, np.abs(code), self.array))
         self.possible = (code != 0).astype(np.int64)
+        self.reserved = code - self.low[self.array] + (code < 0)
         out_of_range = (-code < self.low[self.array]) | (-code > high[self.array])
         self._opposite = np.where(out_of_range, 0, self.by_value - 2 * code)  # the index of the code -c
         self._has_opposite = np.where(out_of_range, 0, self.possible)

@@ -9,7 +9,6 @@ All arithmetic is in integers, so that every machine gets the same frequencies.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 
@@ -61,7 +60,7 @@ class _Counts:
         prior = 4 * self._group_counts + 1
         prior = (_PRIOR_BYTES << _COUNT_BITS) * prior // prior.sum(axis=1, keepdims=True)
         weights = (self._counts[contexts] << _COUNT_BITS) + prior[self._group[contexts]]
-        return frequency_tables([(weights, np.ones(weights.shape[1], np.int64))])
+        return frequency_tables([(weights, np.arange(1, weights.shape[1] + 1))])
 
     def update(self, context: np.ndarray, symbols: np.ndarray) -> None:
         """Counts symbols, given the context of each."""

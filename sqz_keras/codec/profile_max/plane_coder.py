@@ -173,7 +173,7 @@ def code_plane(
         order, bounds = scan_plane(len(part))
         for begin, end in itertools.pairwise(bounds):
             elements = order[begin:end]
-            tables = frequency_tables([((counts << 10)[None] + 64, np.ones(256, np.int64))])
+            tables = frequency_tables([((counts << 10)[None] + 64, np.arange(1, 257))])
             table_of_element = np.zeros(len(elements), np.int64)
             symbols_to_encode = part[elements].astype(np.int64) if encoding else None
             symbols = coder.code_symbols(tables, table_of_element, symbols_to_encode)

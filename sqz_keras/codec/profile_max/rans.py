@@ -40,22 +40,21 @@ def frequency_tables(blocks: Iterable[tuple[np.ndarray, np.ndarray]]) -> Frequen
 
     Args:
         blocks: Tables of the same symbols, block by block: int64 (tables, symbols) weights, with a sum below 2**46 in
-            each table, 0 for impossible symbols; and int64 (symbols,), 1 for each symbol that can occur, which gets a
-            frequency of at least 1, else 0.
+            each table, 0 for impossible symbols; and int64 (symbols,), how many of the symbols up to each can occur;
+            these get a frequency of at least 1.
     """
-    starts, sizes, count = [np.zeros(1, np.uint32)], [], 0
-    for weights, possible in blocks:
-        reserved = np.cumsum(possible)
+    starts, sizes = [np.zeros(1, np.uint32)], []
+    for weights, reserved in blocks:
         ends = np.cumsum(weights, axis=1)  # a symbol ends where the next one starts
         total = ends[:, -1:].copy()
         ends *= TOTAL - reserved[-1]
         ends //= total
         ends += reserved
-        ends += (np.arange(count, count + len(weights)) << PRECISION)[:, None]
         starts.append(ends.astype(np.uint32).ravel())
-        sizes += [len(possible)] * len(weights)
-        count += len(weights)
-    return FrequencyTables(np.concatenate(starts), np.cumsum([0, *sizes[:-1]]))
+        sizes += [len(reserved)] * len(weights)
+    joined = np.concatenate(starts)
+    joined[1:] += np.repeat(np.arange(len(sizes), dtype=np.uint32) << _SLOT_BITS, sizes)
+    return FrequencyTables(joined, np.cumsum([0, *sizes[:-1]]))
 
 
 def bit_intervals(zero_frequencies: np.ndarray, bits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

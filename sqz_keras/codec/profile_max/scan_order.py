@@ -47,22 +47,22 @@ class _ArrayScan:
     own_rows: np.ndarray | None
     first: np.ndarray
 
-    def places(self, turn: int) -> np.ndarray:
-        """Returns the places of the elements of a round."""
+    def write_places(self, turn: int, places: np.ndarray) -> None:
+        """Writes the places of the elements of a round."""
         index = self.order[self.bounds[turn] : self.bounds[turn + 1]]
         tap, rest = _divide(index, self.slice_count)
         row, column = _divide(rest, self.column_count)
         if self.own_rows is not None:
             row, column = self.own_rows.take(index), np.zeros_like(index)
-        return np.array([index, row, column, tap]) + self.first
+        np.add([index, row, column, tap], self.first, out=places)
 
 
 @dataclasses.dataclass(frozen=True)
 class Scan:
     """The elements of a batch.
 
-    *Places* of n elements are int64 (4, n): the index of each element in the batch, its row, its column and its tap; the
-    tap is 0, which is the tap of no other element, in arrays whose slices have one element.
+    *Places* of n elements are int64 (4, n): the index of each element in the batch, its row, its column and its tap. In
+    arrays whose slices have one element the tap is 0, and nowhere else.
 
     Args:
         arrays: The elements of each array, first the arrays with zeros.
@@ -88,11 +88,15 @@ class Scan:
     cell_count: int
 
     def rounds(self) -> Iterator[tuple[np.ndarray, int]]:
-        """Yields the places of the elements of each round, those of arrays with zeros first, and the number of these."""
+        """Yields the places of the elements of each round, and how many are of arrays with zeros, which come first."""
+        ends = np.cumsum([np.diff(array.bounds) for array in self.arrays], axis=0)
+        of_zeros = ends[[not array.dense for array in self.arrays]].max(axis=0, initial=0)
+        buffer = np.empty((4, ends[-1].max()), np.int64)  # one for all rounds: new memory takes longer
         for turn in range(_ROUNDS):
-            places = [array.places(turn) for array in self.arrays]
-            with_zeros = sum(part.shape[1] for array, part in zip(self.arrays, places, strict=True) if not array.dense)
-            yield np.concatenate(places, axis=1), with_zeros
+            places = buffer[:, : ends[-1, turn]]
+            for array, part in zip(self.arrays, np.split(places, ends[:-1, turn], axis=1), strict=True):
+                array.write_places(turn, part)
+            yield places, of_zeros[turn]
 
     def slices(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns the indices of the elements whose slices have more than one, and int64 taps and slices of these."""

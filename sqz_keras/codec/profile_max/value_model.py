@@ -185,7 +185,7 @@ class ValueModel:
     def _blocks(
         self, shares: np.ndarray, keys: np.ndarray, contexts: _TableContexts
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields the weights of the tables of each array, and which of their symbols can occur.
+        """Yields the weights of the tables of each array, and how many of the symbols up to each can occur.
 
         Args:
             shares: Int64 (codes,), the share of each code in the base weights of its array, times 2**20.
@@ -204,7 +204,7 @@ class ValueModel:
             part = slice(codes.first[number], codes.first[number] + codes.sizes[number])
             weights = by_scale[:, part].take(contexts.scale[begin:end], axis=0)
             weights *= by_sign[:, part].take(keys[begin:end] % _SIGNS, axis=0)
-            yield weights, codes.possible[part]
+            yield weights, codes.reserved[part]
 
     def _scale_contexts(self, row: np.ndarray, column: np.ndarray, array: np.ndarray) -> np.ndarray:
         """Returns int64 (n,): mean magnitudes of row and column, relative to the array's mean magnitude."""
