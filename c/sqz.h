@@ -959,7 +959,7 @@ static void sqz__find_contexts(sqz__batch *restrict b, const sqz__model *restric
             const int32_t *n = neighbours[p->tap];
             tilt = (code[n[0]] + code[n[1]] + code[n[2]] + code[n[3]]) * (64 * count);
         } else tilt = sqz__times(sqz__plus(row->tilt, column->tilt), count);
-        x = count ? sqz__times(row->scale, column->scale) : 256 * 256;
+        x = sqz__times(row->scale, column->scale);
         int scale = (x >= 211 * 256) + (x >= 242 * 256) + (x >= 272 * 256) + (x >= 308 * 256);
         int negative = tilt < 0;
         x = tilt ^ -(int64_t)negative; /* -1 - tilt where that is negative: -4 units are as near as 4 units less 1 */

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sqz_keras.codec.profile_max.groups import sum_by_group
+
 BUCKETS = 16
 SHARE_BITS = 12  # a share of 1 is 2**12
 _REACH = 6  # counts are smoothed over that many codes on each side
@@ -61,6 +63,7 @@ class CodeCounts:
         # The index of each code in a buffer with room between the arrays, so that smoothing does not mix them.
         self._padded_index = self.by_value + (2 * self.array + 1) * _REACH
         self._padded_size = len(code) + (2 * len(ranges) + 3) * _REACH
+        self._room = np.maximum(self._smoothed(self.possible), 1)
         self._counts = np.zeros(len(code), np.int64)
 
     def index(self, array: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -74,15 +77,18 @@ class CodeCounts:
     def weights(self) -> np.ndarray:
         """Returns int64 (codes,): the count of each code, plus a share of the counts around it and its opposite."""
         both = self._counts + self._counts[self._opposite] * self._has_opposite
-        padded = np.zeros((2, self._padded_size), np.int64)
-        padded[:, self._padded_index] = both, self.possible
-        for _ in range(2):  # two sums over _REACH + 1 codes make one with triangular weights
-            sums = np.cumsum(padded, axis=1)
-            padded[:, _REACH + 1 :] = sums[:, _REACH + 1 :] - sums[:, : -_REACH - 1]
-        near, room = padded[:, self._padded_index + _REACH]
-        smooth = (256 * near // np.maximum(room, 1) + 64) * self.possible
+        smooth = (256 * self._smoothed(both) // self._room + 64) * self.possible
         total = np.add.reduceat(smooth, self.first)[self.array]
         return (self._counts << 16) + (4 * self.sizes[self.array] << 16) * smooth // total
+
+    def _smoothed(self, values: np.ndarray) -> np.ndarray:
+        """Returns int64 (codes,): for each code the sum over the codes around it, with triangular weights."""
+        padded = np.zeros(self._padded_size, np.int64)
+        padded[self._padded_index] = values
+        for _ in range(2):  # two sums over _REACH + 1 codes make one with triangular weights
+            sums = np.cumsum(padded)
+            padded[_REACH + 1 :] = sums[_REACH + 1 :] - sums[: -_REACH - 1]
+        return padded[self._padded_index + _REACH]
 
     def buckets(self, weights: np.ndarray, array_weights: np.ndarray, order: np.ndarray) -> Buckets:
         """Divides the codes of each array into buckets.
@@ -96,6 +102,5 @@ class CodeCounts:
         middle = np.cumsum(weight) - weight // 2 - (np.cumsum(array_weights) - array_weights)[self.array]
         bucket = np.empty(len(weights), np.int64)
         bucket[order] = np.minimum(middle * BUCKETS // array_weights[self.array], BUCKETS - 1)
-        share = np.zeros((len(array_weights), BUCKETS), np.int64)
-        np.add.at(share, (self.array, bucket), weights)
-        return Buckets(bucket, (share << SHARE_BITS) // array_weights[:, None])
+        share = sum_by_group(self.array * BUCKETS + bucket, weights, len(array_weights) * BUCKETS)
+        return Buckets(bucket, (share.reshape(-1, BUCKETS) << SHARE_BITS) // array_weights[:, None])

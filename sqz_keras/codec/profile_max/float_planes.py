@@ -144,7 +144,7 @@ class FloatPlanes:
                 counts.update(context, symbols)
                 new = used.take(symbols).astype(np.uint8)
                 values[elements] = new
-                contexts.update(places, new)
+                contexts.update(new)
         return plane
 
 
@@ -167,15 +167,14 @@ class _NearExponents:
     def of(self, places: np.ndarray) -> np.ndarray:
         """Returns int64 (n,), the contexts of elements, given int64 (4, n) places, see `Scan`."""
         context = self._scan.array_of_row.take(places[1]) * _NEAR_EXPONENTS
-        sliced, around = _neighbours(self._scan, places, self._cells)
+        self._sliced, self._cell, around = _neighbours(self._scan, places, self._cells)
         largest = np.maximum.reduce(around).astype(np.int64)
-        context[sliced] += np.where(largest > 0, 1 + np.minimum(self._highest - largest, _NEAR_EXPONENTS - 2), 0)
+        context[self._sliced] += np.where(largest > 0, 1 + np.minimum(self._highest - largest, _NEAR_EXPONENTS - 2), 0)
         return context
 
-    def update(self, places: np.ndarray, new: np.ndarray) -> None:
-        """Learns the bytes of coded elements."""
-        sliced, _, cell = self._scan.cells(places)
-        self._cells[cell] = new.take(sliced)
+    def update(self, new: np.ndarray) -> None:
+        """Learns the bytes of the elements whose contexts were asked for last."""
+        self._cells[self._cell] = new.take(self._sliced)
 
 
 class _NearSigns:
@@ -190,14 +189,13 @@ class _NearSigns:
     def of(self, places: np.ndarray) -> np.ndarray:
         """Returns int64 (n,), the contexts of elements, given int64 (4, n) places, see `Scan`."""
         context = self._scan.array_of_row.take(places[1]) * _NEAR_SIGNS + _NEAR_SIGNS // 2
-        sliced, around = _neighbours(self._scan, places, self._cells)
-        context[sliced] += sum(around)
+        self._sliced, self._cell, around = _neighbours(self._scan, places, self._cells)
+        context[self._sliced] += sum(around)
         return context
 
-    def update(self, places: np.ndarray, new: np.ndarray) -> None:
-        """Learns the bytes of coded elements."""
-        sliced, _, cell = self._scan.cells(places)
-        self._cells[cell] = 1 - 2 * (new.take(sliced) & 1).astype(np.int8)
+    def update(self, new: np.ndarray) -> None:
+        """Learns the bytes of the elements whose contexts were asked for last."""
+        self._cells[self._cell] = 1 - 2 * (new.take(self._sliced) & 1).astype(np.int8)
 
 
 class _OwnExponents:
@@ -212,14 +210,14 @@ class _OwnExponents:
         """Returns int64 (n,), the contexts of elements, given int64 (4, n) places, see `Scan`."""
         return self._exponents.take(places[0]).astype(np.int64)
 
-    def update(self, places: np.ndarray, new: np.ndarray) -> None:
+    def update(self, new: np.ndarray) -> None:
         """Does nothing: the exponents are all known."""
 
 
 _CONTEXTS = (_NearExponents, _OwnExponents, _OwnExponents, _NearSigns)  # by plane
 
 
-def _neighbours(scan: Scan, places: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+def _neighbours(scan: Scan, places: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """Finds the elements above, below, left and right in the slices.
 
     Args:
@@ -228,8 +226,8 @@ def _neighbours(scan: Scan, places: np.ndarray, cells: np.ndarray) -> tuple[np.n
         cells: What is known about each cell.
 
     Returns:
-        The indices of the elements whose slices have more than one element, and what is known about the four
-        neighbours of each.
+        The indices of the elements whose slices have more than one element, their cells, and what is known about the
+        four neighbours of each.
     """
     sliced, tap, cell = scan.cells(places)
-    return sliced, [cells.take(neighbour) for neighbour in scan.neighbours(tap, cell)]
+    return sliced, cell, [cells.take(neighbour) for neighbour in scan.neighbours(tap, cell)]

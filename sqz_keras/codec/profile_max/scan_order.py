@@ -143,7 +143,8 @@ def scan_arrays(
         own_rows: The rows of the elements of each array, see `CodesSpec`; empty if no array has any.
     """
     round_of_element = _round_of_elements(max(map(math.prod, shapes)))
-    arrays, sizes, slice_of_row, cell_of_tap, cell_strides = [], [], [], [[0]], [[[0, 0]]]
+    arrays, sizes, slice_of_row = [], [], []
+    cell_of_tap, cell_strides = [np.zeros(1, np.int64)], [np.zeros((1, 2), np.int64)]
     start = rows = columns = slices = 0
     taps = cells = 1
     for number, shape in enumerate(shapes):
@@ -160,10 +161,10 @@ def scan_arrays(
             row_count, column_count = int(rows_of_array.max(initial=0)) + 1, 1
         slice_of_row.append(slices - columns + column_count * np.arange(row_count))
         if tap_count > 1:
-            strides = [(width + 2) * slice_count, slice_count]
+            strides = np.array([(width + 2) * slice_count, slice_count])
             cell_of_tap.append(cells - slices + (np.stack(_divide(np.arange(tap_count), width), axis=1) + 1) @ strides)
-            cell_strides.append([strides] * tap_count)
-            slices, cells = slices + slice_count, cells + (height + 2) * strides[0]
+            cell_strides.append(np.broadcast_to(strides, (tap_count, 2)))
+            slices, cells = slices + slice_count, cells + (height + 2) * (width + 2) * slice_count
             taps += tap_count
         sizes.append((row_count, column_count, tap_count if tap_count > 1 else 0))
         start, rows, columns = start + len(order), rows + row_count, columns + column_count
