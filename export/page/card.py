@@ -30,7 +30,7 @@ def read_card(version_folder: str | os.PathLike) -> list[tuple[str, str]]:
         form = json.loads(path.read_text("utf-8-sig"))
         spec = ModelSpec.from_json(form["model_spec"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not a description that sqz-export wrote: {error}.") from error
+        raise ValueError(f"{path}: not a description that sqz-export wrote: {str(error).rstrip('.')}.") from error
     return [
         *describe(spec),
         ("Exported by", f"sqz-keras {form.get(contract.PACKAGE_VERSION_KEY, 'of an unknown version')!s:.40}"),

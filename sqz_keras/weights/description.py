@@ -166,7 +166,9 @@ def read_spec(described: pathlib.Path, path: pathlib.Path, arrays: Mapping[str, 
         spec = ModelSpec.from_json(form["model_spec"])
         hashes = {name: tensor["sha256"] for name, tensor in form["tensors"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsFileError(f"{described}: not a description that write_spec wrote: {error}.") from error
+        raise WeightsFileError(
+            f"{described}: not a description that write_spec wrote: {str(error).rstrip('.')}."
+        ) from error
     wrong = sorted(name for name in hashes.keys() | arrays.keys() if _sha256(arrays.get(name)) != hashes.get(name))
     if wrong:
         raise WeightsFileError(
