@@ -194,14 +194,14 @@ def test_a_model_that_was_cut_before_its_softmax_is_refused(tmp_path, last, mess
         resolve_model(tmp_path / "own.keras")
 
 
-def of_another_project(act=None, pools=(1, 3, 5), first=None, **conv1):
+def of_another_project(act=None, pools=(1, 3, 5), first=None, size=48, **conv1):
     """keras-squeezenet's names, with fewer filters: a ReLU is a layer of its own."""
     layers, act = keras.layers, act or (lambda name: keras.layers.Activation("relu", name=name))
 
     def convolution(x, filters, kernel, name, **options):
         return act(f"relu_{name}")(layers.Conv2D(filters, kernel, name=name, **options)(x))
 
-    images = keras.Input((48, 48, 3))
+    images = keras.Input((size, size, 3))
     x = first(images) if first else images
     x = convolution(x, 64, 3, "conv1", **{"strides": 2} | conv1)
     for number in range(1, 6):
@@ -239,6 +239,14 @@ def test_a_config_with_the_names_of_another_project_is_checked(tmp_path, change,
     assert "conv1/kernel" in readers.read_arrays(path)
     if "first" in change:
         assert readers.read_described(path, trunk_only=True)[1] is None
+
+
+@pytest.mark.parametrize(("size", "differ"), [(48, False), (50, True), (None, True)])
+def test_pools_of_another_project_that_round_down_are_warned_about(tmp_path, recwarn, size, differ):
+    of_another_project(size=size).save(tmp_path / "own.h5")
+    recwarn.clear()
+    readers.read_described(tmp_path / "own.h5")
+    assert any("its max pools round down" in str(warning.message) for warning in recwarn) == differ
 
 
 def test_weights_alone_are_warned_about(tmp_path):

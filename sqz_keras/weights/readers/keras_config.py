@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 
 from sqz_keras.architecture.metaparameters import VERSIONS, FireFilters, fit_metaparameters
@@ -66,6 +67,12 @@ def describe(path: str | os.PathLike, config: object, trunk_only: bool = False) 
         raise WeightsFileError(
             f"{path}: its network is no SqueezeNet: {changes[0]}. Open it with keras.saving.load_model, or save the "
             "network alone, without the change."
+        )
+    if spec is None and _pools_leave_rest(listed):
+        warnings.warn(
+            f"{path}: its max pools round down, and this project's round up, as the authors' do: check the accuracy, "
+            "or train them further.",
+            stacklevel=2,
         )
     return spec and Stated(spec, is_whole=False, activation=activation)
 
@@ -156,6 +163,23 @@ def _changes_of_others(classes: Mapping[str, str], layers: Mapping[str, Mapping]
         if is_it and tuple(pool_after) != net.pool_after:
             changes.append(f"it has max pools behind {pool_after}, expected {list(net.pool_after)}")
     return changes
+
+
+def _pools_leave_rest(listed: list[Mapping]) -> bool:
+    """Whether a max pool of another project's network leaves out the last row of its input, or may."""
+    rows = padding = None
+    for layer in listed:
+        config = layer["config"]
+        if layer["class_name"] == "InputLayer":
+            rows = (config.get("batch_shape") or config.get("batch_input_shape") or [None] * 2)[1]
+        elif layer_name(config["name"]) == "conv1" and rows and "kernel_size" in config:
+            rows = (rows - config["kernel_size"][0]) // 2 + 1
+        elif layer["class_name"] == "MaxPooling2D":
+            if padding != _CEIL_MODE and (not rows or rows % 2 == 0):
+                return True
+            rows = rows and rows // 2
+        padding = config.get("padding")
+    return False
 
 
 def _spec(layers: Mapping[str, Mapping], shape: list) -> ModelSpec:
