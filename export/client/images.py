@@ -13,9 +13,9 @@ import numpy as np
 import PIL.Image
 
 from export import contract
-from sqz_keras.images.files import check_size, open_image, read_image, to_rgb, turn_upright, with_exact_grey
+from sqz_keras.images.files import open_image, pixels_of, read_image
 
-Image = str | os.PathLike | bytes | BinaryIO | PIL.Image.Image | np.ndarray
+Image = str | os.PathLike | bytes | bytearray | memoryview | BinaryIO | PIL.Image.Image | np.ndarray
 Images = Image | Sequence[Image]
 
 _ORIENTATION, _UPRIGHT = 0x0112, 1  # of EXIF
@@ -45,8 +45,7 @@ def _as_sent(image: Image) -> bytes | np.ndarray:
     if isinstance(image, np.ndarray):
         return _checked(image)
     if isinstance(image, PIL.Image.Image):
-        check_size(image)
-        return _encoded(np.asarray(to_rgb(turn_upright(with_exact_grey(image)))))
+        return _encoded(pixels_of(image, _file_of(image)))
     if isinstance(image, str | os.PathLike):
         return _upright(pathlib.Path(image).read_bytes())
     if hasattr(image, "read"):
@@ -59,6 +58,18 @@ def _as_sent(image: Image) -> bytes | np.ndarray:
         "An image is a path, an open file, the bytes of an image file, a PIL image, or a numpy array (H, W, 3), RGB in "
         f"0..255; got {type(image).__name__}. numpy.asarray(...) makes an array of nested lists."
     )
+
+
+def _file_of(image: PIL.Image.Image) -> BinaryIO | None:
+    """A copy of the file that a PIL image was opened from, as long as no pixel of it has been loaded."""
+    file = getattr(image, "fp", None)
+    if file is None or not getattr(image, "tile", None):
+        return None
+    position = file.tell()
+    file.seek(0)
+    copy = io.BytesIO(file.read())
+    file.seek(position)
+    return copy
 
 
 def _checked(image: np.ndarray) -> np.ndarray:

@@ -37,9 +37,14 @@ SUFFIXES = (
 _FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 # TIFF's tags, and what they say where they are left out.
-_TIFF_BITS, _TIFF_COLOURS, _TIFF_NUMBERS = (258, (1,)), (262, 1), (339, (1,))
+_TIFF_BITS, _TIFF_COLOURS, _TIFF_PALETTE, _TIFF_NUMBERS = (258, (1,)), (262, 1), (320, (0xFFFF,)), (339, (1,))
 _WHITE_IS_0, _SIGNED = 0, 2
 _TOO_MANY_BITS = "its pixels have more than 16 bits; save it with 8 or 16 bits"
+_PNG_END = b"IEND\xaeB`\x82"
+JPEG_END = b"\xff\xd9"
+MISSING_GREY = 128  # JPEG's library paints pixels that a file lacks, and warns of them where nobody sees it
+# Compressed ones of nobody knows what, each time behind another marker of a restart.
+MORE_PIXELS = b"".join(bytes([*range(1, 100, 3), 0xFF, 0xD0 + count]) for count in range(8))
 _NAMED = 3  # of the files that are left out
 
 
@@ -149,9 +154,7 @@ def read_image(source: str | os.PathLike | bytes) -> np.ndarray:
     with open(source, "rb") if not isinstance(source, bytes) else io.BytesIO(source) as file:
         try:
             with open_image(file) as image:
-                check_size(image)
-                image = _with_exact_transparency(with_exact_grey(image), file)
-                return np.asarray(to_rgb(turn_upright(image)))
+                return pixels_of(image, file)
         except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
             raise ValueError(f"{name}: not an image that can be read: {error}.") from error
 
@@ -171,6 +174,26 @@ def open_image(file: BinaryIO) -> Image.Image:
         return Image.open(file, formats=[name for name in _FORMATS if name in Image.OPEN])
     except Image.UnidentifiedImageError as error:
         raise ValueError(f"none of the formats {', '.join(_FORMATS)}, or damaged") from error
+
+
+def pixels_of(image: Image.Image, file: BinaryIO | None) -> np.ndarray:
+    """What `read_image` returns, of an image that Pillow has opened.
+
+    Args:
+        image: The image.
+        file: What it was opened from; None where the image has been loaded already, or never was a file.
+
+    Raises:
+        ValueError: As `read_image`, without the file's name.
+        OSError, SyntaxError, EOFError: It is damaged.
+    """
+    check_size(image)
+    if image.mode == "I" and image.format is None:
+        raise ValueError("its pixels are 32-bit integers of an unknown range; give 8 or 16 bits")
+    if file is not None:
+        _check_end(image, file)
+        image = _with_exact_transparency(image, file)
+    return np.asarray(to_rgb(turn_upright(_without_gaps(_with_exact_tiff(image)))))
 
 
 def check_size(image: Image.Image) -> None:
@@ -195,19 +218,46 @@ def turn_upright(image: Image.Image) -> Image.Image:
     return ImageOps.exif_transpose(image)
 
 
-def with_exact_grey(image: Image.Image) -> Image.Image:
+def _check_end(image: Image.Image, file: BinaryIO) -> None:
+    """Refuses a PNG without its end, and a JPEG whose end comes before all pixels have come; Pillow takes them."""
+    if image.format == "PNG" and _PNG_END not in _content(file):
+        raise ValueError("the file ends early")
+    if image.format == "JPEG" and set(np.ravel(image.getpixel((image.width - 1, image.height - 1)))) == {MISSING_GREY}:
+        data = _content(file)
+        if data.endswith(JPEG_END):
+            longer = data.removesuffix(JPEG_END) + MORE_PIXELS + JPEG_END
+            with open_image(io.BytesIO(longer)) as other:
+                if not np.array_equal(image, other):
+                    raise ValueError("the file ends early: some of its pixels are missing")
+
+
+def _content(file: BinaryIO) -> bytes:
+    """All bytes of an open file, which is left where it was."""
+    position = file.tell()
+    file.seek(0)
+    data = file.read()
+    file.seek(position)
+    return data
+
+
+def _with_exact_tiff(image: Image.Image) -> Image.Image:
     """A grey TIFF with its samples as 16 bits, 0 for black; Pillow leaves 12 bits as they are, and white at 0.
 
-    It is upright, as Pillow turns a TIFF when it loads the samples. Every other image is returned as it is.
+    It is upright, as Pillow turns a TIFF when it loads the samples. Palettes whose colours have 8 bits in place of 16
+    are read as such. Every other image is returned as it is.
 
     Raises:
         ValueError: Its samples have another range, or are signed.
     """
     if image.format != "TIFF":
         return image
-    bits, colours, numbers = (image.tag_v2.get(*tag) for tag in (_TIFF_BITS, _TIFF_COLOURS, _TIFF_NUMBERS))
+    bits, colours, palette, numbers = (
+        image.tag_v2.get(*tag) for tag in (_TIFF_BITS, _TIFF_COLOURS, _TIFF_PALETTE, _TIFF_NUMBERS)
+    )
     if _SIGNED in numbers:
         raise ValueError("its pixels are signed numbers of an unknown range; save it with 8 or 16 bits, unsigned")
+    if image.mode == "P" and max(palette) < 256:
+        image.putpalette(np.reshape(palette, (3, -1)).T.astype(np.uint8).tobytes())
     if not image.mode.startswith("I"):
         return image
     if bits[0] > 16:
@@ -215,6 +265,22 @@ def with_exact_grey(image: Image.Image) -> Image.Image:
     if bits[0] < 16 or colours == _WHITE_IS_0:
         samples = np.asarray(image, np.uint16) << (16 - bits[0])
         return Image.fromarray(0xFFFF - samples if colours == _WHITE_IS_0 else samples)
+    return image
+
+
+def _without_gaps(image: Image.Image) -> Image.Image:
+    """A BMP whose pixels are all transparent as an opaque one, and white where the first frame of a GIF has no pixels.
+
+    Many programs leave the fourth byte of a BMP's pixels 0. Pillow gives the gaps of a GIF some colour of its palette.
+    """
+    if image.format == "BMP" and image.mode == "RGBA" and image.getextrema()[3] == (0, 0):
+        return image.convert("RGB")
+    if image.format == "GIF" and image.tell() == 0 and image.tile and "transparency" not in image.info:
+        box = image.tile[0].extents
+        if box != (0, 0, *image.size):
+            white = Image.new("RGB", image.size, "white")
+            white.paste(image.convert("RGB").crop(box), box)
+            return white
     return image
 
 
@@ -232,11 +298,10 @@ def _with_exact_transparency(image: Image.Image, file: BinaryIO) -> Image.Image:
         return image
     if tile.args not in ("I;16B", "RGB;16B"):
         return image
+    data = _content(file)
     samples = np.asarray(image, np.uint16)
     if image.mode == "RGB":
-        image.load()
-        file.seek(0)
-        with open_image(file) as low:
+        with open_image(io.BytesIO(data)) as low:
             low.tile = [low.tile[0]._replace(args="RGB;16L")]  # in the other byte order, Pillow keeps the low bytes
             samples = samples << 8 | np.asarray(low)
     is_opaque = (samples != key).reshape(*samples.shape[:2], -1).any(-1)

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
-from sqz_keras.images.files import MAX_ASPECT_RATIO, MAX_PIXELS
+from sqz_keras.images.files import JPEG_END, MAX_ASPECT_RATIO, MAX_PIXELS, MISSING_GREY, MORE_PIXELS
 
-# Where EXIF is looked for, in bytes from the start: behind the first header of a JPEG, or the colour profile of a PNG.
-JPEG_EXIF_BYTES, PNG_EXIF_BYTES = 4096, 8192
 JPEG_START, PNG_START = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+_ADOBE = b"\xff\xee\x00\x0eAdobe\x00d" + bytes(5)  # a JPEG's segment that says: four inks, inverted
 
 # Of a PNG: where its header (the chunk IHDR) has its width and height, its bits per sample, and its kind of colours.
 _PNG_SIZE, _PNG_DEPTH, _PNG_COLOUR = 16, 24, 25
 _PALETTE = 3
+_PNG_CHUNKS = 33  # where those behind the header begin
+_PNG_LAST_BYTES = 4096  # in which EXIF behind the pixels is looked for
 
-# The entry "orientation" (tag 0x0112, one value of type 3) of the first image directory of EXIF, in either byte order,
-# where it is not 1. (?s)\C is any byte.
-_HAS_EXIF = r"(?s)\C*(?:Exif\x00\x00|eXIf)(?:II\*\x00|MM\x00\*)\C*"
+# What is behind the chunk's name eXIf; some programs begin it as in a JPEG. (?s)\C is any byte.
+_BEHIND_NAME = r"(?s)\C*?(?:eXIf(?:Exif\x00\x00)?((?:II\*\x00|MM\x00\*)\C*)|\z)"
+_EXIF_WORDS = (0x4578, 0x6966, 0)  # "Exif" and two zeros, in 16 bits each
+_JPEG_LOOK = 10  # bytes of a segment, up to where EXIF's begins
+_JPEG_TABLE = b"\xff\xdb"
+# An image directory of EXIF, up to the entry "orientation" (tag 0x0112, one value, of 2 or 4 bytes) that is not 1; an
+# entry has 12 bytes.
 _HAS_TURN = (
-    r"(?s)\C*?(?:Exif\x00\x00|eXIf)(?:II\*\x00\C*?\x12\x01\x03\x00\x01\x00\x00\x00([\x02-\x08])\x00"
-    r"|MM\x00\*\C*?\x01\x12\x00\x03\x00\x00\x00\x01\x00([\x02-\x08]))\C*"
+    r"(?s)(?:\C{12})*?(?:\x12\x01[\x03\x04]\x00\x01\x00\x00\x00([\x02-\x08])\x00"
+    r"|\x01\x12\x00(?:\x03\x00\x00\x00\x01|\x04\x00\x00\x00\x01\x00\x00)\x00([\x02-\x08]))\C*"
 )
 
 
@@ -48,12 +55,37 @@ def fits(size: tf.Tensor) -> tf.Tensor:
 
 
 def decode_jpeg(data: tf.Tensor) -> tf.Tensor:
-    """RGB, uint8 (H, W, 3), from a colour, grey or CMYK JPEG.
+    """RGB, uint8 (H, W, 3), from a colour, grey or CMYK JPEG; see `decode_whole`.
 
     The DCT is Pillow's; the default one is up to 6 levels off. CMYK may differ from Pillow's RGB by one
     level, as TensorFlow truncates where Pillow rounds.
     """
-    return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
+    return decode_whole(lambda data: tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE"), data)
+
+
+def decode_whole(decoder: Callable[[tf.Tensor], tf.Tensor], data: tf.Tensor) -> tf.Tensor:
+    """What `decoder` makes of a JPEG, all of it or a window; InvalidArgumentError where pixels are missing.
+
+    Four colours are read as Adobe writes them, inverted, whether the file says so or not: as Pillow and browsers do.
+    """
+    image = decoder(data)
+    is_cmyk = tf.equal(tf.io.extract_jpeg_shape(data)[2], 4)
+    may_end_early = tf.reduce_all(tf.equal(image[-1, -1], MISSING_GREY))
+
+    def inverted():
+        return decoder(tf.strings.join([JPEG_START[:2], _ADOBE, tf.strings.substr(data, 2, -1)]))
+
+    def checked():
+        # The library warns of missing pixels where nobody sees it. They are where more of them change the image.
+        end = tf.strings.length(data) - len(JPEG_END)
+        is_cut = tf.equal(tf.strings.substr(data, end, -1), JPEG_END)
+        longer = tf.strings.join([tf.strings.substr(data, 0, end), MORE_PIXELS, JPEG_END])
+        is_whole = ~is_cut | tf.reduce_all(tf.equal(tf.io.decode_jpeg(longer), tf.io.decode_jpeg(data)))
+        with tf.control_dependencies([tf.debugging.Assert(is_whole, ["pixels are missing"])]):
+            return tf.identity(image)
+
+    # One condition where neither is so, since each takes longer than decoding a row.
+    return tf.cond(is_cmyk | may_end_early, lambda: tf.cond(is_cmyk, inverted, checked), lambda: image)
 
 
 def decode_png(data: tf.Tensor) -> tf.Tensor:
@@ -84,26 +116,101 @@ def _byte(data: tf.Tensor, position: int) -> tf.Tensor:
     return tf.ensure_shape(tf.io.decode_raw(tf.strings.substr(data, position, 1), tf.uint8), [1])[0]
 
 
-def turn_upright(image: tf.Tensor, data: tf.Tensor, exif_bytes: int) -> tf.Tensor:
+def turn_upright(image: tf.Tensor, data: tf.Tensor, is_plain: Callable, find_turn: Callable) -> tf.Tensor:
     """An image (H, W, C) as the EXIF of its file says that it is to be seen.
 
     Args:
         image: What was decoded, or a window of it.
         data: The JPEG or PNG file, a scalar string.
-        exif_bytes: Its EXIF is seen where it starts within so many bytes: `JPEG_EXIF_BYTES` or `PNG_EXIF_BYTES`.
+        is_plain: `is_plain_jpeg` or `is_plain_png`.
+        find_turn: `jpeg_turn` or `png_turn`.
     """
-    has_exif = tf.strings.regex_full_match(tf.strings.substr(data, 0, exif_bytes), _HAS_EXIF)
 
-    def turned():
-        # The EXIF is the first segment of a JPEG, at most 64 KB long, and the whole data would take long to search.
-        start = tf.strings.substr(data, 0, exif_bytes + (1 << 16))
-        value = tf.strings.regex_replace(start, _HAS_TURN, r"\1\2", False)
-        first_byte = tf.cast(tf.io.decode_raw(tf.strings.substr(value, 0, 1), tf.uint8)[0], tf.int32)
-        turn = tf.where(tf.strings.length(value) == 1, first_byte, 1)
+    def upright():
+        turn = find_turn(data)
         # Orientations 5 to 8 have rows and columns exchanged; then some of them are mirrored. There are no conditions,
         # since each of them makes the graph larger.
-        upright = tf.transpose(image, tf.where(turn >= 5, [1, 0, 2], [0, 1, 2]))
+        exchanged = tf.transpose(image, tf.where(turn >= 5, [1, 0, 2], [0, 1, 2]))
         mirrored = [tf.reduce_any(tf.equal(turn, values)) for values in ((3, 4, 7, 8), (2, 3, 6, 7))]
-        return tf.reverse(upright, tf.boolean_mask([0, 1], mirrored))
+        return tf.reverse(exchanged, tf.boolean_mask([0, 1], mirrored))
 
-    return tf.ensure_shape(tf.cond(has_exif, turned, lambda: image), [None, None, image.shape[-1]])
+    return tf.ensure_shape(tf.cond(is_plain(data), lambda: image, upright), [None, None, image.shape[-1]])
+
+
+def is_plain_jpeg(data: tf.Tensor) -> tf.Tensor:
+    """Whether a JPEG has the plain header of 18 bytes and then the first table, so that it has no EXIF; many have."""
+    return tf.equal(tf.strings.substr(data, 20, 2), _JPEG_TABLE)
+
+
+def jpeg_turn(data: tf.Tensor) -> tf.Tensor:
+    """The orientation in the EXIF of a JPEG that could be decoded, 1 to 8; 1 where it has none."""
+    last = tf.strings.length(data) - _JPEG_LOOK
+
+    def words(at):  # marker, length, and what EXIF begins with
+        return tf.ensure_shape(
+            tf.io.decode_raw(tf.strings.substr(data, at, _JPEG_LOOK), tf.uint16, little_endian=False), [5]
+        )
+
+    def is_exif(segment):
+        return tf.reduce_all(tf.equal(segment[2:], _EXIF_WORDS))
+
+    def is_other(at, segment):
+        is_skipped = tf.equal(segment[0] // 16, 0xFFE) | tf.equal(segment[0], 0xFFFE)  # of an application; a comment
+        return (at < last) & is_skipped & ~is_exif(segment)
+
+    def following(at, segment):
+        at = tf.minimum(at + 2 + tf.cast(segment[1], tf.int32), last)
+        return at, words(at)
+
+    at, segment = tf.while_loop(is_other, following, (2, words(2)))
+    size = tf.where(is_exif(segment), tf.cast(segment[1], tf.int32) - 8, 0)
+    return _orientation(tf.strings.substr(data, at + _JPEG_LOOK, size))
+
+
+def is_plain_png(data: tf.Tensor) -> tf.Tensor:
+    """Whether a PNG has a header, one chunk of pixels and the end, so that it has no EXIF; small files do."""
+    end = _PNG_CHUNKS + 12 + _number(data, _PNG_CHUNKS, 4) + 12
+    return tf.equal(_chunk_name(data, _PNG_CHUNKS), b"IDAT") & tf.equal(tf.strings.length(data), end)
+
+
+def png_turn(data: tf.Tensor) -> tf.Tensor:
+    """The orientation in the EXIF of a PNG that could be decoded, 1 to 8; 1 where it has none.
+
+    EXIF behind the pixels is seen where it begins in the last 4 KB.
+    """
+    length = tf.strings.length(data)
+
+    def is_other(at):
+        return (at < length - 12) & tf.reduce_all(tf.not_equal(_chunk_name(data, at), [b"IDAT", b"eXIf"]))
+
+    def following(at):
+        return [tf.minimum(at + 12 + _number(data, at, 4), length - 12)]
+
+    (at,) = tf.while_loop(is_other, following, [_PNG_CHUNKS])
+    is_found = tf.equal(_chunk_name(data, at), b"eXIf")
+    start = tf.where(is_found, at, tf.maximum(at, length - _PNG_LAST_BYTES))
+    part = tf.strings.substr(data, start, tf.where(is_found, _number(data, at, 4) + 8, _PNG_LAST_BYTES))
+    return _orientation(tf.strings.regex_replace(part, _BEHIND_NAME, r"\1", False))
+
+
+def _chunk_name(data: tf.Tensor, at) -> tf.Tensor:
+    return tf.strings.substr(data, at + 4, 4)
+
+
+def _orientation(exif: tf.Tensor) -> tf.Tensor:
+    """The orientation in the first image directory of EXIF, 1 to 8; 1 where it says none, or is damaged."""
+    exif = tf.strings.join([exif, bytes(10)])
+    is_big = tf.equal(tf.strings.substr(exif, 0, 4), b"MM\0*")
+    is_known = is_big | tf.equal(tf.strings.substr(exif, 0, 4), b"II*\0")
+    start = tf.minimum(_number(exif, 4, 4, is_big), tf.strings.length(exif) - 2)
+    entries = tf.strings.substr(exif, start + 2, 12 * _number(exif, start, 2, is_big))
+    value = tf.strings.regex_replace(entries, _HAS_TURN, r"\1\2", False)
+    first_byte = _number(tf.strings.join([value, b"\0"]), 0, 1)
+    return tf.where(is_known & tf.equal(tf.strings.length(value), 1), first_byte, 1)
+
+
+def _number(data: tf.Tensor, at, size: int, is_big=True) -> tf.Tensor:
+    """The number in `size` bytes of a string, int32; of four bytes, the three lower ones."""
+    digits = tf.ensure_shape(tf.io.decode_raw(tf.strings.substr(data, at, size), tf.uint8), [size])
+    digits = tf.cast(tf.where(is_big, digits, tf.reverse(digits, [0])), tf.int32)[-3:]
+    return tf.reduce_sum(digits * [65536, 256, 1][-min(size, 3) :])

@@ -121,6 +121,70 @@ def test_half_a_file_is_refused(image):
         read_image(content[: len(content) // 2])
 
 
+def with_early_end(content: bytes, part: float = 0.5) -> bytes:
+    """A JPEG file without its last pixels, with the marker that says that it ends."""
+    start = content.index(b"\xff\xda")
+    return content[: start + int(part * (len(content) - start))] + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"restart_marker_blocks": 1}], ids=str)
+def test_a_jpeg_that_ends_early_is_refused(mode, options):
+    """The JPEG library paints the rest grey and only warns."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    content = encode(Image.fromarray(pixels).convert(mode), format="JPEG", **options)
+    for part in (0.3, 0.9):
+        with pytest.raises(ValueError, match="the file ends early: some of its pixels are missing"):
+            read_image(with_early_end(content, part))
+    assert read_image(content + b"trailer").shape == (40, 60, 3)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 20}], ids=str)
+def test_a_grey_jpeg_ends_where_it_should(options):
+    grey = Image.new("RGB", (40, 24), (128, 128, 128))
+    np.testing.assert_array_equal(read_image(encode(grey, format="JPEG", **options)), grey)
+
+
+def test_a_png_without_its_end_is_refused(image):
+    content = encode(image, format="PNG")
+    for missing in (1, 12):
+        with pytest.raises(ValueError, match="the file ends early"):
+            read_image(content[:-missing])
+    np.testing.assert_array_equal(read_image(content + b"trailer"), image)
+
+
+def test_a_bmp_whose_pixels_are_all_transparent(image):
+    clear = image.convert("RGBA")
+    for alpha, expected in ((0, np.asarray(image)), (128, np.asarray(image) / 2 + 128)):
+        clear.putalpha(alpha)
+        content = bytearray(encode(clear, format="BMP"))
+        # Pillow writes the fourth byte and calls it unused; the longer header of type 4 has a mask for it.
+        masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+        header = struct.pack("<I", 108) + content[18:30] + struct.pack("<I", 3) + content[34:54] + masks + bytes(52)
+        content = content[:10] + struct.pack("<I", 14 + len(header)) + header + content[54:]
+        np.testing.assert_allclose(read_image(bytes(content)), expected, atol=1)
+
+
+def test_a_gif_whose_first_frame_leaves_a_gap():
+    """Browsers show the page behind it; Pillow shows the first colour of the palette."""
+    content = encode(Image.new("RGB", (4, 4), "blue"), format="GIF")
+    content = content[:6] + struct.pack("<HH", 8, 6) + content[10:]
+    expected = np.full((6, 8, 3), 255)
+    expected[:4, :4] = (0, 0, 255)
+    np.testing.assert_array_equal(read_image(content), expected)
+
+
+def test_a_tiff_palette_of_8_bits():
+    """TIFF's palettes have 16 bits; those of some programs have 8, which Pillow makes black."""
+    colours = np.random.default_rng(0).integers(0, 256, (256, 3), np.uint8)
+    image = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))
+    for factor in (1, 257):
+        content = encode(
+            image, format="TIFF", tiffinfo={262: 3, 320: tuple(int(v) * factor for v in colours.T.ravel())}
+        )
+        np.testing.assert_array_equal(read_image(content), colours.reshape(16, 16, 3))
+
+
 def test_a_huge_declared_size_is_refused_before_it_is_decoded():
     """A PNG of a few hundred bytes that says it is 30,000 x 30,000."""
 

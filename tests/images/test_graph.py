@@ -1,17 +1,36 @@
 """What a TensorFlow graph decodes is what `read_image` reads."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 
 from sqz_keras.images.files import read_image
-from sqz_keras.images.graph import JPEG_EXIF_BYTES, PNG_EXIF_BYTES, decode_jpeg, decode_png, turn_upright
+from sqz_keras.images.graph import (
+    decode_jpeg,
+    decode_png,
+    is_plain_jpeg,
+    is_plain_png,
+    jpeg_turn,
+    png_turn,
+    turn_upright,
+)
 from tests.images.png_files import PALETTE, all_kinds, write_png
-from tests.images.test_files import encode
+from tests.images.test_files import encode, with_early_end
 
 KINDS = {name: (data, seen) for name, data, seen in all_kinds()}
 ORIENTATION = 0x0112
+
+
+def upright_jpeg(data):
+    return turn_upright(decode_jpeg(data), data, is_plain_jpeg, jpeg_turn)
+
+
+def upright_png(data):
+    return turn_upright(decode_png(data), data, is_plain_png, png_turn)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -30,7 +49,7 @@ def test_a_palette_whose_colours_are_all_nearly_transparent():
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize(("format", "decode"), [("JPEG", decode_jpeg), ("PNG", decode_png)])
+@pytest.mark.parametrize(("format", "decode"), [("JPEG", upright_jpeg), ("PNG", upright_png)])
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_exif_orientation(orientation, format, decode, order):
     pixels = np.random.default_rng(0).integers(0, 256, (3, 5, 3), np.uint8).repeat(8, 0).repeat(8, 1)
@@ -40,7 +59,7 @@ def test_exif_orientation(orientation, format, decode, order):
     data = encode(Image.fromarray(pixels), format=format, exif=exif)
     expected = read_image(data)
     assert expected.shape == ((24, 40, 3) if orientation < 5 else (40, 24, 3))
-    np.testing.assert_array_equal(turn_upright(decode(tf.constant(data)), tf.constant(data), PNG_EXIF_BYTES), expected)
+    np.testing.assert_array_equal(decode(tf.constant(data)), expected)
 
 
 def test_damaged_exif_turns_nothing():
@@ -50,4 +69,89 @@ def test_damaged_exif_turns_nothing():
     damaged = data.replace(b"MM\0*", b"XX\0*")
     assert damaged != data
     assert read_image(damaged).shape == (8, 16, 3)
-    assert turn_upright(decode_jpeg(tf.constant(damaged)), tf.constant(damaged), JPEG_EXIF_BYTES).shape == (8, 16, 3)
+    assert upright_jpeg(tf.constant(damaged)).shape == (8, 16, 3)
+
+
+def exif_of(order: str, *directories: dict[int, int], kind: int = 3, before: bytes = b"") -> bytes:
+    """EXIF of some image directories of (tag: value), with bytes before the first."""
+    number = "H" if kind == 3 else "I"
+    content = struct.pack(f"{order}HI", 42, 8 + len(before)) + before
+    for place, entries in enumerate(directories):
+        content += struct.pack(f"{order}H", len(entries))
+        for tag, value in entries.items():
+            content += struct.pack(f"{order}HHI", tag, kind, 1) + struct.pack(order + number, value).ljust(4, b"\0")
+        is_last = place == len(directories) - 1
+        content += struct.pack(f"{order}I", 0 if is_last else 2 + len(content) + 4)
+    return (b"II" if order == "<" else b"MM") + content
+
+
+def in_jpeg(exif: bytes, *segments: tuple[int, bytes]) -> bytes:
+    """A JPEG, 8 high and 16 wide, with other segments before its EXIF."""
+    segments = [*segments, (0xE1, b"Exif\0\0" + exif)]
+    added = b"".join(b"\xff" + struct.pack(">BH", marker, len(data) + 2) + data for marker, data in segments)
+    data = encode(Image.new("RGB", (16, 8), "red"), format="JPEG")
+    return data[:20] + added + data[20:]
+
+
+def in_png(*chunks: tuple[bytes, bytes], behind: bool = False) -> bytes:
+    """A PNG, 8 high and 16 wide, with more chunks before or behind its pixels."""
+    added = b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    )
+    data = encode(Image.new("RGB", (16, 8), "red"), format="PNG")
+    at = len(data) - 12 if behind else 33
+    return data[:at] + added + data[at:]
+
+
+TURN, NONE, STRAIGHT = {0x100: 5, ORIENTATION: 6}, {0x100: 5}, {ORIENTATION: 1}
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(
+    ("turns", "place"),
+    [
+        (True, lambda order: in_jpeg(exif_of(order, TURN))),
+        (True, lambda order: in_jpeg(exif_of(order, TURN, kind=4))),
+        (True, lambda order: in_jpeg(exif_of(order, TURN, before=bytes(30)))),
+        (True, lambda order: in_jpeg(exif_of(order, TURN, STRAIGHT))),
+        (True, lambda order: in_jpeg(exif_of(order, TURN), (0xE2, bytes(9000)), (0xFE, bytes(60_000)))),
+        (False, lambda order: in_jpeg(exif_of(order, STRAIGHT, TURN))),
+        (False, lambda order: in_jpeg(exif_of(order, NONE, TURN))),
+        (False, lambda order: in_jpeg(exif_of(order, NONE, before=exif_of(order, TURN)[10:]))),
+        (False, lambda order: in_jpeg(exif_of(order, NONE), (0xE1, b"Exif\0\0" + exif_of(order, NONE)))),
+        (False, lambda order: in_jpeg(exif_of(order, TURN)[:9])),
+        (True, lambda order: in_png((b"eXIf", exif_of(order, TURN)))),
+        (True, lambda order: in_png((b"eXIf", b"Exif\0\0" + exif_of(order, TURN)))),
+        (True, lambda order: in_png((b"tEXt", b"Comment\0" + b"a" * 20_000), (b"eXIf", exif_of(order, TURN)))),
+        (True, lambda order: in_png((b"eXIf", exif_of(order, TURN)), behind=True)),
+        (False, lambda order: in_png((b"eXIf", exif_of(order, NONE, TURN)), behind=True)),
+    ],
+)  # fmt: skip
+def test_exif_in_every_place(turns, place, order):
+    data = place(order)
+    expected = (16, 8, 3) if turns else (8, 16, 3)
+    assert read_image(data).shape == expected
+    decode = upright_jpeg if data.startswith(b"\xff") else upright_png
+    assert decode(tf.constant(data)).shape == expected
+
+
+def test_a_jpeg_that_ends_early_is_an_error():
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    data = encode(Image.fromarray(pixels), format="JPEG")
+    assert decode_jpeg(tf.constant(data)).shape == (40, 60, 3)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="pixels are missing"):
+        decode_jpeg(tf.constant(with_early_end(data)))
+    grey = encode(Image.new("RGB", (16, 8), (128, 128, 128)), format="JPEG")
+    assert (decode_jpeg(tf.constant(grey)).numpy() == 128).all()
+
+
+def test_four_inks_without_a_word_about_them():
+    """Pillow and browsers take them as inverted. TensorFlow does so only where the file names Adobe."""
+    inks = np.random.default_rng(0).integers(0, 256, (2, 2, 4), np.uint8).repeat(16, 0).repeat(16, 1)
+    data = encode(Image.fromarray(inks, "CMYK"), format="JPEG", quality=95)
+    start = data.index(b"\xff\xee")
+    nameless = data[:start] + data[start + 16 :]
+    assert b"Adobe" in data and b"Adobe" not in nameless
+    for kind in (data, nameless):
+        np.testing.assert_array_equal(read_image(kind), read_image(data))
+        np.testing.assert_allclose(decode_jpeg(tf.constant(kind)), read_image(data), atol=1)

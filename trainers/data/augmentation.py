@@ -11,15 +11,18 @@ import tensorflow as tf
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.images.files import read_image
 from sqz_keras.images.graph import (
-    JPEG_EXIF_BYTES,
     JPEG_START,
-    PNG_EXIF_BYTES,
     PNG_START,
     decode_jpeg,
     decode_png,
+    decode_whole,
     fits,
+    is_plain_jpeg,
+    is_plain_png,
     jpeg_size,
+    jpeg_turn,
     png_size,
+    png_turn,
     starts_with,
     turn_upright,
 )
@@ -118,18 +121,18 @@ def _or_black(decoder: Callable, data, *others) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _decode_jpeg(data):
-    return _decode_checked(data, jpeg_size, decode_jpeg, JPEG_EXIF_BYTES)
+    return _decode_checked(data, jpeg_size, decode_jpeg, is_plain_jpeg, jpeg_turn)
 
 
 def _decode_png(data):
-    return _decode_checked(data, png_size, decode_png, PNG_EXIF_BYTES)
+    return _decode_checked(data, png_size, decode_png, is_plain_png, png_turn)
 
 
-def _decode_checked(data, size_of: Callable, decoder: Callable, exif_bytes: int):
+def _decode_checked(data, size_of: Callable, decoder: Callable, *turn: Callable):
     """An upright image, whose declared size is checked before it is decoded."""
     with tf.control_dependencies([_within_bounds(size_of(data))]):
         data = tf.identity(data)
-    return turn_upright(decoder(data), data, exif_bytes)
+    return turn_upright(decoder(data), data, *turn)
 
 
 def _decoder_of_others(in_python: bool) -> Callable:
@@ -181,11 +184,15 @@ def _random_window(data, size: int, seed: int, position, guarded: bool, in_pytho
     def of_jpeg(data, position):
         window = random_window(tf.concat([_within_bounds(jpeg_size(data)), [3]], 0), seed, position)
         halvings = tf.reduce_sum(tf.cast(tf.reduce_min(window[2:]) >= [2 * size, 4 * size, 8 * size], tf.int32))
-        branches = [
-            lambda ratio=ratio: tf.io.decode_and_crop_jpeg(data, window // ratio, channels=3, ratio=ratio)
-            for ratio in (1, 2, 4, 8)
-        ]
-        return turn_upright(tf.switch_case(halvings, branches), data, JPEG_EXIF_BYTES)
+
+        def of_window(data):
+            branches = [
+                lambda ratio=ratio: tf.io.decode_and_crop_jpeg(data, window // ratio, channels=3, ratio=ratio)
+                for ratio in (1, 2, 4, 8)
+            ]
+            return tf.switch_case(halvings, branches)
+
+        return turn_upright(decode_whole(of_window, data), data, is_plain_jpeg, jpeg_turn)
 
     def of_other(data, position):
         image = _decoder_of_others(in_python)(data)
