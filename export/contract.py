@@ -73,7 +73,7 @@ class Signature:
     method_name: str = "tensorflow/serving/predict"
 
 
-IMAGES = Tensor("images", "float32", ("batch", "height", "width", 3))  # RGB in 0..255, whole images of any size
+IMAGES = Tensor("images", "float32", ("batch", "height", "width", 3))  # RGB in 0..255, finite: not checked
 IMAGE_BYTES = Tensor("image_bytes", "string", ("batch",))  # JPEG or PNG files, upright: EXIF is not read
 EXAMPLES = Tensor("inputs", "string", ("batch",))  # serialised tf.train.Example with the feature EXAMPLE_FEATURE
 EXAMPLE_FEATURE = "image/encoded"

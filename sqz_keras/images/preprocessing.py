@@ -14,6 +14,9 @@ from sqz_keras.architecture.plain_numbers import as_integer
 from sqz_keras.architecture.spec import PREPROCESSING_MODES, ModelSpec, imagenet_classes
 from sqz_keras.backend import import_keras
 
+_OVERSHOOT = 64  # what resampling may add to colours
+_LARGEST_STANDARDIZED = 3  # above all values that the modes "torch" and "tf" give
+
 
 def preprocess_input(
     x: typing.Any,
@@ -62,11 +65,17 @@ def preprocess_input(
 
 
 def warn_if_scaled(function: str, images: typing.Any) -> None:
-    """Warns of an array of floats in 0..1; it may be a nearly black image, so it is not refused."""
-    if isinstance(images, np.ndarray) and images.dtype.kind == "f" and images.size and 0 < images.max() <= 1:
-        warnings.warn(
-            f"{function} takes RGB in 0..255, got no value above 1, as if scaled: multiply by 255.", stacklevel=3
-        )
+    """Warns of an array that is hardly RGB in 0..255; one that is nearly black may be, so none is refused."""
+    if not isinstance(images, np.ndarray) or images.dtype == np.uint8 or images.dtype.kind not in "buif":
+        return
+    low, high = (images.min(), images.max()) if images.size else (0, 0)
+    if low < -_OVERSHOOT or high > 255 + _OVERSHOOT or (low < 0 and high < _LARGEST_STANDARDIZED):
+        cause = f"values in {low}..{high}, as if preprocessed already or of 16 bits: give the image as it was decoded"
+    elif 0 < high <= 1 and images.dtype.kind in "bf":
+        cause = "no value above 1, as if scaled: multiply by 255"
+    else:
+        return
+    warnings.warn(f"{function} takes RGB in 0..255, got {cause}.", stacklevel=3)
 
 
 def _float32_and_tools(x) -> tuple[typing.Any, Callable, Callable]:
@@ -199,7 +208,7 @@ def decode_predictions(preds: typing.Any, top: int = 5) -> list[list[tuple[str, 
         A list of N lists of (wnid, name, score), most probable first.
 
     Raises:
-        ValueError: `preds` has another shape or holds NaN, or `top` is out of range.
+        ValueError: `preds` has another shape or holds NaN or infinity, or `top` is out of range.
     """
     preds = np.asarray(preds).astype(np.float64)  # an unsigned integer has no negative to sort by
     if preds.ndim != 2 or preds.shape[1] != 1000:
@@ -211,6 +220,8 @@ def decode_predictions(preds: typing.Any, top: int = 5) -> list[list[tuple[str, 
         raise ValueError(f"top must be an integer in 1..1000, got {top!r}.")
     if np.isnan(preds).any():
         raise ValueError("preds must be probabilities, and some are NaN: look for NaN in the images and the weights.")
+    if np.isinf(preds).any():
+        raise ValueError("preds must be probabilities, and some are infinite: look for huge values in the images.")
     classes = imagenet_classes()
     best = np.argsort(-preds, axis=1, kind="stable")[:, :top]
     return [[(*classes[i], float(row[i])) for i in order] for row, order in zip(preds, best, strict=True)]

@@ -212,6 +212,11 @@ def test_decode_predictions_refuses_nan():
         decode_predictions(np.full((1, 1000), np.nan))
 
 
+def test_decode_predictions_refuses_infinity():
+    with pytest.raises(ValueError, match="some are infinite"):
+        decode_predictions(np.full((1, 1000), np.inf))
+
+
 @pytest.mark.parametrize(
     "shape", [(3, 20, 30, 4), (3, 20, 30, 1), (2, 3, 20, 30), (20, 30, 4), (20, 30), (1, 1, 20, 30, 3)]
 )
@@ -230,5 +235,10 @@ def test_scaled_colours_are_warned_about(recwarn):
     assert not recwarn
     with pytest.warns(UserWarning, match="^preprocess_input .*multiply by 255"):
         preprocess_input(RGB / 255)
+    with pytest.warns(UserWarning, match="^preprocess_input .*multiply by 255"):
+        preprocess_input(RGB > 128)
+    for wrong in (preprocess_input(RGB), preprocess_input(RGB, mode="torch"), RGB.astype(np.uint16) * 257):
+        with pytest.warns(UserWarning, match="got values in .*as if preprocessed already or of 16 bits"):
+            preprocess_input(wrong)
     with pytest.warns(UserWarning, match="^prepare_images .*multiply by 255"):
         prepare_images(RGB / 255, ModelSpec())

@@ -20,6 +20,7 @@ from export.server.serving import ServerConfig, serve
 from sqz_keras import prepare_images
 from sqz_keras.images.files import read_image
 from tests.export.samples import encode, random_image
+from tests.images.png_files import write_png
 from tests.images.tiff_files import write_tiff
 
 
@@ -117,6 +118,7 @@ GREY = np.zeros((8, 8))
         (np.full((8, 8, 3), 0.5), "multiply by 255"),
         (GREY.tolist(), r"numpy\.asarray"),
         ([7], "got int"),
+        (Image.fromarray(GREY.astype(np.int32)), "32-bit integers of an unknown range"),
     ],
 )
 def test_what_is_no_image_is_refused_before_it_is_sent(dead_target, wrong, message):
@@ -289,6 +291,23 @@ def test_images_of_pillow_are_sent_as_their_files(tmp_path):
     path.write_bytes(write_tiff(65535 - (np.arange(256).reshape(16, 16) << 8), 16, colours=0))
     with Image.open(path) as image:
         assert client_images.as_list(image) == client_images.as_list(path)
+
+
+@pytest.mark.parametrize("depth", [4, 16])
+def test_a_transparent_colour_of_a_pillow_image(tmp_path, depth):
+    """Pillow compares it with samples that it has scaled to 8 bits."""
+    samples = np.arange(16).reshape(4, 4, 1) << (depth - 4)
+    path = tmp_path / "clear.png"
+    path.write_bytes(write_png(samples, 0, depth, {b"tRNS": samples[1, 2].astype(">u2").tobytes()}))
+    with Image.open(path) as image:
+        (sent,) = client_images.as_list(image)
+    assert (read_image(sent)[1, 2] == 255).all()
+    np.testing.assert_array_equal(read_image(sent), read_image(path))
+
+
+def test_bytes_of_every_kind(photo):
+    data = photo.read_bytes()
+    assert client_images.as_list(bytearray(data)) == client_images.as_list(memoryview(data)) == [data]
 
 
 def test_a_large_rotated_photograph_is_sent_as_jpeg(tmp_path):

@@ -121,6 +121,7 @@ BROKEN = {
     "gif": (encode(random_image(9, 9), "GIF"), contract.STATUS_UNKNOWN_FORMAT),
     "jpeg, first bytes": (FORMATS["jpeg"][:3], contract.STATUS_DAMAGED),
     "jpeg, half": (FORMATS["jpeg"][: len(FORMATS["jpeg"]) // 2], contract.STATUS_DAMAGED),
+    "jpeg, an early end": (FORMATS["jpeg"][: len(FORMATS["jpeg"]) // 2] + b"\xff\xd9", contract.STATUS_DAMAGED),
     "png, first bytes": (FORMATS["png"][:8], contract.STATUS_DAMAGED),
     "png, half": (FORMATS["png"][: len(FORMATS["png"]) // 2], contract.STATUS_DAMAGED),
     "png, few pixels": (header_only_png(1000, 1000), contract.STATUS_DAMAGED),

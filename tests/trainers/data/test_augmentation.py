@@ -84,7 +84,12 @@ def test_cmyk_becomes_rgb():
     assert good == 1 and all(good == 1 and np.ptp(image) > 12 for image, good in windows)
 
 
-@pytest.mark.parametrize("data", [b"", b"\xff\xd8\xff", FORMATS["JPEG"][:100], FORMATS["PNG"][:60], b"<html>"])
+EARLY_END = FORMATS["JPEG"][: FORMATS["JPEG"].index(b"\xff\xda") + 30] + b"\xff\xd9"
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\xff\xd8\xff", FORMATS["JPEG"][:100], FORMATS["PNG"][:60], b"<html>", EARLY_END]
+)
 @pytest.mark.parametrize("name", augmentation.AUGMENTATIONS)
 def test_what_cannot_be_decoded_is_black(data, name):
     image, good = augmentation.augmented(tf.constant(data), SPEC, name, 0, 0)
