@@ -29,6 +29,11 @@ _HAS_TURN = (
     r"|\x01\x12\x00(?:\x03\x00\x00\x00\x01|\x04\x00\x00\x00\x01\x00\x00)\x00([\x02-\x08]))\C*"
 )
 
+# A function that stays one operation: those of a branch that is not taken take time too.
+_SEPARATE = tf.function(
+    input_signature=[tf.TensorSpec((), tf.string)], autograph=False, experimental_attributes={"_noinline": True}
+)
+
 
 def starts_with(data: tf.Tensor, start: bytes) -> tf.Tensor:
     """Whether an encoded image, a scalar string, is of the kind that begins with `start`; a scalar bool."""
@@ -139,6 +144,7 @@ def is_plain_jpeg(data: tf.Tensor) -> tf.Tensor:
     return tf.equal(tf.strings.substr(data, 20, 2), _JPEG_TABLE)
 
 
+@_SEPARATE
 def jpeg_turn(data: tf.Tensor) -> tf.Tensor:
     """The orientation in the EXIF of a JPEG that could be decoded, 1 to 8; 1 where it has none."""
     last = tf.strings.length(data) - _JPEG_LOOK
@@ -170,6 +176,7 @@ def is_plain_png(data: tf.Tensor) -> tf.Tensor:
     return tf.equal(_chunk_name(data, _PNG_CHUNKS), b"IDAT") & tf.equal(tf.strings.length(data), end)
 
 
+@_SEPARATE
 def png_turn(data: tf.Tensor) -> tf.Tensor:
     """The orientation in the EXIF of a PNG that could be decoded, 1 to 8; 1 where it has none.
 
