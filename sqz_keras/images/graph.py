@@ -21,7 +21,6 @@ _PNG_LAST_BYTES = 4096  # in which EXIF behind the pixels is looked for
 _BEHIND_NAME = r"(?s)\C*?(?:eXIf(?:Exif\x00\x00)?((?:II\*\x00|MM\x00\*)\C*)|\z)"
 _EXIF_WORDS = (0x4578, 0x6966, 0)  # "Exif" and two zeros, in 16 bits each
 _JPEG_LOOK = 10  # bytes of a segment, up to where EXIF's begins
-_JPEG_TABLE = b"\xff\xdb"
 # An image directory of EXIF, up to the entry "orientation" (tag 0x0112, one value, of 2 or 4 bytes) that is not 1; an
 # entry has 12 bytes.
 _HAS_TURN = (
@@ -140,8 +139,9 @@ def turn_upright(image: tf.Tensor, data: tf.Tensor, is_plain: Callable, find_tur
 
 
 def is_plain_jpeg(data: tf.Tensor) -> tf.Tensor:
-    """Whether a JPEG has the plain header of 18 bytes and then the first table, so that it has no EXIF; many have."""
-    return tf.equal(tf.strings.substr(data, 20, 2), _JPEG_TABLE)
+    """Whether a JPEG surely has no EXIF, as many have none; this search is quicker than `jpeg_turn`."""
+    without = tf.strings.regex_replace(data, r"Exif\x00\x00", "", False)
+    return tf.equal(tf.strings.length(without), tf.strings.length(data))
 
 
 @_SEPARATE
