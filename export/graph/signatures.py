@@ -73,24 +73,28 @@ class ServedModel(tf.Module):
             updater.replace_method_name(signature.name, signature.method_name)
         updater.save()
 
-    @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.float32, contract.IMAGES.name)])
+    @tf.function(
+        input_signature=[tf.TensorSpec((None, None, None, 3), tf.float32, contract.IMAGES.name)], autograph=False
+    )
     def serving_default(self, images):
         """Whole images, float32 (batch, H, W, 3), RGB in 0..255 -> the outputs of `contract.SERVING_DEFAULT`."""
         probabilities, _ = self._run(images)
         return self._named(probabilities)
 
-    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, contract.IMAGE_BYTES.name)])
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, contract.IMAGE_BYTES.name)], autograph=False)
     def serve_bytes(self, image_bytes):
         """Encoded images, string (batch,) -> the outputs of `contract.SERVE_BYTES`."""
         return self._answer_encoded(image_bytes)
 
-    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, contract.EXAMPLES.name)])
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, contract.EXAMPLES.name)], autograph=False)
     def classify(self, inputs):
         """Serialised `tf.train.Example`s, string (batch,) -> the outputs of `contract.CLASSIFY`."""
         outputs = self._answer_encoded(inputs, _image_of_example)
         return {output.name: outputs[output.name] for output in contract.CLASSIFY.outputs}
 
-    @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.float32, contract.IMAGES.name)])
+    @tf.function(
+        input_signature=[tf.TensorSpec((None, None, None, 3), tf.float32, contract.IMAGES.name)], autograph=False
+    )
     def features(self, images):
         """Whole images, as for `serving_default` -> the outputs of `contract.FEATURES_SIGNATURE`."""
         _, features = self._run(images)
@@ -147,6 +151,7 @@ class ServedModel(tf.Module):
             contract.SCORES.name: scores,
         }
 
+    @tf.autograph.experimental.do_not_convert
     def _decode_all(self, data, read):
         """Images (batch, S, S, 3), with zeros for those that cannot be decoded, and the status of every image."""
         count, size = tf.shape(data, tf.int64)[0], self._spec.input_size

@@ -231,7 +231,7 @@ class _Tuning:
             arrays[name] = array
         return arrays
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def update(self, images: tf.Tensor, weights: tf.Tensor, price: tf.Tensor) -> tf.Tensor:
         """Trains on a batch, at a price of a bit in nats; returns the divergence."""
         for name, variable in self._weights.items():
@@ -253,7 +253,7 @@ class _Tuning:
             gradient += price * _bits_slope(self._floats[name].value, self._kept[name])
         return self._kept[name] * gradient
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def _divergence(self, images: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         expected = self._teacher(images, training=False) + _LEAST_PROBABILITY
         answers = self._student(images, training=False) + _LEAST_PROBABILITY

@@ -222,6 +222,7 @@ def training_batches(
     check_augmentation(augmentation)
     records = source.records(split)
 
+    @tf.autograph.experimental.do_not_convert
     def epoch_records(epoch):
         # The seed of this function's graph, not the process's, which would otherwise mix with the one below.
         tf.random.set_seed(1)
@@ -271,6 +272,7 @@ def readable_batches(
 def _decoded(stream: tf.data.Dataset, make: Callable) -> tf.data.Dataset:
     """From (position, record) to (image, label, weight, id), where make(data, position) gives image and weight."""
 
+    @tf.autograph.experimental.do_not_convert
     def decode_one(position, record):
         image, weight = make(record["image"], position)
         return image, record["label"], weight, record["id"]
@@ -285,6 +287,7 @@ def _finished(batches: tf.data.Dataset, bad_images: BadImages) -> tf.data.Datase
         for name in ids:
             bad_images.add(name.decode("utf-8", "replace"))
 
+    @tf.autograph.experimental.do_not_convert
     def report_bad(images, labels, weights, ids):
         def call():
             tf.numpy_function(report, [tf.boolean_mask(ids, weights == 0)], [])

@@ -93,7 +93,7 @@ def measure_latency(spec: ModelSpec, arrays: dict[str, np.ndarray]) -> float:
     from sqz_keras.models.squeezenet import build
 
     model = build(spec, arrays)
-    call = tf.function(lambda images: model(images, training=False))
+    call = tf.function(lambda images: model(images, training=False), autograph=False)
     images = tf.zeros((1, spec.input_size, spec.input_size, spec.channels))
     seconds = []
     for number in range(_LATENCY_CALLS + 3):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
@@ -23,16 +25,19 @@ class Evaluator:
 
     def __init__(self, spec: ModelSpec, source: Source):
         self.model = build(spec)
-        self._spec, self._source = spec, source
         # Traced here, once for batches of any size: the last one of a split is smaller.
         batch = tf.TensorSpec((None, *self.model.input_shape[1:]), tf.float32)
-        self._predict = tf.function(lambda images: self.model(images, training=False)).get_concrete_function(batch)
+        predict = tf.function(lambda images: self.model(images, training=False), autograph=False)
+        self._predict = predict.get_concrete_function(batch)
+        self._batches = functools.cache(
+            lambda split: evaluation_batches(source, split, spec, batch_size=_BATCH)  # takes a second to make
+        )
 
     def evaluate(self, split: str, arrays: dict[str, np.ndarray]) -> Predictions:
         """The model's predictions with these weights, for all images of a split that can be read."""
         assign(self.model, arrays)
         parts = []
-        for images, labels, weights in evaluation_batches(self._source, split, self._spec, batch_size=_BATCH):
+        for images, labels, weights in self._batches(split):
             scores = self._predict(images).numpy()
             parts.append((weights.numpy() > 0, labels.numpy(), scores.argmax(1), scores.max(1)))
         read, *columns = map(np.concatenate, zip(*parts, strict=True))

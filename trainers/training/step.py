@@ -102,7 +102,7 @@ def make_update(
     def average(mean, weight):
         mean.assign(config.ema_decay * mean + (1 - config.ema_decay) * weight)
 
-    @tf.function
+    @tf.function(autograph=False)
     def update(batch, rate, mix):
         *gradients, loss, correct, count = strategy.run(replica_sums, args=(*batch, mix))
         loss, correct, count = local(loss), local(correct), local(count)
@@ -163,7 +163,7 @@ def _make_replica_sums(
         context = tf.distribute.get_replica_context()
         return context.all_reduce(tf.distribute.ReduceOp.SUM, totals) if context.num_replicas_in_sync > 1 else totals
 
-    return tf.function(replica_sums, jit_compile=True) if config.jit_compile else replica_sums
+    return tf.function(replica_sums, autograph=False, jit_compile=True) if config.jit_compile else replica_sums
 
 
 def _make_slice_sums(
