@@ -1,10 +1,13 @@
 """Shared set-up: quiet TensorFlow, a private Keras home, and the folder of real test data."""
 
 import contextlib
+import functools
 import os
 import random
 import shutil
 import socket
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -29,6 +32,38 @@ def pytest_configure(config):
 def pytest_runtest_setup():
     """The same initial weights in every run: Keras draws the seeds of its initializers from Python's generator."""
     random.seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ask_worker():
+    """One process reads the HDF5 files of all tests, since it takes a quarter of a second to start; gives the original.
+
+    Not for damaged files, on which it may crash or hang.
+    """
+    from sqz_keras.weights.readers import keras_h5
+
+    original = keras_h5.ask_worker
+    with contextlib.ExitStack() as stack:
+
+        @functools.cache
+        def worker():
+            command = [sys.executable, "-P", keras_h5._WORKER, str(keras_h5.MAX_BYTES)]
+            env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+            return stack.enter_context(
+                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env)
+            )
+
+        def ask(files):
+            replies = []
+            for file in files:
+                worker().stdin.write(len(file).to_bytes(8, "little") + file)
+                worker().stdin.flush()
+                size = int.from_bytes(worker().stdout.read(8), "little")
+                replies.append(worker().stdout.read(size))
+            return replies
+
+        stack.enter_context(pytest.MonkeyPatch.context()).setattr(keras_h5, "ask_worker", ask)
+        yield original
 
 
 @pytest.fixture(scope="session")

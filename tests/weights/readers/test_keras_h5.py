@@ -65,6 +65,12 @@ def archived(data, name="model.weights.h5", compression=zipfile.ZIP_STORED):
     return stream.getvalue()
 
 
+@pytest.fixture(autouse=True)
+def a_process_for_each_file(ask_worker, monkeypatch):
+    """As for users: some of these files make it crash."""
+    monkeypatch.setattr(keras_h5, "ask_worker", ask_worker)
+
+
 WRITERS = {"net.weights.h5": keras3, "net.h5": legacy, "net.keras": lambda arrays: archived(keras3(arrays))}
 
 
@@ -184,9 +190,9 @@ LEGACY_EDITS = {
 
 def structural(write, arrays):
     data = write(arrays)
-    yield from truncations(data, 60)
+    yield from truncations(data, 12)
     yield from (data + extra for extra in (b"\0", b"\0" * 4096, data))
-    yield from (write(broken) for broken in broken_arrays(arrays))
+    yield from (write(broken) for broken in list(broken_arrays(arrays))[::5])
 
 
 def contained(copy):
@@ -201,15 +207,14 @@ def contained(copy):
 
 
 @pytest.fixture
-def one_worker(monkeypatch):
+def one_worker(ask_worker, monkeypatch):
     """Lets one process answer many files instead of one, and a new one where it crashes: a process a file is slow."""
-    ask = keras_h5.ask_worker
 
     def answer_beforehand(copies):
         answers = {}
         waiting = list(dict.fromkeys(data for copy in copies if (data := contained(copy)) is not None))
         while waiting:
-            replies = ask(waiting)
+            replies = ask_worker(waiting)
             answers.update(zip(waiting, replies, strict=False))
             answers.update(dict.fromkeys(waiting[len(replies) : len(replies) + 1]))
             waiting = waiting[len(replies) + 1 :]
@@ -221,7 +226,7 @@ def one_worker(monkeypatch):
 
 @pytest.mark.parametrize("name", ["net.weights.h5", "net.h5"])
 def test_structural_damage_is_refused(tmp_path, name, one_worker):
-    copies = one_worker(list(structural(WRITERS[name], random_arrays()))[::5])
+    copies = one_worker(list(structural(WRITERS[name], random_arrays())))
     assert check_refused(tmp_path / name, copies) > 50
 
 
