@@ -1,6 +1,15 @@
 import pytest
 
 
+@pytest.fixture(scope="module")
+def determinism_ends_here():
+    """TensorFlow's public interface switches it on for good, and XLA then refuses the tests of other modules."""
+    yield
+    from tensorflow.python.framework import config
+
+    config.disable_op_determinism()
+
+
 @pytest.fixture(scope="session")
 def tfds_dir(tmp_path_factory):
     return tmp_path_factory.mktemp("tfds")

@@ -2,17 +2,20 @@
 
 import dataclasses
 import json
-import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
 
+import numpy as np
 import optuna
 import pytest
 from optuna.distributions import FloatDistribution
 
+from sqz_keras import resolve_model
 from trainers import sweep as command
+from trainers import train
 from trainers.configs import load_config
 from trainers.evaluation.metrics import LossNotFiniteError
 from trainers.search import objective, storage
@@ -271,52 +274,24 @@ def test_a_workdir_that_no_url_can_hold_is_refused(tmp_path):
     assert not (tmp_path / "a?b").exists()
 
 
-BIT_EQUAL = """
-import sys
-import numpy as np
-from absl import app, flags
-from trainers import sweep, train
-from sqz_keras import resolve_model
-
-def call(module, *arguments):
-    before = set(flags.FLAGS)
-    module.define_flags()
-    flags.FLAGS(["command", *arguments])
-    module.main(["command"])
-    for name in set(flags.FLAGS) - before:
-        delattr(flags.FLAGS, name)
-    flags.FLAGS.unparse_flags()
-
-folder, space, data = sys.argv[1:]
-common = ["--max_steps=3", "--warmup_steps=0", "--global_batch_size=8", "--deterministic", "--seed=5"]
-common += [f"--data_dir={data}"]
-call(sweep, f"--space={space}", "--sampler=grid", f"--workdir={folder}/sweep", *common)
-import json, pathlib, shlex
-(record,) = json.loads(pathlib.Path(folder, "sweep", "trials.json").read_text())["trials"]
-name, *words, last = shlex.split(record["command"])
-assert (name, last) == ("sqz-train", "--workdir=DIR")
-call(train, *words, f"--workdir={folder}/alone")
-(swept,) = pathlib.Path(folder, "sweep", "trials").iterdir()
-(spec, arrays), (other, alone) = resolve_model(swept), resolve_model(f"{folder}/alone")
-assert spec == other
-assert all(np.array_equal(arrays[name], alone[name]) for name in arrays)
-print("equal")
-"""
-
-
 @pytest.mark.large
-def test_a_point_has_the_weights_of_sqz_train_bit_for_bit(tmp_path, tfds_dir, digits):
-    (tmp_path / "one.json").write_text(
-        json.dumps(
-            {
-                "base": {"num_fire_modules": 2, "pool_after": [1], "base_e": 8, "incr_e": 8},
-                "parameters": {"squeeze_ratio": [0.3]},
-            }
-        )
-    )
-    arguments = [sys.executable, "-c", BIT_EQUAL, str(tmp_path), str(tmp_path / "one.json"), str(tfds_dir)]
-    done = subprocess.run(arguments, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": os.getcwd()})
-    assert done.stdout.endswith("equal\n"), done.stderr[-3000:]
+@pytest.mark.usefixtures("determinism_ends_here")
+def test_a_point_has_the_weights_of_sqz_train_bit_for_bit(tmp_path, tfds_dir, digits, run_command):
+    net = {"num_fire_modules": 2, "pool_after": [1], "base_e": 8, "incr_e": 8}
+    space = tmp_path / "one.json"
+    space.write_text(json.dumps({"base": net, "parameters": {"squeeze_ratio": [0.3]}}))
+    common = ["--max_steps=3", "--warmup_steps=0", "--global_batch_size=8", "--deterministic", "--seed=5"]
+    common += [f"--data_dir={tfds_dir}"]
+    run_command(command, f"--space={space}", "--sampler=grid", f"--workdir={tmp_path / 'sweep'}", *common)
+    (record,) = finished_trials(tmp_path / "sweep")
+    name, *words, last = shlex.split(record["command"])
+    assert (name, last) == ("sqz-train", "--workdir=DIR")
+    run_command(train, *words, f"--workdir={tmp_path / 'alone'}")
+    (swept,) = (tmp_path / "sweep" / "trials").iterdir()
+    (spec, arrays), (other, alone) = resolve_model(swept), resolve_model(tmp_path / "alone")
+    assert spec == other
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(alone[name], array, err_msg=name)
 
 
 def test_dry_run_and_mistakes_touch_nothing(tmp_path, run_command, capsys):

@@ -23,6 +23,7 @@ from trainers.training.dry_run import describe
 from trainers.training.input import batches_from
 from trainers.training.interruption import Interrupted
 
+pytestmark = pytest.mark.usefixtures("determinism_ends_here")
 TINY = Metaparameters(8, 4, squeeze_ratio=0.5, num_fire_modules=2, stem_filters=8, stem_kernel=3, pool_after=(1,))
 SPEC = ModelSpec(None, None, TINY, classes=10, input_size=16, preprocessing=Preprocessing(resize_to=18))
 CONFIG = TrainConfig(
@@ -38,15 +39,6 @@ CONFIG = TrainConfig(
     checkpoint_every_steps=2,
     deterministic=True,
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def determinism_ends_here():
-    """TensorFlow's public interface switches it on for good, and XLA then refuses the tests of other modules."""
-    yield
-    from tensorflow.python.framework import config
-
-    config.disable_op_determinism()
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +76,13 @@ def test_the_model_reloads_with_its_labels_and_its_accuracy(trained, digits, nam
 
 @pytest.fixture(scope="module")
 def sparse(trained, tfds_dir, tmp_path_factory):
-    """A dense-sparse-dense run from the weights of `trained`: its folder and config."""
+    """A dense-sparse-dense run from the weights of `trained`: its folder and config.
+
+    With mixup, Nesterov momentum and a moving average, so that all of their states are resumed too.
+    """
     options = {"weights": str(trained[0]), "densities": "0.5,conv1=1", "sparse_steps": 5, "keep_checkpoints": 9}
-    config = dataclasses.replace(CONFIG, checkpoint_every_steps=1, ema_decay=0.9, **options)
+    options |= {"ema_decay": 0.9, "mixup_alpha": 0.2, "solver": "modern"}
+    config = dataclasses.replace(CONFIG, checkpoint_every_steps=1, **options)
     folder = tmp_path_factory.mktemp("sparse")
     loop.train_and_evaluate(config, folder, tfds_dir)
     return folder, config
@@ -163,21 +159,10 @@ class Signal(keras.callbacks.Callback):
             os.kill(os.getpid(), self.number)
 
 
-@pytest.fixture(scope="module")
-def modern(tfds_dir, tmp_path_factory):
-    """A run with mixup, Nesterov momentum and a moving average: its folder and config."""
-    config = dataclasses.replace(CONFIG, ema_decay=0.9, mixup_alpha=0.2, solver="modern")
-    folder = tmp_path_factory.mktemp("modern")
-    loop.train_and_evaluate(config, folder, tfds_dir)
-    return folder, config
-
-
 TWO_STOPS = ((0, signal.SIGTERM), (1, signal.SIGINT))
 
 
-@pytest.mark.parametrize(
-    "run", ["trained", pytest.param("modern", marks=pytest.mark.large), pytest.param("sparse", marks=pytest.mark.large)]
-)
+@pytest.mark.parametrize("run", ["trained", pytest.param("sparse", marks=pytest.mark.large)])
 def test_a_stopped_run_resumes_to_the_same_bits(request, tmp_path, tfds_dir, run):
     """Dropout, the order of the images and their crops included; the sparse phase is resumed in its middle."""
     whole, config = request.getfixturevalue(run)
@@ -214,7 +199,7 @@ def test_dense_sparse_dense(trained, sparse):
             gone = pruned == 0
             for group in ("weight", "velocity", "average"):
                 assert np.any(arrays[f"{group}/{name}"][gone]) == (step > 5 and name != "conv1/kernel"), (step, name)
-            assert np.all(arrays[f"weight/{name}"][~gone] != pruned[~gone])
+            assert np.mean(arrays[f"weight/{name}"][~gone] != pruned[~gone]) > 0.95
 
 
 def test_another_config_is_refused(tmp_path, tfds_dir):
