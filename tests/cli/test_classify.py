@@ -59,12 +59,11 @@ def test_images_of_every_kind(test_data, cached_weights, tmp_path):
         assert shares == sorted(shares, reverse=True)
 
 
-def test_explain_writes_the_image_with_the_map(test_data, cached_weights, tmp_path):
+def test_explain_writes_the_image_with_the_map(test_data, cached_weights, tmp_path, run_command, capsys):
     path = test_data / "images" / "imagenet_sample" / "n02391049_zebra.JPEG"
     (tmp_path / "map.png").write_bytes(b"from an earlier run")
-    result = run(path, f"--explain={tmp_path / 'map.png'}", "--top=1")
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines()[-1] == f"map of zebra: {tmp_path / 'map.png'}"
+    assert not run_command(classify, str(path), f"--explain={tmp_path / 'map.png'}", "--top=1")
+    assert capsys.readouterr().out.splitlines()[-1] == f"map of zebra: {tmp_path / 'map.png'}"
     with Image.open(path) as image, Image.open(tmp_path / "map.png") as picture:
         assert (picture.format, picture.mode, picture.size) == ("PNG", "RGB", image.size)
         red, _, blue = np.asarray(picture, float).transpose(2, 0, 1)

@@ -14,32 +14,40 @@ from trainers.training import head
 TINY = Metaparameters(16, 16, squeeze_ratio=0.5, num_fire_modules=2, stem_filters=16, stem_kernel=3, pool_after=(1,))
 
 
+SPEC = ModelSpec(None, None, TINY, classes=10, input_size=16, preprocessing=Preprocessing(resize_to=16))
+
+
+@pytest.fixture(scope="module")
+def unseen(digits):
+    """355 pictures that are not trained on, and their labels."""
+    images, labels, _ = next(iter(evaluation_batches(digits, "test", SPEC, batch_size=355)))
+    return images, labels.numpy()
+
+
+@pytest.fixture(scope="module")
+def batches(digits):
+    return list(evaluation_batches(digits, "train", SPEC, batch_size=64).take(8))
+
+
 @pytest.fixture(scope="module", params=[0, 1])
-def fitted(request, digits):
+def fitted(request, batches, unseen):
     """A random network for the digits before and after conv10 was fitted, and the share of correct answers."""
     keras.utils.set_random_seed(0)
-    spec = ModelSpec(None, None, TINY, classes=10, input_size=16, preprocessing=Preprocessing(resize_to=16))
-    spec = dataclasses.replace(spec, conv10_padding=request.param)
-    model = build(spec)
-    before = evaluate(model, digits, spec)
-    batches = evaluation_batches(digits, "train", spec, batch_size=64).take(8)
-    arrays, loss, accuracy = head.fit_head(model, ((images, labels, weights) for images, labels, weights in batches))
+    model = build(dataclasses.replace(SPEC, conv10_padding=request.param))
+    before = evaluate(model, *unseen)
+    arrays, loss, accuracy = head.fit_head(model, iter(batches))
     assign(model, arrays)
-    return spec, model, before, loss, accuracy
+    return model, before, loss, accuracy
 
 
-def evaluate(model, source, spec):
-    """The share of correct answers on 355 pictures that are not trained on."""
-    correct = [
-        (model.predict_on_batch(images).argmax(1) == labels.numpy())
-        for images, labels, _ in evaluation_batches(source, "test", spec, batch_size=355)
-    ]
-    return float(np.concatenate(correct).mean())
+def evaluate(model, images, labels):
+    """The share of correct answers."""
+    return float((model.predict_on_batch(images).argmax(1) == labels).mean())
 
 
-def test_a_fitted_head_knows_pictures_that_a_random_one_does_not(fitted, digits):
-    spec, model, before, loss, accuracy = fitted
-    assert before < 0.2 and evaluate(model, digits, spec) > 0.3
+def test_a_fitted_head_knows_pictures_that_a_random_one_does_not(fitted, unseen):
+    model, before, loss, accuracy = fitted
+    assert before < 0.2 and evaluate(model, *unseen) > 0.3
     assert accuracy > 0.35 and 0 < loss < np.log(10)
 
 
@@ -52,9 +60,8 @@ def linear_probabilities(model, images):
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def test_the_relu_hardly_changes_what_a_linear_layer_would_answer(fitted, digits):
-    spec, model, *_ = fitted
-    images, _, _ = next(iter(evaluation_batches(digits, "test", spec, batch_size=355)))
+def test_the_relu_hardly_changes_what_a_linear_layer_would_answer(fitted, unseen):
+    model, images = fitted[0], unseen[0]
     expected, probabilities = linear_probabilities(model, images), model.predict_on_batch(images)
     np.testing.assert_allclose(probabilities, expected, atol=0.1)
     assert (probabilities.argmax(1) == expected.argmax(1)).mean() > 0.9
