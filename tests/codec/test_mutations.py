@@ -79,9 +79,10 @@ def damaged(profile, version):
     """A file as it would come from a bad disk: with flipped bytes, cut, longer, and with two bytes swapped."""
     data = codec.encode(VERSIONS[version](), {}, profile=profile)
     assert container.read(data).version == version
-    cut = [data[:size] for size in range(len(data))]
+    cut = [data[:size] for size in range(0, len(data), 3)]
     longer = [data + bytes(size) for size in range(1, 600)]
-    swapped = [data[:at] + data[at + 1 : at + 2] + data[at : at + 1] + data[at + 2 :] for at in range(len(data) - 1)]
+    differ = [at for at in range(0, len(data) - 1, 3) if data[at] != data[at + 1]]
+    swapped = [data[:at] + data[at + 1 : at + 2] + data[at : at + 1] + data[at + 2 :] for at in differ]
     return list(flips(data, 4250, 1)), cut + longer, swapped
 
 
@@ -106,7 +107,7 @@ def shorter_and_longer(profile, tag, version):
 
 
 SEALED = [
-    (profile, count, make) for profile, count in (("paper", 1250), ("max", 500)) for make in (tiny, tiny_of_version_2)
+    (profile, count, make) for profile, count in (("paper", 1250), ("max", 200)) for make in (tiny, tiny_of_version_2)
 ]
 DELTAS = ["delta", "delta2_paper", "delta2_max"]
 TAGS = ["ARRS", "VALS", "CODE"]
@@ -132,9 +133,8 @@ def test_flipped_bytes_and_truncations(profile, version):
     """20,000 damaged files in all: the checksums catch every one."""
     flipped, other_sizes, swapped = damaged(profile, version)
     assert check(flipped) == (4250, 4250)
-    assert check(other_sizes) == (len(other_sizes), len(other_sizes))
-    expected = [(name, array.tobytes()) for name, array in VERSIONS[version]().items()]
-    check(swapped, expected)
+    for copies in (other_sizes, swapped):
+        assert check(copies) == (len(copies), len(copies))
 
 
 @pytest.mark.parametrize(("profile", "count", "make"), SEALED)
@@ -154,9 +154,9 @@ def test_flipped_bytes_of_a_delta(profile):
 
 @pytest.mark.parametrize("name", DELTAS)
 def test_flipped_bytes_of_a_delta_behind_corrected_checksums(name):
-    copies, base = damaged_deltas(name, 120)
+    copies, base = damaged_deltas(name, 60)
     count, refused = check(copies, base=base)
-    assert count == 120 and refused > 60
+    assert count == 60 and refused > 30
 
 
 @pytest.mark.parametrize("version", VERSIONS)
