@@ -6,6 +6,8 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 ROOT = pathlib.Path(__file__).parents[1]
 
 GOOD = """
@@ -45,23 +47,30 @@ sqz_keras.applications.SqueezNet()
 """
 
 
-def run_mypy(folder, code):
-    """The numbers of the lines in which mypy finds an error, and what it prints."""
-    (folder / "script.py").write_text(code, "utf-8")
-    command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "--config-file=", "script.py"]
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """By script, the numbers of the lines in which mypy finds an error; and what it prints about both of them."""
+    folder = tmp_path_factory.mktemp("scripts")
+    for name, code in {"good.py": GOOD, "bad.py": BAD}.items():
+        (folder / name).write_text(code, "utf-8")
+    command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "--config-file="]
     environment = os.environ | {"MYPYPATH": str(ROOT)}
-    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    lines = {int(line) for line in re.findall(r"^script\.py:(\d+): error", result.stdout, re.MULTILINE)}
-    assert result.returncode == bool(lines), result.stdout + result.stderr
+    result = subprocess.run(
+        [*command, "good.py", "bad.py"], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    lines = {"good": set(), "bad": set()}
+    for script, line in re.findall(r"^(good|bad)\.py:(\d+): error", result.stdout, re.MULTILINE):
+        lines[script].add(int(line))
+    assert result.returncode == 1, result.stdout + result.stderr
     return lines, result.stdout
 
 
-def test_a_type_checker_accepts_a_good_script(tmp_path):
-    lines, printed = run_mypy(tmp_path, GOOD)
-    assert not lines, printed
+def test_a_type_checker_accepts_a_good_script(found):
+    lines, printed = found
+    assert not lines["good"], printed
 
 
-def test_a_type_checker_finds_each_mistake(tmp_path):
-    lines, printed = run_mypy(tmp_path, BAD)
-    assert lines == set(range(2, BAD.count("\n") + 1)), printed
+def test_a_type_checker_finds_each_mistake(found):
+    lines, printed = found
+    assert lines["bad"] == set(range(2, BAD.count("\n") + 1)), printed
     assert 'Unexpected keyword argument "weihgts" for "SqueezeNet"' in printed
