@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from sqz_keras.images import files
+from sqz_keras.images import pillow
 from sqz_keras.weights import description
 
 MODEL_NAME = "squeezenet"
@@ -26,7 +26,7 @@ MAX_VERSION = 2**63 - 1
 
 PRECISIONS = ("float32", "bfloat16")  # what the network computes in; the signatures are float32 in both cases
 TOP_K = 5  # classes, class_ids and scores hold min(TOP_K, number of classes), best first
-MAX_PIXELS, MAX_ASPECT_RATIO = files.MAX_PIXELS, files.MAX_ASPECT_RATIO  # of one image
+MAX_PIXELS, MAX_ASPECT_RATIO = pillow.MAX_PIXELS, pillow.MAX_ASPECT_RATIO  # of one image
 ALLOWED_BATCH_SIZES = (1, 2, 4, 8, 16, 32)  # a batching server pads its batches to the next of them
 MAX_BATCH_SIZE = ALLOWED_BATCH_SIZES[-1]  # images in one call
 MAX_MESSAGE_BYTES = 64 << 20  # of one request or response

@@ -13,7 +13,8 @@ import numpy as np
 import PIL.Image
 
 from export import contract
-from sqz_keras.images.files import open_image, pixels_of, read_image
+from sqz_keras.images.files import read_image
+from sqz_keras.images.pillow import open_image, pixels_of
 
 Image = str | os.PathLike | bytes | bytearray | memoryview | BinaryIO | PIL.Image.Image | np.ndarray
 Images = Image | Sequence[Image]

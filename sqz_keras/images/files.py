@@ -7,14 +7,12 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-# An image of more pixels, or more elongated, is refused: resizing the short side up must not make a huge image.
-MAX_PIXELS = 100_000_000
-MAX_ASPECT_RATIO = 100  # long side over short side
+from sqz_keras.images.pillow import open_image, pixels_of
+
 SUFFIXES = (
     ".avif",
     ".bmp",
@@ -33,18 +31,6 @@ SUFFIXES = (
     ".tiff",
     ".webp",
 )
-# Pillow's names of these formats. It opens others too, some of them by running another program.
-_FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
-_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
-# TIFF's tags, and what they say where they are left out.
-_TIFF_BITS, _TIFF_COLOURS, _TIFF_PALETTE, _TIFF_NUMBERS = (258, (1,)), (262, 1), (320, (0xFFFF,)), (339, (1,))
-_WHITE_IS_0, _SIGNED = 0, 2
-_TOO_MANY_BITS = "its pixels have more than 16 bits; save it with 8 or 16 bits"
-_PNG_END = b"IEND\xaeB`\x82"
-JPEG_END = b"\xff\xd9"
-MISSING_GREY = 128  # JPEG's library paints pixels that a file lacks, and warns of them where nobody sees it
-# Compressed ones of nobody knows what, each time behind another marker of a restart.
-MORE_PIXELS = b"".join(bytes([*range(1, 100, 3), 0xFF, 0xD0 + count]) for count in range(8))
 _NAMED = 3  # of the files that are left out
 
 
@@ -159,158 +145,6 @@ def read_image(source: str | os.PathLike | bytes) -> np.ndarray:
             raise ValueError(f"{name}: not an image that can be read: {error}.") from error
 
 
-def open_image(file: BinaryIO) -> Image.Image:
-    """`PIL.Image.open` for the formats of `SUFFIXES`; HEIC where the package pillow-heif is installed."""
-    Image.init()
-    start = file.read(12)
-    file.seek(0)
-    if start[4:8] == b"ftyp" and start[8:] in _HEIF_BRANDS:
-        try:
-            import pillow_heif
-        except ModuleNotFoundError as error:
-            raise ValueError("a HEIC image; pip install pillow-heif, or convert it to JPEG") from error
-        pillow_heif.register_heif_opener()
-    try:
-        return Image.open(file, formats=[name for name in _FORMATS if name in Image.OPEN])
-    except Image.UnidentifiedImageError as error:
-        raise ValueError(f"none of the formats {', '.join(_FORMATS)}, or damaged") from error
-
-
-def pixels_of(image: Image.Image, file: BinaryIO | None) -> np.ndarray:
-    """What `read_image` returns, of an image that Pillow has opened.
-
-    Args:
-        image: The image.
-        file: What it was opened from; None where the image has been loaded already, or never was a file.
-
-    Raises:
-        ValueError: As `read_image`, without the file's name.
-        OSError, SyntaxError, EOFError: It is damaged.
-    """
-    check_size(image)
-    if image.mode == "I" and image.format is None:
-        raise ValueError("its pixels are 32-bit integers of an unknown range; give 8 or 16 bits")
-    if file is not None:
-        _check_end(image, file)
-        image = _with_exact_transparency(image, file)
-    return np.asarray(to_rgb(turn_upright(_without_gaps(_with_exact_tiff(image)))))
-
-
-def check_size(image: Image.Image) -> None:
-    """Refuses an image whose pixels, or whose resized copy, would need too much memory.
-
-    Raises:
-        ValueError: more than `MAX_PIXELS` pixels, or more elongated than `MAX_ASPECT_RATIO`.
-    """
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ValueError(f"{width} x {height} pixels, more than {MAX_PIXELS:,}")
-    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
-        raise ValueError(f"{width} x {height} pixels, more than {MAX_ASPECT_RATIO} times as long as wide")
-
-
-def turn_upright(image: Image.Image) -> Image.Image:
-    """An image as its EXIF orientation says that it is to be seen; one with damaged EXIF as it is stored."""
-    try:
-        image.getexif()
-    except (SyntaxError, ValueError, KeyError, EOFError):
-        return image
-    return ImageOps.exif_transpose(image)
-
-
-def _check_end(image: Image.Image, file: BinaryIO) -> None:
-    """Refuses a PNG without its end, and a JPEG whose end comes before all pixels have come; Pillow takes them."""
-    if image.format == "PNG" and _PNG_END not in _content(file):
-        raise ValueError("the file ends early")
-    if image.format == "JPEG" and set(np.ravel(image.getpixel((image.width - 1, image.height - 1)))) == {MISSING_GREY}:
-        data = _content(file)
-        if data.endswith(JPEG_END):
-            longer = data.removesuffix(JPEG_END) + MORE_PIXELS + JPEG_END
-            with open_image(io.BytesIO(longer)) as other:
-                if not np.array_equal(image, other):
-                    raise ValueError("the file ends early: some of its pixels are missing")
-
-
-def _content(file: BinaryIO) -> bytes:
-    """All bytes of an open file, which is left where it was."""
-    position = file.tell()
-    file.seek(0)
-    data = file.read()
-    file.seek(position)
-    return data
-
-
-def _with_exact_tiff(image: Image.Image) -> Image.Image:
-    """A grey TIFF with its samples as 16 bits, 0 for black; Pillow leaves 12 bits as they are, and white at 0.
-
-    It is upright, as Pillow turns a TIFF when it loads the samples. Palettes whose colours have 8 bits in place of 16
-    are read as such. Every other image is returned as it is.
-
-    Raises:
-        ValueError: Its samples have another range, or are signed.
-    """
-    if image.format != "TIFF":
-        return image
-    bits, colours, palette, numbers = (
-        image.tag_v2.get(*tag) for tag in (_TIFF_BITS, _TIFF_COLOURS, _TIFF_PALETTE, _TIFF_NUMBERS)
-    )
-    if _SIGNED in numbers:
-        raise ValueError("its pixels are signed numbers of an unknown range; save it with 8 or 16 bits, unsigned")
-    if image.mode == "P" and max(palette) < 256:
-        image.putpalette(np.reshape(palette, (3, -1)).T.astype(np.uint8).tobytes())
-    if not image.mode.startswith("I"):
-        return image
-    if bits[0] > 16:
-        raise ValueError(_TOO_MANY_BITS)
-    if bits[0] < 16 or colours == _WHITE_IS_0:
-        samples = np.asarray(image, np.uint16) << (16 - bits[0])
-        return Image.fromarray(0xFFFF - samples if colours == _WHITE_IS_0 else samples)
-    return image
-
-
-def _without_gaps(image: Image.Image) -> Image.Image:
-    """A BMP whose pixels are all transparent as an opaque one, and white where the first frame of a GIF has no pixels.
-
-    Many programs leave the fourth byte of a BMP's pixels 0. Pillow gives the gaps of a GIF some colour of its palette.
-    """
-    if image.format == "BMP" and image.mode == "RGBA" and image.getextrema()[3] == (0, 0):
-        return image.convert("RGB")
-    if image.format == "GIF" and image.tell() == 0 and image.tile and "transparency" not in image.info:
-        box = image.tile[0].extents
-        if box != (0, 0, *image.size):
-            white = Image.new("RGB", image.size, "white")
-            white.paste(image.convert("RGB").crop(box), box)
-            return white
-    return image
-
-
-def _with_exact_transparency(image: Image.Image, file: BinaryIO) -> Image.Image:
-    """A PNG's transparent colour, compared with the samples of its file.
-
-    Pillow compares it with samples that it has scaled to 8 bits, which is wrong for 2, 4 and 16 bits.
-    """
-    key = image.info.get("transparency")
-    if image.format != "PNG" or key is None:
-        return image
-    tile = image.tile[0]
-    if tile.args in ("L;2", "L;4"):
-        image.info["transparency"] = key * 255 // (2 ** int(tile.args[-1]) - 1)
-        return image
-    if tile.args not in ("I;16B", "RGB;16B"):
-        return image
-    data = _content(file)
-    samples = np.asarray(image, np.uint16)
-    if image.mode == "RGB":
-        with open_image(io.BytesIO(data)) as low:
-            low.tile = [low.tile[0]._replace(args="RGB;16L")]  # in the other byte order, Pillow keeps the low bytes
-            samples = samples << 8 | np.asarray(low)
-    is_opaque = (samples != key).reshape(*samples.shape[:2], -1).any(-1)
-    rgb = to_rgb(image) if image.mode == "RGB" else Image.fromarray((samples >> 8).astype(np.uint8)).convert("RGB")
-    rgb.info = {name: value for name, value in image.info.items() if name != "transparency"}  # EXIF among it
-    rgb.putalpha(Image.fromarray(np.where(is_opaque, 255, 0).astype(np.uint8)))
-    return rgb
-
-
 def read_images(
     paths: Iterable[str | os.PathLike],
     prepare: Callable[[np.ndarray], np.ndarray] = lambda image: image,
@@ -335,23 +169,3 @@ def read_images(
             return path, None, error
 
     return mapper(read, paths)
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any image as 8-bit RGB, as a person sees it: transparent pixels are laid over white.
-
-    Raises:
-        ValueError: pixels of more than 16 bits, or floats, whose range nobody knows.
-    """
-    if image.mode == "F":
-        raise ValueError("its pixels are floats of an unknown range; save it with 8 or 16 bits")
-    if image.mode.startswith("I"):
-        samples = np.asarray(image, np.int64)
-        if samples.min() < 0 or samples.max() > 0xFFFF:
-            raise ValueError(_TOO_MANY_BITS)
-        image = Image.fromarray((samples >> 8).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from sqz_keras.images.files import JPEG_END, MAX_ASPECT_RATIO, MAX_PIXELS, MISSING_GREY, MORE_PIXELS
+from sqz_keras.images.pillow import JPEG_END, MAX_ASPECT_RATIO, MAX_PIXELS, MISSING_GREY, MORE_PIXELS
 
 JPEG_START, PNG_START = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _ADOBE = b"\xff\xee\x00\x0eAdobe\x00d" + bytes(5)  # a JPEG's segment that says: four inks, inverted
@@ -51,7 +51,7 @@ def png_size(data: tf.Tensor) -> tf.Tensor:
 
 
 def fits(size: tf.Tensor) -> tf.Tensor:
-    """Whether an image's (height, width) is within the bounds of `sqz_keras.images.files`; false for sizes below 1."""
+    """Whether an image's (height, width) is within the bounds of `sqz_keras.images.pillow`; false for sizes below 1."""
     height, width = tf.unstack(tf.cast(size, tf.int64))
     shortest, longest = tf.minimum(height, width), tf.maximum(height, width)
     small = (height * width <= MAX_PIXELS) & (longest <= shortest * MAX_ASPECT_RATIO)

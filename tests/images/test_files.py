@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sqz_keras.images.files import MAX_PIXELS, find_images, read_image, read_images
+from sqz_keras.images.files import find_images, read_image, read_images
+from sqz_keras.images.pillow import MAX_PIXELS
 from tests.images.png_files import COLOUR, GREY, write_png
 from tests.images.tiff_files import write_tiff
 

@@ -13,7 +13,8 @@ from PIL import Image
 from export import contract
 from export.graph.signatures import ServedModel
 from sqz_keras import ModelSpec, Preprocessing, prepare_images
-from sqz_keras.images.files import MAX_PIXELS, read_image
+from sqz_keras.images.files import read_image
+from sqz_keras.images.pillow import MAX_PIXELS
 from sqz_keras.models import squeezenet
 from tests.export.samples import encode, random_arrays, random_image, small_spec
 
