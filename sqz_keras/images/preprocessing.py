@@ -70,7 +70,8 @@ def warn_if_scaled(function: str, images: typing.Any) -> None:
         return
     low, high = (images.min(), images.max()) if images.size else (0, 0)
     if low < -_OVERSHOOT or high > 255 + _OVERSHOOT or (low < 0 and high < _LARGEST_STANDARDIZED):
-        cause = f"values in {low}..{high}, as if preprocessed already or of 16 bits: give the image as it was decoded"
+        values = f"values in {low:.6g}..{high:.6g}"
+        cause = f"{values}, as if preprocessed already or of 16 bits: give the image as it was decoded"
     elif 0 < high <= 1 and images.dtype.kind in "bf":
         cause = "no value above 1, as if scaled: multiply by 255"
     else:

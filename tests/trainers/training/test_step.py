@@ -68,7 +68,7 @@ def test_fifty_updates_are_those_of_the_rule(options):
     kernel, bias = random.normal(size=(3, 4)).astype(np.float32), random.normal(size=4).astype(np.float32)
     images = [
         (
-            random.normal(127.5, 127.5, (8, 1, 1, 3)).astype(np.float32),
+            random.uniform(0, 255, (8, 1, 1, 3)).astype(np.float32),
             random.integers(0, 4, 8),
             random.integers(0, 2, 8).astype(np.float32),
         )
