@@ -113,7 +113,7 @@ def write_demo_page(prediction: str, rows: dict[str, str]) -> None:
     """Writes the page: the digit with the served answer, the training curve, the sizes, the table, and more pages."""
     score, answer = prediction.splitlines()[1].split()
     caption = [("is", DIGIT.parent.name), ("served answer", answer), ("at", score)]
-    digit = gallery([(np.asarray(Image.open(DIGIT).convert("RGB")), f"a handwritten {DIGIT.parent.name}", caption)])
+    digit = gallery([(np.asarray(Image.open(DIGIT))[..., None], f"a handwritten {DIGIT.parent.name}", caption)])
     links = "".join(
         f'<li><a href="{html.escape(path.relative_to(OUTPUT).as_posix())}">{text}</a></li>'
         for path, text in (

@@ -14,7 +14,7 @@ from trainers.evaluation.metrics import wilson_interval
 from trainers.reports.page import Section, Table
 from trainers.reports.thumbnails import gallery
 
-MOST_MISTAKES = 24  # on a page
+MOST_MISTAKES = 24
 _MOST_CLASSES_DRAWN = 50
 _MOST_CLASSES_COUNTED = 20  # with the counts written into the cells
 _MOST_PAIRS = 50
@@ -25,7 +25,7 @@ class Mistake:
     """An image that the model classified wrongly.
 
     Attributes:
-        image: RGB, uint8 (height, width, 3).
+        image: Uint8 of shape (height, width, 3) or (height, width, 1), values 0 to 255.
         truth: True class number.
         predicted: Predicted class number.
         probability: Probability of `predicted`, in [0, 1].
@@ -37,6 +37,33 @@ class Mistake:
     predicted: int
     probability: float
     seen: np.ndarray | None = None
+
+
+def check_answers(confusion: np.ndarray, labels: Sequence[str], mistakes: Sequence[Mistake]) -> None:
+    """Refuses what does not fit together.
+
+    Args:
+        confusion: Counts, integers of shape (classes, classes); rows are true classes, columns predicted ones.
+        labels: One name per class.
+        mistakes: Some of the mistakes.
+
+    Raises:
+        ValueError: `confusion`, `labels` or a mistake do not fit together.
+    """
+    classes = len(labels)
+    if confusion.shape != (classes, classes) or confusion.dtype.kind not in "iu" or (confusion < 0).any():
+        raise ValueError(
+            f"confusion must be counts of shape ({classes}, {classes}), as there are {classes} labels; "
+            f"it is {confusion.dtype} of shape {confusion.shape}."
+        )
+    for mistake in mistakes:
+        image = mistake.image
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] not in (1, 3) or not image.size:
+            raise ValueError(
+                f"A mistake's image must be uint8 (height, width, 3 or 1), not {image.dtype} {image.shape}."
+            )
+        if not (0 <= mistake.truth < classes and 0 <= mistake.predicted < classes):
+            raise ValueError(f"A mistake's classes must be 0 to {classes - 1}: {mistake.truth}, {mistake.predicted}.")
 
 
 def settings(values: Mapping[str, Any]) -> Table:
@@ -59,7 +86,7 @@ def confusions(confusion: np.ndarray, names: list[str]) -> list[Section]:
     """Which classes are taken for which, and the accuracy by class with its interval.
 
     Args:
-        confusion: Counts, integers of shape (classes, classes); rows are true classes, columns predicted ones.
+        confusion: As `check_answers` takes it.
         names: One for each class, all different.
     """
     totals = confusion.sum(axis=1)
@@ -121,15 +148,16 @@ def _heat_map(confusion: np.ndarray, shares: np.ndarray, names: list[str]) -> al
 
 
 def worst_mistakes(mistakes: Sequence[Mistake], names: list[str]) -> Section:
-    """The mistakes, each with what the model saw if it says that."""
+    """The mistakes with the highest probability, each with what the model saw if it says that."""
+    worst = sorted(mistakes, key=lambda mistake: -mistake.probability if mistake.probability >= 0 else 1.0)
     figures = []
-    for mistake in mistakes:
+    for mistake in worst[:MOST_MISTAKES]:
         truth, predicted = names[mistake.truth], names[mistake.predicted]
-        caption = [("is", truth), ("taken for", predicted), ("at", f"{mistake.probability:.1%}")]
+        caption = [("is", truth), ("taken for", predicted), ("at", f"{float(mistake.probability):.1%}")]
         figures.append((mistake.image, f"{truth}, taken for {predicted}", caption))
         if mistake.seen is not None:
             figures.append((mistake.seen, f"where the model sees {predicted}", [("seen", predicted)]))
     note = "The images that the model got wrong with the highest probability."
-    if any(mistake.seen is not None for mistake in mistakes):
+    if any(mistake.seen is not None for mistake in worst[:MOST_MISTAKES]):
         note += " Beside each: the places that speak for the answer, light where most."
     return Section("Worst mistakes", html=gallery(figures), note=note)

@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 
 from trainers.evaluation.metrics import Calibration, Predictions, calibration, wilson_interval
-from trainers.reports.answers import Mistake, confusions, settings, worst_mistakes
+from trainers.reports.answers import Mistake, check_answers, confusions, settings, worst_mistakes
 from trainers.reports.page import Section, write_page
 from trainers.reports.thumbnails import distinct_names
 
@@ -30,15 +30,17 @@ def write_evaluation_report(
         title: Plain text.
         labels: One name per class.
         predictions: Of all images that could be read.
-        mistakes: The mistakes to show, in their order.
+        mistakes: Mistakes, of which the `MOST_MISTAKES` with the highest probability are shown.
         results: The results; may be nested.
 
     Raises:
-        ValueError: `path` cannot be written.
+        ValueError: The predictions, the labels or a mistake do not fit together, or `path` cannot be written.
     """
+    confusion = predictions.confusion(len(labels))
+    check_answers(confusion, labels, mistakes)
     names = distinct_names(labels)
     sections = [Section("Results", table=settings(results)), _calibration(calibration(predictions))]
-    sections += confusions(predictions.confusion(len(labels)), names)
+    sections += confusions(confusion, names)
     if mistakes:
         sections.append(worst_mistakes(mistakes, names))
     write_page(path, title, sections)

@@ -26,8 +26,8 @@ def gallery(figures: Iterable[tuple[np.ndarray, str, Caption]]) -> str:
     """Markup of a `Section` that shows images beside each other, each above its caption.
 
     Args:
-        figures: For each image: RGB, uint8 (height, width, 3), the text for those who do not see it, and the lines of
-            its caption, each a quiet word and what it is about. All plain text.
+        figures: For each image: uint8 of shape (height, width, 3) or (height, width, 1), the text for those who do not
+            see it, and the lines of its caption, each a quiet word and what it is about. All plain text.
     """
     return f'<div class="images">{"".join(_figure(*figure) for figure in figures)}</div>'
 
@@ -42,7 +42,7 @@ def _figure(image: np.ndarray, description: str, caption: Caption) -> str:
 
 def _thumbnail(image: np.ndarray) -> tuple[str, str]:
     """A data: URL of the image as PNG, and the class that shows the pixels of a small image as squares."""
-    thumbnail = Image.fromarray(image)
+    thumbnail = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
     tiny = ' class="tiny"' if max(thumbnail.size) < _SIDE // 2 else ""
     thumbnail.thumbnail((_SIDE, _SIDE))
     data = io.BytesIO()

@@ -10,14 +10,14 @@ from typing import Any
 import altair as alt
 import numpy as np
 
-from trainers.reports.answers import Mistake, confusions, settings, worst_mistakes
+from trainers.reports.answers import Mistake, check_answers, confusions, settings, worst_mistakes
 from trainers.reports.page import Section, write_page
 from trainers.reports.thumbnails import distinct_names
 
 _MOST_POINTS = 1000  # of a curve; a screen cannot show more
 # title -> the axis's format, and the fields of the history with the names that they have on the page
 _CURVES = (
-    ("Loss", "~g", {"loss": "training"}),
+    ("Loss", "~g", {"loss": "training", "validation_loss": "validation"}),
     ("Top-1 accuracy", "~%", {"top1_accuracy": "training", "validation_top1_accuracy": "validation"}),
     ("Learning rate", "~g", {"learning_rate": "learning rate"}),
     ("Images a second", "~s", {"images_per_second": "images a second"}),
@@ -40,17 +40,19 @@ def write_training_report(
     Args:
         path: Path of the file; an older file is replaced.
         title: Plain text.
-        history: One record per evaluation, with `step` and any of `loss`, `learning_rate`, `images_per_second`,
-            `top1_accuracy`, `validation_top1_accuracy`.
+        history: One record per logged step, with `step` and any of `loss`, `learning_rate`, `images_per_second`,
+            `top1_accuracy`, `validation_loss`, `validation_top1_accuracy`.
         confusion: Counts, integers of shape (classes, classes); rows are true classes, columns predicted ones.
         labels: One name per class.
-        mistakes: The mistakes to show, in their order.
+        mistakes: Mistakes, of which the `MOST_MISTAKES` with the highest probability are shown.
         config: The run's config; may be nested.
         results: The run's results; may be nested.
 
     Raises:
-        ValueError: `path` cannot be written.
+        ValueError: `confusion`, `labels` or a mistake do not fit together, or `path` cannot be written.
     """
+    confusion = np.asarray(confusion)
+    check_answers(confusion, labels, mistakes)
     names = distinct_names(labels)
     sections = [Section("Results", table=settings(results)), *_curves(history)]
     if confusion.sum():
@@ -64,16 +66,21 @@ def write_training_report(
 def _curves(history: Sequence[Mapping[str, Any]]) -> list[Section]:
     sections = []
     for title, axis_format, fields in _CURVES:
-        points, note = [], ""
+        points, left_out, thinned = [], 0, False
         for field, name in fields.items():
             records = [(record["step"], float(record[field])) for record in history if record.get(field) is not None]
-            every = math.ceil(len(records) / _MOST_POINTS) or 1
-            if every > 1:
-                note = "Some of the records are drawn."
+            finite = [(step, value) for step, value in records if math.isfinite(value)]
+            left_out += len(records) - len(finite)
+            every = math.ceil(len(finite) / _MOST_POINTS) or 1
+            thinned |= every > 1
             # Counted from the end, so that the last value is there.
-            points += [{"step": step, "value": value, "of": name} for step, value in records[::-every][::-1]]
+            points += [{"step": step, "value": value, "of": name} for step, value in finite[::-every][::-1]]
         if points:
-            sections.append(Section(title, chart=_curve(points, title, axis_format), note=note))
+            notes = ["Some of the records are drawn." if thinned else ""]
+            notes.append(f"{left_out} not finite, left out." if left_out else "")
+            sections.append(
+                Section(title, chart=_curve(points, title, axis_format), note=" ".join(filter(None, notes)))
+            )
     return sections
 
 

@@ -15,7 +15,7 @@ pytest.importorskip("vl_convert", reason="the reports need the extra `train`")
 from PIL import Image  # noqa: E402
 
 from benchmarks.report_speed import DRAWN  # noqa: E402
-from trainers.reports.answers import Mistake  # noqa: E402
+from trainers.reports.answers import MOST_MISTAKES, Mistake  # noqa: E402
 from trainers.reports.page import Section, Table, save_chart, write_page  # noqa: E402
 from trainers.reports.training import write_training_report  # noqa: E402
 
@@ -39,7 +39,7 @@ def training_report(path, classes=3, **changes):
         ],
         "confusion": np.eye(classes, dtype=np.int64) * 5 + 1,
         "labels": labels,
-        "mistakes": [Mistake(image, 0, 1, 0.9), Mistake(np.zeros((8, 8, 3), np.uint8), 1, 0, 0.95)],
+        "mistakes": [Mistake(image, 0, 1, 0.9), Mistake(np.zeros((8, 8, 1), np.uint8), 1, 0, 0.95)],
         "config": {"model": {"version": "1.1", "labels": labels}, "seed": 0},
         "results": {"top1_accuracy": 0.957, "note": EVIL},
     }
@@ -172,16 +172,17 @@ class TestPage:
 
 
 class TestTrainingReport:
-    def test_thumbnails_are_small_and_in_their_order(self, tmp_path):
+    def test_thumbnails_are_few_small_and_the_surest_first(self, tmp_path):
         image = np.random.default_rng(0).integers(0, 256, (300, 150, 3), np.uint8)
-        mistakes = [Mistake(image, 0, 1, probability) for probability in (0.89, 0.5, 0.25)]
+        mistakes = [Mistake(image, 0, 1, 0.5 + index / 100) for index in range(40)] + [Mistake(image, 1, 2, math.nan)]
         text = training_report(tmp_path / "report.html", mistakes=mistakes)
         images = Page.parse(text).of("img")
-        assert len(images) == 3
+        assert len(images) == MOST_MISTAKES
         for attrs in images:
             data = base64.b64decode(attrs["src"].removeprefix("data:image/png;base64,"))
             assert Image.open(io.BytesIO(data)).size == (48, 96)
-        assert re.findall(r"<span>at</span> ([\d.]+)%", text) == ["89.0", "50.0", "25.0"]
+        shown = [float(value) for value in re.findall(r"<span>at</span> ([\d.]+)%", text)]
+        assert shown == sorted(shown, reverse=True) and shown[0] == 89.0
 
     def test_many_classes_give_pairs_instead_of_a_map(self, tmp_path):
         confusion = np.eye(60, dtype=np.int64) * 9
@@ -203,17 +204,33 @@ class TestTrainingReport:
         assert len({(cell["truth"], cell["predicted"]) for cell in cells}) == 9
         assert cells[1] == {"truth": "crane (class 0)", "predicted": "crane (class 1)", "images": 1, "share": 0.125}
 
-    def test_long_histories(self, tmp_path):
-        history = [{"step": step, "loss": 1.0} for step in range(1, 25_001)]
+    def test_long_and_broken_histories(self, tmp_path):
+        history = [{"step": step, "loss": math.nan if step == 7 else 1.0} for step in range(1, 25_001)]
         page = Page.parse(training_report(tmp_path / "report.html", history=history))
         points = data_of(page.specs["charts"][0])
         assert len(points) <= 1000 and points[-1]["step"] == 25_000
-        assert "Some of the records are drawn." in page.source
+        assert "1 not finite, left out." in page.source
         assert not {"Learning rate", "Top-1 accuracy"} & {spec["description"] for spec in page.specs["charts"]}
 
     def test_a_run_without_history_images_or_mistakes(self, tmp_path):
         text = training_report(tmp_path / "r.html", history=[], mistakes=[], confusion=np.zeros((3, 3), np.int64))
         assert "<h2>Config</h2>" in text and "Worst mistakes" not in text and 'class="chart"' not in text
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"confusion": np.zeros((3, 2), np.int64)}, r"counts of shape \(3, 3\)"),
+            ({"confusion": np.zeros((3, 3))}, "it is float64"),
+            ({"confusion": -np.eye(3, dtype=np.int64)}, "counts"),
+            ({"mistakes": [Mistake(np.zeros((8, 8, 3), np.float32), 0, 1, 0.5)]}, "must be uint8"),
+            ({"mistakes": [Mistake(np.zeros((8, 8), np.uint8), 0, 1, 0.5)]}, "must be uint8"),
+            ({"mistakes": [Mistake(np.zeros((8, 8, 3), np.uint8), 0, 3, 0.5)]}, "must be 0 to 2"),
+        ],
+    )
+    def test_what_does_not_fit_is_refused_and_nothing_written(self, tmp_path, changes, message):
+        with pytest.raises(ValueError, match=message):
+            training_report(tmp_path / "report.html", **changes)
+        assert not list(tmp_path.iterdir())
 
 
 class TestInABrowser:
