@@ -51,7 +51,7 @@ def test_the_source_says_what_it_holds(digits):
     assert len(set(ids)) == SIZE and ids == [r["id"] for r in digits.records("test").as_numpy_iterator()]
 
 
-@pytest.mark.parametrize("batch_size", [64, SIZE])
+@pytest.mark.parametrize("batch_size", [1, 64, 355, 1000])
 def test_evaluation_sees_every_image_once(digits, digits_builder, batch_size):
     batches = list(evaluation_batches(digits, "test", SPEC, batch_size=batch_size))
     images, labels, weights = (np.concatenate(parts) for parts in zip(*batches, strict=True))
