@@ -14,7 +14,7 @@ import PIL.Image
 
 from export import contract
 from sqz_keras.images.files import read_image
-from sqz_keras.images.pillow import open_image, pixels_of
+from sqz_keras.images.pillow import content, open_image, pixels_of
 
 Image = str | os.PathLike | bytes | bytearray | memoryview | BinaryIO | PIL.Image.Image | np.ndarray
 Images = Image | Sequence[Image]
@@ -66,11 +66,7 @@ def _file_of(image: PIL.Image.Image) -> BinaryIO | None:
     file = getattr(image, "fp", None)
     if file is None or not getattr(image, "tile", None):
         return None
-    position = file.tell()
-    file.seek(0)
-    copy = io.BytesIO(file.read())
-    file.seek(position)
-    return copy
+    return io.BytesIO(content(file))
 
 
 def _checked(image: np.ndarray) -> np.ndarray:

@@ -117,15 +117,22 @@ def _byte(data: tf.Tensor, position: int) -> tf.Tensor:
     return tf.ensure_shape(tf.io.decode_raw(tf.strings.substr(data, position, 1), tf.uint8), [1])[0]
 
 
-def turn_upright(image: tf.Tensor, data: tf.Tensor, is_plain: Callable, find_turn: Callable) -> tf.Tensor:
-    """An image (H, W, C) as the EXIF of its file says that it is to be seen.
+def jpeg_upright(image: tf.Tensor, data: tf.Tensor) -> tf.Tensor:
+    """An image (H, W, C), or a window of it, as the EXIF of its JPEG says that it is to be seen.
 
     Args:
-        image: What was decoded, or a window of it.
-        data: The JPEG or PNG file, a scalar string.
-        is_plain: `is_plain_jpeg` or `is_plain_png`.
-        find_turn: `jpeg_turn` or `png_turn`.
+        image: What was decoded.
+        data: The file, a scalar string.
     """
+    return _upright(image, data, _is_plain_jpeg, _jpeg_turn)
+
+
+def png_upright(image: tf.Tensor, data: tf.Tensor) -> tf.Tensor:
+    """The same of a PNG."""
+    return _upright(image, data, _is_plain_png, _png_turn)
+
+
+def _upright(image: tf.Tensor, data: tf.Tensor, is_plain: Callable, find_turn: Callable) -> tf.Tensor:
 
     def upright():
         turn = find_turn(data)
@@ -138,14 +145,14 @@ def turn_upright(image: tf.Tensor, data: tf.Tensor, is_plain: Callable, find_tur
     return tf.ensure_shape(tf.cond(is_plain(data), lambda: image, upright), [None, None, image.shape[-1]])
 
 
-def is_plain_jpeg(data: tf.Tensor) -> tf.Tensor:
-    """Whether a JPEG surely has no EXIF, as many have none; this search is quicker than `jpeg_turn`."""
+def _is_plain_jpeg(data: tf.Tensor) -> tf.Tensor:
+    """Whether a JPEG surely has no EXIF, as many have none; this search is quicker than `_jpeg_turn`."""
     without = tf.strings.regex_replace(data, r"Exif\x00\x00", "", False)
     return tf.equal(tf.strings.length(without), tf.strings.length(data))
 
 
 @_SEPARATE
-def jpeg_turn(data: tf.Tensor) -> tf.Tensor:
+def _jpeg_turn(data: tf.Tensor) -> tf.Tensor:
     """The orientation in the EXIF of a JPEG that could be decoded, 1 to 8; 1 where it has none."""
     last = tf.strings.length(data) - _JPEG_LOOK
 
@@ -170,14 +177,14 @@ def jpeg_turn(data: tf.Tensor) -> tf.Tensor:
     return _orientation(tf.strings.substr(data, at + _JPEG_LOOK, size))
 
 
-def is_plain_png(data: tf.Tensor) -> tf.Tensor:
+def _is_plain_png(data: tf.Tensor) -> tf.Tensor:
     """Whether a PNG has a header, one chunk of pixels and the end, so that it has no EXIF; small files do."""
     end = _PNG_CHUNKS + 12 + _number(data, _PNG_CHUNKS, 4) + 12
     return tf.equal(_chunk_name(data, _PNG_CHUNKS), b"IDAT") & tf.equal(tf.strings.length(data), end)
 
 
 @_SEPARATE
-def png_turn(data: tf.Tensor) -> tf.Tensor:
+def _png_turn(data: tf.Tensor) -> tf.Tensor:
     """The orientation in the EXIF of a PNG that could be decoded, 1 to 8; 1 where it has none.
 
     EXIF behind the pixels is seen where it begins in the last 4 KB.

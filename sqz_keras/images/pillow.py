@@ -86,10 +86,10 @@ def turn_upright(image: Image.Image) -> Image.Image:
 
 def _check_end(image: Image.Image, file: BinaryIO) -> None:
     """Refuses a PNG without its end, and a JPEG whose end comes before all pixels have come; Pillow takes them."""
-    if image.format == "PNG" and _PNG_END not in _content(file):
+    if image.format == "PNG" and _PNG_END not in content(file):
         raise ValueError("the file ends early")
     if image.format == "JPEG" and set(np.ravel(image.getpixel((image.width - 1, image.height - 1)))) == {MISSING_GREY}:
-        data = _content(file)
+        data = content(file)
         if data.endswith(JPEG_END):
             longer = data.removesuffix(JPEG_END) + MORE_PIXELS + JPEG_END
             with open_image(io.BytesIO(longer)) as other:
@@ -97,7 +97,7 @@ def _check_end(image: Image.Image, file: BinaryIO) -> None:
                     raise ValueError("the file ends early: some of its pixels are missing")
 
 
-def _content(file: BinaryIO) -> bytes:
+def content(file: BinaryIO) -> bytes:
     """All bytes of an open file, which is left where it was."""
     position = file.tell()
     file.seek(0)
@@ -164,7 +164,7 @@ def _with_exact_transparency(image: Image.Image, file: BinaryIO) -> Image.Image:
         return image
     if tile.args not in ("I;16B", "RGB;16B"):
         return image
-    data = _content(file)
+    data = content(file)
     samples = np.asarray(image, np.uint16)
     if image.mode == "RGB":
         with open_image(io.BytesIO(data)) as low:

@@ -12,11 +12,8 @@ from sqz_keras.images.files import read_image
 from sqz_keras.images.graph import (
     decode_jpeg,
     decode_png,
-    is_plain_jpeg,
-    is_plain_png,
-    jpeg_turn,
-    png_turn,
-    turn_upright,
+    jpeg_upright,
+    png_upright,
 )
 from tests.images.png_files import PALETTE, all_kinds, write_png
 from tests.images.test_files import encode, with_early_end
@@ -26,11 +23,11 @@ ORIENTATION = 0x0112
 
 
 def upright_jpeg(data):
-    return turn_upright(decode_jpeg(data), data, is_plain_jpeg, jpeg_turn)
+    return jpeg_upright(decode_jpeg(data), data)
 
 
 def upright_png(data):
-    return turn_upright(decode_png(data), data, is_plain_png, png_turn)
+    return png_upright(decode_png(data), data)
 
 
 @pytest.mark.parametrize("name", KINDS)

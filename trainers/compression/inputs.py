@@ -11,7 +11,7 @@ import tensorflow as tf
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.images.files import find_images
 from sqz_keras.images.preprocessing import preprocess_input
-from trainers.data.batches import Source, hash_files, training_batches
+from trainers.data.batches import Source, training_batches
 
 SPLIT = "train"
 _SHUFFLE_BUFFER = 4096
@@ -31,7 +31,7 @@ def unlabelled_source(folder: str) -> Source:
 
         return tf.data.Dataset.from_tensor_slices((list(map(os.fsencode, paths)), ids)).map(read, num_parallel_calls=16)
 
-    return Source(str(folder), ("any",), {SPLIT: len(paths)}, records, files_sha256=hash_files(paths, folder))
+    return Source(str(folder), ("any",), {SPLIT: len(paths)}, records, files=(tuple(paths), folder))
 
 
 def input_batches(

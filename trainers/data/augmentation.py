@@ -17,14 +17,11 @@ from sqz_keras.images.graph import (
     decode_png,
     decode_whole,
     fits,
-    is_plain_jpeg,
-    is_plain_png,
     jpeg_size,
-    jpeg_turn,
+    jpeg_upright,
     png_size,
-    png_turn,
+    png_upright,
     starts_with,
-    turn_upright,
 )
 from sqz_keras.images.preprocessing import resize_and_crop
 
@@ -121,18 +118,18 @@ def _or_black(decoder: Callable, data, *others) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _decode_jpeg(data):
-    return _decode_checked(data, jpeg_size, decode_jpeg, is_plain_jpeg, jpeg_turn)
+    return _decode_checked(data, jpeg_size, decode_jpeg, jpeg_upright)
 
 
 def _decode_png(data):
-    return _decode_checked(data, png_size, decode_png, is_plain_png, png_turn)
+    return _decode_checked(data, png_size, decode_png, png_upright)
 
 
-def _decode_checked(data, size_of: Callable, decoder: Callable, *turn: Callable):
+def _decode_checked(data, size_of: Callable, decoder: Callable, upright: Callable):
     """An upright image, whose declared size is checked before it is decoded."""
     with tf.control_dependencies([_within_bounds(size_of(data))]):
         data = tf.identity(data)
-    return turn_upright(decoder(data), data, *turn)
+    return upright(decoder(data), data)
 
 
 def _decoder_of_others(in_python: bool) -> Callable:
@@ -192,7 +189,7 @@ def _random_window(data, size: int, seed: int, position, guarded: bool, in_pytho
             ]
             return tf.switch_case(halvings, branches)
 
-        return turn_upright(decode_whole(of_window, data), data, is_plain_jpeg, jpeg_turn)
+        return jpeg_upright(decode_whole(of_window, data), data)
 
     def of_other(data, position):
         image = _decoder_of_others(in_python)(data)

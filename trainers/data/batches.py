@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -37,7 +38,8 @@ class Source:
             fixed order; ids are unique within a split.
         needs_python: Whether some of the images are neither JPEG nor PNG, so that TensorFlow cannot decode them.
         class_sizes: number of images of each class in each split, int (classes,); None where only the records say it.
-        files_sha256: `hash_files` of all splits; empty where nothing says it.
+        files: the files of all splits in the order of the records, and the folder that they are in; None for a dataset
+            that is not in files.
     """
 
     name: str
@@ -46,7 +48,19 @@ class Source:
     records: Callable[[str], tf.data.Dataset]
     needs_python: bool = False
     class_sizes: dict[str, np.ndarray] | None = None
-    files_sha256: str = ""
+    files: tuple[tuple[str, ...], str] | None = None
+
+    @functools.cached_property
+    def files_sha256(self) -> str:
+        """A hash of the files' names below their folder, and of their sizes; empty without files.
+
+        It tells their order and their class folders too. Reading a million sizes takes seconds.
+        """
+        if self.files is None:
+            return ""
+        paths, root = self.files
+        lines = (b"%s %d\n" % (os.fsencode(os.path.relpath(path, root)), os.path.getsize(path)) for path in paths)
+        return hashlib.sha256(b"".join(lines)).hexdigest()
 
     def count_by_class(self, split: str) -> np.ndarray:
         """Number of images of each class in a split, int (classes,); reads all records where nothing else says it."""
@@ -54,12 +68,6 @@ class Source:
             return self.class_sizes[split]
         labels = self.records(split).map(lambda record: record["label"]).as_numpy_iterator()
         return np.bincount(np.fromiter(labels, np.int64), minlength=len(self.labels))
-
-
-def hash_files(paths: Iterable[str | os.PathLike], root: str | os.PathLike) -> str:
-    """A hash of the files' names below `root` and of their sizes, which tells their order and class folders too."""
-    lines = (b"%s %d\n" % (os.fsencode(os.path.relpath(path, root)), os.path.getsize(path)) for path in paths)
-    return hashlib.sha256(b"".join(lines)).hexdigest()
 
 
 class BadImages:

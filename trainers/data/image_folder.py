@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from sqz_keras.images.files import SUFFIXES, report_left_out, report_misplaced, split_by_suffix
-from trainers.data.batches import Source, hash_files
+from trainers.data.batches import Source
 
 # The folders that are splits, by the split's name.
 _SPLIT_FOLDERS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
@@ -65,7 +65,7 @@ def open_image_dir(image_dir: str | os.PathLike) -> Source:
         needs_python=any(
             not path.lower().endswith(_DECODED_BY_TENSORFLOW) for paths, _ in files.values() for path in paths
         ),
-        files_sha256=hash_files((path for split in sorted(files) for path in files[split][0]), root),
+        files=(tuple(path for split in sorted(files) for path in files[split][0]), str(root)),
     )
 
 

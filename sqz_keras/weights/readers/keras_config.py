@@ -110,11 +110,7 @@ def _changes(spec: ModelSpec, classes: Mapping[str, str], layers: Mapping[str, M
                 changes.append(f"{name} must be behind {name}_pad, a ZeroPadding2D of {_CEIL_MODE}")
         if classes[name] != _CLASSES[layer.kind]:
             changes.append(f"{name} is a {classes[name]!s:.40}, expected a {_CLASSES[layer.kind]}")
-        changes += [
-            f"{name} has {field}={layers[name][field]!s:.40}, expected {value}"
-            for field, value in expected.items()
-            if layers[name].get(field, value) != value
-        ]
+        changes += _other_values(layers[name], expected)
     if trunk_only:
         return changes
     for name, kind in classes.items():
@@ -152,17 +148,22 @@ def _changes_of_others(classes: Mapping[str, str], layers: Mapping[str, Mapping]
             changes.append(f"{name} is an AveragePooling2D, expected a MaxPooling2D")
         if name in matter and layers[name].get("activation", "relu") not in ("relu", "linear", "softmax"):
             changes.append(f"{name} has activation={layers[name]['activation']!s:.40}, expected relu")
-        changes += [
-            f"{name} has {field}={layers[name][field]!s:.40}, expected {value}"
-            for field, value in expected.items()
-            if layers[name].get(field, value) != value
-        ]
+        changes += _other_values(layers[name], expected)
     for net in VERSIONS.values():
         conv1 = next(layers[name] for name, ours in convolutions.items() if ours == "conv1")
         is_it = (conv1.get("filters"), conv1.get("kernel_size")) == (net.stem_filters, [net.stem_kernel] * 2)
         if is_it and tuple(pool_after) != net.pool_after:
             changes.append(f"it has max pools behind {pool_after}, expected {list(net.pool_after)}")
     return changes
+
+
+def _other_values(config: Mapping, expected: Mapping) -> list[str]:
+    """Where fields of a layer's config have other values, a clause each; one that is left out has the expected one."""
+    return [
+        f"{config['name']} has {field}={config[field]!s:.40}, expected {value}"
+        for field, value in expected.items()
+        if config.get(field, value) != value
+    ]
 
 
 def _pools_leave_rest(listed: list[Mapping]) -> bool:
