@@ -9,12 +9,10 @@ network as it is.
 
 from __future__ import annotations
 
-import os
 import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 from absl import flags
 

@@ -5,8 +5,7 @@
 All take images of the network's size, float32 RGB in 0..255, and give probabilities. Each is in a process of its own
 with its own threads. Calls of 1, 8 and 32 images, all in turn in one run, medians; `ratio=` is to onnxruntime. Prints
 what is required beside it, and how often a runtime's top class is onnxruntime's. PyTorch is measured where it is
-installed. --base_path keeps the exports for the next run. TF_ENABLE_ONEDNN_OPTS=1 is the default here: TensorFlow does
-not choose it on a processor without AVX512.
+installed. --base_path keeps the exports for the next run.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ import time
 from collections.abc import Callable, Mapping
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 from absl import flags
 

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-# Both are read when TensorFlow and Keras are imported, so they are set before any test module is. Keras must never
+# These are read when TensorFlow and Keras are imported, so they are set before any test module is. Keras must never
 # read or write the cache in the home folder of whoever runs the tests.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as in the commands
 _keras_home = tempfile.TemporaryDirectory(prefix="sqz-keras-test-home-")
 os.environ["KERAS_HOME"] = _keras_home.name
 

@@ -58,6 +58,14 @@ def test_a_defect_shows_its_traceback(failure, error):
     assert "Traceback" in result.stderr and error in result.stderr
 
 
+@pytest.mark.parametrize(("given", "used"), [({}, "1"), ({"TF_ENABLE_ONEDNN_OPTS": "0"}, "0")])
+def test_tensorflow_uses_onednn_unless_the_environment_says_otherwise(given, used):
+    script = SCRIPT.replace("return 3", "import os; print(os.environ['TF_ENABLE_ONEDNN_OPTS'])")
+    env = {name: value for name, value in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"} | given
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=env)
+    assert result.stdout == f"{used}\n"
+
+
 def test_what_the_terminal_cannot_show_is_escaped():
     """Names of files need be no text, and labels may have characters that a terminal lacks."""
     script = SCRIPT.replace("def main(argv):", "def main(argv):\n    print(flags.FLAGS.fail); return")

@@ -99,6 +99,11 @@ def test_both_start_the_server_as_sqz_serve_does(container, composed):
     assert ours["tensorflow_inter_op_parallelism"] == str(len(os.sched_getaffinity(0)))
 
 
+def test_tensorflow_uses_onednn_on_every_processor(container, composed):
+    assert composed["environment"] == {"TF_ENABLE_ONEDNN_OPTS": "1"}
+    assert container["env"] == [{"name": "TF_ENABLE_ONEDNN_OPTS", "value": "1"}]
+
+
 def test_what_the_flags_are():
     assert model_server.FLAGS == {
         "grpc_max_threads": "64",
