@@ -1,6 +1,6 @@
 /* sqz FILE [BASE]              lists the arrays of a `.sqz` file, and says how much workspace it takes
    sqz --time=ROUNDS FILE [BASE] says how many milliseconds reading takes: the median of the rounds
-   sqz --judge CORPUS            reads many files from one, and says for each whether it is accepted, and what it holds:
+   sqz --verdicts CORPUS         reads many files from one, and says for each whether it is accepted, and what it holds:
                                  a line for each. In CORPUS each has the size of its base and its own (u32, little-endian),
                                  its base and itself. A base of 0 bytes is none. */
 #define _POSIX_C_SOURCE 199309L
@@ -81,12 +81,12 @@ static void print_verdict(const sqz_file *file, int status) {
 /* A copy with nothing behind it that may be read. */
 static unsigned char *copy_of(const unsigned char *data, size_t size) {
     unsigned char *copy = malloc(size);
-    if (!copy && size) die("not enough memory", "judge");
+    if (!copy && size) die("not enough memory", "verdicts");
     if (size) memcpy(copy, data, size);
     return copy;
 }
 
-static void judge(const char *name, void *workspace) {
+static void print_verdicts(const char *name, void *workspace) {
     size_t size;
     unsigned char *corpus = read_file(name, &size);
     for (size_t at = 0; size - at >= 8;) {
@@ -113,8 +113,8 @@ int main(int count, char **arguments) {
     double *milliseconds;
     sqz_file file;
     if (!workspace) die("not enough memory", "workspace");
-    if (count == 3 && strcmp(arguments[1], "--judge") == 0) {
-        judge(arguments[2], workspace);
+    if (count == 3 && strcmp(arguments[1], "--verdicts") == 0) {
+        print_verdicts(arguments[2], workspace);
         free(workspace);
         return 0;
     }

@@ -1,6 +1,6 @@
-"""What `sqz-train --image_dir=DIR` makes of a few photographs a class, and how long it takes.
+"""What `sqz-train --image_dir=DIR` makes of a few images per class, and how long it takes.
 
-    python experiments/own_photographs.py --image_dir=DIR --workdir=DIR --train=30 [--test=10]
+    python experiments/own_images.py --image_dir=DIR --workdir=DIR --train=30 [--test=10]
 
 --image_dir holds a folder of images a class, of which the first --train by name are for training and the next --test
 for test; or `train/` and `val/` with such folders, of which the first --train of `train/` are for training and all of

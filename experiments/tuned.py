@@ -1,7 +1,7 @@
 """Top-1 loss of nets that are trained and then compressed to a tenth of their size with tfmot, over seeds.
 
     python experiments/tuned.py --workdir=DIR --image_dir=IMAGENETTE [--seeds=0,1,2]
-    python experiments/tuned.py --workdir=DIR --dataset=digits --asked=0.94 [--data_dir=TFDS_DIR]
+    python experiments/tuned.py --workdir=DIR --dataset=digits --share=0.94 [--data_dir=TFDS_DIR]
 
 For each seed the recipe is trained (`transfer` on images, else the one of the dataset's name), and the net then pruned,
 clustered and fine-tuned as by sqz-compress, with the uncompressed net as the teacher on its training images. Both are
@@ -39,7 +39,7 @@ def define_flags() -> None:
     flags.DEFINE_string("dataset", None, "Dataset of TensorFlow Datasets, and name of the recipe.")
     flags.DEFINE_string("data_dir", None, "TensorFlow Datasets' own folder; by default the one that it chooses.")
     flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds.")
-    flags.DEFINE_float("asked", 0.985, "Share of the bytes that are allowed: fine-tuning changes the size.", 0.1, 1.0)
+    flags.DEFINE_float("share", 0.985, "Share of the bytes that are allowed: fine-tuning changes the size.", 0.1, 1.0)
     flags.DEFINE_integer("steps", 150, "Updates of each of both stages.", lower_bound=1)
     flags.DEFINE_float("learning_rate", 0.0, "Of both stages; 0 for what sqz-compress takes.", lower_bound=0.0)
     flags.DEFINE_integer("batch_size", 32, "Images an update.")
@@ -89,7 +89,7 @@ def one_seed(seed: int, args) -> dict:
         model=str(net),
         output=str(output),
         densities="rounding",
-        bits=f"size={args.asked * 4 * resolve_model(net)[0].count_params() / RATIO:.0f}",
+        bits=f"size={args.share * 4 * resolve_model(net)[0].count_params() / RATIO:.0f}",
         teacher=args.teacher,
         image_dir=args.image_dir,
         dataset=args.dataset,

@@ -4,8 +4,8 @@
 
 The reports of the training and the compression are those of `make demo`. Everything else is made by the project's own
 commands in `.build/screenshots/`, where what is there already is not made again: remove it to begin anew. The pictures
-go into `docs/images/`. It needs Chromium, and takes 8 minutes on 2 cores. The photograph is one that scikit-learn
-includes; the weights are downloaded where they are not in Keras's folder.
+go into `docs/images/`. It needs Chromium, and takes 8 minutes on 2 cores. The picture of a tower is one that comes with
+scikit-learn; the weights are downloaded where they are not in the folder of Keras.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def as_png(image: Image.Image) -> bytes:
 
 
 def as_jpeg(image: Image.Image) -> bytes:
-    """For photographs."""
+    """For images with many colours."""
     data = io.BytesIO()
     image.convert("RGB").save(data, "JPEG", quality=85, optimize=True)
     return data.getvalue()

@@ -58,7 +58,7 @@ def verdicts(program, files, folder):
         (struct.pack("<II", len(base or b""), len(data)), base or b"", data) for data, base in files
     )
     corpus.write_bytes(b"".join(parts))
-    result = subprocess.run([program, "--judge", corpus], capture_output=True, text=True, check=False)
+    result = subprocess.run([program, "--verdicts", corpus], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr[:4000]
     lines = result.stdout.splitlines()
     assert len(lines) == len(files)

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from experiments import own_photographs
+from experiments import own_images
 
 
 def write(folder, names):
@@ -20,7 +20,7 @@ def listed(folder):
 def test_the_first_by_name_are_for_training_and_the_next_for_test(tmp_path):
     write(tmp_path / "in" / "a", "54321")
     write(tmp_path / "in" / "b", "12")
-    own_photographs.copy_images(tmp_path / "in", tmp_path / "out", 2, 2)
+    own_images.copy_images(tmp_path / "in", tmp_path / "out", 2, 2)
     names = {"train/own a/1", "train/own a/2", "val/own a/3", "val/own a/4", "train/own b/1", "train/own b/2"}
     assert listed(tmp_path / "out") == names
     assert (tmp_path / "out" / "val" / "own a" / "3").read_text() == "a 3"
@@ -29,7 +29,7 @@ def test_the_first_by_name_are_for_training_and_the_next_for_test(tmp_path):
 def test_of_a_folder_with_splits_all_of_val_is_for_test(tmp_path):
     write(tmp_path / "in" / "train" / "a", "12")
     write(tmp_path / "in" / "val" / "a", "6789")
-    own_photographs.copy_images(tmp_path / "in", tmp_path / "out", 1, 2)
+    own_images.copy_images(tmp_path / "in", tmp_path / "out", 1, 2)
     assert listed(tmp_path / "out") == {"train/own a/1", *(f"val/own a/{name}" for name in "6789")}
 
 
@@ -46,7 +46,7 @@ def test_it_runs_the_public_command_and_prints_its_result(tmp_path, monkeypatch,
 
     monkeypatch.setattr(subprocess, "run", train)
     options = [f"--image_dir={tmp_path / 'in'}", f"--workdir={tmp_path / 'work'}", "--train=1"]
-    run_command(own_photographs, *options)
+    run_command(own_images, *options)
     assert "8 test images, top-1 87.5%, 95% interval 80.0% to 90.0%" in capsys.readouterr().out
     with pytest.raises(ValueError, match="exists; give a new folder"):
-        run_command(own_photographs, *options)
+        run_command(own_images, *options)

@@ -242,7 +242,7 @@ def test_of_several_frames_the_first(image):
         assert_shows(read_image(encode(image, format=format, save_all=True, append_images=frames)), image)
 
 
-def test_formats_that_are_no_photographs_are_refused(image):
+def test_other_formats_are_refused(image):
     """Pillow opens EPS by running Ghostscript."""
     for format in ("EPS", "PCX", "ICO"):
         with pytest.raises(ValueError, match="none of the formats AVIF"):

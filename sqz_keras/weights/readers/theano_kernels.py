@@ -56,8 +56,8 @@ def _trained_on_theano(path: str | os.PathLike, backend: str | None) -> bool | N
     """What the file says, or else its name; None where both say nothing."""
     if backend:
         return backend == "theano"
-    told = set(_IN_NAME.findall(os.path.basename(path).lower()))
-    return "th" in told if len(told) == 1 else None
+    named = set(_IN_NAME.findall(os.path.basename(path).lower()))
+    return "th" in named if len(named) == 1 else None
 
 
 def _fits(layer: str, kernel: np.ndarray, bias: np.ndarray, order: str) -> bool:

@@ -310,7 +310,7 @@ def test_bytes_of_every_kind(photo):
     assert client_images.as_list(bytearray(data)) == client_images.as_list(memoryview(data)) == [data]
 
 
-def test_a_large_rotated_photograph_is_sent_as_jpeg(tmp_path):
+def test_a_large_rotated_image_is_sent_as_jpeg(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     path = tmp_path / "photo.jpg"
