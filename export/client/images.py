@@ -14,12 +14,11 @@ import PIL.Image
 
 from export import contract
 from sqz_keras.images.files import read_image
-from sqz_keras.images.pillow import content, open_image, pixels_of
+from sqz_keras.images.pillow import content, is_upright, open_image, pixels_of
 
 Image = str | os.PathLike | bytes | bytearray | memoryview | BinaryIO | PIL.Image.Image | np.ndarray
 Images = Image | Sequence[Image]
 
-_ORIENTATION, _UPRIGHT = 0x0112, 1  # of EXIF
 _SENT_FORMATS = ("JPEG", "MPO", "PNG")  # MPO is a JPEG with more images behind it
 # Images of more pixels are encoded as JPEG, since as PNG they could take the bytes of a whole request.
 _MAX_PNG_PIXELS, _JPEG_QUALITY = 4_000_000, 95
@@ -46,7 +45,10 @@ def _as_sent(image: Image) -> bytes | np.ndarray:
     if isinstance(image, np.ndarray):
         return _checked(image)
     if isinstance(image, PIL.Image.Image):
-        return _encoded(pixels_of(image, _file_of(image)))
+        try:
+            return _encoded(pixels_of(image, _file_of(image)))
+        except Exception as error:  # of a damaged file, Pillow raises nearly any kind
+            raise ValueError(f"A PIL image cannot be read: {error}.") from error
     if isinstance(image, str | os.PathLike):
         return _upright(pathlib.Path(image).read_bytes())
     if hasattr(image, "read"):
@@ -92,10 +94,10 @@ def _upright(data: bytes) -> bytes:
     """
     try:
         with open_image(io.BytesIO(data)) as image:
-            if image.format in _SENT_FORMATS and image.getexif().get(_ORIENTATION, _UPRIGHT) == _UPRIGHT:
+            if image.format in _SENT_FORMATS and is_upright(image):
                 return data
         return _encoded(read_image(data))
-    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError):
+    except Exception:  # of a damaged file, Pillow raises nearly any kind
         return data
 
 

@@ -6,7 +6,7 @@ import io
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 # An image of more pixels, or more elongated, is refused: resizing the short side up must not make a huge image.
 MAX_PIXELS = 100_000_000
@@ -14,6 +14,17 @@ MAX_ASPECT_RATIO = 100  # long side over short side
 # Pillow's names of the formats that are read. It opens others too, some of them by running another program.
 _FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+_BRANDS_BYTES = 255  # of HEIC and AVIF: a box with its size, then the main brand, then those that fit too
+_ORIENTATION = 0x0112  # of EXIF
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 # TIFF's tags, and what they say where they are left out.
 _TIFF_BITS, _TIFF_COLOURS, _TIFF_PALETTE, _TIFF_NUMBERS = (258, (1,)), (262, 1), (320, (0xFFFF,)), (339, (1,))
 _WHITE_IS_0, _SIGNED = 0, 2
@@ -28,9 +39,9 @@ MORE_PIXELS = b"".join(bytes([*range(1, 100, 3), 0xFF, 0xD0 + count]) for count 
 def open_image(file: BinaryIO) -> Image.Image:
     """`PIL.Image.open` for the formats of `files.SUFFIXES`; HEIC where the package pillow-heif is installed."""
     Image.init()
-    start = file.read(12)
+    start = file.read(_BRANDS_BYTES)
     file.seek(0)
-    if start[4:8] == b"ftyp" and start[8:] in _HEIF_BRANDS:
+    if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS and b"avif" not in start[: start[3]]:
         try:
             import pillow_heif
         except ModuleNotFoundError as error:
@@ -59,7 +70,7 @@ def pixels_of(image: Image.Image, file: BinaryIO | None) -> np.ndarray:
     if file is not None:
         _check_end(image, file)
         image = _with_exact_transparency(image, file)
-    return np.asarray(to_rgb(turn_upright(_without_gaps(_with_exact_tiff(image)))))
+    return np.asarray(to_rgb(_turned_upright(_without_gaps(_with_exact_tiff(image)))))
 
 
 def check_size(image: Image.Image) -> None:
@@ -70,25 +81,46 @@ def check_size(image: Image.Image) -> None:
     """
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise ValueError(f"{width} x {height} pixels, more than {MAX_PIXELS:,}")
+        raise ValueError(f"{width} x {height} pixels, more than {MAX_PIXELS:,}; make it smaller")
     if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
         raise ValueError(f"{width} x {height} pixels, more than {MAX_ASPECT_RATIO} times as long as wide")
 
 
-def turn_upright(image: Image.Image) -> Image.Image:
-    """An image as its EXIF orientation says that it is to be seen; one with damaged EXIF as it is stored."""
+def is_upright(image: Image.Image) -> bool:
+    """Whether the pixels are stored as they are to be seen."""
+    return _turn(image) is None
+
+
+def _turned_upright(image: Image.Image) -> Image.Image:
+    """An image as it is to be seen. `ImageOps.exif_transpose` writes the EXIF anew, and fails on tags of odd types."""
+    turn = _turn(image)
+    return image if turn is None else image.transpose(turn)
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What turns an image upright, by its EXIF; None where nothing does, or the EXIF is damaged.
+
+    Pillow would take XMP and ImageMagick's own text for EXIF too; viewers and the served graph do not. It turns a TIFF
+    itself.
+    """
+    if image.format == "PNG":
+        image.load()  # its EXIF may be behind the pixels
+    exif = Image.Exif()
     try:
-        image.getexif()
-    except (SyntaxError, ValueError, KeyError, EOFError):
-        return image
-    return ImageOps.exif_transpose(image)
+        exif.load(image.info.get("exif"))
+        return _TURNS.get(exif.get(_ORIENTATION))
+    except Exception:  # of damaged EXIF, Pillow raises nearly any kind
+        return None
 
 
 def _check_end(image: Image.Image, file: BinaryIO) -> None:
     """Refuses a PNG without its end, and a JPEG whose end comes before all pixels have come; Pillow takes them."""
     if image.format == "PNG" and _PNG_END not in content(file):
         raise ValueError("the file ends early")
-    if image.format == "JPEG" and set(np.ravel(image.getpixel((image.width - 1, image.height - 1)))) == {MISSING_GREY}:
+    if image.format != "JPEG":
+        return
+    grey = 255 - MISSING_GREY if image.mode == "CMYK" else MISSING_GREY  # Pillow inverts inks
+    if set(np.ravel(image.getpixel((image.width - 1, image.height - 1)))) == {grey}:
         data = content(file)
         if data.endswith(JPEG_END):
             longer = data.removesuffix(JPEG_END) + MORE_PIXELS + JPEG_END

@@ -1,4 +1,5 @@
 import concurrent.futures
+import contextlib
 import io
 import struct
 import sys
@@ -55,7 +56,29 @@ def test_exif_orientation_is_undone(image, orientation):
     stored = image if orientation == 1 else image.transpose(undo[orientation])
     exif = Image.Exif()
     exif[0x0112] = orientation
-    assert_shows(read_image(encode(stored, format="JPEG", quality=95, exif=exif)), image)
+    for format in ("AVIF", "JPEG", "MPO", "PNG", "TIFF", "WEBP"):
+        assert_shows(read_image(encode(stored, format=format, quality=95, exif=exif.tobytes())), image)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+def test_exif_with_a_tag_of_an_odd_type_turns_the_image_too(image, format):
+    """Pillow fails on it where it writes the EXIF anew."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x011A] = 8, 72.0
+    odd = (
+        exif.tobytes()
+        .replace(b"\x1a\x01\x05\x00", b"\x1a\x01\x02\x00")
+        .replace(b"\x01\x1a\x00\x05", b"\x01\x1a\x00\x02")
+    )
+    assert odd != exif.tobytes()
+    stored = image.transpose(Image.Transpose.ROTATE_270)
+    assert_shows(read_image(encode(stored, format=format, quality=95, exif=odd)), image)
+
+
+def test_orientation_elsewhere_than_in_exif_is_not_applied(image):
+    """Viewers and the served graph do not know it; Pillow takes it for EXIF."""
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    assert_shows(read_image(encode(image, format="JPEG", quality=95, xmp=xmp)), image)
 
 
 def test_cmyk_is_shown_in_its_colours(image):
@@ -122,13 +145,25 @@ def test_half_a_file_is_refused(image):
         read_image(content[: len(content) // 2])
 
 
+def test_damage_of_any_kind_is_refused(image):
+    """Pillow raises RuntimeError, TypeError and others."""
+    random = np.random.default_rng(0)
+    for format in ("AVIF", "GIF", "TIFF", "WEBP"):
+        content = np.frombuffer(encode(image.resize((60, 30)), format=format), np.uint8)
+        for _ in range(60):
+            damaged = content.copy()
+            damaged[random.integers(0, len(content), 3)] = random.integers(0, 256, 3)
+            with contextlib.suppress(ValueError):
+                assert read_image(damaged.tobytes()).dtype == np.uint8
+
+
 def with_early_end(content: bytes, part: float = 0.5) -> bytes:
     """A JPEG file without its last pixels, with the marker that says that it ends."""
     start = content.index(b"\xff\xda")
     return content[: start + int(part * (len(content) - start))] + b"\xff\xd9"
 
 
-@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
 @pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"restart_marker_blocks": 1}], ids=str)
 def test_a_jpeg_that_ends_early_is_refused(mode, options):
     """The JPEG library paints the rest grey and only warns."""
@@ -253,6 +288,8 @@ def test_heic_names_the_package_that_reads_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(ValueError, match="pip install pillow-heif"):
         read_image(b"\0\0\0\x18ftypheic" + bytes(100))
+    with pytest.raises(ValueError, match="none of the formats"):
+        read_image(b"\0\0\0\x18ftypmif1\0\0\0\0avifmiaf" + bytes(100))
 
 
 def test_pixels_of_an_unknown_range_are_refused():
