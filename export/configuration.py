@@ -63,7 +63,15 @@ class ModelConfig:
 
         Returns:
             The config that loads `version` too, and the config with `label` moved, for when that is available.
+
+        Raises:
+            ValueError: This config does not list the versions that are loaded.
         """
+        if not self.versions:
+            raise ValueError(
+                "Without --model_versions the server loads the newest version, and would unload it for the one of the "
+                "label: give --model_versions, those that are loaded now."
+            )
         loading = dataclasses.replace(self, versions=tuple(sorted({*self.versions, version})))
         return loading, dataclasses.replace(loading, version_labels={**self.version_labels, label: version})
 
@@ -176,5 +184,5 @@ def write(
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
-        write_file(folder / name, text.encode("ascii"))
+        write_file(folder / name, text.encode("utf-8"))
     return sorted(texts)

@@ -28,6 +28,21 @@ def list_versions(base_path: str | os.PathLike) -> dict[int, pathlib.Path]:
     return {number: folders[number] for number in sorted(folders) if 1 <= number <= MAX_VERSION}
 
 
+def newest(base_path: str | os.PathLike) -> tuple[int, pathlib.Path]:
+    """The newest version under a folder, and its folder.
+
+    Raises:
+        ValueError: There is none.
+    """
+    folders = list_versions(base_path)
+    if not folders:
+        raise ValueError(
+            f"{os.fspath(base_path)}: expected a folder whose subfolders are versions (1, 2, ...), got none. Write one "
+            "with sqz-export --base_path=..."
+        )
+    return max(folders.items())
+
+
 def choose_version(base_path: str | os.PathLike, model_version: int | str, keep_versions: int = 0) -> int:
     """The number that a new version gets: the requested one, or with "auto" the newest plus 1.
 
@@ -89,17 +104,21 @@ def new_version(base_path: str | os.PathLike, version: int) -> Iterator[pathlib.
 def prune(base_path: str | os.PathLike, keep_versions: int) -> list[int]:
     """Removes all versions but the newest `keep_versions`, oldest first, and returns their numbers.
 
-    A version is first renamed to a name that no server loads: a server sees it whole or not at all.
+    A version is first renamed to a name that no server loads: a server sees it whole or not at all. Of a version that
+    is a link, the link is removed. Folders that hold no SavedModel, such as years of images, are no versions.
     """
     if keep_versions < 1:
         raise ValueError(f"keep_versions must be at least 1, got {keep_versions}.")
     base_path, folders = pathlib.Path(base_path), list_versions(base_path)
-    removed = list(folders)[:-keep_versions]
+    removed = [version for version, folder in folders.items() if (folder / "saved_model.pb").is_file()][:-keep_versions]
     for version in removed:
         hidden = base_path / f".old-{version}-{uuid.uuid4().hex}"
         os.rename(folders[version], hidden)
         sync(base_path)
-        shutil.rmtree(hidden)
+        if hidden.is_symlink():
+            hidden.unlink()
+        else:
+            shutil.rmtree(hidden)
     return removed
 
 

@@ -80,7 +80,12 @@ def open_channel(grpc_or_aio, target: str, credentials: grpc.ChannelCredentials 
         target: "host:port".
         credentials: For TLS; None for a connection without it.
         server_name: The name in the server's certificate, where it is not the target's host.
+
+    Raises:
+        ValueError: A name without credentials.
     """
+    if server_name and not credentials:
+        raise ValueError("server_name is for TLS: give credentials too, such as grpc.ssl_channel_credentials(...).")
     options = [
         ("grpc.max_receive_message_length", contract.MAX_MESSAGE_BYTES),
         ("grpc.max_send_message_length", contract.MAX_MESSAGE_BYTES),

@@ -32,18 +32,27 @@ def predict_folder(client: Client, image_dir: str | os.PathLike, output: str | o
         What the file holds, in one line.
 
     Raises:
-        ValueError: There are no images, or `output` holds something else than answers.
-        OSError: A file cannot be written; a ServingError where the server does not answer. What is finished is kept.
+        ValueError: There are no images, or `output` holds something else than answers to this folder's images.
+        OSError: A file cannot be read or written; a ServingError where the server does not answer. What is finished is
+            kept.
     """
     root = pathlib.Path(image_dir)
     names = [path.relative_to(root).as_posix() for path in find_images(root)]
     with AnswersFile(output, top) as answers:
+        others = sorted(answers.answered - set(names))
+        if others:
+            raise ValueError(
+                f"{os.fspath(output)} has answers to {len(others):,} images that are not in {root}, such as "
+                f"{others[0]}. Are they another folder's? Give a new file as --output."
+            )
+        earlier = len(answers.answered)
         rest = [name for name in names if name not in answers.answered]
         with Progress(len(names), len(names) - len(rest)) as progress:
             for _ in _ask(client, root, rest, answers):
                 progress.update()
         failed = f", {answers.unreadable:,} of them of images that cannot be read" if answers.unreadable else ""
-        return f"{os.fspath(output)}: {len(answers.answered):,} answers{failed}"
+        kept = f"; {earlier:,} are kept from an earlier run" if earlier else ""
+        return f"{os.fspath(output)}: {len(answers.answered):,} answers{failed}{kept}"
 
 
 def _ask(client: Client, root: pathlib.Path, names: Iterable[str], answers: AnswersFile) -> Iterator[None]:
@@ -77,7 +86,11 @@ def _read(root: pathlib.Path, names: Iterable[str]) -> Iterator[tuple[str, bytes
 
     def read(name: str) -> tuple[str, bytes | None, str | None]:
         try:
-            (image,) = client_images.as_list((root / name).read_bytes())
+            data = (root / name).read_bytes()
+        except (FileNotFoundError, PermissionError) as error:
+            return name, None, str(error)  # other errors, such as those of a network disk, may pass: they end the run
+        try:
+            (image,) = client_images.as_list(data)
             client_images.check_fits(image)
             return name, image, None
         except (OSError, ValueError) as error:

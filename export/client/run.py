@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import pathlib
 import ssl
 import sys
@@ -34,7 +35,8 @@ class PredictConfig:
         ssl_server_name: Name in the server's certificate, where it is not the server's host.
 
     Raises:
-        ValueError: Both `image` and `image_dir`, or one of `image_dir` and `output` without the other.
+        ValueError: Both `image` and `image_dir`, one of `image_dir` and `output` without the other, or
+            `ssl_server_name` without `ssl_ca`.
     """
 
     image: Sequence[str] = ()
@@ -53,6 +55,8 @@ class PredictConfig:
             raise ValueError("--image_dir and --output belong together: the folder, and the file for its answers.")
         if self.image_dir and self.image:
             raise ValueError("Give images, or --image_dir; not both.")
+        if self.ssl_server_name and not self.ssl_ca:
+            raise ValueError("--ssl_server_name is for TLS: give --ssl_ca too, the certificates to trust.")
 
 
 def run_predict(config: PredictConfig) -> int:
@@ -92,15 +96,20 @@ def run_predict(config: PredictConfig) -> int:
 
 def _read(paths: Sequence[str]) -> tuple[list[str], list[bytes | np.ndarray]]:
     """The paths that can be opened, and an image as it is sent for each of them."""
-    from export.client.images import as_list
+    from export.client.images import as_list, check_fits
 
     opened, images = [], []
     for path in paths:
         try:
-            images += as_list(path)
-            opened.append(path)
+            if os.path.isdir(path):
+                raise ValueError("a folder, not an image; give --image_dir and --output")
+            (image,) = as_list(path)
+            check_fits(image)
         except (OSError, ValueError) as error:
-            print(f"sqz-predict: {error}", file=sys.stderr)
+            print(f"sqz-predict: {path}: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
+        else:
+            opened.append(path)
+            images.append(image)
     return opened, images
 
 

@@ -22,7 +22,11 @@ from export.page.app import PageApp, error_response
 MAX_CONNECTIONS = 8  # further ones are closed with a 503
 REQUEST_SECONDS = 20.0  # for a request to arrive whole, and for its answer to leave
 MAX_HEADER_BYTES = 1 << 17
-_BUSY = b"HTTP/1.0 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
+_BUSY_BODY = b'{"error": "The page is busy. Try again in a second."}'
+_BUSY = (
+    b"HTTP/1.0 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Type: application/json\r\n"
+    b"Content-Length: %d\r\n\r\n%b" % (len(_BUSY_BODY), _BUSY_BODY)
+)
 # Requests that h11 refuses, by a part of its message: our status and message.
 _REFUSALS = {
     "Content-Length": (411, "The request must have one Content-Length, a number of bytes."),

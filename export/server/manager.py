@@ -91,13 +91,7 @@ class VersionManager:
         Raises:
             ValueError: There is none, or it cannot be loaded.
         """
-        folders = versions.list_versions(self._base_path)
-        if not folders:
-            raise ValueError(
-                f"{self._base_path}: expected a folder whose subfolders are versions (1, 2, ...), got none. Write "
-                "one with sqz-export --base_path=..."
-            )
-        version, path = max(folders.items())
+        version, path = versions.newest(self._base_path)
         if not self._try_to_load(version, path):
             raise ValueError(
                 f"{path} is not a SavedModel that can be loaded ({self._statuses[version].status.error_message:.300}). "
@@ -110,6 +104,7 @@ class VersionManager:
         if not self._base_path.is_dir():
             return  # perhaps it cannot be reached for a while: the versions that are loaded stay
         folders = versions.list_versions(self._base_path)
+        self._failed = {version: failed for version, failed in self._failed.items() if version in folders}
         newest = max(folders, default=None)
         if newest is not None and newest not in self._loaded and self._is_due(newest):
             self._try_to_load(newest, folders[newest])

@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from export.server import threads
 
@@ -41,6 +41,7 @@ def command(
         "model_name": model_name,
         "model_base_path": os.path.abspath(base_path),
         "tensorflow_inter_op_parallelism": threads.between_operations(),
+        "grpc_channel_arguments": "grpc.so_reuseport=0",  # two servers on one port would each get some of the calls
         **FLAGS,
     }
     if ssl_config_file:
@@ -72,7 +73,7 @@ def serve(
     model_name: str,
     port: int,
     key_and_cert: tuple[bytes, bytes] | None = None,
-    on_end: Callable[[], None] = lambda: None,
+    stopped: threading.Event | None = None,
 ) -> Iterator[int]:
     """Runs the model server for as long as the block runs, and gives the port, once it listens on it.
 
@@ -84,22 +85,25 @@ def serve(
         model_name: The name by which clients ask for the model.
         port: 0 takes a free one.
         key_and_cert: Private key and certificates, PEM, for TLS.
-        on_end: Called when the server has ended, by itself or because the block did.
+        stopped: Set when the server has ended, by itself or because the block did. If it is set before the server
+            listens, the port is given at once.
 
     Raises:
-        OSError: The server ended by itself.
+        OSError: The port is taken, or the server ended by itself.
     """
-    port = port or _free_port()
+    port, stopped = _free_port(port), stopped or threading.Event()
     with tempfile.TemporaryDirectory(prefix="sqz-serve-") as private:  # mode 700: the key is in it
         config_file = None
         if key_and_cert:
             config_file = os.path.join(private, "ssl_config.txt")
             with open(config_file, "w", encoding="ascii") as file:
                 file.write(ssl_config(*key_and_cert))
-        process = subprocess.Popen(command(binary, base_path, model_name, port, config_file))
-        threading.Thread(target=lambda: (process.wait(), on_end()), daemon=True).start()
+        # In a session of its own, Ctrl-C reaches this process alone, which then ends the server in order.
+        arguments = command(binary, base_path, model_name, port, config_file)
+        process = subprocess.Popen(arguments, start_new_session=True)
+        threading.Thread(target=lambda: (process.wait(), stopped.set()), daemon=True).start()
         try:
-            _wait_until_open(port, process)
+            _wait_until_open(port, process, stopped)
             yield port
             if process.poll() is not None:
                 raise OSError(f"{binary} ended by itself, with status {process.returncode}; its messages say why.")
@@ -112,16 +116,24 @@ def serve(
                 process.wait()
 
 
-def _free_port() -> int:
+def _free_port(port: int) -> int:
+    """The port, where nothing listens on it, or a free one for 0."""
     with socket.socket() as free:
-        free.bind(("0.0.0.0", 0))  # where the server will listen
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # an earlier server's connections may be closing
+        try:
+            free.bind(("0.0.0.0", port))  # where the server will listen
+        except OSError as error:
+            raise OSError(f"Cannot listen on 0.0.0.0:{port}: is it taken? --port=0 takes a free port.") from error
         return free.getsockname()[1]
 
 
-def _wait_until_open(port: int, process: subprocess.Popen) -> None:
-    """Returns once the port is open: the server opens it after it has loaded the model."""
-    while process.poll() is None:
+def _wait_until_open(port: int, process: subprocess.Popen, stopped: threading.Event) -> None:
+    """Returns once the port is open: the server opens it after it has loaded the model. Or once `stopped` is set."""
+    while process.poll() is None and not stopped.is_set():
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
         time.sleep(0.05)
-    raise OSError(f"{process.args[0]} ended before it served, with status {process.returncode}; its messages say why.")
+    if process.poll() is not None:
+        raise OSError(
+            f"{process.args[0]} ended before it served, with status {process.returncode}; its messages say why."
+        )

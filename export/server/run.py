@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
-from export import contract
+from export import contract, versions
 from export.server import model_server
 from sqz_keras import files, memory
 from sqz_keras.extras import needs
@@ -67,6 +67,8 @@ def run_server(config: ServeConfig, stopped: threading.Event) -> None:
     server = _model_server(binary, config, key_and_cert, stopped) if binary else _embedded(config, key_and_cert)
     with contextlib.ExitStack() as running:
         port = running.enter_context(server)
+        if stopped.is_set():  # while the server started
+            return
         if config.web:
             web_port = running.enter_context(_page(config, port))
             print(f"Page at http://{contract.address(config.host or LOCALHOST, web_port)}/", flush=True)
@@ -112,7 +114,8 @@ def _model_server(
     print(
         f"sqz-serve: {binary} listens on every address; with --embedded, 127.0.0.1 alone.", file=sys.stderr, flush=True
     )
-    return model_server.serve(binary, config.base_path, config.model_name, config.port, key_and_cert, stopped.set)
+    versions.newest(config.base_path)  # the model server would wait for a version without end
+    return model_server.serve(binary, config.base_path, config.model_name, config.port, key_and_cert, stopped)
 
 
 def _embedded(config: ServeConfig, key_and_cert: tuple[bytes, bytes] | None) -> contextlib.AbstractContextManager[int]:

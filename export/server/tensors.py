@@ -52,6 +52,8 @@ def _read(name: str, info: meta_graph_pb2.TensorInfo, proto, content: memoryview
         raise invalid(f"Input {name!r}: expected the shape {expected} (-1: 1 or more), got {shape!s:.200}.")
     check_batch(shape[0])
     if proto.dtype == types_pb2.DT_STRING:
+        if content or proto.tensor_content:
+            raise invalid(f"Input {name!r}: send strings in string_val, not in tensor_content.")
         return _values(name, proto.string_val, object, b"", shape)
     if proto.dtype != types_pb2.DT_FLOAT:
         raise invalid(f"Input {name!r}: this server takes float and string tensors alone.")

@@ -70,6 +70,8 @@ def test_a_label_moves_in_two_steps():
     loading, moved = ModelConfig(versions=(1,), version_labels={"stable": 1}).moving("stable", 2)
     assert (loading.versions, loading.version_labels) == ((1, 2), {"stable": 1})
     assert (moved.versions, moved.version_labels) == ((1, 2), {"stable": 2})
+    with pytest.raises(ValueError, match="give --model_versions, those that are loaded now"):
+        ModelConfig().moving("stable", 2)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +125,7 @@ def test_the_command_writes_the_files(tmp_path, run_command):
     run_command(serving_config, *flags)
     assert sorted(os.listdir(tmp_path)) == ["batching.config", "models.config", "monitoring.config"]
     assert dict(parse_models((tmp_path / "models.config").read_text()).version_labels) == {"stable": 3}
-    run_command(serving_config, *flags, "--move_label=stable=5")
+    run_command(serving_config, *flags, "--move_label=stable=5", "--base_path=/données/squeezenet")
     assert len(os.listdir(tmp_path)) == 4
     before, after = (parse_models((tmp_path / f"models{next}.config").read_text()) for next in ("", ".next"))
     assert before.model_version_policy == after.model_version_policy

@@ -12,6 +12,7 @@ from export import versions
 
 def _put(base_path, version, text="new"):
     with versions.new_version(base_path, version) as folder:
+        (folder / "saved_model.pb").touch()
         (folder / "variables").mkdir()
         (folder / "variables" / "data").write_text(text)
 
@@ -104,6 +105,17 @@ def test_old_versions_go_and_the_newest_stay(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["10", "9", "models.config"]
     with pytest.raises(ValueError, match="at least 1"):
         versions.prune(tmp_path, 0)
+
+
+def test_folders_that_are_no_versions_stay_and_of_links_only_the_link_goes(tmp_path):
+    (tmp_path / "2023").mkdir()  # of images, say
+    elsewhere = tmp_path / "elsewhere"
+    for base_path, version in ((elsewhere, 7), (tmp_path, 8), (tmp_path, 9)):
+        _put(base_path, version)
+    (tmp_path / "7").symlink_to(elsewhere / "7")
+    assert versions.prune(tmp_path, 1) == [7, 8]
+    assert sorted(os.listdir(tmp_path)) == ["2023", "9", "elsewhere"]
+    assert (elsewhere / "7" / "saved_model.pb").exists()
 
 
 def test_a_version_that_would_go_at_once_is_refused(tmp_path):

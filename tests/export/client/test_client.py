@@ -1,5 +1,6 @@
 """The client and sqz-predict: answers in order, limits kept, wrong use reported before anything is sent."""
 
+import io
 import itertools
 import math
 import socket
@@ -119,6 +120,7 @@ GREY = np.zeros((8, 8))
         (GREY.tolist(), r"numpy\.asarray"),
         ([7], "got int"),
         (Image.fromarray(GREY.astype(np.int32)), "32-bit integers of an unknown range"),
+        (Image.open(io.BytesIO(encode(random_image(50, 50))[:700])), "PIL image cannot be read"),
     ],
 )
 def test_what_is_no_image_is_refused_before_it_is_sent(dead_target, wrong, message):
@@ -158,6 +160,13 @@ def test_what_is_no_address_is_refused(wrong):
 @pytest.mark.parametrize("target", ["localhost:8500", "[::1]:8500", "unix:/tmp/socket", "dns:///localhost:8500"])
 def test_all_addresses_of_grpc_are_taken(target):
     Client(target).close()
+
+
+def test_a_name_for_tls_without_tls_is_refused(run_command, photo):
+    with pytest.raises(ValueError, match="server_name is for TLS: give credentials too"):
+        Client("localhost:8500", server_name="squeezenet.internal")
+    with pytest.raises(ValueError, match="--ssl_server_name is for TLS: give --ssl_ca too"):
+        run_command(predict, f"--image={photo}", "--ssl_server_name=squeezenet.internal")
 
 
 def test_certificates_that_are_none_are_refused(tmp_path, run_command, photo):
@@ -255,12 +264,17 @@ def test_command_prints_a_table_and_reports_what_cannot_be_read(target, client, 
     rows = [f"  {score:7.2%}  {name}" for name, score in zip(expected.classes, expected.scores, strict=True)]
     assert capsys.readouterr().out.splitlines() == [str(good), *rows[:2]]
 
-    images = [f"--image={path}" for path in (broken, missing, good)]
+    huge = tmp_path / "huge.png"
+    with open(huge, "wb") as file:
+        file.truncate(contract.MAX_MESSAGE_BYTES)
+    images = [f"--image={path}" for path in (broken, missing, tmp_path, huge, good)]
     assert run_command(predict, f"--server={target}", *images) == 1
     printed = capsys.readouterr()
     assert printed.out.splitlines() == [str(good), *rows]
     assert f"{broken}: {contract.STATUS_DAMAGED}" in printed.err
-    assert str(missing) in printed.err
+    assert f"sqz-predict: {missing}: No such file" in printed.err
+    assert f"sqz-predict: {tmp_path}: a folder, not an image" in printed.err
+    assert f"sqz-predict: {huge}: An image has {contract.MAX_MESSAGE_BYTES} bytes" in printed.err
     assert run_command(predict, f"--server={target}", f"--image={missing}") == 1
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import pathlib
 import subprocess
 import sys
 import time
@@ -83,13 +84,33 @@ def test_a_run_that_was_stopped_is_resumed(photos, tmp_path):
     finished = output.read_bytes()
     output.write_bytes(finished + b'{"image": "more/0')  # as a machine that lost its power leaves it
     counting = Counting()
-    assert predict_folder(counting, photos, output, 1) == f"{output}: 40 answers"
+    assert predict_folder(counting, photos, output, 1) == f"{output}: 40 answers; 7 are kept from an earlier run"
     assert counting.answered == 33
     assert output.read_bytes().startswith(finished)
     assert [line["image"] for line in lines_of(output)] == names_in(photos)
     again = Counting()
     predict_folder(again, photos, output, 1)
     assert again.answered == 0
+
+
+def test_answers_to_another_folder_are_not_taken_for_this_ones(photos, tmp_path):
+    output = tmp_path / "answers.jsonl"
+    predict_folder(Counting(), photos / "more", output, 1)
+    before = output.read_bytes()
+    with pytest.raises(ValueError, match=r"has answers to \d+ images that are not in .*photos, such as 0\d\.jpg"):
+        predict_folder(Counting(), photos, output, 1)
+    assert output.read_bytes() == before
+
+
+def test_an_error_that_may_pass_is_no_answer(photos, tmp_path, monkeypatch):
+    """As of a network disk that cannot be reached for a while."""
+    output = tmp_path / "answers.jsonl"
+    with monkeypatch.context() as patch:
+        patch.setattr(pathlib.Path, "read_bytes", lambda path: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+        with pytest.raises(OSError, match="Input/output"):
+            predict_folder(Counting(), photos, output, 1)
+    assert output.read_bytes() == b""
+    assert predict_folder(Counting(), photos, output, 1) == f"{output}: 40 answers"
 
 
 def test_a_line_that_lacks_its_end_alone_is_kept(photos, tmp_path):

@@ -18,6 +18,7 @@ from sqz_keras.compression import int8
 from sqz_keras.models import squeezenet
 from sqz_keras.runtimes import onnx_file
 from sqz_keras.runtimes.run import load_litert, run_litert, run_onnx
+from sqz_keras.weights.description import write_spec
 from tests.export.samples import random_arrays, random_image, small_spec
 
 IMAGES = np.stack([np.asarray(random_image(32, 32, seed=seed), np.float32) for seed in range(4)])
@@ -145,6 +146,14 @@ def test_the_model_itself_is_not_replaced(tmp_path, spec, arrays, run_command):
     with pytest.raises(ValueError, match=r"--output=.* would replace --model: give another name"):
         run_command(export, "--format=onnx", f"--model={path}", f"--output={path}")
     assert path.read_bytes() == onnx_file.convert(spec, arrays)
+
+
+def test_the_description_of_another_file_is_not_replaced(tmp_path, spec, arrays, run_command):
+    description = write_spec(tmp_path / "model.keras", spec, arrays)
+    before = description.read_bytes()
+    with pytest.raises(ValueError, match=r"model\.spec\.json describes another file"):
+        run_command(export, "--format=onnx", f"--output={tmp_path / 'model.onnx'}")
+    assert description.read_bytes() == before
 
 
 def test_grey_models_are_refused(tmp_path):

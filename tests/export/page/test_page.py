@@ -331,7 +331,9 @@ class TestRefusals:
         with page_of(fake) as port:
             held = [socket.create_connection(("127.0.0.1", port), 10) for _ in range(2)]
             with socket.create_connection(("127.0.0.1", port), 10) as third:
-                assert third.makefile("rb").readline() == b"HTTP/1.0 503 Service Unavailable\r\n"
+                head, body = third.makefile("rb").read().split(b"\r\n\r\n")
+                assert head.startswith(b"HTTP/1.0 503 Service Unavailable\r\n")
+                assert "Try again" in json.loads(body)["error"]
             for connection in held:
                 connection.close()
             deadline = time.monotonic() + 10

@@ -5,6 +5,7 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,7 +24,8 @@ from tests.export.samples import encode, random_image
 
 ROOT = pathlib.Path(__file__).parents[3]
 
-# Stands for tensorflow_model_server: it writes down its arguments and its TLS configuration, and listens.
+# Stands for tensorflow_model_server: it writes down its arguments and its TLS configuration, and listens, unless it
+# hangs at the first version.
 FAKE = f"""#!{sys.executable}
 import json, os, signal, socket, sys
 flags = dict(argument[2:].split("=", 1) for argument in sys.argv[1:])
@@ -32,7 +34,8 @@ if "broken" in flags["model_base_path"]:
 ssl = open(flags["ssl_config_file"]).read() if "ssl_config_file" in flags else None
 with open(os.environ["FAKE_RECORD"], "w") as file:
     json.dump([flags, ssl], file)
-listening = socket.create_server(("127.0.0.1", int(flags["port"])))
+if "hanging" not in flags["model_base_path"]:
+    listening = socket.create_server(("127.0.0.1", int(flags["port"])))
 signal.sigwait([signal.SIGTERM])
 """
 
@@ -55,7 +58,7 @@ def started(tmp_path):
     """Starts sqz-serve in a process of its own, and gives it when its port file is there."""
     processes = []
 
-    def start(*arguments, **environment):
+    def start(*arguments, wait=True, start_new_session=False, **environment):
         port_file = tmp_path / "port"
         port_file.write_text("1\n")  # an earlier server's
         process = subprocess.Popen(
@@ -65,9 +68,10 @@ def started(tmp_path):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=start_new_session,
         )
         processes.append(process)
-        process.first_line = process.stdout.readline()
+        process.first_line = process.stdout.readline() if wait else None
         return process, port_file
 
     yield start
@@ -135,10 +139,16 @@ def with_fake(tmp_path):
     return {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "FAKE_RECORD": str(tmp_path / "record.json")}
 
 
+def version_in(folder):
+    """The folder, with a version in it."""
+    (folder / "1").mkdir(parents=True)
+    return folder
+
+
 def test_the_model_server_is_started_where_it_is_on_the_path(key_and_cert, started, with_fake, tmp_path):
     key, cert = key_and_cert
     process, port_file = started(
-        f"--base_path={tmp_path}", "--model_name=net", f"--ssl_key={key}", f"--ssl_cert={cert}", **with_fake
+        f"--base_path={version_in(tmp_path)}", "--model_name=net", f"--ssl_key={key}", f"--ssl_cert={cert}", **with_fake
     )
     port = port_file.read_text().strip()
     arguments, ssl_config = json.loads(pathlib.Path(with_fake["FAKE_RECORD"]).read_text())
@@ -148,6 +158,7 @@ def test_the_model_server_is_started_where_it_is_on_the_path(key_and_cert, start
         "model_name": "net",
         "model_base_path": str(tmp_path),
         "tensorflow_inter_op_parallelism": str(len(os.sched_getaffinity(0))),
+        "grpc_channel_arguments": "grpc.so_reuseport=0",
         **model_server.FLAGS,
     }
     fields = dict(line.split(": ", 1) for line in ssl_config.splitlines())
@@ -161,18 +172,43 @@ def test_the_model_server_is_started_where_it_is_on_the_path(key_and_cert, start
 
 
 def test_the_model_servers_end_is_ours(started, with_fake, tmp_path):
-    process, port_file = started(f"--base_path={tmp_path / 'broken'}", **with_fake)
+    process, port_file = started(f"--base_path={version_in(tmp_path / 'broken')}", **with_fake)
     _, errors = process.communicate(timeout=20)
     assert (process.returncode, process.first_line) == (1, "")
     assert "ended before it served" in errors and "no such model" in errors
     assert not port_file.exists()
 
-    process, port_file = started(f"--base_path={tmp_path}", **with_fake)
+    process, port_file = started(f"--base_path={version_in(tmp_path)}", **with_fake)
     (child,) = children(process.pid)
     os.kill(child, signal.SIGKILL)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 1
     assert "ended by itself, with status -9" in errors
+
+
+def test_the_model_server_is_stopped_before_it_serves_too(started, with_fake, tmp_path):
+    process, port_file = started(f"--base_path={version_in(tmp_path / 'hanging')}", wait=False, **with_fake)
+    (child,) = children(process.pid)
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=20)
+    assert (process.returncode, output) == (0, ""), errors
+    assert not pathlib.Path(f"/proc/{child}").exists()
+    assert not port_file.exists()
+
+
+def test_ctrl_c_reaches_sqz_serve_alone(started, with_fake, tmp_path):
+    process, _ = started(f"--base_path={version_in(tmp_path)}", start_new_session=True, **with_fake)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 0, errors
+
+
+def test_what_the_model_server_would_wait_for_or_share_is_refused(with_fake, tmp_path, run_command, monkeypatch):
+    monkeypatch.setenv("PATH", with_fake["PATH"])
+    with pytest.raises(ValueError, match=r"subfolders are versions \(1, 2, ...\), got none"):
+        run_command(serve, f"--base_path={tmp_path / 'typo'}")
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match=r"Cannot listen on 0\.0\.0\.0"):
+        run_command(serve, f"--base_path={version_in(tmp_path)}", f"--port={taken.getsockname()[1]}")
 
 
 def children(pid):

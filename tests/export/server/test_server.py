@@ -30,6 +30,7 @@ TOO_LARGE = {
     "too large a batch": bytes_of(*[b"x"] * (contract.MAX_BATCH_SIZE + 1)),
     "few strings for many": request_of("serve_bytes", image_bytes=tensor(tf.string, (2**40,), string_val=[b"x"])),
     "more than a message declared": request_of(images=tensor(shape=(1, 4000, 4000, 3), float_val=[0])),
+    "strings as content": request_of("serve_bytes", image_bytes=tensor(tf.string, (1,), tensor_content=b"\1x")),
     "a negative size": request_of(images=tensor(shape=(1, 8, 8, 3))),
 }
 TOO_LARGE["a negative size"].inputs["images"].tensor_shape.dim[1].size = -8
@@ -225,6 +226,13 @@ def test_a_version_that_fails_is_retried_a_limited_number_of_times(tmp_path, men
         versions.poll()
     assert newest(versions) == (2 if mended else 1)
     assert [version for version, _ in versions.loads].count(2) == (2 if mended else MAX_LOADS)
+    if not mended:  # the folder is removed, and exported again under the same number
+        (tmp_path / "2").rmdir()
+        versions.poll()
+        versions.broken.clear()
+        (tmp_path / "2").mkdir()
+        versions.poll()
+        assert newest(versions) == 2
 
 
 def test_folders_that_go_away(versions, tmp_path):
