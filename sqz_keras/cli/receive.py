@@ -9,6 +9,8 @@ for the whole file, on which the next delta can be based. Each file appears whol
 
 from __future__ import annotations
 
+import os
+
 from absl import flags
 
 from sqz_keras import command
@@ -26,6 +28,9 @@ def main(argv) -> None:
     args = flags.FLAGS
     for output in args.output:
         check_output(output)
+        for read, name in ((argv[1], "the update"), (args.base, "its base")):
+            if read and os.path.realpath(read) == os.path.realpath(output):
+                raise ValueError(f"--output={output} would replace {name}: give another name.")
     model = sqz.read_model(argv[1], args.base)
     for output in args.output:
         size = write_received(model, output, float16=args.float16)

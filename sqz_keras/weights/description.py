@@ -165,7 +165,7 @@ def read_spec(described: pathlib.Path, path: pathlib.Path, arrays: Mapping[str, 
         form = json.loads(described.read_text("utf-8-sig"))
         spec = ModelSpec.from_json(form["model_spec"])
         hashes = {name: tensor["sha256"] for name, tensor in form["tensors"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise WeightsFileError(
             f"{described}: not a description that write_spec wrote: {str(error).rstrip('.')}."
         ) from error

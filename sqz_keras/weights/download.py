@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import pathlib
 import secrets
@@ -47,7 +48,7 @@ def fetch(record: Record) -> pathlib.Path:
         if not record.verifies(part.read_bytes()):
             raise OSError(f"what came is not the file whose {record.hash_kind} is {record.digest}")
         os.replace(part, path)
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         raise OSError(f"Could not download {record.name} from {record.url} to {path}: {error}. {remedy}") from error
     finally:
         part.unlink(missing_ok=True)

@@ -85,6 +85,8 @@ def test_float16(tmp_path, sent):
         (["installed.sqz", "--base=installed.sqz", "--output=m.npz"], "A base is given, but the file is not a delta"),
         (["installed.sqz", "--output=m.pb"], "The output must end in .tflite, .onnx, .npz or .sqz, got m.pb"),
         (["installed.sqz", "--output=nowhere/m.npz"], "nowhere/m.npz must be a file in an existing folder"),
+        (["update.sqz", "--base=installed.sqz", "--output=./update.sqz"], "would replace the update"),
+        (["update.sqz", "--base=installed.sqz", "--output=installed.sqz"], "would replace its base"),
         (["nothing.sqz", "--output=m.npz"], "nothing.sqz: expected a file, found nothing"),
         (["damaged.sqz", "--output=m.npz"], "damaged.sqz: Section b'CODE' is damaged"),
     ],
