@@ -46,7 +46,7 @@ class CompressionConfig:
             raise ValueError(f"--output={self.output} must end in {SUFFIX}.")
         for path in (self.output, *self.report_paths()):
             check_writable(path)
-        inputs = {name: getattr(self, name, None) for name in ("base", "model", "apply_to")}
+        inputs = {name: getattr(self, name, None) for name in ("base", "model", "apply_to", "start")}
         check_is_no_input("output", self.output, inputs)
         for name in ("calibration_dir", "image_dir", "evaluation_dir"):
             folder = getattr(self, name, None)
@@ -153,6 +153,9 @@ class TuneConfig(CalibratedConfig, TrainedConfig):
 
     own_steps = TUNING_STEPS
     own_images = _TUNING_IMAGES
+    start: str | None = flag_field(
+        None, "A .sqz file that tune made of the same --model: its codes are trained further. None: --model is rounded."
+    )
 
     def __post_init__(self):
         super().__post_init__()

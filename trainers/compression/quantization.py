@@ -55,10 +55,10 @@ def quantize(
 
 
 def header_bytes(
-    config: CalibratedConfig, spec: ModelSpec, arrays: Arrays, provenance: Mapping[str, Any], stage: dict
+    config: CalibratedConfig, spec: ModelSpec, arrays: Arrays, provenance: Mapping[str, Any], *stages: dict
 ) -> int:
-    """Bytes of the file beside the weights, when it says that this stage made them."""
-    return sqz.header_bytes(spec, arrays, {**provenance, "stages": [*provenance["stages"], stage]}, config.self_test)
+    """Bytes of the file beside the weights, when it says that these stages made them."""
+    return sqz.header_bytes(spec, arrays, {**provenance, "stages": [*provenance["stages"], *stages]}, config.self_test)
 
 
 def read_calibration(config: CalibratedConfig, spec: ModelSpec, model: keras.Model) -> tuple[np.ndarray, np.ndarray]:

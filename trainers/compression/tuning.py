@@ -14,6 +14,7 @@ from sqz_keras.compression import code_tuning
 from sqz_keras.compression.quantize import Quantizer
 from sqz_keras.compression.stage_folder import StageFolder
 from sqz_keras.models.squeezenet import build
+from sqz_keras.weights import sqz
 from trainers.compression.config import TuneConfig
 from trainers.compression.inputs import SPLIT, input_batches, unlabelled_source
 from trainers.compression.quantization import header_bytes, read_calibration
@@ -26,22 +27,29 @@ _ENOUGH_IMAGES = 2000
 def tune(
     config: TuneConfig, spec: ModelSpec, arrays: Arrays, provenance: Mapping[str, Any]
 ) -> tuple[Arrays, list[dict]]:
-    """The weights on plain grids, as `Quantizer` rounds them, and then tuned; and the request for the provenance.
+    """The weights on plain grids, as `Quantizer` rounds them or as `config.start` holds them, and then tuned.
 
     With a workdir, a run that was killed resumes from there.
 
+    Returns:
+        The weights, and the requests of the stages for the provenance, those of `config.start` first.
+
     Raises:
-        ValueError: The images are not for this model.
+        ValueError: The images are not for this model, or `config.start` is not made of it.
         TooFewBytesError: Nothing useful fits into the size.
     """
     source = unlabelled_source(config.calibration_dir)
     images = source.sizes[SPLIT]
-    stage = {"stage": "tune", "images": images, "calibration_images": min(config.calibration_images, images)}
+    start, earlier = (None, []) if config.start is None else _read_start(config.start, provenance)
+    stage = {"stage": "tune", "images": images}
+    if start is None:
+        stage["calibration_images"] = min(config.calibration_images, images)
     stage |= {"steps": config.steps, "batch_size": config.batch_size}
     learning_rate = config.learning_rate or code_tuning.learning_rate_for(config.steps)
     stage |= {"target_bytes": config.target_bytes, "learning_rate": learning_rate}
-    target = config.target_bytes - header_bytes(config, spec, arrays, provenance, stage)
-    rounded = _round(config, spec, arrays, target)
+    stages = [*earlier, stage]
+    target = config.target_bytes - header_bytes(config, spec, arrays, provenance, *stages)
+    rounded = _round(config, spec, arrays, target) if start is None else start
     if all(np.array_equal(rounded[name], array) for name, array in arrays.items()):
         say(f"the model fits into {config.target_bytes:,} bytes as it is: nothing is tuned")
         return rounded, []
@@ -78,7 +86,19 @@ def tune(
     )
     if bar is not None:
         bar.close()
-    return result, [stage]
+    return result, stages
+
+
+def _read_start(path: str, provenance: Mapping[str, Any]) -> tuple[Arrays, list[dict]]:
+    """The tuned weights that a file holds, and the stages that made them of the model."""
+    model = sqz.read_model(path)
+    stages, before = model.provenance.get("stages"), provenance["stages"]
+    is_of_model = model.provenance.get("weights_sha256") == provenance["weights_sha256"]
+    if is_of_model and isinstance(stages, list) and stages[: len(before)] == before:
+        last = (stages[len(before) :] or [None])[-1]
+        if isinstance(last, dict) and last.get("stage") == "tune":
+            return model.arrays, stages[len(before) :]
+    raise ValueError(f"--start={path} must be a file that --method=tune made of the same --model.")
 
 
 def _round(config: TuneConfig, spec: ModelSpec, arrays: Arrays, target: int) -> Arrays:

@@ -334,6 +334,17 @@ def test_codes_are_tuned_to_a_size(run, tmp_path, monkeypatch, capsys):
         "target_bytes": 1150,
         "learning_rate": 0.003,
     }
+    _, report = run(f"--start={path}", "--seed=1", "--target_bytes=1300", *options[:-1], name="further.sqz")
+    first, further = report["provenance"]["stages"]
+    assert first == stage
+    del stage["calibration_images"]
+    assert further == stage | {"target_bytes": 1300}
+    assert report["bytes"] <= 1_300
+    for start, model in ((run(name="lossless.sqz")[0], "model.weights.h5"), (path, path)):
+        with pytest.raises(ValueError, match="must be a file that --method=tune made of the same --model"):
+            run(f"--start={start}", "--target_bytes=1300", *options[:-1], model=model, name="refused.sqz")
+    with pytest.raises(ValueError, match="would replace --start"):
+        run(f"--start={path}", "--target_bytes=1150", *options)
     with pytest.raises(ValueError, match="another request: target_bytes"):
         run("--target_bytes=1200", *options)
     with pytest.raises(ValueError, match=r"another request: source was 'files .*, seed 0', now 'files .*, seed 1'"):
