@@ -541,6 +541,9 @@ static void sqz__set_shape(sqz__codes *codes, const size_t *shape, size_t n, siz
     codes->columns = n > 0 ? (uint32_t)shape[n - 1] : 1;
     for (size_t i = 0; i + 3 < n; i++) codes->taps *= (uint32_t)shape[i];
     codes->size = (uint32_t)size;
+    if (size) return; /* without elements, the other dimensions would take memory for nothing */
+    codes->width = codes->taps = codes->rows = 1;
+    codes->columns = 0;
 }
 static int sqz__read_range(sqz__decoder *d, sqz__bytes *table, sqz__codes *codes) {
     uint64_t below = sqz__varint(d, table), above = sqz__varint(d, table);

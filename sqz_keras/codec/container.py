@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import decimal
 import json
 import math
 import zlib
@@ -30,6 +31,8 @@ MAX_JSON = 4 << 20
 MAX_ARRAYS = 1024
 MAX_RANK = 8
 MAX_LEVELS = 64  # of lists and objects in the JSON, one inside the other
+MAX_DIGITS = 4300  # of an integer in the JSON
+_MAX_INTEGER = 10**MAX_DIGITS - 1
 _FIXED_HEADER_SIZE = 16
 SECTION_HEADER_SIZE = 12
 
@@ -142,7 +145,7 @@ def json_section(header: Mapping, shapes: Mapping[str, tuple[int, ...]], diction
     if total > MAX_BYTES:
         raise ValueError(f"The arrays have {total} bytes; at most {MAX_BYTES} are written.")
     document = {"arrays": {name: list(shape) for name, shape in shapes.items()}, "header": dict(header)}
-    _check_levels(document, MAX_LEVELS)
+    _check_limits(document, MAX_LEVELS)
     text = json.dumps(document, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
     if len(text) > MAX_JSON:
         raise ValueError(f"The header has {len(text)} bytes as JSON; at most {MAX_JSON} are written.")
@@ -168,8 +171,10 @@ def read_json(cursor: Cursor, dictionary: bytes = b"") -> tuple[dict, dict[str, 
     start = cursor.offset
     text = json_text(cursor, dictionary)
     try:
-        document = json.loads(text.decode(), parse_constant=_refuse_constant, object_pairs_hook=_distinct_keys)
-        _check_levels(document, MAX_LEVELS)
+        document = json.loads(
+            text.decode(), parse_int=_integer, parse_constant=_refuse_constant, object_pairs_hook=_distinct_keys
+        )
+        _check_limits(document, MAX_LEVELS)
     except (ValueError, RecursionError) as error:
         raise HeaderError(f"The header is not valid JSON: {error!s:.100}", start) from None
     if not isinstance(document, dict) or list(document) != ["arrays", "header"]:
@@ -203,14 +208,23 @@ def _distinct_keys(pairs: list[tuple[str, object]]) -> dict:
     return result
 
 
-def _check_levels(value: object, left: int) -> None:
-    """Raises `ValueError` if lists and objects are more than `left` levels deep."""
+def _check_limits(value: object, left: int) -> None:
+    """Raises `ValueError` if lists and objects are more than `left` levels deep, or an integer has too many digits."""
+    if isinstance(value, int) and abs(value) > _MAX_INTEGER:
+        raise ValueError(f"an integer has more than {MAX_DIGITS} digits")
     if not isinstance(value, (list, tuple, Mapping)):
         return
     if left == 0:
         raise ValueError(f"The JSON has more than {MAX_LEVELS} levels")
     for part in value.values() if isinstance(value, Mapping) else value:
-        _check_levels(part, left - 1)
+        _check_limits(part, left - 1)
+
+
+def _integer(text: str) -> int:
+    """Returns an integer by its digits. `int` would refuse what `sys.set_int_max_str_digits` says."""
+    if len(text.removeprefix("-")) > MAX_DIGITS:
+        raise ValueError(f"an integer has more than {MAX_DIGITS} digits")
+    return int(decimal.Decimal(text))
 
 
 def _refuse_constant(text: str) -> float:

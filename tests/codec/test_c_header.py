@@ -218,6 +218,8 @@ def awkward():
         "scalar": np.array(-1.5, np.float32),
         "zeros": np.zeros(7, np.float32),
     }
+    shapes = [(0, 3_000_000), (3_000_000, 0), (3_000_000, 1, 1, 0), (1000, 0, 3000)]  # many rows, columns and taps
+    yield {str(shape): np.zeros(shape, np.float32) for shape in shapes} | {"floats": floats((3, 3, 20, 30), 7)}
     yield {"large": codebook((30, 70), 5, 1), "rare": grid((7, 9, 11), 6, 200), "floats": floats((2, 3, 4, 500), 7)}
     yield {}
 

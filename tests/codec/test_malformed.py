@@ -1,6 +1,7 @@
 """One malformation at a time, each with its own error and the byte at which it was noticed."""
 
 import hashlib
+import sys
 import zlib
 
 import numpy as np
@@ -90,6 +91,24 @@ def test_the_sections():
 )
 def test_the_json(text, error, match):
     refused(with_section(whole(), "JSON", zlib.compress(text)), error, match, 28)
+
+
+@pytest.mark.parametrize("limit", [0, 640, 4300])
+def test_long_integers_do_not_depend_on_the_limit_of_python(limit):
+    text = '{"arrays":{},"header":{"a":[-%s]}}'
+    right, wrong = (
+        with_section(whole(arrays={}), "JSON", zlib.compress((text % ("9" * digits)).encode()))
+        for digits in (4300, 4301)
+    )
+    before = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(limit)
+    try:
+        assert codec.decode(right).header == {"a": [1 - 10**4300]}
+        refused(wrong, codec.HeaderError, "4300 digits", 28)
+        with pytest.raises(ValueError, match="4300 digits"):
+            codec.encode({}, {"a": [10**4300]})
+    finally:
+        sys.set_int_max_str_digits(before)
 
 
 def test_the_zlib_stream():

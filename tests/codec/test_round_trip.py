@@ -1,5 +1,6 @@
 """Whatever finite arrays go in come back bit for bit, in both profiles and as deltas."""
 
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -123,6 +124,21 @@ def test_modelled_planes_in_batches(monkeypatch):
     data = codec.encode(arrays, {})
     assert container.read(data).version == 2 and MODELLED in decoder.decode_file(data).modes
     assert_same(codec.decode(data).arrays, arrays)
+
+
+@pytest.mark.parametrize("shape", [(0, 3_000_000), (3_000_000, 0), (3_000_000, 1, 1, 0)])
+def test_arrays_without_elements_take_no_memory(shape):
+    """Neither among floats in modelled planes, nor among codes."""
+    arrays = {"empty": np.zeros(shape, np.float32), "floats": floats((3, 3, 20, 30), 7)}
+    data = codec.encode(arrays, {})
+    tracemalloc.start()
+    try:
+        assert_same(codec.decode(data).arrays, arrays)
+        scan_order.scan_arrays([shape], [False])
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+    assert MODELLED in decoder.decode_file(data).modes
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

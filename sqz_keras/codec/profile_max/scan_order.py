@@ -148,6 +148,8 @@ def scan_arrays(
     start = rows = columns = slices = 0
     taps = cells = 1
     for number, shape in enumerate(shapes):
+        if not math.prod(shape):
+            shape = (0,)  # its other dimensions would take memory for rows, columns and taps without elements
         shape = (1,) * (4 - len(shape)) + tuple(shape)
         height, (width, row_count, column_count) = math.prod(shape[:-3]), shape[-3:]
         tap_count, slice_count = height * width, row_count * column_count
