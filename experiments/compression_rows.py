@@ -138,7 +138,7 @@ def label_free(spec: ModelSpec, arrays: Arrays, calibration: np.ndarray, targets
     quantizer = Quantizer(spec, arrays, calibration, report=say)
     for target in targets:
         room = target - header
-        say(f"label-free, for {target:,} bytes; foretold agreement {quantizer.estimate_agreement(room):.1%}")
+        say(f"label-free, for {target:,} bytes; predicted agreement {quantizer.estimate_agreement(room):.1%}")
         result = quantizer.to_size(room)
         yield Candidate("label-free", f"for {target:,} bytes", len(sqz.encode(spec, result)), result)
 

@@ -68,6 +68,17 @@ def test_every_fence_is_of_a_known_kind():
     assert set(fences) == {"```python", "```console", "```"}
 
 
+def test_formulas_are_rendered_as_they_are_written():
+    """Outside of code no `*` becomes emphasis by accident, and no minus at the beginning of a line a bullet."""
+    markdown = pytest.importorskip("markdown", reason="needs the extra `docs`")
+    for page in (*PAGES, ROOT / "CHANGELOG.md"):
+        html = markdown.markdown(page.read_text("utf-8"), extensions=["tables", "pymdownx.superfences"])
+        html = re.sub(r"<(pre|code)\b.*?</\1>", "", html, flags=re.DOTALL)
+        emphasised = "".join(match[2] for match in re.finditer(r"<(em|strong)>(.*?)</\1>", html, re.DOTALL))
+        damage = re.findall(r"[*=+/|<>^()]", emphasised) + re.findall(r"\*|\n- |<li>\s*\d", html)
+        assert damage == [], page.name
+
+
 def test_no_page_has_the_marks_of_a_merge():
     marks = re.compile(r"^(<{7}|={7}|>{7})( |$)", re.MULTILINE)
     assert [page.name for page in PAGES if marks.search(page.read_text("utf-8"))] == []
