@@ -75,8 +75,9 @@ def class_map(model: keras.Model, image: typing.Any, class_id: int | None = None
         class_id: Index of the class. None: the class with the highest mean, which is the model's answer.
 
     Returns:
-        float32 (H, W), at least 0 and without an upper bound, in conv10's resolution: (13, 13) for an input of
-        227x227, (15, 15) where conv10 is padded by 1. `overlay` lays it over the image.
+        float32 (H, W), at least 0 and without an upper bound, in conv10's resolution. For an input of 227x227 that is
+        (13, 13) with v1.0 and (14, 14) with v1.1, and 2 more on each axis where conv10 is padded by 1. `overlay` lays
+        it over the image.
 
     Raises:
         ValueError: The model has no top, the image does not fit the model or holds NaN, or there is no such class.

@@ -3,8 +3,9 @@
 sqz-prepare-imagenet --manual_dir=DIR [--data_dir=DIR] [--allow_partial]
 
 --manual_dir holds ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar. A dataset that --data_dir holds already is only
-verified. Nothing is left in --data_dir unless it is right. --allow_partial takes smaller tars in the same layout, whose
-validation images must be numbered 1 to n. See docs/imagenet.md.
+verified. Training finds a new one only after it is verified; a kill leaves a folder .preparing-... in
+--data_dir/imagenet2012, which you can remove. --allow_partial takes smaller tars in the same layout, whose validation
+images must be numbered 1 to n. See docs/imagenet.md.
 """
 
 from __future__ import annotations

@@ -26,7 +26,9 @@ def define_flags() -> None:
     flags.DEFINE_list(
         "objectives", ["top1"], "One or more of top1, bytes, latency, compressed_bytes; several give a Pareto front."
     )
-    flags.DEFINE_integer("trials", 20, "Number of trials; a network drawn again counts. A grid trains all its points.")
+    flags.DEFINE_integer(
+        "trials", 20, "Number of trials; a network that is drawn twice counts twice. A grid trains all its points."
+    )
     flags.DEFINE_boolean(
         "prune", False, "End trainings below the median at the same step; for top1 only, not for a grid."
     )

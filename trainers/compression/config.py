@@ -88,8 +88,8 @@ class CalibratedConfig(CompressionConfig):
     calibration_dir: str | None = flag_field(None, _CALIBRATION_DIR)
     calibration_images: int = flag_field(
         0,
-        f"How many of them to round with, at most, at about 6 MB of memory each; 0 for {_ROUNDING_IMAGES} with "
-        f"quantize, {_TUNING_IMAGES} with tune.",
+        f"How many of them to round with, at most, at about 6 MB of memory each, or 12 MB up to 200 images, which are "
+        f"mirrored too; 0 for {_ROUNDING_IMAGES} with quantize, {_TUNING_IMAGES} with tune.",
         lower_bound=0,
     )
     own_images: ClassVar[int]

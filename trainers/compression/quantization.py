@@ -116,7 +116,7 @@ def _smallest(
             size = (best_size + too_small) // 2
     if best is None:
         raise ValueError(
-            f"--agreement={target} was not reached in {too_small + header:,} bytes: give a lower one, or give "
+            f"--agreement={target} was not achieved in {too_small + header:,} bytes: give a lower one, or give "
             "--target_bytes instead."
         )
     return best

@@ -7,7 +7,7 @@ This project has not run it, because it needs ImageNet and GPUs. As in squeezene
 selects the best weights and measures their accuracy.
 
 It starts from the authors' initial weights. With these, activations grow from one complex bypass to the next, and a run
-on ten classes at 128 pixels learned nothing (docs/results.md). If the loss starts far above ln(1000) = 6.9, or stays at
+on ten classes at 128 pixels learned nothing (docs/notes.md). If the loss starts far above ln(1000) = 6.9, or stays at
 that value, give --bypass_scale=0.1.
 """
 

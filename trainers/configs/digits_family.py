@@ -8,7 +8,7 @@ and `digits` uses inputs of a large scale. A bypass carries this large constant 
 the differences between images. Here the inputs are small and the gradients are clipped. conv10's biases start at 1;
 when they start at 0, some runs permanently lose classes to the ReLU after conv10.
 
-1,000 updates are 30 epochs and take one and a half minutes on one core.
+1,000 updates are 30 epochs and take one and a half to three and a half minutes on one core (docs/results.md).
 """
 
 from sqz_keras.architecture.spec import ModelSpec, Preprocessing

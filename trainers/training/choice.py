@@ -75,7 +75,7 @@ def _reasons(
 ) -> list[str]:
     """One line on each choice that is not the user's; they hold for the config as it is with the user's fields."""
     images = source.sizes["train"]
-    prepared = "" if "preprocessing_mode" in net_flags else " Pictures are prepared as for these weights."
+    prepared = "" if "preprocessing_mode" in net_flags else " Images are prepared as for these weights."
     frozen = f", conv10 alone in the first {config.frozen_steps}" if config.frozen_steps else ""
     reasons = {
         "weights": f"a few images per class are too few to learn from scratch.{prepared}",

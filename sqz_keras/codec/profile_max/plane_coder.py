@@ -146,7 +146,7 @@ def _needs_exponents(number: int) -> bool:
 
 
 def _choose_mode(plane: np.ndarray) -> int:
-    """Returns `CODED` if the model of version 1 makes a plane smaller, judging by its entropy, else `RAW`."""
+    """Returns `CODED` if by its entropy the model of version 1 makes a plane smaller, else `RAW`."""
     counts = np.bincount(plane, minlength=256)
     return CODED if entropy_bits(counts) + 6 * np.count_nonzero(counts) + 64 < 8 * len(plane) else RAW
 

@@ -268,7 +268,7 @@ def test_the_smallest_size_that_agrees(run, monkeypatch, capsys):
     assert report["provenance"]["stages"] == [{"stage": "quantize", "images": 18, "agreement": 0.9}]
     assert "95% in 1," in capsys.readouterr().err
     monkeypatch.setattr(quantization, "Quantizer", fake_quantizer([], lambda size, arrays: results(0, arrays)))
-    with pytest.raises(ValueError, match="was not reached"):
+    with pytest.raises(ValueError, match="was not achieved"):
         run("--method=quantize", "--agreement=0.9", "--calibration_dir=photos", name="none.sqz")
 
 

@@ -59,7 +59,7 @@ def test_the_reasons_leave_out_what_the_user_gave_and_hold_for_the_rest(folder):
     assert not any(word in reasons for word in ("squeezenet1.1_authors", "64", "minute", "test split", "equally"))
 
 
-def test_the_time_and_the_preprocessing_are_not_foretold_for_another_network(folder):
+def test_the_time_and_the_preprocessing_are_not_predicted_for_another_network(folder):
     given = {"image_dir": folder({"cat": 50, "dog": 50})}
     assert "prepared as for these weights" in choose_config(given)[1] and "minute" in choose_config(given)[1]
     _, reasons = choose_config(given, ["preprocessing_mode"])
