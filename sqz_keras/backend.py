@@ -35,6 +35,18 @@ def import_keras() -> types.ModuleType:
     return keras
 
 
+def use_default_settings() -> None:
+    """Sets what this project's commands expect, whatever keras.json says: channels_last and float32.
+
+    Raises:
+        MissingExtraError: Keras, or the backend, is not installed.
+    """
+    keras = import_keras()
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
+
+
 def check_is_tensorflow(what: str) -> None:
     """Refuses any other backend.
 

@@ -32,6 +32,7 @@ def define_flags() -> None:
 
 def main(argv) -> int:
     del argv
+    from sqz_keras.backend import use_default_settings
     from sqz_keras.extras import needs
     from sqz_keras.files import check_is_no_input, check_writable, write_json
     from sqz_keras.models.squeezenet import build
@@ -55,6 +56,7 @@ def main(argv) -> int:
         spec = dataclasses.replace(spec, labels=read_labels(args.labels))
     images = find_labelled_images(args.image_dir, class_labels(spec))
     results = {"model": args.model, "image_dir": args.image_dir}
+    use_default_settings()
     model = build(spec, arrays)
     measured, predictions = evaluate_images(model, spec, images, args.batch_size)
     results |= measured

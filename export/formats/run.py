@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from export import contract, versions
 from export.formats import card
 from export.formats.config import CalibratedFileConfig, Config, FileConfig, SavedModelConfig, VerifyConfig
+from sqz_keras.backend import use_default_settings
 from sqz_keras.extras import needs
 from sqz_keras.weights.model_card import check_card
 
@@ -93,7 +94,4 @@ def _resolve(config: SavedModelConfig | FileConfig) -> tuple[ModelSpec, dict[str
 def _use_defaults_of_keras() -> None:
     """Sets what the formats need, whatever keras.json or the environment says: TensorFlow, channels_last, float32."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    import keras
-
-    keras.config.set_image_data_format("channels_last")
-    keras.config.set_dtype_policy("float32")
+    use_default_settings()

@@ -24,6 +24,7 @@ from PIL import Image
 
 from sqz_keras import command
 from sqz_keras.architecture.spec import ModelSpec
+from sqz_keras.backend import use_default_settings
 from sqz_keras.extras import needs
 from sqz_keras.files import check_writable, write_file
 from sqz_keras.images.files import read_images
@@ -41,6 +42,7 @@ class _ByKeras:
     def __init__(self, spec: ModelSpec, arrays: Arrays):
         from sqz_keras.models.squeezenet import build
 
+        use_default_settings()
         self.spec, self.model = spec, build(spec, arrays)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:

@@ -1,4 +1,5 @@
 import importlib.util
+import json
 import os
 import pathlib
 import re
@@ -115,6 +116,18 @@ def test_light_runtimes_answer_as_keras_without_it(test_data, tmp_path):
             assert line.split("%")[1:] == other.split("%")[1:]
             if "%" in line:
                 assert float(line.split("%")[0]) == pytest.approx(float(other.split("%")[0]), abs=0.021)
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("settings", [{"image_data_format": "channels_first"}, {"floatx": "float16"}])
+def test_settings_of_keras_do_not_matter(test_data, tmp_path, settings):
+    network = test_data / "weights" / "deep_compression" / "compressed_SqueezeNet.net"
+    path = test_data / "images" / "imagenet_sample" / "n02391049_zebra.JPEG"
+    expected = run(path, f"--model={network}")
+    (tmp_path / "keras.json").write_text(json.dumps({"backend": "tensorflow"} | settings))
+    result = run(path, f"--model={network}", KERAS_HOME=str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == expected.stdout and "zebra" in result.stdout
 
 
 def test_help_lists_the_commands_own_flags():

@@ -4,12 +4,14 @@ import re
 import shutil
 import types
 
+import keras
 import numpy as np
 import pytest
 from absl import flags
 from PIL import Image
 
 from sqz_keras import ModelSpec, Preprocessing, get_record, resolve_model
+from sqz_keras.backend import use_default_settings
 from sqz_keras.models import squeezenet
 from sqz_keras.models.squeezenet import build, named_arrays
 from sqz_keras.weights import sqz
@@ -82,6 +84,24 @@ def test_report_and_last_lines(main, tmp_path, capsys):
     assert 0 <= low <= report["top1_accuracy"] <= high <= 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[-2:] == [f"top1_accuracy={report['top1_accuracy']:.3f}", "top5_accuracy=1.000"]
+
+
+@pytest.mark.parametrize("setting", ["channels_first", "float16"])
+def test_settings_of_keras_do_not_matter(main, tmp_path, capsys, setting):
+    assert main() == 0
+    expected = capsys.readouterr().out.splitlines()[1:]
+    try:
+        if setting == "channels_first":
+            keras.config.set_image_data_format(setting)
+        else:
+            keras.config.set_floatx(setting)
+            keras.config.set_dtype_policy(setting)
+        assert main() == 0
+        settings = keras.config.image_data_format(), keras.config.floatx(), keras.config.dtype_policy().name
+        assert settings == ("channels_last", "float32", "float32")
+    finally:
+        use_default_settings()
+    assert capsys.readouterr().out.splitlines()[1:] == expected
 
 
 @pytest.mark.parametrize("batch_size", [1, 100])
