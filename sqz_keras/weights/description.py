@@ -11,7 +11,7 @@ import os
 import pathlib
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -34,6 +34,7 @@ _NUMBERED = (
     (re.compile(r"([0-9]{1,6}) +[^0-9 ].*"), (0,)),
     (re.compile(r".*[^0-9 ] *[,;\t] *([0-9]{1,6})"), (0, 1)),
 )
+_WNID_AND_NUMBER = re.compile(r"n[0-9]{8}[ ,;\t]+[0-9]{1,6}[ ,;\t]+[^0-9 ].*")  # as in ILSVRC's map_clsloc.txt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,14 +105,20 @@ def read_labels(path: str | os.PathLike) -> tuple[str, ...]:
         raise ValueError(f"{expected}, got JSON or Python. Write each name on a line of its own.")
     if not all(labels):
         raise ValueError(f"{expected}, got a blank line {labels.index('') + 1}. Remove it, or name its class.")
+    if _are_numbered(labels):
+        raise ValueError(
+            f"{expected}, got numbered lines such as {labels[0]!r:.40}. Write the names alone, in the order of the "
+            "numbers."
+        )
+    return labels
+
+
+def _are_numbered(labels: Sequence[str]) -> bool:
     for pattern, starts in _NUMBERED:
         numbers = sorted(int(match[1]) for match in map(pattern.fullmatch, labels) if match)
         if any(numbers == list(range(start, start + len(labels))) for start in starts):
-            raise ValueError(
-                f"{expected}, got numbered lines such as {labels[0]!r:.40}. Write the names alone, in the order of "
-                "the numbers."
-            )
-    return labels
+            return True
+    return all(map(_WNID_AND_NUMBER.fullmatch, labels))
 
 
 def _is_literal(text: str) -> bool:

@@ -38,6 +38,7 @@ def test_labels_of_a_file_replace_those_of_the_model(flags, spec, tmp_path, run_
         (b"1 tench\n0 goldfish\n", "got numbered lines such as '1 tench'. Write the names alone, in the order of"),
         (b"1. tench\n2. goldfish\n", "got numbered lines such as '1. tench'"),
         (b"tench,0\ngoldfish,1\n", "got numbered lines such as 'tench,0'"),
+        (b"n02119789 7 kit_fox\nn02100735 3 English_setter\n", "got numbered lines such as 'n02119789 7 kit_fox'"),
         (b"\n \n", "got an empty file"),
         (b"0\n1\n\n3\n4\n5\n6\n7\n8\n9\n", "got a blank line 3. Remove it"),
     ],
@@ -51,7 +52,16 @@ def test_other_labels_are_refused_before_anything_is_written(flags, tmp_path, ru
 
 
 @pytest.mark.parametrize(
-    "text", ["1 euro\n2 euro", "0\n1\n2", "0.5\n1.5", "5 cm\n0 cm", "[a]\nb", "tench, Tinca\nb, c"]
+    "text",
+    [
+        "1 euro\n2 euro",
+        "0\n1\n2",
+        "0.5\n1.5",
+        "5 cm\n0 cm",
+        "[a]\nb",
+        "tench, Tinca\nb, c",
+        "n02119789 kit\nn02100735 1",
+    ],
 )
 def test_numbers_may_be_names(tmp_path, text):
     (tmp_path / "labels.txt").write_text(text)
