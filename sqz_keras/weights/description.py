@@ -53,6 +53,21 @@ class Stated:
     activation: str | None = "softmax"
 
 
+@dataclasses.dataclass(frozen=True)
+class Hints:
+    """What a file of weights says of its network without describing all of it; None for what it does not say.
+
+    Args:
+        input_size: Height and width of the input, in pixels.
+        conv10_padding: Rows and columns of zeros around conv10's input.
+        has_bypass: Whether outputs of fire modules are added to something.
+    """
+
+    input_size: int | None = None
+    conv10_padding: int | None = None
+    has_bypass: bool | None = None
+
+
 def spec_text(spec: ModelSpec) -> str:
     """The description as JSON, without the hash, so that the same model gives the same bytes wherever it came from."""
     return json.dumps(dataclasses.replace(spec, weights_sha256=None).to_json())

@@ -63,6 +63,11 @@ TORCHVISION = Preprocessing("torch", "shortest_side", 256, antialias=True)
 GLUON = Preprocessing("torch", "shortest_side", 256, antialias=False)
 
 
+def authors_preprocessing(size: int) -> Preprocessing:
+    """The authors' preprocessing for an input of `size` pixels; below ImageNet's sizes nothing is cropped."""
+    return dataclasses.replace(AUTHORS, resize_to=max(size, AUTHORS.resize_to) if size >= 224 else size)
+
+
 def _imagenet(version: str, bypass: str | None = None, conv10_padding: int = 0, **fields) -> ModelSpec:
     fields = {"preprocessing": AUTHORS} | fields
     return ModelSpec(version, bypass, labels=imagenet_wnids(), conv10_padding=conv10_padding, **fields)

@@ -17,9 +17,17 @@ from sqz_keras.architecture.spec import ModelSpec, hash_arrays
 from sqz_keras.differences import describe_changes
 from sqz_keras.weights import download, hugging_face, readers, sqz
 from sqz_keras.weights.arrays import WeightsFileError, check_shapes
-from sqz_keras.weights.description import EXTRA_FOLDER, SPEC_NAME, Stated, read_spec, spec_path
+from sqz_keras.weights.description import EXTRA_FOLDER, SPEC_NAME, Hints, Stated, read_spec, spec_path
 from sqz_keras.weights.readers import TORCH_SUFFIXES, onnx_file
-from sqz_keras.weights.records import AUTHORS, IMAGENET, RECORDS, TORCHVISION, Record, get_record, list_records
+from sqz_keras.weights.records import (
+    IMAGENET,
+    RECORDS,
+    TORCHVISION,
+    Record,
+    authors_preprocessing,
+    get_record,
+    list_records,
+)
 
 Arrays = dict[str, np.ndarray]
 
@@ -33,7 +41,8 @@ def resolve_model(
         model: "imagenet" (of `version` and `bypass`, by default v1.0); a record's name; a file of weights
             (`.sqz`, `.weights.h5`, `.keras`, or any that a reader takes); a folder that `sqz-train` or `sqz-export`
             wrote, or of `.npy` files; `hf://owner/name/file` of the Hugging Face Hub (see `hugging_face.fetch`).
-        version: "1.0" or "1.1". It must agree with the file's own description, and is required if the file has none.
+        version: "1.0" or "1.1". It must agree with the file's own description; if the file has none, the version
+            follows from the weights' shapes, and must agree with them.
         bypass: "simple" or "complex", likewise.
         include_top: whether conv10 is needed. Where it is not, a file may have no head, or any other.
 
@@ -154,12 +163,16 @@ def _read_path(
         spec, arrays = _read_onnx(path, described, architecture, trunk_only)
     else:
         arrays, stated = readers.read_described(path, trunk_only)
+        hints = stated if isinstance(stated, Hints) else Hints()
+        stated = stated if isinstance(stated, Stated) else None
         if not trunk_only:
             _check_activation(path, stated, activation)
         if described.exists():
             spec = _spec_beside(described, path, arrays, stated.spec if stated and stated.is_whole else None)
+        elif stated is not None:
+            spec = _stated_spec(path, arrays, stated, architecture)
         else:
-            spec = _undescribed_spec(path, arrays, stated, architecture, version, bypass, trunk_only)
+            spec = _undescribed_spec(path, arrays, hints, architecture, version, bypass, trunk_only)
     _check_agrees(str(path), spec, version, bypass)
     shapes = spec.weight_shapes()
     check_shapes(path, *((_trunk(arrays), _trunk(shapes)) if trunk_only else (arrays, shapes)))
@@ -178,36 +191,38 @@ def _read_sqz(path: pathlib.Path) -> tuple[ModelSpec, Arrays]:
     return model.spec, model.arrays
 
 
+def _stated_spec(path: pathlib.Path, arrays: Arrays, stated: Stated, architecture: ModelSpec | None) -> ModelSpec:
+    """The spec that a file states; preprocessing and labels that it does not say are a record's, or assumed."""
+    if stated.is_whole:
+        return stated.spec
+    record_spec = _record_spec(path, arrays)
+    if record_spec is not None:
+        return dataclasses.replace(stated.spec, preprocessing=record_spec.preprocessing, labels=record_spec.labels)
+    _warn_of_preprocessing(path, stated.spec, architecture)
+    return stated.spec
+
+
 def _undescribed_spec(
     path: pathlib.Path,
     arrays: Arrays,
-    stated: Stated | None,
+    hints: Hints,
     architecture: ModelSpec | None,
     version: str | None,
     bypass: str | None,
     trunk_only: bool,
 ) -> ModelSpec:
-    """The spec of weights without a description beside them; what nothing says is assumed, with a warning."""
-    if stated is not None and stated.is_whole:
-        return stated.spec
+    """The spec of weights that nothing describes; what their file does not say is assumed, with a warning."""
     record_spec = _record_spec(path, arrays)
-    if stated is not None and record_spec is not None:
-        return dataclasses.replace(stated.spec, preprocessing=record_spec.preprocessing, labels=record_spec.labels)
-    if stated is not None:
-        # A builder's caller prepares images and names classes by other means.
-        if architecture is None:
-            how = stated.spec.preprocessing
-            _warn(
-                path,
-                f"how images are prepared, nor its labels: they are resized to {how.resize_to} pixels and prepared as "
-                f"by preprocess_input(mode={how.mode!r})",
-            )
-        return stated.spec
     if record_spec is not None:
         return record_spec
-    spec = architecture or _infer_spec(path, arrays, version, bypass)
+    spec = architecture or _infer_spec(path, arrays, version, bypass, hints.input_size)
+    spec = _with_hints(path, spec, arrays, hints)
+    is_caffe = path.suffix.lower() == ".caffemodel"
     is_of_this_project = path.name.lower().endswith((".weights.h5", ".keras")) or (path / "saved_model.pb").exists()
-    if is_of_this_project and not (architecture and trunk_only):
+    if hints.has_bypass is not None and (trunk_only or hints.conv10_padding is not None):
+        if not is_caffe:  # whose preprocessing is the authors'
+            _warn_of_preprocessing(path, spec, architecture)
+    elif (is_caffe or is_of_this_project) and not (architecture and trunk_only):
         _warn(
             path,
             f"which network it holds: it is taken as version {spec.version} with bypass={spec.bypass!r}, pools behind "
@@ -215,6 +230,31 @@ def _undescribed_spec(
             f"mode={spec.preprocessing.mode!r}",
         )
     return spec
+
+
+def _with_hints(path: pathlib.Path, spec: ModelSpec, arrays: Arrays, hints: Hints) -> ModelSpec:
+    """The spec with the bypass and conv10's padding of the file, or with the padding that such files usually have."""
+    changes = {}
+    if hints.conv10_padding is not None:
+        changes["conv10_padding"] = hints.conv10_padding
+    elif path.suffix.lower() == ".caffemodel" and spec.version == "1.0":
+        changes["conv10_padding"] = 1  # as in every v1.0 that was released for Caffe
+    if hints.has_bypass is not None:
+        is_complex = any("_bypass1x1/" in name for name in arrays)
+        changes["bypass"] = "complex" if is_complex else "simple" if hints.has_bypass else None
+    return dataclasses.replace(spec, **changes)
+
+
+def _warn_of_preprocessing(path: pathlib.Path, spec: ModelSpec, architecture: ModelSpec | None) -> None:
+    """Warns, but not a builder's caller, who prepares images and names classes by other means."""
+    if architecture is not None:
+        return
+    how = spec.preprocessing
+    _warn(
+        path,
+        f"how images are prepared, nor its labels: they are resized to {how.resize_to} pixels and prepared as by "
+        f"preprocess_input(mode={how.mode!r})",
+    )
 
 
 def _warn(path: pathlib.Path, what: str) -> None:
@@ -276,13 +316,16 @@ def _record_spec(path: pathlib.Path, arrays: Arrays) -> ModelSpec | None:
     return None
 
 
-def _infer_spec(path: pathlib.Path, arrays: Arrays, version: str | None, bypass: str | None) -> ModelSpec:
-    """A spec from names and shapes alone; the preprocessing is what the kind of file is usually made for."""
+def _infer_spec(
+    path: pathlib.Path, arrays: Arrays, version: str | None, bypass: str | None, input_size: int | None
+) -> ModelSpec:
+    """A spec from names and shapes; the preprocessing is what the kind of file is usually made for."""
     trunk = _trunk(arrays).keys()
     fitting = [kind for kind in BYPASSES if _trunk(ModelSpec("1.0", kind).weight_shapes()).keys() == trunk]
     if fitting and bypass not in fitting:
         bypass = fitting[0]
-    options = {"bypass": bypass, "preprocessing": AUTHORS}
+    size = input_size or ModelSpec().input_size
+    options = {"bypass": bypass, "input_size": size, "preprocessing": authors_preprocessing(size)}
     if path.suffix.lower() in TORCH_SUFFIXES:
         options |= {"input_size": 224, "preprocessing": TORCHVISION}
     if "conv10/bias" in arrays and arrays["conv10/bias"].size:
@@ -324,6 +367,6 @@ def _check_fits(name: str, spec: ModelSpec, architecture: ModelSpec, classes: in
         raise ValueError(f"weights={name!r} need {spec.channels} channels, and the input has {architecture.channels}.")
     if classes not in (None, spec.classes):
         raise ValueError(
-            f"weights={name!r} have {spec.classes} classes, got classes={classes}. For other classes take "
-            "include_top=False and put your own classifier on top."
+            f"weights={name!r} have {spec.classes} classes, got classes={classes}. Give classes={spec.classes}; for "
+            "other classes take include_top=False and put your own classifier on top."
         )

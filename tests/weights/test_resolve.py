@@ -1,4 +1,5 @@
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -15,9 +16,10 @@ import pytest
 
 import sqz_keras
 from sqz_keras import Metaparameters, ModelSpec, Preprocessing, SqueezeNet
+from sqz_keras.architecture.metaparameters import VERSIONS
 from sqz_keras.models.squeezenet import build, named_arrays
 from sqz_keras.weights import download, readers, records
-from sqz_keras.weights.description import embed_spec, spec_path, write_spec
+from sqz_keras.weights.description import Hints, embed_spec, spec_path, write_spec
 from sqz_keras.weights.readers import WeightsFileError
 from sqz_keras.weights.resolve import resolve_model
 from tests.weights.readers import test_caffe, test_safetensors_file, test_torch_file
@@ -194,25 +196,34 @@ def test_a_model_that_was_cut_before_its_softmax_is_refused(tmp_path, last, mess
         resolve_model(tmp_path / "own.keras")
 
 
-def of_another_project(act=None, pools=(1, 3, 5), first=None, size=48, **conv1):
+def of_another_project(
+    act=None, pools=(1, 3, 5), first=None, last=None, head=None, join=None, size=48, fires=None, module=keras, **conv1
+):
     """keras-squeezenet's names, with fewer filters: a ReLU is a layer of its own."""
-    layers, act = keras.layers, act or (lambda name: keras.layers.Activation("relu", name=name))
+    layers, act = module.layers, act or (lambda name: module.layers.Activation("relu", name=name))
 
     def convolution(x, filters, kernel, name, **options):
         return act(f"relu_{name}")(layers.Conv2D(filters, kernel, name=name, **options)(x))
 
-    images = keras.Input((size, size, 3))
+    images = module.Input((size, size, 3))
     x = first(images) if first else images
     x = convolution(x, 64, 3, "conv1", **{"strides": 2} | conv1)
-    for number in range(1, 6):
-        if number > 1:
-            squeezed = convolution(x, 2, 1, f"fire{number}_squeeze1x1")
-            wide = convolution(squeezed, 4, 3, f"fire{number}_expand3x3", padding="same")
-            x = layers.Concatenate()([convolution(squeezed, 4, 1, f"fire{number}_expand1x1"), wide])
-        if number in pools:
-            x = layers.MaxPooling2D(3, 2)(x)
-    x = layers.GlobalAveragePooling2D()(convolution(layers.Dropout(0.5)(x), 3, 1, "conv10"))
-    return keras.Model(images, layers.Activation("softmax", name="loss")(x))
+    x = layers.MaxPooling2D(3, 2)(x) if 1 in pools else x
+    for number, squeeze, *expand in fires or [(number, 2, 4, 4) for number in range(2, 6)]:
+        squeezed = convolution(x, squeeze, 1, f"fire{number}_squeeze1x1")
+        wide = convolution(squeezed, expand[1], 3, f"fire{number}_expand3x3", padding="same")
+        narrow = convolution(squeezed, expand[0], 1, f"fire{number}_expand1x1")
+        x = (join or layers.Concatenate)(name=f"fire{number}_concat")([narrow, wide])
+        x = layers.MaxPooling2D(3, 2)(x) if number in pools else x
+    x = layers.Dropout(0.5)(x)
+    x = convolution(last(x) if last else x, 3, 1, "conv10")
+    x = (head or layers.GlobalAveragePooling2D())(x)
+    return module.Model(images, layers.Activation("softmax", name="loss")(x))
+
+
+def linear(*names):
+    """ReLUs, but for the layers of these names, which change nothing."""
+    return lambda name: keras.layers.Activation("linear" if name in names else "relu", name=name)
 
 
 @pytest.mark.parametrize(
@@ -223,22 +234,80 @@ def of_another_project(act=None, pools=(1, 3, 5), first=None, size=48, **conv1):
             {"act": lambda name: keras.layers.Activation("elu", name=name)},
             "relu_conv1 has activation=elu, expected relu",
         ),
+        ({"act": lambda name: keras.layers.ReLU(6, name=name)}, "relu_conv1 has max_value=6.*, expected None"),
+        ({"act": linear("relu_fire3_expand1x1")}, "fire3_expand1x1 has no ReLU behind it"),
         ({"padding": "same"}, "conv1 has padding=same, expected valid"),
         ({"strides": 1}, r"conv1 has strides=\[1, 1\], expected \[2, 2\]"),
         ({"pools": (1, 4)}, r"it has max pools behind \[1, 4\], expected \[1, 3, 5\]"),
         ({"first": keras.layers.Rescaling(1 / 255, name="scale")}, r"it has the layer scale \(Rescaling\)"),
+        ({"first": keras.layers.ZeroPadding2D(1, name="pad")}, "pad pads something else than max pools in ceil mode"),
+        ({"last": keras.layers.ZeroPadding2D(1, name="pad")}, "pad pads something else than max pools in ceil mode"),
+        ({"act": linear("relu_conv10")}, "conv10 has no ReLU behind it"),
+        ({"head": keras.layers.GlobalMaxPooling2D(name="max")}, r"it has the layer max \(GlobalMaxPooling2D\)"),
     ],
 )
 def test_a_config_with_the_names_of_another_project_is_checked(tmp_path, change, message):
     path = tmp_path / "own.h5"
     of_another_project().save(path)
-    assert readers.read_described(path)[1] is None
+    assert readers.read_described(path)[1] == Hints(48, conv10_padding=0, has_bypass=False)
     of_another_project(**change).save(path)
     with pytest.raises(ValueError, match=f"its network is no SqueezeNet: {message}.*keras.saving.load_model"):
         readers.read_described(path)
     assert "conv1/kernel" in readers.read_arrays(path)
-    if "first" in change:
-        assert readers.read_described(path, trunk_only=True)[1] is None
+    if change.keys() & {"first", "last", "head"} or "conv10" in message:
+        assert readers.read_described(path, trunk_only=True)[1].has_bypass is False
+
+
+def zeros_behind_conv1(name):
+    """ReLUs, and behind that of conv1 a dropout and the zeros that make its pool one in ceil mode."""
+    relu = keras.layers.ReLU(name=name)
+    zeros, dropout = keras.layers.ZeroPadding2D(((0, 1), (0, 1))), keras.layers.Dropout(0.5)
+    return (lambda x: zeros(dropout(relu(x)))) if name == "relu_conv1" else relu
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"act": zeros_behind_conv1},
+        {"act": lambda name: lambda x: keras.layers.ReLU(name=name)(keras.layers.Dropout(0.5)(x))},
+        {
+            "act": lambda name: (lambda x: x) if "expand" in name else keras.layers.ReLU(name=name),
+            "join": lambda name: lambda maps: keras.layers.ReLU()(keras.layers.Concatenate(name=name)(maps)),
+        },
+    ],
+    ids=["as is", "ceil mode", "dropout between", "ReLU behind the concatenation"],
+)
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_a_network_of_another_project_may_be_written_in_other_ways(tmp_path, change, is_nested):
+    model = of_another_project(**change)
+    if is_nested:
+        trunk = keras.Model(model.input, model.get_layer("conv10").output, name="inner")
+        model = keras.Sequential([trunk, keras.layers.ReLU(), keras.layers.GlobalAveragePooling2D()])
+    model.save(tmp_path / "own.keras")
+    assert readers.read_described(tmp_path / "own.keras")[1] == Hints(48, conv10_padding=0, has_bypass=False)
+
+
+def test_a_config_of_keras_2_is_read_likewise(tmp_path):
+    tf_keras = pytest.importorskip("tf_keras", reason="the compression extra is not installed")
+    for act, refusal in (("relu", None), ("linear", "conv1 has no ReLU behind it")):
+        path = tmp_path / f"{act}.h5"
+        of_another_project(lambda name, act=act: tf_keras.layers.Activation(act, name=name), module=tf_keras).save(path)
+        with pytest.raises(ValueError, match=refusal) if refusal else contextlib.nullcontext():
+            assert readers.read_described(path)[1] == Hints(48, conv10_padding=0, has_bypass=False)
+
+
+@pytest.mark.parametrize(("size", "expected", "resize_to"), [(64, 64, 64), (256, 256, 256), (None, 227, 256)])
+def test_the_input_of_another_projects_network_is_read(tmp_path, size, expected, resize_to):
+    fires = [dataclasses.astuple(fire) for fire in VERSIONS["1.1"].fire_modules()]
+    path = tmp_path / "own.h5"
+    of_another_project(size=size, fires=fires).save(path)
+    with pytest.warns(UserWarning, match=f"how images are prepared, .* resized to {resize_to} pixels"):
+        spec, _ = resolve_model(path)
+    assert (spec.version, spec.bypass, spec.input_size) == ("1.1", None, expected)
+    assert spec.preprocessing == Preprocessing(resize_to=resize_to, antialias=False)
+    with pytest.raises(ValueError, match=r"bypass=None, and the model is of version 1\.1 with bypass='simple'"):
+        SqueezeNet(weights=path, classes=3, version="1.1", bypass="simple")
 
 
 @pytest.mark.parametrize(("size", "differ"), [(48, False), (50, True), (None, True)])
@@ -269,7 +338,7 @@ def test_builders_take_paths(saved):
     assert_same(named_arrays(model), arrays)
     trunk = sqz_keras.squeezenet_from_metaparameters(SMALL, include_top=False, weights=str(folder))
     assert_same(named_arrays(trunk), {name: arrays[name] for name in named_arrays(trunk)})
-    with pytest.raises(ValueError, match="have 3 classes, got classes=1000"):
+    with pytest.raises(ValueError, match=r"have 3 classes, got classes=1000\. Give classes=3; for other classes take"):
         sqz_keras.squeezenet_from_metaparameters(SMALL, weights=folder)
     with pytest.raises(ValueError, match="the model is of version 1"):
         SqueezeNet(weights=folder, classes=3)
@@ -384,6 +453,37 @@ def test_heads_of_other_names(tmp_path):
     assert_same(resolve_model(path, include_top=False)[1], arrays)
     with pytest.raises(WeightsFileError, match="could be its head"):
         SqueezeNet(weights=path, classes=4)
+
+
+def test_what_a_caffemodel_says_of_its_network_is_read(tmp_path, recwarn):
+    """Fine-tuned nets, which are no record's."""
+    path, spec = tmp_path / "tuned.caffemodel", ModelSpec("1.0", classes=4)
+    arrays = random_arrays(spec.weight_shapes())
+    for bypass, padding in ((None, 0), (None, 1), ("simple", 1)):
+        path.write_bytes(test_caffe.encode(arrays, pad=padding, eltwise=bypass is not None))
+        read, _ = resolve_model(path)
+        assert (read.version, read.bypass, read.conv10_padding) == ("1.0", bypass, padding)
+        model = SqueezeNet(weights=path, classes=4, bypass=bypass)
+        assert model.get_layer("conv10").output.shape[1] == 13 + 2 * padding
+    with pytest.raises(ValueError, match=r"bypass='simple', and the model is of version 1\.0 with bypass=None"):
+        SqueezeNet(weights=path, classes=4)
+    arrays = random_arrays(dataclasses.replace(spec, bypass="complex").weight_shapes())
+    path.write_bytes(test_caffe.encode(arrays, eltwise=True))
+    assert resolve_model(path)[0].bypass == "complex"
+    assert not [warning for warning in recwarn if "does not say" in str(warning.message)]
+
+
+@pytest.mark.parametrize(("version", "padding"), [("1.0", 1), ("1.1", 0)])
+def test_a_caffemodel_of_weights_alone_is_taken_as_the_released_ones_are(tmp_path, version, padding):
+    path = tmp_path / "tuned.caffemodel"
+    arrays = random_arrays(ModelSpec(version, classes=4).weight_shapes())
+    path.write_bytes(test_caffe.encode(arrays, weights_alone=True))
+    for read in (resolve_model, lambda path: SqueezeNet(weights=path, classes=4, version=version)):
+        with pytest.warns(UserWarning, match=f"does not say which network .* conv10_padding={padding},"):
+            result = read(path)
+    with pytest.warns(UserWarning, match="bypass='simple'"):
+        assert resolve_model(path, bypass="simple")[0].bypass == "simple"
+    assert result.get_layer("conv10").output.shape[1] == ModelSpec(version).layers()[-2].size + 2 * padding
 
 
 @pytest.mark.parametrize("options", [{"version": 1.1}, {"version": "v1.1"}, {"bypass": "none"}, {"bypass": False}])

@@ -9,7 +9,7 @@ import types
 import numpy as np
 
 from sqz_keras.weights.arrays import WeightsFileError, check_shapes
-from sqz_keras.weights.description import Stated
+from sqz_keras.weights.description import Hints, Stated
 
 __all__ = ["READERS", "TORCH_SUFFIXES", "WeightsFileError", "check_shapes", "read_arrays", "read_described"]
 
@@ -43,7 +43,9 @@ _TELL_HEADS_APART = (
 )
 
 
-def read_described(path: str | os.PathLike, trunk_only: bool = False) -> tuple[dict[str, np.ndarray], Stated | None]:
+def read_described(
+    path: str | os.PathLike, trunk_only: bool = False
+) -> tuple[dict[str, np.ndarray], Stated | Hints | None]:
     """The arrays of `read_arrays`, and what the file says of its model, which some kinds of files cannot."""
     _, reader = _reader(path)
     if hasattr(reader, "read_described"):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping
 
 from sqz_keras.architecture.metaparameters import VERSIONS, FireFilters, fit_metaparameters
-from sqz_keras.architecture.spec import ModelSpec, Preprocessing
+from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.weights.arrays import WeightsFileError, layer_name
-from sqz_keras.weights.description import Stated
+from sqz_keras.weights.description import Hints, Stated
+from sqz_keras.weights.records import authors_preprocessing
 
 _DEFAULT_SIZE = 227
 
@@ -26,15 +28,17 @@ _CLASSES = {
 _BESIDE = re.compile(r"drop9|pool\d+_pad|conv10_pad|pool10|predictions")  # layers that are in no such list
 _HARMLESS = re.compile(r"InputLayer|Random.*|.*Dropout.*|GaussianNoise")  # classes that change nothing after training
 _CEIL_MODE = [[0, 1], [0, 1]]  # what is padded before a max pool
+_ONLY_OURS = re.compile(r"pool\d+_pad|predictions")  # layers by which this project's networks are known
 # What is between and behind the convolutions of other projects' networks, whose places of pools follow from the order.
 _OF_OTHERS = re.compile(
-    rf"{_HARMLESS.pattern}|(Global)?(Max|Average)Pooling2D|Concatenate|Merge|Activation|ReLU|Softmax|Flatten|Reshape|"
-    "ZeroPadding2D|Conv(olution)?2D"
+    rf"{_HARMLESS.pattern}|(Global)?AveragePooling2D|MaxPooling2D|Concatenate|Merge|Activation|ReLU|Softmax|Flatten|"
+    "Reshape|ZeroPadding2D|Conv(olution)?2D"
 )
+_BEFORE_RELU = re.compile(rf"{_HARMLESS.pattern}|Concatenate|Merge|MaxPooling2D|ZeroPadding2D")  # as well as behind it
 
 
-def describe(path: str | os.PathLike, config: object, trunk_only: bool = False) -> Stated | None:
-    """What a Keras model's config says of its network, where its layers have the names of this project's.
+def describe(path: str | os.PathLike, config: object, trunk_only: bool = False) -> Stated | Hints | None:
+    """What a Keras model's config says of its network.
 
     The network may lie in another model, such as a Sequential.
 
@@ -44,8 +48,8 @@ def describe(path: str | os.PathLike, config: object, trunk_only: bool = False) 
         trunk_only: Whether layers before and behind the network do not matter.
 
     Returns:
-        The description, with the authors' preprocessing and no labels, of which a config says nothing; None where it is
-        the config of another model.
+        The description of a network of this project, with the authors' preprocessing and no labels, of which a config
+        says nothing; what is known of another project's SqueezeNet; None where it is the config of another model.
 
     Raises:
         WeightsFileError: The layers have our names or those of other SqueezeNets, and one of them computes something
@@ -53,28 +57,37 @@ def describe(path: str | os.PathLike, config: object, trunk_only: bool = False) 
     """
     try:
         listed = list(_innermost(config))
-        classes = {layer["config"]["name"]: layer["class_name"] for layer in listed}
+        classes = {layer["config"]["name"]: str(layer["class_name"]) for layer in listed}
         layers = {layer["config"]["name"]: layer["config"] for layer in listed}
-    except (KeyError, TypeError, AttributeError):
+        read_by: dict[object, list] = {}
+        _connect(config, read_by)
+        is_ours = any(map(_ONLY_OURS.fullmatch, layers))
+    except (KeyError, IndexError, TypeError, AttributeError):
         return None
-    try:
-        spec = _spec(layers, _input_shape(listed))
-        activation = layers.get("predictions", {}).get("activation", "linear") if "conv10" in layers else None
-        changes = _changes(spec, classes, layers, trunk_only)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
-        spec, changes = None, _changes_of_others(classes, layers, trunk_only)
+    if "conv1" not in layers:
+        return None
+    stated = None
+    if is_ours:
+        with contextlib.suppress(KeyError, IndexError, TypeError, ValueError, AttributeError):
+            spec = _spec(layers, _input_shape(listed))
+            activation = layers.get("predictions", {}).get("activation", "linear") if "conv10" in layers else None
+            changes = _changes(spec, classes, layers, trunk_only)
+            stated = Stated(spec, is_whole=False, activation=activation)
+    if stated is None:
+        changes = _changes_of_others(classes, layers, read_by, trunk_only)
+        stated = Hints(_input_size(listed), conv10_padding=0, has_bypass=False)  # others are refused as changes
     if changes:
         raise WeightsFileError(
             f"{path}: its network is no SqueezeNet: {changes[0]}. Open it with keras.saving.load_model, or save the "
             "network alone, without the change."
         )
-    if spec is None and _pools_leave_rest(listed):
+    if isinstance(stated, Hints) and _pools_leave_rest(listed):
         warnings.warn(
             f"{path}: its max pools round down, and this project's round up, as the authors' do: check the accuracy, "
             "or train them further.",
             stacklevel=2,
         )
-    return spec and Stated(spec, is_whole=False, activation=activation)
+    return stated
 
 
 def _innermost(model: Mapping) -> Iterator[Mapping]:
@@ -86,11 +99,57 @@ def _innermost(model: Mapping) -> Iterator[Mapping]:
             yield layer
 
 
+def _connect(model: Mapping, read_by: dict[object, list]) -> None:
+    """Adds which layers read the output of each, in a model and in those in it.
+
+    A model's input is an entry of its name, and its output one of its name in a tuple.
+    """
+    config = model["config"]
+    names = [layer["config"]["name"] for layer in config["layers"]]
+    outputs = dict(zip(names, names, strict=True))
+    for name, layer in zip(names, config["layers"], strict=True):
+        if "layers" in layer["config"]:
+            outputs[name] = (name,)
+            _connect(layer, read_by)
+
+    def connect(source: str | None, reader: object) -> None:
+        if source in outputs:
+            read_by.setdefault(outputs[source], []).append(reader)
+
+    for before, name, layer in zip([None, *names], names, config["layers"], strict=False):
+        # The layers of a Sequential do not say what they read: the one before.
+        for source in _sources(layer["inbound_nodes"]) if "inbound_nodes" in layer else [before]:
+            connect(source, name)
+    for source in _sources(config["output_layers"]) if "output_layers" in config else names[-1:]:
+        connect(source, (config.get("name"),))
+    first = _sources(config["input_layers"]) if "input_layers" in config else names[:1]
+    read_by.setdefault(config.get("name"), []).extend(first)
+
+
+def _sources(node: object) -> Iterator[str]:
+    """The layers that a node reads: lists that begin with a name in Keras 2, and dicts in Keras 3."""
+    if isinstance(node, Mapping) and "keras_history" in node:
+        yield str(node["keras_history"][0])
+    elif isinstance(node, list) and node and isinstance(node[0], str):
+        yield node[0]
+    elif isinstance(node, list | Mapping):
+        for inner in node.values() if isinstance(node, Mapping) else node:
+            yield from _sources(inner)
+
+
 def _input_shape(listed: list[Mapping]) -> list:
-    """The shape of the last input before conv1, without the batch: an outer model's comes before."""
-    before = [layer["config"]["name"] for layer in listed].index("conv1")
-    last = [layer["config"] for layer in listed[:before] if layer["class_name"] == "InputLayer"][-1]
-    return (last.get("batch_shape") or last["batch_input_shape"])[1:]  # Keras 3's, and Keras 2's
+    """Height, width and channels of the last input before conv1: an outer model's comes before."""
+    at = [layer["config"]["name"] for layer in listed].index("conv1")
+    last = [layer["config"] for layer in listed[:at] if layer["class_name"] == "InputLayer"][-1]
+    shape = (last.get("batch_shape") or last["batch_input_shape"])[1:]  # Keras 3's, and Keras 2's
+    return shape[1:] + shape[:1] if listed[at]["config"].get("data_format") == "channels_first" else shape
+
+
+def _input_size(listed: list[Mapping]) -> int | None:
+    """The side of a square input, in pixels; None for another, or where any size will do."""
+    with contextlib.suppress(KeyError, IndexError, TypeError):
+        height, width = _input_shape(listed)[:2]
+        return height if height == width and isinstance(height, int) else None
 
 
 def _changes(spec: ModelSpec, classes: Mapping[str, str], layers: Mapping[str, Mapping], trunk_only: bool) -> list[str]:
@@ -123,11 +182,11 @@ def _changes(spec: ModelSpec, classes: Mapping[str, str], layers: Mapping[str, M
     return changes
 
 
-def _changes_of_others(classes: Mapping[str, str], layers: Mapping[str, Mapping], trunk_only: bool) -> list[str]:
+def _changes_of_others(
+    classes: Mapping[str, str], layers: Mapping[str, Mapping], read_by: Mapping[object, list], trunk_only: bool
+) -> list[str]:
     """Where the layers, whose names are another project's, cannot be those of a SqueezeNet, a clause each."""
     convolutions = {name: ours for name in layers if (ours := layer_name(name))}
-    if "conv1" not in convolutions.values():
-        return []
     names = list(layers)
     trunk = [names.index(name) for name, ours in convolutions.items() if ours != "conv10"]
     matter = names[min(trunk) : max(trunk) + 1] if trunk_only else names
@@ -146,6 +205,8 @@ def _changes_of_others(classes: Mapping[str, str], layers: Mapping[str, Mapping]
             expected |= {"pool_size": [3, 3], "strides": [2, 2], "padding": "valid"}
         elif kind == "AveragePooling2D" and layers[name].get("pool_size") == [3, 3]:
             changes.append(f"{name} is an AveragePooling2D, expected a MaxPooling2D")
+        elif kind == "ReLU" and name in matter:
+            expected |= {"max_value": None, "negative_slope": 0, "threshold": 0}
         if name in matter and layers[name].get("activation", "relu") not in ("relu", "linear", "softmax"):
             changes.append(f"{name} has activation={layers[name]['activation']!s:.40}, expected relu")
         changes += _other_values(layers[name], expected)
@@ -154,6 +215,30 @@ def _changes_of_others(classes: Mapping[str, str], layers: Mapping[str, Mapping]
         is_it = (conv1.get("filters"), conv1.get("kernel_size")) == (net.stem_filters, [net.stem_kernel] * 2)
         if is_it and tuple(pool_after) != net.pool_after:
             changes.append(f"it has max pools behind {pool_after}, expected {list(net.pool_after)}")
+    return changes + _changes_behind(matter, classes, layers, read_by)
+
+
+def _changes_behind(
+    matter: list[str], classes: Mapping[str, str], layers: Mapping[str, Mapping], read_by: Mapping[object, list]
+) -> list[str]:
+    """Zeros that something else than a max pool reads, and convolutions that no ReLU reads, a clause each."""
+    changes = []
+    for name in matter:
+        if classes[name] == "ZeroPadding2D":
+            kinds = {classes.get(reader) for reader in read_by.get(name, [])}
+            if kinds != {"MaxPooling2D"} or layers[name].get("padding") != _CEIL_MODE:
+                changes.append(f"{name} pads something else than max pools in ceil mode")
+    linear = [name for name in matter if layer_name(name) and layers[name].get("activation", "relu") != "relu"]
+    ways, seen = [(name, reader) for name in linear for reader in read_by.get(name, [None])], set()
+    for name, reader in ways:  # which grow
+        kind = classes.get(reader)  # None for a model, which is read through
+        if kind == "ReLU" or (kind == "Activation" and layers[reader].get("activation") == "relu") or reader in seen:
+            continue
+        seen.add(reader)
+        if read_by.get(reader) and (kind is None or _BEFORE_RELU.fullmatch(kind)):
+            ways += [(name, following) for following in read_by[reader]]
+        else:
+            changes.append(f"{name} has no ReLU behind it")
     return changes
 
 
@@ -199,8 +284,6 @@ def _spec(layers: Mapping[str, Mapping], shape: list) -> ModelSpec:
     bypass = None
     if any(f"fire{n}_add" in layers for n in numbers):
         bypass = "complex" if any(f"fire{n}_bypass1x1" in layers for n in numbers) else "simple"
-    if layers["conv1"]["data_format"] == "channels_first":
-        shape = shape[1:] + shape[:1]
     padding = layers["conv10_pad"]["padding"] if "conv10_pad" in layers else [[0, 0], [0, 0]]
     size = shape[0] if shape[0] == shape[1] and shape[0] else _DEFAULT_SIZE  # a ModelSpec has one
     if padding != [[padding[0][0]] * 2] * 2:
@@ -212,6 +295,6 @@ def _spec(layers: Mapping[str, Mapping], shape: list) -> ModelSpec:
         classes=layers["conv10"]["filters"] if "conv10" in layers else ModelSpec().classes,
         input_size=size,
         channels=shape[2],
-        preprocessing=Preprocessing(resize_to=max(size, 256) if size >= 224 else size, antialias=False),
+        preprocessing=authors_preprocessing(size),
         conv10_padding=padding[0][0],
     ).with_net()

@@ -21,7 +21,7 @@ import numpy as np
 from sqz_keras.architecture.spec import MAX_JSON_BYTES
 from sqz_keras.extras import KERAS, require
 from sqz_keras.weights.arrays import MAX_BYTES, WeightsFileError, float32_arrays, layer_name, read_bytes, refuse
-from sqz_keras.weights.description import SPEC_NAME, Stated, parse_spec
+from sqz_keras.weights.description import SPEC_NAME, Hints, Stated, parse_spec
 from sqz_keras.weights.readers import keras_config
 from sqz_keras.weights.readers.archives import open_archive, read_member
 from sqz_keras.weights.readers.heads import find_head
@@ -39,7 +39,9 @@ def read(path: str | os.PathLike, trunk_only: bool = False) -> dict[str, np.ndar
     return _read(path, trunk_only)[0]
 
 
-def read_described(path: str | os.PathLike, trunk_only: bool = False) -> tuple[dict[str, np.ndarray], Stated | None]:
+def read_described(
+    path: str | os.PathLike, trunk_only: bool = False
+) -> tuple[dict[str, np.ndarray], Stated | Hints | None]:
     """Reads the convolutions of a Keras file, and what it says of its model; nothing is deserialised.
 
     Args:
@@ -48,7 +50,8 @@ def read_described(path: str | os.PathLike, trunk_only: bool = False) -> tuple[d
 
     Returns:
         float32 arrays by name, kernels HWIO, in net order. And the ModelSpec that this project put into the file; else
-        the network that the model's config describes; else None, as in a `.weights.h5` that Keras wrote.
+        the network that the model's config describes, or what the config of another project's network says; else None,
+        as in a `.weights.h5` that Keras wrote.
 
     Raises:
         WeightsFileError: the file is damaged or too large, points outside itself, does not name its layers, or has

@@ -4,6 +4,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.weights.arrays import layer_name
+from sqz_keras.weights.description import Hints
 from sqz_keras.weights.readers import WeightsFileError, caffe, wire
 from tests.weights.readers.mutations import (
     SHAPES,
@@ -33,8 +34,23 @@ MESSAGES = {
         ("shape", 7, "BlobShape", ""),
         ("double_data", 8, "double", "packed"),
     ],
-    "LayerParameter": [("name", 1, "string", ""), ("type", 2, "string", ""), ("blobs", 7, "BlobProto", "repeated")],
-    "V1LayerParameter": [("name", 4, "string", ""), ("type", 5, "int32", ""), ("blobs", 6, "BlobProto", "repeated")],
+    "ConvolutionParameter": [
+        ("pad", 3, "uint32", "repeated"),
+        ("pad_h", 9, "uint32", ""),
+        ("pad_w", 10, "uint32", ""),
+    ],
+    "LayerParameter": [
+        ("name", 1, "string", ""),
+        ("type", 2, "string", ""),
+        ("blobs", 7, "BlobProto", "repeated"),
+        ("convolution_param", 106, "ConvolutionParameter", ""),
+    ],
+    "V1LayerParameter": [
+        ("name", 4, "string", ""),
+        ("type", 5, "int32", ""),
+        ("blobs", 6, "BlobProto", "repeated"),
+        ("convolution_param", 10, "ConvolutionParameter", ""),
+    ],
     "NetParameter": [
         ("name", 1, "string", ""),
         ("layers", 2, "V1LayerParameter", "repeated"),
@@ -43,7 +59,7 @@ MESSAGES = {
 }
 
 
-def message_classes():
+def message_classes(pad="repeated"):
     """Google's own encoder for the message layout, so that the files are not written by the code that reads them."""
     file = descriptor_pb2.FileDescriptorProto(name="caffe_subset.proto", package="caffe", syntax="proto2")
     for message, fields in MESSAGES.items():
@@ -55,7 +71,7 @@ def message_classes():
                 field.type, field.type_name = Field.TYPE_MESSAGE, f".caffe.{kind}"
             else:
                 field.type = getattr(Field, f"TYPE_{kind.upper()}")
-            field.options.packed = rule == "packed"
+            field.options.packed = (pad if name == "pad" else rule) == "packed"
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("caffe.NetParameter"))
@@ -74,16 +90,36 @@ def add_blob(blobs, array, legacy, double):
     blob.diff.extend([0.0] * 3)
 
 
-def encode(arrays, *, legacy=False, double=False, rename=lambda name: name.replace("_", "/")):
-    net = NetParameter(name="SqueezeNet")
+def encode(
+    arrays,
+    *,
+    legacy=False,
+    double=False,
+    rename=lambda name: name.replace("_", "/"),
+    pad=0,
+    eltwise=False,
+    weights_alone=False,
+    messages=NetParameter,
+):
+    """A net as Caffe saves it; `pad` is conv10's, a number or the fields of its ConvolutionParameter."""
+    net = messages(name="SqueezeNet")
     layers = net.layers if legacy else net.layer
     layers.add(name="data")
     for layer, parts in layers_of(arrays).items():
         message = layers.add(name=rename(layer))
-        message.type = 4 if legacy else "Convolution"
         for array in parts.values():
             add_blob(message.blobs, oihw(array), legacy, double)
         layers.add(name=f"relu_{layer}")
+        if not weights_alone:
+            message.type = 4 if legacy else "Convolution"
+            message.convolution_param.SetInParent()
+        if not weights_alone and layer.startswith("conv10"):
+            fields = {"pad": [pad] * (pad > 0)} if isinstance(pad, int) else pad
+            for name, value in fields.items():
+                field = getattr(message.convolution_param, name)
+                field.extend(value) if name == "pad" else setattr(message.convolution_param, name, value)
+    if eltwise:
+        layers.add(name="fire3/add", type=25 if legacy else "Eltwise")
     return net.SerializeToString()
 
 
@@ -111,6 +147,35 @@ def test_names_of_the_dense_sparse_dense_release(path):
     arrays = random_arrays()
     path.write_bytes(encode(arrays, rename=rename))
     assert_equal(load(path), arrays)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("pad", ["repeated", "packed"])
+def test_what_the_layers_say_of_the_network(path, legacy, pad):
+    options = {"legacy": legacy, "messages": message_classes(pad)}
+    for fields, padding in [
+        (0, 0),
+        (2, 2),
+        ({"pad": [1, 1]}, 1),
+        ({"pad_h": 1, "pad_w": 1}, 1),
+        ({"pad": [0, 1]}, None),
+        ({"pad_h": 1}, None),
+    ]:
+        path.write_bytes(encode(random_arrays(), pad=fields, eltwise=padding == 2, **options))
+        if padding is None:
+            with pytest.raises(WeightsFileError, match=r"conv10 has the paddings \[.*expected the same on all sides"):
+                caffe.read(path)
+            assert caffe.read_described(path, trunk_only=True)[1] == Hints(has_bypass=False)
+        else:
+            said = caffe.read_described(path)[1]
+            assert said == Hints(conv10_padding=padding, has_bypass=padding == 2)
+    path.write_bytes(encode(random_arrays(), weights_alone=True, **options))
+    assert caffe.read_described(path)[1] == Hints()
+
+
+def test_the_padding_of_a_head_of_another_name_is_read(path):
+    path.write_bytes(encode(random_arrays(), pad=1, rename=lambda layer: {"conv10": "conv10-new"}.get(layer, layer)))
+    assert caffe.read_described(path)[1].conv10_padding == 1
 
 
 def test_layers_of_other_nets_are_refused_by_name(path):
