@@ -43,7 +43,9 @@ def main(argv) -> None:
 
     memory.keep_blocks()
     results = compress(config)
-    print(f"{config.output}: {results['bytes']:,} bytes, {results['compression_ratio']:.1f} times less than float32")
+    is_delta = "base" in results
+    size = f"a delta on {config.base}" if is_delta else f"{results['compression_ratio']:.1f} times less than float32"
+    print(f"{config.output}: {results['bytes']:,} bytes, {size}")
     if "after" in results:
         low, high = results["after"]["agreement_interval"]
         print(f"{results['after']['num_images']} images, 95% interval of agreement {low:.3f} to {high:.3f}")

@@ -56,6 +56,8 @@ def config_from_flags(args: flags.FlagValues) -> TrainConfig:
     )
     if "image_dir" in changes:
         changes.setdefault("dataset", "")
+    elif changes.get("dataset"):
+        changes["image_dir"] = ""
     model, weights = config.model, changes.get("weights", config.weights)
     if weights:
         # `net_from_flags` follows, and may choose another version; "imagenet" then means other weights.

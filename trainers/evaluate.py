@@ -10,11 +10,24 @@ DIR holds one folder of images per class, named by its label (for ImageNet its w
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 
 from absl import flags
 
 from sqz_keras import command
+
+# What sqz-train leaves in its folder.
+RUN_FILES = (
+    "README.md",
+    "config.json",
+    "evaluation.json",
+    "metrics.csv",
+    "model.keras",
+    "model.spec.json",
+    "model.weights.h5",
+    "report.html",
+)
 
 
 def define_flags() -> None:
@@ -34,7 +47,7 @@ def main(argv) -> int:
     del argv
     from sqz_keras.backend import use_default_settings
     from sqz_keras.extras import needs
-    from sqz_keras.files import check_is_no_input, check_writable, write_json
+    from sqz_keras.files import write_json
     from sqz_keras.models.squeezenet import build
     from sqz_keras.weights.description import read_labels
     from sqz_keras.weights.resolve import resolve_model
@@ -42,12 +55,8 @@ def main(argv) -> int:
     from trainers.evaluation.accuracy import evaluate_images
 
     args = flags.FLAGS
-    if args.report and args.report == args.report_html:
-        raise ValueError(f"--report and --report_html are two files; both are {args.report}.")
-    for flag, path in (("report", args.report), ("report_html", args.report_html)):
-        if path:
-            check_writable(path)
-            check_is_no_input(flag, path, {"model": args.model, "labels": args.labels})
+    outputs = {flag: path for flag, path in (("report", args.report), ("report_html", args.report_html)) if path}
+    _check_outputs(outputs, args.model, args.labels)
     if args.report_html is not None:
         with needs("report"):
             import trainers.reports.evaluation  # noqa: F401 - said before the work, not after it
@@ -55,6 +64,9 @@ def main(argv) -> int:
     if args.labels is not None:
         spec = dataclasses.replace(spec, labels=read_labels(args.labels))
     images = find_labelled_images(args.image_dir, class_labels(spec))
+    for flag, path in outputs.items():
+        if os.path.exists(path) and any(os.path.samefile(path, image) for image, _ in images):
+            raise ValueError(f"--{flag}={path} would replace an image of --image_dir: give another name.")
     results = {"model": args.model, "image_dir": args.image_dir}
     use_default_settings()
     model = build(spec, arrays)
@@ -72,6 +84,18 @@ def main(argv) -> int:
         print(f"{name}={results[name]:.3f}")
     sys.stdout.flush()
     return 1 if results["num_failed"] else 0
+
+
+def _check_outputs(outputs, model, labels) -> None:
+    """Refuses reports that cannot be written, or that would replace each other or what is read."""
+    from sqz_keras.files import check_is_no_input, check_writable
+
+    if len({os.path.realpath(path) for path in outputs.values()}) < len(outputs):
+        raise ValueError(f"--report and --report_html are two files; both are {outputs['report']}.")
+    for flag, path in outputs.items():
+        check_writable(path)
+        for file in (model, *(os.path.join(model, name) for name in RUN_FILES)):
+            check_is_no_input(flag, path, {"model": file, "labels": labels})
 
 
 def _write_report(path, model, spec, images, predictions, results) -> None:

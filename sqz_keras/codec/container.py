@@ -146,7 +146,8 @@ def json_section(header: Mapping, shapes: Mapping[str, tuple[int, ...]], diction
         raise ValueError(f"The arrays have {total} bytes; at most {MAX_BYTES} are written.")
     document = {"arrays": {name: list(shape) for name, shape in shapes.items()}, "header": dict(header)}
     _check_limits(document, MAX_LEVELS)
-    text = json.dumps(document, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
+    text = json.dumps(document, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    text = text.encode("utf-8", "backslashreplace")  # a lone surrogate, of a name that is no text, as JSON's escape
     if len(text) > MAX_JSON:
         raise ValueError(f"The header has {len(text)} bytes as JSON; at most {MAX_JSON} are written.")
     compressor = zlib.compressobj(9, **({"zdict": dictionary} if dictionary else {}))

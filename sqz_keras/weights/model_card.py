@@ -65,7 +65,7 @@ def training_evaluation(results: Mapping) -> Evaluation:
     """
     try:
         config = results["config"]
-        dataset = config.get("dataset") or pathlib.Path(config["image_dir"]).name
+        dataset = config.get("dataset") or os.path.basename(os.path.abspath(config["image_dir"]))
         low, high = (float(bound) for bound in results["top1_interval"])
         return Evaluation(
             dataset=str(dataset),
@@ -151,7 +151,7 @@ def write_card(path: pathlib.Path, text: str) -> None:
         ValueError: Another file is there.
     """
     check_card(path)
-    write_file(path, text.encode())
+    write_file(path, text.encode("utf-8", "replace"))  # a folder's name may hold what UTF-8 cannot
 
 
 def _index_entry(title: str, evaluation: Evaluation) -> dict:

@@ -69,6 +69,13 @@ def test_any_arrays(arrays, profile):
     assert [array.shape for array in codec.describe(data).arrays] == [array.shape for array in arrays.values()]
 
 
+def test_names_that_are_no_text():
+    arrays, header = {"k\udce9": np.ones(3, np.float32)}, {"model": "caf\udce9.keras", "\udce9": "é"}
+    contents = codec.decode(codec.encode(arrays, header))
+    assert_same(contents.arrays, arrays)
+    assert contents.header == header
+
+
 @SETTINGS
 @given(SETS, SETS, st.sampled_from(PROFILES), st.randoms(use_true_random=False))
 def test_any_delta(old, new, profile, random):

@@ -63,6 +63,8 @@ def test_flags_override_the_recipe(monkeypatch, capsys, run_command):
     assert run_command(train, "--config=digits", "--workdir=w", "--data_dir=d", *options) == 0
     assert run_command(train, "--config=modern", "--workdir=w", "--image_dir=images", "--version=1.0") == 0
     assert run_command(train, "--config=digits", "--workdir=w", "--input_size=24", "--preprocessing_mode=torch") == 0
+    assert run_command(train, "--config=transfer", "--workdir=w", "--dataset=digits", "--weights=") == 0
+    assert (seen.pop()[0].dataset, seen[-1][0].image_dir) == ("digits", "")
     digits, modern = load_config("digits"), load_config("modern")
     net = dataclasses.replace(digits.model, bypass="simple")
     changes = {"max_steps": 500, "seed": 7, "momentum": 0.8, "deterministic": True, "solver": "modern"}

@@ -47,6 +47,18 @@ def test_of_a_training():
     assert "flowers, test, 355 pictures" in card.text
 
 
+@pytest.mark.parametrize(
+    ("image_dir", "name"), [(".", "flowers"), ("../flowers/", "flowers"), ("/data/fotos\udce9", "fotos?")]
+)
+def test_the_dataset_is_named_by_its_folder(tmp_path, monkeypatch, image_dir, name):
+    (tmp_path / "flowers").mkdir()
+    monkeypatch.chdir(tmp_path / "flowers")
+    evaluation = model_card.training_evaluation(RESULTS | {"config": {"dataset": "", "image_dir": image_dir}})
+    model_card.write_card(tmp_path / "README.md", model_card.model_card(ModelSpec(), {}, "", evaluation=evaluation))
+    (result,) = hub.ModelCard((tmp_path / "README.md").read_text("utf-8")).data.eval_results
+    assert result.dataset_name == name
+
+
 def test_without_an_evaluation():
     card = card_of(ModelSpec("1.0"))
     assert card.data.eval_results is None

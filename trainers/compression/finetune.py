@@ -6,6 +6,7 @@ import functools
 import hashlib
 import itertools
 import json
+import math
 import pathlib
 from collections.abc import Callable, Iterator
 
@@ -13,13 +14,13 @@ import numpy as np
 import tensorflow as tf
 
 from sqz_keras.architecture.spec import ModelSpec, hash_arrays
-from sqz_keras.compression.bits import bits_for_size, round_evenly
+from sqz_keras.compression.bits import bits_for_size, check_bits, round_evenly
 from sqz_keras.compression.choose_codes import choose_codes
 from sqz_keras.compression.densities import layer_names, measure_densities, parse_densities, sensitivity_densities
 from sqz_keras.compression.sensitivities import sensitivities
 from sqz_keras.compression.stage_folder import StageFolder
 from sqz_keras.compression.teacher import teach
-from sqz_keras.compression.tfmot_stages import cluster, prune
+from sqz_keras.compression.tfmot_stages import BITS, cluster, prune
 from sqz_keras.differences import describe_changes
 from sqz_keras.files import write_json
 from sqz_keras.models.squeezenet import assign, build
@@ -27,8 +28,9 @@ from sqz_keras.weights import sqz
 from trainers.compression.config import ROUNDING, SENSITIVITY, SIZE, FinetuneConfig, parse_bits
 from trainers.compression.inputs import SPLIT, input_batches, unlabelled_source
 from trainers.data.batches import Source, open_dataset, readable_batches
-from trainers.data.image_folder import open_image_dir
+from trainers.data.image_folder import check_is_no_class, open_image_dir
 from trainers.progress import say
+from trainers.training.interruption import mendable_errors
 
 Arrays = dict[str, np.ndarray]
 Images = Callable[[], np.ndarray]
@@ -41,6 +43,7 @@ _SOME_IMAGES = 128
 BITS_NAME = "bits.json"  # in the workdir
 
 
+@mendable_errors()
 def finetune(config: FinetuneConfig, spec: ModelSpec, arrays: Arrays) -> tuple[Arrays, list[dict]]:
     """Prunes to `config.densities` and clusters to `config.bits`, whichever is given, and fine-tunes in each.
 
@@ -52,6 +55,7 @@ def finetune(config: FinetuneConfig, spec: ModelSpec, arrays: Arrays) -> tuple[A
 
     Raises:
         ValueError: The images are not for this model, or an option is out of range.
+        OSError: A file cannot be read or written, or memory is exhausted.
     """
     source = _open(config, spec)
     images = functools.cache(lambda: _some(spec, source))  # read only where a stage needs them
@@ -127,6 +131,8 @@ def held_out_batches(config: FinetuneConfig, spec: ModelSpec) -> Iterator[tuple[
 def _open(config: FinetuneConfig, spec: ModelSpec) -> Source:
     if config.calibration_dir:
         return unlabelled_source(config.calibration_dir)
+    if config.image_dir and config.workdir:
+        check_is_no_class(config.workdir, config.image_dir)
     source = open_image_dir(config.image_dir) if config.image_dir else open_dataset(config.dataset, config.data_dir)
     if source.labels != spec.labels:
         raise ValueError(
@@ -140,7 +146,8 @@ def _open(config: FinetuneConfig, spec: ModelSpec) -> Source:
 def _bits(config: FinetuneConfig, spec: ModelSpec, arrays: Arrays, images: Images) -> dict[str, int]:
     """Bits by layer; those for a size are kept in the workdir, as finding them takes a while."""
     if not config.bits.startswith(SIZE):
-        return parse_bits(config.bits, layer_names(arrays)) if config.bits else {}
+        bits = parse_bits(config.bits, layer_names(arrays)) if config.bits else {}
+        return check_bits(bits, layer_names(arrays), BITS)
     size = int(_number_after(SIZE, "--bits", config.bits))
     request = {"size": size, "profile": config.profile, "weights_sha256": hash_arrays(arrays)}
     path = config.folder_of(BITS_NAME)
@@ -188,9 +195,12 @@ def _densities(
 
 def _number_after(prefix: str, flag: str, text: str) -> float:
     try:
-        return float(text.removeprefix(prefix))
+        number = float(text.removeprefix(prefix))
     except ValueError:
-        raise ValueError(f"{flag}={text}: expected a number after {prefix}") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{flag}={text}: expected a number after {prefix}")
+    return number
 
 
 def _some(spec: ModelSpec, source: Source) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.compression.calibration_images import find_problems
-from sqz_keras.compression.quantize import Quantizer
+from sqz_keras.compression.quantize import Quantizer, TooFewBytesError
 from sqz_keras.images.files import find_images
 from sqz_keras.models.squeezenet import assign, build
 from sqz_keras.weights import sqz
@@ -31,7 +31,7 @@ def quantize(
     """The quantised weights, and the request of the stage for the provenance.
 
     Raises:
-        ValueError: The images are not for this model, or no file holds the agreement.
+        ValueError: The images are not for this model, or too few, or no file holds the agreement.
         TooFewBytesError: Nothing useful fits into the size.
     """
     model = build(spec, arrays)
@@ -40,6 +40,8 @@ def quantize(
     stage |= {"agreement": config.agreement} if config.agreement else {"target_bytes": config.target_bytes}
     header = header_bytes(config, spec, arrays, provenance, stage)
     if config.agreement:
+        if len(images) < 2:
+            raise ValueError("--agreement needs at least 2 images, to calibrate and to evaluate; only 1 could be read.")
         quantizer = Quantizer(spec, arrays, images[::2], profile=config.profile, report=say)
         _say_estimates(quantizer, header)
         return _smallest(quantizer, config.agreement, model, images[1::2], answers[1::2], header), [stage]
@@ -98,10 +100,15 @@ def _smallest(
     best, best_size, too_small, size = None, None, 0, quantizer.estimate_size(target)
     for _ in range(_SEARCHES):
         say(f"quantising to {size + header:,} bytes")
-        candidate = quantizer.to_size(size)
-        assign(model, candidate)
-        agreement = float(np.mean(_answers(model, unseen) == expected))
-        say(f"{agreement:.1%} of {len(unseen)} unseen images have the same answer as before")
+        try:
+            candidate = quantizer.to_size(size)
+        except TooFewBytesError as error:
+            say(str(error))
+            agreement = 0.0
+        else:
+            assign(model, candidate)
+            agreement = float(np.mean(_answers(model, unseen) == expected))
+            say(f"{agreement:.1%} of {len(unseen)} unseen images have the same answer as before")
         if agreement >= target:
             best, best_size = candidate, size
         else:

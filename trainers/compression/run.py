@@ -43,9 +43,9 @@ def compress(config: CompressionConfig) -> dict[str, Any]:
     """Writes `config.output` and the reports beside it.
 
     Returns:
-        The results, as the JSON report holds them: `bytes`, `float32_bytes`, `compression_ratio`, `lossless`, the
-        layout of the file, and, where there are images for the evaluation, the `agreement_fields` as `before` and
-        `after`, and some of the images whose answer changed as `changed`.
+        The results, as the JSON report holds them: `bytes`, `float32_bytes`, `compression_ratio` or, of a delta, the
+        name of its `base`, `lossless`, the layout of the file, and, where there are images for the evaluation, the
+        `agreement_fields` as `before` and `after`, and some of the images whose answer changed as `changed`.
 
     Raises:
         ValueError: The model, an option or the images are not what they should be.
@@ -63,6 +63,9 @@ def compress(config: CompressionConfig) -> dict[str, Any]:
     provenance["stages"] = [*provenance["stages"], *stages]
     data = write_sqz(config, spec, result, provenance, base)
     results = measure(spec, arrays, result, data, base) | {"provenance": provenance}
+    if config.base is not None:  # its bytes are not those of a whole model
+        del results["compression_ratio"]
+        results["base"] = os.path.basename(config.base)
     images: list[np.ndarray] = []
     if batches is not None:
         say("comparing the result with the model")
@@ -97,6 +100,11 @@ def _read_model(config: CompressionConfig) -> tuple[ModelSpec, Arrays, dict[str,
         raise ValueError(
             f"{config.model} is a delta. Name the file on which it was made: --apply_to=OLD.sqz (--base makes a delta)."
         ) from error
+    if config.version not in (None, model.spec.version) or config.bypass not in (None, model.spec.bypass):
+        raise ValueError(
+            f"{config.model} holds version {model.spec.version} with bypass={model.spec.bypass!r}, but --version="
+            f"{config.version} with bypass={config.bypass!r} was requested. Leave them out, or name another model."
+        )
     return model.spec, model.arrays, model.provenance
 
 
@@ -110,7 +118,7 @@ def _read_base(config: CompressionConfig, base: bytes) -> Arrays:
 
 def _provenance(config: CompressionConfig, arrays: Arrays, earlier: Mapping[str, Any]) -> dict[str, Any]:
     """What the file is made from; the provenance in the model's own file comes first."""
-    provenance = {"made_by": f"sqz-keras {__version__}", "model": os.path.basename(config.model)}
+    provenance = {"made_by": f"sqz-keras {__version__}", "model": os.path.basename(os.path.abspath(config.model))}
     provenance |= {"weights_sha256": hash_arrays(arrays)} | earlier
     stages = earlier.get("stages")
     return provenance | {"stages": stages if isinstance(stages, list) else []}

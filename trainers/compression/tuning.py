@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from sqz_keras import codec
 from sqz_keras.architecture.spec import ModelSpec, hash_arrays
 from sqz_keras.compression import code_tuning
-from sqz_keras.compression.quantize import Quantizer
+from sqz_keras.compression.quantize import Quantizer, TooFewBytesError
 from sqz_keras.compression.stage_folder import StageFolder
 from sqz_keras.models.squeezenet import build
 from sqz_keras.weights import sqz
@@ -19,11 +20,13 @@ from trainers.compression.config import TuneConfig
 from trainers.compression.inputs import SPLIT, input_batches, unlabelled_source
 from trainers.compression.quantization import header_bytes, read_calibration
 from trainers.progress import progress_bar, say
+from trainers.training.interruption import mendable_errors
 
 Arrays = dict[str, np.ndarray]
 _ENOUGH_IMAGES = 2000
 
 
+@mendable_errors()
 def tune(
     config: TuneConfig, spec: ModelSpec, arrays: Arrays, provenance: Mapping[str, Any]
 ) -> tuple[Arrays, list[dict]]:
@@ -37,6 +40,7 @@ def tune(
     Raises:
         ValueError: The images are not for this model, or `config.start` is not made of it.
         TooFewBytesError: Nothing useful fits into the size.
+        OSError: A file cannot be read or written, or memory is exhausted.
     """
     source = unlabelled_source(config.calibration_dir)
     images = source.sizes[SPLIT]
@@ -49,6 +53,8 @@ def tune(
     stage |= {"target_bytes": config.target_bytes, "learning_rate": learning_rate}
     stages = [*earlier, stage]
     target = config.target_bytes - header_bytes(config, spec, arrays, provenance, *stages)
+    if start is not None:
+        _check_fits(start, target, config.profile)
     rounded = _round(config, spec, arrays, target) if start is None else start
     if all(np.array_equal(rounded[name], array) for name, array in arrays.items()):
         say(f"the model fits into {config.target_bytes:,} bytes as it is: nothing is tuned")
@@ -99,6 +105,17 @@ def _read_start(path: str, provenance: Mapping[str, Any]) -> tuple[Arrays, list[
         if isinstance(last, dict) and last.get("stage") == "tune":
             return model.arrays, stages[len(before) :]
     raise ValueError(f"--start={path} must be a file that --method=tune made of the same --model.")
+
+
+def _check_fits(start: Arrays, target: int, profile: str) -> None:
+    """Refuses fewer bytes than the codec needs where all kernels are 0."""
+    zeros = {name: np.zeros_like(array) if name.endswith("/kernel") else array for name, array in start.items()}
+    least = len(codec.encode(zeros, {}, profile=profile))
+    if target < least:
+        raise TooFewBytesError(
+            f"The file's header leaves {max(target, 0):,} of --target_bytes for the weights, and kernels of zeros need "
+            f"{least:,}; ask for more."
+        )
 
 
 def _round(config: TuneConfig, spec: ModelSpec, arrays: Arrays, target: int) -> Arrays:

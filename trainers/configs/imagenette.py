@@ -15,7 +15,7 @@ def get_config() -> TrainConfig:
     return TrainConfig(
         model=ModelSpec("1.1", input_size=128, preprocessing=Preprocessing(resize_to=144)),
         image_dir="imagenette",
-        # Looked at once, at the end, so that it chooses nothing.
+        # Evaluated once, at the end, so that it chooses nothing.
         test_split="validation",
         solver="modern",
         max_steps=3_000,

@@ -15,7 +15,7 @@ def get_config() -> TrainConfig:
     return TrainConfig(
         model=ModelSpec("1.1"),
         image_dir="images",
-        # Looked at once, at the end, so that it chooses nothing.
+        # Evaluated once, at the end, so that it chooses nothing.
         test_split="validation",
         weights="squeezenet1.1_authors",
         frozen_steps=20,

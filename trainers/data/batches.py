@@ -118,14 +118,20 @@ def open_dataset(name: str, data_dir: str | os.PathLike | None = None) -> Source
         data_dir: TensorFlow Datasets' own folder; None is its default.
 
     Raises:
-        ValueError: as `find_builder`, or it is ImageNet and not prepared.
+        ValueError: as `find_builder`, or it is ImageNet and not prepared, or must be downloaded by hand first.
+        OSError: it cannot be downloaded.
     """
     builder = find_builder(name, data_dir)
     if builder.name == "imagenet2012" and not builder.is_prepared():
         raise ValueError(f"imagenet2012 is not prepared in {builder.data_dir}; run sqz-prepare-imagenet first.")
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
-    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+    try:
+        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+    except AssertionError as error:  # of a dataset with files that must be downloaded by hand
+        raise ValueError(f"Dataset {name!r} cannot be prepared: {error}") from error
+    except tfds.download.DownloadError as error:
+        raise OSError(f"Dataset {name!r} cannot be downloaded: {error}") from error
     return Source(
         name=name,
         labels=tuple(builder.info.features["label"].names),
@@ -172,6 +178,22 @@ def check_split(source: Source, split: str) -> int:
             "--train_split, --validation_split or --test_split."
         )
     return source.sizes[split]
+
+
+def check_labels(source: Source, split: str) -> None:
+    """Refuses a split without labels, which TensorFlow Datasets gives the label -1; reads its first record alone.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if source.class_sizes is not None:
+        return
+    record = next(source.records(split).take(1).as_numpy_iterator())
+    if record["label"] < 0:
+        raise ValueError(
+            f"The split {split!r} of {source.name} has no labels: its first one is {record['label']}. Name another "
+            "one, such as --test_split=validation."
+        )
 
 
 def training_batches(

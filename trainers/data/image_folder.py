@@ -32,14 +32,17 @@ def open_image_dir(image_dir: str | os.PathLike) -> Source:
             `image_dir`; its records come in a fixed order in which the classes are mixed.
 
     Raises:
-        ValueError: not a folder, no images in a class or split, or a class of another split that the training
-            split lacks.
+        ValueError: not a folder, no images in a class or split, both 'val' and 'validation', or a class of another
+            split that the training split lacks.
     """
     root = pathlib.Path(image_dir)
     if not root.is_dir():
         raise ValueError(f"--image_dir={image_dir} is not a folder.")
     folders = {path.name: path for path in _visible(root) if path.is_dir()}
     if "train" in folders:
+        if {"val", "validation"} <= folders.keys():
+            raise ValueError(f"{root} holds both 'val' and 'validation'; expected one of them beside 'train'.")
+        report_misplaced(root, [])
         classes = {
             split: _images(folders[name])
             for split, names in _SPLIT_FOLDERS.items()

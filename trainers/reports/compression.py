@@ -77,7 +77,7 @@ def _overview(results: Mapping[str, Any]) -> Table:
     rows = [
         ("bytes of the file", results["bytes"]),
         ("bytes in float32", results["float32_bytes"]),
-        ("times less", results["compression_ratio"]),
+        ("a delta on", results["base"]) if "base" in results else ("times less", results["compression_ratio"]),
         ("profile", results["profile"]),
         ("the same weights, bit for bit", results["lossless"]),
     ]
@@ -87,7 +87,7 @@ def _overview(results: Mapping[str, Any]) -> Table:
                 low, high = results[when]["agreement_interval" if name == "agreement" else "top1_interval"]
                 rows.append((f"{label}, {when}", f"{results[when][name]:.1%} ({low:.1%} to {high:.1%})"))
     if "after" in results:
-        rows.append(("images that judged", results["after"]["num_images"]))
+        rows.append(("images of the evaluation", results["after"]["num_images"]))
     return Table(("what", "value"), rows)
 
 
@@ -115,14 +115,15 @@ def _beside_the_paper(results: Mapping[str, Any]) -> Table:
         for net, method, bits, size, times, top1, top5 in _PAPER
     ]
     kernels = [array for array in results["arrays"] if array["name"].endswith("/kernel")]
-    bits = sorted({array["bits"] for array in kernels if array["kind"] != "planes"})
-    ours = f"{bits[0]}-{bits[-1]}" if len(bits) > 1 else str(*bits or ["32"])
+    bits = sorted({32 if array["kind"] == "planes" else array["bits"] for array in kernels})
+    ours = f"{bits[0]}-{bits[-1]}" if len(bits) > 1 else str(*bits)
     top1 = f"{results['after']['top1_accuracy']:.1%}" if "top1_accuracy" in results.get("after", {}) else "not measured"
     size = results["bytes"]
     stages = results["provenance"]["stages"]
     names = [stage.get("stage", "") if isinstance(stage, dict) else stage for stage in stages]
     method = ", ".join(map(str, names)) or "lossless"
-    row = (_NET, method, ours, f"{size:,}", f"{ALEXNET_BYTES / size:.0f}x", top1, "not measured", "this file")
+    smaller = "a delta" if "base" in results else f"{ALEXNET_BYTES / size:.0f}x"
+    row = (_NET, method, ours, f"{size:,}", smaller, top1, "not measured", "this file")
     columns = ("net", "method", "bits", "bytes", "smaller than AlexNet", "top-1", "top-5", "whose")
     return Table(columns, [*rows, row])
 

@@ -27,6 +27,7 @@ class SweepConfig:
         seed: Seed of the sampler.
         prune: Whether to end a trial whose validation accuracy is below the median of the others'.
         storage: URL of the study's database; "" is a SQLite file in the workdir.
+        images: What `images_of` says of the images, which all workers must share.
         heartbeat_seconds: Interval of a worker's heartbeats; if three are missing, another worker takes its trial.
 
     Raises:
@@ -42,6 +43,7 @@ class SweepConfig:
     seed: int = 0
     prune: bool = False
     storage: str = ""
+    images: dict[str, Any] = dataclasses.field(default_factory=dict)
     heartbeat_seconds: int = _HEARTBEAT_SECONDS
 
     def __post_init__(self):
@@ -68,7 +70,8 @@ class SweepConfig:
             "space": self.space.to_json(),
             "grid": self.sampler == "grid",
             "objectives": list(self.objectives),
-            "train": self.train.to_json(),
+            "train": self.train.deciding_fields(),
+            "images": self.images,
         }
 
     def trial_config(self, point: Point) -> TrainConfig:

@@ -91,8 +91,8 @@ def enqueue(study: optuna.Study, point: Point) -> None:
 
 
 def trial_folder(workdir: pathlib.Path, run: TrainConfig) -> pathlib.Path:
-    """The folder of a run. It depends on the run alone, so that all workers use the same one."""
-    digest = hashlib.sha256(json.dumps(run.to_json(), sort_keys=True).encode()).hexdigest()
+    """The folder of a run. It depends on what decides the run's result, so that all workers use the same one."""
+    digest = hashlib.sha256(json.dumps(run.deciding_fields(), sort_keys=True).encode()).hexdigest()
     return workdir / "trials" / digest[:16]
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 
+from trainers.data.image_folder import check_is_no_class
 from trainers.search.config import SweepConfig
 from trainers.search.study import sweep
 from trainers.search.table import best_lines
 from trainers.training.interruption import Interrupted
 from trainers.training.loop import open_source
+from trainers.training.workdir import images_of
 
 
 def run_sweep(config: SweepConfig, workdir: str | None, data_dir: str | None) -> int:
@@ -22,8 +25,11 @@ def run_sweep(config: SweepConfig, workdir: str | None, data_dir: str | None) ->
     """
     if not workdir:
         raise ValueError("--workdir=DIR is needed, a folder for what the sweep writes; or --dry_run.")
+    if config.train.image_dir:
+        check_is_no_class(workdir, config.train.image_dir)
     # Before the study is made, which keeps its recipe: an error in the recipe is reported now.
-    open_source(config.train, data_dir)
+    source = open_source(config.train, data_dir)
+    config = dataclasses.replace(config, images=images_of(source))
     try:
         records = sweep(config, workdir, data_dir)
     except (Interrupted, KeyboardInterrupt) as stopped:

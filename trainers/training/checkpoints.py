@@ -84,9 +84,9 @@ def prune(folder: str | os.PathLike, keep: int, always: set[int]) -> None:
     """Removes all but the newest `keep` checkpoints and those of `always`, and the temporary files of killed runs."""
     for step in steps(folder)[:-keep]:
         if step not in always:
-            _path(folder, step).unlink()
+            _path(folder, step).unlink(missing_ok=True)  # another process may have removed it
     for leftover in pathlib.Path(folder).glob(".step-*.tmp"):
-        leftover.unlink()
+        leftover.unlink(missing_ok=True)
 
 
 def _path(folder: str | os.PathLike, step: int) -> pathlib.Path:

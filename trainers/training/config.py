@@ -19,6 +19,8 @@ _CHOICES = {
     "strategy": ("one", "mirrored", "multiworker", "tpu"),
 }
 HEAD_STRATEGIES = ("one", "mirrored")  # those with which conv10 is fitted: in one process
+# Fields that may change between the parts of a run without changing what comes out of it.
+FREE_FIELDS = {"checkpoint_every_steps", "data_service", "keep_checkpoints", "max_bad_pictures", "strategy"}
 _AT_LEAST_1 = (
     "global_batch_size",
     "shuffle_buffer_size",
@@ -138,7 +140,7 @@ class TrainConfig:
     eval_every_steps: int = flag_field(5_000, "Updates between two evaluations on the validation split.")
     checkpoint_every_steps: int = flag_field(1_000, "Updates between two checkpoints; each evaluation ends in one too.")
     keep_checkpoints: int = flag_field(2, "How many of the newest checkpoints are kept, beside the best.")
-    max_bad_pictures: int = flag_field(0, "How many images may fail to decode before the run ends.")
+    max_bad_pictures: int = flag_field(0, "How many training images may fail to decode before the run ends.")
 
     def __post_init__(self):
         self._check_types()
@@ -236,3 +238,7 @@ class TrainConfig:
         """The JSON form: plain dicts, strings and numbers."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return fields | {"model": self.model.to_json()}
+
+    def deciding_fields(self) -> dict:
+        """The JSON form of the fields that decide what comes out of the run."""
+        return {name: value for name, value in self.to_json().items() if name not in FREE_FIELDS}

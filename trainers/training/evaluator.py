@@ -34,11 +34,17 @@ class Evaluator:
         )
 
     def evaluate(self, split: str, arrays: dict[str, np.ndarray]) -> Predictions:
-        """The model's predictions with these weights, for all images of a split that can be read."""
+        """The model's predictions with these weights, for all images of a split that can be read.
+
+        Raises:
+            ValueError: None of them can.
+        """
         assign(self.model, arrays)
         parts = []
         for images, labels, weights in self._batches(split):
             scores = self._predict(images).numpy()
             parts.append((weights.numpy() > 0, labels.numpy(), scores.argmax(1), scores.max(1)))
         read, *columns = map(np.concatenate, zip(*parts, strict=True))
+        if not read.any():
+            raise ValueError(f"None of the {len(read)} images of the {split!r} split can be decoded. Replace them.")
         return Predictions(np.flatnonzero(read), *(column[read] for column in columns))

@@ -1,12 +1,22 @@
-"""How a run ends early: a signal that lets the update finish, or another worker that is gone."""
+"""How a run ends early: a signal that lets the update finish, a worker that is gone, or what TensorFlow cannot read."""
 
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 from collections.abc import Callable, Iterator
 
 import tensorflow as tf
+
+_MENDABLE = (
+    tf.errors.NotFoundError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.ResourceExhaustedError,  # a full disk too
+    tf.errors.DataLossError,
+)
+# In TensorFlow's messages, where in a graph or a tf.data pipeline an error comes from.
+_PLACE = r"\{\{.*?\}\}\s*|Error in user-defined function .*?Iterator::\S+: "
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the run can be resumed
@@ -60,4 +70,21 @@ def lost_workers() -> Iterator[None]:
         raise ConnectionError(
             f"Another worker of this run has ended ({error.message:.200}). Start all workers again with the same "
             "command: they resume from the newest checkpoint."
+        ) from error
+
+
+@contextlib.contextmanager
+def mendable_errors() -> Iterator[None]:
+    """Turns TensorFlow's errors about files, disks and memory into one line.
+
+    Raises:
+        OSError: A file cannot be read or written, or memory is exhausted.
+    """
+    try:
+        yield
+    except _MENDABLE as error:
+        line = re.sub(_PLACE, "", f"{error.message}\n".splitlines()[0])
+        raise OSError(
+            f"{line.rstrip('.'):.300}. Restore the file, free some disk, or give smaller batches if memory is "
+            "exhausted; then give the same command again."
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -16,14 +17,15 @@ with needs("train"):
     import keras
     import tensorflow as tf
 
-    from trainers.data.batches import Source, check_split, open_dataset
+    from trainers.data.batches import Source, check_labels, check_split, open_dataset
     from trainers.data.image_folder import check_is_no_class, open_image_dir
     from trainers.training import checkpoints, workdir
     from trainers.training.distribute import is_chief, make_strategy
-    from trainers.training.interruption import lost_workers, stop_signals
+    from trainers.training.interruption import lost_workers, mendable_errors, stop_signals
     from trainers.training.run import Run
 
 
+@mendable_errors()
 def train_and_evaluate(
     config: TrainConfig,
     folder: str | os.PathLike,
@@ -47,7 +49,9 @@ def train_and_evaluate(
 
     Raises:
         ValueError: The config does not fit the dataset, the devices or the earlier part of the run; `folder` holds a
-            trained model; the loss is not finite; or too many images cannot be decoded.
+            trained model, or another process trains in it; the loss is not finite; or too many images cannot be
+            decoded.
+        OSError: A file cannot be read or written, or memory is exhausted.
         Interrupted: A SIGTERM or SIGINT was received; a checkpoint was written.
     """
     folder = pathlib.Path(folder)
@@ -63,21 +67,21 @@ def train_and_evaluate(
     if saved is not None:
         workdir.check_same_run(config, source, saved[1], folder)
     folder.mkdir(parents=True, exist_ok=True)
-    if is_chief(strategy):
-        write_json(folder / "config.json", config.to_json())
-
-    if config.deterministic:
-        tf.config.experimental.enable_op_determinism()  # for the rest of the process: there is no way back
-    run = Run(config, spec, source, strategy, folder, callbacks)
-    if saved is not None:
-        run.restore(*saved)
-    with stop_signals() as stop_signal, lost_workers():
-        run.train(stop_signal)
-    best = run.best_arrays()
-    results, predictions = run.results(best)
-    if is_chief(strategy):
-        workdir.write_report(folder, spec, source, predictions, run.history, results)
-        workdir.save_outputs(folder, spec, best, results)
+    with workdir.locked(folder) if is_chief(strategy) else contextlib.nullcontext():
+        if is_chief(strategy):
+            write_json(folder / "config.json", config.to_json())
+        if config.deterministic:
+            tf.config.experimental.enable_op_determinism()  # for the rest of the process: there is no way back
+        run = Run(config, spec, source, strategy, folder, callbacks)
+        if saved is not None:
+            run.restore(*saved)
+        with stop_signals() as stop_signal, lost_workers():
+            run.train(stop_signal)
+        best = run.best_arrays()
+        results, predictions = run.results(best)
+        if is_chief(strategy):
+            workdir.write_report(folder, spec, source, predictions, run.history, results)
+            workdir.save_outputs(folder, spec, best, results)
     return results
 
 
@@ -85,9 +89,10 @@ def open_source(config: TrainConfig, data_dir: str | os.PathLike | None = None) 
     """The images of a config, prepared if necessary.
 
     Raises:
-        ValueError: There is no such dataset, folder or split.
+        ValueError: There is no such dataset, folder or split, or the split has no labels.
     """
     source = open_image_dir(config.image_dir) if config.image_dir else open_dataset(config.dataset, data_dir)
     for split in (config.train_split, config.validation_split, config.test_split):
         check_split(source, split)
+        check_labels(source, split)
     return source

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
+import fcntl
 import io
 import os
 import pathlib
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from sqz_keras.architecture.spec import ModelSpec, hash_arrays
 from sqz_keras.differences import describe_changes
-from sqz_keras.files import write_file, write_json
+from sqz_keras.files import sync, write_file, write_json
 from sqz_keras.images.files import read_image
 from sqz_keras.models.squeezenet import build
 from sqz_keras.weights import model_card
@@ -24,7 +26,8 @@ from trainers.data.batches import Source
 from trainers.evaluation.metrics import Predictions
 from trainers.reports.answers import MOST_MISTAKES, Mistake
 from trainers.reports.training import write_training_report
-from trainers.training.config import TrainConfig
+from trainers.training import checkpoints
+from trainers.training.config import FREE_FIELDS, TrainConfig
 
 _LOADING = """
 ```python
@@ -36,23 +39,44 @@ model = sqz_keras.load(".")  # this folder
 `sqz-classify photo.jpg --model=.` classifies a picture; every command of sqz-keras takes the folder as its `--model`.
 """
 OUTPUTS = ("model.keras", "model.weights.h5", SPEC_NAME, "evaluation.json")
-# Fields that may change between the parts of a run without changing what comes out of it.
-_FREE_FIELDS = {"checkpoint_every_steps", "data_service", "keep_checkpoints", "max_bad_pictures", "strategy"}
 
 
 def check_workdir(workdir: pathlib.Path) -> None:
     """Refuses a folder that holds a trained model or a README.md of another kind, or that cannot be written to.
 
+    Outputs without evaluation.json, beside checkpoints, are those of a run that was killed while it wrote them.
+
     Raises:
         ValueError: The folder cannot be used; the message says what to do.
     """
     present = [name for name in OUTPUTS if (workdir / name).exists()]
-    if present:
+    is_unfinished = "evaluation.json" not in present and checkpoints.steps(workdir / "checkpoints")
+    if present and not is_unfinished:
         raise ValueError(f"{workdir} holds {present[0]} of an earlier run; choose another --workdir, or remove it.")
     model_card.check_card(workdir / model_card.NAME)
     existing = next(folder for folder in (workdir, *workdir.absolute().parents) if folder.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise ValueError(f"--workdir={workdir} must be a folder that you may write to; {existing} is not.")
+
+
+@contextlib.contextmanager
+def locked(workdir: pathlib.Path) -> Iterator[None]:
+    """Keeps other processes out of the folder, where its file system has locks; a killed process holds none.
+
+    Raises:
+        ValueError: Another process trains in it.
+    """
+    descriptor = os.open(workdir, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"Another process trains in {workdir}; wait, or choose another --workdir.") from error
+        except OSError:  # no locks, or none of folders
+            pass
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def check_same_run(config: TrainConfig, source: Source, meta: Mapping, workdir: pathlib.Path) -> None:
@@ -67,7 +91,7 @@ def check_same_run(config: TrainConfig, source: Source, meta: Mapping, workdir: 
     Raises:
         ValueError: Fields differ that decide the result of the run, and the message names them.
     """
-    changes = describe_changes(meta["config"], config.to_json(), ignore=_FREE_FIELDS)
+    changes = describe_changes(meta["config"], config.to_json(), ignore=FREE_FIELDS)
     if changes:
         raise ValueError(
             f"{workdir} holds checkpoints of a run with another config: {changes}. Run with the earlier values, or "
@@ -98,6 +122,7 @@ def save_outputs(workdir: pathlib.Path, spec: ModelSpec, arrays: Mapping[str, np
         model.save_weights(folder / "model.weights.h5")
         for name in ("model.keras", "model.weights.h5"):
             embed_spec(folder / name, spec)
+            sync(folder / name)  # Keras does not
         write_spec(folder / "model.weights.h5", spec, arrays)
         write_json(folder / "evaluation.json", dict(results))
         sizes = {name: (folder / name).stat().st_size for name in ("model.keras", "model.weights.h5")}
@@ -107,6 +132,7 @@ def save_outputs(workdir: pathlib.Path, spec: ModelSpec, arrays: Mapping[str, np
         model_card.write_card(folder / model_card.NAME, card)
         for name in (model_card.NAME, *OUTPUTS):
             os.replace(folder / name, workdir / name)
+    sync(workdir)
 
 
 def write_report(

@@ -5,6 +5,7 @@ import dataclasses
 import html
 import io
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -17,6 +18,7 @@ from PIL import Image
 from sqz_keras import Metaparameters, ModelSpec, Preprocessing, codec, resolve_model
 from sqz_keras.compression import tfmot_stages
 from sqz_keras.compression.kmeans import kmeans
+from sqz_keras.compression.quantize import TooFewBytesError
 from sqz_keras.compression.teacher import teach
 from sqz_keras.images.preprocessing import restore_rgb
 from sqz_keras.models.squeezenet import build, named_arrays
@@ -92,6 +94,18 @@ def test_alone_it_is_lossless(run, profile, capsys):
     for part in ("Beside the paper", "363x", "510x", "Weights and their centroids", "conv10/kernel"):
         assert part in page
     assert capsys.readouterr().out.splitlines()[-1] == f"bytes={path.stat().st_size}"
+
+
+def test_the_models_name_is_kept_whatever_it_is(run, folder, tmp_path):
+    (tmp_path / "run").mkdir()
+    spec, arrays = resolve_model("model.weights.h5")
+    name = os.fsdecode(b"caf\xe9.sqz")
+    (tmp_path / "run" / name).write_bytes(sqz.encode(spec, arrays))
+    path, _ = run(model=tmp_path / "run" / name)
+    assert sqz.read_model(path).provenance["model"] == name
+    for file in folder.glob("model.*"):
+        shutil.copy(file, tmp_path / "run")
+    assert run(model=f"{tmp_path / 'run'}/")[1]["provenance"]["model"] == "run"
 
 
 def test_a_known_picture_and_its_answer_are_put_into_the_file(run):
@@ -253,11 +267,14 @@ def fake_quantizer(requests, results=None):
     return FakeQuantizer
 
 
-def test_the_smallest_size_that_agrees(run, monkeypatch, capsys):
+@pytest.mark.parametrize("smaller", ["zeros", "nothing"])
+def test_the_smallest_size_that_agrees(run, monkeypatch, capsys, smaller):
     """Half of the images calibrates, and the other half decides: here 1,500 bytes are enough."""
     requests = []
 
     def results(size, arrays):
+        if size < 1500 and smaller == "nothing":
+            raise TooFewBytesError("No useful model fits")
         return arrays if size >= 1500 else {name: np.zeros_like(array) for name, array in arrays.items()}
 
     monkeypatch.setattr(quantization, "Quantizer", fake_quantizer(requests, results))
@@ -270,6 +287,9 @@ def test_the_smallest_size_that_agrees(run, monkeypatch, capsys):
     monkeypatch.setattr(quantization, "Quantizer", fake_quantizer([], lambda size, arrays: results(0, arrays)))
     with pytest.raises(ValueError, match="was not achieved"):
         run("--method=quantize", "--agreement=0.9", "--calibration_dir=photos", name="none.sqz")
+    with pytest.raises(ValueError, match="needs at least 2 images"):
+        options = ("--method=quantize", "--agreement=0.9", "--calibration_images=1")
+        run(*options, "--calibration_dir=photos", name="one.sqz")
 
 
 def test_a_size_without_labels(run, monkeypatch):
@@ -343,6 +363,11 @@ def test_codes_are_tuned_to_a_size(run, tmp_path, monkeypatch, capsys):
     for start, model in ((run(name="lossless.sqz")[0], "model.weights.h5"), (path, path)):
         with pytest.raises(ValueError, match="must be a file that --method=tune made of the same --model"):
             run(f"--start={start}", "--target_bytes=1300", *options[:-1], model=model, name="refused.sqz")
+    with monkeypatch.context() as patch:
+        patch.setattr(tuning.code_tuning, "tune", interrupted)
+        for target in (1, 400):
+            with pytest.raises(TooFewBytesError, match=r"kernels of zeros need [0-9]{2,}; ask for more"):
+                run(f"--start={path}", f"--target_bytes={target}", *options[:-1], name="refused.sqz")
     with pytest.raises(ValueError, match="would replace --start"):
         run(f"--start={path}", "--target_bytes=1150", *options)
     with pytest.raises(ValueError, match="another request: target_bytes"):
@@ -358,7 +383,7 @@ def interrupted(*_, **__):
     raise KeyboardInterrupt
 
 
-def test_a_delta_is_sent_and_laid_on_its_base(run, tmp_path):
+def test_a_delta_is_sent_and_laid_on_its_base(run, tmp_path, capsys):
     old, _ = run(name="old.sqz")
     spec, arrays = resolve_model("model.weights.h5")
     arrays["conv10/bias"] = arrays["conv10/bias"] + 0.5
@@ -367,6 +392,10 @@ def test_a_delta_is_sent_and_laid_on_its_base(run, tmp_path):
     write_spec(new, spec, arrays)
     delta, report = run(f"--base={old}", model=new, name="delta.sqz")
     assert report["bytes"] < old.stat().st_size / 2
+    assert report["base"] == "old.sqz" and "compression_ratio" not in report
+    assert f"bytes, a delta on {old}\n" in capsys.readouterr().out
+    page = delta.with_suffix(".html").read_text()
+    assert "<td>a delta on</td><td>old.sqz</td>" in page and "times less" not in page and ">a delta</td>" in page
     with pytest.raises(ValueError, match=r"delta\.sqz"):
         resolve_model(delta)
     for options in ([], [f"--base={old}"]):
@@ -446,6 +475,20 @@ def test_a_lossy_delta_rounds_the_changes_of_biases(run, tmp_path):
             "With 3 bits for every layer the weights need",
         ),
         (["--method=finetune", "--densities=rounding", "--image_dir=photos"], "give --bits too"),
+        (["--method=finetune", "--bits=size=inf", "--image_dir=photos"], "--bits=size=inf: expected a number"),
+        (
+            ["--method=finetune", "--bits=13", "--densities=0.4", "--image_dir=photos"],
+            "bits must be 2 to 12, got 13 for conv1",
+        ),
+        (["--method=finetune", "--bits=1", "--densities=rounding", "--image_dir=photos"], "bits must be 2 to 12"),
+        (
+            ["--method=finetune", "--bits=6", "--image_dir=photos", "--workdir=photos/stages"],
+            "--workdir=photos/stages is in --image_dir=photos",
+        ),
+        (
+            ["--method=tune", "--target_bytes=9", "--calibration_dir=photos", "--start=s", "--calibration_images=400"],
+            "--calibration_images are those to round with",
+        ),
         (["--model=nonsense"], "No model 'nonsense'"),
     ],
 )
@@ -454,7 +497,14 @@ def test_mistakes_are_refused_and_nothing_is_written(folder, tmp_path, run_comma
     path = tmp_path / "out.sqz"
     with pytest.raises(ValueError, match=message):
         run_command(compress, "--model=model.weights.h5", f"--output={path}", *options)
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [] and not (folder / "photos" / "stages").exists()
+
+
+def test_a_sqz_of_another_network_than_requested_is_refused(run):
+    path, _ = run(name="custom.sqz")
+    for option in ("--version=1.1", "--bypass=simple"):
+        with pytest.raises(ValueError, match=r"custom\.sqz holds version None with bypass=None, but "):
+            run(option, model=path)
 
 
 def test_images_of_other_classes_are_refused(run, folder, tmp_path):
@@ -495,6 +545,7 @@ def test_every_flag_has_a_help_and_one_default():
 def test_layers_without_bits_stay_as_they_are(run):
     before = resolve_model("model.weights.h5")[1]
     path, _ = run("--method=kmeans", "--bits=conv1=2")
+    assert "<td>2-32</td>" in path.with_suffix(".html").read_text()
     assert differing(before, sqz.read_model(path).arrays) == ["conv1/kernel"]
     options = ["--method=finetune", "--bits=conv1=2", "--teacher", "--calibration_dir=photos", "--steps=2"]
     clustered = {}

@@ -4,9 +4,17 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_datasets as tfds
 
 from sqz_keras import ModelSpec, Preprocessing, prepare_images
-from trainers.data.batches import BadImages, Source, evaluation_batches, open_dataset, training_batches
+from trainers.data.batches import (
+    BadImages,
+    Source,
+    check_labels,
+    evaluation_batches,
+    open_dataset,
+    training_batches,
+)
 
 SPEC = ModelSpec("1.1", classes=10, input_size=24, preprocessing=Preprocessing(resize_to=30))
 SIZE = 355
@@ -144,10 +152,30 @@ def test_what_is_unknown_is_refused(digits, tmp_path):
         open_dataset("no_such_dataset", tmp_path)
     with pytest.raises(ValueError, match="sqz-prepare-imagenet"):
         open_dataset("imagenet2012", tmp_path)
+    check_labels(digits, "test")
+    with pytest.raises(ValueError, match=r"'test' of numbered has no labels: its first one is -1.*--test_split"):
+        check_labels(_numbered(_jpegs(1), [-1]), "test")
     with pytest.raises(ValueError, match="'test', 'train', 'validation'"):
         evaluation_batches(digits, "dev", SPEC, batch_size=1)
     with pytest.raises(ValueError, match=r"'modern'.*'mixup'"):
         _train(digits, augmentation="mixup")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (AssertionError("Manual directory m does not exist"), ValueError, "cannot be prepared: Manual directory m"),
+        (tfds.download.DownloadError("code 404"), OSError, "cannot be downloaded: code 404"),
+    ],
+)
+def test_a_dataset_that_is_not_to_be_had(tmp_path, monkeypatch, error, kind, message):
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", lambda *_, **__: raised(error))
+    with pytest.raises(kind, match=f"Dataset 'digits' {message}"):
+        open_dataset("digits", tmp_path)
+
+
+def raised(error):
+    raise error
 
 
 @pytest.fixture

@@ -73,6 +73,9 @@ def test_misplaced_images_are_named(tmp_path, capsys):
         "left out 2 files outside of the classes' folders, or in folders inside those: cat/kittens/1.jpg, loose.jpg"
     )
     assert message in capsys.readouterr().err
+    _write(tmp_path / "split", "train/cat/1.jpg", "val/cat/1.jpg", "loose.jpg")
+    open_image_dir(tmp_path / "split")
+    assert "left out 1 file outside of the classes' folders" in capsys.readouterr().err
 
 
 def test_names_that_are_no_text(tmp_path):
@@ -102,6 +105,7 @@ def test_records_are_mixed_and_in_a_fixed_order(tmp_path):
         (["cat/notes.txt"], "cat holds no images"),
         (["cat/1.jpg", "cat/2.jpg"], "'cat' has 2 images"),
         (["train/cat/1.jpg"], "expected 'val' or 'validation'"),
+        (["train/cat/1.jpg", "val/cat/1.jpg", "validation/cat/2.jpg"], "both 'val' and 'validation'"),
         (["train/cat/1.jpg", "val/dog/1.jpg"], "'dog', a class that the train split lacks"),
     ],
 )

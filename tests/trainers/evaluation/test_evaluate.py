@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import pathlib
 import re
 import shutil
 import types
@@ -142,14 +143,25 @@ def test_the_html_report_shows_classes_and_mistakes_with_their_maps(main, image_
 
 def test_one_file_cannot_be_both_reports(main, tmp_path):
     with pytest.raises(ValueError, match="are two files"):
-        main(report_html=str(tmp_path / "report.json"))
+        main(report_html=f"{tmp_path}/./report.json")
 
 
-def test_a_report_does_not_replace_what_is_read(main):
+def test_a_report_does_not_replace_what_is_read(main, image_dir):
     for flag in ("report", "report_html"):
         with pytest.raises(ValueError, match=f"--{flag}=.* would replace --model: give another name"):
             main(**{flag: main.model_path})
     assert resolve_model(main.model_path)
+    run = pathlib.Path(main.model_path).parent
+    for name in ("evaluation.json", "report.html", "model.spec.json"):
+        with pytest.raises(ValueError, match="would replace --model: give another name"):
+            main(model=str(run), report=str(run / name))
+    assert main(model=str(run), report=str(run / "own.json")) == 0
+    (run / "own.json").unlink()
+    image = image_dir / "a" / "0.png"
+    before = image.read_bytes()
+    with pytest.raises(ValueError, match="would replace an image of --image_dir"):
+        main(report=str(image))
+    assert image.read_bytes() == before
 
 
 def test_a_report_that_cannot_be_written_is_refused_first(main, tmp_path, capsys):

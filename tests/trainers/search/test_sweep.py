@@ -19,6 +19,7 @@ from trainers import train
 from trainers.configs import load_config
 from trainers.evaluation.metrics import LossNotFiniteError
 from trainers.search import objective, storage
+from trainers.search import run as sweep_run
 from trainers.search import study as sweep_study
 from trainers.search.config import SweepConfig
 from trainers.search.space import SPACES
@@ -162,6 +163,22 @@ def test_another_sweep_in_the_same_study_is_refused(tmp_path):
     changed = dataclasses.replace(DIGITS, max_steps=7)
     with pytest.raises(ValueError, match=r"train\.max_steps was 1200, now 7"):
         sweep_study.open_study(config(train=changed), tmp_path)
+    with pytest.raises(ValueError, match=r"images\.sizes was None, now {'train': 4}"):
+        sweep_study.open_study(config(images={"sizes": {"train": 4}}), tmp_path)
+
+
+def test_what_does_not_change_the_results_may_change(tmp_path):
+    sweep_study.open_study(config(), tmp_path)
+    changed = dataclasses.replace(DIGITS, max_bad_pictures=7, keep_checkpoints=9)
+    sweep_study.open_study(config(train=changed), tmp_path)
+    assert objective.trial_folder(tmp_path, changed) == objective.trial_folder(tmp_path, DIGITS)
+
+
+def test_the_images_of_a_sweep_are_those_of_its_study(tmp_path, tfds_dir, digits, monkeypatch):
+    seen = []
+    monkeypatch.setattr(sweep_run, "sweep", lambda config, *_: seen.append(config) or [])
+    assert sweep_run.run_sweep(config(), str(tmp_path), str(tfds_dir)) == 1
+    assert seen[0].subject()["images"] == {"labels": list("0123456789"), "sizes": digits.sizes}
 
 
 @pytest.mark.large
@@ -306,3 +323,8 @@ def test_dry_run_and_mistakes_touch_nothing(tmp_path, run_command, capsys):
         with pytest.raises(ValueError):
             run_command(command, "--space=bypass", "--sampler=grid", f"--workdir={tmp_path}/sweep", flag)
     assert not (tmp_path / "sweep").exists()
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    with pytest.raises(ValueError, match="where it would become a class"):
+        run_command(command, "--space=bypass", f"--image_dir={photos}", f"--workdir={photos / 'sweep'}")
+    assert list(photos.iterdir()) == []

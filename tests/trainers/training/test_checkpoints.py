@@ -39,6 +39,11 @@ def test_the_newest_is_taken_and_old_ones_go(tmp_path):
     assert checkpoints.load(tmp_path, 2)[1] == {"step": 2}
 
 
+def test_a_checkpoint_that_another_process_removed_is_no_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "steps", lambda folder: [1, 2, 3])
+    checkpoints.prune(tmp_path, keep=1, always=set())
+
+
 def killed_at(monkeypatch, call, after):
     """Ends this process at the n-th open, write, fsync, rename or removal, before or after it is done."""
     count = 0

@@ -1,11 +1,16 @@
 import contextlib
 import csv
 import dataclasses
+import errno
+import fcntl
 import json
 import logging
 import os
+import pathlib
 import shutil
 import signal
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -15,11 +20,14 @@ from PIL import Image
 
 from sqz_keras import Metaparameters, ModelSpec, Preprocessing, load, resolve_model
 from sqz_keras.compression.densities import layer_names, prune_magnitudes
+from sqz_keras.models.squeezenet import named_arrays
+from trainers import evaluate
 from trainers.data.batches import BadImages, evaluation_batches, training_batches
 from trainers.data.image_folder import open_image_dir
 from trainers.training import checkpoints, loop, workdir
 from trainers.training.config import TrainConfig
 from trainers.training.dry_run import describe
+from trainers.training.evaluator import Evaluator
 from trainers.training.input import batches_from
 from trainers.training.interruption import Interrupted
 
@@ -51,6 +59,7 @@ def test_a_run_leaves_its_files_and_nothing_else(trained):
     folder, results = trained
     others = {"README.md", "checkpoints", "config.json", "metrics.csv", "report.html", "tensorboard"}
     assert {path.name for path in folder.iterdir()} == {*workdir.OUTPUTS, *others}
+    assert {path.name for path in folder.iterdir() if path.is_file()} == set(evaluate.RUN_FILES)
     assert json.loads((folder / "evaluation.json").read_text()) == results
     assert (results["split"], results["num_images"]) == ("test", 355)
     assert results["num_params"] == SPEC.count_params()
@@ -119,6 +128,45 @@ def test_a_workdir_with_a_model_is_refused_and_kept(trained, tfds_dir):
     with pytest.raises(ValueError, match="another --workdir"):
         loop.train_and_evaluate(CONFIG, folder, tfds_dir)
     assert (folder / "model.keras").read_bytes() == before
+
+
+def test_outputs_of_a_run_that_was_killed_among_them_are_written_again(trained, tfds_dir, tmp_path, monkeypatch):
+    folder, results = trained
+    shutil.copytree(folder, tmp_path / "run")
+    for name in ("evaluation.json", "model.spec.json"):
+        (tmp_path / "run" / name).unlink()
+    synced = []
+    monkeypatch.setattr(workdir, "sync", lambda path: synced.append(path.name))
+    assert loop.train_and_evaluate(CONFIG, tmp_path / "run", tfds_dir)["top1_accuracy"] == results["top1_accuracy"]
+    assert synced == ["model.keras", "model.weights.h5", "run"]
+    for name in ("model.spec.json", "model.weights.h5"):
+        assert (tmp_path / "run" / name).stat().st_size == (folder / name).stat().st_size
+    (tmp_path / "run" / "evaluation.json").unlink()
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    with pytest.raises(ValueError, match="another --workdir"):
+        loop.train_and_evaluate(CONFIG, tmp_path / "run", tfds_dir)
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path, tfds_dir, digits, monkeypatch):
+    program = f"""
+import pathlib
+from trainers.training.workdir import locked
+with locked(pathlib.Path({str(tmp_path)!r})):
+    print("locked", flush=True)
+    input()
+"""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, text=True) as other:
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(ValueError, match=f"Another process trains in {tmp_path}"):
+            loop.train_and_evaluate(CONFIG, tmp_path, tfds_dir)
+        assert list(tmp_path.iterdir()) == []
+        other.kill()
+    with workdir.locked(tmp_path):
+        pass
+    monkeypatch.setattr(fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOLCK, "No locks available")))
+    with workdir.locked(tmp_path):
+        pass
 
 
 def test_a_workdir_that_is_a_file_is_refused(tmp_path, tfds_dir):
@@ -317,6 +365,29 @@ def test_damaged_images_are_named_and_counted_up_to_a_limit(tmp_path, images):
     assert results["bad_pictures"] == 1
     assert results["num_images"] == 4
     assert resolve_model(tmp_path / "run")[0].labels == ("cats", "dogs")
+
+
+def test_a_split_without_an_image_that_can_be_decoded_is_named(images):
+    source = open_image_dir(images)
+    for path in source.files[0][-source.sizes["validation"] :]:
+        pathlib.Path(path).write_bytes(b"no image")
+    evaluator = Evaluator(dataclasses.replace(SPEC, classes=2, labels=source.labels), source)
+    with pytest.raises(ValueError, match="None of the 4 images of the 'validation' split can be decoded"):
+        evaluator.evaluate("validation", named_arrays(evaluator.model))
+
+
+def test_an_image_that_is_gone_ends_in_one_line(tmp_path, images):
+    (images / "cats" / "3.png").write_bytes((images / "cats" / "2.png").read_bytes())
+    config = dataclasses.replace(
+        CONFIG, dataset="", image_dir=str(images), test_split="validation", global_batch_size=8
+    )
+
+    class Removed(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            (images / "dogs" / "4.png").unlink()
+
+    with pytest.raises(OSError, match=r"^/.*dogs/4\.png; No such file or directory\. Restore the file"):
+        loop.train_and_evaluate(config, tmp_path / "run", callbacks=[Removed()])
 
 
 def test_a_run_resumes_on_its_own_images_alone(tmp_path, images):
