@@ -94,8 +94,9 @@ def _check_outputs(outputs, model, labels) -> None:
         raise ValueError(f"--report and --report_html are two files; both are {outputs['report']}.")
     for flag, path in outputs.items():
         check_writable(path)
-        for file in (model, *(os.path.join(model, name) for name in RUN_FILES)):
-            check_is_no_input(flag, path, {"model": file, "labels": labels})
+        check_is_no_input(flag, path, {"model": model, "labels": labels})
+        for name in RUN_FILES if os.path.exists(os.path.join(model, "model.spec.json")) else ():
+            check_is_no_input(flag, path, {"model": os.path.join(model, name)})
 
 
 def _write_report(path, model, spec, images, predictions, results) -> None:

@@ -146,7 +146,7 @@ def test_one_file_cannot_be_both_reports(main, tmp_path):
         main(report_html=f"{tmp_path}/./report.json")
 
 
-def test_a_report_does_not_replace_what_is_read(main, image_dir):
+def test_a_report_does_not_replace_what_is_read(main, image_dir, tmp_path, monkeypatch):
     for flag in ("report", "report_html"):
         with pytest.raises(ValueError, match=f"--{flag}=.* would replace --model: give another name"):
             main(**{flag: main.model_path})
@@ -157,6 +157,9 @@ def test_a_report_does_not_replace_what_is_read(main, image_dir):
             main(model=str(run), report=str(run / name))
     assert main(model=str(run), report=str(run / "own.json")) == 0
     (run / "own.json").unlink()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "imagenet").mkdir()  # a folder of reports with the name of a record
+    evaluate._check_outputs({"report": "imagenet/evaluation.json"}, "imagenet", None)
     image = image_dir / "a" / "0.png"
     before = image.read_bytes()
     with pytest.raises(ValueError, match="would replace an image of --image_dir"):
