@@ -105,12 +105,12 @@ def prune(base_path: str | os.PathLike, keep_versions: int) -> list[int]:
     """Removes all versions but the newest `keep_versions`, oldest first, and returns their numbers.
 
     A version is first renamed to a name that no server loads: a server sees it whole or not at all. Of a version that
-    is a link, the link is removed. Folders that hold no SavedModel, such as years of images, are no versions.
+    is a link, the link is removed. Folders that hold something else than a SavedModel, such as years of images, stay.
     """
     if keep_versions < 1:
         raise ValueError(f"keep_versions must be at least 1, got {keep_versions}.")
     base_path, folders = pathlib.Path(base_path), list_versions(base_path)
-    removed = [version for version, folder in folders.items() if (folder / "saved_model.pb").is_file()][:-keep_versions]
+    removed = [version for version, folder in folders.items() if _is_empty_or_model(folder)][:-keep_versions]
     for version in removed:
         hidden = base_path / f".old-{version}-{uuid.uuid4().hex}"
         os.rename(folders[version], hidden)
@@ -120,6 +120,10 @@ def prune(base_path: str | os.PathLike, keep_versions: int) -> list[int]:
         else:
             shutil.rmtree(hidden)
     return removed
+
+
+def _is_empty_or_model(folder: pathlib.Path) -> bool:
+    return (folder / "saved_model.pb").is_file() or not any(folder.iterdir())
 
 
 def _taken(base_path: str | os.PathLike, version: int) -> ValueError:

@@ -108,12 +108,13 @@ def test_old_versions_go_and_the_newest_stay(tmp_path):
 
 
 def test_folders_that_are_no_versions_stay_and_of_links_only_the_link_goes(tmp_path):
-    (tmp_path / "2023").mkdir()  # of images, say
+    (tmp_path / "5").mkdir()
+    (tmp_path / "2023" / "images").mkdir(parents=True)
     elsewhere = tmp_path / "elsewhere"
     for base_path, version in ((elsewhere, 7), (tmp_path, 8), (tmp_path, 9)):
         _put(base_path, version)
     (tmp_path / "7").symlink_to(elsewhere / "7")
-    assert versions.prune(tmp_path, 1) == [7, 8]
+    assert versions.prune(tmp_path, 1) == [5, 7, 8]
     assert sorted(os.listdir(tmp_path)) == ["2023", "9", "elsewhere"]
     assert (elsewhere / "7" / "saved_model.pb").exists()
 
