@@ -6,8 +6,10 @@ import hashlib
 import http.server
 import json
 import multiprocessing
+import re
 import shutil
 import threading
+import warnings
 import zipfile
 
 import keras
@@ -20,7 +22,7 @@ from sqz_keras.architecture.metaparameters import VERSIONS
 from sqz_keras.models.squeezenet import build, named_arrays
 from sqz_keras.weights import download, readers, records
 from sqz_keras.weights.description import Hints, embed_spec, spec_path, write_spec
-from sqz_keras.weights.readers import WeightsFileError
+from sqz_keras.weights.readers import WeightsFileError, keras_h5
 from sqz_keras.weights.resolve import resolve_model
 from tests.weights.readers import test_caffe, test_safetensors_file, test_torch_file
 from tests.weights.readers.mutations import random_arrays
@@ -224,6 +226,20 @@ def of_another_project(
 def linear(*names):
     """ReLUs, but for the layers of these names, which change nothing."""
     return lambda name: keras.layers.Activation("linear" if name in names else "relu", name=name)
+
+
+@pytest.mark.parametrize("net", ["own", "other"])
+def test_a_damaged_config_is_refused_or_describes_nothing(monkeypatch, net):
+    model = of_another_project()
+    if net == "own":
+        model = sqz_keras.squeezenet_from_metaparameters(SMALL, (48, 48, 3), weights=None, classes=3)
+    text, random = model.to_json(), np.random.default_rng(0)
+    values = [match.span() for match in re.finditer(r'"[^"]*"|[0-9]+|null|true|false', text)]
+    for start, end in random.permutation(values)[:400]:
+        damaged = text[:start] + str(random.choice(["7", '"x"', "null", "[]", "{}", "-1", "[[1, 2], 3]"])) + text[end:]
+        monkeypatch.setattr(keras_h5, "_read", lambda *_, damaged=damaged: ({}, None, damaged))
+        with contextlib.suppress(WeightsFileError), warnings.catch_warnings(action="ignore"):
+            keras_h5.read_described("net.h5")
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def read_described(
     arrays, spec, config = _read(path, trunk_only)
     if spec is not None:
         return arrays, Stated(parse_spec(path, spec))
-    with refuse(path, ValueError, RecursionError):
+    with refuse(path, ValueError, RecursionError, TypeError, AttributeError, LookupError):
         return arrays, keras_config.describe(path, json.loads(config), trunk_only) if config else None
 
 
