@@ -41,8 +41,9 @@ def main(argv) -> int:
     del argv
     # Before the slow imports, so that a signal in the meantime ends the server in order too.
     stopped = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it
+            signal.signal(number, lambda *_: stopped.set())
     from export.server.run import ServeConfig, run_server
 
     names = ServeConfig.__dataclass_fields__

@@ -60,7 +60,8 @@ def choose_version(base_path: str | os.PathLike, model_version: int | str, keep_
         raise ValueError(f"model_version must be {AUTO!r} or a positive integer, got {model_version!r}.")
     if int(text) in versions or os.path.lexists(os.path.join(base_path, text)):
         raise _taken(base_path, int(text))
-    if keep_versions and int(text) not in sorted({*versions, int(text)})[-keep_versions:]:
+    removable = {version for version, folder in versions.items() if _is_empty_or_model(folder)}
+    if keep_versions and int(text) not in sorted({*removable, int(text)})[-keep_versions:]:
         raise ValueError(
             f"Version {text} would be removed at once: {os.fspath(base_path)} has newer ones, and --keep_versions="
             f"{keep_versions} keeps the newest. Use --model_version={AUTO}, or keep more."
@@ -105,7 +106,7 @@ def prune(base_path: str | os.PathLike, keep_versions: int) -> list[int]:
     """Removes all versions but the newest `keep_versions`, oldest first, and returns their numbers.
 
     A version is first renamed to a name that no server loads: a server sees it whole or not at all. Of a version that
-    is a link, the link is removed. Folders that hold something else than a SavedModel, such as years of images, stay.
+    is a link, the link is removed. Folders that hold anything else than a SavedModel stay.
     """
     if keep_versions < 1:
         raise ValueError(f"keep_versions must be at least 1, got {keep_versions}.")

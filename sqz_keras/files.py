@@ -1,12 +1,13 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and folders in which one process works at a time."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 
 def check_writable(path: str | os.PathLike) -> None:
@@ -77,3 +78,33 @@ def write_json(path: str | os.PathLike, value: object) -> None:
         OSError: It cannot be written; what was there before is still there.
     """
     write_file(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+class InUseError(ValueError):
+    """Another process works in a folder."""
+
+
+@contextlib.contextmanager
+def locked(folder: str | os.PathLike) -> Iterator[None]:
+    """Keeps other processes out of a folder that call this too. A killed process locks nothing.
+
+    Where the file system has no locks, nothing is kept out.
+
+    Raises:
+        InUseError: Another process works in it.
+    """
+    import fcntl  # not on Windows
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InUseError(
+                f"Another process works in {os.fspath(folder)}; wait, or choose another folder."
+            ) from error
+        except OSError:  # no locks, or none of folders
+            pass
+        yield
+    finally:
+        os.close(descriptor)

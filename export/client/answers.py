@@ -24,7 +24,7 @@ class AnswersFile:
         top: How many classes a line holds.
 
     Raises:
-        ValueError: The file holds something else than answers.
+        ValueError: The file holds anything but answers.
         OSError: It cannot be opened.
     """
 

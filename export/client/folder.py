@@ -32,18 +32,17 @@ def predict_folder(client: Client, image_dir: str | os.PathLike, output: str | o
         What the file holds, in one line.
 
     Raises:
-        ValueError: There are no images, or `output` holds something else than answers to this folder's images.
+        ValueError: There are no images, or `output` holds anything but answers, or another folder's.
         OSError: A file cannot be read or written; a ServingError where the server does not answer. What is finished is
             kept.
     """
     root = pathlib.Path(image_dir)
     names = [path.relative_to(root).as_posix() for path in find_images(root)]
     with AnswersFile(output, top) as answers:
-        others = sorted(answers.answered - set(names))
-        if others:
+        if answers.answered and answers.answered.isdisjoint(names):
             raise ValueError(
-                f"{os.fspath(output)} has answers to {len(others):,} images that are not in {root}, such as "
-                f"{others[0]}. Are they another folder's? Give a new file as --output."
+                f"{os.fspath(output)} has answers, and none to an image of {root}: they are another folder's. Give a "
+                "new file as --output."
             )
         earlier = len(answers.answered)
         rest = [name for name in names if name not in answers.answered]

@@ -66,6 +66,7 @@ def _export_file(config: FileConfig) -> str:
     from export.formats import single_file
     from sqz_keras.files import check_is_no_input
     from sqz_keras.images.files import find_images
+    from sqz_keras.weights.description import check_no_other_spec
 
     single_file.check_output(config.output, config.format)
     check_is_no_input("output", config.output, {"model": config.model})
@@ -73,6 +74,7 @@ def _export_file(config: FileConfig) -> str:
     if isinstance(config, CalibratedFileConfig):
         images = find_images(config.calibration_dir, config.calibration_images)
     spec, arrays = _resolve(config)
+    check_no_other_spec(config.output, spec, arrays)
     _use_defaults_of_keras()
     comparison = single_file.write(config.format, spec, arrays, config.output, images)
     size = os.path.getsize(config.output)

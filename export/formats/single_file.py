@@ -37,18 +37,10 @@ def check_output(output: str | os.PathLike, format: str) -> None:
     Raises:
         ValueError: The file is refused.
     """
-    from sqz_keras.weights.description import spec_path
-
     suffix = SUFFIXES[format]
     if pathlib.Path(output).suffix.lower() != suffix:
         raise ValueError(f"--format={format} writes files that end in {suffix}, got --output={output}.")
     check_writable(output)
-    description = spec_path(output)
-    if description.exists() and not os.path.exists(output):
-        raise ValueError(
-            f"{description} describes another file, and would be replaced by the description of {output}. Give another "
-            "name, or remove it where it describes nothing."
-        )
 
 
 def write(

@@ -154,11 +154,32 @@ def write_spec(path: str | os.PathLike, spec: ModelSpec, arrays: Mapping[str, np
         The path that was written.
     """
     path = spec_path(path)
+    write_json(path, _form(spec, arrays))
+    return path
+
+
+def _form(spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -> dict:
     spec = dataclasses.replace(spec, weights_sha256=hash_arrays(arrays))
     tensors = {name: {"shape": list(array.shape), "sha256": _sha256(array)} for name, array in arrays.items()}
-    form = {PACKAGE_VERSION_KEY: __version__, "model_spec": spec.to_json(), "tensors": tensors}
-    write_json(path, form)
-    return path
+    return {PACKAGE_VERSION_KEY: __version__, "model_spec": spec.to_json(), "tensors": tensors}
+
+
+def check_no_other_spec(path: str | os.PathLike, spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -> None:
+    """Refuses to write a file whose description would replace that of another model.
+
+    Raises:
+        ValueError: The file does not exist, and beside its place there is another description than `write_spec` writes.
+    """
+    described = spec_path(path)
+    if os.path.exists(path) or not described.exists():
+        return
+    with contextlib.suppress(ValueError):
+        if json.loads(described.read_text("utf-8-sig")) == json.loads(json.dumps(_form(spec, arrays))):
+            return
+    raise ValueError(
+        f"{described} describes another model, and would be replaced by the description of {os.fspath(path)}. Give "
+        "another name, or remove it where it describes nothing."
+    )
 
 
 def spec_path(path: str | os.PathLike) -> pathlib.Path:

@@ -65,7 +65,8 @@ def training_evaluation(results: Mapping) -> Evaluation:
     """
     try:
         config = results["config"]
-        dataset = config.get("dataset") or os.path.basename(os.path.abspath(config["image_dir"]))
+        name = pathlib.PurePath(config.get("image_dir") or "").name
+        dataset = config.get("dataset") or (name if name not in ("", "..") else "a folder of images")
         low, high = (float(bound) for bound in results["top1_interval"])
         return Evaluation(
             dataset=str(dataset),

@@ -63,7 +63,7 @@ def resolve_model(
         model = _imagenet_name(version or "1.0", bypass)
     if model in list_records():
         record = get_record(model)
-        _check_agrees(record.name, record.spec, version, bypass)
+        check_agrees(record.name, record.spec, version, bypass)
         return _read_record(record)
     path = _local_path(model)
     if path is None:
@@ -173,7 +173,7 @@ def _read_path(
             spec = _stated_spec(path, arrays, stated, architecture)
         else:
             spec = _undescribed_spec(path, arrays, hints, architecture, version, bypass, trunk_only)
-    _check_agrees(str(path), spec, version, bypass)
+    check_agrees(str(path), spec, version, bypass)
     shapes = spec.weight_shapes()
     check_shapes(path, *((_trunk(arrays), _trunk(shapes)) if trunk_only else (arrays, shapes)))
     return dataclasses.replace(spec, weights_sha256=hash_arrays(arrays)), arrays
@@ -337,7 +337,12 @@ def _infer_spec(
     return ModelSpec(version or "1.0", **options)
 
 
-def _check_agrees(name: str, spec: ModelSpec, version: str | None, bypass: str | None) -> None:
+def check_agrees(name: str, spec: ModelSpec, version: str | None, bypass: str | None) -> None:
+    """Refuses another network than was requested; None leaves a choice to the file.
+
+    Raises:
+        ValueError: The file holds another one.
+    """
     if version not in (None, spec.version) or bypass not in (None, spec.bypass):
         raise ValueError(
             f"{name} holds {_described_network(spec)}, but version {version} with bypass={bypass!r} was requested. "

@@ -21,7 +21,7 @@ from sqz_keras import Metaparameters, ModelSpec, Preprocessing, SqueezeNet
 from sqz_keras.architecture.metaparameters import VERSIONS
 from sqz_keras.models.squeezenet import build, named_arrays
 from sqz_keras.weights import download, readers, records
-from sqz_keras.weights.description import Hints, embed_spec, spec_path, write_spec
+from sqz_keras.weights.description import Hints, Stated, embed_spec, spec_path, write_spec
 from sqz_keras.weights.readers import WeightsFileError, keras_h5
 from sqz_keras.weights.resolve import resolve_model
 from tests.weights.readers import test_caffe, test_safetensors_file, test_torch_file
@@ -235,6 +235,8 @@ def test_a_damaged_config_is_refused_or_describes_nothing(monkeypatch, net):
         model = sqz_keras.squeezenet_from_metaparameters(SMALL, (48, 48, 3), weights=None, classes=3)
     text, random = model.to_json(), np.random.default_rng(0)
     values = [match.span() for match in re.finditer(r'"[^"]*"|[0-9]+|null|true|false', text)]
+    monkeypatch.setattr(keras_h5, "_read", lambda *_: ({}, None, text))
+    assert isinstance(keras_h5.read_described("net.h5")[1], Stated if net == "own" else Hints)
     for start, end in random.permutation(values)[:400]:
         damaged = text[:start] + str(random.choice(["7", '"x"', "null", "[]", "{}", "-1", "[[1, 2], 3]"])) + text[end:]
         monkeypatch.setattr(keras_h5, "_read", lambda *_, damaged=damaged: ({}, None, damaged))
@@ -256,8 +258,8 @@ def test_a_damaged_config_is_refused_or_describes_nothing(monkeypatch, net):
         ({"strides": 1}, r"conv1 has strides=\[1, 1\], expected \[2, 2\]"),
         ({"pools": (1, 4)}, r"it has max pools behind \[1, 4\], expected \[1, 3, 5\]"),
         ({"first": keras.layers.Rescaling(1 / 255, name="scale")}, r"it has the layer scale \(Rescaling\)"),
-        ({"first": keras.layers.ZeroPadding2D(1, name="pad")}, "pad pads something else than max pools in ceil mode"),
-        ({"last": keras.layers.ZeroPadding2D(1, name="pad")}, "pad pads something else than max pools in ceil mode"),
+        ({"first": keras.layers.ZeroPadding2D(1, name="pad")}, "pad pads something other than max pools in ceil mode"),
+        ({"last": keras.layers.ZeroPadding2D(1, name="pad")}, "pad pads something other than max pools in ceil mode"),
         ({"act": linear("relu_conv10")}, "conv10 has no ReLU behind it"),
         ({"head": keras.layers.GlobalMaxPooling2D(name="max")}, r"it has the layer max \(GlobalMaxPooling2D\)"),
     ],

@@ -159,7 +159,9 @@ class TuneConfig(CalibratedConfig, TrainedConfig):
 
     def __post_init__(self):
         if self.start and self.calibration_images:
-            raise ValueError("--calibration_images are those to round with, and --start is rounded; give one of them.")
+            raise ValueError(
+                "--calibration_images are those to round with, and --start is already rounded; give one of them."
+            )
         super().__post_init__()
         if not self.target_bytes:
             raise ValueError("--method=tune needs --target_bytes, the size of the file.")

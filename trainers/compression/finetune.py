@@ -125,7 +125,12 @@ def held_out_batches(config: FinetuneConfig, spec: ModelSpec) -> Iterator[tuple[
     split = next((name for name in ("test", "validation") if source.sizes.get(name)), None)
     if split is None:
         raise ValueError(f"{source.name} has no split that fine-tuning does not use: 'test' or 'validation'.")
-    return readable_batches(source, split, spec, batch_size=config.batch_size)
+
+    def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        with mendable_errors():
+            yield from readable_batches(source, split, spec, batch_size=config.batch_size)
+
+    return batches()
 
 
 def _open(config: FinetuneConfig, spec: ModelSpec) -> Source:

@@ -17,6 +17,7 @@ from sqz_keras.weights import sqz
 from trainers.compression.config import CalibratedConfig, QuantizeConfig
 from trainers.data.image_reader import read_inputs
 from trainers.progress import say
+from trainers.training.interruption import mendable_errors
 
 Arrays = dict[str, np.ndarray]
 SENSIBLE = 0.8  # the agreement below which a size is warned about
@@ -25,6 +26,7 @@ _SEARCHES = 5
 _CLOSE = 0.02  # of the size, at which the search ends
 
 
+@mendable_errors()
 def quantize(
     config: QuantizeConfig, spec: ModelSpec, arrays: Arrays, provenance: Mapping[str, Any]
 ) -> tuple[Arrays, list[dict]]:
@@ -33,6 +35,7 @@ def quantize(
     Raises:
         ValueError: The images are not for this model, or too few, or no file holds the agreement.
         TooFewBytesError: Nothing useful fits into the size.
+        OSError: Memory is exhausted.
     """
     model = build(spec, arrays)
     images, answers = read_calibration(config, spec, model)

@@ -23,6 +23,7 @@ from sqz_keras.files import write_file, write_json
 from sqz_keras.version import __version__
 from sqz_keras.weights import sqz
 from sqz_keras.weights.arrays import WeightsFileError, read_bytes
+from sqz_keras.weights.resolve import check_agrees
 from trainers.compression.config import (
     SUFFIX,
     CompressionConfig,
@@ -100,11 +101,7 @@ def _read_model(config: CompressionConfig) -> tuple[ModelSpec, Arrays, dict[str,
         raise ValueError(
             f"{config.model} is a delta. Name the file on which it was made: --apply_to=OLD.sqz (--base makes a delta)."
         ) from error
-    if config.version not in (None, model.spec.version) or config.bypass not in (None, model.spec.bypass):
-        raise ValueError(
-            f"{config.model} holds version {model.spec.version} with bypass={model.spec.bypass!r}, but --version="
-            f"{config.version} with bypass={config.bypass!r} was requested. Leave them out, or name another model."
-        )
+    check_agrees(config.model, model.spec, config.version, config.bypass)
     return model.spec, model.arrays, model.provenance
 
 

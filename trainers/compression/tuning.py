@@ -104,7 +104,7 @@ def _read_start(path: str, provenance: Mapping[str, Any]) -> tuple[Arrays, list[
         last = (stages[len(before) :] or [None])[-1]
         if isinstance(last, dict) and last.get("stage") == "tune":
             return model.arrays, stages[len(before) :]
-    raise ValueError(f"--start={path} must be a file that --method=tune made of the same --model.")
+    raise ValueError(f"--start={path} must be a file that --method=tune made of the same --model, without --base.")
 
 
 def _check_fits(start: Arrays, target: int, profile: str) -> None:

@@ -12,6 +12,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from sqz_keras.files import InUseError
 from trainers.evaluation.metrics import LossNotFiniteError
 from trainers.progress import say
 from trainers.search.config import SweepConfig
@@ -71,6 +72,12 @@ class Objective:
             # This net cannot be trained; any other error is the recipe's, and ends the sweep.
             trial.set_user_attr(DIVERGED, str(error))
             say(f"trial {trial.number} ends early: {error}")
+            raise optuna.TrialPruned(str(error)) from error
+        except InUseError as error:
+            # A worker that was thought dead, for example while its machine slept, goes on in that folder.
+            trial.set_user_attr(HELD, "a worker that was thought dead")
+            time.sleep(POLL_SECONDS)
+            enqueue(trial.study, point)
             raise optuna.TrialPruned(str(error)) from error
         except optuna.TrialPruned as pruned:
             say(f"trial {trial.number} ends early: {pruned}")

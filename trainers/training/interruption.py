@@ -84,7 +84,7 @@ def mendable_errors() -> Iterator[None]:
         yield
     except _MENDABLE as error:
         line = re.sub(_PLACE, "", f"{error.message}\n".splitlines()[0])
-        raise OSError(
-            f"{line.rstrip('.'):.300}. Restore the file, free some disk, or give smaller batches if memory is "
-            "exhausted; then give the same command again."
-        ) from error
+        remedy = "Restore the file, or remove the folder of checkpoints if it is one of those"
+        if isinstance(error, tf.errors.ResourceExhaustedError):
+            remedy = "Free some disk or memory; smaller batches need less, and another workdir"
+        raise OSError(f"{line.rstrip('.'):.300}. {remedy}. Then give the command again.") from error

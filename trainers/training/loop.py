@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from sqz_keras.backend import check_is_tensorflow
 from sqz_keras.extras import needs
-from sqz_keras.files import write_json
+from sqz_keras.files import locked, write_json
 from trainers.training.config import TrainConfig
 
 with needs("train"):
@@ -67,7 +67,8 @@ def train_and_evaluate(
     if saved is not None:
         workdir.check_same_run(config, source, saved[1], folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with workdir.locked(folder) if is_chief(strategy) else contextlib.nullcontext():
+    with locked(folder) if is_chief(strategy) else contextlib.nullcontext():
+        workdir.check_workdir(folder)  # again: another process may have trained in the meantime
         if is_chief(strategy):
             write_json(folder / "config.json", config.to_json())
         if config.deterministic:

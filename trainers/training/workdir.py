@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import dataclasses
-import fcntl
 import io
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,26 +55,6 @@ def check_workdir(workdir: pathlib.Path) -> None:
     existing = next(folder for folder in (workdir, *workdir.absolute().parents) if folder.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise ValueError(f"--workdir={workdir} must be a folder that you may write to; {existing} is not.")
-
-
-@contextlib.contextmanager
-def locked(workdir: pathlib.Path) -> Iterator[None]:
-    """Keeps other processes out of the folder, where its file system has locks; a killed process holds none.
-
-    Raises:
-        ValueError: Another process trains in it.
-    """
-    descriptor = os.open(workdir, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(f"Another process trains in {workdir}; wait, or choose another --workdir.") from error
-        except OSError:  # no locks, or none of folders
-            pass
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def check_same_run(config: TrainConfig, source: Source, meta: Mapping, workdir: pathlib.Path) -> None:

@@ -35,6 +35,7 @@ from sqz_keras.weights.readers.wire import WireReader
 _LAYERS = {2: (4, 5, 6, 10), 100: (1, 2, 7, 106)}
 _ELTWISE = (b"Eltwise", 25)
 _PAD, _PAD_H, _PAD_W = 3, 9, 10
+_MOST_PADDING = 16  # of conv10; the released networks have 0 or 1
 _LEGACY_SHAPE = {1: 0, 2: 1, 3: 2, 4: 3}
 _DATA = {5: np.dtype("<f4"), 8: np.dtype("<f8")}
 
@@ -123,8 +124,10 @@ def _padding(path: str | os.PathLike, reader: WireReader, convolution: memoryvie
         if number in pads:
             pads[number] += reader.varints(wire_type, value)
     sides = pads[_PAD] or [*(pads[_PAD_H] or [0]), *(pads[_PAD_W] or [0])]
-    if len(set(sides)) != 1:
-        raise WeightsFileError(f"{path}: conv10 has the paddings {sides[:4]}, expected the same on all sides.")
+    if len(set(sides)) != 1 or sides[0] > _MOST_PADDING:
+        raise WeightsFileError(
+            f"{path}: conv10 has the paddings {sides[:4]}, expected the same on all sides, at most {_MOST_PADDING}."
+        )
     return sides[0]
 
 

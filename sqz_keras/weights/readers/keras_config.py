@@ -200,6 +200,8 @@ def _changes_of_others(
             expected |= {"strides": [2, 2] if ours == "conv1" else [1, 1], "dilation_rate": [1, 1], "groups": 1}
             if ours == "conv1" or ours.endswith("3x3"):
                 expected["padding"] = "valid" if ours == "conv1" else "same"
+        elif kind == "Merge":
+            expected["mode"] = "concat"
         elif kind == "MaxPooling2D":
             pool_after.append(fire)
             expected |= {"pool_size": [3, 3], "strides": [2, 2], "padding": "valid"}
@@ -209,6 +211,8 @@ def _changes_of_others(
             expected |= {"max_value": None, "negative_slope": 0, "threshold": 0}
         if name in matter and layers[name].get("activation", "relu") not in ("relu", "linear", "softmax"):
             changes.append(f"{name} has activation={layers[name]['activation']!s:.40}, expected relu")
+        for new, old in (("strides", "subsample"), ("padding", "border_mode")):  # Keras 1's names
+            expected |= {old: expected[new]} if new in expected else {}
         changes += _other_values(layers[name], expected)
     for net in VERSIONS.values():
         conv1 = next(layers[name] for name, ours in convolutions.items() if ours == "conv1")
@@ -221,13 +225,13 @@ def _changes_of_others(
 def _changes_behind(
     matter: list[str], classes: Mapping[str, str], layers: Mapping[str, Mapping], read_by: Mapping[object, list]
 ) -> list[str]:
-    """Zeros that something else than a max pool reads, and convolutions that no ReLU reads, a clause each."""
+    """Zeros that something other than a max pool reads, and convolutions that no ReLU reads, a clause each."""
     changes = []
     for name in matter:
         if classes[name] == "ZeroPadding2D":
             kinds = {classes.get(reader) for reader in read_by.get(name, [])}
             if kinds != {"MaxPooling2D"} or layers[name].get("padding") != _CEIL_MODE:
-                changes.append(f"{name} pads something else than max pools in ceil mode")
+                changes.append(f"{name} pads something other than max pools in ceil mode")
     linear = [name for name in matter if layer_name(name) and layers[name].get("activation", "relu") != "relu"]
     ways, seen = [(name, reader) for name in linear for reader in read_by.get(name, [None])], set()
     for name, reader in ways:  # which grow

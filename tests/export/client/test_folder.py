@@ -97,9 +97,12 @@ def test_answers_to_another_folder_are_not_taken_for_this_ones(photos, tmp_path)
     output = tmp_path / "answers.jsonl"
     predict_folder(Counting(), photos / "more", output, 1)
     before = output.read_bytes()
-    with pytest.raises(ValueError, match=r"has answers to \d+ images that are not in .*photos, such as 0\d\.jpg"):
+    with pytest.raises(ValueError, match=r"has answers, and none to an image of .*photos: they are another"):
         predict_folder(Counting(), photos, output, 1)
     assert output.read_bytes() == before
+    (photos / "more" / "01.jpg").unlink()
+    answers = len(lines_of(output))
+    assert predict_folder(Counting(), photos / "more", output, 1).startswith(f"{output}: {answers} answers")
 
 
 def test_an_error_that_may_pass_is_no_answer(photos, tmp_path, monkeypatch):

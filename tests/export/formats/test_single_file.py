@@ -18,6 +18,7 @@ from sqz_keras.compression import int8
 from sqz_keras.models import squeezenet
 from sqz_keras.runtimes import onnx_file
 from sqz_keras.runtimes.run import load_litert, run_litert, run_onnx
+from sqz_keras.weights import sqz
 from sqz_keras.weights.description import write_spec
 from tests.export.samples import random_arrays, random_image, small_spec
 
@@ -149,11 +150,17 @@ def test_the_model_itself_is_not_replaced(tmp_path, spec, arrays, run_command):
 
 
 def test_the_description_of_another_file_is_not_replaced(tmp_path, spec, arrays, run_command):
-    description = write_spec(tmp_path / "model.keras", spec, arrays)
+    other = arrays | {"conv10/bias": arrays["conv10/bias"] + 1}
+    description = write_spec(tmp_path / "model.keras", spec, other)
     before = description.read_bytes()
-    with pytest.raises(ValueError, match=r"model\.spec\.json describes another file"):
-        run_command(export, "--format=onnx", f"--output={tmp_path / 'model.onnx'}")
+    (tmp_path / "own.sqz").write_bytes(sqz.encode(spec, arrays))
+    command = ["--format=onnx", f"--model={tmp_path / 'own.sqz'}", f"--output={tmp_path / 'model.onnx'}"]
+    with pytest.raises(ValueError, match=r"model\.spec\.json describes another model"):
+        run_command(export, *command)
     assert description.read_bytes() == before
+    write_spec(tmp_path / "model.keras", spec, arrays)
+    run_command(export, *command)
+    assert (tmp_path / "model.onnx").exists()
 
 
 def test_grey_models_are_refused(tmp_path):

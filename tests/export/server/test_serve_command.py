@@ -196,11 +196,14 @@ def test_the_model_server_is_stopped_before_it_serves_too(started, with_fake, tm
     assert not port_file.exists()
 
 
-def test_ctrl_c_reaches_sqz_serve_alone(started, with_fake, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_ctrl_c_and_the_end_of_a_terminal_end_both_in_order(started, with_fake, tmp_path, number):
     process, _ = started(f"--base_path={version_in(tmp_path)}", start_new_session=True, **with_fake)
-    os.killpg(process.pid, signal.SIGINT)
+    (child,) = children(process.pid)
+    os.killpg(process.pid, number)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 0, errors
+    assert not pathlib.Path(f"/proc/{child}").exists()
 
 
 def test_what_the_model_server_would_wait_for_or_share_is_refused(with_fake, tmp_path, run_command, monkeypatch):

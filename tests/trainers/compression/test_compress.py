@@ -503,7 +503,7 @@ def test_mistakes_are_refused_and_nothing_is_written(folder, tmp_path, run_comma
 def test_a_sqz_of_another_network_than_requested_is_refused(run):
     path, _ = run(name="custom.sqz")
     for option in ("--version=1.1", "--bypass=simple"):
-        with pytest.raises(ValueError, match=r"custom\.sqz holds version None with bypass=None, but "):
+        with pytest.raises(ValueError, match=r"custom\.sqz holds Metaparameters\(.*\) with bypass=None, but version"):
             run(option, model=path)
 
 

@@ -155,6 +155,8 @@ def test_a_report_does_not_replace_what_is_read(main, image_dir, tmp_path, monke
     for name in ("evaluation.json", "report.html", "model.spec.json"):
         with pytest.raises(ValueError, match="would replace --model: give another name"):
             main(model=str(run), report=str(run / name))
+        with pytest.raises(ValueError, match="would replace --model: give another name"):
+            main(report=str(run / name))
     assert main(model=str(run), report=str(run / "own.json")) == 0
     (run / "own.json").unlink()
     monkeypatch.chdir(tmp_path)

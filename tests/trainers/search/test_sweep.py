@@ -14,6 +14,7 @@ import pytest
 from optuna.distributions import FloatDistribution
 
 from sqz_keras import resolve_model
+from sqz_keras.files import InUseError
 from trainers import sweep as command
 from trainers import train
 from trainers.configs import load_config
@@ -264,6 +265,22 @@ def test_a_worker_whose_trial_was_taken_over_goes_on(tmp_path, monkeypatch, caps
     records = sweep(grid, tmp_path)
     assert sorted(record["point"]["bypass"] for record in records) == ["complex", "none", "simple"]
     assert "taken over that trial" in capsys.readouterr().err
+
+
+def test_a_point_is_tried_again_where_another_worker_still_trains_it(tmp_path, monkeypatch):
+    """One that was thought dead, since its machine slept."""
+    calls = []
+
+    def run_point(run, *_):
+        calls.append(run.model.bypass)
+        if calls.count("simple") == 1:
+            raise InUseError("another process")
+        return trained(run)
+
+    monkeypatch.setattr(objective, "run_point", run_point)
+    monkeypatch.setattr(objective, "POLL_SECONDS", 0)
+    records = sweep(config(space=SPACES["bypass"], sampler="grid"), tmp_path)
+    assert sorted(record["point"]["bypass"] for record in records) == ["complex", "none", "simple"]
 
 
 def test_a_large_grid_opens_again_at_once(tmp_path):

@@ -20,6 +20,7 @@ from PIL import Image
 
 from sqz_keras import Metaparameters, ModelSpec, Preprocessing, load, resolve_model
 from sqz_keras.compression.densities import layer_names, prune_magnitudes
+from sqz_keras.files import locked
 from sqz_keras.models.squeezenet import named_arrays
 from trainers import evaluate
 from trainers.data.batches import BadImages, evaluation_batches, training_batches
@@ -150,7 +151,7 @@ def test_outputs_of_a_run_that_was_killed_among_them_are_written_again(trained, 
 def test_two_processes_do_not_train_in_one_folder(tmp_path, tfds_dir, digits, monkeypatch):
     program = f"""
 import pathlib
-from trainers.training.workdir import locked
+from sqz_keras.files import locked
 with locked(pathlib.Path({str(tmp_path)!r})):
     print("locked", flush=True)
     input()
@@ -158,14 +159,14 @@ with locked(pathlib.Path({str(tmp_path)!r})):
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, text=True) as other:
         assert other.stdout.readline() == "locked\n"
-        with pytest.raises(ValueError, match=f"Another process trains in {tmp_path}"):
+        with pytest.raises(ValueError, match=f"Another process works in {tmp_path}"):
             loop.train_and_evaluate(CONFIG, tmp_path, tfds_dir)
         assert list(tmp_path.iterdir()) == []
         other.kill()
-    with workdir.locked(tmp_path):
+    with locked(tmp_path):
         pass
     monkeypatch.setattr(fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOLCK, "No locks available")))
-    with workdir.locked(tmp_path):
+    with locked(tmp_path):
         pass
 
 
