@@ -60,8 +60,7 @@ def choose_version(base_path: str | os.PathLike, model_version: int | str, keep_
         raise ValueError(f"model_version must be {AUTO!r} or a positive integer, got {model_version!r}.")
     if int(text) in versions or os.path.lexists(os.path.join(base_path, text)):
         raise _taken(base_path, int(text))
-    removable = {version for version, folder in versions.items() if _is_empty_or_model(folder)}
-    if keep_versions and int(text) not in sorted({*removable, int(text)})[-keep_versions:]:
+    if keep_versions and int(text) not in sorted({*_removable(base_path), int(text)})[-keep_versions:]:
         raise ValueError(
             f"Version {text} would be removed at once: {os.fspath(base_path)} has newer ones, and --keep_versions="
             f"{keep_versions} keeps the newest. Use --model_version={AUTO}, or keep more."
@@ -110,8 +109,8 @@ def prune(base_path: str | os.PathLike, keep_versions: int) -> list[int]:
     """
     if keep_versions < 1:
         raise ValueError(f"keep_versions must be at least 1, got {keep_versions}.")
-    base_path, folders = pathlib.Path(base_path), list_versions(base_path)
-    removed = [version for version, folder in folders.items() if _is_empty_or_model(folder)][:-keep_versions]
+    base_path, folders = pathlib.Path(base_path), _removable(base_path)
+    removed = list(folders)[:-keep_versions]
     for version in removed:
         hidden = base_path / f".old-{version}-{uuid.uuid4().hex}"
         os.rename(folders[version], hidden)
@@ -123,8 +122,14 @@ def prune(base_path: str | os.PathLike, keep_versions: int) -> list[int]:
     return removed
 
 
-def _is_empty_or_model(folder: pathlib.Path) -> bool:
-    return (folder / "saved_model.pb").is_file() or not any(folder.iterdir())
+def _removable(base_path: str | os.PathLike) -> dict[int, pathlib.Path]:
+    """Those of `list_versions` that are empty or hold a SavedModel."""
+    versions = list_versions(base_path).items()
+    return {
+        version: folder
+        for version, folder in versions
+        if (folder / "saved_model.pb").is_file() or not any(folder.iterdir())
+    }
 
 
 def _taken(base_path: str | os.PathLike, version: int) -> ValueError:

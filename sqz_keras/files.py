@@ -27,14 +27,14 @@ def check_is_no_input(flag: str, path: str | os.PathLike, inputs: Mapping[str, s
     Args:
         flag: The name of the flag that names the file.
         path: The file.
-        inputs: Files that are read, by their flags' names; None for those that are not given.
+        inputs: Files that are read, by what a message calls them, such as "--model"; None for those that are not given.
 
     Raises:
         ValueError: They are the same file.
     """
     for name, read in inputs.items():
         if read and os.path.realpath(read) == os.path.realpath(path):
-            raise ValueError(f"--{flag}={os.fspath(path)} would replace --{name}: give another name.")
+            raise ValueError(f"--{flag}={os.fspath(path)} would replace {name}: give another name.")
 
 
 def write_file(path: str | os.PathLike, data: bytes) -> None:

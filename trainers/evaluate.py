@@ -95,9 +95,9 @@ def _check_outputs(outputs, model, labels) -> None:
     folder = os.path.dirname(os.path.abspath(model)) if os.path.isfile(model) else model
     for flag, path in outputs.items():
         check_writable(path)
-        check_is_no_input(flag, path, {"model": model, "labels": labels})
+        check_is_no_input(flag, path, {"--model": model, "--labels": labels})
         for name in RUN_FILES if os.path.exists(os.path.join(folder, "model.spec.json")) else ():
-            check_is_no_input(flag, path, {"model": os.path.join(folder, name)})
+            check_is_no_input(flag, path, {"--model": os.path.join(folder, name)})
 
 
 def _write_report(path, model, spec, images, predictions, results) -> None:

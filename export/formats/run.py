@@ -69,7 +69,7 @@ def _export_file(config: FileConfig) -> str:
     from sqz_keras.weights.description import check_no_other_spec
 
     single_file.check_output(config.output, config.format)
-    check_is_no_input("output", config.output, {"model": config.model})
+    check_is_no_input("output", config.output, {"--model": config.model})
     images = []
     if isinstance(config, CalibratedFileConfig):
         images = find_images(config.calibration_dir, config.calibration_images)

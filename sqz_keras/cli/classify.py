@@ -26,7 +26,7 @@ from sqz_keras import command
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.backend import use_default_settings
 from sqz_keras.extras import needs
-from sqz_keras.files import check_writable, write_file
+from sqz_keras.files import check_is_no_input, check_writable, write_file
 from sqz_keras.images.files import read_images
 from sqz_keras.weights.resolve import resolve_model
 
@@ -123,8 +123,7 @@ def _check_explain(output: str, paths: list[str], runtime: str) -> None:
     if not output.lower().endswith(".png"):
         raise ValueError(f"--explain writes a PNG, got {output}; give a name that ends in .png.")
     check_writable(output)
-    if os.path.realpath(output) == os.path.realpath(paths[0]):
-        raise ValueError(f"--explain={output} would replace the image itself; give another name.")
+    check_is_no_input("explain", output, {"the image itself": paths[0]})
 
 
 def _write_explanation(path: str, model: keras.Model, spec: ModelSpec, image: np.ndarray, class_id: int) -> None:

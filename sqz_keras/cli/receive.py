@@ -9,11 +9,10 @@ for the whole file, on which the next delta can be based. Each file appears whol
 
 from __future__ import annotations
 
-import os
-
 from absl import flags
 
 from sqz_keras import command
+from sqz_keras.files import check_is_no_input
 from sqz_keras.runtimes.receive import check_output, write_received
 from sqz_keras.weights import sqz
 
@@ -28,9 +27,7 @@ def main(argv) -> None:
     args = flags.FLAGS
     for output in args.output:
         check_output(output)
-        for read, name in ((argv[1], "the update"), (args.base, "its base")):
-            if read and os.path.realpath(read) == os.path.realpath(output):
-                raise ValueError(f"--output={output} would replace {name}: give another name.")
+        check_is_no_input("output", output, {"the update": argv[1], "its base": args.base})
     model = sqz.read_model(argv[1], args.base)
     for output in args.output:
         size = write_received(model, output, float16=args.float16)

@@ -62,7 +62,7 @@ def pixels_of(image: Image.Image, file: BinaryIO | None) -> np.ndarray:
 
     Raises:
         ValueError: As `read_image`, without the file's name.
-        OSError, SyntaxError, EOFError: It is damaged.
+        Exception: It is damaged; Pillow raises nearly any kind.
     """
     check_size(image)
     if image.mode == "I" and image.format is None:

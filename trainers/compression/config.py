@@ -46,7 +46,7 @@ class CompressionConfig:
             raise ValueError(f"--output={self.output} must end in {SUFFIX}.")
         for path in (self.output, *self.report_paths()):
             check_writable(path)
-        inputs = {name: getattr(self, name, None) for name in ("base", "model", "apply_to", "start")}
+        inputs = {f"--{name}": getattr(self, name, None) for name in ("base", "model", "apply_to", "start")}
         check_is_no_input("output", self.output, inputs)
         for name in ("calibration_dir", "image_dir", "evaluation_dir"):
             folder = getattr(self, name, None)

@@ -85,7 +85,7 @@ def read_described(path: str | os.PathLike, trunk_only: bool = False) -> tuple[d
     for number, wire_type, value in reader.fields(memoryview(read_bytes(path))):
         if number not in _LAYERS or wire_type != BYTES:
             continue
-        layer = _layer(path, reader, value, *_LAYERS[number])
+        layer = _layer(path, reader, value, _LAYERS[number])
         types.add(layer.type)
         name, ours = layer.name, layer_name(layer.name)
         if not layer.blobs:
@@ -138,15 +138,8 @@ def _keras_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (*shape[2:], *shape[1::-1]) if len(shape) in (2, 4) else shape
 
 
-def _layer(
-    path: str | os.PathLike,
-    reader: WireReader,
-    layer: memoryview,
-    name_field: int,
-    type_field: int,
-    blobs_field: int,
-    convolution_field: int,
-) -> _Layer:
+def _layer(path: str | os.PathLike, reader: WireReader, layer: memoryview, fields: tuple[int, ...]) -> _Layer:
+    name_field, type_field, blobs_field, convolution_field = fields
     name, kind, blobs, convolution = "", None, [], None
     for number, wire_type, value in reader.fields(layer):
         if number == type_field:
