@@ -32,7 +32,9 @@ def define_flags() -> None:
     )
     flags.DEFINE_integer("keep_versions", 0, "How many of the newest versions to keep; 0 keeps all.", lower_bound=0)
     flags.DEFINE_enum("precision", contract.PRECISIONS[0], list(contract.PRECISIONS), "What a SavedModel computes in.")
-    flags.DEFINE_string("output", None, "The file to write, for all other formats; an older one is replaced.")
+    flags.DEFINE_string(
+        "output", None, "The file to write, for every --format but saved_model; an older one is replaced."
+    )
     flags.DEFINE_string("calibration_dir", None, "Folder of unlabelled images, at any depth, for litert_int8.")
     images = config.CalibratedFileConfig.calibration_images
     flags.DEFINE_integer("calibration_images", images, "How many of them to use, at most.", lower_bound=2)

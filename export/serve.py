@@ -33,7 +33,7 @@ def define_flags() -> None:
     flags.DEFINE_string("model_name", contract.MODEL_NAME, "Name by which clients ask for the model.")
     flags.DEFINE_string("ssl_key", None, "PEM file of the private key; with --ssl_cert clients must speak TLS.")
     flags.DEFINE_string("ssl_cert", None, "PEM file of the server's certificate and its chain.")
-    flags.DEFINE_bool("web", False, "Serve a page for browsers too, which shows what is in an image.")
+    flags.DEFINE_bool("web", False, "Serve a page for browsers too, which shows what is in an image; without TLS.")
     flags.DEFINE_integer("web_port", 8080, "The page's port; 0 takes a free one.", lower_bound=0, upper_bound=65535)
 
 

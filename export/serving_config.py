@@ -26,7 +26,11 @@ def define_flags() -> None:
     flags.DEFINE_string("output_dir", None, "Folder for the files.")
     flags.DEFINE_string("check", None, "Folder of files to check; nothing is written.")
     flags.DEFINE_string("model_name", contract.MODEL_NAME, "Name by which clients ask for the model.")
-    flags.DEFINE_string("base_path", configuration.DEFAULT_BASE_PATH, "Folder of the versions, as the server sees it.")
+    flags.DEFINE_string(
+        "base_path",
+        configuration.DEFAULT_BASE_PATH,
+        "Folder of the versions as the server sees it; with --check, as this machine does.",
+    )
     flags.DEFINE_list("model_versions", [], "Versions to load; none for the newest.")
     flags.DEFINE_list("version_labels", [], "Names of versions, such as stable=1.")
     flags.DEFINE_string("move_label", None, "A label and its next version, such as stable=2.")

@@ -30,7 +30,9 @@ def define_flags() -> None:
     flags.DEFINE_string("metaparameters", "", "Metaparameters that differ from the version's: NAME=VALUE with commas.")
     flags.DEFINE_integer("classes", 1000, "Number of classes, without --model.", lower_bound=1)
     flags.DEFINE_integer("input_size", None, "Height and width of the input, in pixels.", lower_bound=1)
-    flags.DEFINE_string("densities", "table1", "What pruning leaves, as sqz-compress takes it; 1 for no pruning.")
+    flags.DEFINE_string(
+        "densities", "table1", "What pruning leaves: table1, 0.4, LAYER=0.3, or several with commas; 1 for no pruning."
+    )
     flags.DEFINE_integer("bits", 6, "Bits of a code into a layer's codebook.", lower_bound=1, upper_bound=16)
     flags.DEFINE_integer("on_chip_bytes", None, "Memory of the chip, to say whether the network fits.", lower_bound=1)
     flags.DEFINE_string("drawing", None, "FILE.svg or FILE.png for a drawing like the paper's Figure 2.")

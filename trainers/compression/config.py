@@ -18,8 +18,8 @@ ROUNDING = "rounding"  # in --densities
 FINETUNING_STEPS, TUNING_STEPS = 500, 6000
 _ROUNDING_IMAGES, _TUNING_IMAGES = 100, 800
 _BITS = (
-    "Bits of each layer's codes: 6, or 6,conv1=8. Layers without a number stay as they are. With --method=finetune "
-    "also size=290000, for a file of about that many bytes."
+    "Bits of each layer's codes, 1 to 16 (2 to 12 with --method=finetune): 6, or 6,conv1=8. Layers without a number "
+    "stay as they are. With --method=finetune also size=290000, for a file of about that many bytes."
 )
 _CALIBRATION_DIR = "Folder of unlabelled images, at any depth."
 
@@ -113,7 +113,7 @@ class TrainedConfig(CompressionConfig):
         "Highest learning rate (with tune, in steps of the grids); 0: the default of each stage.",
         lower_bound=0.0,
     )
-    seed: int = flag_field(0, "Seed of the order of the images.", lower_bound=0)
+    seed: int = flag_field(0, "Seed of the order of the images and of their random crops.", lower_bound=0)
     own_steps: ClassVar[int]
 
     def __post_init__(self):
