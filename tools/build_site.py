@@ -113,7 +113,8 @@ def main() -> int:
     shutil.copytree(ROOT / "docs", pages / "docs")
     for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "NOTICE"):
         shutil.copy(ROOT / name, pages)
-    write(pages / "reference" / "commands.md", commands_page())
+    sections = (command_section(*command) for command in commands().items())
+    write(pages / "reference" / "commands.md", "\n\n".join(["# Commands", *sections]))
     write(pages / "reference" / "contract.md", contract_page())
     for name, (title, _) in REFERENCE.items():
         blocks = [f"# {title}", *(f"::: {path}" for path in public_names(name))]
@@ -122,7 +123,8 @@ def main() -> int:
     for path in notebooks:
         shown = EXECUTED / path.name if is_copy(EXECUTED / path.name, path) else path
         write_notebook(pages / "examples" / f"{path.stem}.md", json.loads(shown.read_text("utf-8")))
-    write(pages / "examples" / "index.md", notebooks_page([path.stem for path in notebooks]))
+    links = (f"- [{path.stem}]({path.stem}.md)" for path in notebooks)
+    write(pages / "examples" / "index.md", "\n".join(["# Notebooks", "", *links]))
     for path in pages.rglob("*.md"):
         path.write_text(within_the_site(path.read_text("utf-8")), "utf-8")
     env = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
@@ -169,10 +171,6 @@ def commands() -> dict[str, str]:
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["scripts"]
     modules = {name: entry.partition(":")[0] for name, entry in scripts.items()}
     return modules | {f"python -m {module}": module for module in ("export.serving_config", "export.serving_tar")}
-
-
-def commands_page() -> str:
-    return "\n\n".join(["# Commands", *(command_section(*command) for command in commands().items())])
 
 
 def command_section(command: str, module: str) -> str:
@@ -227,10 +225,6 @@ def shape(tensor: contract.Tensor) -> str:
 def literal(text: str) -> str:
     """Text in which no character has a meaning in Markdown or HTML."""
     return re.sub(r"([\\`*_{}\[\]|])", r"\\\1", html.escape(text, quote=False))
-
-
-def notebooks_page(names: list[str]) -> str:
-    return "\n".join(["# Notebooks", "", *(f"- [{name}]({name}.md)" for name in names)])
 
 
 def is_copy(executed: pathlib.Path, notebook: pathlib.Path) -> bool:

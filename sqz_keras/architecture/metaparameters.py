@@ -116,22 +116,11 @@ class Metaparameters:
             modules.append(FireFilters(i + 2, squeeze, expand - expand3x3, expand3x3))
         return tuple(modules)
 
-    def feature_size(self, input_size: int) -> int:
-        """The size of the last feature maps.
+    def min_input_size(self) -> int:
+        """The smallest input height (and width), in pixels, that leaves one pixel for the classifier.
 
         conv1 is "valid" with stride 2; each pool is in ceil mode: n -> ceil((n - 3) / 2) + 1 = n // 2.
-
-        Args:
-            input_size: Height (or width) of the input, in pixels.
-
-        Returns:
-            Height (or width) of the maps; 0 if the input is too small.
         """
-        size = (input_size - self.stem_kernel) // 2 + 1
-        return max(size, 0) >> len(self.pool_after)
-
-    def min_input_size(self) -> int:
-        """The smallest input height (and width), in pixels, that leaves one pixel for the classifier."""
         return self.stem_kernel + 2 * (2 ** len(self.pool_after) - 1)
 
 

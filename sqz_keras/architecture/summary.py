@@ -22,9 +22,9 @@ def checked_layers(spec: ModelSpec) -> tuple[Layer, ...]:
     Raises:
         ValueError: The input is too small for the network.
     """
-    net = spec.metaparameters
-    if net.feature_size(spec.input_size) < 1:
-        raise ValueError(f"input_size must be at least {net.min_input_size()} pixels, got {spec.input_size}.")
+    least = spec.metaparameters.min_input_size()
+    if spec.input_size < least:
+        raise ValueError(f"input_size must be at least {least} pixels, got {spec.input_size}.")
     return spec.layers()
 
 

@@ -28,6 +28,8 @@ from sqz_keras.backend import use_default_settings
 from sqz_keras.extras import needs
 from sqz_keras.files import check_is_no_input, check_writable, write_file
 from sqz_keras.images.files import read_images
+from sqz_keras.images.preprocessing import prepare_image
+from sqz_keras.images.resizing import resize_and_crop
 from sqz_keras.weights.resolve import resolve_model
 
 if TYPE_CHECKING:
@@ -46,14 +48,10 @@ class _ByKeras:
         self.spec, self.model = spec, build(spec, arrays)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        from sqz_keras.images.preprocessing import prepare_image
-
         return self.model.predict_on_batch(prepare_image(image, self.spec)[None])[0]
 
 
 def _by_litert(spec: ModelSpec, arrays: Arrays) -> Callable:
-    from sqz_keras.images.resizing import resize_and_crop
-
     with needs("receiver"):
         from sqz_keras.runtimes import litert_file
         from sqz_keras.runtimes.run import litert_runner
@@ -63,8 +61,6 @@ def _by_litert(spec: ModelSpec, arrays: Arrays) -> Callable:
 
 
 def _by_onnx(spec: ModelSpec, arrays: Arrays) -> Callable:
-    from sqz_keras.images.resizing import resize_and_crop
-
     with needs("onnxruntime"):
         from sqz_keras.runtimes import onnx_file
         from sqz_keras.runtimes.run import onnx_runner
@@ -128,7 +124,6 @@ def _check_explain(output: str, paths: list[str], runtime: str) -> None:
 
 def _write_explanation(path: str, model: keras.Model, spec: ModelSpec, image: np.ndarray, class_id: int) -> None:
     from sqz_keras.explain import class_map, overlay
-    from sqz_keras.images.preprocessing import prepare_image
 
     values = class_map(model, prepare_image(image, spec), class_id)
     data = io.BytesIO()

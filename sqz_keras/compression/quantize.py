@@ -17,11 +17,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sqz_keras.extras import needs
-
-with needs("tensorflow"):
-    pass
-
 from sqz_keras import codec
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.codec.entropy import entropy_bits, symbol_counts

@@ -112,9 +112,14 @@ def decode_floats(data: bytes, dtype: str) -> np.ndarray:
     return np.frombuffer(data, np.dtype(dtype).newbyteorder("<"))
 
 
-def hwio(kernel: np.ndarray) -> np.ndarray:
-    """A kernel from (out, in, height, width) to Keras's (height, width, in, out)."""
-    return np.ascontiguousarray(np.transpose(kernel, (2, 3, 1, 0)))
+def hwio(array: np.ndarray) -> np.ndarray:
+    """A kernel (out, in, height, width) as Keras's (height, width, in, out); a bias as it is."""
+    return np.ascontiguousarray(np.transpose(array, (2, 3, 1, 0))) if array.ndim == 4 else array
+
+
+def hwio_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """The shape of the same, and of a dense layer's (out, in) as (in, out)."""
+    return (*shape[2:], *shape[1::-1]) if len(shape) in (2, 4) else tuple(shape)
 
 
 def check_kernel_rank(path: str | os.PathLike, name: str, shape: Sequence[int]) -> None:

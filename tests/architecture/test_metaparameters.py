@@ -134,17 +134,10 @@ def test_bypasses():
         bypass_kinds(VERSIONS["1.0"], "dense")
 
 
-@pytest.mark.parametrize(
-    ("version", "size", "last"), [("1.0", 227, 13), ("1.0", 224, 13), ("1.1", 227, 14), ("1.1", 224, 13)]
-)
-def test_feature_size(version, size, last):
-    assert VERSIONS[version].feature_size(size) == last
-
-
 def test_min_input_size():
     assert VERSIONS["1.0"].min_input_size() == 21
     assert VERSIONS["1.1"].min_input_size() == 17
     assert Metaparameters(stem_kernel=3, pool_after=()).min_input_size() == 3
     for net in (VERSIONS["1.0"], VERSIONS["1.1"], Metaparameters(stem_kernel=2, pool_after=(1, 2, 3, 4, 5))):
         least = net.min_input_size()
-        assert net.feature_size(least) >= 1 > net.feature_size(least - 1)
+        assert ModelSpec(None, metaparameters=net, input_size=least).layers()[-2].size == 1

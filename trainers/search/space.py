@@ -73,7 +73,7 @@ class Space:
     def to_json(self) -> dict:
         """A JSON form, which differs between different spaces."""
         dimensions = {name: _form(dimension) for name, dimension in self.dimensions.items()}
-        return {"base": {name: _plain(value) for name, value in self.base.items()}, "parameters": dimensions}
+        return {"base": dict(self.base), "parameters": dimensions}
 
 
 def point_flags(spec: ModelSpec) -> str:
@@ -215,10 +215,6 @@ def _form(dimension: BaseDistribution) -> dict | list:
     if isinstance(dimension, CategoricalDistribution):
         return list(dimension.choices)
     return {name: getattr(dimension, name) for name in ("low", "high", "step", "log")}
-
-
-def _plain(value: object) -> object:
-    return list(value) if isinstance(value, tuple) else value
 
 
 # The paper's two sweeps (sections 5.2 and 5.3), its three macroarchitectures (section 6), when to downsample (section

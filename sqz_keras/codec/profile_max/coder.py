@@ -41,7 +41,7 @@ def write(
     plane_modes = choose_modes(planes, floats)
     modes = plane_modes.modes
     coded = [array for array in arrays if not array.spec.all_zero]
-    densities = [_density(array.flat) for array in coded]
+    densities = [_DENSE if array.flat.all() else _WITH_ZEROS for array in coded]
     specs = [array.spec for array in coded]
     _code_arrays(encoder, specs, densities, [array.flat for array in coded])
     write_planes(encoder, plane_modes, planes, floats)
@@ -127,11 +127,6 @@ def _lane_count(specs: Sequence[CodesSpec], plane_sizes: Sequence[int], modes: S
     symbols += sum(size for size, mode in zip(plane_sizes, modes, strict=True) if mode != RAW)
     raw_bytes = step_bytes + sum(size for size, mode in zip(plane_sizes, modes, strict=True) if mode == RAW)
     return 1 << min(9 if raw_bytes >= 1024 else 8, (symbols // 1024).bit_length())
-
-
-def _density(flat: np.ndarray) -> int:
-    """Returns `_DENSE` if an array has no zeros, else `_WITH_ZEROS`."""
-    return _DENSE if flat.all() else _WITH_ZEROS
 
 
 def _split_raw_bytes(payload: bytes, raw: Cursor, sizes: list[int], offset: int) -> list[np.ndarray]:

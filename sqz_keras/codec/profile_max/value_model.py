@@ -137,7 +137,7 @@ class ValueModel:
         scan = self._scan
         _, row, column, _ = places
         array = scan.array_of_row.take(row)
-        key = (array * _SCALES + self._scale_contexts(row, column, array)) * _SIGNS
+        key = (array * _SCALES + self._scale_contexts(row, column)) * _SIGNS
         sliced, tap, cell = scan.cells(places)
         neighbours = sum(self._cells.take(neighbour) for neighbour in scan.neighbours(tap, cell))
         key += self._sign_contexts(row, column, array, sliced, neighbours)
@@ -206,7 +206,7 @@ class ValueModel:
             weights *= by_sign[:, part].take(keys[begin:end] % _SIGNS, axis=0)
             yield weights, codes.reserved[part]
 
-    def _scale_contexts(self, row: np.ndarray, column: np.ndarray, array: np.ndarray) -> np.ndarray:
+    def _scale_contexts(self, row: np.ndarray, column: np.ndarray) -> np.ndarray:
         """Returns int64 (n,): mean magnitudes of row and column, relative to the array's mean magnitude."""
         count, magnitude = self._arrays[0], np.maximum(self._arrays[1], 1)
         product = 1

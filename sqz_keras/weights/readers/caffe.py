@@ -24,6 +24,7 @@ from sqz_keras.weights.arrays import (
     check_kernel_rank,
     float32_arrays,
     hwio,
+    hwio_shape,
     layer_name,
     read_bytes,
 )
@@ -98,7 +99,7 @@ def read_described(path: str | os.PathLike, trunk_only: bool = False) -> tuple[d
             others[name] = found
         else:
             blobs |= {f"{ours}/{part}": blob for part, blob in found.items()}
-    known = {name: (*shape[2:], *shape[1::-1]) for name, (shape, _) in blobs.items() if name.endswith("/kernel")}
+    known = {name: hwio_shape(shape) for name, (shape, _) in blobs.items() if name.endswith("/kernel")}
     kernels = {name: _keras_shape(found["kernel"][0]) for name, found in others.items()}
     head = find_head(path, kernels, known, trunk_only)
     if head:
@@ -109,7 +110,7 @@ def read_described(path: str | os.PathLike, trunk_only: bool = False) -> tuple[d
         if values.size != math.prod(shape):
             raise WeightsFileError(f"{path}: {name} of shape {list(shape)} has {values.size} values.")
         array = values.reshape(shape)
-        arrays[name] = hwio(array) if array.ndim == 4 else array
+        arrays[name] = hwio(array)
     padding = None if trunk_only else _padding(path, reader, convolutions.get(head or "conv10"))
     has_bypass = any(kind in types for kind in _ELTWISE) if types != {None} else None
     return float32_arrays(path, arrays), Hints(conv10_padding=padding, has_bypass=has_bypass)
@@ -133,9 +134,7 @@ def _padding(path: str | os.PathLike, reader: WireReader, convolution: memoryvie
 
 def _keras_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape in Keras of a kernel (out, in, height, width), or of a dense layer's (out, in) or (1, 1, out, in)."""
-    if len(shape) == 4 and shape[:2] == (1, 1):
-        shape = shape[2:]
-    return (*shape[2:], *shape[1::-1]) if len(shape) in (2, 4) else shape
+    return hwio_shape(shape[2:] if len(shape) == 4 and shape[:2] == (1, 1) else shape)
 
 
 def _layer(path: str | os.PathLike, reader: WireReader, layer: memoryview, fields: tuple[int, ...]) -> _Layer:

@@ -49,7 +49,9 @@ def answer(data: bytes, max_bytes: int) -> bytes:
             if total > max_bytes:
                 raise RefusedError(f"its arrays would fill {total} bytes; at most {max_bytes} are read")
             arrays = [(name, [dataset[()] for dataset in datasets]) for name, datasets in layers]
-            config, spec = _model_config(file), _model_spec(file)
+            # The JSON of the model's config, which a legacy file has.
+            config = strings(file, "model_config")[0] if "model_config" in file.attrs else None
+            spec = _model_spec(file)
             # Files of Keras 3 do not name their backend, and none of them was ever written on Theano.
             backend = strings(root, "backend")[0] if "backend" in root.attrs else None if legacy else "Keras 3's"
     except RefusedError as error:
@@ -91,11 +93,6 @@ def legacy_layers(root: h5py.Group) -> Iterator[tuple[str, list[h5py.Dataset]]]:
         weights = strings(group, "weight_names")
         if weights:
             yield name, [get(group, weight) for weight in weights]
-
-
-def _model_config(file: h5py.File) -> str | None:
-    """The JSON of the model's config, which a legacy file has."""
-    return strings(file, "model_config")[0] if "model_config" in file.attrs else None
 
 
 def _model_spec(file: h5py.File) -> str | None:

@@ -106,9 +106,10 @@ def ask_worker(files: Sequence[bytes]) -> list[bytes]:
         stderr=subprocess.DEVNULL,
         env=environment,
     )
+    framed = b"".join(len(file).to_bytes(8, "little") + file for file in files)
     with process:
         try:
-            output, _ = process.communicate(b"".join(_framed(file) for file in files), timeout=_SECONDS)
+            output, _ = process.communicate(framed, timeout=_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             output, _ = process.communicate()
@@ -120,10 +121,6 @@ def ask_worker(files: Sequence[bytes]) -> list[bytes]:
         replies.append(output[at + 8 : at + 8 + size])
         at += 8 + size
     return replies
-
-
-def _framed(data: bytes) -> bytes:
-    return len(data).to_bytes(8, "little") + data
 
 
 def _check_end(path: str | os.PathLike, data: bytes) -> None:

@@ -61,7 +61,7 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
     for name, file in files.items():
         with refuse(file, ValueError, EOFError, OSError):
             array = np.load(io.BytesIO(read_bytes(file)), allow_pickle=False)
-        arrays[name] = hwio(array) if array.ndim == 4 else array
+        arrays[name] = hwio(array)
     return float32_arrays(folder, arrays)
 
 

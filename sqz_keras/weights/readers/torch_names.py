@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from sqz_keras.weights.arrays import WeightsFileError, check_kernel_rank, float32_arrays, hwio
+from sqz_keras.weights.arrays import WeightsFileError, check_kernel_rank, float32_arrays, hwio, hwio_shape
 from sqz_keras.weights.readers.heads import find_head
 
 _LAYER = re.compile(r"features\.(\d{1,4})(?:\.(squeeze|expand1x1|expand3x3))?|classifier\.1")
@@ -61,8 +61,8 @@ def name_weights(
     }
     for key, name in names.items():
         check_kernel_rank(path, name, shapes[key])
-    known = {name: _hwio_shape(shapes[key]) for key, name in names.items()}
-    others = {layer: _hwio_shape(shapes[layers[layer].get("weight", key)]) for layer, key in _others(layers, ours)}
+    known = {name: hwio_shape(shapes[key]) for key, name in names.items()}
+    others = {layer: hwio_shape(shapes[layers[layer].get("weight", key)]) for layer, key in _others(layers, ours)}
     head = find_head(path, others, known, trunk_only)
     if head:
         names |= {key: f"conv10/{_PARTS[part]}" for part, key in layers[head].items()}
@@ -80,7 +80,7 @@ def read_weights(
         values: From a key to its array, in torch's layout.
     """
     arrays = {name: values(key) for key, name in names.items()}
-    return float32_arrays(path, {name: hwio(array) if array.ndim == 4 else array for name, array in arrays.items()})
+    return float32_arrays(path, {name: hwio(array) for name, array in arrays.items()})
 
 
 def is_counter(shape: Sequence[int], dtype: str) -> bool:
@@ -132,8 +132,3 @@ def _our_layers(path: str | os.PathLike, layers: Mapping[str, object]) -> dict[s
 def _others(layers: Mapping[str, Mapping[str, str]], ours: Mapping[str, str | None]) -> list[tuple[str, str]]:
     """Layers that are none of ours, each with one of its keys."""
     return [(layer, next(iter(layers[layer].values()))) for layer in layers if ours[layer] is None]
-
-
-def _hwio_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    """(out, in, height, width) as (height, width, in, out), and (out, in) as (in, out)."""
-    return (*shape[2:], *shape[1::-1]) if len(shape) in (2, 4) else tuple(shape)

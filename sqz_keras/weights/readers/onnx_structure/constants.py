@@ -16,7 +16,7 @@ if typing.TYPE_CHECKING:
 
 MAX_SMALL = 1 << 16  # values of a constant that may be reshaped or computed with: biases, shapes, axes
 _MAX_SMALL_IN_ALL = 1 << 22
-_FLOATS = {1: 4, 11: 8, 10: 2, 16: 2}  # TensorProto's data types FLOAT, DOUBLE, FLOAT16, BFLOAT16 -> bytes of a value
+FLOATS = {1: 4, 11: 8, 10: 2, 16: 2}  # TensorProto's data types FLOAT, DOUBLE, FLOAT16, BFLOAT16 -> bytes of a value
 _INTEGERS = {2: 1, 3: 1, 6: 4, 7: 8, 9: 1}  # UINT8, INT8, INT32, INT64, BOOL
 
 
@@ -60,7 +60,7 @@ class Constants:
                 f"{self._path}: {name!r:.80} is kept in another file. Save the model with its weights inside: "
                 'onnx.save(onnx.load("model.onnx"), "whole.onnx")'
             )
-        itemsize = (_FLOATS | _INTEGERS).get(tensor.data_type)
+        itemsize = (FLOATS | _INTEGERS).get(tensor.data_type)
         if itemsize is None or len(shape) > 8 or any(size < 0 for size in shape):
             raise WeightsFileError(
                 f"{self._path}: {name!r:.80} must be an array of floats or integers (data type in the file: "
@@ -111,7 +111,7 @@ class Constants:
 
     def cast(self, constant: Constant, data_type: int) -> Constant:
         """The constant in another dtype; only floats matter here, so others keep theirs."""
-        if data_type not in _FLOATS or constant.array is not None:
+        if data_type not in FLOATS or constant.array is not None:
             return constant
         if len(constant.casts) == 8:
             raise WeightsFileError(f"{self._path}: {constant.name!r:.80} is cast too often.")
@@ -120,7 +120,3 @@ class Constants:
     def reshaped(self, constant: Constant, shape: tuple[int, ...]) -> Constant:
         with refuse(self._path, ValueError):
             return self.of_array(constant.name, self.small(constant).reshape(shape))
-
-
-def is_float(tensor: onnx.TensorProto) -> bool:
-    return tensor.data_type in _FLOATS

@@ -16,7 +16,7 @@ import typing
 import numpy as np
 
 from sqz_keras.weights.arrays import WeightsFileError
-from sqz_keras.weights.readers.onnx_structure.constants import MAX_SMALL, Constant, Constants, is_float
+from sqz_keras.weights.readers.onnx_structure.constants import FLOATS, MAX_SMALL, Constant, Constants
 from sqz_keras.weights.readers.onnx_structure.network import NO_PADS, Data, Network, label
 from sqz_keras.weights.readers.onnx_structure.operators import READERS
 
@@ -26,7 +26,7 @@ if typing.TYPE_CHECKING:
 _QUANTISED = ("quantize", "qlinear", "integer")  # parts of operators' names
 _SHAPES = ("Shape", "Size")  # read the form of a tensor, not its values
 _KEPT = ("Identity", "Dropout")
-_FLOAT_TYPES = (1, 10, 11, 16)
+_FLOAT_TYPES = tuple(FLOATS)
 _NUMBERS = ("value_float", "value_floats", "value_int", "value_ints")  # of a Constant, in place of a tensor
 # What may follow the average: none of them has weights.
 _TAIL = ("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Softmax", "LogSoftmax", "Transpose", "ReduceMean")
@@ -49,7 +49,8 @@ def read_graph(path: str | os.PathLike, graph: onnx.GraphProto) -> Network:
     _read_input(network, graph)
     read = [*(name for node in graph.node for name in node.input), *(output.name for output in graph.output)]
     network.uses.update(collections.Counter(read))
-    unused = [tensor.name for tensor in graph.initializer if tensor.name not in network.uses and is_float(tensor)]
+    floats = [tensor.name for tensor in graph.initializer if tensor.data_type in FLOATS]
+    unused = [name for name in floats if name not in network.uses]
     if unused:
         raise WeightsFileError(f"{path}: {len(unused)} weights belong to no node, {unused[0]!r:.80} for one.")
     for node in graph.node:
