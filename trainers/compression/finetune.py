@@ -27,7 +27,7 @@ from sqz_keras.models.squeezenet import assign, build
 from sqz_keras.weights import sqz
 from trainers.compression.config import ROUNDING, SENSITIVITY, SIZE, FinetuneConfig, parse_bits
 from trainers.compression.inputs import SPLIT, input_batches, unlabelled_source
-from trainers.data.batches import Source, open_dataset, readable_batches
+from trainers.data.batches import Source, check_labels, open_dataset, readable_batches
 from trainers.data.image_folder import check_is_no_class, open_image_dir
 from trainers.progress import say
 from trainers.training.interruption import mendable_errors
@@ -119,18 +119,34 @@ def _choose_codes(
     return StageFolder(config.folder_of("choose_codes"), request).once(spec.weight_shapes(), compute)
 
 
-def held_out_batches(config: FinetuneConfig, spec: ModelSpec) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Network inputs and labels of the test split of the labelled images, else of the validation split."""
-    source = _open(config, spec)
-    split = next((name for name in ("test", "validation") if source.sizes.get(name)), None)
-    if split is None:
-        raise ValueError(f"{source.name} has no split that fine-tuning does not use: 'test' or 'validation'.")
+def held_out_batches(config: FinetuneConfig, spec: ModelSpec) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Network inputs and labels of the test split of the images, else of the validation split.
 
-    def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    A split without labels is taken only where neither has some; the labels are then None.
+    """
+    source = _open(config, spec)
+    splits = [name for name in ("test", "validation") if source.sizes.get(name)]
+    if not splits:
+        raise ValueError(f"{source.name} has no split that fine-tuning does not use: 'test' or 'validation'.")
+    labelled = [name for name in splits if _is_labelled(source, name)]
+    split = (labelled or splits)[0]
+    if not labelled:
+        say(f"The split {split!r} of {source.name} has no labels, so only the agreement is measured.")
+
+    def batches() -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         with mendable_errors():
-            yield from readable_batches(source, split, spec, batch_size=config.batch_size)
+            for images, labels in readable_batches(source, split, spec, batch_size=config.batch_size):
+                yield images, labels if labelled else None
 
     return batches()
+
+
+def _is_labelled(source: Source, split: str) -> bool:
+    try:
+        check_labels(source, split)
+    except ValueError:
+        return False
+    return True
 
 
 def _open(config: FinetuneConfig, spec: ModelSpec) -> Source:
@@ -139,6 +155,8 @@ def _open(config: FinetuneConfig, spec: ModelSpec) -> Source:
     if config.image_dir and config.workdir:
         check_is_no_class(config.workdir, config.image_dir)
     source = open_image_dir(config.image_dir) if config.image_dir else open_dataset(config.dataset, config.data_dir)
+    if not source.sizes.get(SPLIT):
+        raise ValueError(f"{source.name} has no split {SPLIT!r} to fine-tune on, only {sorted(source.sizes)}.")
     if source.labels != spec.labels:
         raise ValueError(
             f"{source.name} has {len(source.labels)} classes ({', '.join(source.labels[:3])}, ...), which are not the "
@@ -210,7 +228,9 @@ def _number_after(prefix: str, flag: str, text: str) -> float:
 
 def _some(spec: ModelSpec, source: Source) -> np.ndarray:
     """Some of the training images, as network inputs."""
-    batches = itertools.islice(readable_batches(source, SPLIT, spec, batch_size=32), _SOME_IMAGES // 32)
+    batches = list(itertools.islice(readable_batches(source, SPLIT, spec, batch_size=32), _SOME_IMAGES // 32))
+    if not batches:
+        raise ValueError(f"None of the images of {source.name} could be read.")
     return np.concatenate([images for images, _ in batches])
 
 

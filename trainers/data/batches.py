@@ -144,12 +144,14 @@ def find_builder(name: str, data_dir: str | os.PathLike | None = None) -> tfds.c
     """The builder of an image classification dataset, prepared or not.
 
     Raises:
-        ValueError: no dataset has this name, or it has no features "image" and "label" (classes).
+        ValueError: no dataset has this name or version, or it has no features "image" and "label" (classes).
     """
     try:
         builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
     except tfds.core.DatasetNotFoundError as error:
         raise ValueError(f"No dataset is called {name!r}; name one of TensorFlow Datasets, or 'digits'.") from error
+    except (AssertionError, TypeError) as error:  # another version, or other arguments, than there are
+        raise ValueError(f"Dataset {name!r} cannot be opened: {' '.join(str(error).split())}") from error
     features = builder.info.features
     kinds = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
     wrong = [key for key, kind in kinds.items() if key not in features or not isinstance(features[key], kind)]
@@ -294,9 +296,12 @@ def evaluation_batches(source: Source, split: str, spec: ModelSpec, *, batch_siz
 def readable_batches(
     source: Source, split: str, spec: ModelSpec, *, batch_size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """`evaluation_batches` as network inputs and labels, without the images that could not be decoded."""
+    """`evaluation_batches` as network inputs and labels, without the images that could not be decoded.
+
+    A batch of which none could be is left out: networks take no empty ones.
+    """
     batches = evaluation_batches(source, split, spec, batch_size=batch_size).as_numpy_iterator()
-    return ((images[weights > 0], labels[weights > 0]) for images, labels, weights in batches)
+    return ((images[weights > 0], labels[weights > 0]) for images, labels, weights in batches if weights.any())
 
 
 def _decoded(stream: tf.data.Dataset, make: Callable) -> tf.data.Dataset:

@@ -13,6 +13,7 @@ from trainers.data.batches import (
     check_labels,
     evaluation_batches,
     open_dataset,
+    readable_batches,
     training_batches,
 )
 
@@ -147,9 +148,18 @@ def test_evaluation_names_bad_images_too(caplog):
     assert [record.message for record in caplog.records] == ["Left out, since it cannot be decoded: 2"]
 
 
+def test_a_batch_without_an_image_that_can_be_decoded_is_left_out():
+    for images, expected in (([*_jpegs(2), b"no"], [2]), ([b"no", b"no", *_jpegs(1)], [1]), ([b"no"], [])):
+        batches = readable_batches(_numbered(images), "test", SPEC, batch_size=2)
+        assert [len(inputs) for inputs, _ in batches] == expected
+
+
 def test_what_is_unknown_is_refused(digits, tmp_path):
     with pytest.raises(ValueError, match="no_such_dataset"):
         open_dataset("no_such_dataset", tmp_path)
+    for name, message in (("digits:2.0.0", "version 2.0.0, only: 1.0.0"), ("digits/x=1", "argument 'x'")):
+        with pytest.raises(ValueError, match=f"^Dataset '{name}' cannot be opened: .*{message}"):
+            open_dataset(name, tmp_path)
     with pytest.raises(ValueError, match="sqz-prepare-imagenet"):
         open_dataset("imagenet2012", tmp_path)
     check_labels(digits, "test")
