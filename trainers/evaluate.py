@@ -17,18 +17,6 @@ from absl import flags
 
 from sqz_keras import command
 
-# What sqz-train leaves in its folder.
-RUN_FILES = (
-    "README.md",
-    "config.json",
-    "evaluation.json",
-    "metrics.csv",
-    "model.keras",
-    "model.spec.json",
-    "model.weights.h5",
-    "report.html",
-)
-
 
 def define_flags() -> None:
     command.define_model_flags()
@@ -89,15 +77,15 @@ def main(argv) -> int:
 def _check_outputs(outputs, model, labels) -> None:
     """Refuses reports that cannot be written, or that would replace each other or what is read."""
     from sqz_keras.files import check_is_no_input, check_writable
+    from trainers.training.config import files_of_run
 
     if len({os.path.realpath(path) for path in outputs.values()}) < len(outputs):
         raise ValueError(f"--report and --report_html are two files; both are {outputs['report']}.")
-    folder = os.path.dirname(os.path.abspath(model)) if os.path.isfile(model) else model
     for flag, path in outputs.items():
         check_writable(path)
         check_is_no_input(flag, path, {"--model": model, "--labels": labels})
-        for name in RUN_FILES if os.path.exists(os.path.join(folder, "model.spec.json")) else ():
-            check_is_no_input(flag, path, {"--model": os.path.join(folder, name)})
+        for file in files_of_run(model):
+            check_is_no_input(flag, path, {"--model": file})
 
 
 def _write_report(path, model, spec, images, predictions, results) -> None:

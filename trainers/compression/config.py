@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import pathlib
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import ClassVar
 
 from sqz_keras.command import flag_field
 from sqz_keras.files import check_is_no_input, check_writable
+from trainers.training.config import files_of_run
 
 SUFFIX = ".sqz"
 SIZE = "size="  # in --bits, before a number of bytes
@@ -44,10 +46,12 @@ class CompressionConfig:
     def __post_init__(self):
         if pathlib.Path(self.output).suffix.lower() != SUFFIX:
             raise ValueError(f"--output={self.output} must end in {SUFFIX}.")
+        inputs = {f"--{name}": getattr(self, name, None) for name in ("base", "model", "apply_to", "start")}
         for path in (self.output, *self.report_paths()):
             check_writable(path)
-        inputs = {f"--{name}": getattr(self, name, None) for name in ("base", "model", "apply_to", "start")}
-        check_is_no_input("output", self.output, inputs)
+            check_is_no_input("output", path, inputs)
+            for file in files_of_run(self.model):
+                check_is_no_input("output", path, {"--model": file})
         for name in ("calibration_dir", "image_dir", "evaluation_dir"):
             folder = getattr(self, name, None)
             if folder and not os.path.isdir(folder):
@@ -118,6 +122,8 @@ class TrainedConfig(CompressionConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        if not math.isfinite(self.learning_rate):
+            raise ValueError(f"--learning_rate={self.learning_rate} must be a finite number.")
         object.__setattr__(self, "steps", self.steps or self.own_steps)
 
     def folder_of(self, stage: str) -> pathlib.Path | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
 
 from sqz_keras.architecture.plain_numbers import as_integer, as_number
@@ -21,6 +22,17 @@ _CHOICES = {
 HEAD_STRATEGIES = ("one", "mirrored")  # those with which conv10 is fitted: in one process
 # Fields that may change between the parts of a run without changing what comes out of it.
 FREE_FIELDS = {"checkpoint_every_steps", "data_service", "keep_checkpoints", "max_bad_pictures", "strategy"}
+# What a finished run leaves in its folder.
+RUN_FILES = (
+    "README.md",
+    "config.json",
+    "evaluation.json",
+    "metrics.csv",
+    "model.keras",
+    "model.spec.json",
+    "model.weights.h5",
+    "report.html",
+)
 _AT_LEAST_1 = (
     "global_batch_size",
     "shuffle_buffer_size",
@@ -242,3 +254,10 @@ class TrainConfig:
     def deciding_fields(self) -> dict:
         """The JSON form of the fields that decide what comes out of the run."""
         return {name: value for name, value in self.to_json().items() if name not in FREE_FIELDS}
+
+
+def files_of_run(model: str | os.PathLike) -> list[str]:
+    """The paths of `RUN_FILES` in the folder of a run that `model` is, or is a file of; none if it is no run's."""
+    folder = os.path.dirname(os.path.abspath(model)) if os.path.isfile(model) else model
+    is_run = os.path.exists(os.path.join(folder, "model.spec.json"))
+    return [os.path.join(folder, name) for name in RUN_FILES] if is_run else []

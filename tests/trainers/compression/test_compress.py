@@ -13,6 +13,7 @@ import shutil
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from sqz_keras import Metaparameters, ModelSpec, Preprocessing, codec, resolve_model
@@ -30,6 +31,7 @@ from trainers import compress
 from trainers.compression import finetune, quantization, tuning
 from trainers.compression.config import METHODS, FinetuneConfig, parse_bits
 from trainers.compression.inputs import unlabelled_source
+from trainers.data.batches import Source
 from trainers.data.image_reader import read_inputs
 
 SMALL = Metaparameters(
@@ -429,6 +431,8 @@ def test_a_lossy_delta_rounds_the_changes_of_biases(run, tmp_path):
     [
         (["--output=model.bin"], "must end in .sqz"),
         (["--output=nowhere/model.sqz"], "existing folder"),
+        (["--output=evaluation.sqz"], "--output=evaluation.json would replace --model: give another name"),
+        (["--model=.", "--output=report.sqz"], "--output=report.html would replace --model: give another name"),
         (["--model=model.sqz", "--output=./model.sqz"], "would replace --model: give another name"),
         (["--apply_to=model.sqz", "--output=model.sqz"], "would replace --apply_to: give another name"),
         (["--base=model.sqz", "--output=./model.sqz"], "would replace --base: give another name"),
@@ -459,6 +463,8 @@ def test_a_lossy_delta_rounds_the_changes_of_biases(run, tmp_path):
         (["--method=quantize", "--calibration_dir=photos", "--agreement=1"], "below 1"),
         (["--method=tune", "--target_bytes=9"], "needs images, preferably thousands: --calibration_dir"),
         (["--method=tune", "--calibration_dir=photos"], "--method=tune needs --target_bytes"),
+        (["--method=tune", "--learning_rate=nan"], "--learning_rate=nan must be a finite number"),
+        (["--method=finetune", "--learning_rate=inf"], "--learning_rate=inf must be a finite number"),
         (["--method=finetune", "--densities=table1"], "--method=finetune needs images"),
         (["--method=finetune", "--teacher", "--bits=6"], "--method=finetune needs images"),
         (["--method=finetune", "--calibration_dir=photos", "--bits=6"], "add --teacher"),
@@ -583,6 +589,51 @@ def test_a_killed_run_keeps_its_bits_and_its_chosen_codes(run, tmp_path, monkeyp
         run("--bits=size=2600", *options)
     with pytest.raises(ValueError, match=r"another request: source was 'files .*, seed 0', now 'files .*, seed 1'"):
         run("--bits=size=2500", "--seed=1", *options)
+
+
+def source_with(labels):
+    """A source whose splits have one image each, with this label."""
+
+    def records(split):
+        pixels = io.BytesIO()
+        Image.new("RGB", (40, 40)).save(pixels, "PNG")
+        record = {"image": [pixels.getvalue()], "label": np.array([labels[split]], np.int64), "id": [split]}
+        return tf.data.Dataset.from_tensor_slices(record)
+
+    return Source("some", SPEC.labels, dict.fromkeys(labels, 1), records)
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ({"train": 0, "test": 1, "validation": 2}, [1]),
+        ({"train": 0, "test": -1, "validation": 2}, [2]),
+        ({"train": 0, "test": -1}, None),
+    ],
+)
+def test_a_split_without_labels_measures_no_accuracy(monkeypatch, capsys, labels, expected):
+    monkeypatch.setattr(finetune, "open_dataset", lambda *_: source_with(labels))
+    config = FinetuneConfig(model="m", output="o.sqz", densities="0.5", dataset="some")
+    ((_, truth),) = finetune.held_out_batches(config, SPEC)
+    assert (truth if truth is None else truth.tolist()) == expected
+    assert ("only the agreement is measured" in capsys.readouterr().err) == (expected is None)
+
+
+def test_held_out_images_of_which_none_can_be_decoded_are_named(run, folder, tmp_path, monkeypatch):
+    shutil.copytree(folder / "photos", tmp_path / "photos" / "train")
+    shutil.copytree(folder / "photos", tmp_path / "photos" / "val")
+    for path in (tmp_path / "photos" / "val").glob("*/*.png"):
+        path.write_bytes(b"no image")
+    monkeypatch.setattr(finetune, "prune", lambda spec, arrays, *_, **__: arrays)
+    with pytest.raises(ValueError, match=r"^None of the images for the evaluation could be read\.$"):
+        run("--method=finetune", "--densities=0.5", f"--image_dir={tmp_path / 'photos'}")
+
+
+def test_a_dataset_without_images_to_train_on_is_refused(monkeypatch):
+    monkeypatch.setattr(finetune, "open_dataset", lambda *_: source_with({"test": 0}))
+    config = FinetuneConfig(model="m", output="o.sqz", densities="0.5", dataset="some")
+    with pytest.raises(ValueError, match=r"^some has no split 'train' to fine-tune on, only \['test'\]\.$"):
+        finetune.held_out_batches(config, SPEC)
 
 
 def test_the_stages_of_fine_tuning_are_told_their_images(folder, tmp_path, monkeypatch):
