@@ -25,6 +25,7 @@ from trainers.search.space import Space
 from trainers.search.storage import POLL_SECONDS, open_storage
 
 STUDY = "sqz-sweep"
+_FILES = ("trials.json", "report.html", "report.svg", "report.png")
 _MOST_INVALID = 200
 _SUBJECT = "subject"  # the study's attribute that says what is swept
 _BAD_IN_URL = "?%{}"  # SQLAlchemy or Optuna read these differently in the path of a database
@@ -69,12 +70,19 @@ def sweep(config: SweepConfig, workdir: str | os.PathLike, data_dir: str | None 
 
 
 def open_study(config: SweepConfig, workdir: pathlib.Path) -> optuna.Study:
-    """Opens the study, or creates it if it does not exist."""
+    """Opens the study, or creates it if it does not exist.
+
+    Raises:
+        ValueError: The study belongs to another sweep, the storage cannot be opened, or a new study would replace files
+            of `workdir`.
+    """
     if not config.storage and set(_BAD_IN_URL) & set(str(workdir)):
         raise ValueError(f"--workdir={workdir} must not contain {_BAD_IN_URL}, unless --storage names the database.")
     workdir.mkdir(parents=True, exist_ok=True)
     url = config.storage or f"sqlite:///{workdir / 'study.db'}"
     storage = open_storage(url, config.heartbeat_seconds)
+    if STUDY not in optuna.get_all_study_names(storage):
+        _check_replaces_nothing(workdir)
     directions = [OBJECTIVES[name] for name in config.objectives]
     seed, subject = config.seed, json.dumps(config.subject(), sort_keys=True)
     try:
@@ -95,6 +103,16 @@ def open_study(config: SweepConfig, workdir: pathlib.Path) -> optuna.Study:
     if config.sampler == "grid":
         _enqueue_missing(study, config.space)
     return study
+
+
+def _check_replaces_nothing(workdir: pathlib.Path) -> None:
+    """Refuses a folder with files that a sweep writes, where there is no study that they could be of."""
+    present = [name for name in _FILES if (workdir / name).exists()]
+    if present:
+        raise ValueError(
+            f"{workdir} holds {present[0]}, which a sweep would replace, and no study; choose another --workdir, or "
+            "remove it."
+        )
 
 
 def _enqueue_missing(study: optuna.Study, space: Space) -> None:

@@ -168,6 +168,18 @@ def test_another_sweep_in_the_same_study_is_refused(tmp_path):
         sweep_study.open_study(config(images={"sizes": {"train": 4}}), tmp_path)
 
 
+def test_a_new_study_replaces_no_files_of_another_kind(tmp_path):
+    for name in ("trials.json", "report.html", "report.svg", "report.png"):
+        (tmp_path / name).write_text("mine")
+        for _ in range(2):  # refusing makes no study
+            with pytest.raises(ValueError, match=f"holds {name}, which a sweep would replace, and no study"):
+                sweep_study.open_study(config(), tmp_path)
+        (tmp_path / name).unlink()
+    sweep_study.open_study(config(), tmp_path)
+    (tmp_path / "report.html").write_text("the sweep's")
+    sweep_study.open_study(config(), tmp_path)
+
+
 def test_what_does_not_change_the_results_may_change(tmp_path):
     sweep_study.open_study(config(), tmp_path)
     changed = dataclasses.replace(DIGITS, max_bad_pictures=7, keep_checkpoints=9)
