@@ -49,24 +49,19 @@ def config_from_flags(args: flags.FlagValues) -> TrainConfig:
         OSError: The weights could not be downloaded.
     """
     changes = changed_fields(args)
-    config = (
-        load_config(args.config)
-        if args.config
-        else _chosen_config(changes, [name for name in _NET_FLAGS if name in args and args[name].value])
-    )
+    config = load_config(args.config) if args.config else _chosen_config(changes, args)
     if "image_dir" in changes:
         changes.setdefault("dataset", "")
     elif changes.get("dataset"):
         changes["image_dir"] = ""
-    model, weights = config.model, changes.get("weights", config.weights)
+    # The whole model before the config is made, which checks its fields and the model together.
+    model, weights = _net_from_flags(config.model, args), changes.get("weights", config.weights)
     if weights:
-        # `net_from_flags` follows, and may choose another version; "imagenet" then means other weights.
-        version = args.version if "version" in args and args.version else model.version
-        model = _with_preprocessing_of(weights, version, model, args.preprocessing_mode)
+        model = _with_preprocessing_of(weights, model, args.preprocessing_mode)
     return dataclasses.replace(config, model=input_from_flags(model, args), **changes)
 
 
-def _chosen_config(changes: dict[str, object], net_flags: list[str]) -> TrainConfig:
+def _chosen_config(changes: dict[str, object], args: flags.FlagValues) -> TrainConfig:
     """The config that fits a folder of images; says what it is and why."""
     if not changes.get("image_dir"):
         raise ValueError(
@@ -75,15 +70,19 @@ def _chosen_config(changes: dict[str, object], net_flags: list[str]) -> TrainCon
         )
     from trainers.training.choice import choose_config  # TensorFlow, which --help does not need
 
-    config, reasons = choose_config(changes, net_flags)
+    net_flags = [name for name in _NET_FLAGS if name in args and args[name].value]
+    config, reasons = choose_config(
+        changes, net_flags, lambda model: input_from_flags(_net_from_flags(model, args), args)
+    )
     say(reasons)
     return config
 
 
-def net_from_flags(config: TrainConfig, args: flags.FlagValues) -> TrainConfig:
-    """The config with the network that the flags describe."""
-    model = config.model.with_net(args.version, args.bypass, parse_metaparameters(args.metaparameters))
-    return dataclasses.replace(config, model=model)
+def _net_from_flags(model: ModelSpec, args: flags.FlagValues) -> ModelSpec:
+    """The model with the network that the flags describe, where there are flags for it."""
+    if "metaparameters" not in args:
+        return model
+    return model.with_net(args.version, args.bypass, parse_metaparameters(args.metaparameters))
 
 
 def input_from_flags(model: ModelSpec, args: flags.FlagValues) -> ModelSpec:
@@ -95,9 +94,9 @@ def input_from_flags(model: ModelSpec, args: flags.FlagValues) -> ModelSpec:
     return dataclasses.replace(model, input_size=pixels, preprocessing=preprocessing)
 
 
-def _with_preprocessing_of(weights: str, version: str | None, model: ModelSpec, mode: str | None) -> ModelSpec:
+def _with_preprocessing_of(weights: str, model: ModelSpec, mode: str | None) -> ModelSpec:
     """The model with the preprocessing that the weights were trained with, unless `mode` names another."""
-    theirs, _ = resolve_model(weights, version=version, include_top=False)
+    theirs, _ = resolve_model(weights, version=model.version, include_top=False)
     how = theirs.preprocessing
     if mode not in (None, how.mode):
         say(f"--preprocessing_mode={mode} is used, though {weights} were trained with {how.mode}.")

@@ -17,7 +17,7 @@ import sys
 from absl import flags
 
 from sqz_keras import command, memory
-from trainers.config_flags import config_from_flags, define_config_flags, define_net_flags, net_from_flags
+from trainers.config_flags import config_from_flags, define_config_flags, define_net_flags
 
 
 def define_flags() -> None:
@@ -31,7 +31,7 @@ def define_flags() -> None:
 def main(argv) -> int:
     del argv
     args = flags.FLAGS
-    config = net_from_flags(config_from_flags(args), args)
+    config = config_from_flags(args)
     if args.dry_run:
         from trainers.training.dry_run import describe
 

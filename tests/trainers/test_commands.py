@@ -78,6 +78,24 @@ def test_flags_override_the_recipe(monkeypatch, capsys, run_command):
     assert capsys.readouterr().out.splitlines()[-1] == "top1_accuracy=0.150"
 
 
+def test_flags_are_checked_against_the_network_of_the_flags(monkeypatch, run_command, tmp_path):
+    seen = []
+    monkeypatch.setattr(loop, "train_and_evaluate", lambda config, *_: seen.append(config) or {"top1_interval": [0, 1]})
+    for name in [f"{label}/{n}.jpg" for label in ("cat", "dog") for n in range(5)]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    monkeypatch.setattr(config_flags, "resolve_model", lambda *_, **__: (ModelSpec("1.1"), {}))
+    # Of the recipes' pools and layers, neither the size nor the densities could be.
+    options = ["--workdir=w", "--input_size=16", "--metaparameters=pool_after=3,num_fire_modules=9"]
+    options += ["--densities=fire10_squeeze1x1=0.5", "--weights=imagenet"]
+    for recipe in ("--config=digits", f"--image_dir={tmp_path}"):
+        with pytest.raises(KeyError):  # of the results, which are none
+            run_command(train, *options, recipe)
+    assert [config.model.input_size for config in seen] == [16, 16]
+    with pytest.raises(ValueError, match=r"input_size must be at least \d+ pixels"):
+        run_command(train, "--config=digits", "--workdir=w", "--input_size=16")
+
+
 def test_without_a_recipe_one_is_chosen_for_a_folder_of_images(
     monkeypatch, capsys, run_command, tmp_path, cached_weights
 ):
@@ -121,8 +139,7 @@ def test_the_preprocessing_is_that_of_the_version_that_is_trained(monkeypatch, r
     seen = []
     spec = ModelSpec("1.1")
     monkeypatch.setattr(config_flags, "resolve_model", lambda *args, **options: seen.append(options) or (spec, {}))
-    monkeypatch.setattr(loop, "train_and_evaluate", lambda *arguments: pytest.fail("only the flags are read"))
-    monkeypatch.setattr(train, "net_from_flags", lambda *arguments: (_ for _ in ()).throw(ValueError("stopped")))
+    monkeypatch.setattr(loop, "train_and_evaluate", lambda *arguments: (_ for _ in ()).throw(ValueError("stopped")))
     options = ["--config=squeezenet_v1_0", f"--workdir={tmp_path / 'w'}", "--weights=imagenet"]
     for version in ([], ["--version=1.1"]):
         with pytest.raises(ValueError, match="stopped"):
@@ -130,8 +147,10 @@ def test_the_preprocessing_is_that_of_the_version_that_is_trained(monkeypatch, r
     assert [option["version"] for option in seen] == ["1.0", "1.1"]
 
 
-def test_dry_run_checks_the_weights(tmp_path, tfds_dir, digits, run_command):
+def test_dry_run_checks_the_weights_and_the_splits(tmp_path, tfds_dir, digits, run_command):
     options = ["--config=digits", f"--workdir={tmp_path / 'w'}", f"--data_dir={tfds_dir}", "--dry_run"]
+    with pytest.raises(ValueError, match="no split 'dev'"):
+        run_command(train, *options, "--validation_split=dev")
     with pytest.raises(ValueError, match="no file or folder of this name"):
         run_command(train, *options, "--weights=nothing.pth")
     spec = ModelSpec("1.1" if load_config("digits").model.version != "1.1" else "1.0", classes=10)

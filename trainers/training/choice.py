@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
@@ -25,7 +25,11 @@ _IMBALANCE = 2  # the largest class over the smallest, from which the classes ar
 _SAME_SPEED = {"image_dir", "head_images", "frozen_steps", "max_steps", "class_weights", "conv10_bias", "seed"}
 
 
-def choose_config(given: Mapping[str, object], net_flags: Collection[str] = ()) -> tuple[TrainConfig, str]:
+def choose_config(
+    given: Mapping[str, object],
+    net_flags: Collection[str] = (),
+    change_model: Callable[[ModelSpec], ModelSpec] = lambda model: model,
+) -> tuple[TrainConfig, str]:
     """The config for a folder of images, and what was chosen and why, as text for the user.
 
     The choice follows from what is given and from the number of images of each class, so that the same command resumes
@@ -34,6 +38,7 @@ def choose_config(given: Mapping[str, object], net_flags: Collection[str] = ()) 
     Args:
         given: Fields of the config that the user chose: `image_dir`, as `open_image_dir` takes it, and others.
         net_flags: Names of the user's flags that change the network or its input.
+        change_model: From the chosen model to the one with those changes.
 
     Returns:
         The config, with the fields that are given, and the reasons for the others.
@@ -49,7 +54,7 @@ def choose_config(given: Mapping[str, object], net_flags: Collection[str] = ()) 
     updates = min(max(math.ceil(_EPOCHS * images / _BATCH), _FEWEST_UPDATES), _MOST_UPDATES)
     steps = given.get("max_steps", 0 if few else updates)
     config = TrainConfig(
-        model=ModelSpec("1.1", preprocessing=get_record(WEIGHTS).spec.preprocessing),
+        model=change_model(ModelSpec("1.1", preprocessing=get_record(WEIGHTS).spec.preprocessing)),
         **{
             "weights": WEIGHTS,
             # Without a test split the validation split is evaluated once, at the end, so that it chooses nothing.

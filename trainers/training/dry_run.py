@@ -10,9 +10,9 @@ import os
 from sqz_keras.architecture.summary import ALEXNET_PARAMETERS
 from sqz_keras.models.squeezenet import build
 from trainers.data.batches import find_builder
-from trainers.data.image_folder import open_image_dir
 from trainers.training.config import TrainConfig
 from trainers.training.initial_weights import read_pretrained
+from trainers.training.loop import open_source
 
 
 def describe(config: TrainConfig, data_dir: str | os.PathLike | None) -> str:
@@ -23,7 +23,8 @@ def describe(config: TrainConfig, data_dir: str | os.PathLike | None) -> str:
         data_dir: TensorFlow Datasets' own folder, which is read and not changed; None is its default.
 
     Raises:
-        ValueError: The dataset, the folder of images or the weights do not exist, or the weights do not fit.
+        ValueError: The dataset, the folder of images, a split or the weights do not exist, a split has no labels, or
+            the weights do not fit.
         OSError: The weights could not be downloaded.
     """
     sizes, classes = _data(config, data_dir)
@@ -59,9 +60,9 @@ def describe(config: TrainConfig, data_dir: str | os.PathLike | None) -> str:
 
 def _data(config: TrainConfig, data_dir: str | os.PathLike | None) -> tuple[dict[str, int] | None, int]:
     """The number of images in each split (None if the dataset is not prepared), and the number of classes."""
-    if config.image_dir:
-        source = open_image_dir(config.image_dir)
-        return source.sizes, len(source.labels)
-    builder = find_builder(config.dataset, data_dir)
-    sizes = {name: info.num_examples for name, info in builder.info.splits.items()} if builder.is_prepared() else None
-    return sizes, builder.info.features["label"].num_classes
+    if config.dataset:
+        builder = find_builder(config.dataset, data_dir)
+        if not builder.is_prepared():
+            return None, builder.info.features["label"].num_classes
+    source = open_source(config, data_dir)
+    return source.sizes, len(source.labels)
