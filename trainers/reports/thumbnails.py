@@ -40,11 +40,25 @@ def _figure(image: np.ndarray, description: str, caption: Caption) -> str:
     )
 
 
+def reduce_image(image: np.ndarray) -> np.ndarray:
+    """An image as small as a gallery shows it, so that it takes little memory until then.
+
+    Args:
+        image: uint8 of shape (height, width, 3).
+    """
+    return np.asarray(_reduced(image))
+
+
+def _reduced(image: np.ndarray) -> Image.Image:
+    thumbnail = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    thumbnail.thumbnail((_SIDE, _SIDE))
+    return thumbnail
+
+
 def _thumbnail(image: np.ndarray) -> tuple[str, str]:
     """A data: URL of the image as PNG, and the class that shows the pixels of a small image as squares."""
-    thumbnail = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    thumbnail = _reduced(image)
     tiny = ' class="tiny"' if max(thumbnail.size) < _SIDE // 2 else ""
-    thumbnail.thumbnail((_SIDE, _SIDE))
     data = io.BytesIO()
     thumbnail.save(data, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}", tiny

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import keras
 import numpy as np
 
@@ -38,6 +40,12 @@ def read_pretrained(config: TrainConfig, spec: ModelSpec) -> tuple[ModelSpec, di
     return theirs, pretrained
 
 
+def prune(arrays: Mapping[str, np.ndarray], config: TrainConfig, spec: ModelSpec) -> dict[str, np.ndarray]:
+    """The arrays of some layers, or of all, with the smallest weights 0 as the config's densities say."""
+    densities = parse_densities(config.densities, layer_names(spec.weight_shapes()))
+    return prune_magnitudes(arrays, {layer: densities[layer] for layer in layer_names(arrays) if layer in densities})
+
+
 def initialise(model: keras.Model, config: TrainConfig, spec: ModelSpec) -> None:
     """Replaces the authors' initial weights, with which `model` was built, by those that training starts from.
 
@@ -64,7 +72,7 @@ def initialise(model: keras.Model, config: TrainConfig, spec: ModelSpec) -> None
                     arrays[name][..., index] = pretrained[name][..., their_indices[label]]
         arrays |= {name: array for name, array in pretrained.items() if not name.startswith("conv10/")}
         if config.densities:
-            arrays = prune_magnitudes(arrays, parse_densities(config.densities, layer_names(arrays)))
+            arrays = prune(arrays, config, spec)
     else:
         initial = named_arrays(model)
         beside = {layer.inputs[0] for layer in spec.layers() if layer.kind == "addition"}  # what is added to a module

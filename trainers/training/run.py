@@ -24,7 +24,7 @@ from trainers.training.config import TrainConfig
 from trainers.training.distribute import is_chief
 from trainers.training.evaluator import Evaluator
 from trainers.training.head import fit_head
-from trainers.training.initial_weights import initialise
+from trainers.training.initial_weights import initialise, prune
 from trainers.training.input import batches_from
 from trainers.training.interruption import Interrupted
 from trainers.training.schedules import learning_rate, mixup_share
@@ -69,7 +69,7 @@ class Run:
         self._writer = tf.summary.create_file_writer(str(folder / "tensorboard")) if is_chief(strategy) else None
 
     def restore(self, arrays: dict[str, np.ndarray], meta: dict) -> None:
-        """Resumes from a checkpoint."""
+        """Resumes from a checkpoint; warns where the best weights so far are lost."""
         self.state.restore(arrays)
         self.head_is_fitted = True
         self.step, self.seconds, self.history, self.best = (
@@ -78,6 +78,7 @@ class Run:
         for name in meta["bad_pictures"]:
             self.bad_images.add(name)
         logging.warning("Resumed at step %d of %d.", self.step, self.config.max_steps)
+        self.best_arrays()
 
     def train(self, stop_signal: Callable) -> None:
         """Updates up to `max_steps`, or until a callback or a signal stops the run.
@@ -138,10 +139,29 @@ class Run:
         }, predictions
 
     def best_arrays(self) -> dict[str, np.ndarray]:
-        """The weights with the best accuracy on the validation split."""
-        if self.best["step"] == self.step:
+        """The weights with the best accuracy on the validation split, among those that can still be read.
+
+        Where these are not those of `best`, it is changed, with a warning. Without any they are the current ones.
+        """
+        lost, none = self.best, {"step": 0, "validation_top1_accuracy": -1.0}
+        by_accuracy = sorted(self.history, key=lambda row: (row["validation_top1_accuracy"], row["step"]), reverse=True)
+        for row in [*by_accuracy, none]:
+            arrays = self.state.served_arrays() if row is none else self._arrays_of(row["step"])
+            if arrays is not None:
+                break
+        self.best = {name: row[name] for name in lost}
+        if self.best["step"] != lost["step"]:
+            logging.warning("The best weights, of step %d, cannot be read and are left out.", lost["step"])
+        return arrays
+
+    def _arrays_of(self, step: int) -> dict[str, np.ndarray] | None:
+        """The weights after so many updates; None where their checkpoint is damaged or gone."""
+        if step == self.step:
             return self.state.served_arrays()
-        arrays, _ = checkpoints.load(self.folder / "checkpoints", self.best["step"])
+        try:
+            arrays, _ = checkpoints.load(self.folder / "checkpoints", step)
+        except (OSError, ValueError):
+            return None
         group = "average/" if self.config.ema_decay else "weight/"
         return {name.removeprefix(group): array for name, array in arrays.items() if name.startswith(group)}
 
@@ -183,6 +203,8 @@ class Run:
         with progress_bar(total, "image") as bar:
             arrays, loss, accuracy = fit_head(model, inputs(), self.class_weights)
         self.bad_images.check()
+        if config.densities:
+            arrays = prune(arrays, config, self.spec)  # what was fitted is dense
         self.state.replace_weights(arrays)
         self.seconds += time.monotonic() - started
         message = f"conv10 was fitted to {total:,} images"

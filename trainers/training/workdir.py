@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import json
 import os
 import pathlib
 import tempfile
@@ -23,6 +24,7 @@ from sqz_keras.weights.description import SPEC_NAME, embed_spec, write_spec
 from trainers.data.batches import Source
 from trainers.evaluation.metrics import Predictions
 from trainers.reports.answers import MOST_MISTAKES, Mistake
+from trainers.reports.thumbnails import reduce_image
 from trainers.reports.training import write_training_report
 from trainers.training import checkpoints
 from trainers.training.config import FREE_FIELDS, TrainConfig
@@ -37,24 +39,44 @@ model = sqz_keras.load(".")  # this folder
 `sqz-classify photo.jpg --model=.` classifies a picture; every command of sqz-keras takes the folder as its `--model`.
 """
 OUTPUTS = ("model.keras", "model.weights.h5", SPEC_NAME, "evaluation.json")
+_AFTER_A_CHECKPOINT = ("metrics.csv", "report.html")  # what a run writes only when it has one
 
 
 def check_workdir(workdir: pathlib.Path) -> None:
-    """Refuses a folder that holds a trained model or a README.md of another kind, or that cannot be written to.
+    """Refuses a folder that holds a trained model or files of another kind with a run's names, or cannot be written to.
 
-    Outputs without evaluation.json, beside checkpoints, are those of a run that was killed while it wrote them.
+    Outputs without evaluation.json, beside checkpoints, are those of a run that was killed while it wrote them. A run
+    that was killed before its first checkpoint leaves its config.json.
 
     Raises:
         ValueError: The folder cannot be used; the message says what to do.
     """
     present = [name for name in OUTPUTS if (workdir / name).exists()]
-    is_unfinished = "evaluation.json" not in present and checkpoints.steps(workdir / "checkpoints")
-    if present and not is_unfinished:
+    has_checkpoints = bool(checkpoints.steps(workdir / "checkpoints"))
+    if present and ("evaluation.json" in present or not has_checkpoints):
         raise ValueError(f"{workdir} holds {present[0]} of an earlier run; choose another --workdir, or remove it.")
+    others = [name for name in _AFTER_A_CHECKPOINT if (workdir / name).exists()]
+    others += [] if _may_write_config(workdir / "config.json") else ["config.json"]
+    if others and not has_checkpoints:
+        raise ValueError(
+            f"{workdir} holds {others[0]}, which a run would replace, and no checkpoints; choose another --workdir, or "
+            "remove it."
+        )
     model_card.check_card(workdir / model_card.NAME)
     existing = next(folder for folder in (workdir, *workdir.absolute().parents) if folder.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise ValueError(f"--workdir={workdir} must be a folder that you may write to; {existing} is not.")
+
+
+def _may_write_config(path: pathlib.Path) -> bool:
+    """Whether there is no such file, or it is the config of a run."""
+    try:
+        config = json.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(config, dict) and config.keys() == {field.name for field in dataclasses.fields(TrainConfig)}
 
 
 def check_same_run(config: TrainConfig, source: Source, meta: Mapping, workdir: pathlib.Path) -> None:
@@ -75,7 +97,9 @@ def check_same_run(config: TrainConfig, source: Source, meta: Mapping, workdir: 
             f"{workdir} holds checkpoints of a run with another config: {changes}. Run with the earlier values, or "
             "choose another --workdir."
         )
-    changes = describe_changes(meta.get("images", images_of(source)), images_of(source))
+    before, now = meta.get("images", {}), images_of(source)
+    # An older checkpoint says less.
+    changes = describe_changes(before, {name: value for name, value in now.items() if name in before})
     if changes:
         raise ValueError(
             f"{workdir} holds checkpoints of a run on other images than {source.name} has now: {changes}. Restore "
@@ -85,7 +109,10 @@ def check_same_run(config: TrainConfig, source: Source, meta: Mapping, workdir: 
 
 def images_of(source: Source) -> dict[str, Any]:
     """What a checkpoint says of its run's images; a damaged one may be replaced before a run resumes."""
-    return {"labels": list(source.labels), "sizes": dict(source.sizes)}
+    images = {"labels": list(source.labels), "sizes": dict(source.sizes)}
+    if source.class_sizes is not None:
+        images["sizes_by_class"] = {split: counts.tolist() for split, counts in source.class_sizes.items()}
+    return images
 
 
 def save_outputs(workdir: pathlib.Path, spec: ModelSpec, arrays: Mapping[str, np.ndarray], results: Mapping) -> None:
@@ -121,25 +148,28 @@ def write_report(
     history: Sequence[Mapping],
     results: Mapping,
 ) -> None:
-    """Writes report.html: curves, confusions, the surest mistakes with their images, results and config."""
+    """Writes report.html: curves, confusions, the surest mistakes with their images, results and config.
+
+    A mistake whose image Pillow refuses is left out: TensorFlow is less strict, and the report is no reason to fail.
+    """
     wrong = {int(predictions.positions[entry]): int(entry) for entry in predictions.surest_mistakes(MOST_MISTAKES)}
     mistakes = {}
     for position, record in enumerate(source.records(results["split"]).as_numpy_iterator()):
         if position in wrong:
             entry = wrong[position]
-            image, truth, predicted = (
-                read_image(record["image"]),
-                predictions.truth[entry],
-                predictions.predicted[entry],
-            )
-            mistakes[position] = Mistake(image, int(truth), int(predicted), float(predictions.probability[entry]))
+            try:
+                image = reduce_image(read_image(record["image"]))
+            except ValueError:
+                continue
+            truth, predicted = int(predictions.truth[entry]), int(predictions.predicted[entry])
+            mistakes[position] = Mistake(image, truth, predicted, float(predictions.probability[entry]))
     write_training_report(
         workdir / "report.html",
         title=f"{results['top1_accuracy']:.1%} top-1 on {source.name}",
         history=list(history),
         confusion=predictions.confusion(spec.classes),
         labels=spec.class_names(),
-        mistakes=[mistakes[position] for position in wrong],
+        mistakes=[mistakes[position] for position in wrong if position in mistakes],
         config=results["config"],
         results={name: value for name, value in results.items() if name != "config"},
     )

@@ -19,18 +19,21 @@ import tensorflow as tf
 from PIL import Image
 
 from sqz_keras import Metaparameters, ModelSpec, Preprocessing, load, resolve_model
-from sqz_keras.compression.densities import layer_names, prune_magnitudes
+from sqz_keras.compression.densities import layer_names, measure_densities, prune_magnitudes
 from sqz_keras.files import locked
+from sqz_keras.images.files import read_image
 from sqz_keras.models.squeezenet import named_arrays
-from trainers import evaluate
+from tests.images.png_files import COLOUR, write_png
 from trainers.data.batches import BadImages, evaluation_batches, training_batches
 from trainers.data.image_folder import open_image_dir
+from trainers.evaluation.metrics import Predictions
 from trainers.training import checkpoints, loop, workdir
-from trainers.training.config import TrainConfig
+from trainers.training.config import RUN_FILES, TrainConfig
 from trainers.training.dry_run import describe
 from trainers.training.evaluator import Evaluator
 from trainers.training.input import batches_from
 from trainers.training.interruption import Interrupted
+from trainers.training.run import Run
 
 pytestmark = pytest.mark.usefixtures("determinism_ends_here")
 TINY = Metaparameters(8, 4, squeeze_ratio=0.5, num_fire_modules=2, stem_filters=8, stem_kernel=3, pool_after=(1,))
@@ -60,7 +63,7 @@ def test_a_run_leaves_its_files_and_nothing_else(trained):
     folder, results = trained
     others = {"README.md", "checkpoints", "config.json", "metrics.csv", "report.html", "tensorboard"}
     assert {path.name for path in folder.iterdir()} == {*workdir.OUTPUTS, *others}
-    assert {path.name for path in folder.iterdir() if path.is_file()} == set(evaluate.RUN_FILES)
+    assert {path.name for path in folder.iterdir() if path.is_file()} == set(RUN_FILES)
     assert json.loads((folder / "evaluation.json").read_text()) == results
     assert (results["split"], results["num_images"]) == ("test", 355)
     assert results["num_params"] == SPEC.count_params()
@@ -92,6 +95,14 @@ def sparse(trained, tfds_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sparse")
     loop.train_and_evaluate(config, folder, tfds_dir)
     return folder, config
+
+
+def test_what_was_pruned_stays_sparse_where_conv10_is_fitted(trained, tfds_dir, digits, tmp_path):
+    options = {"weights": str(trained[0]), "head_images": 200, "max_steps": 0, "densities": "0.5,conv10=0.25,conv1=1"}
+    loop.train_and_evaluate(dataclasses.replace(CONFIG, **options), tmp_path, tfds_dir)
+    densities = measure_densities(resolve_model(tmp_path)[1])
+    assert densities.pop("conv10") == pytest.approx(0.25, abs=0.01) and densities.pop("conv1") == 1
+    assert set(np.round(list(densities.values()), 1)) == {0.5}
 
 
 def test_conv10_alone_is_fitted_where_no_update_follows(trained, tfds_dir, digits, tmp_path):
@@ -146,6 +157,26 @@ def test_outputs_of_a_run_that_was_killed_among_them_are_written_again(trained, 
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     with pytest.raises(ValueError, match="another --workdir"):
         loop.train_and_evaluate(CONFIG, tmp_path / "run", tfds_dir)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("metrics.csv", "a,b"), ("report.html", "<p>"), ("config.json", "{}"), ("config.json", '{"name": "project"}')]
+    + [("config.json", content) for content in ("[]", "not JSON", "[" * 10_000)],
+)
+def test_files_of_another_kind_are_not_replaced(tmp_path, tfds_dir, name, content):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=f"holds {name}, which a run would replace, and no checkpoints; choose"):
+        loop.train_and_evaluate(CONFIG, tmp_path, tfds_dir)
+    assert (tmp_path / name).read_text() == content
+
+
+def test_a_run_resumes_that_was_killed_before_its_first_checkpoint(tmp_path, tfds_dir, digits, monkeypatch):
+    monkeypatch.setattr(checkpoints, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        loop.train_and_evaluate(CONFIG, tmp_path, tfds_dir)
+    assert (tmp_path / "config.json").exists()
+    workdir.check_workdir(tmp_path)
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path, tfds_dir, digits, monkeypatch):
@@ -295,6 +326,57 @@ def test_the_best_weights_are_kept_not_the_last(tmp_path, tfds_dir, monkeypatch)
 
 
 @pytest.mark.large
+@pytest.mark.parametrize("kept", [2, 9])
+def test_a_run_goes_on_without_its_best_weights_where_they_are_lost(tmp_path, tfds_dir, monkeypatch, caplog, kept):
+    """Those of step 6 are the best; step 3 is the second, where its checkpoint is still kept."""
+    accuracies = iter([0.5, 0.9, 0.1, 0.1])
+    config = dataclasses.replace(CONFIG, keep_checkpoints=kept, checkpoint_every_steps=1)
+    evaluate = Evaluator.evaluate
+
+    def fixed(self, split, arrays):
+        predictions = evaluate(self, split, arrays)
+        if split == "validation":
+            right = np.arange(len(predictions.truth)) < round(next(accuracies) * len(predictions.truth))
+            wrong = (predictions.truth + 1) % 10
+            predictions = dataclasses.replace(predictions, predicted=np.where(right, predictions.truth, wrong))
+        return predictions
+
+    monkeypatch.setattr(Evaluator, "evaluate", fixed)
+    save, steps = checkpoints.save, []
+    monkeypatch.setattr(checkpoints, "save", lambda *arguments: steps.append(arguments[1]) or save(*arguments))
+    monkeypatch.setattr(
+        loop, "stop_signals", lambda: contextlib.nullcontext(lambda: signal.SIGTERM if steps[-1:] == [7] else None)
+    )
+    with pytest.raises(Interrupted):
+        loop.train_and_evaluate(config, tmp_path, tfds_dir)
+    (tmp_path / "checkpoints" / "step-000000006.npz").write_bytes(b"damaged")
+    with caplog.at_level(logging.WARNING):
+        results = loop.train_and_evaluate(config, tmp_path, tfds_dir)
+    assert "The best weights, of step 6, cannot be read and are left out." in caplog.messages
+    expected = 3 if kept == 9 else 8
+    assert results["best_step"] == expected
+    arrays, _ = checkpoints.load(tmp_path / "checkpoints", expected)
+    for name, array in resolve_model(tmp_path)[1].items():
+        np.testing.assert_array_equal(array, arrays[f"weight/{name}"])
+
+
+def test_best_weights_that_are_lost_at_the_end_are_replaced(tmp_path, tfds_dir, trained, monkeypatch, caplog):
+    shutil.copytree(trained[0], tmp_path / "run")
+    run = Run(CONFIG, resolve_model(trained[0])[0], None, tf.distribute.get_strategy(), tmp_path / "run", ())
+    last = checkpoints.steps(tmp_path / "run" / "checkpoints")[-1]
+    run.restore(*checkpoints.load(tmp_path / "run" / "checkpoints", last))
+    run.history[0]["validation_top1_accuracy"] = 1.0
+    run.best = {"step": 3, "validation_top1_accuracy": 1.0}
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    with caplog.at_level(logging.WARNING):
+        kept = run.best_arrays()
+    assert "The best weights, of step 3, cannot be read and are left out." in caplog.messages
+    assert run.best["step"] == last == 8
+    for name, array in run.state.served_arrays().items():
+        np.testing.assert_array_equal(kept[name], array)
+
+
+@pytest.mark.large
 def test_a_stuck_run_is_reported(tmp_path, tfds_dir, caplog):
     config = dataclasses.replace(CONFIG, base_learning_rate=1e-12, conv10_stddev=1e-9, max_steps=4)
     with caplog.at_level(logging.WARNING):
@@ -408,6 +490,38 @@ def test_a_run_resumes_on_its_own_images_alone(tmp_path, images):
     shutil.copy(images / "cats" / "2.png", images / "cats" / "2b.png")
     with pytest.raises(ValueError, match=r"a run on other images than .*: sizes\.train was 16, now 17"):
         loop.train_and_evaluate(config, tmp_path / "run")
+    (images / "cats" / "2b.png").unlink()
+    for number in range(5):
+        (images / "cats" / f"{number}.png").rename(images / "dogs" / f"cat{number}.png")
+    message = r"other images than .*: sizes_by_class\.train was \[8, 8\], now \[4, 12\]; sizes_by_class\.validation"
+    with pytest.raises(ValueError, match=message):
+        loop.train_and_evaluate(config, tmp_path / "run")
+    _, meta = checkpoints.load_newest(tmp_path / "run" / "checkpoints")
+    source = open_image_dir(images)
+    for images_then in ({"labels": ["cats", "dogs"], "sizes": {"train": 16, "validation": 4}}, None):
+        older = {name: value for name, value in meta.items() if name != "images"}
+        older |= {"images": images_then} if images_then else {}
+        workdir.check_same_run(config, source, older, tmp_path / "run")
+
+
+def test_a_mistake_that_only_tensorflow_decodes_is_not_in_the_report(tmp_path, images):
+    for name in ("2", "3"):
+        content = write_png(np.full((120, 200, 3), 7), COLOUR, 8, {b"tEXt": b"Comment\0some"})
+        (images / "cats" / f"{name}.png").write_bytes(content.replace(b"\0some", b"\0else"))
+    source = open_image_dir(images)
+    with pytest.raises(ValueError, match="not an image"):
+        read_image(images / "cats" / "2.png")
+    assert tf.io.decode_png((images / "cats" / "2.png").read_bytes()).shape == (120, 200, 3)
+    (images / "cats" / "5.png").write_bytes(write_png(np.full((120, 200, 3), 7), COLOUR, 8, {}))
+    size = source.sizes["train"]
+    names = [record["id"].decode() for record in source.records("train").as_numpy_iterator()]
+    wrong = np.array(["cats/" in name for name in names])
+    truth = np.where(wrong, 0, 1)
+    predictions = Predictions(np.arange(size), truth, np.ones(size, int), np.full(size, 0.9))
+    spec = dataclasses.replace(SPEC, classes=2, labels=source.labels)
+    results = {"split": "train", "top1_accuracy": 0.5, "config": {}}
+    workdir.write_report(tmp_path, spec, source, predictions, [], results)
+    assert (tmp_path / "report.html").read_text("utf-8").count("<figure>") == wrong.sum() - 2
 
 
 def test_a_dataset_of_one_class_is_refused(tmp_path, images):
