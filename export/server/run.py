@@ -57,14 +57,14 @@ def run_server(config: ServeConfig, stopped: threading.Event) -> None:
         ValueError: The config contradicts itself, or there is no version that can be loaded.
         OSError: A file cannot be read, an address cannot be listened on, or the model server ended by itself.
     """
-    port_file = pathlib.Path(config.port_file) if config.port_file else None
-    if port_file:
-        port_file.unlink(missing_ok=True)  # an earlier server's, which no client should take for this one's
     key_and_cert = read_key_and_cert(config.ssl_key, config.ssl_cert)
     if config.web and key_and_cert:
         raise ValueError("The page of --web has no TLS: leave it out, or --ssl_key and --ssl_cert.")
     binary = None if config.embedded else model_server.find()
     server = _model_server(binary, config, key_and_cert, stopped) if binary else _embedded(config, key_and_cert)
+    port_file = pathlib.Path(config.port_file) if config.port_file else None
+    if port_file:
+        port_file.unlink(missing_ok=True)  # an earlier server's, which no client should take for this one's
     with contextlib.ExitStack() as running:
         port = running.enter_context(server)
         if stopped.is_set():  # while the server started
@@ -73,12 +73,18 @@ def run_server(config: ServeConfig, stopped: threading.Event) -> None:
             web_port = running.enter_context(_page(config, port))
             print(f"Page at http://{contract.address(config.host or LOCALHOST, web_port)}/", flush=True)
         if port_file:
-            files.write_file(port_file, f"{port}\n".encode())
+            files.write_file(port_file, _port_line(port))
         where = contract.address(EVERY_ADDRESS if binary else config.host or LOCALHOST, port)
         print(f"Serving {config.model_name} on {where} with {binary or 'the embedded server'}", flush=True)
         stopped.wait()
         if port_file:
-            port_file.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                if port_file.read_bytes() == _port_line(port):  # and not that of a server that was started later
+                    port_file.unlink()
+
+
+def _port_line(port: int) -> bytes:
+    return f"{port}\n".encode()
 
 
 def read_key_and_cert(key: str | None, cert: str | None) -> tuple[bytes, bytes] | None:

@@ -14,6 +14,8 @@ from export.server import large_request
 from export.server.errors import RequestError, errors_as_status, invalid
 from export.server.manager import VersionManager
 
+_NO_DEADLINE_SECONDS = 1e9  # gRPC gives 9e18 for a call without a deadline, which no int64 holds in milliseconds
+
 
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     """Predict, Classify and GetModelMetadata."""
@@ -79,4 +81,4 @@ def _timeout_ms(context: grpc.ServicerContext) -> int:
     left = context.time_remaining()
     if not context.is_active() or (left is not None and left <= 0):
         raise RequestError(grpc.StatusCode.DEADLINE_EXCEEDED, "The deadline passed while the call waited.")
-    return 0 if left is None else max(1, int(left * 1000))
+    return 0 if left is None or left > _NO_DEADLINE_SECONDS else max(1, int(left * 1000))

@@ -196,6 +196,18 @@ def test_the_model_server_is_stopped_before_it_serves_too(started, with_fake, tm
     assert not port_file.exists()
 
 
+def test_the_port_file_of_another_server_stays(started, with_fake, tmp_path, run_command, monkeypatch):
+    process, port_file = started(f"--base_path={version_in(tmp_path)}", **with_fake)
+    monkeypatch.setenv("PATH", with_fake["PATH"])
+    with pytest.raises(ValueError, match="--embedded"):
+        run_command(serve, f"--base_path={tmp_path}", "--host=127.0.0.1", f"--port_file={port_file}")
+    was_kept = port_file.exists()
+    port_file.write_text("1\n")  # a server that was started later
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert was_kept and port_file.read_text() == "1\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_ctrl_c_and_the_end_of_a_terminal_end_both_in_order(started, with_fake, tmp_path, number):
     process, _ = started(f"--base_path={version_in(tmp_path)}", start_new_session=True, **with_fake)

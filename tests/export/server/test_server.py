@@ -20,7 +20,7 @@ from export.server.large_request import ParsedRequest
 from export.server.manager import MAX_LOADS, VersionManager, load_version
 from export.server.model import ServedVersion
 from export.server.serving import ServerConfig, serve
-from tests.export.calls import Stubs, bytes_of, code_of, request_of, status_of, tensor
+from tests.export.calls import Stubs, bytes_of, classification_of, code_of, request_of, status_of, tensor
 from tests.export.samples import encode, random_image
 
 TOO_LARGE = {
@@ -39,6 +39,12 @@ TOO_LARGE["a negative size"].inputs["images"].tensor_shape.dim[1].size = -8
 @pytest.mark.parametrize("name", TOO_LARGE)
 def test_what_would_take_memory_is_refused_unread(stubs, name):
     assert code_of(stubs.predict, TOO_LARGE[name]) == "INVALID_ARGUMENT"
+
+
+def test_a_call_may_have_no_deadline(stubs):
+    photo = encode(random_image(20, 20))
+    assert stubs.predict(request_of()).model_spec.version.value == 3
+    assert len(stubs.classify(classification_of(photo)).result.classifications) == 1
 
 
 def test_an_unknown_dtype_is_refused(stubs):
