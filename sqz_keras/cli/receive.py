@@ -12,8 +12,8 @@ from __future__ import annotations
 from absl import flags
 
 from sqz_keras import command
-from sqz_keras.files import check_is_no_input
-from sqz_keras.runtimes.receive import check_output, write_received
+from sqz_keras.files import check_is_no_input, write_file
+from sqz_keras.runtimes.receive import check_output, encode_received
 from sqz_keras.weights import sqz
 
 
@@ -29,9 +29,11 @@ def main(argv) -> None:
         check_output(output)
         check_is_no_input("output", output, {"the update": argv[1], "its base": args.base})
     model = sqz.read_model(argv[1], args.base)
-    for output in args.output:
-        size = write_received(model, output, float16=args.float16)
-        print(f"{output}: {size:,} bytes, {model.spec.classes} classes, weights {model.spec.weights_sha256}")
+    # All are made before the first is written, as one of them may be refused.
+    contents = [encode_received(model, output, float16=args.float16) for output in args.output]
+    for output, data in zip(args.output, contents, strict=True):
+        write_file(output, data)
+        print(f"{output}: {len(data):,} bytes, {model.spec.classes} classes, weights {model.spec.weights_sha256}")
 
 
 def run() -> None:

@@ -32,7 +32,8 @@ def write_received(model: SqzModel, output: str | os.PathLike, *, float16: bool 
     Args:
         model: The model.
         output: The file, whose suffix says what it becomes: `.tflite`; `.onnx`; `.npz` with the arrays by name, as
-            `numpy.load` reads them; or `.sqz`, whole, the base of the next delta.
+            `numpy.load` reads them; or `.sqz`, whole, the base of the next delta: the very bytes of a whole file that
+            was sent.
         float16: Whether a `.tflite` has its kernels in float16.
 
     Returns:
@@ -43,13 +44,15 @@ def write_received(model: SqzModel, output: str | os.PathLike, *, float16: bool 
         OSError: The file cannot be written; what was there before is still there.
         ModuleNotFoundError: `flatbuffers` is not installed, which `.tflite` needs.
     """
-    check_output(output)
-    data = _content(model, pathlib.Path(output).suffix.lower(), float16)
+    data = encode_received(model, output, float16=float16)
     write_file(output, data)
     return len(data)
 
 
-def _content(model: SqzModel, suffix: str, float16: bool) -> bytes:
+def encode_received(model: SqzModel, output: str | os.PathLike, *, float16: bool = False) -> bytes:
+    """What `write_received` writes; arguments and errors are its own."""
+    check_output(output)
+    suffix = pathlib.Path(output).suffix.lower()
     if suffix == ".tflite":
         from sqz_keras.runtimes import litert_file
 
@@ -62,4 +65,6 @@ def _content(model: SqzModel, suffix: str, float16: bool) -> bytes:
         file = io.BytesIO()
         np.savez(file, **model.arrays)
         return file.getvalue()
+    if model.data is not None:  # encoded anew, it could have other bytes, and then no delta on the file would fit
+        return model.data
     return codec.encode(model.arrays, model.header, profile=model.profile)

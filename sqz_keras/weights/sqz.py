@@ -28,6 +28,7 @@ class SqzModel:
         provenance: What the file was made from, and how.
         profile: "paper" or "max".
         header: The whole JSON object beside the arrays, from which spec and provenance were read.
+        data: The file itself, or None if it is a delta.
     """
 
     spec: ModelSpec
@@ -35,6 +36,7 @@ class SqzModel:
     provenance: dict[str, Any]
     profile: str
     header: dict[str, Any]
+    data: bytes | None = None
 
 
 def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -50,7 +52,7 @@ def read_model(path: str | os.PathLike, base: str | os.PathLike | None = None) -
         base: The `.sqz` file that a delta is based on, if the file is a delta.
 
     Returns:
-        The description, the weights by name, how they were made, and the header.
+        The description, the weights by name, how they were made, the header, and a whole file's bytes.
 
     Raises:
         WeightsFileError: The file is damaged, of another version, a delta on another file, or not a model of ours.
@@ -65,7 +67,7 @@ def read_model(path: str | os.PathLike, base: str | os.PathLike | None = None) -
     check_shapes(path, arrays, spec.weight_shapes())
     if spec.weights_sha256 not in (None, hash_arrays(arrays)):
         raise WeightsFileError(f"{path}: the weights are not those whose hash the file states. Write it again.")
-    return SqzModel(spec, arrays, provenance, contents.profile, contents.header)
+    return SqzModel(spec, arrays, provenance, contents.profile, contents.header, data if base is None else None)
 
 
 def read_header(path: str | os.PathLike, header: Mapping) -> tuple[ModelSpec, dict[str, Any]]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from sqz_keras import codec
+from sqz_keras.runtimes.receive import write_received
 from sqz_keras.runtimes.run import run_litert, run_onnx
 from sqz_keras.weights import sqz
 from sqz_keras.weights.arrays import WeightsFileError
@@ -69,6 +70,15 @@ def test_a_delta_becomes_every_file_without_keras(tmp_path, sent):
     assert [line.split(", 10 classes")[0] for line in done.stdout.splitlines()[:2]] == sizes
 
 
+def test_a_whole_file_keeps_its_bytes(tmp_path, sent, monkeypatch):
+    """Whatever this release would make of its content: the next delta is made against the file that was sent."""
+    sent_file = tmp_path / "installed.sqz"
+    model = sqz.read_model(sent_file)
+    monkeypatch.setattr(codec, "encode", lambda *_, **__: b"by another zlib")
+    write_received(model, tmp_path / "base.sqz")
+    assert (tmp_path / "base.sqz").read_bytes() == sent_file.read_bytes()
+
+
 def test_float16(tmp_path, sent):
     for name, flag in (("single", []), ("half", ["--float16"])):
         done = receive_without(ABSENT, tmp_path, "installed.sqz", f"--output={name}.tflite", *flag)
@@ -108,7 +118,15 @@ def test_without_flatbuffers_the_extra_is_named(tmp_path, sent):
     assert done.stderr == (
         "sqz-receive: needs the package flatbuffers; install it with: pip install 'sqz-keras[receiver]'\n"
     )
-    assert (tmp_path / "m.onnx").exists()
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_an_output_that_cannot_be_made_stops_all_others(tmp_path, arrays):
+    large = arrays | {"conv10/kernel": arrays["conv10/kernel"] + np.float32(1e6)}  # more than float16 holds
+    (tmp_path / "large.sqz").write_bytes(sqz.encode(SPEC, large))
+    done = receive_without((), tmp_path, "large.sqz", "--output=m.npz", "--output=m.tflite", "--float16")
+    assert (done.returncode, done.stdout) == (1, "") and "float16" in done.stderr
+    assert os.listdir(tmp_path) == ["large.sqz"]
 
 
 def test_weights_of_another_hash_are_refused(tmp_path, arrays):
