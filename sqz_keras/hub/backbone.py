@@ -24,6 +24,7 @@ from sqz_keras.weights import sqz
 from sqz_keras.weights.arrays import check_shapes
 
 WEIGHTS = "model.sqz"  # of a preset
+_WEIGHTS_ALONE = "model.weights.h5"  # as KerasHub writes them
 _ONE_SHARD = 1e-9  # GB: KerasHub writes larger weights as shards, by an index that names their files
 
 
@@ -104,6 +105,8 @@ class SqueezeNetBackbone(keras_hub.models.Backbone):
         """
         has_head = self._classifier[0] is not None or bool(self._head)
         super().save_to_preset(os.fspath(preset_dir), _ONE_SHARD if has_head else max_shard_size)
+        if has_head:  # a backbone that was saved here alone before left weights, which KerasHub would load instead
+            pathlib.Path(preset_dir, _WEIGHTS_ALONE).unlink(missing_ok=True)
 
     def save_weights(self, filepath: str | os.PathLike, *args, **kwargs) -> None:
         """As of any Keras model; as an index of shards, which KerasHub asks for, `model.sqz` beside it."""
@@ -120,12 +123,17 @@ class SqueezeNetBackbone(keras_hub.models.Backbone):
         write_file(filepath, json.dumps(index, indent=1).encode() + b"\n")
 
     def load_weights(self, filepath: str | os.PathLike, *args, **kwargs) -> None:
-        """As of any Keras model; from an index of shards, `model.sqz` beside it."""
+        """As of any Keras model; from an index of shards, `model.sqz` beside it, which must be of the same network."""
         if pathlib.Path(filepath).suffix != ".json":
             super().load_weights(filepath, *args, **kwargs)
             return
         path = pathlib.Path(filepath).with_name(WEIGHTS)
-        arrays = sqz.read_model(path).arrays
+        model = sqz.read_model(path)
+        arrays = model.arrays
         classes = {name: arrays[name].shape for name in ("conv10/kernel", "conv10/bias")}  # perhaps others than now
         check_shapes(path, arrays, self.spec.weight_shapes() | classes)
+        for field in ("metaparameters", "bypass", "conv10_padding"):  # weights of the same shapes may have others
+            expected, actual = getattr(self.spec, field), getattr(model.spec, field)
+            if actual != expected:
+                raise ValueError(f"{path}: the weights of another network: expected {field} {expected}, got {actual}.")
         self._take(arrays)

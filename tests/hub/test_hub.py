@@ -1,5 +1,6 @@
 """SqueezeNet as KerasHub's users meet it: presets saved, loaded by KerasHub's own classes, and trained on."""
 
+import dataclasses
 import json
 
 import keras_hub
@@ -58,6 +59,15 @@ def test_the_backbone_alone_keeps_the_classifier_for_later(path, preset, tmp_pat
     np.testing.assert_array_equal(arrays["conv10/kernel"], tiny_arrays(SPEC)["conv10/kernel"])
 
 
+def test_a_classifier_replaces_a_backbone_that_was_saved_alone(path, tmp_path):
+    hub.SqueezeNetBackbone(SPEC).save_to_preset(tmp_path / "preset")
+    assert (tmp_path / "preset" / "model.weights.h5").exists()
+    classifier = hub.SqueezeNetImageClassifier.from_model(path)
+    classifier.save_to_preset(str(tmp_path / "preset"))
+    again = keras_hub.models.ImageClassifier.from_preset(str(tmp_path / "preset"))
+    np.testing.assert_allclose(probabilities(again), probabilities(classifier), atol=1e-6)
+
+
 @pytest.mark.parametrize("classes", [7, SPEC.classes])
 def test_num_classes_is_a_new_classifier_that_is_trained_and_saved(preset, tmp_path, classes):
     classifier = keras_hub.models.ImageClassifier.from_preset(preset, num_classes=classes)
@@ -98,6 +108,16 @@ def test_weights_of_another_network_are_refused(preset, tmp_path):
     with pytest.raises(ValueError, match="conv1/kernel"):
         keras_hub.models.ImageClassifier.from_preset(str(other))
     assert json.loads((other / "model.weights.json").read_text())["weight_map"] == {"/": "model.sqz"}
+
+
+def test_weights_of_the_same_shapes_may_be_another_networks(preset, tmp_path):
+    import shutil
+
+    other = shutil.copytree(preset, tmp_path / "other")
+    spec = dataclasses.replace(SPEC, conv10_padding=1)
+    (other / "model.sqz").write_bytes(sqz.encode(spec, tiny_arrays(SPEC)))
+    with pytest.raises(ValueError, match="another network: expected conv10_padding 0, got 1"):
+        keras_hub.models.ImageClassifier.from_preset(str(other))
 
 
 def test_the_size_of_images_belongs_to_the_weights(preset):
