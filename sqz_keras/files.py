@@ -81,7 +81,7 @@ def write_json(path: str | os.PathLike, value: object) -> None:
 
 
 class InUseError(ValueError):
-    """Another process works in a folder."""
+    """Another process works in a folder, or on a file."""
 
 
 @contextlib.contextmanager
@@ -93,18 +93,29 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
     Raises:
         InUseError: Another process works in it.
     """
-    import fcntl  # not on Windows
-
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InUseError(
-                f"Another process works in {os.fspath(folder)}; wait, or choose another folder."
-            ) from error
-        except OSError:  # no locks, or none of folders
-            pass
+        lock(descriptor, f"Another process works in {os.fspath(folder)}; wait, or choose another folder.")
         yield
     finally:
         os.close(descriptor)
+
+
+def lock(descriptor: int, message: str) -> None:
+    """Locks an open file or folder until it is closed, as `locked` does.
+
+    Args:
+        descriptor: Of the open file.
+        message: What the error says.
+
+    Raises:
+        InUseError: It is locked already.
+    """
+    import fcntl  # not on Windows
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise InUseError(message) from error
+    except OSError:  # no locks, or none of folders
+        pass

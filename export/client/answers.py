@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 from export import contract
 from export.client.exchange import Prediction
+from sqz_keras.files import lock
 
 _LINE_START = b'{"image": '
 
@@ -24,7 +25,7 @@ class AnswersFile:
         top: How many classes a line holds.
 
     Raises:
-        ValueError: The file holds anything but answers.
+        ValueError: The file holds anything but answers, or another process writes it.
         OSError: It cannot be opened.
     """
 
@@ -34,6 +35,7 @@ class AnswersFile:
         self.answered: set[str] = set()  # the images of finished lines
         self.unreadable = 0  # how many of them have another status than OK
         try:
+            lock(self._file.fileno(), f"Another process writes {self._path}; wait, or give another file.")
             self._read_finished()
         except BaseException:
             self._file.close()
@@ -76,7 +78,7 @@ class AnswersFile:
             try:
                 answer = json.loads(line)
                 self._count(answer["image"], answer["status"])
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 is_cut_off = not is_whole and isinstance(error, json.JSONDecodeError)
                 if not (is_cut_off and line.startswith(_LINE_START[: len(line)])):
                     raise ValueError(

@@ -32,7 +32,8 @@ def predict_folder(client: Client, image_dir: str | os.PathLike, output: str | o
         What the file holds, in one line.
 
     Raises:
-        ValueError: There are no images, or `output` holds anything but answers, or another folder's.
+        ValueError: There are no images, `output` holds anything but answers, or another folder's, or another process
+            writes it.
         OSError: A file cannot be read or written; a ServingError where the server does not answer. What is finished is
             kept.
     """
@@ -85,8 +86,8 @@ def _read(root: pathlib.Path, names: Iterable[str]) -> Iterator[tuple[str, bytes
 
     def read(name: str) -> tuple[str, bytes | None, str | None]:
         try:
-            data = (root / name).read_bytes()
-        except (FileNotFoundError, PermissionError) as error:
+            data = client_images.read_file(root / name)
+        except (FileNotFoundError, PermissionError, ValueError) as error:
             return name, None, str(error)  # other errors, such as those of a network disk, may pass: they end the run
         try:
             (image,) = client_images.as_list(data)

@@ -22,6 +22,9 @@ Images = Image | Sequence[Image]
 _SENT_FORMATS = ("JPEG", "MPO", "PNG")  # MPO is a JPEG with more images behind it
 # Images of more pixels are encoded as JPEG, since as PNG they could take the bytes of a whole request.
 _MAX_PNG_PIXELS, _JPEG_QUALITY = 4_000_000, 95
+_MAX_JPEG_SIDE = 65_500
+# Of a file that is read. The largest image, as a TIFF of 16 bits with transparency, has 0.8 GB.
+_MAX_FILE_BYTES = 1 << 30
 _OVERHEAD_BYTES = 1 << 16  # what a request needs beside its images, at most
 
 
@@ -29,7 +32,8 @@ def as_list(images: Images) -> list[bytes | np.ndarray]:
     """Images as they are sent: JPEG or PNG files, upright, or float32 arrays (H, W, 3), RGB in 0..255.
 
     Raises:
-        ValueError: The list is empty, or holds something that is not an image.
+        ValueError: The list is empty, or holds something that is not an image, or one of another format than JPEG and
+            PNG that cannot be read.
         OSError: A file cannot be opened.
     """
     is_one = isinstance(images, Image) or hasattr(images, "read")
@@ -46,11 +50,14 @@ def _as_sent(image: Image) -> bytes | np.ndarray:
         return _checked(image)
     if isinstance(image, PIL.Image.Image):
         try:
-            return _encoded(pixels_of(image, _file_of(image)))
+            pixels = pixels_of(image, _file_of(image))
+        except MemoryError:
+            raise
         except Exception as error:  # of a damaged file, Pillow raises nearly any kind
             raise ValueError(f"A PIL image cannot be read: {error}.") from error
+        return _encoded(pixels)
     if isinstance(image, str | os.PathLike):
-        return _upright(pathlib.Path(image).read_bytes())
+        return _upright(read_file(image))
     if hasattr(image, "read"):
         image = image.read()
         if isinstance(image, str):
@@ -61,6 +68,19 @@ def _as_sent(image: Image) -> bytes | np.ndarray:
         "An image is a path, an open file, the bytes of an image file, a PIL image, or a numpy array (H, W, 3), RGB in "
         f"0..255; got {type(image).__name__}. numpy.asarray(...) makes an array of nested lists."
     )
+
+
+def read_file(path: str | os.PathLike) -> bytes:
+    """The bytes of an image's file.
+
+    Raises:
+        ValueError: It is larger than any image, as a video may be.
+        OSError: It cannot be read.
+    """
+    size = os.path.getsize(path)
+    if size > _MAX_FILE_BYTES:
+        raise ValueError(f"{os.fspath(path)} has {size:,} bytes, and an image's file at most {_MAX_FILE_BYTES:,}.")
+    return pathlib.Path(path).read_bytes()
 
 
 def _file_of(image: PIL.Image.Image) -> BinaryIO | None:
@@ -89,22 +109,35 @@ def _checked(image: np.ndarray) -> np.ndarray:
 def _upright(data: bytes) -> bytes:
     """A JPEG or PNG as it is, and encoded again where EXIF says that it is stored rotated, or it has another format.
 
-    The served graph decodes JPEG and PNG, and does not read EXIF. A file that cannot be read here is sent unchanged:
-    its status comes from the server.
+    The served graph decodes JPEG and PNG, and does not read EXIF. Of these, and of no format that is known here, a file
+    that cannot be read is sent unchanged: its status comes from the server.
+
+    Raises:
+        ValueError: An image of another format cannot be read.
     """
+    format = None
     try:
         with open_image(io.BytesIO(data)) as image:
-            if image.format in _SENT_FORMATS and is_upright(image):
+            format = image.format
+            if format in _SENT_FORMATS and is_upright(image):
                 return data
-        return _encoded(read_image(data))
-    except Exception:  # of a damaged file, Pillow raises nearly any kind
+        file = io.BytesIO(data)
+        with open_image(file) as image:  # anew, as its pixels may have been loaded
+            pixels = pixels_of(image, file)
+    except MemoryError:
+        raise
+    except Exception as error:  # of a damaged file, Pillow raises nearly any kind
+        lacks_package = isinstance(error.__cause__, ModuleNotFoundError)
+        if lacks_package or format not in (None, *_SENT_FORMATS):
+            raise ValueError(f"An image cannot be read: {error}.") from error
         return data
+    return _encoded(pixels)
 
 
 def _encoded(image: np.ndarray) -> bytes:
-    """A PNG, or a JPEG of a tenth of its size where the image is large."""
+    """A PNG, or a JPEG of a tenth of its size where the image is large, and not too long for one."""
     file = io.BytesIO()
-    if image.shape[0] * image.shape[1] <= _MAX_PNG_PIXELS:
+    if image.shape[0] * image.shape[1] <= _MAX_PNG_PIXELS or max(image.shape) > _MAX_JPEG_SIDE:
         PIL.Image.fromarray(image).save(file, "PNG", compress_level=1)
     else:
         PIL.Image.fromarray(image).save(file, "JPEG", quality=_JPEG_QUALITY, subsampling=0)

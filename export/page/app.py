@@ -156,7 +156,10 @@ class PageApp:
 
     def _classify(self, data: bytes) -> dict:
         with self._rotating:
-            images = client_images.as_list(data)
+            try:
+                images = client_images.as_list(data)
+            except ValueError as error:
+                raise _RequestError(422, str(error)) from error
         start = time.perf_counter()
         (prediction,) = self._client.predict(images)
         milliseconds = 1000 * (time.perf_counter() - start)

@@ -4,6 +4,7 @@ import io
 import itertools
 import math
 import socket
+import sys
 import threading
 import time
 
@@ -333,6 +334,38 @@ def test_a_large_rotated_image_is_sent_as_jpeg(tmp_path):
     assert len(sent) < 2 * path.stat().st_size
     difference = np.abs(read_image(sent).astype(int) - read_image(path))
     assert difference.mean() < 1 and difference.max() < 12
+
+
+def test_an_image_too_long_for_jpeg_is_turned_as_png(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "scan.png"
+    path.write_bytes(encode(Image.new("RGB", (65_501, 700), "red"), "PNG", exif=exif, compress_level=1))
+    (sent,) = client_images.as_list(path)
+    with Image.open(io.BytesIO(sent)) as image:
+        assert (image.format, image.size) == ("PNG", (700, 65_501))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"\0\0\0\x18ftypheic" + bytes(60), "a HEIC image"),
+        (write_tiff(np.zeros((16, 16), np.uint16), 16, numbers=2), "signed numbers of an unknown range"),
+    ],
+)
+def test_another_format_that_cannot_be_read_has_its_own_reason(monkeypatch, data, message):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ValueError, match=f"An image cannot be read: .*{message}"):
+        client_images.as_list(data)
+
+
+def test_no_memory_is_no_damage(monkeypatch, photo):
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(client_images, "is_upright", fail)
+    with pytest.raises(MemoryError):
+        client_images.as_list(photo)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

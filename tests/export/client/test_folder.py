@@ -17,6 +17,7 @@ from export.client.answers import AnswersFile
 from export.client.client import Client, Prediction
 from export.client.folder import predict_folder
 from export.client.progress import Progress
+from sqz_keras.files import InUseError
 from tests.export.samples import encode, random_image
 
 
@@ -153,13 +154,17 @@ def test_images_that_cannot_be_sent_stop_no_others(photos, tmp_path, monkeypatch
     huge = photos / "huge.png"
     huge.write_bytes(encode(random_image(60, 60), "PNG"))
     monkeypatch.setattr(contract, "MAX_MESSAGE_BYTES", (1 << 16) + huge.stat().st_size - 1)
-    monkeypatch.setattr(client_folder, "find_images", lambda _: [gone, huge, sent, gone.with_name("z.jpg")])
+    video = photos / "video.gif"
+    with open(video, "wb") as file:
+        file.truncate(2 << 30)
+    monkeypatch.setattr(client_folder, "find_images", lambda _: [gone, huge, sent, video])
     counting = Counting()
     output = tmp_path / "answers.jsonl"
     predict_folder(counting, photos, output, 1)
     lines = lines_of(output)
     assert [line["status"] == "OK" for line in lines] == [False, False, True, False]
     assert "gone.jpg" in lines[0]["status"] and "bytes" in lines[1]["status"]
+    assert "an image's file at most" in lines[3]["status"]
     assert counting.answered == 1
 
 
@@ -173,6 +178,7 @@ def test_images_that_cannot_be_sent_stop_no_others(photos, tmp_path, monkeypatch
         b"3\n{}\n",
         b"notes",
         b'{"image": "a.jpg", "label": 3}',
+        b"[" * 100_000 + b"\n",
     ],
 )
 def test_a_file_of_something_else_is_left_alone(photos, tmp_path, content):
@@ -181,6 +187,15 @@ def test_a_file_of_something_else_is_left_alone(photos, tmp_path, content):
     with pytest.raises(ValueError, match="not written by sqz-predict"):
         predict_folder(Counting(), photos, output, 1)
     assert output.read_bytes() == content
+
+
+def test_two_runs_do_not_write_one_file(tmp_path):
+    with AnswersFile(tmp_path / "answers", 1) as first:
+        first.write_failure("a.jpg", "damaged")
+        with pytest.raises(InUseError, match=r"Another process writes .*answers; wait"):
+            AnswersFile(tmp_path / "answers", 1)
+    with AnswersFile(tmp_path / "answers", 1) as second:
+        assert second.answered == {"a.jpg"}
 
 
 def test_names_of_any_bytes_are_kept(tmp_path):
