@@ -128,16 +128,15 @@ def labels_text(spec: ModelSpec) -> str:
 
 def write_checksums(folder: pathlib.Path) -> None:
     """Writes the checksums of all files under a version's folder."""
-    target = folder / contract.EXTRA_FOLDER / CHECKSUMS_NAME
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != target)
-    target.write_text("".join(f"{_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files), "utf-8")
+    lines = [f"{_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in _checked(folder)]
+    (folder / contract.EXTRA_FOLDER / CHECKSUMS_NAME).write_text("".join(lines), "utf-8")
 
 
 def check_files(folder: pathlib.Path) -> int:
     """Compares the files of a version with its checksums, and returns how many there are.
 
     Raises:
-        ValueError: It has no checksums, or a file is missing or another.
+        ValueError: It has no checksums, or a file is missing, another, or without a checksum.
         OSError: A file cannot be read.
     """
     path = folder / contract.EXTRA_FOLDER / CHECKSUMS_NAME
@@ -146,6 +145,11 @@ def check_files(folder: pathlib.Path) -> int:
             f"{folder} is not a version that sqz-export wrote: it has no {contract.EXTRA_FOLDER}/{path.name}."
         )
     entries = [line.partition("  ")[::2] for line in path.read_text("utf-8").splitlines()]
+    unlisted = sorted(
+        {file.relative_to(folder).as_posix() for file in _checked(folder)} - {name for _, name in entries}
+    )
+    if unlisted:
+        raise ValueError(f"{folder}: files are not in {path.name}, first {unlisted[0]}. Export the model again.")
     missing = [name for _, name in entries if not (folder / name).is_file()]
     if missing:
         raise ValueError(f"{folder}: files are missing, first {missing[0]}. Export the model again.")
@@ -153,6 +157,12 @@ def check_files(folder: pathlib.Path) -> int:
     if changed:
         raise ValueError(f"{folder}: files are not as they were exported, first {changed[0]}. Export the model again.")
     return len(entries)
+
+
+def _checked(folder: pathlib.Path) -> list[pathlib.Path]:
+    """All files under a version's folder but the checksums themselves."""
+    sums = folder / contract.EXTRA_FOLDER / CHECKSUMS_NAME
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path != sums)
 
 
 def _precision(folder: pathlib.Path) -> str:

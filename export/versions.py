@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 import shutil
@@ -68,12 +69,30 @@ def choose_version(base_path: str | os.PathLike, model_version: int | str, keep_
     return int(text)
 
 
+@dataclasses.dataclass
+class NewVersion:
+    """A version that is being made.
+
+    Args:
+        folder: The folder to fill.
+        version: The number that it is to get; after `new_version`, the number that it has.
+    """
+
+    folder: pathlib.Path
+    version: int
+
+
 @contextlib.contextmanager
-def new_version(base_path: str | os.PathLike, version: int) -> Iterator[pathlib.Path]:
+def new_version(base_path: str | os.PathLike, version: int, *, or_next: bool = False) -> Iterator[NewVersion]:
     """Gives an empty folder to fill, and makes it version `version` when the block ends without an exception.
 
     Until it is complete and on the disk, the folder has a name that no server loads; then it is renamed. After an
     exception it is removed. A folder that a killed process leaves keeps its unloadable name.
+
+    Args:
+        base_path: The folder of all versions.
+        version: The number.
+        or_next: Where another process makes this version in the meantime, take the next number that is free.
 
     Raises:
         ValueError: The version was made by another process in the meantime.
@@ -82,23 +101,31 @@ def new_version(base_path: str | os.PathLike, version: int) -> Iterator[pathlib.
     base_path.mkdir(parents=True, exist_ok=True)
     temporary = base_path / f".tmp-{version}-{uuid.uuid4().hex}"
     temporary.mkdir()
+    new = NewVersion(temporary, version)
     try:
-        yield temporary
+        yield new
         _sync_tree(temporary)
-        target = base_path / str(version)
-        # Of two exports at once the later one fails here: a folder that is not empty cannot be renamed onto.
-        if os.path.lexists(target):
-            raise _taken(base_path, version)
-        try:
-            os.rename(temporary, target)
-        except OSError as error:
-            if os.path.lexists(target):
-                raise _taken(base_path, version) from error
-            raise
+        while not _renamed(temporary, base_path / str(new.version)):
+            if not or_next:
+                raise _taken(base_path, version)
+            new.version = max(new.version + 1, choose_version(base_path, AUTO))
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     sync(base_path)
+
+
+def _renamed(folder: pathlib.Path, target: pathlib.Path) -> bool:
+    """Renames a folder, unless something has that name; returns whether it did."""
+    if os.path.lexists(target):
+        return False
+    try:
+        os.rename(folder, target)  # of two exports at once the later one fails: no folder goes onto one with files
+    except OSError:
+        if os.path.lexists(target):
+            return False
+        raise
+    return True
 
 
 def prune(base_path: str | os.PathLike, keep_versions: int) -> list[int]:
@@ -110,10 +137,14 @@ def prune(base_path: str | os.PathLike, keep_versions: int) -> list[int]:
     if keep_versions < 1:
         raise ValueError(f"keep_versions must be at least 1, got {keep_versions}.")
     base_path, folders = pathlib.Path(base_path), _removable(base_path)
-    removed = list(folders)[:-keep_versions]
-    for version in removed:
+    removed = []
+    for version in list(folders)[:-keep_versions]:
         hidden = base_path / f".old-{version}-{uuid.uuid4().hex}"
-        os.rename(folders[version], hidden)
+        try:
+            os.rename(folders[version], hidden)
+        except FileNotFoundError:  # another process has removed it
+            continue
+        removed.append(version)
         sync(base_path)
         if hidden.is_symlink():
             hidden.unlink()
@@ -124,12 +155,12 @@ def prune(base_path: str | os.PathLike, keep_versions: int) -> list[int]:
 
 def _removable(base_path: str | os.PathLike) -> dict[int, pathlib.Path]:
     """Those of `list_versions` that are empty or hold a SavedModel."""
-    versions = list_versions(base_path).items()
-    return {
-        version: folder
-        for version, folder in versions
-        if (folder / "saved_model.pb").is_file() or not any(folder.iterdir())
-    }
+    removable = {}
+    for version, folder in list_versions(base_path).items():
+        with contextlib.suppress(FileNotFoundError):  # another process removes versions too
+            if (folder / "saved_model.pb").is_file() or not any(folder.iterdir()):
+                removable[version] = folder
+    return removable
 
 
 def _taken(base_path: str | os.PathLike, version: int) -> ValueError:

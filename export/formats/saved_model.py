@@ -46,11 +46,12 @@ def export_saved_model(
     check_installed()
     _check_servable(spec)
     check_shapes("the model to export", arrays, spec.weight_shapes())
-    with versions.new_version(base_path, version) as folder:
-        reproducible.write_saved_model(spec, arrays, folder, precision)
+    is_auto = model_version == versions.AUTO
+    with versions.new_version(base_path, version, or_next=is_auto) as new:
+        reproducible.write_saved_model(spec, arrays, new.folder, precision)
     if keep_versions:
         versions.prune(base_path, keep_versions)
-    return pathlib.Path(base_path, str(version))
+    return pathlib.Path(base_path, str(new.version))
 
 
 def _check_servable(spec: ModelSpec) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import os
-import pathlib
 import threading
 
 from PIL import Image
@@ -22,7 +21,7 @@ class Explainer:
     """Draws maps; keeps the network of the version that it was last asked for. Threads wait for each other."""
 
     def __init__(self):
-        self._lock, self._folder, self._spec, self._maps = threading.Lock(), None, None, None
+        self._lock, self._kept, self._spec, self._maps = threading.Lock(), None, None, None
 
     def draw(self, folder: str | os.PathLike, data: bytes, class_id: int) -> bytes:
         """The image with the map of a class over it.
@@ -43,9 +42,10 @@ class Explainer:
         from sqz_keras.models.squeezenet import build
 
         with self._lock:  # a large image takes half a gigabyte meanwhile
-            if self._folder != pathlib.Path(folder):
-                self._spec, arrays = resolve_model(folder)
-                self._maps, self._folder = ClassMaps(build(self._spec, arrays)), pathlib.Path(folder)
+            key = _key(folder)
+            if self._kept != key:
+                spec, arrays = resolve_model(folder)
+                self._maps, self._spec, self._kept = ClassMaps(build(spec, arrays)), spec, key
             image = read_image(data)
             values = self._maps(prepare_image(image, self._spec), class_id)
             shown = Image.fromarray(image)
@@ -53,3 +53,12 @@ class Explainer:
             output = io.BytesIO()
             Image.fromarray(overlay(shown, values, self._spec)).save(output, "JPEG", quality=90)
             return output.getvalue()
+
+
+def _key(folder: str | os.PathLike) -> tuple[str, int, int]:
+    """What another folder does not have, even where a version was exported again under its number."""
+    try:
+        found = os.stat(folder)
+    except OSError as error:
+        raise ValueError(f"{os.fspath(folder)} cannot be read: {error.strerror}.") from error
+    return os.fspath(folder), found.st_ino, found.st_ctime_ns

@@ -27,6 +27,7 @@ EXTRA_FOLDER = "assets.extra"  # of a SavedModel: where TensorFlow leaves room f
 # entry of the metadata of ONNX and LiteRT files.
 SPEC_KEY = "model_spec"
 _SUFFIXES = (".weights.h5", ".keras")
+_DESCRIBED = (*_SUFFIXES, ".tflite", ".onnx")  # files that may share one description
 # Labels with the index of their class before or behind them, as other programs keep them, and the first index.
 # "1 euro" may be a name; "0 tench" and "1. tench" are none.
 _NUMBERED = (
@@ -168,17 +169,22 @@ def check_no_other_spec(path: str | os.PathLike, spec: ModelSpec, arrays: Mappin
     """Refuses to write a file whose description would replace that of another model.
 
     Raises:
-        ValueError: The file does not exist, and beside its place there is another description than `write_spec` writes.
+        ValueError: There is another description than `write_spec` writes, and it is not that of the file alone: the
+            file does not exist, or a file of another format has the same description.
     """
-    described = spec_path(path)
-    if os.path.exists(path) or not described.exists():
+    described, path = spec_path(path), pathlib.Path(path)
+    if not described.exists():
         return
-    with contextlib.suppress(ValueError):
-        if json.loads(described.read_text("utf-8-sig")) == json.loads(json.dumps(_form(spec, arrays))):
+    sharing = (other for other in described.parent.iterdir() if other.name.lower().endswith(_DESCRIBED))
+    if path.exists() and all(other == path or spec_path(other) != described for other in sharing):
+        return
+    with contextlib.suppress(ValueError, TypeError):
+        form = {**json.loads(described.read_text("utf-8-sig")), PACKAGE_VERSION_KEY: __version__}
+        if form == json.loads(json.dumps(_form(spec, arrays))):
             return
     raise ValueError(
-        f"{described} describes another model, and would be replaced by the description of {os.fspath(path)}. Give "
-        "another name, or remove it where it describes nothing."
+        f"{described} describes another model, and would be replaced by the description of {path}. Give another name, "
+        "or remove it and what it describes."
     )
 
 

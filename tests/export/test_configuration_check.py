@@ -77,13 +77,22 @@ def remove_a_file(folder):
     (folder / "variables").unlink()
 
 
+def empty_the_checksums(folder):
+    (folder / contract.EXTRA_FOLDER / CHECKSUMS_NAME).write_bytes(b"")
+
+
 def remove_the_graph(folder):
     (folder / "saved_model.pb").unlink()
 
 
 @pytest.mark.parametrize(
     ("change", "expected"),
-    [(damage, "not as they were exported"), (remove_a_file, "missing"), (remove_the_graph, "no saved_model.pb")],
+    [
+        (damage, "not as they were exported"),
+        (remove_a_file, "missing"),
+        (remove_the_graph, "no saved_model.pb"),
+        (empty_the_checksums, "files are not in SHA256SUMS, first saved_model.pb"),
+    ],
 )
 def test_a_version_whose_files_do_not_fit(tmp_path, base_path, change, expected):
     change(base_path / "2")

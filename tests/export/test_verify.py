@@ -84,6 +84,12 @@ def test_a_changed_truncated_or_missing_file_is_found(version, name):
         verify.verify(version)
 
 
+def test_a_file_without_a_checksum_is_found(version):
+    (version / "variables" / "new").touch()
+    with pytest.raises(ValueError, match=r"not in SHA256SUMS, first variables/new\."):
+        verify.verify(version)
+
+
 def test_what_does_not_belong_together_is_found_with_right_checksums_too(version, spec, arrays):
     path = version / "assets" / contract.LABELS_NAME
     path.write_text(path.read_text().replace("digit 3", "digit three"))

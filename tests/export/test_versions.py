@@ -1,6 +1,7 @@
 """A version appears whole or not at all, and is never overwritten."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,10 +12,10 @@ from export import versions
 
 
 def _put(base_path, version, text="new"):
-    with versions.new_version(base_path, version) as folder:
-        (folder / "saved_model.pb").touch()
-        (folder / "variables").mkdir()
-        (folder / "variables" / "data").write_text(text)
+    with versions.new_version(base_path, version) as new:
+        (new.folder / "saved_model.pb").touch()
+        (new.folder / "variables").mkdir()
+        (new.folder / "variables" / "data").write_text(text)
 
 
 def test_versions_are_folders_named_by_positive_integers(tmp_path):
@@ -58,12 +59,24 @@ def test_a_version_is_never_overwritten(tmp_path):
 def test_of_two_exports_at_once_the_later_is_refused(tmp_path):
     with (
         pytest.raises(ValueError, match="never overwritten"),
-        versions.new_version(tmp_path, 4) as folder,
+        versions.new_version(tmp_path, 4) as new,
     ):
-        (folder / "data").write_text("late")
+        (new.folder / "data").write_text("late")
         _put(tmp_path, 4, "early")
     assert (tmp_path / "4" / "variables" / "data").read_text() == "early"
     assert os.listdir(tmp_path) == ["4"]
+
+
+def test_of_two_exports_at_once_the_later_takes_the_next_number(tmp_path):
+    _put(tmp_path, 3)
+    with versions.new_version(tmp_path, 4, or_next=True) as new:
+        (new.folder / "data").write_text("late")
+        _put(tmp_path, 4, "early")
+        (tmp_path / "5").write_text("a file")
+    assert new.version == 6
+    assert (tmp_path / "4" / "variables" / "data").read_text() == "early"
+    assert (tmp_path / "6" / "data").read_text() == "late"
+    assert sorted(os.listdir(tmp_path)) == ["3", "4", "5", "6"]
 
 
 @pytest.mark.parametrize("failing", ["mkdir", "fsync", "rename"])
@@ -73,8 +86,8 @@ def test_a_failed_export_leaves_nothing(tmp_path, monkeypatch, failing):
 
     if failing != "mkdir":
         monkeypatch.setattr(os, failing, fail)
-    with pytest.raises(OSError, match="disk is full"), versions.new_version(tmp_path, 1) as folder:
-        (folder / "data").write_text("new")
+    with pytest.raises(OSError, match="disk is full"), versions.new_version(tmp_path, 1) as new:
+        (new.folder / "data").write_text("new")
         if failing == "mkdir":
             fail()
     assert os.listdir(tmp_path) == []
@@ -84,8 +97,8 @@ def test_what_a_killed_export_leaves_is_no_version(tmp_path):
     code = """
 import os, signal, sys
 from export import versions
-with versions.new_version(sys.argv[1], 5) as folder:
-    (folder / "saved_model.pb").write_bytes(b"half")
+with versions.new_version(sys.argv[1], 5) as new:
+    (new.folder / "saved_model.pb").write_bytes(b"half")
     os.kill(os.getpid(), signal.SIGKILL)
 """
     killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)])
@@ -126,6 +139,23 @@ def test_a_version_that_would_go_at_once_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"Version 1 would be removed at once.*--keep_versions=2"):
         versions.choose_version(tmp_path, 1, keep_versions=2)
     assert versions.choose_version(tmp_path, "auto", keep_versions=1) == 6
+
+
+def test_versions_that_another_process_removes_meanwhile_are_skipped(tmp_path, monkeypatch):
+    for version in (2, 3, 4):
+        _put(tmp_path, version)
+    there = versions.list_versions(tmp_path)
+    monkeypatch.setattr(versions, "list_versions", lambda _: {1: tmp_path / "1"} | there)
+    rename = os.rename
+
+    def remove_first(source, target):
+        if source == tmp_path / "2":
+            shutil.rmtree(source)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", remove_first)
+    assert versions.prune(tmp_path, 1) == [3]
+    assert os.listdir(tmp_path) == ["4"]
 
 
 def test_an_old_version_is_hidden_before_its_files_go(tmp_path, monkeypatch):

@@ -18,8 +18,9 @@ from sqz_keras.compression import int8
 from sqz_keras.models import squeezenet
 from sqz_keras.runtimes import onnx_file
 from sqz_keras.runtimes.run import load_litert, run_litert, run_onnx
+from sqz_keras.version import __version__
 from sqz_keras.weights import sqz
-from sqz_keras.weights.description import write_spec
+from sqz_keras.weights.description import check_no_other_spec, write_spec
 from tests.export.samples import random_arrays, random_image, small_spec
 
 IMAGES = np.stack([np.asarray(random_image(32, 32, seed=seed), np.float32) for seed in range(4)])
@@ -161,6 +162,20 @@ def test_the_description_of_another_file_is_not_replaced(tmp_path, spec, arrays,
     write_spec(tmp_path / "model.keras", spec, arrays)
     run_command(export, *command)
     assert (tmp_path / "model.onnx").exists()
+
+
+def test_the_description_that_two_formats_share_is_not_replaced(tmp_path, spec, arrays):
+    other = arrays | {"conv10/bias": arrays["conv10/bias"] + 1}
+    for name in ("model.onnx", "model.txt"):
+        (tmp_path / name).touch()
+    write_spec(tmp_path / "model.onnx", spec, other)
+    check_no_other_spec(tmp_path / "model.onnx", spec, arrays)
+    (tmp_path / "model.tflite").touch()
+    with pytest.raises(ValueError, match="describes another model"):
+        check_no_other_spec(tmp_path / "model.onnx", spec, arrays)
+    path = write_spec(tmp_path / "model.onnx", spec, arrays)
+    path.write_text(path.read_text().replace(__version__, "0.0.1"))  # of an earlier release
+    check_no_other_spec(tmp_path / "model.onnx", spec, arrays)
 
 
 def test_grey_models_are_refused(tmp_path):

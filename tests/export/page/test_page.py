@@ -19,12 +19,14 @@ from PIL import Image
 from export import contract, serve
 from export.client.client import Client, Prediction, ServingError
 from export.page import app as page_app
+from export.page import explanation
 from export.page import server as page_server
 from export.server import run as server_run
 from export.server.run import ServeConfig, run_server
 from sqz_keras import class_map, overlay, prepare_images
 from sqz_keras.architecture.spec import imagenet_classes
-from tests.export.samples import encode, random_image
+from tests.export.samples import encode, random_arrays, random_image
+from tests.images.tiff_files import write_tiff
 
 EVIL = "</script><img src=x onerror=document.title='taken'>&\"'"
 
@@ -167,6 +169,11 @@ class TestRequests:
     def test_what_cannot_be_read_is_reported(self, port, data, status):
         assert error_of(ask(port, "POST", "/predict", data)) == (422, f"This cannot be read: {status}.")
 
+    def test_another_format_that_cannot_be_read_has_its_own_reason(self, port):
+        scan = write_tiff(np.zeros((16, 16), np.uint16), 16, numbers=2)
+        status, message = error_of(ask(port, "POST", "/predict", scan))
+        assert status == 422 and "signed numbers" in message
+
     def test_the_map_of_a_class_lies_over_the_image(self, port, model, spec):
         image = random_image(500, 800)
         status, headers, body = ask(port, "POST", "/map/4", encode(image, "PNG"))
@@ -178,6 +185,20 @@ class TestRequests:
         assert np.abs(seen - overlay(small, values, spec)).mean() < 20
         other = np.asarray(Image.open(io.BytesIO(ask(port, "POST", "/map/5", encode(image, "PNG"))[2])), float)
         assert np.abs(seen - other).mean() > 1
+
+    def test_maps_follow_a_version_that_was_exported_again(self, spec, tmp_path, monkeypatch):
+        folder = tmp_path / "1"
+        folder.mkdir()
+        exported = []  # the weights that the folder has
+        monkeypatch.setattr(explanation, "resolve_model", lambda _: (spec, exported[-1]))
+        explainer, data = explanation.Explainer(), encode(random_image(40, 40), "PNG")
+        exported.append(random_arrays(spec))
+        first = explainer.draw(folder, data, 4)
+        assert explainer.draw(folder, data, 4) == first
+        exported.append({name: -array for name, array in random_arrays(spec).items()})
+        folder.rename(tmp_path / ".old-1")
+        folder.mkdir()
+        assert explainer.draw(folder, data, 4) != first
 
     def test_maps_that_cannot_be_drawn_are_refused(self, port, fake_port):
         data = encode(random_image(50, 60))
