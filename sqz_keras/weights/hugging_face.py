@@ -25,7 +25,7 @@ def fetch(handle: str) -> pathlib.Path:
 
     Raises:
         ValueError: The handle has another form, the file has another hash, or the hub has no such file.
-        OSError: The hub cannot be reached, and the cache does not hold the file.
+        OSError: The hub cannot be reached, and the cache does not hold the file; or the download failed.
         MissingExtraError: huggingface_hub is not installed.
     """
     parts = _HANDLE.fullmatch(handle)
@@ -47,6 +47,10 @@ def fetch(handle: str) -> pathlib.Path:
             f"{handle} cannot be downloaded: {reason} Check owner, name, revision and file; a private repository needs "
             "`hf auth login`."
         ) from error
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # of httpx and hf_xet, which have kinds of their own
+        raise OSError(f"{handle} could not be downloaded: {error}. Try again, or give the path of a copy.") from error
     path = pathlib.Path(path)
     if parts["sha256"]:
         with path.open("rb") as file:

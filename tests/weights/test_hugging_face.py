@@ -81,6 +81,20 @@ def test_errors_say_what_to_do(endpoint, tmp_path):
     assert offline.startswith("OSError: hf://someone/net/folder/net.sqz is not in the cache")
 
 
+def test_a_failed_download_is_one_of_the_system(monkeypatch):
+    import huggingface_hub
+
+    class ProxyError(Exception):
+        """As httpx has it."""
+
+    def fail(*_, **__):
+        raise ProxyError("407")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    with pytest.raises(OSError, match=r"hf://someone/net/net\.sqz could not be downloaded: 407"):
+        hugging_face.fetch("hf://someone/net/net.sqz")
+
+
 @pytest.mark.parametrize("handle", ["hf://net.sqz", "hf://a/b", "hf://a/b/c#sha256=12", "hf://a/b@/c", "hf://a b/c/d"])
 def test_other_forms_are_refused(handle):
     with pytest.raises(ValueError, match="expected hf://owner/name/file"):
