@@ -12,6 +12,7 @@ from tensorflow.core.protobuf import fingerprint_pb2
 from tensorflow.python.saved_model import fingerprinting_utils
 
 from export import contract, export
+from export.formats import reproducible
 from export.formats.saved_model import export_saved_model
 from sqz_keras import resolve_model
 from tests.export.samples import random_arrays, small_spec
@@ -120,3 +121,11 @@ def test_contradictions_are_refused_before_any_work(run_command, tmp_path, monke
     with pytest.raises(ValueError, match=message):
         run_command(export, *argv)
     assert os.listdir(tmp_path) == []
+
+
+def test_of_two_exports_at_once_with_auto_both_end(spec, arrays, tmp_path, monkeypatch):
+    monkeypatch.setattr(reproducible, "write_saved_model", lambda *_: (tmp_path / "1" / "other").mkdir(parents=True))
+    assert export_saved_model(spec, arrays, tmp_path) == tmp_path / "2"
+    monkeypatch.setattr(reproducible, "write_saved_model", lambda *_: (tmp_path / "3" / "other").mkdir(parents=True))
+    with pytest.raises(ValueError, match="never overwritten"):
+        export_saved_model(spec, arrays, tmp_path, 3)
