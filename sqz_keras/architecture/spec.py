@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import pathlib
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -20,6 +21,9 @@ from sqz_keras.architecture.plain_numbers import require_integer
 PREPROCESSING_MODES = ("authors", "caffe", "torch", "tf")
 RESIZES = ("stretch", "shortest_side")
 MAX_JSON_BYTES = 1 << 20
+# Of an input or a resized image, and of conv10: far beyond any use, and so that no small file needs all memory.
+MOST_PIXELS, MOST_PADDING = 4096, 16
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # characters that a terminal would act on
 
 
 @functools.cache
@@ -45,7 +49,7 @@ class Preprocessing:
             RGB / 127.5 - 1.
         resize: "stretch" to a square of `resize_to` pixels, or "shortest_side" to `resize_to` with the aspect kept.
             Bilinear in both cases; the centre of the network's input size is cut out after it.
-        resize_to: Side that images are resized to, in pixels.
+        resize_to: Side that images are resized to, in pixels, at most 4,096.
         antialias: Whether the bilinear filter widens when it shrinks an image, as Pillow's and torchvision's does.
 
     Raises:
@@ -65,7 +69,8 @@ class Preprocessing:
         if not isinstance(self.antialias, bool | np.bool_):
             raise ValueError(f"Preprocessing: antialias must be True or False, got {self.antialias!r:.40}.")
         object.__setattr__(self, "antialias", bool(self.antialias))
-        object.__setattr__(self, "resize_to", require_integer("Preprocessing: resize_to", self.resize_to, 1))
+        resize_to = require_integer("Preprocessing: resize_to", self.resize_to, 1, MOST_PIXELS)
+        object.__setattr__(self, "resize_to", resize_to)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,12 +82,13 @@ class ModelSpec:
         bypass: None, "simple" or "complex".
         metaparameters: The network's metaparameters; if omitted, they follow from `version`.
         classes: Number of classes, at least 2.
-        labels: Names in the order of the class indices (wnids for ImageNet), or None where unknown.
-        input_size: Height and width of the network's input, in pixels.
+        labels: Names in the order of the class indices (wnids for ImageNet), or None where unknown. None is blank, and
+            none has control characters, such as tabs.
+        input_size: Height and width of the network's input, in pixels, at most 4,096.
         channels: Channels of the network's input.
         preprocessing: How an image becomes the network's input.
         conv10_padding: Rows and columns of zeros around conv10's input: 0 in the paper's Table 1, 1 in the released
-            v1.0.
+            v1.0. At most 16.
         weights_sha256: `hash_arrays` of the weights, or None.
 
     Raises:
@@ -110,8 +116,13 @@ class ModelSpec:
             raise ValueError(f"ModelSpec: these metaparameters are not version {self.version}'s; give version=None.")
         object.__setattr__(self, "metaparameters", self.metaparameters or VERSIONS[self.version])
         bypass_kinds(self.metaparameters, self.bypass)
-        for name, least in {"classes": 1, "input_size": 1, "channels": 1, "conv10_padding": 0}.items():
-            object.__setattr__(self, name, require_integer(f"ModelSpec: {name}", getattr(self, name), least))
+        for name, *limits in (
+            ("classes", 1),
+            ("input_size", 1, MOST_PIXELS),
+            ("channels", 1),
+            ("conv10_padding", 0, MOST_PADDING),
+        ):
+            object.__setattr__(self, name, require_integer(f"ModelSpec: {name}", getattr(self, name), *limits))
         if self.classes == 1:
             raise ValueError(
                 "ModelSpec: classes must be at least 2, got 1: the softmax of one class is 1 for every image. Add a "
@@ -132,6 +143,11 @@ class ModelSpec:
                 raise ValueError(
                     f"ModelSpec: labels must be {self.classes} different names, one per class; got {len(self.labels)}, "
                     f"{len(set(self.labels))} of them different."
+                )
+            wrong = next((label for label in self.labels if not label.strip() or _CONTROL.search(label)), None)
+            if wrong is not None:
+                raise ValueError(
+                    f"ModelSpec: labels must be names without control characters, got {wrong!r:.80}. Name its class."
                 )
 
     def with_net(

@@ -120,7 +120,7 @@ def for_architecture(
 def _local_path(name: str) -> pathlib.Path | None:
     """Where a path or a handle of the Hugging Face Hub is on this machine; None if nothing has this name."""
     path = hugging_face.fetch(name) if name.startswith(hugging_face.PREFIX) else pathlib.Path(name)
-    return path if path.exists() else None
+    return path if name and path.exists() else None  # no name is no path, and not the current folder
 
 
 def _imagenet_name(version: str | None, bypass: str | None) -> str:
@@ -218,11 +218,11 @@ def _undescribed_spec(
     spec = architecture or _infer_spec(path, arrays, version, bypass, hints.input_size)
     spec = _with_hints(path, spec, arrays, hints)
     is_caffe = path.suffix.lower() == ".caffemodel"
-    is_of_this_project = path.name.lower().endswith((".weights.h5", ".keras")) or (path / "saved_model.pb").exists()
+    is_keras = path.name.lower().endswith((".h5", ".keras")) or (path / "saved_model.pb").exists()
     if hints.has_bypass is not None and (trunk_only or hints.conv10_padding is not None):
         if not is_caffe:  # whose preprocessing is the authors'
             _warn_of_preprocessing(path, spec, architecture)
-    elif (is_caffe or is_of_this_project) and not (architecture and trunk_only):
+    elif (is_caffe or is_keras) and not (architecture and trunk_only):
         _warn(
             path,
             f"which network it holds: it is taken as version {spec.version} with bypass={spec.bypass!r}, pools behind "

@@ -77,6 +77,11 @@ def test_json_round_trip():
         ({"preprocessing": {"resize": None}}, "resize must be"),
         ({"input_size": 300}, "resize_to >= input_size"),
         ({"conv10_padding": -1}, "conv10_padding"),
+        ({"conv10_padding": 10**9}, "conv10_padding must be an integer of at least 0 and at most 16"),
+        ({"input_size": 4097}, "input_size must be an integer of at least 1 and at most 4,096"),
+        ({"preprocessing": {"resize_to": 10**6}}, "resize_to must be an integer of at least 1 and at most 4,096"),
+        ({"classes": 2, "labels": ["a", " "]}, "labels must be names without control characters, got ' '"),
+        ({"classes": 2, "labels": ["a", "\x1b[2J"]}, "labels must be names without control characters"),
     ],
 )
 def test_bad_json_is_refused(change, message):

@@ -24,7 +24,7 @@ from sqz_keras.weights import download, readers, records
 from sqz_keras.weights.description import Hints, Stated, embed_spec, spec_path, write_spec
 from sqz_keras.weights.readers import WeightsFileError, keras_h5
 from sqz_keras.weights.resolve import resolve_model
-from tests.weights.readers import test_caffe, test_safetensors_file, test_torch_file
+from tests.weights.readers import test_caffe, test_keras_h5, test_safetensors_file, test_torch_file
 from tests.weights.readers.mutations import random_arrays
 
 SMALL = Metaparameters(base_e=8, incr_e=8, squeeze_ratio=0.5, stem_filters=4, stem_kernel=3)
@@ -235,11 +235,11 @@ def test_a_damaged_config_is_refused_or_describes_nothing(monkeypatch, net):
         model = sqz_keras.squeezenet_from_metaparameters(SMALL, (48, 48, 3), weights=None, classes=3)
     text, random = model.to_json(), np.random.default_rng(0)
     values = [match.span() for match in re.finditer(r'"[^"]*"|[0-9]+|null|true|false', text)]
-    monkeypatch.setattr(keras_h5, "_read", lambda *_: ({}, None, text))
+    monkeypatch.setattr(keras_h5, "_read", lambda *_: ({}, None, text, []))
     assert isinstance(keras_h5.read_described("net.h5")[1], Stated if net == "own" else Hints)
     for start, end in random.permutation(values)[:400]:
         damaged = text[:start] + str(random.choice(["7", '"x"', "null", "[]", "{}", "-1", "[[1, 2], 3]"])) + text[end:]
-        monkeypatch.setattr(keras_h5, "_read", lambda *_, damaged=damaged: ({}, None, damaged))
+        monkeypatch.setattr(keras_h5, "_read", lambda *_, damaged=damaged: ({}, None, damaged, []))
         with contextlib.suppress(WeightsFileError), warnings.catch_warnings(action="ignore"):
             keras_h5.read_described("net.h5")
 
@@ -340,6 +340,25 @@ def test_weights_alone_are_warned_about(tmp_path):
     build(SPEC).save_weights(tmp_path / "own.weights.h5")
     with pytest.warns(UserWarning, match="does not say which network it holds"):
         sqz_keras.squeezenet_from_metaparameters(SMALL, classes=3, weights=tmp_path / "own.weights.h5")
+
+
+@pytest.mark.parametrize(
+    ("names", "bypass", "padding"),
+    [((), None, 0), (("fire3_add",), "simple", 0), (("conv10_pad",), None, 1), (("add_2",), "simple", 0)],
+)
+def test_layers_without_weights_tell_the_bypass_and_the_padding(tmp_path, names, bypass, padding):
+    """In a legacy file of weights alone."""
+
+    def edit(file):
+        file.attrs["layer_names"] = [*file.attrs["layer_names"], *(name.encode() for name in names)]
+        for name in names:
+            file.create_group(name).attrs["weight_names"] = np.zeros(0)
+
+    path = tmp_path / "net.h5"
+    path.write_bytes(test_keras_h5.legacy(random_arrays(ModelSpec("1.1", classes=4).weight_shapes()), edit))
+    with pytest.warns(UserWarning, match=f"does not say which network it holds: .* conv10_padding={padding}"):
+        spec, _ = resolve_model(path)
+    assert (spec.bypass, spec.conv10_padding) == (bypass, padding)
 
 
 def test_a_broken_description_inside_is_refused(tmp_path):
@@ -513,6 +532,9 @@ def test_other_architectures_are_refused(options):
 def test_what_does_not_exist_is_refused():
     with pytest.raises(ValueError, match=r"squeezenet1\.1_authors.*no file or folder of this name"):
         resolve_model("squeezenet")
+    for weights in (lambda: resolve_model(""), lambda: SqueezeNet(weights="")):
+        with pytest.raises(ValueError, match="no file or folder of this name exists"):
+            weights()
     with pytest.raises(ValueError, match=r"holds version 1\.1"):
         resolve_model("squeezenet1.1_authors", version="1.0")
     with pytest.raises(ValueError, match="No pretrained weights are called"):

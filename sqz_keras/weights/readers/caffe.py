@@ -1,10 +1,7 @@
-"""Caffe's `.caffemodel`: a NetParameter message, of which the layers' names, types, blobs and paddings are read.
+"""Caffe's `.caffemodel`: a NetParameter message, of which the layers' blobs are read, and what the layers compute.
 
-Fields of the public message layout (caffe.proto):
+Fields of the public message layout (caffe.proto), beside those in the tables below:
 NetParameter: layers (V1LayerParameter) 2, layer (LayerParameter) 100.
-LayerParameter: name 1, type (string) 2, blobs 7, convolution_param 106.
-V1LayerParameter: name 4, type (enum) 5, blobs 6, convolution_param 10.
-ConvolutionParameter: pad 3 (one, or one a side), pad_h 9, pad_w 10.
 BlobProto: num 1, channels 2, height 3, width 4, data 5 (packed float), shape 7, double_data 8 (packed double).
 BlobShape: dim 1.
 """
@@ -14,9 +11,12 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from collections.abc import Mapping
 
 import numpy as np
 
+from sqz_keras.architecture.metaparameters import VERSIONS
+from sqz_keras.architecture.spec import MOST_PADDING
 from sqz_keras.protobuf import BYTES, VARINT
 from sqz_keras.weights.arrays import (
     WeightsFileError,
@@ -32,11 +32,28 @@ from sqz_keras.weights.description import Hints
 from sqz_keras.weights.readers.heads import find_head
 from sqz_keras.weights.readers.wire import WireReader
 
-# Field of NetParameter that holds layers -> the fields of name, type, blobs and convolution_param in such a layer.
-_LAYERS = {2: (4, 5, 6, 10), 100: (1, 2, 7, 106)}
-_ELTWISE = (b"Eltwise", 25)
-_PAD, _PAD_H, _PAD_W = 3, 9, 10
-_MOST_PADDING = 16  # of conv10; the released networks have 0 or 1
+# Field of NetParameter that holds layers -> the fields of such a layer that are read. Those named like a type hold what
+# a layer of this type computes: ConvolutionParameter and so on.
+_LAYERS = {
+    2: {4: "name", 5: "type", 2: "bottoms", 3: "tops", 6: "blobs"}
+    | {10: "Convolution", 19: "Pooling", 24: "Eltwise", 30: "ReLU"},
+    100: {1: "name", 2: "type", 3: "bottoms", 4: "tops", 7: "blobs"}
+    | {106: "Convolution", 121: "Pooling", 110: "Eltwise", 123: "ReLU"},
+}
+# V1LayerParameter's numbers of the types that a SqueezeNet has.
+_V1_TYPES = {1: "Accuracy", 3: "Concat", 4: "Convolution", 6: "Dropout", 8: "Flatten", 17: "Pooling", 18: "ReLU"}
+_V1_TYPES |= {20: "Softmax", 21: "SoftmaxWithLoss", 22: "Split", 25: "Eltwise", 30: "ArgMax", 36: "Silence"}
+_BEFORE_RELU = frozenset(("Split", "Concat", "Dropout", "Pooling"))  # as well as behind it; an average is refused there
+_BEHIND_AVERAGE = frozenset(("Accuracy", "ArgMax", "Flatten", "Reshape", "Softmax", "SoftmaxWithLoss"))
+# What a layer computes: name -> field for all sides, fields for height and width, and the value where none is given.
+_CONVOLUTION = {"pad": (3, 9, 10, 0), "stride": (6, 13, 14, 1), "dilation": (18, 18, 18, 1), "group": (5, 5, 5, 1)}
+_POOLING = {"pool": (1, 1, 1, 0), "kernel_size": (2, 5, 6, 0), "stride": (3, 7, 8, 1), "pad": (4, 9, 10, 0)}
+_POOLING |= {"global_pooling": (12, 12, 12, 0), "round_mode": (13, 13, 13, 0)}
+_ELTWISE = {"operation": (1, 1, 1, 1), "coeff": (2, 2, 2, 1.0)}
+_RELU = {"negative_slope": (1, 1, 1, 0.0)}
+# 0 is MAX and 1 AVE; 0 is CEIL.
+_MAX_POOL = {"pool": 0, "kernel_size": 3, "stride": 2, "pad": 0, "global_pooling": 0, "round_mode": 0}
+_AVERAGE = {"pool": 1, "global_pooling": 1}
 _LEGACY_SHAPE = {1: 0, 2: 1, 3: 2, 4: 3}
 _DATA = {5: np.dtype("<f4"), 8: np.dtype("<f8")}
 
@@ -47,20 +64,24 @@ class _Layer:
 
     Args:
         name: the file's own.
-        type: a text in LayerParameter, a number in V1LayerParameter; None where it is left out.
+        type: as LayerParameter calls it; None where it is left out.
+        bottoms: the blobs that it reads.
+        tops: the blobs that it writes, which may be the same.
         blobs: the BlobProtos of its kernel and bias; none for a layer without weights.
-        convolution: its ConvolutionParameter, or None.
+        parameters: by the type that they are for.
     """
 
     name: str
-    type: bytes | int | None
+    type: str | None
+    bottoms: tuple[str, ...]
+    tops: tuple[str, ...]
     blobs: dict[str, memoryview]
-    convolution: memoryview | None
+    parameters: dict[str, memoryview]
 
 
 def read(path: str | os.PathLike, trunk_only: bool = False) -> dict[str, np.ndarray]:
-    """The arrays of `read_described`."""
-    return read_described(path, trunk_only)[0]
+    """The arrays of `read_described`, whatever the layers compute."""
+    return _read(path, WireReader(path), trunk_only)[0]
 
 
 def read_described(path: str | os.PathLike, trunk_only: bool = False) -> tuple[dict[str, np.ndarray], Hints]:
@@ -76,28 +97,45 @@ def read_described(path: str | os.PathLike, trunk_only: bool = False) -> tuple[d
         authors' releases). And conv10's padding and whether there is a bypass, as far as the file says it.
 
     Raises:
-        WeightsFileError: the file is damaged or too large, has weights that no SqueezeNet has, or pads the sides of
-            conv10's input differently.
+        WeightsFileError: the file is damaged or too large, has weights or layers that no SqueezeNet has, or pads the
+            sides of conv10's input differently.
     """
     reader = WireReader(path)
+    arrays, layers, head, padding = _read(path, reader, trunk_only)
+    if all(layer.type is None for layer in layers):
+        return arrays, Hints(conv10_padding=padding)
+    kernel = arrays["conv1/kernel"].shape if "conv1/kernel" in arrays else ()
+    changes = _changes(reader, layers, head, kernel, trunk_only)
+    if changes:
+        raise WeightsFileError(
+            f"{path}: its network is no SqueezeNet: {changes[0]}. Open it with Caffe, or give the file of a network "
+            "without the change."
+        )
+    return arrays, Hints(conv10_padding=padding, has_bypass=any(layer.type == "Eltwise" for layer in layers))
+
+
+def _read(
+    path: str | os.PathLike, reader: WireReader, trunk_only: bool
+) -> tuple[dict[str, np.ndarray], list[_Layer], str, int | None]:
+    """The arrays, all layers, the name of the layer that is conv10, and its padding."""
     blobs: dict[str, tuple[tuple[int, ...], np.ndarray]] = {}
     others: dict[str, dict[str, tuple[tuple[int, ...], np.ndarray]]] = {}
-    types, convolutions = set(), {}
+    layers, conv10 = [], "conv10"
     for number, wire_type, value in reader.fields(memoryview(read_bytes(path))):
         if number not in _LAYERS or wire_type != BYTES:
             continue
         layer = _layer(path, reader, value, _LAYERS[number])
-        types.add(layer.type)
+        layers.append(layer)
         name, ours = layer.name, layer_name(layer.name)
         if not layer.blobs:
             continue
         if name in others or f"{ours}/kernel" in blobs:
             raise WeightsFileError(f"{path}: layer {name!r:.80} occurs twice.")
         found = {part: _blob(path, reader, f"{ours or name}/{part}", blob, ours) for part, blob in layer.blobs.items()}
-        convolutions[ours or name] = layer.convolution
         if ours is None:
             others[name] = found
         else:
+            conv10 = name if ours == "conv10" else conv10
             blobs |= {f"{ours}/{part}": blob for part, blob in found.items()}
     known = {name: hwio_shape(shape) for name, (shape, _) in blobs.items() if name.endswith("/kernel")}
     kernels = {name: _keras_shape(found["kernel"][0]) for name, found in others.items()}
@@ -111,47 +149,136 @@ def read_described(path: str | os.PathLike, trunk_only: bool = False) -> tuple[d
             raise WeightsFileError(f"{path}: {name} of shape {list(shape)} has {values.size} values.")
         array = values.reshape(shape)
         arrays[name] = hwio(array)
-    padding = None if trunk_only else _padding(path, reader, convolutions.get(head or "conv10"))
-    has_bypass = any(kind in types for kind in _ELTWISE) if types != {None} else None
-    return float32_arrays(path, arrays), Hints(conv10_padding=padding, has_bypass=has_bypass)
+    head = head or conv10
+    padding = None if trunk_only else _padding(path, reader, layers, head)
+    return float32_arrays(path, arrays), layers, head, padding
 
 
-def _padding(path: str | os.PathLike, reader: WireReader, convolution: memoryview | None) -> int | None:
+def _padding(path: str | os.PathLike, reader: WireReader, layers: list[_Layer], head: str) -> int | None:
     """Rows and columns of zeros around the input of conv10; None without its ConvolutionParameter."""
-    if convolution is None:
+    message = next((layer.parameters.get("Convolution") for layer in layers if layer.name == head), None)
+    if message is None:
         return None
-    pads = {_PAD: [], _PAD_H: [], _PAD_W: []}
-    for number, wire_type, value in reader.fields(convolution):
-        if number in pads:
-            pads[number] += reader.varints(wire_type, value)
-    sides = pads[_PAD] or [*(pads[_PAD_H] or [0]), *(pads[_PAD_W] or [0])]
-    if len(set(sides)) != 1 or sides[0] > _MOST_PADDING:
+    sides = _numbers(reader, message, _CONVOLUTION)["pad"]
+    if len(set(sides)) != 1 or sides[0] > MOST_PADDING:
         raise WeightsFileError(
-            f"{path}: conv10 has the paddings {sides[:4]}, expected the same on all sides, at most {_MOST_PADDING}."
+            f"{path}: conv10 has the paddings {sides[:4]}, expected the same on all sides, at most {MOST_PADDING}."
         )
     return sides[0]
+
+
+def _numbers(reader: WireReader, message: memoryview, fields: Mapping[str, tuple]) -> dict[str, list[float]]:
+    """The numbers of a message by their names in `fields`, whose defaults tell integers from floats."""
+    given: dict[int, list[float]] = {}
+    kinds = {number: type(default) for *numbers, default in fields.values() for number in numbers}
+    for number, wire_type, value in reader.fields(message):
+        if kinds.get(number) is float and wire_type != VARINT and len(value) % 4 == 0:
+            given.setdefault(number, []).extend(np.frombuffer(value, "<f4").tolist())
+        elif number in kinds:
+            given.setdefault(number, []).extend(reader.varints(wire_type, value))
+    return {
+        name: given.get(both) or [*given.get(height, [default]), *given.get(width, [default])]
+        for name, (both, height, width, default) in fields.items()
+    }
+
+
+def _changes(
+    reader: WireReader, layers: list[_Layer], head: str, conv1: tuple[int, ...], trunk_only: bool
+) -> list[str]:
+    """Where the layers are not those of a SqueezeNet, a clause each; `conv1` is the shape of its kernel."""
+    ours = {layer.name: layer_name(layer.name) for layer in layers if layer.blobs and layer.name != head}
+    trunk = [at for at, layer in enumerate(layers) if ours.get(layer.name)]
+    changes, pool_after, place, is_averaged = [], [], 1, False
+    for layer in layers[: max(trunk, default=-1) + 1] if trunk_only else layers:
+        name, kind = layer.name, layer.type
+        if not layer.bottoms or kind == "Silence":  # a source of images or labels
+            continue
+        if kind == "Convolution":
+            part = ours.get(name) or ""
+            place = None if name == head else int(part[4:].partition("_")[0]) if part.startswith("fire") else place
+            expected = {"stride": 2 if part == "conv1" else 1, "dilation": 1, "group": 1}
+            expected |= {} if name == head else {"pad": int(part.endswith("3x3"))}  # conv10's is read by _padding
+            changes += _other_values(reader, layer, _CONVOLUTION, expected)
+        elif kind == "Pooling" and place is None:
+            is_averaged = True
+            changes += _other_values(reader, layer, _POOLING, _AVERAGE)
+        elif kind == "Pooling":
+            pool_after.append(place)
+            changes += _other_values(reader, layer, _POOLING, _MAX_POOL)
+        elif kind == "Eltwise":
+            changes += _other_values(reader, layer, _ELTWISE, {"operation": 1, "coeff": 1})
+        elif kind == "ReLU":
+            changes += _other_values(reader, layer, _RELU, {"negative_slope": 0})
+        elif kind not in _BEFORE_RELU and not (is_averaged and kind in _BEHIND_AVERAGE):
+            changes.append(f"it has the layer {name:.40} ({kind!s:.40}), of which weights say nothing")
+    for net in VERSIONS.values():
+        is_it = conv1[:2] == (net.stem_kernel,) * 2 and conv1[3] == net.stem_filters
+        if is_it and tuple(pool_after) != net.pool_after:
+            changes.append(f"it has max pools behind {pool_after[:9]}, expected {list(net.pool_after)}")
+    if not (is_averaged or trunk_only):
+        changes.append("it ends before pool10, the average of conv10's map")
+    convolutions = {name for name, known in ours.items() if known} | (set() if trunk_only else {head})
+    return changes + [f"{name:.80} has no ReLU behind it" for name in _linear(layers, head, convolutions)]
+
+
+def _linear(layers: list[_Layer], head: str, convolutions: set[str]) -> list[str]:
+    """Those of the convolutions whose values are read by something else than a ReLU, or by nothing."""
+    waiting: dict[str, str | None] = {}  # blob -> a convolution in it that no ReLU has read; all of them may be many
+    unread, found = set(), []
+    for layer in layers:
+        convolution = next(filter(None, map(waiting.get, layer.bottoms)), None)
+        passes = layer.type in _BEFORE_RELU and not (layer.type == "Pooling" and convolution == head)
+        if convolution and layer.type != "ReLU" and not passes:
+            found.append(convolution)
+        unread = (unread - {*layer.bottoms}) | {*layer.tops}
+        convolution = convolution if passes else layer.name if layer.name in convolutions else None
+        waiting |= dict.fromkeys(layer.tops, convolution)
+    return found + sorted(filter(None, map(waiting.get, unread)))
+
+
+def _other_values(
+    reader: WireReader, layer: _Layer, fields: Mapping[str, tuple], expected: Mapping[str, int]
+) -> list[str]:
+    """Where numbers of a layer's parameters are others, a clause each."""
+    numbers = _numbers(reader, layer.parameters.get(layer.type, memoryview(b"")), fields)
+    texts = {name: ", ".join(f"{number:g}" for number in sorted({*values})[:4]) for name, values in numbers.items()}
+    return [
+        f"{layer.name:.80} has {name}={texts[name]}, expected {value}"
+        for name, value in expected.items()
+        if {*numbers[name]} != {value}
+    ]
+
+
+def _layer(path: str | os.PathLike, reader: WireReader, layer: memoryview, fields: dict[int, str]) -> _Layer:
+    name, kind, blobs, bottoms, tops, parameters = "", None, [], [], [], {}
+    for number, wire_type, value in reader.fields(layer):
+        field = fields.get(number)
+        if field == "type":
+            kind = _V1_TYPES.get(value, f"type {value}") if wire_type == VARINT else _text(value)
+        elif field is None or wire_type != BYTES:
+            continue
+        elif field == "name":
+            name = _text(value)
+        elif field == "blobs":
+            blobs.append(value)
+        elif field in ("bottoms", "tops"):
+            (bottoms if field == "bottoms" else tops).append(_text(value))
+        else:
+            parameters[field] = value
+    if len(blobs) not in (0, 2):
+        raise WeightsFileError(f"{path}: layer {name!r} must have a kernel and a bias, got {len(blobs)} blobs.")
+    return _Layer(
+        name, kind, tuple(bottoms), tuple(tops), dict(zip(("kernel", "bias"), blobs, strict=False)), parameters
+    )
+
+
+def _text(value: memoryview) -> str:
+    return bytes(value[:200]).decode("utf-8", "replace")
 
 
 def _keras_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape in Keras of a kernel (out, in, height, width), or of a dense layer's (out, in) or (1, 1, out, in)."""
     return hwio_shape(shape[2:] if len(shape) == 4 and shape[:2] == (1, 1) else shape)
-
-
-def _layer(path: str | os.PathLike, reader: WireReader, layer: memoryview, fields: tuple[int, ...]) -> _Layer:
-    name_field, type_field, blobs_field, convolution_field = fields
-    name, kind, blobs, convolution = "", None, [], None
-    for number, wire_type, value in reader.fields(layer):
-        if number == type_field:
-            kind = value if wire_type == VARINT else bytes(value[:20])
-        elif number == name_field and wire_type == BYTES:
-            name = bytes(value[:200]).decode("utf-8", "replace")
-        elif number == blobs_field and wire_type == BYTES:
-            blobs.append(value)
-        elif number == convolution_field and wire_type == BYTES:
-            convolution = value
-    if len(blobs) not in (0, 2):
-        raise WeightsFileError(f"{path}: layer {name!r} must have a kernel and a bias, got {len(blobs)} blobs.")
-    return _Layer(name, kind, dict(zip(("kernel", "bias"), blobs, strict=False)), convolution)
 
 
 def _blob(

@@ -2,8 +2,9 @@
 
 Run as a script by `keras_h5`; it needs numpy and h5py alone. On standard input: files, each behind its length in 8
 bytes (little-endian). On standard output, in the same framing, a reply for each: a line of JSON, then the arrays'
-bytes. The JSON is {"error": text} or {"layers": [[name, [[dtype, shape], ...]], ...], "backend": text or null,
-"model_config": JSON or null, "model_spec": JSON or null}, the last two as text, as they are in the file.
+bytes. The JSON is {"error": text} or {"layers": [[name, [[dtype, shape], ...]], ...], "names": [text, ...], "backend":
+text or null, "model_config": JSON or null, "model_spec": JSON or null}, the last two as text, as they are in the file;
+"names" has the layers without weights too, which only a legacy file lists.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ def answer(data: bytes, max_bytes: int) -> bytes:
         with h5py.File(io.BytesIO(data), "r") as file:
             root = get(file, "model_weights") if "model_weights" in file else file
             legacy = "layer_names" in root.attrs
+            names = strings(root, "layer_names") if legacy else []
             layers = list(legacy_layers(root) if legacy else keras3_layers(file))
             total = sum(_checked_bytes(dataset) for _, datasets in layers for dataset in datasets)
             if total > max_bytes:
@@ -59,11 +61,8 @@ def answer(data: bytes, max_bytes: int) -> bytes:
     except _DAMAGE as error:
         return json.dumps({"error": f"the file is damaged ({type(error).__name__}: {error!s:.200})"}).encode() + b"\n"
     layers = [[name, [[array.dtype.str, array.shape] for array in items]] for name, items in arrays]
-    return (
-        json.dumps({"layers": layers, "backend": backend, "model_config": config, "model_spec": spec}).encode()
-        + b"\n"
-        + b"".join(array.tobytes() for _, items in arrays for array in items)
-    )
+    reply = {"layers": layers, "names": names, "backend": backend, "model_config": config, "model_spec": spec}
+    return json.dumps(reply).encode() + b"\n" + b"".join(array.tobytes() for _, items in arrays for array in items)
 
 
 def keras3_layers(file: h5py.File) -> Iterator[tuple[str, list[h5py.Dataset]]]:

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ from sqz_keras.weights.readers.theano_kernels import to_hwio
 _WORKER = pathlib.Path(__file__).with_name("h5_worker.py")
 _SECONDS = 60
 _CONFIG = "config.json"  # of a .keras file
+_ADDITION = re.compile(r"(.*[_/])?add(_\d+)?")  # of a bypass
 _MAGIC = b"\x89HDF\r\n\x1a\n"
 _END_AT = {0: 40, 2: 28, 3: 28}  # superblock's version -> where it says the file's length
 
@@ -50,24 +52,28 @@ def read_described(
 
     Returns:
         float32 arrays by name, kernels HWIO, in net order. And the ModelSpec that this project put into the file; else
-        the network that the model's config describes, or what the config of another project's network says; else None,
-        as in a `.weights.h5` that Keras wrote.
+        the network that the model's config describes, or what the config of another project's network says; else what
+        the names of the layers tell, of which a legacy file has all; else None, as in a `.weights.h5` that Keras wrote.
 
     Raises:
         WeightsFileError: the file is damaged or too large, points outside itself, does not name its layers, or has
             weights that no SqueezeNet has.
     """
-    arrays, spec, config = _read(path, trunk_only)
+    arrays, spec, config, names = _read(path, trunk_only)
     if spec is not None:
         return arrays, Stated(parse_spec(path, spec))
+    if not config and names:
+        # Without an addition or a padding, they tell nothing: either may be in a layer of any name.
+        has_bypass = any(map(_ADDITION.fullmatch, names)) or None
+        return arrays, Hints(conv10_padding=1 if "conv10_pad" in names else None, has_bypass=has_bypass)
     with refuse(path, ValueError, RecursionError, TypeError, AttributeError, LookupError):
         return arrays, keras_config.describe(path, json.loads(config), trunk_only) if config else None
 
 
 def _read(
     path: str | os.PathLike, trunk_only: bool
-) -> tuple[dict[str, np.ndarray], str | bytes | None, str | bytes | None]:
-    """The arrays, and as JSON this project's description and Keras's config, where the file has them."""
+) -> tuple[dict[str, np.ndarray], str | bytes | None, str | bytes | None, list[str]]:
+    """The arrays; as JSON this project's description and Keras's config, and the layers' names, where it has them."""
     require("h5py", *KERAS)
     data, spec, config = read_bytes(path), None, None
     if data.startswith(b"PK"):
@@ -83,7 +89,7 @@ def _read(
         raise WeightsFileError(f"{path}: the file is damaged: the HDF5 library failed on it. Fetch or save it again.")
     reply, values = _parsed(path, replies[0])
     arrays = float32_arrays(path, _named(path, reply, values, trunk_only))
-    return arrays, spec or reply["model_spec"], config or reply["model_config"]
+    return arrays, spec or reply["model_spec"], config or reply["model_config"], reply["names"]
 
 
 def _parsed(path: str | os.PathLike, reply: bytes) -> tuple[dict, bytes]:

@@ -71,6 +71,7 @@ _DTYPES = {
 }
 _ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "int64": 8, "int32": 4, "int16": 2, "int8": 1}
 _ITEMSIZE |= {"uint8": 1, "bool": 1}
+_OTHER_KEYS = (type(None), bytes, tuple)  # in dicts beside the weights; what they stand for is left out
 _ORDERED_DICT = "collections OrderedDict"
 _REBUILD_TENSOR = ("torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_tensor")  # the second before PyTorch 0.4
 _REBUILD_PARAMETER = "torch._utils _rebuild_parameter"
@@ -133,7 +134,8 @@ class _Machine:
                 return value
             if count == _MAX_OPCODES:
                 raise WeightsFileError(
-                    f"{self._path}: more than {_MAX_OPCODES} pickle opcodes; this is not a state dict."
+                    f"{self._path}: more than {_MAX_OPCODES} pickle opcodes, which no state dict of a SqueezeNet has. "
+                    f"Save it alone: {SAVE_STATE_DICT}"
                 )
             if opcode.name in _PUSHED_ARGUMENT:
                 self._stack.append(argument)
@@ -174,8 +176,10 @@ class _Machine:
             raise WeightsFileError(f"{self._path}: a pickled call is malformed; the file is damaged.")
         if function.name in _PLACEHOLDERS:
             self._stack.append(Placeholder(function.name))
-        elif function.name == _ORDERED_DICT and not arguments:
+        elif function.name == _ORDERED_DICT and len(arguments) < 2:
             self._stack.append({})
+            for pair in arguments[0] if arguments else ():  # as Python 2 pickles it
+                self.set_items(list(pair))
         elif function.name in _REBUILD_TENSOR:
             storage, offset, shape, strides = arguments[:4]
             if any(arguments[6:]):  # such as a negation that is still to be done
@@ -209,11 +213,12 @@ class _Machine:
         if type(target) is not dict or len(pairs) % 2:
             raise WeightsFileError(f"{self._path}: a pickled dict is malformed; the file is damaged.")
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
-            if type(key) not in (str, int, float, bool):
+            if type(key) in (str, int, float, bool):
+                target[key] = value
+            elif type(key) not in _OTHER_KEYS:
                 raise WeightsFileError(
                     f"{self._path}: a pickled dict has a key that is neither text nor a number; the file is damaged."
                 )
-            target[key] = value
 
     def append(self, items: list) -> None:
         if isinstance(self._stack[-1], Placeholder):

@@ -68,6 +68,12 @@ def _read_zip(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, byt
         order = f"{folder}byteorder"
         if order in archive.NameToInfo and read_member(path, archive, order, 16) != b"little":
             raise WeightsFileError(f"{path}: expected little-endian values; save the file on another machine.")
+        size = archive.getinfo(pickles[0]).file_size
+        if size > _MAX_PICKLE_BYTES:
+            raise WeightsFileError(
+                f"{path}: {pickles[0]} has {size} bytes, and that of a state dict at most {_MAX_PICKLE_BYTES}. Save it "
+                f"alone: {SAVE_STATE_DICT}"
+            )
         pickled = io.BytesIO(read_member(path, archive, pickles[0], _MAX_PICKLE_BYTES))
         state, needed = _state_dict(path, read_pickle(path, pickled))
         storages = {

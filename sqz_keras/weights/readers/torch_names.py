@@ -1,9 +1,10 @@
 """torchvision's names of the weights of a SqueezeNet, in `.pth` and `.safetensors` files.
 
-features.0 is conv1; features.N.squeeze, .expand1x1 and .expand3x3 are the fire modules, N ascending; classifier.1 is
-conv10. What wraps a model adds to the names: DataParallel puts "module." before them, torch.compile "_orig_mod.", and a
-LightningModule the name of its attribute, most often "model." or "net.". Another one is taken off where all names have
-it. Single integers are counters, such as an AveragedModel's `n_averaged`.
+features.0 is conv1; features.N.squeeze, .expand1x1 and .expand3x3 are the fire modules, N ascending, and an N that is
+left out between them is a pool; classifier.1 is conv10. What wraps a model adds to the names: DataParallel puts
+"module." before them, torch.compile "_orig_mod.", and a LightningModule the name of its attribute, most often "model."
+or "net.". Another one is taken off where all names have it. Single integers are counters, such as an AveragedModel's
+`n_averaged`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
+from sqz_keras.architecture.metaparameters import VERSIONS
 from sqz_keras.weights.arrays import WeightsFileError, check_kernel_rank, float32_arrays, hwio, hwio_shape
 from sqz_keras.weights.readers.heads import find_head
 
@@ -38,7 +40,8 @@ def name_weights(
         Our names by the file's, without those that are left out.
 
     Raises:
-        WeightsFileError: a weight is there twice, is none of torchvision's SqueezeNet, or has the wrong rank.
+        WeightsFileError: a weight is there twice, is none of torchvision's SqueezeNet, or has the wrong rank; or the
+            pools of a version are in other places.
     """
     layers: dict[str, dict[str, str]] = {}
     attribute = _shared_attribute(shapes)
@@ -63,6 +66,7 @@ def name_weights(
         check_kernel_rank(path, name, shapes[key])
     known = {name: hwio_shape(shapes[key]) for key, name in names.items()}
     others = {layer: hwio_shape(shapes[layers[layer].get("weight", key)]) for layer, key in _others(layers, ours)}
+    _check_pools(path, layers, known)
     head = find_head(path, others, known, trunk_only)
     if head:
         names |= {key: f"conv10/{_PARTS[part]}" for part, key in layers[head].items()}
@@ -107,10 +111,30 @@ def unwrapped(key: str) -> str:
     return ".".join(parts[1:] if parts[0:1] and parts[0] in _ATTRIBUTES else parts)
 
 
+def _fire_positions(layers: Iterable[str]) -> list[int]:
+    """The numbers N of the fire modules, ascending."""
+    return sorted({int(match[1]) for match in map(_LAYER.fullmatch, layers) if match and match[2]})
+
+
+def _check_pools(path: str | os.PathLike, layers: Iterable[str], shapes: Mapping[str, Sequence[int]]) -> None:
+    """Refuses a network with the filters of a version, and pools in other places; features.1 is conv1's ReLU."""
+    positions = _fire_positions(layers)
+    gaps = [position - before - 1 for before, position in zip([1, *positions], positions, strict=False)]
+    pool_after = [place for place, gap in enumerate(gaps, start=1) for _ in range(gap)]
+    for version, net in VERSIONS.items():
+        filters = {f"{fire.name}_squeeze1x1/bias": (fire.squeeze1x1,) for fire in net.fire_modules()}
+        is_it = len(positions) == net.num_fire_modules and all(shapes.get(name) == filters[name] for name in filters)
+        if is_it and shapes.get("conv1/bias") == (net.stem_filters,) and tuple(pool_after) != net.pool_after:
+            raise WeightsFileError(
+                f"{path}: it has the filters of version {version}, and by the numbers in its names, its pools are "
+                f"behind {pool_after[:9]}, expected {list(net.pool_after)}. Give torchvision's network."
+            )
+
+
 def _our_layers(path: str | os.PathLike, layers: Mapping[str, object]) -> dict[str, str | None]:
     """Our name of each layer, None for one that torchvision's SqueezeNet does not have."""
     matches = {layer: _LAYER.fullmatch(layer) for layer in layers}
-    fires = sorted({int(match[1]) for match in matches.values() if match and match[2]})
+    fires = _fire_positions(layers)
     ours: dict[str, str | None] = {}
     for layer, match in matches.items():
         if match is None:

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
+from sqz_keras.architecture.metaparameters import VERSIONS
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.weights.arrays import layer_name
 from sqz_keras.weights.description import Hints
@@ -36,20 +37,44 @@ MESSAGES = {
     ],
     "ConvolutionParameter": [
         ("pad", 3, "uint32", "repeated"),
+        ("group", 5, "uint32", ""),
+        ("stride", 6, "uint32", "repeated"),
         ("pad_h", 9, "uint32", ""),
         ("pad_w", 10, "uint32", ""),
+        ("stride_h", 13, "uint32", ""),
+        ("dilation", 18, "uint32", "repeated"),
     ],
+    "PoolingParameter": [
+        ("pool", 1, "uint32", ""),
+        ("kernel_size", 2, "uint32", ""),
+        ("stride", 3, "uint32", ""),
+        ("pad", 4, "uint32", ""),
+        ("global_pooling", 12, "bool", ""),
+        ("round_mode", 13, "uint32", ""),
+    ],
+    "EltwiseParameter": [("operation", 1, "uint32", ""), ("coeff", 2, "float", "repeated")],
+    "ReLUParameter": [("negative_slope", 1, "float", "")],
     "LayerParameter": [
         ("name", 1, "string", ""),
         ("type", 2, "string", ""),
+        ("bottom", 3, "string", "repeated"),
+        ("top", 4, "string", "repeated"),
         ("blobs", 7, "BlobProto", "repeated"),
         ("convolution_param", 106, "ConvolutionParameter", ""),
+        ("eltwise_param", 110, "EltwiseParameter", ""),
+        ("pooling_param", 121, "PoolingParameter", ""),
+        ("relu_param", 123, "ReLUParameter", ""),
     ],
     "V1LayerParameter": [
+        ("bottom", 2, "string", "repeated"),
+        ("top", 3, "string", "repeated"),
         ("name", 4, "string", ""),
         ("type", 5, "int32", ""),
         ("blobs", 6, "BlobProto", "repeated"),
         ("convolution_param", 10, "ConvolutionParameter", ""),
+        ("pooling_param", 19, "PoolingParameter", ""),
+        ("eltwise_param", 24, "EltwiseParameter", ""),
+        ("relu_param", 30, "ReLUParameter", ""),
     ],
     "NetParameter": [
         ("name", 1, "string", ""),
@@ -57,6 +82,8 @@ MESSAGES = {
         ("layer", 100, "LayerParameter", "repeated"),
     ],
 }
+V1_TYPES = {"Concat": 3, "Convolution": 4, "Data": 5, "Dropout": 6, "InnerProduct": 14, "Pooling": 17, "ReLU": 18}
+V1_TYPES |= {"Sigmoid": 19, "Softmax": 20, "Split": 22, "Eltwise": 25}
 
 
 def message_classes(pad="repeated"):
@@ -90,6 +117,31 @@ def add_blob(blobs, array, legacy, double):
     blob.diff.extend([0.0] * 3)
 
 
+class Net:
+    """A NetParameter that grows layer by layer."""
+
+    def __init__(self, messages, legacy, weights_alone):
+        self.message = messages(name="SqueezeNet")
+        self._layers = self.message.layers if legacy else self.message.layer
+        self._legacy, self._weights_alone = legacy, weights_alone
+
+    def add(self, name, kind, bottoms=(), top=None, **parameters):
+        """Adds a layer that writes `top`, by default a blob of its own name, and returns it."""
+        layer = self._layers.add(name=name)
+        if self._weights_alone:
+            return layer
+        layer.type = V1_TYPES[kind] if self._legacy else kind
+        layer.bottom.extend(bottoms)
+        layer.top.append(top or name)
+        if kind in ("Convolution", "Pooling", "Eltwise", "ReLU"):
+            message = getattr(layer, f"{kind.lower()}_param")
+            message.SetInParent()
+            for field, value in parameters.items():
+                extend = isinstance(value, list)
+                getattr(message, field).extend(value) if extend else setattr(message, field, value)
+        return layer
+
+
 def encode(
     arrays,
     *,
@@ -100,27 +152,51 @@ def encode(
     eltwise=False,
     weights_alone=False,
     messages=NetParameter,
+    edit=lambda layers: None,
 ):
-    """A net as Caffe saves it; `pad` is conv10's, a number or the fields of its ConvolutionParameter."""
-    net = messages(name="SqueezeNet")
-    layers = net.layers if legacy else net.layer
-    layers.add(name="data")
+    """A net as Caffe saves it.
+
+    `pad` is conv10's, a number or the fields of its ConvolutionParameter. With `eltwise` fire3 has a bypass, and `edit`
+    may change the layers.
+    """
+    net = Net(messages, legacy, weights_alone)
+    net.add("data", "Data")
+    conv1 = arrays.get("conv1/kernel", np.empty(0)).shape
+    versions = [v for v in VERSIONS.values() if conv1[:1] + conv1[3:] == (v.stem_kernel, v.stem_filters)]
+    pool_after = versions[0].pool_after if versions else (1,)
+    last = "data"
     for layer, parts in layers_of(arrays).items():
-        message = layers.add(name=rename(layer))
+        name, (block, _, part) = rename(layer), layer.partition("_")
+        is_head = not layer.startswith("fire") and layer != "conv1"
+        fields, source = {}, last
+        if layer == "conv1":
+            fields = {"stride": [2]}
+        elif is_head:
+            fields = {"pad": [pad] * (pad > 0)} if isinstance(pad, int) else pad
+        elif part.startswith("expand"):
+            fields, source = {"pad": [1]} if part == "expand3x3" else {}, rename(f"{block}_squeeze1x1")
+        elif part == "bypass1x1":
+            source = rename(f"{block}_squeeze1x1")  # whatever it is
+        message = net.add(name, "Convolution", [source], **fields)
         for array in parts.values():
             add_blob(message.blobs, oihw(array), legacy, double)
-        layers.add(name=f"relu_{layer}")
-        if not weights_alone:
-            message.type = 4 if legacy else "Convolution"
-            message.convolution_param.SetInParent()
-        if not weights_alone and layer.startswith("conv10"):
-            fields = {"pad": [pad] * (pad > 0)} if isinstance(pad, int) else pad
-            for name, value in fields.items():
-                field = getattr(message.convolution_param, name)
-                field.extend(value) if name == "pad" else setattr(message.convolution_param, name, value)
-    if eltwise:
-        layers.add(name="fire3/add", type=25 if legacy else "Eltwise")
-    return net.SerializeToString()
+        net.add(f"relu_{layer}", "ReLU", [name], name)
+        if layer == "conv1":
+            last = name
+        elif part == "expand3x3":
+            net.add(f"{block}/concat", "Concat", [rename(f"{block}_expand1x1"), name])
+            if eltwise and block == "fire3":
+                net.add("fire3/add", "Eltwise", [last, "fire3/concat"])
+            last = "fire3/add" if eltwise and block == "fire3" else f"{block}/concat"
+        elif is_head:
+            net.add(f"pool_{layer}", "Pooling", [name], pool=1, global_pooling=True)
+            net.add(f"loss_{layer}", "Softmax", [f"pool_{layer}"])
+        place = 1 if layer == "conv1" else int(block[4:]) if part == "expand3x3" else None
+        if place in pool_after:
+            net.add(f"pool{place}", "Pooling", [last], kernel_size=3, stride=2)
+            last = f"pool{place}"
+    edit({layer.name: layer for layer in (net.message.layers or net.message.layer)})
+    return net.message.SerializeToString()
 
 
 @pytest.mark.parametrize("options", [{}, {"legacy": True}, {"double": True}], ids=str)
@@ -171,6 +247,104 @@ def test_what_the_layers_say_of_the_network(path, legacy, pad):
             assert said == Hints(conv10_padding=padding, has_bypass=padding == 2)
     path.write_bytes(encode(random_arrays(), weights_alone=True, **options))
     assert caffe.read_described(path)[1] == Hints()
+
+
+def set_fields(name, kind, **fields):
+    """An edit of a layer's parameters."""
+
+    def edit(layers):
+        message = getattr(layers[name], f"{kind}_param")
+        for field, value in fields.items():
+            message.ClearField(field)
+            getattr(message, field).extend(value) if isinstance(value, list) else setattr(message, field, value)
+
+    return edit
+
+
+def rename_type(name, kind):
+    def edit(layers):
+        legacy = isinstance(layers[name].type, int)
+        layers[name].type = V1_TYPES[kind] if legacy else kind
+
+    return edit
+
+
+def skip(name):
+    """Whatever reads the layer's output reads its input: the layer is still there, and nothing needs it."""
+
+    def edit(layers):
+        layer = layers[name]
+        source, top = layer.bottom[0], layer.top[0]
+        layer.top[0] = f"{name}_unused"
+        for other in layers.values():
+            other.bottom[:] = [source if blob == top else blob for blob in other.bottom]
+        rename_type(name, "Dropout")(layers)
+
+    return edit
+
+
+NO_SQUEEZENETS = [
+    (set_fields("conv1", "convolution", stride=[4]), "conv1 has stride=4, expected 2"),
+    (set_fields("conv1", "convolution", stride=[], stride_h=2), "conv1 has stride=1, 2, expected 2"),
+    (set_fields("conv1", "convolution", pad=[5]), "conv1 has pad=5, expected 0"),
+    (set_fields("fire3/expand3x3", "convolution", pad=[3]), "fire3/expand3x3 has pad=3, expected 1"),
+    (set_fields("fire3/expand3x3", "convolution", dilation=[2]), "fire3/expand3x3 has dilation=2, expected 1"),
+    (set_fields("fire3/squeeze1x1", "convolution", group=2), "fire3/squeeze1x1 has group=2, expected 1"),
+    (set_fields("conv10", "convolution", stride=[2]), "conv10 has stride=2, expected 1"),
+    (set_fields("relu_conv1", "relu", negative_slope=0.1), "relu_conv1 has negative_slope=0.1, expected 0"),
+    (rename_type("relu_conv1", "Sigmoid"), r"it has the layer relu_conv1 \((Sigmoid|type 19)\)"),
+    (rename_type("relu_fire3_expand1x1", "Dropout"), "fire3/expand1x1 has no ReLU behind it"),
+    (rename_type("relu_conv10", "Dropout"), "conv10 has no ReLU behind it"),
+    (set_fields("pool1", "pooling", kernel_size=2), "pool1 has kernel_size=2, expected 3"),
+    (set_fields("pool1", "pooling", pool=1), "pool1 has pool=1, expected 0"),
+    (set_fields("pool1", "pooling", round_mode=1), "pool1 has round_mode=1, expected 0"),
+    (skip("pool1"), r"it has max pools behind \[4, 8\], expected \[1, 4, 8\]"),
+    (set_fields("pool_conv10", "pooling", pool=0), "pool_conv10 has pool=0, expected 1"),
+    (set_fields("pool_conv10", "pooling", global_pooling=False), "pool_conv10 has global_pooling=0, expected 1"),
+    (skip("pool_conv10"), r"it has the layer loss_conv10 \((Softmax|type 20)\)"),
+    (set_fields("fire3/add", "eltwise", operation=0), "fire3/add has operation=0, expected 1"),
+    (set_fields("fire3/add", "eltwise", coeff=[1.0, -1.0]), "fire3/add has coeff=-1, 1, expected 1"),
+]
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_layers_of_another_network_are_refused(path, legacy):
+    arrays = random_arrays(ModelSpec("1.0", classes=2).weight_shapes())
+    data = encode(arrays, legacy=legacy, eltwise=True)
+    assert len(data) > 1 << 20
+    path.write_bytes(data)
+    assert caffe.read_described(path)[1] == Hints(conv10_padding=0, has_bypass=True)
+    net = NetParameter.FromString(data)
+    for edit, message in NO_SQUEEZENETS:
+        copy = NetParameter()
+        copy.CopyFrom(net)
+        edit({layer.name: layer for layer in (copy.layers or copy.layer)})
+        path.write_bytes(copy.SerializeToString())
+        with pytest.raises(WeightsFileError, match=f"its network is no SqueezeNet: {message}"):
+            caffe.read_described(path)
+        if "conv10" in message:
+            assert caffe.read_described(path, trunk_only=True)[1].has_bypass
+    assert_equal(caffe.read(path), arrays)
+
+
+def with_splits(layers):
+    """As Caffe writes a blob that several layers read."""
+    relu = layers["relu_conv1"]
+    relu.top[0] = "conv1_relu"  # not in place
+    for name, layer in layers.items():
+        if name == "pool1":
+            layer.bottom[0] = "conv1_relu"
+    split = layers["data"]
+    rename_type("data", "Split")(layers)
+    split.bottom.append("images")
+    split.top.append("data_1")
+
+
+@pytest.mark.parametrize("edit", [with_splits, set_fields("fire3/add", "eltwise", coeff=[1.0, 1.0])])
+def test_a_squeezenet_may_be_written_in_other_ways(path, edit):
+    arrays = random_arrays(ModelSpec("1.0", classes=2).weight_shapes())
+    path.write_bytes(encode(arrays, eltwise=True, edit=edit))
+    assert caffe.read_described(path)[1] == Hints(conv10_padding=0, has_bypass=True)
 
 
 def test_the_padding_of_a_head_of_another_name_is_read(path):

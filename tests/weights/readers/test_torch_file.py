@@ -13,6 +13,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.weights.readers import WeightsFileError, torch_file
 from sqz_keras.weights.readers.state_pickle import read_pickle
 from tests.weights.readers.mutations import (
@@ -30,7 +31,10 @@ from tests.weights.readers.mutations import (
 )
 
 FILE_NAME = "squeezenet.pth"
-MODULES = dict(zip([f"fire{number}" for number in range(2, 10)], (3, 4, 6, 7, 9, 10, 11, 12), strict=True))
+V1_0, V1_1 = (
+    dict(zip([f"fire{number}" for number in range(2, 10)], positions, strict=True))
+    for positions in ((3, 4, 5, 7, 8, 9, 10, 12), (3, 4, 6, 7, 9, 10, 11, 12))
+)
 STORAGES = {
     "float32": "FloatStorage",
     "float16": "HalfStorage",
@@ -40,18 +44,22 @@ STORAGES = {
 }
 
 
-def theirs(name):
-    """torchvision's name of a weight."""
+def theirs(name, modules=V1_0):
+    """torchvision's name of a weight; `modules` are the numbers of the fire modules."""
     layer, part = name.split("/")
     part = {"kernel": "weight", "bias": "bias"}[part]
     if layer in ("conv1", "conv10", "conv11"):
         return f"{({'conv1': 'features.0', 'conv10': 'classifier.1'}).get(layer, layer)}.{part}"
     fire, _, kind = layer.partition("_")
-    return f"features.{MODULES.get(fire, 13)}.{kind.replace('squeeze1x1', 'squeeze')}.{part}"
+    return f"features.{modules.get(fire, 13)}.{kind.replace('squeeze1x1', 'squeeze')}.{part}"
 
 
-def state_dict(arrays):
-    return {theirs(name): np.ascontiguousarray(oihw(array)) for name, array in arrays.items()}
+def state_dict(arrays, modules=None):
+    """As torchvision names the weights of v1.1, and of all other networks as those of v1.0."""
+    if modules is None:
+        kernel = arrays.get("conv1/kernel", np.empty(0))
+        modules = V1_1 if kernel.shape[:1] + kernel.shape[3:] == (3, 64) else V1_0
+    return {theirs(name, modules): np.ascontiguousarray(oihw(array)) for name, array in arrays.items()}
 
 
 class Writer:
@@ -212,6 +220,57 @@ def test_reads_the_state_dict_of_a_checkpoint(writer, path, key, kind, protocol)
     }
     path.write_bytes(write[kind]())
     assert_equal(load(path), arrays)
+
+
+@pytest.mark.parametrize(("version", "right"), [("1.0", V1_0), ("1.1", V1_1)])
+@pytest.mark.parametrize("modules", [V1_0, V1_1, V1_1 | {"fire9": 14}], ids=["1.0", "1.1", "none"])
+def test_the_numbers_of_the_fire_modules_tell_the_pools(writer, path, version, right, modules):
+    shapes = ModelSpec(version, classes=2).weight_shapes()
+    path.write_bytes(writer.zipped(state_dict(random_arrays(shapes), modules)))
+    if modules is right:
+        load(path, shapes)
+    else:
+        with pytest.raises(WeightsFileError, match=rf"version {version}, .* pools are behind \[1, .*, expected \[1, "):
+            torch_file.read(path)
+
+
+def test_an_ordered_dict_of_python_2_is_read(writer, path):
+    """It pickles a call with a list of pairs."""
+
+    class OrderedDict:
+        def __init__(self, items):
+            self.items = items
+
+        def __reduce__(self):
+            return collections.OrderedDict, ([list(item) for item in self.items],)
+
+    state = state_dict(random_arrays())
+    path.write_bytes(writer.legacy(state, wrap=OrderedDict))
+    assert_equal(load(path), random_arrays())
+
+
+@pytest.mark.parametrize("key", [None, (1, "a"), b"a"])
+def test_keys_of_other_kinds_beside_the_weights_do_not_matter(writer, path, key):
+    state = state_dict(random_arrays())
+    wrap = lambda tensors: {key: 1, "state_dict": dict(tensors), "beside": {key: 2}}  # noqa: E731
+    path.write_bytes(writer.zipped(state, writer.pickle(state, protocol=3, wrap=wrap)))
+    assert_equal(load(path), random_arrays())
+
+
+@pytest.mark.parametrize("beside", [list(range(210_000)), "a" * (1 << 20)], ids=["opcodes", "bytes"])
+@pytest.mark.parametrize("kind", ["zipped", "legacy"])
+def test_much_beside_the_weights_says_what_to_save(writer, path, kind, beside):
+    state = state_dict(random_arrays())
+    wrap = lambda tensors: {"beside": beside, "state_dict": dict(tensors)}  # noqa: E731
+    if kind == "legacy":
+        path.write_bytes(writer.legacy(state, wrap=wrap))
+    else:
+        path.write_bytes(writer.zipped(state, writer.pickle(state, wrap=wrap)))
+    if kind == "legacy" and isinstance(beside, str):
+        assert_equal(load(path), random_arrays())
+    else:
+        with pytest.raises(WeightsFileError, match=r"Save it alone: torch\.save\(model\.state_dict\(\)"):
+            torch_file.read(path)
 
 
 def test_several_state_dicts_are_refused(writer, path):
