@@ -31,10 +31,13 @@ _DESCRIBED = (*_SUFFIXES, ".tflite", ".onnx")  # files that may share one descri
 # Labels with the index of their class before or behind them, as other programs keep them, and the first index.
 # "1 euro" may be a name; "0 tench" and "1. tench" are none.
 _NUMBERED = (
-    (re.compile(r"([0-9]{1,6})(?:[.:,;)\t] *| +- +)[^0-9 ].*"), (0, 1)),
-    (re.compile(r"([0-9]{1,6}) +[^0-9 ].*"), (0,)),
-    (re.compile(r".*[^0-9 ] *[,;\t] *([0-9]{1,6})"), (0, 1)),
+    (re.compile(r"([0-9]{1,6})(?:[.)](?![0-9]) *| +- +)(\S.*)"), (0, 1)),
+    (re.compile(r"([0-9]{1,6}) +(\S.*)"), (0,)),
+    (re.compile(r"(\S.*) +([0-9]{1,6})"), (0,)),
 )
+_NUMBER = re.compile("[0-9]{1,6}")
+_SEPARATORS = ",;\t|=:"
+_IN_QUOTES = re.compile(r"""(["']).*\1,?|- .*""")  # or in a list of YAML
 _WNID_AND_NUMBER = re.compile(r"n[0-9]{8}[ ,;\t]+[0-9]{1,6}[ ,;\t]+[^0-9 ].*")  # as in ILSVRC's map_clsloc.txt
 
 
@@ -106,12 +109,16 @@ def read_labels(path: str | os.PathLike) -> tuple[str, ...]:
     Spaces around a name and blank lines at the end are no part of it.
 
     Raises:
-        ValueError: The file is empty or no text in UTF-8, is JSON or Python, numbers its lines, or has a blank line
-            before its end.
+        ValueError: The file is empty, too large or no text in UTF-8, is JSON, Python or YAML, numbers its lines, or has
+            a blank line before its end.
         OSError: The file cannot be read.
     """
     expected = f"{os.fspath(path)}: expected text in UTF-8 with the name of a class on each line"
-    text = pathlib.Path(path).read_bytes().decode("utf-8-sig", "replace")  # some editors begin it with a mark
+    with open(path, "rb") as file:
+        data = file.read(MAX_JSON_BYTES + 1)
+    if len(data) > MAX_JSON_BYTES:
+        raise ValueError(f"{expected}, got more than {MAX_JSON_BYTES} bytes.")
+    text = data.decode("utf-8-sig", "replace")  # some editors begin it with a mark
     if "\N{REPLACEMENT CHARACTER}" in text or "\0" in text:
         raise ValueError(f"{expected}, got another encoding. Save it as UTF-8.")
     labels = tuple(line.strip() for line in text.rstrip().splitlines())
@@ -126,15 +133,33 @@ def read_labels(path: str | os.PathLike) -> tuple[str, ...]:
             f"{expected}, got numbered lines such as {labels[0]!r:.40}. Write the names alone, in the order of the "
             "numbers."
         )
+    if all(map(_IN_QUOTES.fullmatch, labels)):
+        raise ValueError(f"{expected}, got lines such as {labels[0]!r:.40}. Write the names alone.")
     return labels
 
 
 def _are_numbered(labels: Sequence[str]) -> bool:
     for pattern, starts in _NUMBERED:
-        numbers = sorted(int(match[1]) for match in map(pattern.fullmatch, labels) if match)
-        if any(numbers == list(range(start, start + len(labels))) for start in starts):
+        if _is_index([match.groups() if match else () for match in map(pattern.fullmatch, labels)], starts):
+            return True
+    for separator in _SEPARATORS:
+        rows = [[cell.strip(" \"'") for cell in line.split(separator)] for line in labels]
+        if _is_index(rows, (0, 1)) or (len(rows) > 2 and _is_index(rows[1:], (0, 1))):  # without a header
             return True
     return all(map(_WNID_AND_NUMBER.fullmatch, labels))
+
+
+def _is_index(rows: Sequence[Sequence[str]], starts: Sequence[int]) -> bool:
+    """Whether a column of the rows, or their last, numbers them in any order; numbers of one thing are its names."""
+    width = min(map(len, rows))
+    for column in (-1, *range(width)) if width > 1 else ():
+        cells = [row[column] for row in rows]
+        if all(map(_NUMBER.fullmatch, cells)):
+            numbers, names = sorted(map(int, cells)), {(*row[:column], *row[column:][1:]) for row in rows}
+            is_index = any(numbers == list(range(start, start + len(rows))) for start in starts)
+            if is_index and len(names) == len(rows):
+                return True
+    return False
 
 
 def _is_literal(text: str) -> bool:

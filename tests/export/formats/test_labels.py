@@ -4,6 +4,7 @@ import pytest
 
 from export import export
 from sqz_keras import codec, resolve_model
+from sqz_keras.architecture.spec import imagenet_classes, imagenet_wnids
 from sqz_keras.weights import sqz
 from sqz_keras.weights.description import read_labels
 
@@ -39,6 +40,20 @@ def test_labels_of_a_file_replace_those_of_the_model(flags, spec, tmp_path, run_
         (b"1. tench\n2. goldfish\n", "got numbered lines such as '1. tench'"),
         (b"tench,0\ngoldfish,1\n", "got numbered lines such as 'tench,0'"),
         (b"n02119789 7 kit_fox\nn02100735 3 English_setter\n", "got numbered lines such as 'n02119789 7 kit_fox'"),
+        (b"class2,1\nclass1,0\n", "got numbered lines such as 'class2,1'"),
+        (b'"1","dog"\n"0","cat"\n', "got numbered lines"),
+        (b"dog: 1\ncat: 0\n", "got numbered lines"),
+        (b"dog=1\ncat=0\n", "got numbered lines"),
+        (b"dog 1\ncat 0\n", "got numbered lines"),
+        (b"1|dog\n0|cat\n", "got numbered lines"),
+        (b"1\t10 euro\n0\t20 euro\n", "got numbered lines"),
+        (b"index,name\n1,dog\n0,cat\n", "got numbered lines"),
+        (b"n1,1,dog\nn2,0,cat\n", "got numbered lines"),
+        (b"1 dog\n0 007 spy\n", "got numbered lines"),
+        (b"'cat',\n'dog'\n", r"got lines such as .*'cat'.*Write the names alone"),
+        (b"- cat\n- dog\n", "got lines such as '- cat'. Write the names alone"),
+        (b"a" * ((1 << 20) + 1), "got more than 1048576 bytes"),
+        (b"0\n1\n2\n3\n4\n5\n6\n7\n8\n\x1b[2J9\n", "names without control characters"),
         (b"\n \n", "got an empty file"),
         (b"0\n1\n\n3\n4\n5\n6\n7\n8\n9\n", "got a blank line 3. Remove it"),
     ],
@@ -61,7 +76,14 @@ def test_other_labels_are_refused_before_anything_is_written(flags, tmp_path, ru
         "[a]\nb",
         "tench, Tinca\nb, c",
         "n02119789 kit\nn02100735 1",
+        "digit 0\ndigit 1",
+        "grade: 1\ngrade: 2\ngrade: 3",
+        "it's 'a'\n'b'",
+        "0\n1\n2\n3\n4\n5\n6\n7\n8\n9",
+        "\n".join(name for _, name in imagenet_classes()),
+        "\n".join(imagenet_wnids()),
     ],
+    ids=lambda text: text[:20],
 )
 def test_numbers_may_be_names(tmp_path, text):
     (tmp_path / "labels.txt").write_text(text)
