@@ -36,6 +36,7 @@ def main(argv) -> int:
     from sqz_keras.backend import use_default_settings
     from sqz_keras.extras import needs
     from sqz_keras.files import write_json
+    from sqz_keras.images.preprocessing import check_takes_rgb
     from sqz_keras.models.squeezenet import build
     from sqz_keras.weights.description import read_labels
     from sqz_keras.weights.resolve import resolve_model
@@ -49,6 +50,7 @@ def main(argv) -> int:
         with needs("report"):
             import trainers.reports.evaluation  # noqa: F401 - said before the work, not after it
     spec, arrays = resolve_model(args.model, version=args.version, bypass=args.bypass)
+    check_takes_rgb(spec)
     if args.labels is not None:
         spec = dataclasses.replace(spec, labels=read_labels(args.labels))
     images = find_labelled_images(args.image_dir, class_labels(spec))

@@ -28,7 +28,7 @@ from sqz_keras.backend import use_default_settings
 from sqz_keras.extras import needs
 from sqz_keras.files import check_is_no_input, check_writable, write_file
 from sqz_keras.images.files import read_images
-from sqz_keras.images.preprocessing import prepare_image
+from sqz_keras.images.preprocessing import check_takes_rgb, prepare_image
 from sqz_keras.images.resizing import resize_and_crop
 from sqz_keras.weights.resolve import resolve_model
 
@@ -88,6 +88,7 @@ def main(argv) -> int:
     if args.explain:
         _check_explain(args.explain, paths, args.runtime)
     spec, arrays = resolve_model(args.model, version=args.version, bypass=args.bypass)
+    check_takes_rgb(spec)
     probabilities, names = RUNTIMES[args.runtime](spec, arrays), spec.class_names()
     failures = 0
     for path, image, error in read_images(paths):

@@ -20,6 +20,8 @@ _PNG_LAST_BYTES = 4096  # in which EXIF behind the pixels is looked for
 # What is behind the chunk's name eXIf; some programs begin it as in a JPEG. (?s)\C is any byte.
 _BEHIND_NAME = r"(?s)\C*?(?:eXIf(?:Exif\x00\x00)?((?:II\*\x00|MM\x00\*)\C*)|\z)"
 _EXIF_WORDS = (0x4578, 0x6966, 0)  # "Exif" and two zeros, in 16 bits each
+_APP1, _PIXELS_OR_END = 0xFFE1, (0xFFDA, 0xFFD9)  # markers of a JPEG
+_MOST_SEGMENTS = 10_000  # that are looked at; a hostile file has millions of fill bytes
 _JPEG_LOOK = 10  # bytes of a segment, up to where EXIF's begins
 # An image directory of EXIF, up to the entry "orientation" (tag 0x0112, one value, of 2 or 4 bytes) that is not 1; an
 # entry has 12 bytes.
@@ -162,17 +164,19 @@ def _jpeg_turn(data: tf.Tensor) -> tf.Tensor:
         )
 
     def is_exif(segment):
-        return tf.reduce_all(tf.equal(segment[2:], _EXIF_WORDS))
+        return tf.equal(segment[0], _APP1) & tf.reduce_all(tf.equal(segment[2:], _EXIF_WORDS))
 
     def is_other(at, segment):
-        is_skipped = tf.equal(segment[0] // 16, 0xFFE) | tf.equal(segment[0], 0xFFFE)  # of an application; a comment
-        return (at < last) & is_skipped & ~is_exif(segment)
+        is_before_pixels = tf.equal(segment[0] // 256, 0xFF) & tf.reduce_all(tf.not_equal(segment[0], _PIXELS_OR_END))
+        return (at < last) & is_before_pixels & ~is_exif(segment)
 
     def following(at, segment):
-        at = tf.minimum(at + 2 + tf.cast(segment[1], tf.int32), last)
+        # A marker may be behind any number of bytes 0xFF.
+        size = tf.where(tf.equal(segment[0], 0xFFFF), 1, 2 + tf.cast(segment[1], tf.int32))
+        at = tf.minimum(at + size, last)
         return at, words(at)
 
-    at, segment = tf.while_loop(is_other, following, (2, words(2)))
+    at, segment = tf.while_loop(is_other, following, (2, words(2)), maximum_iterations=_MOST_SEGMENTS)
     size = tf.where(is_exif(segment), tf.cast(segment[1], tf.int32) - 8, 0)
     return _orientation(tf.strings.substr(data, at + _JPEG_LOOK, size))
 

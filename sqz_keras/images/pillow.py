@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zlib
 from typing import BinaryIO
 
 import numpy as np
@@ -27,8 +28,11 @@ _TURNS = {
 }
 # TIFF's tags, and what they say where they are left out.
 _TIFF_BITS, _TIFF_COLOURS, _TIFF_PALETTE, _TIFF_NUMBERS = (258, (1,)), (262, 1), (320, (0xFFFF,)), (339, (1,))
-_WHITE_IS_0, _SIGNED = 0, 2
+_TIFF_COMPRESSION, _TIFF_PLANES = (259, 1), (284, 1)
+_WHITE_IS_0, _LAB, _SIGNED, _UNCOMPRESSED, _SEPARATE = 0, 8, 2, 1, 2
 _TOO_MANY_BITS = "its pixels have more than 16 bits; save it with 8 or 16 bits"
+_PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a pixel, by the kind of colours
+_INFLATED_AT_ONCE = 1 << 24
 _PNG_END = b"IEND\xaeB`\x82"
 JPEG_END = b"\xff\xd9"
 MISSING_GREY = 128  # JPEG's library paints pixels that a file lacks, and warns of them where nobody sees it
@@ -69,7 +73,10 @@ def pixels_of(image: Image.Image, file: BinaryIO | None) -> np.ndarray:
         raise ValueError("its pixels are 32-bit integers of an unknown range; give 8 or 16 bits")
     if file is not None:
         _check_end(image, file)
-        image = _with_exact_transparency(image, file)
+        exact = _with_exact_transparency(image, file)  # which needs an image that is not loaded yet
+        if image.format == "PNG" and _lacks_rows(image, content(file)):
+            raise ValueError("the file ends early: some of its pixels are missing")
+        image = exact
     return np.asarray(to_rgb(_turned_upright(_without_gaps(_with_exact_tiff(image)))))
 
 
@@ -129,6 +136,23 @@ def _check_end(image: Image.Image, file: BinaryIO) -> None:
                     raise ValueError("the file ends early: some of its pixels are missing")
 
 
+def _lacks_rows(image: Image.Image, data: bytes) -> bool:
+    """Whether a PNG that is not interlaced may be black at the end because its pixels are fewer than it says."""
+    depth, kind, is_interlaced = data[24], data[25], data[28]
+    if is_interlaced or np.any(image.crop((0, image.height - 1, *image.size))):
+        return False
+    needed = image.height * (1 + (image.width * depth * _PNG_SAMPLES[kind] + 7) // 8)
+    at, pixels, inflater = 8, 0, zlib.decompressobj()
+    while data[at + 4 : at + 8] not in (b"IEND", b""):
+        end = at + 8 + int.from_bytes(data[at : at + 4], "big")
+        left = data[at + 8 : end] if data[at + 4 : at + 8] == b"IDAT" else b""
+        while left and pixels < needed:
+            pixels += len(inflater.decompress(left, _INFLATED_AT_ONCE))
+            left = inflater.unconsumed_tail
+        at = end + 4
+    return pixels < needed and pixels + len(inflater.flush()) < needed
+
+
 def content(file: BinaryIO) -> bytes:
     """All bytes of an open file, which is left where it was."""
     position = file.tell()
@@ -145,13 +169,17 @@ def _with_exact_tiff(image: Image.Image) -> Image.Image:
     are read as such. Every other image is returned as it is.
 
     Raises:
-        ValueError: Its samples have another range, or are signed.
+        ValueError: Its samples have another range, are signed, or lie in planes that Pillow mixes up.
     """
     if image.format != "TIFF":
         return image
-    bits, colours, palette, numbers = (
-        image.tag_v2.get(*tag) for tag in (_TIFF_BITS, _TIFF_COLOURS, _TIFF_PALETTE, _TIFF_NUMBERS)
+    bits, colours, palette, numbers, compression, planes = (
+        image.tag_v2.get(*tag)
+        for tag in (_TIFF_BITS, _TIFF_COLOURS, _TIFF_PALETTE, _TIFF_NUMBERS, _TIFF_COMPRESSION, _TIFF_PLANES)
     )
+    are_apart = planes == _SEPARATE and compression == _UNCOMPRESSED and len(bits) > 1
+    if are_apart and (max(bits) > 8 or colours == _LAB):
+        raise ValueError("its colours lie in separate planes; save it with 8 bits, or compressed")
     if _SIGNED in numbers:
         raise ValueError("its pixels are signed numbers of an unknown range; save it with 8 or 16 bits, unsigned")
     if image.mode == "P" and max(palette) < 256:

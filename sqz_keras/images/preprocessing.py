@@ -133,10 +133,24 @@ def prepare_images(images: typing.Any, spec: ModelSpec) -> typing.Any:
         A float32 tensor (N, S, S, 3) or (S, S, 3).
 
     Raises:
-        ValueError: `images` has another shape.
+        ValueError: `images` has another shape, or the model takes another number of channels.
     """
+    check_takes_rgb(spec)
     warn_if_scaled("prepare_images", images)
     return preprocess_input(resize_and_crop(images, spec), data_format="channels_last", mode=spec.preprocessing.mode)
+
+
+def check_takes_rgb(spec: ModelSpec) -> None:
+    """Refuses a model that images cannot be given to.
+
+    Raises:
+        ValueError: Its input has another number of channels than 3.
+    """
+    if spec.channels != 3:
+        raise ValueError(
+            f"This model takes {spec.channels} channels, and images are RGB: open it with sqz_keras.load, and give it "
+            "arrays of that many channels."
+        )
 
 
 def prepare_image(image: np.ndarray, spec: ModelSpec) -> np.ndarray:

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sqz_keras import ModelSpec
 from sqz_keras.cli import classify
 from sqz_keras.weights import download, records, sqz
 from sqz_keras.weights.resolve import resolve_model
+from tests.weights.readers.mutations import random_arrays
 
 
 def run(*arguments, **env):
@@ -150,6 +152,13 @@ def test_bad_flags_end_before_any_work(arguments, message):
     assert result.returncode != 0
     assert message in result.stdout + result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_model_of_other_channels_is_refused_before_an_image_is_read(tmp_path, run_command):
+    spec = ModelSpec("1.1", classes=2, channels=1)
+    (tmp_path / "net.sqz").write_bytes(sqz.encode(spec, random_arrays(spec.weight_shapes()), profile="paper"))
+    with pytest.raises(ValueError, match="This model takes 1 channels, and images are RGB"):
+        run_command(classify, f"--model={tmp_path / 'net.sqz'}", "--image=absent.png")
 
 
 def test_an_unknown_model_is_one_line(tmp_path):

@@ -12,7 +12,7 @@ from PIL import Image
 from sqz_keras.images.files import find_images, read_image, read_images
 from sqz_keras.images.pillow import MAX_PIXELS
 from tests.images.png_files import COLOUR, GREY, write_png
-from tests.images.tiff_files import write_tiff
+from tests.images.tiff_files import planar_tiff, write_tiff
 
 
 def encode(image: Image.Image, **options) -> bytes:
@@ -187,6 +187,30 @@ def test_a_png_without_its_end_is_refused(image):
         with pytest.raises(ValueError, match="the file ends early"):
             read_image(content[:-missing])
     np.testing.assert_array_equal(read_image(content + b"trailer"), image)
+
+
+@pytest.mark.parametrize("kind", [GREY, COLOUR])
+@pytest.mark.parametrize("depth", [8, 16])
+def test_a_png_of_too_few_rows_is_refused(kind, depth):
+    """Pillow leaves the others black."""
+    samples = np.random.default_rng(0).integers(1, 255, (8, 6, 3 if kind == COLOUR else 1))
+    samples[-1] = 0
+    whole = write_png(samples, kind, depth, {})
+    assert not read_image(whole)[-1].any()
+    short = write_png(samples[:5], kind, depth, {})
+    header = b"IHDR" + struct.pack(">II", 6, 8) + short[24:29]
+    short = short[:12] + header + struct.pack(">I", zlib.crc32(header)) + short[33:]
+    with pytest.raises(ValueError, match="the file ends early: some of its pixels are missing"):
+        read_image(short)
+
+
+def test_a_tiff_whose_colours_pillow_mixes_up_is_refused():
+    """Uncompressed planes of more than 8 bits, or of LAB."""
+    samples = np.arange(3 * 256).reshape(3, 16, 16) % 256
+    np.testing.assert_array_equal(read_image(planar_tiff(samples, 8)), samples.transpose(1, 2, 0))
+    for bits, colours in ((16, 2), (8, 8)):
+        with pytest.raises(ValueError, match="colours lie in separate planes; save it with 8 bits, or compressed"):
+            read_image(planar_tiff(samples, bits, colours))
 
 
 def test_a_bmp_whose_pixels_are_all_transparent(image):

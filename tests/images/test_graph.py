@@ -82,12 +82,13 @@ def exif_of(order: str, *directories: dict[int, int], kind: int = 3, before: byt
     return (b"II" if order == "<" else b"MM") + content
 
 
-def in_jpeg(exif: bytes, *segments: tuple[int, bytes]) -> bytes:
-    """A JPEG, 8 high and 16 wide, with other segments before its EXIF."""
+def in_jpeg(exif: bytes, *segments: tuple[int, bytes], fill: bytes = b"", before: bytes | None = None) -> bytes:
+    """A JPEG, 8 high and 16 wide, with other segments before its EXIF, fill bytes, or all that is before a marker."""
     segments = [*segments, (0xE1, b"Exif\0\0" + exif)]
-    added = b"".join(b"\xff" + struct.pack(">BH", marker, len(data) + 2) + data for marker, data in segments)
+    added = b"".join(fill + b"\xff" + struct.pack(">BH", marker, len(data) + 2) + data for marker, data in segments)
     data = encode(Image.new("RGB", (16, 8), "red"), format="JPEG")
-    return data[:20] + added + data[20:]
+    at = 20 if before is None else data.index(before)
+    return data[:at] + added + data[at:]
 
 
 def in_png(*chunks: tuple[bytes, bytes], behind: bool = False) -> bytes:
@@ -112,6 +113,9 @@ TURN, NONE, STRAIGHT = {0x100: 5, ORIENTATION: 6}, {0x100: 5}, {ORIENTATION: 1}
         (True, lambda order: in_jpeg(exif_of(order, TURN, before=bytes(30)))),
         (True, lambda order: in_jpeg(exif_of(order, TURN, STRAIGHT))),
         (True, lambda order: in_jpeg(exif_of(order, TURN), (0xE2, bytes(9000)), (0xFE, bytes(60_000)))),
+        (True, lambda order: in_jpeg(exif_of(order, TURN), fill=b"\xff" * 5)),
+        (True, lambda order: in_jpeg(exif_of(order, TURN), before=b"\xff\xda")),
+        (False, lambda order: in_jpeg(exif_of(order, NONE), (0xE2, b"Exif\0\0" + exif_of(order, TURN)))),
         (False, lambda order: in_jpeg(exif_of(order, STRAIGHT, TURN))),
         (False, lambda order: in_jpeg(exif_of(order, NONE, TURN))),
         (False, lambda order: in_jpeg(exif_of(order, NONE, before=exif_of(order, TURN)[10:]))),

@@ -227,6 +227,11 @@ def test_images_of_another_shape_are_refused(shape):
             prepare_images(images, ModelSpec())
 
 
+def test_a_model_of_other_channels_takes_no_images():
+    with pytest.raises(ValueError, match="This model takes 4 channels, and images are RGB: open it"):
+        prepare_images(np.zeros((20, 30, 3), np.uint8), ModelSpec(channels=4))
+
+
 def test_scaled_colours_are_warned_about(recwarn):
     preprocess_input(RGB.astype(np.float32))
     preprocess_input(np.zeros((2, 2, 3), np.float32))

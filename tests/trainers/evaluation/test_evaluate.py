@@ -18,6 +18,7 @@ from sqz_keras.models.squeezenet import build, named_arrays
 from sqz_keras.weights import sqz
 from sqz_keras.weights.description import write_spec
 from sqz_keras.weights.download import cache_path
+from tests.weights.readers.mutations import random_arrays
 from trainers import evaluate
 from trainers.data.image_reader import class_labels, find_labelled_images
 from trainers.evaluation.accuracy import evaluate_images
@@ -186,6 +187,14 @@ def test_labels_of_a_file_name_the_classes_of_a_model_without(main, image_dir, t
     (tmp_path / "labels.txt").write_text("a\nb\nc\n", "utf-8-sig")  # with the mark of an editor on Windows
     assert main(model=str(path), labels=str(tmp_path / "labels.txt")) == 0
     assert capsys.readouterr().out.splitlines()[-2:] == expected
+
+
+def test_a_model_of_other_channels_is_refused_before_an_image_is_read(main, tmp_path):
+    spec = dataclasses.replace(SPEC, channels=1)
+    path = tmp_path / "grey.sqz"
+    path.write_bytes(sqz.encode(spec, random_arrays(spec.weight_shapes()), profile="paper"))
+    with pytest.raises(ValueError, match="This model takes 1 channels, and images are RGB"):
+        main(model=str(path))
 
 
 def test_images_that_all_fail_are_an_error(main, image_dir):
