@@ -18,12 +18,7 @@ from sqz_keras import command
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("server", "127.0.0.1:8500", "HOST:PORT of sqz-serve or of TensorFlow Serving.")
     flags.DEFINE_multi_string("image", None, "Path of an image, like the arguments; repeat it for more.")
-    flags.DEFINE_string("image_dir", None, "Folder of images, at any depth, in place of single ones.")
-    flags.DEFINE_string("output", None, "File for the answers to --image_dir: one line of JSON per image.")
-    flags.DEFINE_integer("top", contract.TOP_K, "How many classes to name.", lower_bound=1, upper_bound=contract.TOP_K)
-    flags.DEFINE_string("model_name", contract.MODEL_NAME, "The model's name on the server.")
     flags.DEFINE_integer(
         "model_version",
         None,
@@ -31,9 +26,7 @@ def define_flags() -> None:
         lower_bound=1,
         upper_bound=contract.MAX_VERSION,
     )
-    flags.DEFINE_float("timeout_seconds", 30.0, "Time limit of each call.", lower_bound=0.001)
-    flags.DEFINE_string("ssl_ca", None, "PEM file of the certificates to trust; turns TLS on.")
-    flags.DEFINE_string("ssl_server_name", None, "Name in the server's certificate, if it is not the server's host.")
+    command.define_field_flags(PredictConfig)
 
 
 def main(argv) -> int:

@@ -127,7 +127,7 @@ def define_model_flags(default: str | None = "imagenet") -> None:
 def flag_field(default: object, text: str, **limits):
     """A field of a config that is also a flag, whose help is `text`.
 
-    `limits` are `choices`, a `lower_bound`, or `required`.
+    `limits` are `choices`, a `lower_bound`, an `upper_bound`, or `required`.
     """
     return dataclasses.field(default=default, metadata={"help": text, **limits})
 

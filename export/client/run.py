@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from export import contract
+from sqz_keras.command import flag_field
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,19 +21,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class PredictConfig:
-    """Which images to send, and to which server.
-
-    Args:
-        image: Paths of the images.
-        image_dir: A folder of images to send in place of `image`.
-        output: The file for the answers to those of the folder.
-        server: "host:port".
-        top: How many classes to print, or to write, for each image.
-        model_name: The model's name on the server.
-        model_version: The served version, or None for the newest.
-        timeout_seconds: Time limit of each call.
-        ssl_ca: PEM file of the certificates to trust, for TLS; None for a connection without it.
-        ssl_server_name: Name in the server's certificate, where it is not the server's host.
+    """Which images to send, and to which server. A field's help is also its flag's.
 
     Raises:
         ValueError: Both `image` and `image_dir`, one of `image_dir` and `output` without the other, or
@@ -40,15 +29,15 @@ class PredictConfig:
     """
 
     image: Sequence[str] = ()
-    image_dir: str | None = None
-    output: str | None = None
-    server: str = "127.0.0.1:8500"
-    top: int = contract.TOP_K
-    model_name: str = contract.MODEL_NAME
+    image_dir: str | None = flag_field(None, "Folder of images, at any depth, in place of single ones.")
+    output: str | None = flag_field(None, "File for the answers to --image_dir: one line of JSON per image.")
+    server: str = flag_field("127.0.0.1:8500", "HOST:PORT of sqz-serve or of TensorFlow Serving.")
+    top: int = flag_field(contract.TOP_K, "How many classes to name.", lower_bound=1, upper_bound=contract.TOP_K)
+    model_name: str = flag_field(contract.MODEL_NAME, "The model's name on the server.")
     model_version: int | None = None
-    timeout_seconds: float = 30.0
-    ssl_ca: str | None = None
-    ssl_server_name: str | None = None
+    timeout_seconds: float = flag_field(30.0, "Time limit of each call.", lower_bound=0.001)
+    ssl_ca: str | None = flag_field(None, "PEM file of the certificates to trust; turns TLS on.")
+    ssl_server_name: str | None = flag_field(None, "Name in the server's certificate, if it is not the server's host.")
 
     def __post_init__(self):
         if bool(self.image_dir) != bool(self.output):

@@ -86,8 +86,7 @@ def _converted(format: str, spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -
     model = squeezenet.build(spec, dict(arrays))
     images = _images_to_check(spec)
     if format == "keras":
-        data = _keras_file(model, spec)
-        answers, by = _run_keras_file(data, spec, images), "read back"
+        (data, answers), by = _keras_file(model, spec, images), "read back"
     elif format == "onnx":
         data = onnx_file.convert(spec, arrays)
         if importlib.util.find_spec("onnxruntime") is None:
@@ -121,23 +120,17 @@ def run_keras(model, spec: ModelSpec, images: np.ndarray) -> np.ndarray:
     return np.concatenate([model.predict_on_batch(inputs[at : at + 32]) for at in range(0, len(inputs), 32)])
 
 
-def _keras_file(model, spec: ModelSpec) -> bytes:
+def _keras_file(model, spec: ModelSpec, images: np.ndarray) -> tuple[bytes, np.ndarray]:
+    """A `.keras` file, and the answers of the model that is read from it."""
+    import keras
+
     from sqz_keras.weights.description import embed_spec
 
     with tempfile.TemporaryDirectory() as scratch:
         path = pathlib.Path(scratch, "model.keras")
         model.save(path)
         embed_spec(path, spec)
-        return path.read_bytes()
-
-
-def _run_keras_file(data: bytes, spec: ModelSpec, images: np.ndarray) -> np.ndarray:
-    import keras
-
-    with tempfile.TemporaryDirectory() as scratch:
-        path = pathlib.Path(scratch, "model.keras")
-        path.write_bytes(data)
-        return run_keras(keras.saving.load_model(path), spec, images)
+        return path.read_bytes(), run_keras(keras.saving.load_model(path), spec, images)
 
 
 def _calibrated(spec: ModelSpec, arrays: Mapping[str, np.ndarray], paths: Sequence[pathlib.Path]) -> tuple[bytes, str]:

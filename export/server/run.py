@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from export import contract, versions
 from export.server import model_server
 from sqz_keras import files, memory
+from sqz_keras.command import flag_field
 from sqz_keras.extras import needs
 
 LOCALHOST, EVERY_ADDRESS = "127.0.0.1", "0.0.0.0"
@@ -22,32 +23,25 @@ _KEPT_MESSAGES = 4  # of the largest size
 
 @dataclasses.dataclass(frozen=True)
 class ServeConfig:
-    """What to serve, and where.
+    """What to serve, and where. A field's help is also its flag's."""
 
-    Args:
-        base_path: Folder of the served model, which holds a folder for each version.
-        embedded: Use the embedded server even where TensorFlow's model server is on the PATH.
-        host: Address of the embedded server and of the page; None for 127.0.0.1. TensorFlow's model server listens on
-            every address, and refuses any other.
-        port: Port of the server; 0 takes a free one.
-        port_file: File that holds the port's number for as long as the server answers.
-        model_name: Name by which clients ask for the model.
-        ssl_key: PEM file of the private key. With `ssl_cert`, the server speaks TLS alone.
-        ssl_cert: PEM file of the server's certificate, with those that vouch for it.
-        web: Serve the page too.
-        web_port: Port of the page; 0 takes a free one.
-    """
-
-    base_path: str
-    embedded: bool = False
-    host: str | None = None
-    port: int = 8500
-    port_file: str | None = None
-    model_name: str = contract.MODEL_NAME
-    ssl_key: str | None = None
-    ssl_cert: str | None = None
-    web: bool = False
-    web_port: int = 8080
+    base_path: str = flag_field(
+        None, "Folder of the served model, which holds a folder for each version.", required=True
+    )
+    embedded: bool = flag_field(
+        False,
+        "Use the small server even where tensorflow_model_server, which listens on every address, is on the PATH.",
+    )
+    host: str | None = flag_field(
+        None, "Address of the embedded server and of the page, which have no password; by default 127.0.0.1."
+    )
+    port: int = flag_field(8500, "Port to listen on; 0 takes a free one.", lower_bound=0, upper_bound=65535)
+    port_file: str | None = flag_field(None, "File that holds the port's number for as long as the server answers.")
+    model_name: str = flag_field(contract.MODEL_NAME, "Name by which clients ask for the model.")
+    ssl_key: str | None = flag_field(None, "PEM file of the private key; with --ssl_cert, clients must speak TLS.")
+    ssl_cert: str | None = flag_field(None, "PEM file of the server's certificate and its chain.")
+    web: bool = flag_field(False, "Serve a page for browsers too, which shows what is in an image; without TLS.")
+    web_port: int = flag_field(8080, "The page's port; 0 takes a free one.", lower_bound=0, upper_bound=65535)
 
 
 def run_server(config: ServeConfig, stopped: threading.Event) -> None:

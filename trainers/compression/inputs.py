@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import pathlib
 import random
 
+import numpy as np
 import tensorflow as tf
 
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.images.files import find_images
 from sqz_keras.images.preprocessing import preprocess_input
 from trainers.data.batches import Source, training_batches
+from trainers.data.image_folder import file_records
 
 SPLIT = "train"
 _SHUFFLE_BUFFER = 4096
@@ -21,15 +21,11 @@ def unlabelled_source(folder: str) -> Source:
     """The images of a folder at any depth, all of class 0, in an order in which its folders are mixed."""
     paths = [str(path) for path in find_images(folder)]
     random.Random(0).shuffle(paths)
-    ids = [os.fsencode(pathlib.Path(path).relative_to(folder).as_posix()) for path in paths]
+    labels = np.zeros(len(paths), np.int64)
 
     def records(split: str) -> tf.data.Dataset:
         del split
-
-        def read(path, name):
-            return {"image": tf.io.read_file(path), "label": tf.constant(0, tf.int64), "id": name}
-
-        return tf.data.Dataset.from_tensor_slices((list(map(os.fsencode, paths)), ids)).map(read, num_parallel_calls=16)
+        return file_records(folder, paths, labels)
 
     return Source(str(folder), ("any",), {SPLIT: len(paths)}, records, files=(tuple(paths), folder))
 

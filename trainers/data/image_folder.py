@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -63,7 +64,7 @@ def open_image_dir(image_dir: str | os.PathLike) -> Source:
         name=str(root),
         labels=labels,
         sizes={split: len(paths) for split, (paths, _) in files.items()},
-        records=lambda split: _records(root, *files[split]),
+        records=lambda split: file_records(root, *files[split]),
         class_sizes={split: np.bincount(indices, minlength=len(labels)) for split, (_, indices) in files.items()},
         needs_python=any(
             not path.lower().endswith(_DECODED_BY_TENSORFLOW) for paths, _ in files.values() for path in paths
@@ -136,7 +137,8 @@ def _mixed(classes: dict[str, list[str]], labels: tuple[str, ...]) -> tuple[list
     return [pairs[place][0] for place in order], np.array([pairs[place][1] for place in order], np.int64)
 
 
-def _records(root: pathlib.Path, paths: list[str], labels: np.ndarray) -> tf.data.Dataset:
+def file_records(root: str | os.PathLike, paths: Sequence[str], labels: np.ndarray) -> tf.data.Dataset:
+    """The records of image files below a folder: their bytes, labels, and paths below it."""
     ids = [os.fsencode(pathlib.Path(path).relative_to(root).as_posix()) for path in paths]
 
     def read(path, label, name):
