@@ -4,11 +4,13 @@ Behind each weight is a float in units of its grid's step. The network sees it r
 rounded weight, as if rounding were not there (the straight-through estimator of Y. Bengio, N. Léonard and A. Courville,
 arXiv 1308.3432, section 4). So a weight stays on its grid, and changes its code once its float has crossed the border.
 
-The loss of a batch is the mean divergence KL(uncompressed || quantised) plus a price for the bits. A code's bits are
-those of a layer-wise entropy code, with one length for k and -k. At the operating point of an entropy-coded uniform
-quantiser the divergence falls by 2 ln(2) of itself for each bit that every weight gets more (H. Gish and J. Pierce,
-"Asymptotically Efficient Quantizing", 1968); the price of a bit is half of that, and is raised or lowered as long as
-the file is larger or smaller than the target.
+The loss of a batch is the mean divergence KL(uncompressed || quantised) of answers softened by a temperature (G.
+Hinton, O. Vinyals and J. Dean, arXiv 1503.02531, section 2), plus a price for the bits. At temperature 1 only images
+with uncertain answers have a gradient to speak of, and that of a batch is mostly noise. A code's bits are those of a
+layer-wise entropy code, with one length for k and -k. At the operating point of an entropy-coded uniform quantiser the
+divergence falls by 2 ln(2) of itself for each bit that every weight gets more (H. Gish and J. Pierce, "Asymptotically
+Efficient Quantizing", 1968); the price of a bit is half of that, and is raised or lowered as long as the file is larger
+or smaller than the target.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ from sqz_keras.models.squeezenet import assign, build
 from sqz_keras.weights.arrays import check_shapes
 
 Arrays = dict[str, np.ndarray]
+_TEMPERATURE = 2.0
 _BIAS_RATE = 0.1  # times that of the kernels, whose errors a bias corrects
 _WARMUP = 20  # updates
 _SECOND_MOMENT = 0.999
@@ -44,7 +47,7 @@ _FROM_CODE = 0.3  # steps, within which the floats begin: nearer to the border s
 _WANDERED = 0.045  # steps, a quarter of the way from there to the border
 _HIGHEST_RATE = 0.003  # at 0.01 the answers get worse
 _LARGEST = 12  # the largest code with a length of its own
-_LEAST_PROBABILITY = 1e-9
+_LEAST_PROBABILITY = 1e-30
 _FOR_PRICE = 8  # batches on which the divergence at the beginning is measured
 _PRICE_CHANGE = 300.0  # a file that is larger by 1% has a price exp(3) times as high
 _UPDATES_BETWEEN_SIZES = 50
@@ -101,6 +104,7 @@ def tune(
         "target_bytes": target_bytes,
         "updates": updates,
         "learning_rate": learning_rate,
+        "temperature": _TEMPERATURE,
         "profile": profile,
     }
     folder = StageFolder(workdir, request)
@@ -255,10 +259,15 @@ class _Tuning:
 
     @tf.function(reduce_retracing=True, autograph=False)
     def _divergence(self, images: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-        expected = self._teacher(images, training=False) + _LEAST_PROBABILITY
-        answers = self._student(images, training=False) + _LEAST_PROBABILITY
-        by_image = tf.reduce_sum(expected * (tf.math.log(expected) - tf.math.log(answers)), axis=1)
+        """Of the softened answers, times the square of the temperature, which leaves the gradients as large."""
+        expected, answers = (self._softened(network, images) for network in (self._teacher, self._student))
+        by_image = _TEMPERATURE**2 * tf.reduce_sum(tf.exp(expected) * (expected - answers), axis=1)
         return tf.reduce_sum(weights * by_image) / tf.maximum(tf.reduce_sum(weights), 1.0)
+
+    @staticmethod
+    def _softened(network: keras.Model, images: tf.Tensor) -> tf.Tensor:
+        """Logarithms of the softened probabilities."""
+        return tf.nn.log_softmax(tf.math.log(network(images, training=False) + _LEAST_PROBABILITY) / _TEMPERATURE)
 
 
 def _adam(learning_rate: float, updates: int) -> keras.optimizers.Adam:
