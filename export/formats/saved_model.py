@@ -57,10 +57,6 @@ def export_saved_model(
 def _check_servable(spec: ModelSpec) -> None:
     if spec.channels != 3:
         raise ValueError(f"Served models take RGB images, 3 channels; this one takes {spec.channels}.")
-    if any(len(name.splitlines()) != 1 for name in spec.class_names()):
-        raise ValueError(
-            "Every label must be one line of text, as labels.txt holds one on each line; rename the others."
-        )
 
 
 def check_installed() -> None:

@@ -23,7 +23,8 @@ RESIZES = ("stretch", "shortest_side")
 MAX_JSON_BYTES = 1 << 20
 # Of an input or a resized image, and of conv10: far beyond any use, and so that no small file needs all memory.
 MOST_PIXELS, MOST_PADDING = 4096, 16
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # characters that a terminal would act on
+# Characters that a terminal would act on, or that end a line.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 @functools.cache

@@ -53,6 +53,12 @@ def key_and_cert(tmp_path_factory):
     return key, cert
 
 
+def heed_signals():
+    """Undoes what nohup, and a shell for what runs in its background, leave to every process below them."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @pytest.fixture
 def started(tmp_path):
     """Starts sqz-serve in a process of its own, and gives it when its port file is there."""
@@ -69,6 +75,7 @@ def started(tmp_path):
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=start_new_session,
+            preexec_fn=heed_signals,
         )
         processes.append(process)
         process.first_line = process.stdout.readline() if wait else None
