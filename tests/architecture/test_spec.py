@@ -80,8 +80,11 @@ def test_json_round_trip():
         ({"conv10_padding": 10**9}, "conv10_padding must be an integer of at least 0 and at most 16"),
         ({"input_size": 4097}, "input_size must be an integer of at least 1 and at most 4,096"),
         ({"preprocessing": {"resize_to": 10**6}}, "resize_to must be an integer of at least 1 and at most 4,096"),
-        ({"classes": 2, "labels": ["a", " "]}, "labels must be names without control characters, got ' '"),
-        ({"classes": 2, "labels": ["a", "\x1b[2J"]}, "labels must be names without control characters"),
+        (
+            {"classes": 2, "labels": ["a", " "]},
+            "labels must be names, not blank and without control characters, got ' '",
+        ),
+        ({"classes": 2, "labels": ["a", "\x1b[2J"]}, "labels must be names, not blank and without control characters"),
     ],
 )
 def test_bad_json_is_refused(change, message):
