@@ -148,7 +148,8 @@ class ModelSpec:
             wrong = next((label for label in self.labels if not label.strip() or _CONTROL.search(label)), None)
             if wrong is not None:
                 raise ValueError(
-                    f"ModelSpec: labels must be names, not blank and without control characters, got {wrong!r:.80}. Name its class."
+                    f"ModelSpec: labels must be names without control characters, and not blank; got {wrong!r:.80}. "
+                    "Name its class."
                 )
 
     def with_net(

@@ -82,9 +82,9 @@ def test_json_round_trip():
         ({"preprocessing": {"resize_to": 10**6}}, "resize_to must be an integer of at least 1 and at most 4,096"),
         (
             {"classes": 2, "labels": ["a", " "]},
-            "labels must be names, not blank and without control characters, got ' '",
+            "labels must be names without control characters, and not blank; got ' '",
         ),
-        ({"classes": 2, "labels": ["a", "\x1b[2J"]}, "labels must be names, not blank and without control characters"),
+        ({"classes": 2, "labels": ["a", "\x1b[2J"]}, "labels must be names without control characters"),
     ],
 )
 def test_bad_json_is_refused(change, message):
