@@ -18,8 +18,8 @@ sqz-compress --model=DELTA.sqz --apply_to=OLD.sqz --output=FILE.sqz
 
 FILE.json and FILE.html hold the report; the second needs the extra `report`. --evaluation_dir=DIR adds how often the
 result agrees with the model, some of the images whose answer changed, and, where the images are labelled, how often
-both are right. --method=finetune does so with the test split of its images, or with the validation
-split where that one is missing or has no labels.
+both are right. --method=finetune does so with the test split of its images, or with the validation split where that one
+is missing or has no labels.
 """
 
 from __future__ import annotations

@@ -79,15 +79,14 @@ def main(argv) -> int:
 def _check_outputs(outputs, model, labels) -> None:
     """Refuses reports that cannot be written, or that would replace each other or what is read."""
     from sqz_keras.files import check_is_no_input, check_writable
-    from trainers.training.config import files_of_run
+    from trainers.training.config import check_is_not_of_run
 
     if len({os.path.realpath(path) for path in outputs.values()}) < len(outputs):
         raise ValueError(f"--report and --report_html are two files; both are {outputs['report']}.")
     for flag, path in outputs.items():
         check_writable(path)
         check_is_no_input(flag, path, {"--model": model, "--labels": labels})
-        for file in files_of_run(model):
-            check_is_no_input(flag, path, {"--model": file})
+        check_is_not_of_run(flag, path, model)
 
 
 def _write_report(path, model, spec, images, predictions, results) -> None:

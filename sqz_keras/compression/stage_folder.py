@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from sqz_keras.differences import describe_changes
-from sqz_keras.files import write_file
+from sqz_keras.files import write_file, write_json
 
 Arrays = dict[str, np.ndarray]
 _KEPT_CHECKPOINTS = 2
@@ -42,7 +42,7 @@ class StageFolder:
         path = self._folder / "config.json"
         config = json.loads(json.dumps(config))
         if not path.exists():
-            write_file(path, json.dumps(config, indent=1).encode() + b"\n")
+            write_json(path, config)
             return
         try:
             earlier = dict(json.loads(path.read_text("utf-8")))

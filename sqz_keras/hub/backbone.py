@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ with needs("hub"):
     import keras_hub
 
 from sqz_keras.architecture.spec import ModelSpec
-from sqz_keras.files import write_file
+from sqz_keras.files import write_file, write_json
 from sqz_keras.models.arguments import image_shape
 from sqz_keras.models.squeezenet import assign, named_arrays, squeezenet_from_metaparameters
 from sqz_keras.weights import sqz
@@ -120,7 +119,7 @@ class SqueezeNetBackbone(keras_hub.models.Backbone):
         arrays = {name: array.astype(np.float32) for name, array in (named_arrays(self) | head).items()}
         write_file(pathlib.Path(filepath).with_name(WEIGHTS), sqz.encode(self.spec, arrays))
         index = {"metadata": {}, "weight_map": {"/": WEIGHTS}}
-        write_file(filepath, json.dumps(index, indent=1).encode() + b"\n")
+        write_json(filepath, index)
 
     def load_weights(self, filepath: str | os.PathLike, *args, **kwargs) -> None:
         """As of any Keras model; from an index of shards, `model.sqz` beside it, which must be of the same network."""

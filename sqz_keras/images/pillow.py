@@ -74,7 +74,7 @@ def pixels_of(image: Image.Image, file: BinaryIO | None) -> np.ndarray:
     if file is not None:
         _check_end(image, file)
         exact = _with_exact_transparency(image, file)  # which needs an image that is not loaded yet
-        if image.format == "PNG" and _lacks_rows(image, content(file)):
+        if image.format == "PNG" and _lacks_rows(image, file):
             raise ValueError("the file ends early: some of its pixels are missing")
         image = exact
     return np.asarray(to_rgb(_turned_upright(_without_gaps(_with_exact_tiff(image)))))
@@ -136,10 +136,13 @@ def _check_end(image: Image.Image, file: BinaryIO) -> None:
                     raise ValueError("the file ends early: some of its pixels are missing")
 
 
-def _lacks_rows(image: Image.Image, data: bytes) -> bool:
+def _lacks_rows(image: Image.Image, file: BinaryIO) -> bool:
     """Whether a PNG that is not interlaced may be black at the end because its pixels are fewer than it says."""
+    if np.any(image.crop((0, image.height - 1, *image.size))):
+        return False
+    data = content(file)
     depth, kind, is_interlaced = data[24], data[25], data[28]
-    if is_interlaced or np.any(image.crop((0, image.height - 1, *image.size))):
+    if is_interlaced:
         return False
     needed = image.height * (1 + (image.width * depth * _PNG_SAMPLES[kind] + 7) // 8)
     at, pixels, inflater = 8, 0, zlib.decompressobj()

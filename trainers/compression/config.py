@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from sqz_keras.command import flag_field
 from sqz_keras.files import check_is_no_input, check_writable
-from trainers.training.config import files_of_run
+from trainers.training.config import check_is_not_of_run
 
 SUFFIX = ".sqz"
 SIZE = "size="  # in --bits, before a number of bytes
@@ -50,8 +50,7 @@ class CompressionConfig:
         for path in (self.output, *self.report_paths()):
             check_writable(path)
             check_is_no_input("output", path, inputs)
-            for file in files_of_run(self.model):
-                check_is_no_input("output", path, {"--model": file})
+            check_is_not_of_run("output", path, self.model)
         for name in ("calibration_dir", "image_dir", "evaluation_dir"):
             folder = getattr(self, name, None)
             if folder and not os.path.isdir(folder):

@@ -11,6 +11,7 @@ from sqz_keras.architecture.plain_numbers import as_integer, as_number
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.command import flag_field
 from sqz_keras.compression.densities import layer_names, parse_densities
+from sqz_keras.files import check_is_no_input
 
 _CHOICES = {
     "solver": ("authors", "modern"),
@@ -256,8 +257,13 @@ class TrainConfig:
         return {name: value for name, value in self.to_json().items() if name not in FREE_FIELDS}
 
 
-def files_of_run(model: str | os.PathLike) -> list[str]:
-    """The paths of `RUN_FILES` in the folder of a run that `model` is, or is a file of; none if it is no run's."""
+def check_is_not_of_run(flag: str, path: str | os.PathLike, model: str | os.PathLike) -> None:
+    """Refuses to write a file over one of the run that `model` is the folder of, or a file of.
+
+    Raises:
+        ValueError: It is one of the `RUN_FILES` there.
+    """
     folder = os.path.dirname(os.path.abspath(model)) if os.path.isfile(model) else model
-    is_run = os.path.exists(os.path.join(folder, "model.spec.json"))
-    return [os.path.join(folder, name) for name in RUN_FILES] if is_run else []
+    if os.path.exists(os.path.join(folder, "model.spec.json")):
+        for name in RUN_FILES:
+            check_is_no_input(flag, path, {"--model": os.path.join(folder, name)})
