@@ -50,7 +50,7 @@ def answer(data: bytes, max_bytes: int) -> bytes:
             total = sum(_checked_bytes(dataset) for _, datasets in layers for dataset in datasets)
             if total > max_bytes:
                 raise RefusedError(f"its arrays would fill {total} bytes; at most {max_bytes} are read")
-            arrays = [(name, [dataset[()] for dataset in datasets]) for name, datasets in layers]
+            arrays = [(name, [_values(dataset) for dataset in datasets]) for name, datasets in layers]
             # The JSON of the model's config, which a legacy file has.
             config = strings(file, "model_config")[0] if "model_config" in file.attrs else None
             spec = _model_spec(file)
@@ -143,13 +143,26 @@ def _checked_bytes(dataset: object) -> int:
     """A dataset's size as float32, if all its values are plain numbers inside the file."""
     if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
         raise RefusedError(f"{getattr(dataset, 'name', dataset)} is not an array")
-    if dataset.dtype.kind != "f" or dataset.dtype.itemsize not in (2, 4, 8):
-        raise RefusedError(f"{dataset.name} must be float16, float32 or float64, got {dataset.dtype}")
+    if (dataset.dtype.kind != "f" or dataset.dtype.itemsize not in (2, 4, 8)) and not _is_bfloat16(dataset):
+        raise RefusedError(f"{dataset.name} must be float16, bfloat16, float32 or float64, got {dataset.dtype}")
     if not _is_plain(dataset):
         raise RefusedError(
             f"{dataset.name} must be stored in the file itself, uncompressed and unchunked, as Keras writes it"
         )
     return 4 * math.prod(dataset.shape)
+
+
+def _is_bfloat16(dataset: h5py.Dataset) -> bool:
+    """HDF5 has no such type: Keras writes two bytes a value, and the type's name as an attribute."""
+    return dataset.dtype == np.dtype("V2") and "dtype" in dataset.attrs and strings(dataset, "dtype") == ["bfloat16"]
+
+
+def _values(dataset: h5py.Dataset) -> np.ndarray:
+    values = dataset[()]
+    if not _is_bfloat16(dataset):
+        return values
+    halves = np.frombuffer(values.tobytes(), "<u2").astype(np.uint32)  # the upper halves of float32
+    return (halves << 16).view(np.float32).reshape(values.shape)
 
 
 def _is_plain(dataset: h5py.Dataset) -> bool:

@@ -4,6 +4,7 @@ import zlib
 
 import h5py
 import keras
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -118,6 +119,19 @@ def test_reads_what_keras_writes(tmp_path):
         assert_equal(load(tmp_path / name), random_arrays())
 
 
+@pytest.mark.parametrize("name", ["net.weights.h5", "net.keras"])
+def test_bfloat16_is_read(tmp_path, name):
+    """Keras writes it as two bytes without a meaning, and the type as an attribute."""
+    keras.config.set_dtype_policy("bfloat16")
+    try:
+        model = build(keras, random_arrays())
+    finally:
+        keras.config.set_dtype_policy("float32")
+    (model.save if name.endswith(".keras") else model.save_weights)(tmp_path / name)
+    rounded = {name: array.astype(ml_dtypes.bfloat16).astype(np.float32) for name, array in random_arrays().items()}
+    assert_equal(load(tmp_path / name), rounded)
+
+
 @pytest.mark.filterwarnings("ignore:.*HDF5.*")
 @pytest.mark.parametrize("separator", ["_", "/"])
 def test_reads_what_tf_keras_writes(tmp_path, separator):
@@ -158,6 +172,7 @@ EDITS = {
     "without values": replace(FIRST, lambda group, key, _: group.create_dataset(key, (4,), "f4")),
     "huge": replace(FIRST, lambda group, key, _: group.create_dataset(key, (2**40,), "f4")),
     "integers": replace(FIRST, lambda group, key, _: group.__setitem__(key, ARRAY.astype(np.int32))),
+    "halves without a type": replace(FIRST, lambda group, key, _: group.__setitem__(key, np.zeros(ARRAY.shape, "V2"))),
     "text": replace(FIRST, lambda group, key, _: group.__setitem__(key, "weights")),
     "empty": replace(FIRST, lambda group, key, _: group.__setitem__(key, h5py.Empty("f4"))),
     "scalar": replace(FIRST, lambda group, key, _: group.__setitem__(key, np.float32(1))),
