@@ -11,9 +11,11 @@ with needs("hub"):
     import keras
     import keras_hub
 
+from sqz_keras.architecture.plain_numbers import require_integer
 from sqz_keras.backend import check_is_tensorflow
 from sqz_keras.hub.backbone import SqueezeNetBackbone
 from sqz_keras.hub.preprocessor import SqueezeNetImageClassifierPreprocessor, SqueezeNetImageConverter
+from sqz_keras.models.arguments import check_choices
 from sqz_keras.models.blocks import classifier
 from sqz_keras.weights.records import list_records
 from sqz_keras.weights.resolve import resolve_model
@@ -25,14 +27,16 @@ class SqueezeNetImageClassifier(keras_hub.models.ImageClassifier):
 
     Args:
         backbone: A `SqueezeNetBackbone`.
-        num_classes: For a new conv10 with so many filters; None keeps the backbone's classes and its weights.
+        num_classes: For a new conv10 with so many filters, at least 2; None keeps the backbone's classes and their
+            weights.
         preprocessor: Function of the images; None takes network inputs.
         activation: "softmax" for probabilities; None gives conv10's averages, which are never negative.
         dropout: Dropout rate of drop9.
         **kwargs: `name` and `compile`, as KerasHub takes them.
 
     Raises:
-        ValueError: Keras does not run on TensorFlow.
+        ValueError: Keras does not run on TensorFlow; `num_classes` is no integer of at least 2, or the activation a
+            sigmoid.
     """
 
     backbone_cls = SqueezeNetBackbone
@@ -50,6 +54,8 @@ class SqueezeNetImageClassifier(keras_hub.models.ImageClassifier):
         **kwargs,
     ):
         check_is_tensorflow("sqz_keras.hub")
+        check_choices(True, None, None, activation)
+        num_classes = None if num_classes is None else require_integer("num_classes", num_classes, 2)
         classes, data_format = num_classes or backbone.spec.classes, keras.config.image_data_format()
         self.backbone, self.preprocessor = backbone, preprocessor
         self.activation, self.dropout, self.num_classes = activation, dropout, classes

@@ -83,6 +83,21 @@ def test_num_classes_is_a_new_classifier_that_is_trained_and_saved(preset, tmp_p
     assert (spec.classes, spec.labels) == (classes, None)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_classes": 0}, "num_classes must be an integer of at least 2, got 0"),
+        ({"num_classes": "5"}, "num_classes must be an integer"),
+        ({"activation": "sigmoid"}, "no score would be below 0.5"),
+    ],
+)
+def test_heads_that_cannot_work_are_refused(options, message):
+    backbone = hub.SqueezeNetBackbone(SPEC)
+    assert hub.SqueezeNetImageClassifier(backbone, num_classes=np.int64(4)).output_shape == (None, 4)
+    with pytest.raises(ValueError, match=message):
+        hub.SqueezeNetImageClassifier(backbone, **options)
+
+
 def test_records_are_presets(monkeypatch, path):
     classifier = hub.SqueezeNetImageClassifier
     assert "squeezenet1.1_authors" in classifier.presets
