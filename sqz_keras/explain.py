@@ -14,7 +14,7 @@ from PIL import Image
 
 from sqz_keras.architecture.plain_numbers import require_integer
 from sqz_keras.architecture.spec import ModelSpec
-from sqz_keras.images.preprocessing import warn_if_scaled
+from sqz_keras.images.preprocessing import check_spec, warn_if_scaled
 from sqz_keras.images.resizing import target_size
 
 # Inferno, of van der Walt and Smith (CC0), in equal steps. Its lightness rises evenly, so it reads without colours too.
@@ -33,6 +33,8 @@ class ClassMaps:
     """
 
     def __init__(self, model: keras.Model):
+        if not isinstance(model, keras.Model):
+            raise ValueError(f"model must be a Keras model, got {type(model).__name__}; sqz_keras.load makes one.")
         conv10 = next((layer for layer in model.layers if layer.name == "conv10"), None)
         if conv10 is None:
             raise ValueError(
@@ -50,17 +52,28 @@ class ClassMaps:
         if batch.ndim != len(expected) or any(
             side not in (None, actual) for side, actual in zip(expected, batch.shape, strict=True)
         ):
+            made = "prepare_images makes it"
+            if self._channels_first:
+                made = "it is np.moveaxis(image, -1, -3) of what prepare_images returns"
             raise ValueError(
                 f"image must be the model's input for one image, of shape {expected[1:]} or {expected}, got "
-                f"{inputs.shape}; prepare_images makes it."
+                f"{inputs.shape}; {made}."
             )
         if not np.isfinite(batch).all():
             raise ValueError("image must hold numbers, and some are NaN or infinite: look at how it was prepared.")
+        if None in expected and not self._has_map(batch.shape):
+            raise ValueError(f"image is too small for this network, which has no map of it; got {inputs.shape}.")
         maps = keras.ops.convert_to_numpy(self._to_maps(batch, training=False))[0].astype(np.float32)
         maps = maps if self._channels_first else np.moveaxis(maps, -1, 0)
         if class_id is None:
             return maps[np.argmax(maps.mean(axis=(1, 2)))]
         return maps[require_integer("class_map: class_id", class_id, 0, len(maps) - 1)]
+
+    def _has_map(self, shape: tuple[int, ...]) -> bool:
+        try:
+            return 0 not in self._to_maps.compute_output_shape(shape)
+        except ValueError:  # some layers of Keras refuse it themselves
+            return False
 
 
 def class_map(model: keras.Model, image: typing.Any, class_id: int | None = None) -> np.ndarray:
@@ -103,9 +116,10 @@ def overlay(image: np.ndarray, values: np.ndarray, spec: ModelSpec) -> np.ndarra
     Raises:
         ValueError: The image has another shape or range, or the map is not one of this spec's network.
     """
+    check_spec(spec)
     image, values = np.asarray(image), np.asarray(values, np.float32)
     side = next(layer.size for layer in spec.layers() if layer.name == "conv10")
-    if image.ndim != 3 or image.shape[-1] != 3:
+    if image.ndim != 3 or image.shape[-1] != 3 or not image.size:
         raise ValueError(f"image must have shape (H, W, 3), got {image.shape}.")
     if values.shape != (side, side) or not (np.isfinite(values) & (values >= 0)).all():
         raise ValueError(

@@ -181,6 +181,7 @@ def test_what_does_not_fit_the_model_is_refused(shape, class_id, message):
     ("image", "values", "message"),
     [
         (np.zeros((9, 9)), np.zeros((11, 11)), r"image must have shape \(H, W, 3\), got \(9, 9\)"),
+        (np.zeros((0, 9, 3)), np.zeros((11, 11)), r"image must have shape \(H, W, 3\), got \(0, 9, 3\)"),
         (np.zeros((9, 9, 3)), np.zeros((13, 13)), r"of shape \(11, 11\); got shape \(13, 13\)"),
         (np.zeros((9, 9, 3)), np.full((11, 11), np.nan), "finite"),
         (np.zeros((9, 9, 3)), np.full((11, 11), -1), "at least 0"),
@@ -192,6 +193,31 @@ def test_what_does_not_fit_the_model_is_refused(shape, class_id, message):
 def test_what_does_not_fit_the_spec_is_refused(image, values, message):
     with pytest.raises(ValueError, match=message):
         overlay(image, values, red_net()[0])
+
+
+def test_an_image_that_is_too_small_has_no_map():
+    model = SqueezeNet((None, None, 3), weights=None)
+    assert class_map(model, np.zeros((21, 21, 3)), 0).shape == (1, 1)
+    with pytest.raises(ValueError, match=r"too small for this network.*got \(20, 20, 3\)"):
+        class_map(model, np.zeros((20, 20, 3)), 0)
+
+
+def test_channels_first_says_how_the_image_is_made():
+    spec, _ = red_net()
+    keras.config.set_image_data_format("channels_first")
+    try:
+        model = build(spec)
+        with pytest.raises(ValueError, match=r"it is np\.moveaxis\(image, -1, -3\) of what prepare_images returns"):
+            class_map(model, np.zeros((95, 95, 3)))
+    finally:
+        keras.config.set_image_data_format("channels_last")
+
+
+def test_other_things_than_a_model_and_its_spec_are_refused():
+    with pytest.raises(ValueError, match=r"model must be a Keras model, got str; sqz_keras\.load makes one"):
+        class_map("imagenet", np.zeros((95, 95, 3)))
+    with pytest.raises(ValueError, match=r"spec must be a sqz_keras\.ModelSpec, got str: .*resolve_model"):
+        overlay(np.zeros((9, 9, 3)), np.zeros((11, 11)), "imagenet")
 
 
 def test_numbers_that_are_none_are_refused():

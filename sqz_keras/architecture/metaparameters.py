@@ -91,12 +91,12 @@ class Metaparameters:
                 f"Metaparameters: squeeze_ratio must be above 0 and at most {_MOST_SQUEEZE:,.0f}, "
                 f"got {self.squeeze_ratio}."
             )
-        pools = tuple(as_integer(layer) for layer in self.pool_after)
+        pools = tuple(map(as_integer, self.pool_after)) if isinstance(self.pool_after, Iterable) else (None,)
         layers = range(1, self.num_fire_modules + 2)
         if None in pools or list(pools) != sorted(set(pools) & set(layers)):
             raise ValueError(
                 f"Metaparameters: pool_after must name layers from 1 (conv1) to {layers[-1]} (the last fire module), "
-                f"ascending and each once, got {tuple(self.pool_after)}."
+                f"ascending and each once, such as (1, 4, 8), got {self.pool_after!r:.80}."
             )
         object.__setattr__(self, "pool_after", pools)
         if any(fire.squeeze1x1 >= fire.channels for fire in self.fire_modules()):

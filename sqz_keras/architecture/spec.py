@@ -10,7 +10,7 @@ import pathlib
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -109,8 +109,10 @@ class ModelSpec:
 
     def __post_init__(self):
         if self.version is None:
-            if self.metaparameters is None:
-                raise ValueError("ModelSpec: version=None needs metaparameters.")
+            if not isinstance(self.metaparameters, Metaparameters):
+                raise ValueError(
+                    f"ModelSpec: version=None needs metaparameters, a Metaparameters; got {self.metaparameters!r:.80}."
+                )
         elif self.version not in VERSIONS:
             raise ValueError(f"version must be one of {tuple(VERSIONS)}, got {self.version!r}.")
         elif self.metaparameters not in (None, VERSIONS[self.version]):
@@ -137,7 +139,8 @@ class ModelSpec:
                 f"input_size={self.input_size}, which is more; give preprocessing.resize_to >= input_size."
             )
         if self.labels is not None:
-            if isinstance(self.labels, str) or not all(isinstance(label, str) for label in self.labels):
+            has_order = isinstance(self.labels, Iterable) and not isinstance(self.labels, str | set | frozenset)
+            if not has_order or not all(isinstance(label, str) for label in self.labels):
                 raise ValueError(f"ModelSpec: labels must be a tuple of texts, got {self.labels!r:.80}.")
             object.__setattr__(self, "labels", tuple(map(str, self.labels)))
             if len(self.labels) != self.classes or len(set(self.labels)) != self.classes:

@@ -18,7 +18,7 @@ from absl import flags
 from sqz_keras import command
 from sqz_keras.architecture import summary
 from sqz_keras.architecture.metaparameters import parse_metaparameters
-from sqz_keras.architecture.spec import ModelSpec
+from sqz_keras.architecture.spec import MOST_PIXELS, ModelSpec
 from sqz_keras.compression.densities import layer_names, parse_densities
 from sqz_keras.files import check_writable, write_file
 
@@ -29,7 +29,9 @@ def define_flags() -> None:
     command.define_model_flags("")
     flags.DEFINE_string("metaparameters", "", "Metaparameters that differ from the version's: NAME=VALUE with commas.")
     flags.DEFINE_integer("classes", 1000, "Number of classes, without --model.", lower_bound=1)
-    flags.DEFINE_integer("input_size", None, "Height and width of the input, in pixels.", lower_bound=1)
+    flags.DEFINE_integer(
+        "input_size", None, "Height and width of the input, in pixels.", lower_bound=1, upper_bound=MOST_PIXELS
+    )
     flags.DEFINE_string(
         "densities", "table1", "What pruning leaves: table1, 0.4, LAYER=0.3, or several with commas; 1 for no pruning."
     )

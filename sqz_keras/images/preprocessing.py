@@ -11,7 +11,7 @@ import numpy as np
 
 from sqz_keras.architecture.colours import BGR_MEANS, TORCH_MEANS, TORCH_STDS
 from sqz_keras.architecture.plain_numbers import as_integer
-from sqz_keras.architecture.spec import PREPROCESSING_MODES, ModelSpec, imagenet_classes
+from sqz_keras.architecture.spec import PREPROCESSING_MODES, ModelSpec, Preprocessing, imagenet_classes
 from sqz_keras.backend import import_keras
 
 _OVERSHOOT = 64  # what resampling may add to colours
@@ -47,7 +47,7 @@ def preprocess_input(
     if data_format not in ("channels_last", "channels_first"):
         raise ValueError(f"data_format must be 'channels_last' or 'channels_first', got {data_format!r}.")
     axis = -1 if data_format == "channels_last" else -3
-    array = x if hasattr(x, "shape") else np.asarray(x)
+    array = _as_array("x", x)
     rank_is_known = getattr(array.shape, "rank", 0) is not None  # a tf.TensorShape may lack one
     if rank_is_known and (len(array.shape) < 3 or array.shape[axis] not in (3, None)):
         raise ValueError(f"x must have 3 channels ({data_format}) and at least 3 axes, got shape {tuple(array.shape)}.")
@@ -62,6 +62,22 @@ def preprocess_input(
     if mode == "torch":
         return (array / 255.0 - along(TORCH_MEANS)) / along(TORCH_STDS)
     return array / 127.5 - 1.0
+
+
+def _as_array(name: str, images: typing.Any) -> typing.Any:
+    """An array or tensor as it is, and anything else, such as a PIL image or a list, as an array of numbers."""
+    if hasattr(images, "shape"):
+        return images
+    try:
+        array = np.asarray(images)
+    except ValueError as error:
+        raise ValueError(f"{name} must be images of one size; prepare those of several sizes one by one.") from error
+    if array.dtype.kind not in "buif":
+        raise ValueError(
+            f"{name} must be an array or a tensor of colours, got {images!r:.80}; sqz_keras.images.files.read_image "
+            "reads a file."
+        )
+    return array
 
 
 def warn_if_scaled(function: str, images: typing.Any) -> None:
@@ -130,14 +146,29 @@ def prepare_images(images: typing.Any, spec: ModelSpec) -> typing.Any:
         spec: of the model that takes them; S is its `input_size`.
 
     Returns:
-        A float32 tensor (N, S, S, 3) or (S, S, 3).
+        A float32 tensor (N, S, S, 3) or (S, S, 3), channels last whatever Keras's image data format is.
 
     Raises:
-        ValueError: `images` has another shape, or the model takes another number of channels.
+        ValueError: `images` has another shape, no pixels, or as a Keras tensor an unknown size that the spec's resizing
+            needs; `spec` is no `ModelSpec`, or its model takes another number of channels.
     """
+    check_spec(spec)
     check_takes_rgb(spec)
     warn_if_scaled("prepare_images", images)
     return preprocess_input(resize_and_crop(images, spec), data_format="channels_last", mode=spec.preprocessing.mode)
+
+
+def check_spec(spec: ModelSpec) -> None:
+    """Refuses what callers give in place of a model's description.
+
+    Raises:
+        ValueError: It is no `ModelSpec`.
+    """
+    if not isinstance(spec, ModelSpec):
+        raise ValueError(
+            f"spec must be a sqz_keras.ModelSpec, got {type(spec).__name__}: the first of the two that resolve_model "
+            "returns, or get_record(...).spec."
+        )
 
 
 def check_takes_rgb(spec: ModelSpec) -> None:
@@ -181,13 +212,9 @@ def resize_and_crop(images, spec: ModelSpec):
     """
     ops = import_keras().ops
     how, crop = spec.preprocessing, spec.input_size
+    images = _as_array("images", images)
+    _check_shape(images, how)
     images = ops.cast(images, "float32")
-    rank_is_known = getattr(images.shape, "rank", 0) is not None  # a tf.TensorShape may lack one
-    if rank_is_known and (len(images.shape) not in (3, 4) or images.shape[-1] not in (3, None)):
-        raise ValueError(
-            f"images must be RGB, of shape (N, H, W, 3) or (H, W, 3), got {tuple(images.shape)}. PIL's "
-            "image.convert('RGB') makes RGB of any image; channels must be last."
-        )
     height = width = how.resize_to
     if how.resize == "shortest_side":
         height, width = ops.shape(images)[-3:-1]
@@ -199,6 +226,24 @@ def resize_and_crop(images, spec: ModelSpec):
     images = images[..., top : top + crop, left : left + crop, :]
     # A crop of a size that only the running graph knows has lost its static shape.
     return ops.reshape(images, (crop, crop, 3) if len(images.shape) == 3 else (-1, crop, crop, 3))
+
+
+def _check_shape(images, how: Preprocessing) -> None:
+    if getattr(images.shape, "rank", 0) is None:  # a tf.TensorShape that only the running graph knows
+        return
+    shape = tuple(images.shape)
+    if len(shape) not in (3, 4) or shape[-1] not in (3, None):
+        raise ValueError(
+            f"images must be RGB, of shape (N, H, W, 3) or (H, W, 3), got {shape}. PIL's "
+            "image.convert('RGB') makes RGB of any image; channels must be last."
+        )
+    if 0 in shape[-3:-1]:
+        raise ValueError(f"images must have at least one pixel, got shape {shape}.")
+    if how.resize == "shortest_side" and None in shape[-3:-1] and import_keras().utils.is_keras_tensor(images):
+        raise ValueError(
+            f"images must have a height and width for resize='shortest_side' in a Keras model, got {shape}: give its "
+            "keras.Input a size, or call prepare_images in the tf.data pipeline."
+        )
 
 
 def _resize(images, height, width, antialias: bool):
@@ -225,6 +270,8 @@ def decode_predictions(preds: typing.Any, top: int = 5) -> list[list[tuple[str, 
     Raises:
         ValueError: `preds` has another shape or holds NaN or infinity, or `top` is out of range.
     """
+    if not isinstance(preds, np.ndarray | list | tuple):  # PyTorch's may be on a GPU, and with a gradient
+        preds = import_keras().ops.convert_to_numpy(preds)
     preds = np.asarray(preds).astype(np.float64)  # an unsigned integer has no negative to sort by
     if preds.ndim != 2 or preds.shape[1] != 1000:
         raise ValueError(

@@ -72,35 +72,50 @@ def check_input_shape(
     net: Metaparameters, input_shape: Shape | None, input_tensor: keras.KerasTensor | None, include_top: bool
 ) -> tuple[int | None, ...]:
     """The shape of the input, without the batch."""
+    first = keras.config.image_data_format() == "channels_first"
+    order = "(channels, height, width)" if first else "(height, width, channels)"
+    if input_shape is not None:
+        try:
+            input_shape = tuple(input_shape)  # a tf.TensorShape or an array is a sequence, too
+        except (TypeError, ValueError):
+            raise ValueError(f"input_shape must be {order}, without the batch, got {input_shape!r}.") from None
     if input_tensor is not None:
-        if not keras.utils.is_keras_tensor(input_tensor):
-            raise ValueError(
-                f"input_tensor must be a Keras tensor, such as keras.Input(...) returns; got "
-                f"{type(input_tensor).__name__}. To apply the model to values, build it and call it on them."
-            )
-        tensor_shape = tuple(input_tensor.shape[1:])
-        if input_shape is not None and tuple(input_shape) != tensor_shape:
-            raise ValueError(f"input_shape={tuple(input_shape)} is not input_tensor's {tensor_shape}; leave one out.")
+        tensor_shape = _check_input_tensor(input_tensor)
+        if input_shape not in (None, tensor_shape):
+            raise ValueError(f"input_shape={input_shape} is not input_tensor's {tensor_shape}; leave one out.")
         input_shape = tensor_shape
     if input_shape is None:
         return image_shape(DEFAULT_SIZE if include_top else None, 3)
-    first = keras.config.image_data_format() == "channels_first"
-    order = "(channels, height, width)" if first else "(height, width, channels)"
-    if not isinstance(input_shape, tuple | list) or len(input_shape) != 3:
+    if len(input_shape) != 3:
         raise ValueError(f"input_shape must be {order}, without the batch, got {input_shape!r}.")
     channels, *sides = input_shape if first else (input_shape[2], input_shape[0], input_shape[1])
     channels = as_integer(channels)
     if channels is None or channels < 1:
-        raise ValueError(f"input_shape must be {order} with a known number of channels, got {tuple(input_shape)}.")
+        raise ValueError(f"input_shape must be {order} with a known number of channels, got {input_shape}.")
     least, pixels = net.min_input_size(), []
     for side in sides:
         pixels.append(as_integer(side))
         if side is not None and (pixels[-1] is None or pixels[-1] < least):
             raise ValueError(
                 f"input_shape must be {order} with at least {least}x{least} pixels, or None, for these "
-                f"metaparameters; got {tuple(input_shape)}. Enlarge the images, or take fewer pools."
+                f"metaparameters; got {input_shape}. Enlarge the images, or take fewer pools."
             )
     return (channels, *pixels) if first else (*pixels, channels)
+
+
+def _check_input_tensor(input_tensor: keras.KerasTensor) -> tuple[int | None, ...]:
+    """The shape of a tensor that the first convolution can take, without the batch."""
+    if not keras.utils.is_keras_tensor(input_tensor):
+        raise ValueError(
+            f"input_tensor must be a Keras tensor, such as keras.Input(...) returns; got "
+            f"{type(input_tensor).__name__}. To apply the model to values, build it and call it on them."
+        )
+    if not keras.backend.is_float_dtype(input_tensor.dtype):
+        raise ValueError(
+            f"input_tensor must be floating point, got {input_tensor.dtype}: give what preprocess_input returns for "
+            "it, or keras.ops.cast(input_tensor, 'float32')."
+        )
+    return tuple(input_tensor.shape[1:])
 
 
 def image_shape(size: int | None, channels: int) -> tuple[int | None, ...]:

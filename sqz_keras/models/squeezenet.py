@@ -33,12 +33,13 @@ _ARGUMENTS = """
 
     Args:
         input_shape: (height, width, channels), or channels first where that is Keras's image data format. Height and
-            width may be None. By default (227, 227, 3) with the top, (None, None, 3) without.
+            width may be None; images smaller than the network's least size (21 pixels in v1.0, 17 in v1.1) then give
+            NaN or an error. By default (227, 227, 3) with the top, (None, None, 3) without.
         include_top: whether drop9, conv10, pool10 and the activation are part of the model.
         weights: None (random: the authors' initialisers), "imagenet" (0.7 MB are downloaded at first use for v1.0, 2.5
             MB for v1.1), another record's name (`sqz_keras.list_records()`), or a path to a file or folder of weights:
             `.weights.h5`, `.keras`, or another file that a reader takes.
-        input_tensor: a Keras tensor to use as the model's input, instead of a new `keras.Input`.
+        input_tensor: a floating-point Keras tensor to use as the model's input, instead of a new `keras.Input`.
         pooling: without the top: None (feature maps (N, H, W, 512), outputs of ReLUs), "avg" or "max" (N, 512). With
             the top it has no effect, and a warning says so.
         classes: number of classes, at least 2; 1000 where the weights are ImageNet's.

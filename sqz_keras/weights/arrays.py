@@ -191,7 +191,7 @@ def check_shapes(
         summary = "; ".join(f"{len(names)} {kind} ({', '.join(names[:4])})" for kind, names in differences if names)
         raise WeightsFileError(
             f"{path}: the weights do not fit the network: {summary}. Build the network that the file was made for "
-            "(version, bypass, classes, input channels), or give that network's file."
+            "(version, bypass, include_top, classes, input channels), or give that network's file."
         )
 
 

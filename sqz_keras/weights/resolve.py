@@ -58,6 +58,8 @@ def resolve_model(
             f"version must be None or one of {tuple(VERSIONS)}, and bypass one of {BYPASSES}; got {version!r} and "
             f"{bypass!r}."
         )
+    if not isinstance(model, str | bytes | os.PathLike):
+        raise ValueError(f"model must be 'imagenet', a record's name or a path, got {type(model).__name__}.")
     model = os.fsdecode(model)
     if model == "imagenet":
         model = _imagenet_name(version or "1.0", bypass)

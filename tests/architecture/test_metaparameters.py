@@ -86,6 +86,7 @@ def test_counts_round_half_up_and_are_at_least_1():
         ({"pool_after": (1, 1)}, "each once"),
         ({"pool_after": (1.0, 3.0)}, "pool_after must name layers"),
         ({"pool_after": (True, 3)}, "pool_after must name layers"),
+        ({"pool_after": 4}, r"pool_after must name layers .* such as \(1, 4, 8\), got 4"),
         ({"base_e": np.array(128)}, "base_e must be an integer"),
         ({"base_e": np.bool_(True)}, "base_e must be an integer"),
         ({"incr_e": True}, "incr_e must be an integer"),

@@ -1,6 +1,7 @@
 import xml.etree.ElementTree as ElementTree
 
 import pytest
+from absl import flags
 
 from sqz_keras.cli import summary
 
@@ -66,3 +67,8 @@ def test_a_png_is_drawn(run_command, tmp_path):
 def test_mistakes_are_refused(run_command, arguments, message):
     with pytest.raises(ValueError, match=message):
         run_command(summary, *arguments)
+
+
+def test_an_input_that_no_model_may_have_is_refused_by_its_flag(run_command):
+    with pytest.raises(flags.IllegalFlagValueError, match="input_size"):
+        run_command(summary, "--input_size=5000")

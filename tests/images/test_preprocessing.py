@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from sqz_keras import ModelSpec, Preprocessing, decode_predictions, prepare_images, preprocess_input
+from sqz_keras import ModelSpec, Preprocessing, decode_predictions, get_record, prepare_images, preprocess_input
 from sqz_keras.images.preprocessing import restore_rgb
 
 RGB = np.array([[[10, 20, 30], [250, 0, 128]]], np.uint8)  # (1, 2, 3)
@@ -225,6 +225,46 @@ def test_images_of_another_shape_are_refused(shape):
     for images in (np.zeros(shape, np.uint8), tf.zeros(shape)):
         with pytest.raises(ValueError, match=r"\(N, H, W, 3\) or \(H, W, 3\), got .*convert\('RGB'\)"):
             prepare_images(images, ModelSpec())
+
+
+@pytest.mark.parametrize("resize", ["stretch", "shortest_side"])
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((0, 20, 3)), r"at least one pixel, got shape \(0, 20, 3\)"),
+        (tf.zeros((2, 20, 0, 3)), r"at least one pixel, got shape \(2, 20, 0, 3\)"),
+        ([np.zeros((20, 20, 3)), np.zeros((30, 20, 3))], "images of one size"),
+        ("photo.jpg", r"got 'photo\.jpg'; sqz_keras\.images\.files\.read_image"),
+        (None, "an array or a tensor of colours, got None"),
+    ],
+)
+def test_what_is_no_image_is_refused(images, message, resize):
+    with pytest.raises(ValueError, match=f"^images must .*{message}"):
+        prepare_images(images, ModelSpec(preprocessing=Preprocessing(resize=resize)))
+
+
+@pytest.mark.parametrize("x", [[np.zeros((2, 2, 3)), np.zeros((3, 2, 3))], "photo.jpg", None])
+def test_colours_of_what_is_no_image_are_refused(x):
+    with pytest.raises(ValueError, match=r"^x must be (images of one size|an array or a tensor of colours)"):
+        preprocess_input(x)
+
+
+def test_a_keras_model_of_any_size_is_stretched_alone():
+    images = keras.Input((None, None, 3), dtype="uint8")
+    assert prepare_images(images, ModelSpec()).shape == (None, 227, 227, 3)
+    with pytest.raises(ValueError, match=r"shortest_side.*give its keras\.Input a size, or .*tf\.data"):
+        prepare_images(images, ModelSpec(preprocessing=Preprocessing(resize="shortest_side")))
+
+
+def test_other_things_than_a_spec_are_refused():
+    with pytest.raises(ValueError, match=r"spec must be a sqz_keras\.ModelSpec, got Record: .*get_record"):
+        prepare_images(RGB, get_record("squeezenet1.1_authors"))
+
+
+def test_decode_predictions_takes_tensors_as_keras_does(monkeypatch):
+    """NumPy itself refuses PyTorch's on a GPU or with a gradient."""
+    monkeypatch.setattr(keras.ops, "convert_to_numpy", lambda tensor: np.eye(1000)[[3]])
+    assert decode_predictions(object(), top=1)[0][0][1] == "tiger_shark"
 
 
 def test_a_model_of_other_channels_takes_no_images():

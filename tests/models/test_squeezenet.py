@@ -415,6 +415,8 @@ def test_smallest_input_is_computed_and_enforced():
         ({"weights": "squeezenet1.1_authors"}, "are of version 1.1"),
         ({"input_tensor": np.zeros((1, 64, 64, 3))}, "Keras tensor.*ndarray"),
         ({"input_tensor": tf.zeros((1, 64, 64, 3))}, "Keras tensor"),
+        ({"input_tensor": keras.Input((64, 64, 3), dtype="uint8")}, r"got uint8: give .*keras\.ops\.cast"),
+        ({"input_tensor": keras.Input((64, 64, 3)), "input_shape": 64}, r"\(height, width, channels\).*got 64"),
     ],
 )
 def test_bad_arguments_are_refused(options, message):
@@ -435,6 +437,11 @@ def test_numpy_numbers_are_numbers(tmp_path):
     )
     model.save(tmp_path / "model.keras")
     assert keras.models.load_model(tmp_path / "model.keras").output.shape == (None, 6)
+
+
+@pytest.mark.parametrize("shape", [tf.TensorShape((40, None, 3)), [40, None, 3], np.array((40, 40, 3))])
+def test_any_sequence_is_a_shape(shape):
+    assert small(input_shape=shape).input_shape[1:] == tuple(shape)
 
 
 def test_contradicting_input_shape_is_refused():

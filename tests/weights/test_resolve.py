@@ -388,7 +388,7 @@ def test_a_trunk_saved_alone_is_loaded(tmp_path):
     assert_same(named_arrays(again), named_arrays(trunk))
     with (
         pytest.warns(UserWarning, match="does not say which network"),
-        pytest.raises(ValueError, match=r"missing.*conv10/kernel"),
+        pytest.raises(ValueError, match=r"missing.*conv10/kernel.*include_top"),
     ):
         sqz_keras.squeezenet_from_metaparameters(SMALL, weights=tmp_path / "trunk.weights.h5")
 
@@ -535,6 +535,9 @@ def test_what_does_not_exist_is_refused():
     for weights in (lambda: resolve_model(""), lambda: SqueezeNet(weights="")):
         with pytest.raises(ValueError, match="no file or folder of this name exists"):
             weights()
+    for model in (None, 3):
+        with pytest.raises(ValueError, match=rf"a record's name or a path, got {type(model).__name__}"):
+            sqz_keras.load(model)
     with pytest.raises(ValueError, match=r"holds version 1\.1"):
         resolve_model("squeezenet1.1_authors", version="1.0")
     with pytest.raises(ValueError, match="No pretrained weights are called"):
