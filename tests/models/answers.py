@@ -68,11 +68,9 @@ def answer(folder: pathlib.Path) -> dict[str, np.ndarray]:
     answers["prepared"] = prepared
     tensor = preprocess_input(keras.ops.convert_to_tensor(inputs), mode="torch")
     answers["preprocessed tensor"] = keras.ops.convert_to_numpy(tensor)
-    model = SqueezeNet(weights="imagenet")
-    authors = run(model, prepared)
+    authors = run(SqueezeNet(weights="imagenet"), prepared)
     answers["imagenet"] = authors
-    ((*name, _),) = decode_predictions(authors[:1], top=1)[0]
-    assert decode_predictions(model(prepared[:1]), top=1)[0][0][:2] == tuple(name)  # PyTorch's has a gradient
+    assert len(decode_predictions(authors)[0]) == 5
     return answers
 
 
