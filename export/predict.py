@@ -22,7 +22,7 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "model_version",
         None,
-        "The served version to ask; by default the newest.",
+        "The served version to use; by default the newest.",
         lower_bound=1,
         upper_bound=contract.MAX_VERSION,
     )

@@ -30,7 +30,7 @@ def define_flags() -> None:
         "trials", 20, "Number of trials; a network that is drawn twice counts twice. A grid trains all its points."
     )
     flags.DEFINE_boolean(
-        "prune", False, "End trainings below the median at the same step; for top1 only, not for a grid."
+        "prune", False, "End training runs below the median at the same step; for top1 only, not for a grid."
     )
     flags.DEFINE_integer("sampler_seed", 0, "Seed of the sampler.", lower_bound=0, upper_bound=(1 << 32) - 1)
     flags.DEFINE_string("storage", "", "URL of a database that several workers share, such as postgresql://HOST/NAME.")

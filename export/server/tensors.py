@@ -63,7 +63,7 @@ def _read(name: str, info: meta_graph_pb2.TensorInfo, proto, content: memoryview
     if not content:
         return _values(name, proto.float_val, np.float32, 0.0, shape)
     if len(content) != 4 * math.prod(shape):
-        raise invalid(f"Input {name!r}: {len(content)} bytes are no float tensor of the shape {shape}.")
+        raise invalid(f"Input {name!r}: {len(content)} bytes are not a float tensor of the shape {shape}.")
     return np.frombuffer(content, "<f4").reshape(shape)
 
 

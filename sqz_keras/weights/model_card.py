@@ -188,7 +188,7 @@ def _accuracy_text(evaluation: Evaluation | None) -> str:
 
 def _licence_text(record: Record | None) -> str:
     if record is None:
-        return "Not stated: whoever publishes the model chooses it, as far as the pictures of its training allow."
+        return "Not stated: the publisher of the model chooses it, as far as the training pictures allow."
     return f"{record.licence}, of the weights `{record.name}`: {record.url or record.source}."
 
 

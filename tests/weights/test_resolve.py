@@ -269,7 +269,7 @@ def test_a_config_with_the_names_of_another_project_is_checked(tmp_path, change,
     of_another_project().save(path)
     assert readers.read_described(path)[1] == Hints(48, conv10_padding=0, has_bypass=False)
     of_another_project(**change).save(path)
-    with pytest.raises(ValueError, match=f"its network is no SqueezeNet: {message}.*keras.saving.load_model"):
+    with pytest.raises(ValueError, match=f"its network is not a SqueezeNet: {message}.*keras.saving.load_model"):
         readers.read_described(path)
     assert "conv1/kernel" in readers.read_arrays(path)
     if change.keys() & {"first", "last", "head"} or "conv10" in message:

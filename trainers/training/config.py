@@ -98,7 +98,7 @@ class TrainConfig:
     class_weights: str = flag_field(
         "none",
         '"none", or "balanced": the loss of an image is multiplied by images / (classes * images of its class), so '
-        "that all classes count alike however many images they have.",
+        "that all classes count equally however many images they have.",
     )
     mixup_alpha: float = flag_field(0.0, "alpha of mixup's Beta(alpha, alpha); 0 is no mixup.")
     ema_decay: float = flag_field(

@@ -108,7 +108,7 @@ def read_described(path: str | os.PathLike, trunk_only: bool = False) -> tuple[d
     changes = _changes(reader, layers, head, kernel, trunk_only)
     if changes:
         raise WeightsFileError(
-            f"{path}: its network is no SqueezeNet: {changes[0]}. Open it with Caffe, or give the file of a network "
+            f"{path}: its network is not a SqueezeNet: {changes[0]}. Open it with Caffe, or give the file of a network "
             "without the change."
         )
     return arrays, Hints(conv10_padding=padding, has_bypass=any(layer.type == "Eltwise" for layer in layers))

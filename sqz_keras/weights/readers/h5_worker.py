@@ -72,13 +72,13 @@ def keras3_layers(file: h5py.File) -> Iterator[tuple[str, list[h5py.Dataset]]]:
         group, depth = groups.pop()
         seen += 1
         if seen > _MAX_GROUPS or depth > _MAX_DEPTH:
-            raise RefusedError("too many nested groups; this is no Keras file")
+            raise RefusedError("too many nested groups; this is not a Keras file")
         for key in group:
             if key in _NOT_WEIGHTS:
                 continue
             item = get(group, key)
             if isinstance(item, h5py.Dataset):
-                raise RefusedError(f"{item.name} is outside a group 'vars'; this is no Keras file")
+                raise RefusedError(f"{item.name} is outside a group 'vars'; this is not a Keras file")
             if key != "vars":
                 groups.append((item, depth + 1))
             elif len(item):
@@ -118,7 +118,7 @@ def get(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
 def strings(group: h5py.Group, name: str) -> list[str]:
     """An attribute that holds a string or a list of them."""
     if name not in group.attrs:
-        raise RefusedError(f"{group.name} lacks the attribute {name!r}; this is no Keras file")
+        raise RefusedError(f"{group.name} lacks the attribute {name!r}; this is not a Keras file")
     attribute = group.attrs.get_id(name)
     if math.prod(attribute.shape) * max(attribute.dtype.itemsize, 1) > _MAX_ATTRIBUTE_BYTES:
         raise RefusedError(f"the attribute {name!r} of {group.name} is too large")

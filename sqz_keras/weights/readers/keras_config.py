@@ -78,7 +78,7 @@ def describe(path: str | os.PathLike, config: object, trunk_only: bool = False) 
         stated = Hints(_input_size(listed), conv10_padding=0, has_bypass=False)  # others are refused as changes
     if changes:
         raise WeightsFileError(
-            f"{path}: its network is no SqueezeNet: {changes[0]}. Open it with keras.saving.load_model, or save the "
+            f"{path}: its network is not a SqueezeNet: {changes[0]}. Open it with keras.saving.load_model, or save the "
             "network alone, without the change."
         )
     if isinstance(stated, Hints) and _pools_leave_rest(listed):

@@ -96,7 +96,7 @@ def _check_structure(path: str | os.PathLike, data: bytes) -> None:
             structure -= sum(len(value) for value in values)
     if structure > _MAX_STRUCTURE_BYTES:
         raise WeightsFileError(
-            f"{path}: {structure} bytes that are no weights; at most {_MAX_STRUCTURE_BYTES} are read."
+            f"{path}: {structure} bytes that are not weights; at most {_MAX_STRUCTURE_BYTES} are read."
         )
 
 

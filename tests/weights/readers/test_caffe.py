@@ -320,7 +320,7 @@ def test_layers_of_another_network_are_refused(path, legacy):
         copy.CopyFrom(net)
         edit({layer.name: layer for layer in (copy.layers or copy.layer)})
         path.write_bytes(copy.SerializeToString())
-        with pytest.raises(WeightsFileError, match=f"its network is no SqueezeNet: {message}"):
+        with pytest.raises(WeightsFileError, match=f"its network is not a SqueezeNet: {message}"):
             caffe.read_described(path)
         if "conv10" in message:
             assert caffe.read_described(path, trunk_only=True)[1].has_bypass

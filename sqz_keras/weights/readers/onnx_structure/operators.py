@@ -198,7 +198,7 @@ def _pad(network: Network, node: onnx.NodeProto, attributes: dict, inputs: list)
         chosen = network.constants.small(given[2]).ravel().tolist()
         axes = [source.axes[axis] for axis in chosen if -4 <= axis < len(source.axes)]
     if pads is None or len(pads) != 2 * len(axes) or min(pads, default=0) < 0 or value != 0:
-        return "its pads are no zeros of a fixed number"
+        return "it does not pad with a fixed number of zeros"
     around = dict.fromkeys("NCHW", (0, 0)) | {letter: (pads[i], pads[i + len(axes)]) for i, letter in enumerate(axes)}
     if around["N"] != (0, 0) or around["C"] != (0, 0) or source.pads != NO_PADS:
         return "it pads other axes than height and width"

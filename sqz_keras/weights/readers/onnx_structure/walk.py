@@ -42,7 +42,7 @@ def walk(network: Network, trunk_only: bool = False) -> Structure:
         trunk_only: whether whatever 1x1 convolution follows the last fire module is left out.
 
     Raises:
-        WeightsFileError: the graph is no SqueezeNet; the message names the node at which the walk stopped.
+        WeightsFileError: the graph is not a SqueezeNet; the message names the node at which the walk stopped.
     """
     return _Walk(network).run(trunk_only)
 
