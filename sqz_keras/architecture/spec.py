@@ -141,7 +141,7 @@ class ModelSpec:
         if self.labels is not None:
             has_order = isinstance(self.labels, Iterable) and not isinstance(self.labels, str | set | frozenset)
             if not has_order or not all(isinstance(label, str) for label in self.labels):
-                raise ValueError(f"ModelSpec: labels must be a tuple of texts, got {self.labels!r:.80}.")
+                raise ValueError(f"ModelSpec: labels must be a tuple of strings, got {self.labels!r:.80}.")
             object.__setattr__(self, "labels", tuple(map(str, self.labels)))
             if len(self.labels) != self.classes or len(set(self.labels)) != self.classes:
                 raise ValueError(

@@ -111,7 +111,7 @@ def prune(
         for layer, count in count_nonzeros(result).items():
             if abs(count - kept[layer]) > 1:
                 raise StageError(
-                    f"prune: {layer} was to keep {kept[layer]} weights and has {count}. Give more steps, or a smaller "
+                    f"prune: {layer} should keep {kept[layer]} weights, but has {count}. Give more steps, or a smaller "
                     "learning_rate."
                 )
 
@@ -230,8 +230,8 @@ def cluster(
         for layer, count in count_values(result).items():
             if layer in by_layer and count > 2 ** by_layer[layer] - 1:
                 raise StageError(
-                    f"cluster: {layer} was to have at most {2 ** by_layer[layer] - 1} values beside 0 and has {count}. "
-                    f"{_REPORT_IT}"
+                    f"cluster: {layer} should have at most {2 ** by_layer[layer] - 1} values beside 0, but has {count}."
+                    f" {_REPORT_IT}"
                 )
 
     with sorted_search():

@@ -70,7 +70,7 @@ def check(self_test: object, spec: ModelSpec, run: Run) -> None:
 
 def _parse(self_test: object, spec: ModelSpec) -> tuple[bytes, list[int], list[float]]:
     if not isinstance(self_test, Mapping) or set(self_test) != _KEYS:
-        raise SelfTestError("The file carries no self-test; make it with sqz-compress --self_test.")
+        raise SelfTestError("The file contains no self-test; make it with sqz-compress --self_test.")
     tiles, classes, probabilities = (self_test[name] for name in ("tiles", "classes", "probabilities"))
     try:
         tiles = base64.b64decode(tiles, validate=True)

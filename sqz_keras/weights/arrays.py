@@ -44,7 +44,7 @@ def file_size(path: str | os.PathLike) -> int:
         WeightsFileError: It is missing, not a regular file, or larger than `MAX_BYTES`.
     """
     if not os.path.isfile(path):
-        raise WeightsFileError(f"{path}: expected a file, found {'a folder' if os.path.isdir(path) else 'nothing'}.")
+        raise WeightsFileError(f"{path}: expected a file, got {'a folder' if os.path.isdir(path) else 'nothing'}.")
     size = os.path.getsize(path)
     if size > MAX_BYTES:
         raise WeightsFileError(f"{path}: {size} bytes; weights files of at most {MAX_BYTES} bytes are read.")

@@ -234,7 +234,7 @@ def read_spec(described: pathlib.Path, path: pathlib.Path, arrays: Mapping[str, 
         WeightsFileError: The description is not one of ours, or the weights are not those that it describes.
     """
     if described.stat().st_size > MAX_JSON_BYTES:
-        raise WeightsFileError(f"{described}: more than {MAX_JSON_BYTES} bytes, which no description of ours is.")
+        raise WeightsFileError(f"{described}: more than {MAX_JSON_BYTES} bytes, too many for a description.")
     try:
         form = json.loads(described.read_text("utf-8-sig"))
         spec = ModelSpec.from_json(form["model_spec"])

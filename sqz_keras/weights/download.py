@@ -46,7 +46,7 @@ def fetch(record: Record) -> pathlib.Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         _download(record, part)
         if not record.verifies(part.read_bytes()):
-            raise OSError(f"what came is not the file whose {record.hash_kind} is {record.digest}")
+            raise OSError(f"the downloaded file is not the one whose {record.hash_kind} is {record.digest}")
         os.replace(part, path)
     except (OSError, http.client.HTTPException) as error:
         raise OSError(f"Could not download {record.name} from {record.url} to {path}: {error}. {remedy}") from error

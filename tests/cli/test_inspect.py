@@ -74,4 +74,4 @@ def test_a_broken_file_is_one_line(path):
     assert result.returncode == 1
     assert re.fullmatch(r"inspect\.py: .*model\.sqz: .*at byte \d+\)\.\n", result.stderr)
     path.unlink()
-    assert "found nothing" in run(path).stderr
+    assert "got nothing" in run(path).stderr

@@ -97,7 +97,7 @@ def test_float16(tmp_path, sent):
         (["installed.sqz", "--output=nowhere/m.npz"], "nowhere/m.npz must be a file in an existing folder"),
         (["update.sqz", "--base=installed.sqz", "--output=./update.sqz"], "would replace the update"),
         (["update.sqz", "--base=installed.sqz", "--output=installed.sqz"], "would replace its base"),
-        (["nothing.sqz", "--output=m.npz"], "nothing.sqz: expected a file, found nothing"),
+        (["nothing.sqz", "--output=m.npz"], "nothing.sqz: expected a file, got nothing"),
         (["damaged.sqz", "--output=m.npz"], "damaged.sqz: Section b'CODE' is damaged"),
     ],
 )

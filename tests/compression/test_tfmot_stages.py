@@ -107,7 +107,7 @@ def test_schedules_left_alone_reach_their_end_as_tfmot_counts(options):
 
 
 def test_a_missed_density_is_an_error_that_says_how_much(arrays, batches, no_training):
-    with pytest.raises(StageError, match=r"fire2_squeeze1x1 was to keep 32 weights and has 64\. Give more steps"):
+    with pytest.raises(StageError, match=r"fire2_squeeze1x1 should keep 32 weights, but has 64\. Give more steps"):
         prune(SPEC, arrays, batches, densities=HALF, steps=8, learning_rate=RATE)
 
 

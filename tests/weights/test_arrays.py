@@ -21,7 +21,7 @@ def test_unknown_kinds_are_refused_with_a_list_of_the_known(tmp_path, name):
 @pytest.mark.parametrize("suffix", [kind for kind in READERS if kind.startswith(".")])
 def test_every_reader_refuses_missing_empty_and_huge_files(tmp_path, suffix):
     path = tmp_path / f"net{suffix}"
-    with pytest.raises(WeightsFileError, match="found nothing"):
+    with pytest.raises(WeightsFileError, match="got nothing"):
         read_arrays(path)
     path.write_bytes(b"")
     with pytest.raises(WeightsFileError, match=path.name):
@@ -102,5 +102,5 @@ def test_plain_nets_have_their_layers_by_number():
 
 
 def test_a_folder_is_no_file(tmp_path):
-    with pytest.raises(WeightsFileError, match="found a folder"):
+    with pytest.raises(WeightsFileError, match="got a folder"):
         file_size(tmp_path)

@@ -632,7 +632,7 @@ def test_a_damaged_cache_is_fetched_again(downloadable):
 def test_another_file_is_refused_and_deleted(downloadable, content):
     record, source = downloadable
     source.write_bytes(content)
-    with pytest.raises(OSError, match=r"a\.net to .*(what came is not the file|more than twice)"):
+    with pytest.raises(OSError, match=r"a\.net to .*(the downloaded file is not the one|more than twice)"):
         download.fetch(record)
     assert list(download.cache_path(record).parent.iterdir()) == []
 

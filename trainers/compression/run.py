@@ -193,13 +193,13 @@ def write_sqz(
     """Encodes, decodes again to be sure, and writes the file whole or not at all.
 
     Raises:
-        ValueError: What was encoded does not come back.
+        ValueError: The encoded file does not decode to the same bits.
     """
     self_test = _make_self_test(spec, arrays) if config.self_test else None
     data = sqz.encode(spec, arrays, provenance, profile=config.profile, base=base, self_test=self_test)
     back = codec.decode(data, base).arrays
     if any(not np.array_equal(array.view(np.uint32), back[name].view(np.uint32)) for name, array in arrays.items()):
-        raise ValueError("What was encoded does not come back bit for bit; nothing was written. Please report it.")
+        raise ValueError("The encoded file does not decode to the same bits; nothing was written. Please report it.")
     target = getattr(config, "target_bytes", 0)
     if target and len(data) > target:
         raise ValueError(

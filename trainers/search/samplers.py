@@ -43,7 +43,7 @@ def make_sampler(
         return AnnealingSampler(seed, trials, walk_seed)
     if name == "gp":
         if importlib.util.find_spec("torch") is None:  # Optuna would miss it in the midst of the sweep
-            raise ValueError("--sampler=gp needs PyTorch, which no extra brings: pip install torch, or take tpe.")
+            raise ValueError("--sampler=gp needs PyTorch, which no extra installs: pip install torch, or take tpe.")
         return optuna.samplers.GPSampler(seed=seed)
     if name == "tpe":
         return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)

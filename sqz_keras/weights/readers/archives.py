@@ -51,7 +51,7 @@ def read_member(path: str | os.PathLike, archive: zipfile.ZipFile, name: str, li
         WeightsFileError: there is no such member, or it is compressed, encrypted, damaged or above `limit` bytes.
     """
     if name not in archive.NameToInfo:
-        raise WeightsFileError(f"{path}: expected {name!r} in the archive, found {archive.namelist()[:8]}.")
+        raise WeightsFileError(f"{path}: expected {name!r} in the archive, got {archive.namelist()[:8]}.")
     member = archive.getinfo(name)
     if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
         raise WeightsFileError(f"{path}: {name} must be stored without compression; save the file again.")

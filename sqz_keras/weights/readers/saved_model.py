@@ -60,7 +60,7 @@ def read_described(path: str | os.PathLike, trunk_only: bool = False) -> tuple[d
         tensors[name.decode()] = _tensor(path, reader, node)
     if not tensors:
         raise WeightsFileError(
-            f"{path}: expected the constants of a model exported by this project, <layer>/<kernel or bias>, and found "
+            f"{path}: expected the constants of a model exported by this project, <layer>/<kernel or bias>, and got "
             "none. Export the model again from its .keras or .weights.h5 file."
         )
     shapes = {name: _shape(reader, tensor) for name, tensor in tensors.items()}

@@ -63,7 +63,7 @@ def _read_zip(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, byt
     with open_archive(path) as archive:
         pickles = [name for name in archive.namelist() if name.endswith("/data.pkl") and name.count("/") == 1]
         if len(pickles) != 1:
-            raise WeightsFileError(f"{path}: expected one folder with data.pkl in the archive, found {len(pickles)}.")
+            raise WeightsFileError(f"{path}: expected one folder with data.pkl in the archive, got {len(pickles)}.")
         folder = pickles[0].removesuffix("data.pkl")
         order = f"{folder}byteorder"
         if order in archive.NameToInfo and read_member(path, archive, order, 16) != b"little":

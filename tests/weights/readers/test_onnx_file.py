@@ -180,7 +180,7 @@ EDITS = {
     "two inputs": (lambda m: m.graph.input.add(name="more"), "expected one input, the images; got 2"),
     "two dimensions": (lambda m: m.graph.input[0].type.tensor_type.shape.dim.pop(), "the input has 3"),
     "sparse": (lambda m: m.graph.sparse_initializer.add(), "sparse"),
-    "other op": (lambda m: setattr(m.graph.node[3], "op_type", "ConvTranspose"), "found ConvTranspose 'n"),
+    "other op": (lambda m: setattr(m.graph.node[3], "op_type", "ConvTranspose"), "got ConvTranspose 'n"),
     "another runtime's": (lambda m: setattr(m.graph.node[3], "domain", "com.microsoft"), "com.microsoft"),
     "sigmoid": (lambda m: setattr(node(m, "Relu", 3), "op_type", "Sigmoid"), "Sigmoid 'n"),
     "relu6": (lambda m: insert(m, 1, "Clip", min=0.0, max=6.0), "Clip 'inserted'"),
@@ -533,7 +533,7 @@ def test_heads_of_another_kind_do_not_matter_to_the_trunk(path):
     model.graph.initializer.extend(kept)
     path.write_bytes(model.SerializeToString())
     assert_equal(read_arrays(path, trunk_only=True), trunk)
-    with pytest.raises(WeightsFileError, match="found the end of the graph"):
+    with pytest.raises(WeightsFileError, match="got the end of the graph"):
         read_arrays(path)
 
 

@@ -201,6 +201,6 @@ class _Walk:
         else:
             found = f"{step.label}{f' ({step.reason})' if step.reason else ''}"
         raise WeightsFileError(
-            f"{self._network.path}: the graph is not a SqueezeNet: expected {expected}{behind}, found {found}. Export "
+            f"{self._network.path}: the graph is not a SqueezeNet: expected {expected}{behind}, got {found}. Export "
             "the network as it was trained; for a head of another kind read the trunk alone (include_top=False)."
         )
