@@ -109,7 +109,11 @@ def report_left_out(
 def report_misplaced(root: pathlib.Path, folders: Iterable[pathlib.Path]) -> None:
     """Counts the images that are not in one of a folder's folders of classes itself, and names the first ones."""
     inside = [
-        inner.path for folder in folders for inner in os.scandir(folder) if inner.is_dir() and inner.name[0] != "."
+        # DirEntry.is_dir fails on a link to itself.
+        inner.path
+        for folder in folders
+        for inner in os.scandir(folder)
+        if inner.name[0] != "." and os.path.isdir(inner.path)
     ]
     images, _ = split_by_suffix([*root.iterdir(), *(path for folder in inside for path in files_below(folder))])
     report_left_out(root, images, "outside of the classes' folders, or in folders inside those")

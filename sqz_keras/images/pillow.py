@@ -32,6 +32,8 @@ _TIFF_COMPRESSION, _TIFF_PLANES = (259, 1), (284, 1)
 _WHITE_IS_0, _LAB, _SIGNED, _UNCOMPRESSED, _SEPARATE = 0, 8, 2, 1, 2
 _TOO_MANY_BITS = "its pixels have more than 16 bits; save it with 8 or 16 bits"
 _PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a pixel, by the kind of colours
+# The parts of a PNG that is interlaced: the first row and column, and how far the next ones are.
+_PNG_PARTS = (0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)
 _INFLATED_AT_ONCE = 1 << 24
 _PNG_END = b"IEND\xaeB`\x82"
 JPEG_END = b"\xff\xd9"
@@ -121,11 +123,16 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 
 def _check_end(image: Image.Image, file: BinaryIO) -> None:
-    """Refuses a PNG without its end, and a JPEG whose end comes before all pixels have come; Pillow takes them."""
+    """Refuses a PNG without its end, and a JPEG whose end comes before all pixels have come; Pillow takes them.
+
+    It takes lossless JPEGs too, which have no tables of quantisation; TensorFlow and browsers do not.
+    """
     if image.format == "PNG" and _PNG_END not in content(file):
         raise ValueError("the file ends early")
     if image.format != "JPEG":
         return
+    if not image.quantization:
+        raise ValueError("a lossless JPEG; save it as a PNG, or as an ordinary JPEG")
     grey = 255 - MISSING_GREY if image.mode == "CMYK" else MISSING_GREY  # Pillow inverts inks
     if set(np.ravel(image.getpixel((image.width - 1, image.height - 1)))) == {grey}:
         data = content(file)
@@ -137,14 +144,15 @@ def _check_end(image: Image.Image, file: BinaryIO) -> None:
 
 
 def _lacks_rows(image: Image.Image, file: BinaryIO) -> bool:
-    """Whether a PNG that is not interlaced may be black at the end because its pixels are fewer than it says."""
-    if np.any(image.crop((0, image.height - 1, *image.size))):
+    """Whether a PNG may be black somewhere because its pixels are fewer than it says."""
+    if not image.info.get("interlace") and np.any(image.crop((0, image.height - 1, *image.size))):
         return False
     data = content(file)
     depth, kind, is_interlaced = data[24], data[25], data[28]
-    if is_interlaced:
-        return False
-    needed = image.height * (1 + (image.width * depth * _PNG_SAMPLES[kind] + 7) // 8)
+    needed = 0
+    for top, left, down, right in _PNG_PARTS if is_interlaced else ((0, 0, 1, 1),):
+        rows, columns = len(range(top, image.height, down)), len(range(left, image.width, right))
+        needed += rows * (1 + (columns * depth * _PNG_SAMPLES[kind] + 7) // 8) if columns else 0
     at, pixels, inflater = 8, 0, zlib.decompressobj()
     while data[at + 4 : at + 8] not in (b"IEND", b""):
         end = at + 8 + int.from_bytes(data[at : at + 4], "big")
@@ -253,6 +261,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
         if samples.min() < 0 or samples.max() > 0xFFFF:
             raise ValueError(_TOO_MANY_BITS)
         image = Image.fromarray((samples >> 8).astype(np.uint8))
+    if image.mode in ("RGBa", "La"):  # colours that are multiplied by their alpha
+        image = image.convert(image.mode.upper())
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")

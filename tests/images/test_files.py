@@ -10,9 +10,14 @@ import pytest
 from PIL import Image
 
 from sqz_keras.images.files import find_images, read_image, read_images
-from sqz_keras.images.pillow import MAX_PIXELS
+from sqz_keras.images.pillow import MAX_PIXELS, pixels_of
 from tests.images.png_files import COLOUR, GREY, write_png
 from tests.images.tiff_files import planar_tiff, write_tiff
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """A part of a PNG file."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def encode(image: Image.Image, **options) -> bytes:
@@ -204,6 +209,36 @@ def test_a_png_of_too_few_rows_is_refused(kind, depth):
         read_image(short)
 
 
+@pytest.mark.parametrize("size", [(9, 6), (1, 1), (5, 1), (1, 5)])
+def test_an_interlaced_png_of_too_few_pixels_is_refused(size):
+    samples = np.random.default_rng(0).integers(1, 255, (*size, 3))
+    whole = write_png(samples, COLOUR, 8, {}, interlaced=True)
+    np.testing.assert_array_equal(read_image(whole), samples)
+    pixels = zlib.decompress(whole[41:-16])
+    for missing in (1, len(pixels) // 2):
+        short = whole[:33] + chunk(b"IDAT", zlib.compress(pixels[:-missing])) + chunk(b"IEND", b"")
+        with pytest.raises(ValueError, match="the file ends early: some of its pixels are missing"):
+            read_image(short)
+
+
+def test_a_lossless_jpeg_is_refused():
+    """Of 8 x 8 grey pixels. Pillow reads it; TensorFlow, which trains and serves, does not."""
+    header = "ffd8 ffc3 000b 08 0008 0008 01 011100 ffc4 0014 00 01 000000000000000000000000000000 00"
+    content = bytes.fromhex(f"{header} ffda 0008 01 0100 010000 {64 * '0'} ffd9")
+    assert np.asarray(Image.open(io.BytesIO(content))).shape == (8, 8)
+    with pytest.raises(ValueError, match="a lossless JPEG; save it as a PNG"):
+        read_image(content)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_colours_that_are_multiplied_by_their_alpha(mode):
+    clear = Image.radial_gradient("L").resize((20, 20)).convert(mode)
+    clear.putalpha(Image.linear_gradient("L").resize((20, 20)))
+    expected = read_image(encode(clear, format="PNG")).astype(int)
+    multiplied = clear.convert({"RGBA": "RGBa", "LA": "La"}[mode])
+    np.testing.assert_allclose(pixels_of(multiplied, None).astype(int), expected, atol=2)
+
+
 def test_a_tiff_whose_colours_pillow_mixes_up_is_refused():
     """Uncompressed planes of more than 8 bits, or of LAB."""
     samples = np.arange(3 * 256).reshape(3, 16, 16) % 256
@@ -247,10 +282,6 @@ def test_a_tiff_palette_of_8_bits():
 
 def test_a_huge_declared_size_is_refused_before_it_is_decoded():
     """A PNG of a few hundred bytes that says it is 30,000 x 30,000."""
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0))
     bomb = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
     assert MAX_PIXELS < 30_000 * 30_000

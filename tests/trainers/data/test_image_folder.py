@@ -78,6 +78,12 @@ def test_misplaced_images_are_named(tmp_path, capsys):
     assert "left out 1 file outside of the classes' folders" in capsys.readouterr().err
 
 
+def test_a_link_to_itself_does_not_matter(tmp_path):
+    _write(tmp_path, *(f"cat/{n}.jpg" for n in range(5)))
+    (tmp_path / "cat" / "loop").symlink_to("loop")
+    assert open_image_dir(tmp_path).sizes == {"train": 4, "validation": 1}
+
+
 def test_names_that_are_no_text(tmp_path):
     """As Latin-1 archives are unpacked."""
     names = [os.fsdecode(f"cat/{n} é\n.jpg".encode("latin-1")) for n in range(5)]
