@@ -327,14 +327,16 @@ def _infer_spec(
     if fitting and bypass not in fitting:
         bypass = fitting[0]
     size = input_size or ModelSpec().input_size
+    kernel = arrays.get("conv1/kernel", np.empty((0, 0, 3, 0)))
     options = {"bypass": bypass, "input_size": size, "preprocessing": authors_preprocessing(size)}
+    options["channels"] = kernel.shape[2]
     if path.suffix.lower() in TORCH_SUFFIXES:
         options |= {"input_size": 224, "preprocessing": TORCHVISION}
     if "conv10/bias" in arrays and arrays["conv10/bias"].size:
         options["classes"] = int(arrays["conv10/bias"].size)
     for candidate in [version] if version else VERSIONS:
         spec = ModelSpec(candidate, **options)
-        if arrays.get("conv1/kernel", np.empty(0)).shape == spec.weight_shapes()["conv1/kernel"]:
+        if kernel.shape == spec.weight_shapes()["conv1/kernel"]:
             return spec
     return ModelSpec(version or "1.0", **options)
 

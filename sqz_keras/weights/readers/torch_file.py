@@ -148,10 +148,11 @@ def _twins(checkpoint: dict, key: str) -> tuple[list[tuple[str, ...]], list[tupl
     """Where else a checkpoint has all weights of `key`: their averages (EMA), those of the best epoch, a teacher's.
 
     Returns:
-        The places of dicts, and those of lists, whose tensors have the shapes of all weights in their order.
+        The places of dicts with their names, and those of dicts and lists whose tensors have the shapes of all weights
+        in their order.
     """
-    names = {bare(str(name)) for name in checkpoint[key]}
-    shapes = [tensor.shape for tensor in checkpoint[key].values() if isinstance(tensor, Tensor)]
+    weights = {bare(str(name)): shape for name, shape in _shapes(checkpoint[key]).items()}
+    names, shapes = weights.keys(), list(weights.values())
     dicts, lists, left, seen = [], [], [((other,), value) for other, value in checkpoint.items()], {id(checkpoint[key])}
     while left:
         keys, value = left.pop()
@@ -159,12 +160,18 @@ def _twins(checkpoint: dict, key: str) -> tuple[list[tuple[str, ...]], list[tupl
             continue
         seen.add(id(value))  # a hostile file may have one dict in a million places
         if isinstance(value, dict):
-            if names <= {bare(str(name)) for name in value}:
+            twins = _shapes(value)
+            if shapes and (names <= {bare(str(name)) for name in twins} or shapes == list(twins.values())):
                 dicts.append(tuple(f"{key!s:.40}" for key in keys))
             left += [((*keys, name), item) for name, item in value.items()]
-        elif [getattr(item, "shape", None) for item in value] == shapes:
+        elif shapes and [getattr(item, "shape", None) for item in value] == shapes:
             lists.append(tuple(f"{key!s:.40}" for key in keys))
     return sorted(dicts), sorted(lists)
+
+
+def _shapes(values: dict) -> dict[object, tuple[int, ...]]:
+    """The shapes of the tensors in a dict, without single values, such as counters."""
+    return {name: item.shape for name, item in values.items() if isinstance(item, Tensor) and item.shape}
 
 
 def _holds_tensors(value: object, which: Callable[[Iterable[bool]], bool]) -> bool:

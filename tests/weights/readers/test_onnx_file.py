@@ -265,6 +265,20 @@ def test_pools_that_round_down_draw_a_warning_where_it_matters(path):
         assert [text.startswith(f"{path}: its max pools round down") for text in messages] == [True] * warns
 
 
+@pytest.mark.parametrize(("style", "warns"), [({}, True), ({"ceil": True}, False), ({"pads": "node"}, False)])
+def test_pools_that_round_down_draw_a_warning_where_any_size_will_do(path, style, warns):
+    spec = ModelSpec(None, None, SMALL, classes=5, input_size=39)
+    model = build(rounded(spec), spec, **style)
+    for dim in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+        dim.dim_param = "any"
+    path.write_bytes(model.SerializeToString())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        resolve_model(path)
+    messages = [str(warning.message) for warning in caught]
+    assert ["At some numbers of pixels the two differ" in text for text in messages] == [True] * warns
+
+
 def test_a_pool_of_padding_is_refused(path):
     spec = ModelSpec(None, None, SMALL, classes=5, input_size=39)
     path.write_bytes(build(rounded(spec), spec, pads="node", ceil=True).SerializeToString())

@@ -16,6 +16,7 @@ import pytest
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.weights.readers import WeightsFileError, torch_file
 from sqz_keras.weights.readers.state_pickle import read_pickle
+from sqz_keras.weights.resolve import resolve_model
 from tests.weights.readers.mutations import (
     SHAPES,
     assert_equal,
@@ -289,6 +290,7 @@ def test_several_state_dicts_are_refused(writer, path):
         (lambda plain, ema: {"model": plain, "ema": {"decay": 0.99, "module": ema}}, '["ema"]["module"]'),
         (lambda plain, ema: {"model": plain, "ema": {f"ema_model.{key}": ema[key] for key in ema}}, '["ema"]'),
         (lambda plain, ema: {"model": plain, "ema": {"shadow_params": list(ema.values())}}, '["model"]'),
+        (lambda plain, ema: {"model": plain, "ema": {key.replace(".", ""): ema[key] for key in ema}}, '["ema"]'),
     ],
 )
 def test_averages_of_the_weights_beside_them_are_refused(writer, path, wrap, place):
@@ -321,6 +323,25 @@ def test_counters_are_left_out(writer, path, name):
     state = {f"module.{name}": array for name, array in state_dict(random_arrays()).items()}
     path.write_bytes(writer.zipped({name: np.array(5), **state}))
     assert_equal(load(path), random_arrays())
+
+
+def test_counters_beside_the_weights_do_not_hide_averages_of_them(writer, path):
+    state = state_dict(random_arrays())
+    both = {"n_averaged": np.array(5), **state, **{f"module.{name}": array + 1 for name, array in state.items()}}
+
+    def checkpoint(tensors):
+        return {"model": dict(tensors[: len(state) + 1]), "ema": dict(tensors[len(state) + 1 :])}
+
+    path.write_bytes(writer.zipped(both, writer.pickle(both, wrap=checkpoint)))
+    with pytest.raises(WeightsFileError, match="several state dicts, model, ema"):
+        torch_file.read(path)
+
+
+def test_the_channels_are_those_of_conv1(writer, path):
+    shapes = ModelSpec("1.1", classes=2, channels=1).weight_shapes()
+    path.write_bytes(writer.zipped(state_dict(random_arrays(shapes), V1_1)))
+    spec, _ = resolve_model(path)
+    assert (spec.version, spec.channels) == ("1.1", 1)
 
 
 def test_a_view_that_torch_has_not_computed_is_refused(writer, path):

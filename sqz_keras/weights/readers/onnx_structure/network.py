@@ -34,7 +34,7 @@ class Step:
         bias: (out,) or any shape with as many values; None for none.
         stride: of a convolution.
         pads: zeros around the input of a convolution: top, left, bottom, right.
-        leaves_rest: whether a max pool rounds down, so that it leaves out a last row or column of its input.
+        leaves_rest: whether a max pool rounds down, so that it leaves out a last row or column of its input, or may.
         biased_late: whether the bias is that of a node behind it.
         reason: why an "other" step is none of the other kinds.
         users: the steps that read its output.

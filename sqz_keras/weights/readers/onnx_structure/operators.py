@@ -99,7 +99,9 @@ def _max_pool(network: Network, node: onnx.NodeProto, attributes: dict, inputs: 
     ours = [(n // 2, actual) for n, actual in zip(source.step.size, size, strict=True) if n is not None]
     if any(actual > expected for expected, actual in ours):
         return "a row or column of its output has no input"
-    leaves_rest = any(actual < expected for expected, actual in ours)
+    leaves_rest = any(actual < expected for expected, actual in ours) or any(
+        n is None and not (up or after) for n, after in zip(source.step.size, pads[2:], strict=True)
+    )
     return network.add_step("max pool", node, [source], size=size, leaves_rest=leaves_rest)
 
 

@@ -104,7 +104,8 @@ def inferred_spec(
         if structure.leaves_rest:
             warnings.warn(
                 f"{path}: its max pools round down, and this project's round up, as the authors' do. At "
-                f"{structure.input_size} pixels the two differ: check the accuracy, or train them further.",
+                f"{structure.input_size or 'some numbers of'} pixels the two differ: check the accuracy, or train them "
+                "further.",
                 stacklevel=2,
             )
         torch = mode == "torch" or (mode is None and any(name in producer.lower() for name in _TORCH_PRODUCERS))

@@ -22,7 +22,7 @@ class Structure:
         conv10_padding: rows and columns of zeros around conv10's input.
         input_size: height and width of the input, None where they are not fixed, or differ.
         colours: what happens to an image before conv1.
-        leaves_rest: whether a max pool rounds down where ours, in ceil mode, would round up.
+        leaves_rest: whether a max pool rounds down where ours, in ceil mode, would round up, or may.
     """
 
     convolutions: dict[str, Step]
