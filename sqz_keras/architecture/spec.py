@@ -23,8 +23,8 @@ RESIZES = ("stretch", "shortest_side")
 MAX_JSON_BYTES = 1 << 20
 # Of an input or a resized image, and of conv10: far beyond any use, and so that no small file needs all memory.
 MOST_PIXELS, MOST_PADDING = 4096, 16
-# Characters that a terminal would act on, or that end a line.
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# Characters that a terminal would act on, or that end a line, and bytes of a folder's name that are no UTF-8.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 @functools.cache
@@ -84,7 +84,7 @@ class ModelSpec:
         metaparameters: The network's metaparameters; if omitted, they follow from `version`.
         classes: Number of classes, at least 2.
         labels: Names in the order of the class indices (wnids for ImageNet), or None where unknown. None is blank, and
-            none has control characters, such as tabs.
+            none has control characters, such as tabs, or parts that are no UTF-8.
         input_size: Height and width of the network's input, in pixels, at most 4,096.
         channels: Channels of the network's input.
         preprocessing: How an image becomes the network's input.
@@ -152,7 +152,7 @@ class ModelSpec:
             if wrong is not None:
                 raise ValueError(
                     f"ModelSpec: labels must be names without control characters, and not blank; got {wrong!r:.80}. "
-                    "Name its class."
+                    "Name its class, in UTF-8."
                 )
 
     def with_net(

@@ -29,15 +29,16 @@ SPEC_KEY = "model_spec"
 _SUFFIXES = (".weights.h5", ".keras")
 _DESCRIBED = (*_SUFFIXES, ".tflite", ".onnx")  # files that may share one description
 # Labels with the index of their class before or behind them, as other programs keep them, and the first index.
-# "1 euro" may be a name; "0 tench" and "1. tench" are none.
+# "1 euro" may be a name; "0 tench", "1. tench" and "#1 tench" are none.
 _NUMBERED = (
     (re.compile(r"([0-9]{1,6})(?:[.)](?![0-9]) *| +- +)(\S.*)"), (0, 1)),
     (re.compile(r"([0-9]{1,6}) +(\S.*)"), (0,)),
     (re.compile(r"(\S.*) +([0-9]{1,6})"), (0,)),
+    (re.compile(r"[#(\[]([0-9]{1,6})[)\]]? *(\S.*)"), (0, 1)),
 )
 _NUMBER = re.compile("[0-9]{1,6}")
 _SEPARATORS = ",;\t|=:"
-_IN_QUOTES = re.compile(r"""(["']).*\1,?|- .*""")  # or in a list of YAML
+_IN_QUOTES = re.compile(r"""(["']).*\1,?|[-*] .*|.*[,;]""")  # or in a list of YAML, or of something else
 _WNID_AND_NUMBER = re.compile(r"n[0-9]{8}[ ,;\t]+[0-9]{1,6}[ ,;\t]+[^0-9 ].*")  # as in ILSVRC's map_clsloc.txt
 
 
@@ -118,7 +119,7 @@ def read_labels(path: str | os.PathLike) -> tuple[str, ...]:
         data = file.read(MAX_JSON_BYTES + 1)
     if len(data) > MAX_JSON_BYTES:
         raise ValueError(f"{expected}, got more than {MAX_JSON_BYTES} bytes.")
-    text = data.decode("utf-8-sig", "replace")  # some editors begin it with a mark
+    text = data.decode("utf-8", "replace").replace("\ufeff", "")  # a mark that some editors begin files with
     if "\N{REPLACEMENT CHARACTER}" in text or "\0" in text:
         raise ValueError(f"{expected}, got another encoding. Save it as UTF-8.")
     labels = tuple(line.strip() for line in text.rstrip().splitlines())
@@ -140,6 +141,7 @@ def read_labels(path: str | os.PathLike) -> tuple[str, ...]:
 
 def _are_numbered(labels: Sequence[str]) -> bool:
     for pattern, starts in _NUMBERED:
+        starts = starts if len(labels) < 3 else (0, 1)  # "1 dollar" and "2 dollars" may be names
         if _is_index([match.groups() if match else () for match in map(pattern.fullmatch, labels)], starts):
             return True
     for separator in _SEPARATORS:

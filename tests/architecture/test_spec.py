@@ -85,6 +85,7 @@ def test_json_round_trip():
             "labels must be names without control characters, and not blank; got ' '",
         ),
         ({"classes": 2, "labels": ["a", "\x1b[2J"]}, "labels must be names without control characters"),
+        ({"classes": 2, "labels": ["a", "caf\udce9"]}, r"got 'caf\\udce9'\. Name its class, in UTF-8"),
     ],
 )
 def test_bad_json_is_refused(change, message):

@@ -50,6 +50,13 @@ def test_labels_of_a_file_replace_those_of_the_model(flags, spec, tmp_path, run_
         (b"index,name\n1,dog\n0,cat\n", "got numbered lines"),
         (b"n1,1,dog\nn2,0,cat\n", "got numbered lines"),
         (b"1 dog\n0 007 spy\n", "got numbered lines"),
+        (b"1 dog\n2 cat\n3 cow\n", "got numbered lines"),
+        (b"dog 3\ncat 1\ncow 2\n", "got numbered lines"),
+        (b"#1 dog\n#0 cat\n", "got numbered lines"),
+        (b"(1) dog\n(2) cat\n", "got numbered lines"),
+        (b"[0] dog\n[1] cat\n", "got numbered lines"),
+        (b"dog,\ncat,\n", "got lines such as 'dog,'. Write the names alone"),
+        (b"* dog\n* cat\n", r"got lines such as '\* dog'\. Write the names alone"),
         (b"'cat',\n'dog'\n", r"got lines such as .*'cat'.*Write the names alone"),
         (b"- cat\n- dog\n", "got lines such as '- cat'. Write the names alone"),
         (b"a" * ((1 << 20) + 1), "got more than 1048576 bytes"),
@@ -70,6 +77,8 @@ def test_other_labels_are_refused_before_anything_is_written(flags, tmp_path, ru
     "text",
     [
         "1 euro\n2 euro",
+        "1 dollar\n2 dollars",
+        "#1 fan\n#2 fan",
         "0\n1\n2",
         "0.5\n1.5",
         "5 cm\n0 cm",
@@ -90,7 +99,7 @@ def test_numbers_may_be_names(tmp_path, text):
     assert read_labels(tmp_path / "labels.txt") == tuple(text.split("\n"))
 
 
-@pytest.mark.parametrize("text", ["cat\r\ndog\r\n\r\n", " cat \ndog\t\n\n", "cat\ndog"])
+@pytest.mark.parametrize("text", ["cat\r\ndog\r\n\r\n", " cat \ndog\t\n\n", "cat\ndog", "\ufeff\ufeffcat\n\ufeffdog"])
 def test_spaces_and_blank_lines_at_the_end_are_no_part_of_a_name(tmp_path, text):
     (tmp_path / "labels.txt").write_bytes(text.encode())
     assert read_labels(tmp_path / "labels.txt") == ("cat", "dog")
