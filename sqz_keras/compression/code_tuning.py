@@ -127,6 +127,31 @@ def learning_rate_for(updates: int) -> float:
     return float(f"{min(_WANDERED / math.sqrt(3 / 8 * max(updates, 1)), _HIGHEST_RATE):.2g}")
 
 
+def mean_divergence(
+    teacher: keras.Model, student: keras.Model, images: tf.Tensor, weights: tf.Tensor, temperature: float | tf.Tensor
+) -> tf.Tensor:
+    """KL(teacher || student) of softened answers in nats, times the square of the temperature.
+
+    The square leaves the gradients about as large (arXiv 1503.02531, section 2).
+
+    Args:
+        teacher: A network with softmax.
+        student: Another one of the same classes.
+        images: Their inputs, float32 (B, S, S, C).
+        weights: Of the images in the mean, float32 (B,).
+        temperature: Divides the logarithms of the probabilities.
+
+    Returns:
+        Float32, a scalar.
+    """
+    expected, actual = (
+        tf.nn.log_softmax(tf.math.log(network(images, training=False) + _LEAST_PROBABILITY) / temperature)
+        for network in (teacher, student)
+    )
+    by_image = temperature**2 * tf.reduce_sum(tf.exp(expected) * (expected - actual), axis=1)
+    return tf.reduce_sum(weights * by_image) / tf.maximum(tf.reduce_sum(weights), 1.0)
+
+
 def _run(
     tuning: _Tuning,
     batches: Callable,
@@ -259,15 +284,7 @@ class _Tuning:
 
     @tf.function(reduce_retracing=True, autograph=False)
     def _divergence(self, images: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-        """Of the softened answers, times the square of the temperature, which leaves the gradients as large."""
-        expected, answers = (self._softened(network, images) for network in (self._teacher, self._student))
-        by_image = _TEMPERATURE**2 * tf.reduce_sum(tf.exp(expected) * (expected - answers), axis=1)
-        return tf.reduce_sum(weights * by_image) / tf.maximum(tf.reduce_sum(weights), 1.0)
-
-    @staticmethod
-    def _softened(network: keras.Model, images: tf.Tensor) -> tf.Tensor:
-        """Logarithms of the softened probabilities."""
-        return tf.nn.log_softmax(tf.math.log(network(images, training=False) + _LEAST_PROBABILITY) / _TEMPERATURE)
+        return mean_divergence(self._teacher, self._student, images, weights, _TEMPERATURE)
 
 
 def _adam(learning_rate: float, updates: int) -> keras.optimizers.Adam:
