@@ -213,12 +213,15 @@ static uint32_t sqz__number(sqz__bits *in, uint32_t width) { /* its lowest bit c
     for (uint32_t i = 0; i < width; i++) value = in->flip ? value << 1 | sqz__bit(in) : value | sqz__bit(in) << i;
     return value;
 }
-/* Makes a code from lengths of 0 to 15. It must be complete; with `lone`, one symbol of length 1 or none will do. */
+/* Makes a code from lengths. It must be complete; with `lone`, one symbol of length 1 or none will do. */
 static int sqz__make_code(sqz__decoder *d, sqz__prefix_code *code, const unsigned char *lengths, uint32_t n, int lone) {
     uint16_t place[17] = {0};
     int32_t left = 1;
     memset(code->count, 0, sizeof code->count);
-    for (uint32_t s = 0; s < n; s++) code->count[lengths[s]]++;
+    for (uint32_t s = 0; s < n; s++) {
+        SQZ__CHECK(lengths[s] < 16, "a code length is more than 15");
+        code->count[lengths[s]]++;
+    }
     for (int length = 1; length < 16; length++) {
         left = 2 * left - code->count[length]; /* once it is below 0, it stays there */
         place[length + 1] = (uint16_t)(place[length] + code->count[length]);
@@ -340,10 +343,8 @@ enum { SQZ__END_OF_STRING = -1, SQZ__INVALID = -2 };
 static int sqz__is_one_of(unsigned char c, const char *these) { return c && strchr(these, c); }
 static int32_t sqz__hex4(const unsigned char *p) {
     int32_t value = 0;
-    for (const unsigned char *end = p + 4; p < end; p++) {
-        if (!sqz__is_one_of(*p, "0123456789abcdefABCDEF")) return SQZ__INVALID;
-        value = value << 4 | (*p <= '9' ? *p - '0' : (*p | 32) - 'a' + 10);
-    }
+    if (strspn((const char *)p, "0123456789abcdefABCDEF") < 4) return SQZ__INVALID;
+    for (int i = 0; i < 4; i++) value = value << 4 | (p[i] <= '9' ? p[i] - '0' : (p[i] | 32) - 'a' + 10);
     return value;
 }
 /* The next character of a string, or SQZ__END_OF_STRING. Two escaped surrogates that belong together are one. */
@@ -449,7 +450,7 @@ static int sqz__read_array(sqz__decoder *d, sqz__json *j, sqz_array *array) {
     static const unsigned char lead[4] = {0, 0xC0, 0xE0, 0xF0};
     unsigned char utf8[4 * SQZ__MAX_NAME + 1], *end = utf8, *name;
     uint64_t bounded = 1; /* the number of elements, empty dimensions counting as 1 */
-    int empty = 0;
+    array->count = 1;
     SQZ__TRY(sqz__accept(j, '"'));
     for (int32_t c, characters = 0; (c = sqz__character(&j->at)) >= 0; characters++) {
         int more = c < 0x80 ? 0 : c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
@@ -469,9 +470,8 @@ static int sqz__read_array(sqz__decoder *d, sqz__json *j, sqz_array *array) {
         SQZ__CHECK((sqz__accept(j, ',') || sqz__next_is(j, ']')) && size <= SQZ__MAX_BYTES && !(negative && size) &&
                    array->dimensions < SQZ__MAX_DIMENSIONS && bounded <= SQZ__MAX_BYTES, "a shape is invalid");
         array->shape[array->dimensions++] = size;
-        empty |= !size;
+        array->count *= size;
     }
-    array->count = empty ? 0 : (size_t)bounded;
     j->elements += bounded;
     return 1;
 }
@@ -598,20 +598,11 @@ static int sqz__read_raw(sqz__decoder *d, sqz__net *net, sqz__bytes raw) {
 }
 
 /* ---- Profile `paper` (section 5) ---- */
-/* How many symbols there are, and occur; one of these; how many symbols are to decode. */
-typedef struct { uint32_t alphabet, used, lone; size_t count; sqz__prefix_code code; } sqz__huffman;
+typedef struct { uint32_t alphabet, used; size_t count; sqz__prefix_code code; } sqz__huffman; /* count: to decode */
 typedef struct { sqz__bits *lanes; uint32_t count, next; } sqz__lanes; /* next: the lane of the next symbol */
 
-static int sqz__make_huffman(sqz__decoder *d, sqz__huffman *h, const unsigned char *lengths) {
-    for (uint32_t s = 0; s < h->alphabet; s++) {
-        SQZ__CHECK(lengths[s] <= 15, "a code length is more than 15");
-        if (lengths[s]) h->used++, h->lone = s;
-    }
-    SQZ__CHECK((h->used > 0) == (h->count > 0), "a table is empty and used, or not empty and not used");
-    return !h->used || (SQZ__GET(h->code.symbols, h->used) && sqz__make_code(d, &h->code, lengths, h->alphabet, 1));
-}
 static uint32_t sqz__huffman_symbol(sqz__lanes *stream, const sqz__huffman *h) {
-    if (h->used == 1) return h->lone;
+    if (h->used == 1) return h->code.symbols[0];
     sqz__bits *lane = &stream->lanes[stream->next];
     stream->next = stream->next + 1 == stream->count ? 0 : stream->next + 1;
     return sqz__code_symbol(lane, &h->code);
@@ -650,7 +641,7 @@ static int sqz__paper_codes(sqz__decoder *d, sqz__lanes *lanes, const sqz__huffm
         coded->codes[at += gap] = entries[i];
     }
     sqz__release(d, mark);
-    return sqz__check_range(d, coded);
+    return 1;
 }
 /* Decodes codes and planes. Each array of codes has two tables, of which the second is empty without index bits. */
 static int sqz__read_paper(sqz__decoder *d, sqz__net *net) {
@@ -678,7 +669,9 @@ static int sqz__read_paper(sqz__decoder *d, sqz__net *net) {
     SQZ__TRY(sqz__inflate(d, net->table, alphabets, 0, &lengths));
     SQZ__CHECK(sqz__left(&lengths) == alphabets, "there are too few code lengths");
     for (sqz__huffman *h = tables; h < tables + n; lengths.at += h++->alphabet) {
-        SQZ__TRY(sqz__make_huffman(d, h, lengths.at));
+        SQZ__TRY(SQZ__GET(h->code.symbols, h->alphabet) && sqz__make_code(d, &h->code, lengths.at, h->alphabet, 1));
+        h->used = h->alphabet - h->code.count[0];
+        SQZ__CHECK(!h->used == !h->count, "a table is empty and used, or not empty and not used");
         total += h->used > 1 ? h->count : 0;
     }
     SQZ__TRY(sqz__open_lanes(d, net->stream, total, &lanes));
@@ -1060,11 +1053,8 @@ static size_t sqz__decode_batch(sqz__decoder *d, sqz__coder *coder, sqz__codes *
         for (m = models; m < models + count; m++) sqz__decode_codes(coder, b, m);
         SQZ__CHECK(coder->at <= coder->size, "the coded stream ends too early");
     }
-    for (m = models; m < models + count; m++) {
+    for (m = models; m < models + count; m++)
         SQZ__CHECK(m->shape->dense || sqz__nonzero(m->seen) < sqz__known(m->seen), "a dense array is not declared so");
-        SQZ__CHECK((!m->shape->low || m->counts[0]) && (!m->shape->high || m->counts[m->shape->high - m->shape->low]),
-                   "the codes of an array are not of the range that the table declares");
-    }
     sqz__release(d, mark);
     return count;
 }
@@ -1072,35 +1062,39 @@ static size_t sqz__decode_batch(sqz__decoder *d, sqz__coder *coder, sqz__codes *
 /* ---- Byte planes in profile `max` (sections 6 and 8): a coded one is modelled, too, with one context ---- */
 enum { SQZ__CODED_PLANE = 4 }; /* the others are modelled */
 typedef struct {
-    uint32_t number, symbols, used[256]; /* used: the bytes that occur, in ascending order */
-    size_t contexts, groups, made;       /* how many; made: tables in this round */
-    uint32_t *counts, *group_counts;     /* by context and symbol, by group and symbol */
-    sqz__table *tables;                  /* by context; with a total of 0 before they are made in a round */
-    int64_t *sums;                       /* of all tables */
+    uint32_t number, symbols;
+    unsigned char *plane, used[256];  /* used: the bytes that occur, in ascending order */
+    const unsigned char *exponents;   /* the bytes of plane 0, for planes 1 and 2 */
+    size_t done, groups, locals;      /* elements of earlier batches; how many groups, and contexts of each group */
+    uint32_t *counts, *group_counts;  /* by context and symbol, by group and symbol */
+    sqz__table *tables;               /* by context; with a total of 0 before they are made in a round */
+    int64_t *sums;                    /* of all tables */
     sqz__place *places;
-    size_t *context; /* of the elements of the round, and their symbols */
-    unsigned char *symbol, seen[256];
+    size_t made, *context;            /* tables in this round; of the elements of the round, and their symbols */
+    unsigned char *symbol;
 } sqz__plane_model;
 
-/* The context of an element of plane 0 or 3 among those of its array, whose bytes are given. */
-static uint32_t sqz__plane_context(const sqz__plane_model *m, const unsigned char *bytes, const sqz__place *p,
-                                   const sqz__codes *shape, uint32_t turn) {
+/* The context of an element of the array `i` of the batch, whose bytes begin at `base`: its group times `locals`, plus
+   which one it is of this group. */
+static size_t sqz__plane_context(const sqz__plane_model *m, const sqz__codes *shape, size_t i, size_t base,
+                                 const sqz__place *p, uint32_t turn) {
+    const unsigned char *bytes = m->plane + base;
     uint32_t largest = 0, signs = 4;
+    if (m->number == SQZ__CODED_PLANE) return 0;
+    if (m->exponents) return m->exponents[base + p->index];
     for (int k = 0; k < 4 && shape->neighbours; k++) {
         uint32_t index = p->index + (uint32_t)shape->neighbours[p->tap][k];
         if (index == p->index || sqz__key(index) >> 24 >= sqz__bounds[turn]) continue; /* not there, or not known yet */
         largest = bytes[index] > largest ? bytes[index] : largest;
         signs += bytes[index] % 2 ? UINT32_MAX : 1;
     }
+    if (m->number == 3) return signs * m->locals + i;
     uint32_t below = m->used[m->symbols - 1] - largest;
-    return m->number == 3 ? signs : !largest ? 0 : 1 + (below < 14 ? below : 14);
-}
-static size_t sqz__group(const sqz__plane_model *m, size_t context) {
-    return m->number == 0 ? context / 16 : m->number == 3 ? context % 9 : 0;
+    return i * m->locals + (!largest ? 0 : 1 + (below < 14 ? below : 14));
 }
 static void sqz__make_plane_table(sqz__plane_model *m, size_t context) {
     const uint32_t *counts = m->counts + context * m->symbols;
-    const uint32_t *group = m->group_counts + sqz__group(m, context) * m->symbols;
+    const uint32_t *group = m->group_counts + context / m->locals * m->symbols;
     int64_t *sums = m->sums + m->made++ * (m->symbols + 1), weights[256], whole = 0, total = 0;
     for (uint32_t s = 0; s < m->symbols; s++) whole += 4 * (int64_t)group[s] + 1;
     for (uint32_t s = 0; s < m->symbols; s++) {
@@ -1112,80 +1106,70 @@ static void sqz__make_plane_table(sqz__plane_model *m, size_t context) {
 }
 /* Decodes the elements of a round, and then learns from them. */
 static void sqz__decode_plane_round(sqz__coder *coder, sqz__plane_model *m, sqz__codes *const *shapes, size_t count,
-                                    uint32_t turn, const unsigned char *exponents, unsigned char *plane) {
-    size_t n = 0, base = 0;
+                                    uint32_t turn) {
+    size_t n = 0, base = m->done;
     coder->lane = 0;
     m->made = 0;
-    for (size_t c = 0; c < m->contexts; c++) m->tables[c].total = 0;
+    for (size_t c = 0; c < m->groups * m->locals; c++) m->tables[c].total = 0;
     for (size_t i = 0; i < count; base += shapes[i++]->size) {
         size_t listed = sqz__list_round(turn, shapes[i], m->places);
         for (sqz__place *p = m->places; p < m->places + listed; p++, n++) {
-            size_t at = base + p->index, context = exponents ? exponents[at] : 0;
-            if (m->number % 3 == 0)
-                context = i * (m->number ? 9 : 16) + sqz__plane_context(m, plane + base, p, shapes[i], turn);
+            size_t context = m->context[n] = sqz__plane_context(m, shapes[i], i, base, p, turn);
             if (!m->tables[context].total) sqz__make_plane_table(m, context);
-            m->context[n] = context;
             m->symbol[n] = (unsigned char)sqz__symbol(coder, &m->tables[context]);
-            plane[at] = (unsigned char)m->used[m->symbol[n]];
+            m->plane[base + p->index] = m->used[m->symbol[n]];
         }
     }
     for (size_t i = 0; i < n; i++) {
         m->counts[m->context[i] * m->symbols + m->symbol[i]]++;
-        m->group_counts[sqz__group(m, m->context[i]) * m->symbols + m->symbol[i]]++;
-        m->seen[m->symbol[i]] = 1;
+        m->group_counts[m->context[i] / m->locals * m->symbols + m->symbol[i]]++;
     }
 }
-/* Decodes a modelled plane, or a coded one, which has no bitmap and whose parts of at most 2**22 bytes are batches. */
+/* Decodes a modelled plane, or a coded one, which has no bitmap, and whose parts of at most 2**22 bytes are batches. */
 static int sqz__decode_plane(sqz__decoder *d, sqz__coder *coder, sqz__net *net, uint32_t number) {
-    sqz__plane_model m = {.number = net->bitmap[number] ? number : SQZ__CODED_PLANE};
-    sqz__codes parts[SQZ__MAX_BYTES / SQZ__MAX_CODED] = {{0}}, *list[SQZ__MAX_BYTES / SQZ__MAX_CODED];
     const unsigned char *bitmap = net->bitmap[number];
-    const unsigned char *exponents = m.number == 1 || m.number == 2 ? net->plane[0] : NULL;
-    sqz__codes *const *shapes = bitmap ? net->floats : list;
-    size_t shape_count = bitmap ? net->float_count : 0, rest = bitmap ? 0 : net->plane_size[number];
-    unsigned char *plane;
-    SQZ__TRY(SQZ__NEW(plane, net->plane_size[number]));
-    net->plane[number] = plane;
-    for (size_t part; rest; rest -= part, shape_count++) {
-        part = rest < SQZ__MAX_CODED ? rest : SQZ__MAX_CODED;
-        list[shape_count] = &parts[shape_count];
-        sqz__set_shape(list[shape_count], &part, 1, part);
-    }
+    sqz__plane_model m = {.number = bitmap ? number : SQZ__CODED_PLANE};
+    sqz__codes part = {0}, *const parts[1] = {&part}, *const *shapes = bitmap ? net->floats : parts;
+    size_t size = net->plane_size[number], left = bitmap ? net->float_count : 1;
+    SQZ__TRY(SQZ__NEW(m.plane, size));
+    net->plane[number] = m.plane;
+    if (m.number == 1 || m.number == 2) m.exponents = net->plane[0];
     for (uint32_t byte = 0; byte < 256; byte++)
-        if (!bitmap || (bitmap[byte / 8] >> byte % 8 & 1)) m.used[m.symbols++] = byte;
+        if (!bitmap || (bitmap[byte / 8] >> byte % 8 & 1)) m.used[m.symbols++] = (unsigned char)byte;
     SQZ__CHECK(m.symbols, "no byte is declared to occur in a plane");
-    for (size_t count, most, all; shape_count; shapes += count, shape_count -= count) {
-        size_t mark = d->used;
-        count = sqz__batch_count(shapes, shape_count, &most, &all);
-        m.contexts = m.number == 0 ? 16 * count : m.number == 3 ? 9 * count : exponents ? 256 : 1;
+    while (m.done < size) {
+        size_t mark = d->used, count, most, all, rest = size - m.done < SQZ__MAX_CODED ? size - m.done : SQZ__MAX_CODED;
+        sqz__set_shape(&part, &rest, 1, rest);
+        count = sqz__batch_count(shapes, left, &most, &all);
         m.groups = m.number == 0 ? count : m.number == 3 ? 9 : 1;
-        SQZ__TRY(SQZ__NEW(m.counts, m.contexts * m.symbols) && SQZ__NEW(m.group_counts, m.groups * m.symbols) &&
-                 SQZ__GET(m.tables, m.contexts) && SQZ__GET(m.context, all) && SQZ__GET(m.symbol, all) &&
-                 SQZ__GET(m.places, most));
-        SQZ__TRY(SQZ__NEW(m.sums, (m.contexts < all ? m.contexts : all) * (m.symbols + 1)));
+        m.locals = m.number == 0 ? 16 : m.number == 3 ? count : m.exponents ? 256 : 1;
+        size_t contexts = m.groups * m.locals;
+        SQZ__TRY(SQZ__NEW(m.counts, contexts * m.symbols) && SQZ__NEW(m.group_counts, m.groups * m.symbols) &&
+                 SQZ__GET(m.tables, contexts) && SQZ__GET(m.context, all) && SQZ__GET(m.symbol, all) &&
+                 SQZ__GET(m.places, most) && SQZ__NEW(m.sums, (contexts < all ? contexts : all) * (m.symbols + 1)));
         for (size_t i = 0; i < count; i++) SQZ__TRY(sqz__make_neighbours(d, shapes[i]));
         for (uint32_t turn = 0; turn < 16; turn++) {
-            sqz__decode_plane_round(coder, &m, shapes, count, turn, exponents, plane);
+            sqz__decode_plane_round(coder, &m, shapes, count, turn);
             SQZ__CHECK(coder->at <= coder->size, "the coded stream ends too early");
         }
-        for (size_t i = 0; i < count; i++) plane += shapes[i]->size, exponents += exponents ? shapes[i]->size : 0;
+        for (size_t i = 0; i < count; i++) m.done += shapes[i]->size;
+        if (bitmap) shapes += count, left -= count;
         sqz__release(d, mark);
     }
-    for (uint32_t s = 0; s < m.symbols && bitmap; s++) SQZ__CHECK(m.seen[s], "a declared byte does not occur");
+    for (uint32_t s = 0; s < m.symbols && bitmap; s++)
+        SQZ__CHECK(memchr(m.plane, m.used[s], size), "a declared byte does not occur");
     return 1;
 }
 
 /* ---- Profile `max`: the whole of it ---- */
 static int sqz__read_max(sqz__decoder *d, sqz__net *net) {
     sqz__coder coder;
-    size_t live = 0, symbols = 0, raw_size = 4 * net->grids; /* live: arrays that are not of the range 0 to 0 */
+    size_t symbols = 0, raw_size = 4 * net->grids;
     uint32_t bits = 0;
     int fit = net->plane_size[0] > 0; /* whether planes can be modelled */
     unsigned char *bytes;
     for (size_t i = 0; i < net->coded_count; i++) {
         sqz__codes *coded = net->coded[i];
-        if (coded->low == coded->high) continue;
-        net->coded[live++] = coded;
         symbols += coded->size;
         coded->dense = (int32_t)sqz__u8(d, &net->table);
         SQZ__CHECK(coded->dense < 2, "the flag of a dense array is neither 0 nor 1");
@@ -1201,8 +1185,8 @@ static int sqz__read_max(sqz__decoder *d, sqz__net *net) {
     SQZ__CHECK(net->table.at == net->table.end, "the section ARRS is too long");
     while (bits < (raw_size < 1024 ? 8 : 9) && symbols / 1024 >> bits) bits++;
     SQZ__TRY(sqz__open_coder(d, net->stream, 1u << bits, &coder));
-    for (size_t i = 0, count; i < live; i += count)
-        SQZ__TRY((count = sqz__decode_batch(d, &coder, net->coded + i, live - i)) > 0);
+    for (size_t i = 0, count; i < net->coded_count; i += count)
+        SQZ__TRY((count = sqz__decode_batch(d, &coder, net->coded + i, net->coded_count - i)) > 0);
     for (uint32_t i = 0; i < 8; i++)
         if (net->mode[i]) SQZ__TRY(sqz__decode_plane(d, &coder, net, i));
     SQZ__CHECK(coder.at == coder.size, "words of the coded stream are left over");
@@ -1365,6 +1349,7 @@ static int sqz__read_rows(sqz__decoder *d, sqz__net *net, const sqz__net *base) 
         net->grids += sqz__has_codes(row) && !sqz__has_codebook(row);
         for (uint32_t part = 0; part < row->part_count; part++) {
             SQZ__TRY(SQZ__NEW(row->parts[part].codes, row->parts[part].size));
+            if (row->parts[part].low == row->parts[part].high && net->file->max_profile) continue; /* all zeros */
             net->coded[net->coded_count++] = &row->parts[part];
         }
     }
@@ -1394,17 +1379,17 @@ static int sqz__decode_file(sqz__decoder *d, sqz_file *file, sqz__net *net, sqz_
     if (base_data.at) SQZ__TRY(sqz__decode_file(d, &base_file, &base, base_data, (sqz__bytes){0})); /* refuses deltas */
     SQZ__TRY(sqz__read_rows(d, net, &base));
     SQZ__TRY(file->max_profile ? sqz__read_max(d, net) : sqz__read_paper(d, net));
+    for (size_t i = 0; i < net->coded_count; i++) SQZ__TRY(sqz__check_range(d, net->coded[i]));
     return sqz__make_values(d, net, values);
 }
 int sqz_decode(sqz_file *file, const void *data, size_t size, const void *base, size_t base_size, void *workspace,
                size_t workspace_size) {
     sqz__net net = {0};
-    size_t skew = (8 - (size_t)((uintptr_t)workspace % 8)) % 8; /* bytes up to a multiple of 8 */
+    size_t skew = (0 - (size_t)(uintptr_t)workspace) % 8; /* bytes up to a multiple of 8 */
     sqz__decoder d = {.memory = (unsigned char *)workspace + skew};
     if (workspace && workspace_size > skew) d.size = (workspace_size - skew) / 8 * 8;
-    sqz__bytes file_bytes = {data, data}, base_bytes = {base, base};
-    if (data) file_bytes.end += size;
-    if (base) base_bytes.end += base_size;
+    sqz__bytes file_bytes = {data, data ? (const unsigned char *)data + size : NULL};
+    sqz__bytes base_bytes = {base, base ? (const unsigned char *)base + base_size : NULL};
     *file = (sqz_file){0};
     SQZ_GUARD(d.memory, d.size, 0);
     sqz__make_crc_table(&d);
