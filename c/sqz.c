@@ -38,15 +38,26 @@ static unsigned char *read_file(const char *name, size_t *size) {
     return data;
 }
 
+/* Text from a file, with \xNN for what a terminal would act on. */
+static void print_text(const char *text, size_t size) {
+    for (size_t i = 0; i < size; i++) {
+        unsigned char c = (unsigned char)text[i], next = i + 1 < size ? (unsigned char)text[i + 1] : 0;
+        if (c == 0xC2 && next < 0xA0) printf("\\x%02x", next), i++; /* U+0080 to U+009F are C2 80 to C2 9F */
+        else printf(c < 32 || c == 127 ? "\\x%02x" : "%c", c);
+    }
+}
+
 static void list(const sqz_file *file) {
     for (size_t i = 0; i < file->array_count; i++) {
         const sqz_array *array = &file->arrays[i];
-        printf("%s [", array->name);
+        print_text(array->name, array->name_bytes);
+        printf(" [");
         for (size_t k = 0; k < array->dimensions; k++) printf(k ? ", %zu" : "%zu", array->shape[k]);
         printf("]\n");
     }
-    printf("profile %s, version %d, header %.*s\n", file->max_profile ? "max" : "paper", file->version,
-           (int)file->header_bytes, file->header);
+    printf("profile %s, version %d, header ", file->max_profile ? "max" : "paper", file->version);
+    print_text(file->header, file->header_bytes);
+    printf("\n");
     printf("workspace: %zu bytes, of which %zu stay\n", file->workspace_peak, file->workspace_used);
 }
 

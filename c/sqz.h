@@ -67,8 +67,10 @@ int sqz_decode(sqz_file *file, const void *data, size_t size, const void *base, 
 #if defined(SQZ_IMPLEMENTATION) && !defined(SQZ_IMPLEMENTED)
 #define SQZ_IMPLEMENTED
 #include <string.h>
-#if defined(__FAST_MATH__) || (defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ == 2)
-#error "sqz.h needs IEEE 754 binary64: no -ffast-math, and on 32-bit x86 -msse2 -mfpmath=sse"
+#if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || \
+    (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) || \
+    (defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ == 2)
+#error "sqz.h needs IEEE 754: no -ffast-math nor a part of it, and on 32-bit x86 -msse2 -mfpmath=sse"
 #elif defined(__clang__)
 #pragma STDC FP_CONTRACT OFF
 #elif defined(__GNUC__)
@@ -734,10 +736,10 @@ static const unsigned char sqz__bounds[17] = {0, 1, 3, 7, 13, 22, 34, 48, 64, 84
 typedef struct { uint32_t index, tap, row, column; } sqz__place;
 typedef struct { uint64_t factor; uint32_t shift; } sqz__divisor;
 
-/* Division of numbers below 2**22 by another one, as a product. */
+/* Division of numbers below 2**22 by one of 1 to 2**22, as a product. */
 static sqz__divisor sqz__divisor_of(uint32_t n) {
-    uint32_t shift = 42;
-    while (n >> (shift - 41)) shift++;
+    uint32_t shift = 41;
+    while (n >> (shift - 40)) shift++; /* at most 63 */
     return (sqz__divisor){((uint64_t)1 << shift) / n + 1, shift};
 }
 static uint32_t sqz__quotient(uint32_t a, sqz__divisor by) { return (uint32_t)(a * by.factor >> by.shift); }
@@ -1137,6 +1139,7 @@ static int sqz__decode_plane(sqz__decoder *d, sqz__coder *coder, sqz__net *net, 
     for (uint32_t byte = 0; byte < 256; byte++)
         if (!bitmap || (bitmap[byte / 8] >> byte % 8 & 1)) m.used[m.symbols++] = (unsigned char)byte;
     SQZ__CHECK(m.symbols, "no byte is declared to occur in a plane");
+    if (!bitmap) SQZ__TRY(SQZ__NEW(m.counts, 256) && SQZ__NEW(m.group_counts, 256)); /* they run on through the parts */
     while (m.done < size) {
         size_t mark = d->used, count, most, all, rest = size - m.done < SQZ__MAX_CODED ? size - m.done : SQZ__MAX_CODED;
         sqz__set_shape(&part, &rest, 1, rest);
@@ -1144,8 +1147,8 @@ static int sqz__decode_plane(sqz__decoder *d, sqz__coder *coder, sqz__net *net, 
         m.groups = m.number == 0 ? count : m.number == 3 ? 9 : 1;
         m.locals = m.number == 0 ? 16 : m.number == 3 ? count : m.exponents ? 256 : 1;
         size_t contexts = m.groups * m.locals;
-        SQZ__TRY(SQZ__NEW(m.counts, contexts * m.symbols) && SQZ__NEW(m.group_counts, m.groups * m.symbols) &&
-                 SQZ__GET(m.tables, contexts) && SQZ__GET(m.context, all) && SQZ__GET(m.symbol, all) &&
+        if (bitmap) SQZ__TRY(SQZ__NEW(m.counts, contexts * m.symbols) && SQZ__NEW(m.group_counts, m.groups * m.symbols));
+        SQZ__TRY(SQZ__GET(m.tables, contexts) && SQZ__GET(m.context, all) && SQZ__GET(m.symbol, all) &&
                  SQZ__GET(m.places, most) && SQZ__NEW(m.sums, (contexts < all ? contexts : all) * (m.symbols + 1)));
         for (size_t i = 0; i < count; i++) SQZ__TRY(sqz__make_neighbours(d, shapes[i]));
         for (uint32_t turn = 0; turn < 16; turn++) {

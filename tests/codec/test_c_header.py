@@ -230,6 +230,31 @@ def test_awkward_arrays(program, tmp_path, profile):
     assert compare(program, files, tmp_path) == len(files)
 
 
+@pytest.mark.large
+def test_the_largest_arrays_that_are_modelled(compiler, tmp_path):
+    """2**22 codes in a row, and a plane of two parts: what is learned in its first 2**22 bytes holds for the rest."""
+    program = tmp_path / "sqz"
+    flags = ["-O1", "-fsanitize=undefined", "-fno-sanitize-recover=all"]
+    subprocess.run([compiler, *STRICT, *flags, "-o", program, SOURCES / "sqz.c"], check=True)
+    arrays = {"codes": grid((1 << 22,), 1, 1 << 12), "floats": floats(((1 << 22) + 5000,), 7)}
+    assert compare(program, [(codec.encode(arrays, {}), None)], tmp_path) == 1
+
+
+def test_texts_of_a_file_are_escaped(program, tmp_path):
+    file = tmp_path / "odd.sqz"
+    file.write_bytes(codec.encode({"a\x1b[2J\x00b\u009bé": np.ones(2, np.float32)}, {"c": "\x7f"}))
+    listed = subprocess.run([program, file], capture_output=True, check=True).stdout.decode()
+    assert listed.startswith("a\\x1b[2J\\x00b\\x9bé [2]\n")
+    assert 'header {"c":"\\x7f"}' in listed
+
+
+@pytest.mark.parametrize("flag", ["-ffast-math", "-ffinite-math-only", "-funsafe-math-optimizations"])
+def test_inexact_arithmetic_is_refused(compiler, tmp_path, flag):
+    command = [compiler, flag, "-c", "-o", tmp_path / "sqz.o", SOURCES / "sqz.c"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode and "no -ffast-math" in result.stderr
+
+
 @pytest.mark.parametrize("flags", [["-O0"], ["-O2"], ["-O3", "-march=native", "-ffp-contract=fast"]])
 def test_optimised_code_decodes_the_same(compiler, tmp_path, flags):
     """Fused multiply-adds would change the models' numbers; the header prevents them whatever the flags say."""
