@@ -13,10 +13,9 @@ import subprocess
 import sys
 import time
 
-from serving_server import serving
+from serving_server import jpeg_files, serving
 
 REQUIRED_SECONDS = 0.6
-SUFFIXES = (".jpg", ".jpeg")
 ROOT = pathlib.Path(__file__).parents[1]
 
 
@@ -32,7 +31,7 @@ def main() -> None:
     parser.add_argument("--model", default="imagenet")
     parser.add_argument("--rounds", type=int, default=20)
     options = parser.parse_args()
-    image = next(path for path in sorted(pathlib.Path(options.image_dir).rglob("*")) if path.suffix.lower() in SUFFIXES)
+    image = jpeg_files(options.image_dir)[0]
     with serving(options.model) as (server, _):
         predict = ["-m", "export.predict", f"--server={server.target}", f"--image={image.resolve()}"]
         bare = ["-c", "import grpc, numpy"]

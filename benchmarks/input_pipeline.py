@@ -41,15 +41,13 @@ def main(argv) -> None:
     import numpy as np
     import tensorflow as tf
 
+    from benchmarks.serving_server import jpeg_files
     from sqz_keras.architecture.spec import ModelSpec, Preprocessing
     from trainers.data.augmentation import random_window
     from trainers.data.batches import Source, training_batches
 
     args = flags.FLAGS
-    paths = sorted(path for path in pathlib.Path(args.image_dir).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
-    if not paths:
-        raise ValueError(f"--image_dir={args.image_dir} holds no JPEG images.")
-    images = [path.read_bytes() for path in paths]
+    images = [path.read_bytes() for path in jpeg_files(args.image_dir)]
     # Whole batches of whole epochs, some 1,200 images, from memory: the disk is not what is measured.
     count = 1200 // BATCH_SIZE * BATCH_SIZE
     images = [images[index % len(images)] for index in range(count)]

@@ -39,7 +39,7 @@ def define_flags() -> None:
 
 def main(argv) -> None:
     del argv
-    for extra in flags.FLAGS.extras:
+    for extra in dict.fromkeys(flags.FLAGS.extras):  # absl reads a lone comma as two empty names
         with tempfile.TemporaryDirectory(dir=flags.FLAGS.folder) as folder:
             sizes = installed_sizes(pathlib.Path(folder), extra)
         total = sum(sizes.values())

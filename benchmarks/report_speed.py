@@ -3,7 +3,7 @@
     python benchmarks/report_speed.py [--trials=1000] [--rounds=5]
 
 The trials are made up, in the space `full`, with two objectives. Prints the median seconds, the browser's start left
-out, and `ratio=`, the share of that which a report of ten trials takes. Required: at most 3 s for 1,000 trials on two
+out, and `ratio=`, how many times as long as a report of ten trials takes. Required: at most 3 s for 1,000 trials on two
 cores.
 """
 
@@ -30,7 +30,7 @@ DRAWN = "document.querySelectorAll('.chart svg, .chart canvas').length === docum
 
 
 def define_flags() -> None:
-    flags.DEFINE_integer("trials", 1000, "In the report.", lower_bound=1)
+    flags.DEFINE_integer("trials", 1000, "In the report, more than ten.", lower_bound=FEW + 1)
     flags.DEFINE_integer("rounds", 5, "How often each report is opened.", lower_bound=1)
 
 

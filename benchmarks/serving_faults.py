@@ -4,7 +4,8 @@
 
 The server runs in a process of its own, and four clients send it images at the same time. Required: after every SIGKILL
 and restart no answer is lost or wrong; every malformed request gets its status code, and after all of them the server's
-memory is at most 100 MB above that after a tenth of them; a broken version changes nothing.
+memory, which is measured on Linux only, is at most 100 MB above that after a tenth of them; a broken version changes
+nothing.
 """
 
 import argparse

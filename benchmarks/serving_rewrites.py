@@ -17,7 +17,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from absl import flags
 
 from benchmarks.serving_sides import second_call, use_threads_of_a_server
-from benchmarks.serving_speed import BATCHES, in_turn
+from benchmarks.serving_speed import BATCHES, find_enough_images, in_turn
 from sqz_keras import command
 
 
@@ -32,13 +32,13 @@ def main(argv) -> None:
     import numpy as np
 
     from sqz_keras import prepare_images
-    from sqz_keras.images.files import find_images, read_image
+    from sqz_keras.images.files import read_image
     from sqz_keras.weights.resolve import resolve_model
 
     args = flags.FLAGS
+    paths = find_enough_images(args.image_dir, max(BATCHES))
     use_threads_of_a_server()
     spec, arrays = resolve_model(args.model, version=args.version, bypass=args.bypass)
-    paths = find_images(args.image_dir, max(BATCHES))
     inputs = np.stack([prepare_images(read_image(path), spec) for path in paths])
     sides = {name: timed(run, inputs) for name, run in make_sides(spec, arrays).items()}
     for batch in BATCHES:

@@ -20,8 +20,8 @@ START_SECONDS = 120
 class Server:
     """sqz-serve --embedded in a process of its own, that can be killed and started again on the same port."""
 
-    def __init__(self, base_path: str | os.PathLike, folder: str | os.PathLike, port: int = 0):
-        self._base_path, self._port_file, self.port = base_path, pathlib.Path(folder, "port"), port
+    def __init__(self, base_path: str | os.PathLike, folder: str | os.PathLike):
+        self._base_path, self._port_file, self.port = base_path, pathlib.Path(folder, "port"), 0
         self.start()
 
     @property
@@ -79,12 +79,21 @@ def serving(model: str) -> Iterator[tuple[Server, pathlib.Path]]:
             server.process.wait()
 
 
-def read_images(folder: str | os.PathLike) -> list[bytes]:
-    """The JPEG files under a folder."""
+def jpeg_files(folder: str | os.PathLike) -> list[pathlib.Path]:
+    """The JPEG files under a folder, sorted.
+
+    Raises:
+        ValueError: There are none.
+    """
     files = sorted(path for path in pathlib.Path(folder).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
     if not files:
         raise ValueError(f"{os.fspath(folder)} holds no JPEG files.")
-    return [path.read_bytes() for path in files]
+    return files
+
+
+def read_images(folder: str | os.PathLike) -> list[bytes]:
+    """The bytes of the JPEG files under a folder."""
+    return [path.read_bytes() for path in jpeg_files(folder)]
 
 
 def right_answers(version: pathlib.Path, images: list[bytes]) -> np.ndarray:

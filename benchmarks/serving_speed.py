@@ -5,7 +5,7 @@
 All take images of the network's size, float32 RGB in 0..255, and give probabilities. Each is in a process of its own
 with its own threads. Calls of 1, 8 and 32 images, all in turn in one run, medians; `ratio=` is to onnxruntime. Prints
 what is required beside it, and how often a runtime's top class is onnxruntime's. PyTorch is measured where it is
-installed. --base_path keeps the exports for the next run.
+installed. --base_path keeps the exports for the next run on the same model.
 """
 
 from __future__ import annotations
@@ -63,35 +63,55 @@ def main(argv) -> None:
             sides[name] = Side(name, folder)
             running.callback(sides[name].stop)
         report_agreement(sides, count)
-        for column, batch in enumerate(BATCHES):
+        for batch in BATCHES:
             milliseconds = in_turn({name: side.seconds for name, side in sides.items()}, batch, args.seconds)
-            report_speed(milliseconds, batch, column, checked={SAVED} | ({BFLOAT16} if "AMX" in features else set()))
+            report_speed(milliseconds, batch, checked={SAVED} | ({BFLOAT16} if "AMX" in features else set()))
 
 
 def write_inputs(args, folder: pathlib.Path) -> int:
-    """Writes what the sides read, and returns the number of images."""
+    """Writes what the sides read, and returns the number of images.
+
+    Raises:
+        ValueError: There are too few images, or `folder` holds the exports of another model.
+    """
     import numpy as np
 
     from export import contract
     from export.formats.saved_model import export_saved_model
     from export.formats.single_file import read_images
     from export.versions import list_versions
-    from sqz_keras.images.files import find_images
     from sqz_keras.weights import sqz
     from sqz_keras.weights.resolve import resolve_model
 
     folder.mkdir(parents=True, exist_ok=True)
     spec, arrays = resolve_model(args.model, version=args.version, bypass=args.bypass)
     # Resizing rounds to as much as 255.00002, which the client refuses.
-    images = read_images(find_images(args.image_dir, args.images), spec).clip(0, 255)
-    np.save(folder / IMAGES, images)
+    images = read_images(find_enough_images(args.image_dir, args.images), spec).clip(0, 255)
     resize = dataclasses.replace(spec.preprocessing, resize_to=spec.input_size)
     spec = dataclasses.replace(spec, preprocessing=resize)
-    (folder / MODEL).write_bytes(sqz.encode(spec, arrays))
+    model = sqz.encode(spec, arrays)
+    if (folder / MODEL).exists() and (folder / MODEL).read_bytes() != model:
+        raise ValueError(f"--base_path={folder} holds the exports of another model; choose another folder.")
+    np.save(folder / IMAGES, images)
+    (folder / MODEL).write_bytes(model)
     for precision in contract.PRECISIONS:
         if not list_versions(folder / precision):
             export_saved_model(spec, arrays, folder / precision, 1, precision=precision)
     return len(images)
+
+
+def find_enough_images(image_dir: str, at_most: int) -> list[pathlib.Path]:
+    """The images of a folder, as `find_images` gives them.
+
+    Raises:
+        ValueError: They do not fill the largest batch.
+    """
+    from sqz_keras.images.files import find_images
+
+    paths = find_images(image_dir, at_most)
+    if len(paths) < max(BATCHES):
+        raise ValueError(f"--image_dir={image_dir} must hold at least {max(BATCHES)} images, got {len(paths)}.")
+    return paths
 
 
 def processor() -> tuple[str, list[str]]:
@@ -132,11 +152,11 @@ def report_agreement(sides: Mapping[str, Side], count: int) -> None:
         print(f"{name}: top-1 as {REFERENCE} on {share:.1%} of {count}{required}", flush=True)
 
 
-def report_speed(milliseconds: Mapping[str, float], batch: int, column: int, checked: set[str]) -> None:
+def report_speed(milliseconds: Mapping[str, float], batch: int, checked: set[str]) -> None:
     for name, median in milliseconds.items():
         ratio, required = median / milliseconds[REFERENCE], ""
         if name in checked:
-            most = REQUIRED_RATIOS[name][column]
+            most = REQUIRED_RATIOS[name][BATCHES.index(batch)]
             required = requirement(f"at most {most:g}", ratio <= most)
         print(f"batch {batch}, {name}: {median:.2f} ms an image, ratio={ratio:.2f}{required}")
     more = milliseconds[SERVED] - milliseconds[SAVED]

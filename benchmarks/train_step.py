@@ -103,8 +103,8 @@ def main():
             times[name].append(time.perf_counter() - start)
     medians = {name: statistics.median(taken) for name, taken in times.items()}
     if options.alone:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(1e3 * medians[options.alone], peak)
+        unit = 1 if sys.platform == "darwin" else 1024  # bytes, of ru_maxrss
+        print(1e3 * medians[options.alone], unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
         return
     print(
         f"median of {options.rounds}: "
