@@ -45,11 +45,12 @@ def main() -> None:
     finally:
         server.terminate()
         server.wait()
-    rows = measured(prediction)
+    compressed = json.loads(SMALL.with_suffix(".json").read_text())
+    rows = measured(prediction, compressed)
     print()
     for name, value in rows.items():
         print(f"{name:<30}{value}")
-    write_demo_page(prediction, rows)
+    write_demo_page(prediction, rows, compressed)
     print(f"\nThe same as a page: {PAGE}")
 
 
@@ -89,10 +90,9 @@ def save_test_digits(folder: pathlib.Path) -> None:
             Image.fromarray(np.rint(pixels * (255 / 16)).astype(np.uint8)).save(folder / str(digit) / f"{index}.png")
 
 
-def measured(prediction: str) -> dict[str, str]:
+def measured(prediction: str, compressed: dict) -> dict[str, str]:
     """What was measured, by its name: accuracy, sizes, and the prediction that the server made for the digit."""
     results = json.loads((WORKDIR / "evaluation.json").read_text())
-    compressed = json.loads(SMALL.with_suffix(".json").read_text())
     low, high = results["top1_interval"]
     saved_model = sum(path.stat().st_size for path in (BASE_PATH / "1").rglob("*") if path.is_file())
     return {
@@ -109,7 +109,7 @@ def measured(prediction: str) -> dict[str, str]:
     }
 
 
-def write_demo_page(prediction: str, rows: dict[str, str]) -> None:
+def write_demo_page(prediction: str, rows: dict[str, str], compressed: dict) -> None:
     """Writes the page: the digit with the served answer, the training curve, the sizes, the table, and more pages."""
     score, answer = prediction.splitlines()[1].split()
     caption = [("is", DIGIT.parent.name), ("served answer", answer), ("at", score)]
@@ -124,7 +124,7 @@ def write_demo_page(prediction: str, rows: dict[str, str]) -> None:
     sections = [
         Section("The answer of the server", html=digit),
         Section("Training", chart=training_curve(), note="Top-1 on the validation split, after each 100 updates."),
-        Section("Sizes", chart=size_bars(), note="The weights as float32, and after sqz-compress."),
+        Section("Sizes", chart=size_bars(compressed), note="The weights as float32, and after sqz-compress."),
         Section("What was measured", table=Table(("what", "value"), list(rows.items()))),
         Section("More", html=f"<ul>{links}</ul>"),
     ]
@@ -145,8 +145,7 @@ def training_curve() -> alt.LayerChart:
     return (base.mark_line() + base.mark_point(filled=True)).properties(width="container", height=220)
 
 
-def size_bars() -> alt.LayerChart:
-    compressed = json.loads(SMALL.with_suffix(".json").read_text())
+def size_bars(compressed: dict) -> alt.LayerChart:
     sizes = {"before: float32": compressed["float32_bytes"], "after: small.sqz": compressed["bytes"]}
     rows = [{"file": name, "bytes": size} for name, size in sizes.items()]
     room = alt.Scale(domain=[0, 1.15 * compressed["float32_bytes"]])  # for the number beside the longer bar

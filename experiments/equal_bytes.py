@@ -5,12 +5,12 @@
 RUNS is a folder with runs of sqz-train and sqz-sweep on a dataset, at any depth; runs that differ in their seed alone
 are one net, and a net needs two seeds or more. Each run is compressed below `--bytes`: by k-means with 6 bits if that
 is enough, else in two ways, of which the more accurate one on the validation split is taken: quantised without labels,
-as `sqz-compress --target_bytes` does it; and pruned, clustered to 4 bits and fine-tuned towards its own answers, as
-`sqz-compress --densities=sensitivity=D --bits=4 --teacher` does it, with as many weights kept as fit.
+as `sqz-compress --method=quantize` does it; and pruned, clustered to 4 bits and fine-tuned towards its own answers, as
+`sqz-compress --method=finetune --densities=sensitivity=D --bits=4 --teacher` does it, with as many weights kept as fit.
 
 The net of each kind that is best on the validation split, on average over its seeds, is then evaluated on the test
-split: the last line is the difference in points, seed by seed, with its 95% interval (Student's). DIR/results.json
-keeps the measurements; the same command resumes from there.
+split: the last line is the difference in points, over the seeds that both have, with its 95% interval (Student's).
+DIR/results.json keeps the measurements; the same command resumes from there.
 """
 
 from __future__ import annotations
@@ -76,6 +76,9 @@ def main(argv) -> None:
         return
     family, searched = (best[kind]["test"] for kind in KINDS)
     seeds = sorted(set(family) & set(searched))
+    if not seeds:
+        print("no difference: the best nets of the two kinds have no seed in common")
+        return
     mean, half = mean_and_half_interval([100 * (searched[seed] - family[seed]) for seed in seeds])
     interval = f" ({mean - half:+.1f} to {mean + half:+.1f})" if half is not None else ""
     print(f"the best searched net less the family's, seeds {', '.join(map(str, seeds))}: {mean:+.1f} points{interval}")

@@ -4,8 +4,8 @@
         [--config=digits] [--input_size=32] [--max_steps=500] ...
 
 For each space and seed DIR/SPACE/seed-N/ holds what `sqz-sweep --space=SPACE --sampler=grid --seed=N
---objectives=top1,compressed_bytes` makes; finished nets are read, an unfinished one is resumed, and the same command in
-a second shell shares the work. Every field of a recipe is a flag.
+--objectives=top1,compressed_bytes` makes with the same recipe; finished nets are read, an unfinished one is resumed,
+and the same command in a second shell shares the work. Every field of a recipe but the seed is a flag.
 
 Prints for each point the mean test top-1 over the seeds with its 95% interval (Student's), then each finding of the
 paper as the difference between two points, taken seed by seed, with the interval of its mean: if that includes 0,
@@ -66,23 +66,29 @@ def main(argv) -> None:
     from trainers.search.config import SweepConfig
     from trainers.search.space import SPACES
     from trainers.search.study import sweep
+    from trainers.training.loop import open_source
+    from trainers.training.workdir import images_of
 
     args, rows = flags.FLAGS, []
     unknown = sorted(set(args.spaces) - set(FINDINGS))
     if not args.seeds:
         raise ValueError("--seeds must name a seed.")
+    if args["seed"].present:
+        raise ValueError("--seed is refused, since --seeds names the seeds of the training.")
     if unknown:
         raise ValueError(f"--spaces: {unknown[0]!r} is none of {', '.join(FINDINGS)}.")
+    recipe = config_from_flags(args)
+    images = images_of(open_source(recipe, args.data_dir))
     for space in args.spaces:
         tables = []
         for seed in args.seeds:
-            train = dataclasses.replace(config_from_flags(flags.FLAGS), seed=int(seed))
             config = SweepConfig(
                 SPACES[space],
-                train,
-                train_flags=f"{given_flags(flags.FLAGS)} --seed={seed}",
+                dataclasses.replace(recipe, seed=int(seed)),
+                train_flags=f"{given_flags(args)} --seed={seed}",
                 sampler="grid",
                 objectives=("top1", "compressed_bytes"),
+                images=images,
             )
             records = sweep(config, pathlib.Path(args.workdir, space, f"seed-{seed}"), args.data_dir)
             tables.append({record["point"][space]: record for record in records if record["state"] == "complete"})

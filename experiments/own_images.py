@@ -37,7 +37,7 @@ def define_flags() -> None:
 def main(argv) -> None:
     del argv
     args = flags.FLAGS
-    workdir = pathlib.Path(args.workdir)
+    workdir = pathlib.Path(args.workdir).resolve()  # as sqz-train runs in another folder
     if workdir.exists():
         raise ValueError(f"--workdir={workdir} exists; give a new folder.")
     copy_images(pathlib.Path(args.image_dir), workdir / "photos", args.train, args.test)
@@ -62,10 +62,14 @@ def main(argv) -> None:
 
 def copy_images(source: pathlib.Path, target: pathlib.Path, train: int, test: int) -> None:
     """Copies the images of each class into `train/` and `val/` of `target`."""
+    from sqz_keras.images.files import split_by_suffix
+
     has_splits = (source / "train").is_dir()
     for folder in sorted(path for path in (source / "train" if has_splits else source).iterdir() if path.is_dir()):
-        images = sorted(folder.iterdir())
-        others = sorted((source / "val" / folder.name).iterdir()) if has_splits else images[train : train + test]
+        images, _ = split_by_suffix(folder.iterdir())
+        others = images[train : train + test]
+        if has_splits:
+            others, _ = split_by_suffix((source / "val" / folder.name).iterdir())
         for split, paths in (("train", images[:train]), ("val", others)):
             copies = target / split / f"own {folder.name}"
             copies.mkdir(parents=True)

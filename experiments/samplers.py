@@ -1,12 +1,12 @@
 """The samplers of sqz-sweep at an equal budget, on one recorded table of trained points.
 
-    python experiments/samplers.py --trials=SWEEP/trials.json [--budget=20] [--repeats=100]
+    python experiments/samplers.py --trials=SWEEP/trials.json [--samplers=random,tpe] [--budget=20] [--repeats=100]
 
 The table is that of a grid which sqz-sweep trained. Each sampler draws `--budget` points of that grid, and gets the
 recorded accuracies instead of training; 100 times with as many seeds. Prints, for each, the mean best validation top-1
 that it found with its 95% interval (of the mean), and `ratio=`: its mean distance from the best point over that of
 random sampling. Below 1 is better than random. Numbers are drawn by rank, so that samplers know which ones are
-neighbours.
+neighbours. The sampler gp needs PyTorch.
 """
 
 from __future__ import annotations
@@ -41,6 +41,11 @@ def main(argv) -> None:
     from trainers.search.samplers import make_sampler
 
     args = flags.FLAGS
+    unknown = sorted(set(args.samplers) - set(SAMPLERS))
+    if unknown:
+        raise ValueError(f"--samplers: {unknown[0]!r} is none of {', '.join(SAMPLERS)}.")
+    for name in args.samplers:  # before the work, as one that needs PyTorch is refused without it
+        make_sampler(name, 0, args.budget, 1)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     records = json.loads(pathlib.Path(args.trials).read_text("utf-8"))["trials"]
     table = {tuple(sorted(record["point"].items())): record["top1"] for record in records if "top1" in record}

@@ -3,9 +3,10 @@
     make screenshots
 
 The reports of the training and the compression are those of `make demo`. Everything else is made by the project's own
-commands in `.build/screenshots/`, where what is there already is not made again: remove it to begin anew. The pictures
-go into `docs/images/`. It needs Chromium, and takes 8 minutes on 2 cores. The picture of a tower is one that comes with
-scikit-learn; the weights are downloaded where they are not in the folder of Keras.
+commands in `.build/screenshots/`, where the networks of the sweep and the exported version are not made again: remove
+the folder to begin anew. The pictures go into `docs/images/`. It needs Chromium, and takes 8 minutes on 2 cores. The
+picture of a tower is one that comes with scikit-learn; the weights are downloaded where they are not in the folder of
+Keras.
 """
 
 from __future__ import annotations
@@ -84,10 +85,9 @@ def update() -> None:
 
 
 def search() -> None:
-    """A short sweep over the values of the paper's Figure 3."""
-    if not (WORK / "sweep" / "report.html").exists():
-        short = ("--max_steps=300", "--eval_every_steps=300", "--warmup_steps=50", f"--data_dir={DEMO / 'tfds'}")
-        run("sqz-sweep", "--space=squeeze_ratio", "--sampler=grid", "--workdir=sweep", *short)
+    """A short sweep over the values of the paper's Figure 3; one that was stopped, and has a report, is resumed."""
+    short = ("--max_steps=300", "--eval_every_steps=300", "--warmup_steps=50", f"--data_dir={DEMO / 'tfds'}")
+    run("sqz-sweep", "--space=squeeze_ratio", "--sampler=grid", "--workdir=sweep", *short)
 
 
 def show_report(browser: Browser, name: str, page: pathlib.Path, title: str) -> None:

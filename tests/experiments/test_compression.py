@@ -57,6 +57,22 @@ def test_rows_and_plot(arrays, labelled_images, tmp_path):
     assert "NNCodec" in (tmp_path / "plot.svg").read_text()
 
 
+@pytest.mark.parametrize("other", ["--calibration_images=99", "--version=1.1", "--bypass=simple"])
+def test_earlier_rows_are_of_the_same_net_and_calibration(
+    other, arrays, labelled_images, tmp_path, monkeypatch, run_command
+):
+    monkeypatch.setattr(compression, "measure", lambda *args: args[-1]([]) or [])
+    monkeypatch.setattr(compression, "plot", lambda *_: None)
+    monkeypatch.setattr("trainers.reports.page.save_chart", lambda *_: None)
+    monkeypatch.setattr("sqz_keras.weights.resolve.resolve_model", lambda *_, **__: (SPEC, arrays))
+    options = [f"--image_dir={labelled_images[0][0].parent}", "--rows=zipped"]
+    run_command(compression, *options, f"--output={tmp_path / 'first'}")
+    options += [f"--earlier={tmp_path / 'first.json'}", f"--output={tmp_path / 'second'}"]
+    run_command(compression, *options)
+    with pytest.raises(ValueError, match="--earlier="):
+        run_command(compression, *options, other)
+
+
 @pytest.mark.parametrize(
     ("version", "agreement", "end"), [("1.1", 0.87, ""), ("1.1", 0.86, ", which this is not"), ("1.0", 0.87, None)]
 )

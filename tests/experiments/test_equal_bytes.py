@@ -56,6 +56,24 @@ def test_the_nets_that_are_best_on_validation_are_compared_on_test(tmp_path, run
     assert "alone" not in output and output.count("\n| searched") == 1
 
 
+def test_nets_without_a_common_seed_have_no_difference(tmp_path, run_command, capsys):
+    results = {}
+    for kind, seeds in (("family", (0, 1)), ("searched", (2, 3))):
+        for seed in seeds:
+            folder = add_run(tmp_path / kind / str(seed), seed)
+            results[f"{folder}, 70000 bytes, 500 steps"] = {
+                "way": "k-means",
+                "parameters": 5,
+                "bytes": 69_000,
+                "validation": 0.9,
+                "test": 0.9,
+            }
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    flags = [f"--{kind}={tmp_path / kind}" for kind in ("family", "searched")]
+    run_command(equal_bytes, f"--workdir={tmp_path}", "--bytes=70000", *flags)
+    assert capsys.readouterr().out.endswith("no difference: the best nets of the two kinds have no seed in common\n")
+
+
 def test_runs_without_a_second_seed_are_refused(tmp_path):
     add_run(tmp_path / "trials" / "alone", 0)
     with pytest.raises(ValueError, match="no net there was trained with two seeds or more"):

@@ -1,6 +1,7 @@
 """What is made of a family's trained points, whose training takes too long for a test."""
 
 import pytest
+from PIL import Image
 
 pytest.importorskip("altair", reason="the figures need the extra `train`")
 
@@ -37,6 +38,35 @@ def test_means_intervals_and_findings(tmp_path):
     save_chart(family.plot(rows), tmp_path / "family.svg")
     drawn = (tmp_path / "family.svg").read_text("utf-8")
     assert drawn.count("bypass") >= 1 and "squeeze_ratio" in drawn and drawn.count("aria-roledescription") > 8
+
+
+@pytest.fixture
+def image_dir(tmp_path):
+    """A folder of two classes, with its three splits."""
+    for folder in ("train", "validation", "test"):
+        for label in "ab":
+            (tmp_path / "images" / folder / label).mkdir(parents=True)
+            Image.new("RGB", (8, 8)).save(tmp_path / "images" / folder / label / "0.png")
+    return tmp_path / "images"
+
+
+def test_each_sweep_is_that_of_its_seed_and_images(image_dir, tmp_path, monkeypatch, run_command):
+    points = tables("bypass", {"none": (0.5,), "simple": (0.7,), "complex": (0.6,)})[0]
+    records = [record | {"state": "complete", "point": {"bypass": value}} for value, record in points.items()]
+    configs = {}
+    monkeypatch.setattr(
+        "trainers.search.study.sweep", lambda config, folder, data_dir: configs.update({folder: config}) or records
+    )
+    run_command(family, f"--workdir={tmp_path}", "--spaces=bypass", "--seeds=3,4", f"--image_dir={image_dir}")
+    assert [folder.relative_to(tmp_path).as_posix() for folder in configs] == ["bypass/seed-3", "bypass/seed-4"]
+    for seed, config in zip((3, 4), configs.values(), strict=True):
+        assert config.train.seed == seed and config.train_flags.endswith(f"--seed={seed}")
+        assert config.images["labels"] == ["a", "b"] and config.images["sizes"]["test"] == 2
+
+
+def test_one_seed_for_all_is_refused(tmp_path, run_command):
+    with pytest.raises(ValueError, match="--seed is refused"):
+        run_command(family, f"--workdir={tmp_path}", "--seed=5")
 
 
 def test_one_seed_has_no_interval():

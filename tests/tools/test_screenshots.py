@@ -25,6 +25,17 @@ def test_a_part_of_a_report(browser, images):
     assert top.convert("RGB").tobytes() != table.convert("RGB").tobytes()
 
 
+def test_a_sweep_that_was_stopped_is_resumed(tmp_path, monkeypatch):
+    """It has a report, too, of the networks that were finished."""
+    commands = []
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "report.html").touch()
+    monkeypatch.setattr(screenshots, "WORK", tmp_path)
+    monkeypatch.setattr(screenshots, "run", lambda *words: commands.append(words[0]))
+    screenshots.search()
+    assert commands == ["sqz-sweep"]
+
+
 def test_a_large_picture_is_refused(images):
     with pytest.raises(ValueError, match=r"large\.png has 150,001 bytes, and may have 150,000"):
         screenshots.save("large.png", bytes(screenshots.MOST_BYTES + 1))
