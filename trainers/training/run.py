@@ -103,8 +103,7 @@ class Run:
                 updates.append(update)
                 self.step += 1
                 self.seconds = earlier_seconds + time.monotonic() - started
-                is_last = self.step == config.max_steps
-                evaluates = is_last or self.step % config.eval_every_steps == 0
+                evaluates = self.step == config.max_steps or self.step % config.eval_every_steps == 0
                 saves = evaluates or stop_signal() is not None or self.step % config.checkpoint_every_steps == 0
                 # Fetching a loss makes the next step wait, so it is done seldom.
                 if saves or self.step % _LOG_EVERY_STEPS == 0:
@@ -117,7 +116,7 @@ class Run:
                 if saves:  # only now, when the loss is known to be finite
                     self._save()
                     signal = stop_signal()
-                    if signal is not None and not is_last:
+                    if signal is not None:  # after the last update too, else a sweep would train its next net
                         raise Interrupted(signal, self.step)
         self.callbacks.on_train_end()
 

@@ -244,7 +244,7 @@ def modern(tfds_dir, tmp_path_factory):
     return folder, config
 
 
-TWO_STOPS = ((0, signal.SIGTERM), (1, signal.SIGINT))
+STOPS = ((0, signal.SIGTERM), (1, signal.SIGINT), (2, signal.SIGTERM))  # the last one after the last update
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(request, tmp_path, tfds_dir, run
     if run == "trained":
         config = CONFIG
     stopped = tmp_path / "stopped"
-    for evaluation, number in TWO_STOPS:
+    for evaluation, number in STOPS:
         with pytest.raises(Interrupted, match=f"{number.name} at step") as stop:
             loop.train_and_evaluate(config, stopped, tfds_dir, callbacks=[Signal(evaluation, number)])
         assert stop.value.signal is number
