@@ -95,8 +95,7 @@ def decode(data: tf.Tensor, *, guarded: bool = True, in_python: bool = True) -> 
             black pixel and 0.0, at some cost for every image, or else an InvalidArgumentError.
         in_python: Whether Python decodes what is neither JPEG nor PNG. Workers of a tf.data service cannot call it.
     """
-    decode_other = _decoder_of_others(in_python)
-    return _by_kind(_decode_jpeg, decode_other, (data,), guarded)
+    return _by_kind(_decode_jpeg, _decoder_of_others(in_python), (data,), guarded)
 
 
 def _by_kind(of_jpeg: Callable, of_other: Callable, values: tuple, guarded: bool) -> tuple[tf.Tensor, tf.Tensor]:

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from absl import logging
+from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.images.preprocessing import prepare_images
@@ -119,7 +120,7 @@ def open_dataset(name: str, data_dir: str | os.PathLike | None = None) -> Source
 
     Raises:
         ValueError: as `find_builder`, or it is ImageNet and not prepared, or must be downloaded by hand first.
-        OSError: it cannot be downloaded.
+        OSError: it cannot be downloaded, or a file of it has a wrong checksum.
     """
     builder = find_builder(name, data_dir)
     if builder.name == "imagenet2012" and not builder.is_prepared():
@@ -130,8 +131,8 @@ def open_dataset(name: str, data_dir: str | os.PathLike | None = None) -> Source
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
     except AssertionError as error:  # of a dataset with files that must be downloaded by hand
         raise ValueError(f"Dataset {name!r} cannot be prepared: {error}") from error
-    except tfds.download.DownloadError as error:
-        raise OSError(f"Dataset {name!r} cannot be downloaded: {error}") from error
+    except (tfds.download.DownloadError, NonMatchingChecksumError) as error:
+        raise OSError(f"Dataset {name!r} cannot be downloaded: {' '.join(str(error).split())}") from error
     return Source(
         name=name,
         labels=tuple(builder.info.features["label"].names),

@@ -11,6 +11,7 @@ import tarfile
 import tempfile
 
 from sqz_keras.architecture.spec import imagenet_wnids
+from sqz_keras.files import locked
 
 NAME = "imagenet2012"
 TARS = {"train": "ILSVRC2012_img_train.tar", "validation": "ILSVRC2012_img_val.tar"}
@@ -34,8 +35,9 @@ def prepare_imagenet(
         The number of records of each split.
 
     Raises:
-        ValueError: a tar is missing, incomplete or laid out in another way; the disk is too small; or a record has not
-            the label that its file name calls for. `data_dir` is then as it was.
+        ValueError: a tar is missing, incomplete or laid out in another way; the disk is too small; there is part of a
+            dataset, or another process prepares it; or a record has not the label that its file name calls for.
+            `data_dir` is then as it was.
     """
     import tensorflow_datasets as tfds
 
@@ -54,7 +56,12 @@ def prepare_imagenet(
             f"{parent} has {free:,} bytes free, and the dataset needs {needed:,}; give another --data_dir."
         )
     # Under another name until it is verified, so that no training finds it before.
-    with tempfile.TemporaryDirectory(dir=parent, prefix=".preparing-") as staging:
+    with locked(parent), tempfile.TemporaryDirectory(dir=parent, prefix=".preparing-") as staging:
+        if final.exists() and any(final.iterdir()):  # what is prepared could not be moved there, hours later
+            raise ValueError(
+                f"{final} holds files that are in the way. Give the command again if another process has just prepared "
+                "it; else move or remove that folder."
+            )
         staged = tfds.builder(NAME, data_dir=staging, try_gcs=False)
         config = tfds.download.DownloadConfig(manual_dir=manual_dir, try_download_gcs=False)
         staged.download_and_prepare(download_dir=pathlib.Path(staging) / "downloads", download_config=config)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
 from sqz_keras import ModelSpec, Preprocessing, prepare_images
 from trainers.data.batches import (
@@ -176,6 +177,11 @@ def test_what_is_unknown_is_refused(digits, tmp_path):
     [
         (AssertionError("Manual directory m does not exist"), ValueError, "cannot be prepared: Manual directory m"),
         (tfds.download.DownloadError("code 404"), OSError, "cannot be downloaded: code 404"),
+        (
+            NonMatchingChecksumError("wrong checksum:\n* Expected: a\n* Got: b"),
+            OSError,
+            r"cannot be downloaded: wrong checksum: \* Expected: a \* Got: b$",
+        ),
     ],
 )
 def test_a_dataset_that_is_not_to_be_had(tmp_path, monkeypatch, error, kind, message):

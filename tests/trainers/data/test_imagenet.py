@@ -10,6 +10,7 @@ from PIL import Image
 
 from sqz_keras import ModelSpec
 from sqz_keras.architecture.spec import imagenet_wnids
+from sqz_keras.files import locked
 from sqz_keras.images.files import read_image
 from trainers.data import imagenet
 from trainers.data.batches import evaluation_batches, open_dataset
@@ -149,6 +150,16 @@ def test_a_missing_or_broken_tar_is_refused(manual_dir, tmp_path, name):
     (tars / name).unlink()
     _refused(tars, tmp_path, f"{name} is missing", allow_partial=True)
     _refused(None, tmp_path, "give --manual_dir")
+
+
+def test_what_would_be_in_the_way_of_the_dataset_is_refused_before_the_work(manual_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", lambda *_, **__: pytest.fail("prepared"))
+    final = pathlib.Path(tfds.builder("imagenet2012", data_dir=tmp_path / "data", try_gcs=False).data_dir)
+    final.mkdir(parents=True)
+    with locked(final.parent):
+        _refused(manual_dir, tmp_path, "Another process works in", allow_partial=True)
+    (final / "imagenet2012-train.tfrecord-00000-of-00001").touch()
+    _refused(manual_dir, tmp_path, f"{final} holds files that are in the way", allow_partial=True)
 
 
 def test_other_names_are_refused(manual_dir, images, tmp_path):
