@@ -64,10 +64,11 @@ class Space:
         Raises:
             ValueError: A dimension has no steps, or there are too many points.
         """
-        count = math.prod(_count(name, dimension) for name, dimension in self.dimensions.items())
+        counts = {name: _count(name, dimension) for name, dimension in self.dimensions.items()}
+        count = math.prod(counts.values())
         if count > _MOST_POINTS:
             raise ValueError(f"The space {self.name} has {count:,} points, and a grid at most {_MOST_POINTS:,}.")
-        axes = {name: _values(name, dimension) for name, dimension in self.dimensions.items()}
+        axes = {name: _values(dimension, counts[name]) for name, dimension in self.dimensions.items()}
         return (dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values()))
 
     def to_json(self) -> dict:
@@ -123,6 +124,8 @@ def _from_json(name: str, form: object) -> Space:
             raise ValueError(
                 f"{parameter!r} is not a metaparameter; there are {', '.join(_KINDS)}, and {BYPASS} to vary"
             )
+        if parameter in base and parameter in parameters:
+            raise ValueError(f"{parameter} must be in base or in parameters, not in both")
     if "pool_after" in base:
         if not isinstance(base["pool_after"], list):
             raise ValueError(f"pool_after of the base must be a list of layers, got {base['pool_after']!r:.40}")
@@ -174,9 +177,9 @@ def _check_value(name: str, value: object) -> None:
         if value not in BYPASS_NAMES:
             raise ValueError(f"{BYPASS} must be one of {', '.join(BYPASS_NAMES)}, got {value!r:.40}")
     elif name == "pool_after":
-        if not isinstance(value, str):
+        if not isinstance(value, str) or "," in value:  # which would set another metaparameter too
             raise ValueError(f'pool_after must be text such as "1:4:8", got {value!r:.40}')
-        parse_metaparameters(f"pool_after={value}")
+        _quiet_net({"num_fire_modules": 1_000} | parse_metaparameters(f"pool_after={value}"))  # they may vary, too
     elif not _is_number(value, _KINDS[name]):
         raise ValueError(f"{name} must be of type {_KINDS[name].__name__} and finite, got {value!r:.40}")
     else:
@@ -203,12 +206,11 @@ def _count(name: str, dimension: BaseDistribution) -> int:
     return round((dimension.high - dimension.low) / dimension.step) + 1
 
 
-def _values(name: str, dimension: BaseDistribution) -> list:
+def _values(dimension: BaseDistribution, count: int) -> list:
     if isinstance(dimension, CategoricalDistribution):
         return list(dimension.choices)
-    places = range(_count(name, dimension))
     # A sum of floats may lie a hair beyond the end, which is then no value of the dimension.
-    return [min(round(dimension.low + place * dimension.step, 12), dimension.high) for place in places]
+    return [min(round(dimension.low + place * dimension.step, 12), dimension.high) for place in range(count)]
 
 
 def _form(dimension: BaseDistribution) -> dict | list:
