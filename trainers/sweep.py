@@ -32,7 +32,13 @@ def define_flags() -> None:
     flags.DEFINE_boolean(
         "prune", False, "End training runs below the median at the same step; for top1 only, not for a grid."
     )
-    flags.DEFINE_integer("sampler_seed", 0, "Seed of the sampler.", lower_bound=0, upper_bound=(1 << 32) - 1)
+    flags.DEFINE_integer(
+        "sampler_seed",
+        0,
+        "Seed of the sampler in a new sweep; one that resumes, and any further worker, draws other points.",
+        lower_bound=0,
+        upper_bound=(1 << 32) - 1,
+    )
     flags.DEFINE_string("storage", "", "URL of a database that several workers share, such as postgresql://HOST/NAME.")
     flags.DEFINE_string("data_dir", None, "TensorFlow Datasets' own folder; by default the one that it chooses.")
     flags.DEFINE_boolean("dry_run", False, "Print the points of the grid and their networks, and train nothing.")

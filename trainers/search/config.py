@@ -10,8 +10,6 @@ from trainers.search.samplers import make_sampler
 from trainers.search.space import Point, Space, point_flags
 from trainers.training.config import TrainConfig
 
-_HEARTBEAT_SECONDS = 30
-
 
 @dataclasses.dataclass(frozen=True)
 class SweepConfig:
@@ -44,7 +42,7 @@ class SweepConfig:
     prune: bool = False
     storage: str = ""
     images: dict[str, Any] = dataclasses.field(default_factory=dict)
-    heartbeat_seconds: int = _HEARTBEAT_SECONDS
+    heartbeat_seconds: int = 30
 
     def __post_init__(self):
         unknown = [name for name in self.objectives if name not in OBJECTIVES]

@@ -54,17 +54,19 @@ class Objective:
             trial.set_user_attr(HELD, "another worker took the last waiting point")
             raise optuna.TrialPruned
         point = {name: _suggest(trial, name, dimension) for name, dimension in config.space.dimensions.items()}
+        values = ", ".join(f"{name} {value}" for name, value in point.items())
         try:
             run = config.trial_config(point)
         except ValueError as error:
             trial.set_user_attr(INVALID, str(error))
+            say(f"trial {trial.number} makes no network that can be trained ({values}): {error}")
             raise optuna.TrialPruned(str(error)) from error
         twin = _twin(trial)
         if twin is not None:
             trial.set_user_attr(COPY, twin.number)
             return twin.values
         trial.set_user_attr("command", config.command(run))
-        say(f"trial {trial.number}: {', '.join(f'{name} {value}' for name, value in point.items())}")
+        say(f"trial {trial.number}: {values}")
         callbacks = [_pruning_callback(trial)] if config.prune else []
         try:
             measured = run_point(run, trial_folder(self._workdir, run), config.objectives, self._data_dir, callbacks)

@@ -37,7 +37,7 @@ def sweep(config: SweepConfig, workdir: str | os.PathLike, data_dir: str | None 
     `workdir` gets a folder for each trained net, trials.json and report.html.
 
     Returns:
-        The records of the finished trials, as trials.json holds them.
+        The records of the finished trials and of the points that make no net, as trials.json holds them.
 
     Raises:
         ValueError: The study belongs to another sweep, the storage cannot be opened, hardly any point is valid, or the
@@ -129,17 +129,26 @@ def _enqueue_missing(study: optuna.Study, space: Space) -> None:
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials that are over: complete ones, and those that ended early."""
+    """Trials of nets that are over: complete ones, and those that ended early."""
+    return [trial for trial in _ended(study) if INVALID not in trial.user_attrs]
+
+
+def _ended(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that are over, those of points that make no net included."""
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-    return [trial for trial in trials if not {INVALID, HELD} & set(trial.user_attrs)]
+    return [trial for trial in trials if HELD not in trial.user_attrs]
 
 
 def write_records(config: SweepConfig, study: optuna.Study, workdir: pathlib.Path) -> list[dict[str, Any]]:
-    """Writes trials.json: the results of each point, once."""
+    """Writes trials.json: the results of each point, once, or why it makes no net."""
     records = [
-        {"number": trial.number, "state": trial.state.name.lower(), "point": dict(trial.params)}
+        {
+            "number": trial.number,
+            "state": INVALID if INVALID in trial.user_attrs else trial.state.name.lower(),
+            "point": dict(trial.params),
+        }
         | {name: value for name, value in trial.user_attrs.items() if name != QUEUED}
-        for trial in finished(study)
+        for trial in _ended(study)
         if COPY not in trial.user_attrs
     ]
     write_json(workdir / "trials.json", {"subject": config.subject(), "sampler": config.sampler, "trials": records})

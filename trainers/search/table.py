@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -59,7 +60,11 @@ def best_lines(objectives: Sequence[str], records: Sequence[Mapping[str, Any]]) 
     """The best net, or the front of several objectives; with each net the command that trains it again."""
     complete = [record for record in records if record["state"] == "complete"]
     front = pareto_front(objectives, complete)
-    yield f"{len(complete)} networks trained, {len(records) - len(complete)} ended early; the best:"
+    counts = collections.Counter(record["state"] for record in records)
+    yield (
+        f"{counts['complete']} networks trained, {counts['pruned']} ended early, {counts['invalid']} points without a "
+        "network; the best:"
+    )
     for record in sorted(front, key=lambda record: record["bytes"]):
         values = ", ".join(f"{name} {record[name]:,}" for name in objectives)
         yield f"  {values}, test top-1 {record['test_top1']:.3f}: {record['command']}"

@@ -23,8 +23,9 @@ from trainers.search import objective, storage
 from trainers.search import run as sweep_run
 from trainers.search import study as sweep_study
 from trainers.search.config import SweepConfig
-from trainers.search.space import SPACES
+from trainers.search.space import SPACES, find_space
 from trainers.search.study import sweep
+from trainers.search.table import best_lines
 
 DIGITS = load_config("digits")
 WIDE = {"pct_3x3": FloatDistribution(0.01, 0.64, step=0.01)}
@@ -208,7 +209,8 @@ def test_hopeless_trials_are_given_up(tmp_path, monkeypatch):
         state: [record["point"]["pct_3x3"] for record in records if record["state"] == state]
         for state in ("complete", "pruned")
     }
-    assert len(records) == 20 and len(accuracies["pruned"]) >= 3
+    # One point makes no net, and does not count.
+    assert sum(map(len, accuracies.values())) == 20 and len(accuracies["pruned"]) >= 3
     # The first five are spared; what is given up lies below the median of what was finished before it.
     assert max(accuracies["pruned"]) < sorted(accuracies["complete"])[-1]
 
@@ -232,6 +234,21 @@ def test_a_net_that_diverges_is_reported_and_the_others_continue(tmp_path, monke
     ]
     assert records[1]["diverged"] == "The loss is nan at step 3"
     assert "trial 1 ends early: The loss is nan at step 3" in capsys.readouterr().err
+
+
+def test_points_that_make_no_net_are_reported(tmp_path, monkeypatch, capsys):
+    (tmp_path / "layers.json").write_text(json.dumps({"parameters": {"num_fire_modules": [4, 8]}}))
+    monkeypatch.setattr(objective, "run_point", trained)
+    records = sweep(config(space=find_space(str(tmp_path / "layers.json")), sampler="grid"), tmp_path)
+    assert records == finished_trials(tmp_path)
+    assert [(record["point"]["num_fire_modules"], record["state"]) for record in records] == [
+        (4, "invalid"),
+        (8, "complete"),
+    ]
+    assert "must name layers from 1 (conv1) to 5" in records[0]["invalid"]
+    assert "trial 0 makes no network that can be trained (num_fire_modules 4): Meta" in capsys.readouterr().err
+    assert next(best_lines(("top1",), records)).startswith("1 networks trained, 0 ended early, 1 points without")
+    assert (tmp_path / "report.html").exists()
 
 
 def test_any_other_mistake_ends_the_sweep_and_costs_no_point(tmp_path, monkeypatch):
