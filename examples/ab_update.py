@@ -1,6 +1,6 @@
 """Two slots on a device: an update is verified in the spare one, switched to, tried, and rolled back where it fails.
 
-    python examples/ab_update.py DEVICE first.sqz      # a whole file, which fills slot a
+    python examples/ab_update.py DEVICE whole.sqz      # a whole file; the first one fills slot a
     python examples/ab_update.py DEVICE delta.sqz      # a delta on what is installed
     python examples/ab_update.py DEVICE                # what the device does whenever it starts
 
@@ -24,12 +24,13 @@ STATE = "state.json"  # which slot is active, and whether it is only on trial
 
 
 def update(device: pathlib.Path, received: pathlib.Path) -> pathlib.Path:
-    """Installs a delta on the active slot's model, or the first file of all, and starts; returns the model to load."""
+    """Installs a whole file, or a delta on the active slot's model, and starts; returns the model to load."""
     active, spare = slots(device)
     if active:
         start(device)  # the trial of an earlier update is over before its other slot is overwritten
         active, spare = slots(device)
-    model = sqz.read_model(received, active and device / active / "model.sqz")  # every checksum, the base, the weights
+    base = device / active / "model.sqz" if active and sqz.is_delta(received) else None
+    model = sqz.read_model(received, base)  # every checksum, the base, the weights
     (device / spare).mkdir(exist_ok=True)
     for name in ("model.sqz", "model.tflite"):
         write_received(model, device / spare / name)
@@ -52,10 +53,10 @@ def start(device: pathlib.Path) -> pathlib.Path:
 
 def passes(slot: pathlib.Path) -> bool:
     """Whether the runtime gives the known answer to the known picture, with the very file that it is to load."""
-    model, data = sqz.read_model(slot / "model.sqz"), (slot / "model.tflite").read_bytes()
     try:
+        model, data = sqz.read_model(slot / "model.sqz"), (slot / "model.tflite").read_bytes()
         self_test.check(model.header.get(sqz.SELF_TEST_KEY), model.spec, lambda images: run_litert(data, images))
-    except self_test.SelfTestError as error:
+    except (ValueError, RuntimeError, OSError) as error:  # of the self-test, the files or the runtime
         print(error, file=sys.stderr)
         return False
     return True
@@ -71,4 +72,6 @@ def slots(device: pathlib.Path) -> tuple[str | None, str]:
 
 if __name__ == "__main__":
     folder = pathlib.Path(sys.argv[1])
+    if len(sys.argv) == 2 and slots(folder)[0] is None:
+        sys.exit(f"{folder} holds no model yet; install a whole file first.")
     print(update(folder, pathlib.Path(sys.argv[2])) if len(sys.argv) > 2 else start(folder))

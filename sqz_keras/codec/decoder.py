@@ -224,7 +224,7 @@ def _check_base(section: Cursor | None, base: bytes | None) -> Base:
     """
     if section is None:
         if base is not None:
-            raise BaseFileError("A base is given, but the file is not a delta", 0)
+            raise BaseFileError("A base is given, but the file is not a delta; leave the base out", 0)
         return NO_BASE
     start, digest = section.offset, section.take(32)
     section.finish()

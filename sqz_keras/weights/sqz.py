@@ -70,6 +70,18 @@ def read_model(path: str | os.PathLike, base: str | os.PathLike | None = None) -
     return SqzModel(spec, arrays, provenance, contents.profile, contents.header, data if base is None else None)
 
 
+def is_delta(path: str | os.PathLike) -> bool:
+    """Whether a `.sqz` file is a delta, which can be read only with its base.
+
+    Raises:
+        WeightsFileError: The file is damaged.
+    """
+    try:
+        return any(section.name == "BASE" for section in codec.outline(read_bytes(path)).sections)
+    except codec.SqzError as error:
+        raise WeightsFileError(f"{path}: {error}.") from error
+
+
 def read_header(path: str | os.PathLike, header: Mapping) -> tuple[ModelSpec, dict[str, Any]]:
     """The description and the provenance that the header of a model's `.sqz` holds.
 

@@ -6,6 +6,8 @@ import os
 import pathlib
 import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -83,6 +85,41 @@ def test_a_failed_self_test_rolls_back(device, new, old, tmp_path, capsys):
     assert works_as(ab_update.update(device, bad), old)
     assert "The self-test failed: expected the probabilities" in capsys.readouterr().err
     assert json.loads((device / "state.json").read_text()) == {"active": "a", "on_trial": False}
+
+
+def test_a_whole_file_replaces_what_no_delta_fits(device, new, tmp_path):
+    """Here because the installed file is damaged; other releases of zlib may have the same effect."""
+    (device / "a" / "model.sqz").write_bytes(b"damaged")
+    (tmp_path / "whole.sqz").write_bytes(sqz_file(new))
+    model = ab_update.update(device, tmp_path / "whole.sqz")
+    assert model == device / "b" / "model.tflite" and works_as(model, new)
+
+
+def cannot_prepare(*_):
+    raise RuntimeError("Node number 3 failed to prepare.")
+
+
+@pytest.mark.parametrize("fault", ["the runtime raises", "model.sqz", "model.tflite"])
+def test_a_model_that_cannot_be_loaded_rolls_back(device, delta, old, fault, monkeypatch, capsys):
+    if fault == "the runtime raises":
+        monkeypatch.setattr(ab_update, "run_litert", cannot_prepare)
+    else:  # damaged between the switch and the self-test
+        passes = ab_update.passes
+        monkeypatch.setattr(ab_update, "passes", lambda slot: (slot / fault).write_bytes(b"damaged") and passes(slot))
+    assert works_as(ab_update.update(device, delta), old)
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert json.loads((device / "state.json").read_text()) == {"active": "a", "on_trial": False}
+
+
+def test_a_device_without_a_model_says_so_in_one_line(tmp_path):
+    done = subprocess.run(
+        [sys.executable, ab_update.__file__, tmp_path],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr == f"{tmp_path} holds no model yet; install a whole file first.\n"
 
 
 def test_a_first_file_that_fails_is_refused(new, old, tmp_path):
