@@ -205,14 +205,16 @@ def _decode_lanes(
         StreamError: A lane does not end at its declared end.
     """
     total, width = sum(counts), len(ends)
-    lookup = np.concatenate([*(_lookup(lengths) for lengths in tables), np.zeros(1 << MAX_LENGTH, np.int32)])
+    lookup = np.zeros((len(tables) + 1, 1 << MAX_LENGTH), np.uint16)  # 64 KiB a table; the last is for unused slots
+    for number, lengths in enumerate(tables):
+        lookup[number] = _lookup(lengths)
     steps = -(-total // width)
     table_starts = np.full(steps * width, len(tables) << MAX_LENGTH, np.int32)  # unused slots decode 0 bits
     table_starts[:total] = np.repeat(np.arange(len(tables), dtype=np.int32) << MAX_LENGTH, counts)
     table_starts = table_starts.reshape(steps, width)
     windows = bit_windows(body)
     positions = np.concatenate([[0], ends[:-1]])
-    entries = np.zeros((steps, width), np.int32)
+    entries = np.zeros((steps, width), np.uint16)
     for index, entry in zip(table_starts, entries, strict=True):
         window = windows.take(positions >> 3, mode="clip") << (positions & 7).astype(np.uint32)
         index += (window >> (32 - MAX_LENGTH)).astype(np.int32)
@@ -220,12 +222,12 @@ def _decode_lanes(
         positions += entry & 15
     if (positions != ends).any():
         raise StreamError("A lane of the Huffman stream does not end at its declared end", offset)
-    return entries.ravel()[:total] >> 4
+    return (entries.ravel()[:total] >> 4).astype(np.int32)
 
 
 def _lookup(lengths: np.ndarray) -> np.ndarray:
-    """Returns int32 (2**15,): `symbol << 4 | bits`, indexed by the next 15 bits of the stream."""
+    """Returns uint16 (2**15,): `symbol << 4 | bits`, indexed by the next 15 bits; symbols are below 4096."""
     used = np.flatnonzero(lengths)
     order = used[np.argsort(lengths[used], kind="stable")]
     bits = lengths[order].astype(np.int32)
-    return np.repeat((order << 4).astype(np.int32) | bits, 1 << (MAX_LENGTH - bits))
+    return np.repeat((order << 4 | bits).astype(np.uint16), 1 << (MAX_LENGTH - bits))

@@ -2,6 +2,7 @@
 
 import hashlib
 import sys
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -352,6 +353,29 @@ def test_padding_of_the_huffman_stream():
         huffman.read_stream(Cursor(stream), table, [3])
     with pytest.raises(codec.StreamError, match="too few for 40 symbols"):
         huffman.read_stream(Cursor(stream), table, [40])
+
+
+def test_huffman_tables_take_64_kib_each():
+    """Whatever their number, which a small file may declare."""
+    tables, symbols = [np.array([1, 1], np.uint8)] * 500, [np.array([0, 1])] * 500
+    stream = huffman.write_stream(tables, symbols)
+    tracemalloc.start()
+    try:
+        decoded = huffman.read_stream(Cursor(stream), tables, [2] * 500)
+        assert tracemalloc.get_traced_memory()[1] < 501 * (64 << 10) + (1 << 20)
+    finally:
+        tracemalloc.stop()
+    assert all(list(part) == [0, 1] for part in decoded)
+
+
+def test_the_largest_symbols_of_a_huffman_table():
+    """4095 is the highest, here with a code of 15 bits."""
+    table = np.full(4096, 15, np.uint8)
+    table[:6] = 1, 2, 3, 14, 14, 14
+    huffman.check_code_lengths(table, True, 0)
+    symbols = np.arange(4096)
+    (decoded,) = huffman.read_stream(Cursor(huffman.write_stream([table], [symbols])), [table], [4096])
+    assert decoded.dtype == np.int32 and list(decoded) == list(symbols)
 
 
 def test_the_coder_must_end_as_it_began():
