@@ -74,7 +74,7 @@ def _arrays(layout: codec.Layout) -> list[str]:
 def _cells(array: codec.ArrayLayout) -> list[str]:
     """Returns the cells of an array's row, without its name."""
     spent = [*array.bytes.values(), sum(array.bytes.values())]
-    entropy = f"{sum(array.entropy.values()):,.0f}" if array.kind != "planes" else "-"
+    entropy = f"{sum(array.entropy.values()):,.0f}" if array.entropy else "-"
     shape = "x".join(map(str, array.shape))
     return [shape, f"{array.density:.1%}", str(array.distinct), str(array.bits), *(f"{n:,.0f}" for n in spent), entropy]
 

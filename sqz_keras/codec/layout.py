@@ -54,10 +54,12 @@ class ArrayLayout:
             values).
         density: Share of elements that are not 0.
         distinct: Number of distinct values that are not 0.
-        bits: Number of bits in a code of fixed length for these values and 0; on a trellis, for the codes that occur.
+        bits: Number of bits in a code of fixed length for these values and 0; for "trellis", "trellis_dense" and
+            "planes_moved", for the codes that occur.
         bytes: Bytes of the parts "codebook", "positions", "codes" and "raw". They are fractions, because arrays share
             sections and bytes; only the sections' sizes include tables and checksums.
-        entropy: Bytes of the parts "positions" and "codes" at their zero-order entropy.
+        entropy: Bytes of the parts "positions" and "codes" at the zero-order entropy of the codes. Empty where the file
+            has no codes, or differences of codes: for "planes", "same", "codebook_moved" and "grid_moved".
     """
 
     name: str
@@ -165,21 +167,22 @@ def _array_layout(row: Row, array: np.ndarray, symbols: np.ndarray, array_bytes:
     Args:
         row: Its row of the table.
         array: Float32, its values.
-        symbols: Its codes on a trellis or on a grid that is added to the base, or its values: what the profile codes.
+        symbols: Its codes on a trellis or on a grid that is added to the base, else its values.
         array_bytes: Its bytes by part.
     """
     nonzero = symbols[symbols != 0]
     counts = symbol_counts(nonzero)
+    entropy = {}
+    if row.has_codes and not row.difference_ranges:
+        positions = np.array([len(nonzero), array.size - len(nonzero)])
+        entropy = {"positions": entropy_bits(positions) / 8, "codes": entropy_bits(counts) / 8}
     return ArrayLayout(
         name=row.name,
         shape=array.shape,
         kind=_KIND_NAMES[row.kind],
         density=np.count_nonzero(array) / max(array.size, 1),
-        distinct=len(np.unique(array[array != 0])) if row.has_trellis else len(counts),
+        distinct=len(counts) if symbols is array else len(np.unique(array[array != 0])),
         bits=len(counts).bit_length(),
         bytes=array_bytes,
-        entropy={
-            "positions": entropy_bits(np.array([len(nonzero), array.size - len(nonzero)])) / 8,
-            "codes": entropy_bits(counts) / 8,
-        },
+        entropy=entropy,
     )

@@ -58,6 +58,15 @@ def test_any_file_of_the_format_is_shown(tmp_path):
     assert result.stdout.splitlines()[-1] == 'made by: "somebody"'
 
 
+def test_entropy_is_shown_only_of_what_is_coded(tmp_path, path):
+    """Of a delta whose arrays are the base's, nothing is."""
+    base = path.read_bytes()
+    (tmp_path / "delta.sqz").write_bytes(codec.encode(codec.decode(base).arrays, {}, base=base))
+    tables = run(path).stdout, run(tmp_path / "delta.sqz", f"--base={path}").stdout
+    shown = [[line.split()[-1] for line in table.splitlines() if "/kernel" in line.split()[0]] for table in tables]
+    assert "-" not in shown[0] and set(shown[1]) == {"-"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"), [([], "Which FILE?"), (["a.sqz", "b.sqz"], "Unexpected arguments: b.sqz")]
 )

@@ -49,8 +49,18 @@ def test_a_delta_is_read_and_written_as_ever(profile):
     base, data, expected = load("max"), load(f"delta2_{profile}"), changed_in_every_way(arrays())
     contents = codec.decode(data, base)
     assert_same(contents.arrays, expected)
-    kinds = {array.kind for array in codec.describe(data, base).arrays}
-    assert kinds == {"same", "codebook_moved", "grid_moved", "planes_moved", "trellis_dense"}
+    described = codec.describe(data, base).arrays
+    assert {array.kind for array in described} == {
+        "same",
+        "codebook_moved",
+        "grid_moved",
+        "planes_moved",
+        "trellis_dense",
+    }
+    for array in described:
+        values = expected[array.name]
+        assert array.distinct == len(np.unique(values[values != 0])), array.name
+        assert bool(array.entropy) == (array.kind in ("planes_moved", "trellis_dense")), array.name
     written = codec.encode(expected, HEADER, profile=profile, base=base)
     assert container.read(written).version == container.read(data).version == 2
     assert sections(written)["CODE"] == sections(data)["CODE"] and sections(written)["VALS"] == sections(data)["VALS"]

@@ -141,7 +141,7 @@ def _layers(results: Mapping[str, Any]) -> Table:
         layer, _, kind = array["name"].partition("/")
         before = results["density_before"].get(layer) if kind == "kernel" else None
         shape = "x".join(map(str, array["shape"]))
-        entropy = None if array["kind"] == "planes" else round(sum(array["entropy"].values()))
+        entropy = round(sum(array["entropy"].values())) if array["entropy"] else None
         spent = [round(array["bytes"][part]) for part in PARTS]
         densities = (None if before is None else round(before, 4), round(array["density"], 4))
         rows.append((array["name"], shape, *densities, array["distinct"], array["bits"], *spent, sum(spent), entropy))

@@ -397,6 +397,11 @@ def test_a_delta_is_sent_and_laid_on_its_base(run, tmp_path, capsys):
     assert report["base"] == "old.sqz" and "compression_ratio" not in report
     assert f"bytes, a delta on {old}\n" in capsys.readouterr().out
     page = delta.with_suffix(".html").read_text()
+    same = [array["name"] for array in report["arrays"] if array["kind"] == "same"]
+    assert same
+    for name in same:
+        row = page.partition(f"<td>{name}</td>")[2].partition("</tr>")[0]
+        assert row.rstrip().endswith("data-none>-</td>"), f"{name} has no entropy"
     assert "<td>a delta on</td><td>old.sqz</td>" in page and "times less" not in page and ">a delta</td>" in page
     with pytest.raises(ValueError, match=r"delta\.sqz"):
         resolve_model(delta)
