@@ -28,6 +28,8 @@ def main(argv) -> None:
     for output in args.output:
         check_output(output)
         check_is_no_input("output", output, {"the update": argv[1], "its base": args.base})
+    if args.float16 and not any(output.lower().endswith(".tflite") for output in args.output):
+        raise ValueError("--float16 is for .tflite files; leave it out, or add --output=NAME.tflite.")
     model = sqz.read_model(argv[1], args.base)
     # All are made before the first is written, as one of them may be refused.
     contents = [encode_received(model, output, float16=args.float16) for output in args.output]

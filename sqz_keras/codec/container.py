@@ -210,14 +210,23 @@ def _distinct_keys(pairs: list[tuple[str, object]]) -> dict:
 
 
 def _check_limits(value: object, left: int) -> None:
-    """Raises `ValueError` if lists and objects are more than `left` levels deep, or an integer has too many digits."""
+    """Raises `ValueError` unless `value` is within the limits of a JSON text.
+
+    Args:
+        value: A JSON value; keys of objects are strings.
+        left: How many levels deep lists and objects may be.
+    """
     if isinstance(value, int) and abs(value) > _MAX_INTEGER:
         raise ValueError(f"an integer has more than {MAX_DIGITS} digits")
     if not isinstance(value, (list, tuple, Mapping)):
         return
     if left == 0:
         raise ValueError(f"The JSON has more than {MAX_LEVELS} levels")
-    for part in value.values() if isinstance(value, Mapping) else value:
+    if isinstance(value, Mapping):
+        if not all(isinstance(key, str) for key in value):  # JSON would make texts of them, and perhaps the same one
+            raise ValueError(f"The keys of JSON objects must be strings, got {list(value)!r:.80}")
+        value = value.values()
+    for part in value:
         _check_limits(part, left - 1)
 
 

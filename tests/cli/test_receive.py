@@ -94,6 +94,7 @@ def test_float16(tmp_path, sent):
         (["update.sqz", "--base=update.sqz", "--output=m.npz"], "its base has the sha256"),
         (["installed.sqz", "--base=installed.sqz", "--output=m.npz"], "A base is given, but the file is not a delta"),
         (["installed.sqz", "--output=m.pb"], "The output must end in .tflite, .onnx, .npz or .sqz, got m.pb"),
+        (["installed.sqz", "--output=m.onnx", "--float16"], "--float16 is for .tflite files; leave it out, or add"),
         (["installed.sqz", "--output=nowhere/m.npz"], "nowhere/m.npz must be a file in an existing folder"),
         (["update.sqz", "--base=installed.sqz", "--output=./update.sqz"], "would replace the update"),
         (["update.sqz", "--base=installed.sqz", "--output=installed.sqz"], "would replace its base"),

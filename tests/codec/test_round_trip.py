@@ -165,6 +165,8 @@ def test_what_cannot_be_written_is_refused():
         ({str(number): one for number in range(1025)}, {}, "1024"),
         ({"a": np.broadcast_to(one, (1 << 13, 1 << 14))}, {}, "bytes"),
         ({"a": one}, {"n": float("nan")}, "JSON compliant"),
+        ({"a": one}, {1: "a", "1": "b"}, "keys"),  # `decode` would refuse them, as one key that occurs twice
+        ({"a": one}, {"n": [{None: 1}]}, "keys"),
     ]:
         with pytest.raises(ValueError, match=message):
             codec.encode(arrays, header)
