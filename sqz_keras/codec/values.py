@@ -96,7 +96,7 @@ def to_codes(array: np.ndarray) -> CodedArray | None:
     if not _codes_are_smaller(array, counts, _STEP_BITS if codebook is None else _CODEBOOK_VALUE_BITS * len(codebook)):
         return None
     codes = code_of_rank.astype(np.int16)[index_of_rank].reshape(array.shape)
-    low, high = min(0, int(code_of_rank.min(initial=0))), max(0, int(code_of_rank.max(initial=0)))
+    low, high = int(code_of_rank.min(initial=0)), int(code_of_rank.max(initial=0))
     return CodedArray(codes, low, high, step, codebook)
 
 

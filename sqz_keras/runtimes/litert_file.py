@@ -69,7 +69,7 @@ def convert(spec: ModelSpec, arrays: Mapping[str, np.ndarray], *, float16: bool 
     average = graph.average(layers[-1], outputs[layers[-1].inputs[0]])
     probabilities = graph.add_tensor(OUTPUT_TENSOR, (1, spec.classes), any_batch=True)
     graph.add_operator(_Operation.SOFTMAX, [average], probabilities, {0: np.float32(1)})
-    return graph.to_bytes(input, probabilities, {SPEC_KEY: spec_text(spec).encode()})
+    return graph.to_bytes(input, probabilities, spec_text(spec).encode())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,11 +170,8 @@ class _Graph:
         self._buffers.append({0: np.ascontiguousarray(value, value.dtype.newbyteorder("<")).tobytes()})
         return self.add_tensor(name, value.shape, dtype=value.dtype, buffer=len(self._buffers) - 1)
 
-    def to_bytes(self, input: int, output: int, metadata: Mapping[str, bytes]) -> bytes:
-        metadata_tables = []
-        for name, data in metadata.items():
-            self._buffers.append({0: data})
-            metadata_tables.append({0: name, 1: np.uint32(len(self._buffers) - 1)})
+    def to_bytes(self, input: int, output: int, spec: bytes) -> bytes:
+        self._buffers.append({0: spec})
         subgraph = {
             0: self._tensors,
             1: np.array([input], np.int32),
@@ -195,7 +192,7 @@ class _Graph:
             2: [subgraph],
             3: "sqz-keras",
             4: self._buffers,
-            6: metadata_tables,
+            6: [{0: SPEC_KEY, 1: np.uint32(len(self._buffers) - 1)}],
             7: [signature],
         }
         data_bytes = sum(len(buffer.get(0, b"")) for buffer in self._buffers)

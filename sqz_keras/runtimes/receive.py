@@ -44,14 +44,14 @@ def write_received(model: SqzModel, output: str | os.PathLike, *, float16: bool 
         OSError: The file cannot be written; what was there before is still there.
         ModuleNotFoundError: `flatbuffers` is not installed, which `.tflite` needs.
     """
+    check_output(output)
     data = encode_received(model, output, float16=float16)
     write_file(output, data)
     return len(data)
 
 
 def encode_received(model: SqzModel, output: str | os.PathLike, *, float16: bool = False) -> bytes:
-    """What `write_received` writes; arguments and errors are its own."""
-    check_output(output)
+    """What `write_received` writes, with its arguments and errors; `check_output` comes first."""
     suffix = pathlib.Path(output).suffix.lower()
     if suffix == ".tflite":
         from sqz_keras.runtimes import litert_file
