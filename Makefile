@@ -53,8 +53,9 @@ docs: venv ## build the documentation site; it opens from .build/site/html/index
 test: venv ## run every test but the large ones; set SQZ_TEST_DATA for those on real weights and pictures
 	$(THREADS) $(RUN) -m pytest -m "not large" --numprocesses=2 --dist=loadfile --durations=10
 
+# In the order of the files: sorted by their numbers of tests, the longest ones, with one test each, would come last.
 test-large: venv ## run the large tests
-	$(RUN) -m pytest -m large --numprocesses=2 --dist=loadfile --durations=25
+	$(RUN) -m pytest -m large --numprocesses=2 --dist=loadfile --no-loadscope-reorder --durations=25
 
 c: ## build the decoder in C, c/sqz.h, and test it with a C compiler alone
 	mkdir -p .build/c

@@ -19,6 +19,8 @@ from sqz_keras.extras import needs
 
 LOCALHOST, EVERY_ADDRESS = "127.0.0.1", "0.0.0.0"
 _KEPT_MESSAGES = 4  # of the largest size
+# Python runs a signal's handler once a wait ends, and a signal that comes just before the wait does not end it.
+_SECONDS_BETWEEN_SIGNALS = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +72,8 @@ def run_server(config: ServeConfig, stopped: threading.Event) -> None:
             files.write_file(port_file, _port_line(port))
         where = contract.address(EVERY_ADDRESS if binary else config.host or LOCALHOST, port)
         print(f"Serving {config.model_name} on {where} with {binary or 'the embedded server'}", flush=True)
-        stopped.wait()
+        while not stopped.wait(_SECONDS_BETWEEN_SIGNALS):
+            pass
         if port_file:
             with contextlib.suppress(FileNotFoundError):
                 if port_file.read_bytes() == _port_line(port):  # and not that of a server that was started later

@@ -1,5 +1,6 @@
 """sqz-serve: from its start to SIGTERM, over TLS, and with TensorFlow's model server in its place."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -8,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import grpc
@@ -16,7 +18,7 @@ from absl import flags
 
 from export import predict, serve
 from export.client.client import Client, ServingError
-from export.server import model_server
+from export.server import model_server, run
 from export.server.run import read_key_and_cert
 from export.server.serving import ServerConfig
 from export.server.serving import serve as serve_embedded
@@ -253,3 +255,16 @@ def test_an_address_that_the_model_server_cannot_keep_to_is_refused(with_fake, t
     with pytest.raises(ValueError, match="--embedded"):
         run_command(serve, f"--base_path={tmp_path}", "--host=127.0.0.1")
     assert "base_path" not in flags.FLAGS
+
+
+def test_a_signal_just_before_the_server_waits_ends_it_too(monkeypatch):
+    """Such a signal interrupts no wait, so its handler runs late and wakes nobody by itself."""
+    monkeypatch.setattr(run, "_embedded", lambda *_: contextlib.nullcontext(8500))
+    stopped = threading.Event()
+    monkeypatch.setattr(stopped, "set", lambda: setattr(stopped, "_flag", True))
+    server = threading.Thread(target=run.run_server, args=(run.ServeConfig("any", embedded=True), stopped), daemon=True)
+    server.start()
+    time.sleep(0.2)
+    stopped.set()
+    server.join(10)
+    assert not server.is_alive()
