@@ -55,7 +55,7 @@ def choose_modes(planes: Sequence[np.ndarray], floats: FloatPlanes) -> PlaneMode
 def modelled(planes: Sequence[np.ndarray], modes: list[int]) -> PlaneModes:
     """Adds the bytes that occur in the modelled planes to the modes."""
     numbers = [number for number, mode in enumerate(modes) if mode == MODELLED]
-    return PlaneModes(modes, {number: np.flatnonzero(np.bincount(planes[number])) for number in numbers})
+    return PlaneModes(modes, {number: _used_bytes(planes[number]) for number in numbers})
 
 
 def modes_to_bytes(planes: Sequence[np.ndarray], modes: PlaneModes) -> bytes:
@@ -137,7 +137,12 @@ def _encode(
     if mode == CODED:
         code_plane(encoder, len(plane), plane, spent)
     elif mode == MODELLED:
-        floats.code(encoder, number, np.flatnonzero(np.bincount(plane)), planes[0], plane, spent)
+        floats.code(encoder, number, _used_bytes(plane), planes[0], plane, spent)
+
+
+def _used_bytes(plane: np.ndarray) -> np.ndarray:
+    """The bytes that occur in a plane, ascending."""
+    return np.flatnonzero(np.bincount(plane))
 
 
 def _needs_exponents(number: int) -> bool:
