@@ -47,7 +47,12 @@ class ClassMaps:
 
     def __call__(self, image: typing.Any, class_id: int | None = None) -> np.ndarray:
         """The map of a class for an image; arguments, result and errors are those of `class_map`."""
-        inputs, expected = keras.ops.convert_to_numpy(image).astype(np.float32), self._expected
+        inputs, expected = keras.ops.convert_to_numpy(image), self._expected
+        if inputs.dtype == np.uint8:
+            raise ValueError(
+                "image must be the model's input, and uint8 is a picture's own type: give what prepare_images returns."
+            )
+        inputs = inputs.astype(np.float32)
         batch = inputs[None] if inputs.ndim == 3 else inputs
         if batch.ndim != len(expected) or any(
             side not in (None, actual) for side, actual in zip(expected, batch.shape, strict=True)
@@ -93,7 +98,8 @@ def class_map(model: keras.Model, image: typing.Any, class_id: int | None = None
         it over the image.
 
     Raises:
-        ValueError: The model has no top, the image does not fit the model or holds NaN, or there is no such class.
+        ValueError: The model has no top, the image does not fit the model, holds NaN or is uint8, or there is no such
+            class.
     """
     return ClassMaps(model)(image, class_id)
 

@@ -202,6 +202,12 @@ def test_an_image_that_is_too_small_has_no_map():
         class_map(model, np.zeros((20, 20, 3)), 0)
 
 
+def test_a_picture_that_was_not_prepared_is_refused():
+    _, model = red_net()
+    with pytest.raises(ValueError, match="uint8 is a picture's own type: give what prepare_images returns"):
+        class_map(model, grey_with_red(95, 95, 40, 40))
+
+
 def test_channels_first_says_how_the_image_is_made():
     spec, _ = red_net()
     keras.config.set_image_data_format("channels_first")

@@ -130,7 +130,8 @@ def parse_metaparameters(text: str) -> dict[str, int | float | tuple[int, ...]]:
     "pool_after=" describes a net without pools.
 
     Raises:
-        ValueError: An item is not NAME=VALUE, the name is not a metaparameter, or the value has the wrong type.
+        ValueError: An item is not NAME=VALUE, the name is not a metaparameter or occurs twice, or the value has the
+            wrong type.
     """
     kinds = {field.name: type(field.default) for field in dataclasses.fields(Metaparameters)}
     values = {}
@@ -138,6 +139,8 @@ def parse_metaparameters(text: str) -> dict[str, int | float | tuple[int, ...]]:
         name, equals, value = (part.strip() for part in item.partition("="))
         if not equals or name not in kinds:
             raise ValueError(f"Expected NAME=VALUE with a name of {', '.join(kinds)}; got {item!r}.")
+        if name in values:
+            raise ValueError(f"The metaparameter {name} occurs twice in {text!r}: give it once.")
         try:
             if kinds[name] is tuple:
                 values[name] = tuple(map(int, value.split(":"))) if value else ()

@@ -69,9 +69,10 @@ def parse_densities(text: str, layers: Sequence[str]) -> dict[str, float]:
         layers: The model's layers, `layer_names`.
 
     Raises:
-        ValueError: An item is none of these, a layer is unknown or a density is outside (0, 1].
+        ValueError: An item is none of these, a layer is unknown or named twice, or a density is outside (0, 1].
     """
     densities: dict[str, float] = {}
+    named = set()
     for item in (item.strip() for item in text.split(",")):
         layer, equals, value = (part.strip() for part in item.rpartition("="))
         if item == "table1":
@@ -83,6 +84,9 @@ def parse_densities(text: str, layers: Sequence[str]) -> dict[str, float]:
             raise ValueError(
                 f"densities: expected 'table1', a density for all layers, or LAYER=DENSITY, got {item!r}."
             ) from None
+        if equals and layer in named:
+            raise ValueError(f"densities: the layer {layer} occurs twice in {text!r}: give its density once.")
+        named.add(layer)
         densities |= {layer: density} if equals else dict.fromkeys(layers, density)
     check_densities(densities, layers)
     return densities

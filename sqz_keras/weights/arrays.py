@@ -12,6 +12,7 @@ import numpy as np
 
 from sqz_keras.architecture.layers import FIRE_PARTS
 
+_LFS_POINTER = b"version https://git-lfs.github.com/"
 MAX_BYTES = 256 << 20  # of a file, and of all its arrays as float32; the largest net of the paper needs 24 MiB
 
 _LAYER = re.compile(rf"conv1|conv10|fire([1-9][0-9]{{0,3}})_({'|'.join(FIRE_PARTS)})")
@@ -41,13 +42,16 @@ def file_size(path: str | os.PathLike) -> int:
     """Size of a regular file in bytes.
 
     Raises:
-        WeightsFileError: It is missing, not a regular file, or larger than `MAX_BYTES`.
+        WeightsFileError: It is missing, not a regular file, larger than `MAX_BYTES`, or a pointer of Git LFS.
     """
     if not os.path.isfile(path):
         raise WeightsFileError(f"{path}: expected a file, got {'a folder' if os.path.isdir(path) else 'nothing'}.")
     size = os.path.getsize(path)
     if size > MAX_BYTES:
         raise WeightsFileError(f"{path}: {size} bytes; weights files of at most {MAX_BYTES} bytes are read.")
+    with open(path, "rb") as file:
+        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+            raise WeightsFileError(f"{path}: a pointer of Git LFS, not the file itself. Fetch it: git lfs pull")
     return size
 
 

@@ -66,11 +66,15 @@ class Hints:
         input_size: Height and width of the input, in pixels.
         conv10_padding: Rows and columns of zeros around conv10's input.
         has_bypass: Whether outputs of fire modules are added to something.
+        other_colours: How images were prepared for training, where that is not the authors' way.
+        mean_file: Whether the means that were subtracted are in another file.
     """
 
     input_size: int | None = None
     conv10_padding: int | None = None
     has_bypass: bool | None = None
+    other_colours: str | None = None
+    mean_file: bool = False
 
 
 def spec_text(spec: ModelSpec) -> str:

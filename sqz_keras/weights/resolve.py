@@ -217,12 +217,17 @@ def _undescribed_spec(
     record_spec = _record_spec(path, arrays)
     if record_spec is not None:
         return record_spec
+    if hints.other_colours is not None and architecture is None:
+        raise WeightsFileError(
+            f"{path} was trained on images with {hints.other_colours}, which no mode of preprocessing does. Build its "
+            f"model with sqz_keras.SqueezeNet(weights={str(path)!r}, classes=...), and prepare the images yourself."
+        )
     spec = architecture or _infer_spec(path, arrays, version, bypass, hints.input_size)
     spec = _with_hints(path, spec, arrays, hints)
     is_caffe = path.suffix.lower() == ".caffemodel"
     is_keras = path.name.lower().endswith((".h5", ".keras")) or (path / "saved_model.pb").exists()
     if hints.has_bypass is not None and (trunk_only or hints.conv10_padding is not None):
-        if not is_caffe:  # whose preprocessing is the authors'
+        if not is_caffe or hints.mean_file:  # else its preprocessing is the authors'
             _warn_of_preprocessing(path, spec, architecture)
     elif (is_caffe or is_keras) and not (architecture and trunk_only):
         _warn(
@@ -284,7 +289,13 @@ def _read_onnx(
     model = onnx_file.read_model(path, trunk_only)
     if described.exists():
         return _spec_beside(described, path, model.arrays, model.spec), model.arrays
-    return model.spec or model.infer_spec(_record_spec(path, model.arrays) or architecture), model.arrays
+    if model.spec is not None:
+        return model.spec, model.arrays
+    record_spec = _record_spec(path, model.arrays)
+    spec = model.infer_spec(record_spec or architecture)
+    if record_spec is None and not model.tells_colours():
+        _warn_of_preprocessing(path, spec, architecture)
+    return spec, model.arrays
 
 
 def _spec_beside(described: pathlib.Path, path: pathlib.Path, arrays: Arrays, inside: ModelSpec | None) -> ModelSpec:

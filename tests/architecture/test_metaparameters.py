@@ -7,7 +7,7 @@ import pytest
 
 from sqz_keras import Metaparameters, ModelSpec
 from sqz_keras.architecture.layers import bypass_kinds
-from sqz_keras.architecture.metaparameters import VERSIONS
+from sqz_keras.architecture.metaparameters import VERSIONS, parse_metaparameters
 
 # The paper's Table 1: s1x1, e1x1, e3x3 of fire2 to fire9.
 TABLE_1 = [
@@ -102,6 +102,12 @@ def test_counts_round_half_up_and_are_at_least_1():
 def test_values_out_of_range_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Metaparameters(**options)
+
+
+def test_a_metaparameter_is_given_once():
+    assert parse_metaparameters("base_e=64, freq = 3") == {"base_e": 64, "freq": 3}
+    with pytest.raises(ValueError, match=r"The metaparameter base_e occurs twice in .* give it once"):
+        parse_metaparameters("base_e=64,freq=3, base_e=64")
 
 
 def test_numpy_numbers_become_plain_ones():

@@ -53,6 +53,7 @@ def test_parse():
         ("conv1=0", "above 0"),
         ("conv1=1.01", "at most 1"),
         ("conv1=nan", "at most 1"),
+        ("0.4,conv1=0.5, conv1 = 0.5", "the layer conv1 occurs twice"),
     ],
 )
 def test_parse_refuses(text, message):

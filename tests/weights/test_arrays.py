@@ -1,4 +1,5 @@
 import os
+import re
 
 import numpy as np
 import pytest
@@ -29,6 +30,14 @@ def test_every_reader_refuses_missing_empty_and_huge_files(tmp_path, suffix):
     path.touch()
     os.truncate(path, MAX_BYTES + 1)  # sparse: takes no space
     with pytest.raises(WeightsFileError, match=f"at most {MAX_BYTES}"):
+        read_arrays(path)
+
+
+@pytest.mark.parametrize("suffix", [kind for kind in READERS if kind.startswith(".")])
+def test_every_reader_says_how_to_fetch_what_git_lfs_keeps(tmp_path, suffix):
+    path = tmp_path / f"model{suffix}"
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 4993696\n")
+    with pytest.raises(WeightsFileError, match=re.escape(f"{path}: a pointer of Git LFS, ") + ".*: git lfs pull"):
         read_arrays(path)
 
 

@@ -261,6 +261,10 @@ def test_a_damaged_config_is_refused_or_describes_nothing(monkeypatch, net):
         ({"first": keras.layers.ZeroPadding2D(1, name="pad")}, "pad pads something other than max pools in ceil mode"),
         ({"last": keras.layers.ZeroPadding2D(1, name="pad")}, "pad pads something other than max pools in ceil mode"),
         ({"act": linear("relu_conv10")}, "conv10 has no ReLU behind it"),
+        (
+            {"head": lambda x: keras.layers.Softmax()(keras.layers.GlobalAveragePooling2D()(x))},
+            "loss is a second softmax",
+        ),
         ({"head": keras.layers.GlobalMaxPooling2D(name="max")}, r"it has the layer max \(GlobalMaxPooling2D\)"),
     ],
 )
@@ -508,6 +512,31 @@ def test_what_a_caffemodel_says_of_its_network_is_read(tmp_path, recwarn):
     path.write_bytes(test_caffe.encode(arrays, eltwise=True))
     assert resolve_model(path)[0].bypass == "complex"
     assert not [warning for warning in recwarn if "does not say" in str(warning.message)]
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_how_a_caffemodel_prepared_its_images_is_read(tmp_path, recwarn, legacy):
+    path, arrays = tmp_path / "tuned.caffemodel", random_arrays(ModelSpec("1.0", classes=4).weight_shapes())
+
+    def resolve(**fields):
+        edit = test_caffe.set_fields("data", "transform", **fields)
+        path.write_bytes(test_caffe.encode(arrays, legacy=legacy, edit=edit))
+        return resolve_model(path)[0]
+
+    for means in ([104, 117, 123], [103.939, 116.779, 123.68]):
+        spec = resolve(mean_value=means, crop_size=96, mirror=True)
+        assert (spec.preprocessing.mode, spec.preprocessing.resize_to, spec.input_size) == ("authors", 96, 96)
+    assert not [warning for warning in recwarn if "does not say" in str(warning.message)]
+    with pytest.warns(UserWarning, match="does not say how images are prepared"):
+        assert resolve(mean_file="/data/mean.binaryproto", scale=1).input_size == 227
+    for fields, text in [
+        ({"mean_value": [104, 117, 123], "scale": 1 / 255}, r"mean_value=104, 117, 123 and scale=0\.00392157"),
+        ({"mean_value": [127.5]}, r"mean_value=127\.5 and scale=1"),
+        ({"crop_size": 227}, "mean_value=none and scale=1"),
+    ]:
+        with pytest.raises(WeightsFileError, match=f"trained on images with {text}, .* prepare the images yourself"):
+            resolve(**fields)
+        SqueezeNet(weights=path, classes=4)
 
 
 @pytest.mark.parametrize(("version", "padding"), [("1.0", 1), ("1.1", 0)])

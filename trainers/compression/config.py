@@ -224,14 +224,18 @@ def parse_bits(text: str, layers: Sequence[str]) -> dict[str, int]:
     """Bits by layer from "6", "conv1=8", or "6,conv1=8", where later items win.
 
     Raises:
-        ValueError: An item is neither, or names no layer.
+        ValueError: An item is neither, or names no layer, or one that another item names.
     """
     bits: dict[str, int] = {}
+    named = set()
     for item in text.split(","):
         layer, equals, number = item.strip().rpartition("=")
         if not number.strip().isdecimal():
             raise ValueError(f"--bits: expected a number or LAYER=NUMBER, got {item!r}.")
         if equals and layer not in layers:
             raise ValueError(f"--bits: the model has no layer {layer!r}; its layers are {', '.join(layers)}.")
+        if equals and layer in named:
+            raise ValueError(f"--bits: the layer {layer} occurs twice in {text!r}: give its bits once.")
+        named.add(layer)
         bits |= {layer: int(number)} if equals else dict.fromkeys(layers, int(number))
     return bits

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from sqz_keras.architecture.colours import BGR_MEANS
 from sqz_keras.architecture.metaparameters import VERSIONS
 from sqz_keras.architecture.spec import MOST_PADDING
 from sqz_keras.protobuf import BYTES, VARINT
@@ -33,12 +34,13 @@ from sqz_keras.weights.readers.heads import find_head
 from sqz_keras.weights.readers.wire import WireReader
 
 # Field of NetParameter that holds layers -> the fields of such a layer that are read. Those named like a type hold what
-# a layer of this type computes: ConvolutionParameter and so on.
+# a layer of this type computes: ConvolutionParameter and so on. TransformationParameter is what a layer that reads
+# images does to them.
 _LAYERS = {
     2: {4: "name", 5: "type", 2: "bottoms", 3: "tops", 6: "blobs"}
-    | {10: "Convolution", 19: "Pooling", 24: "Eltwise", 30: "ReLU"},
+    | {10: "Convolution", 19: "Pooling", 24: "Eltwise", 30: "ReLU", 36: "Transformation"},
     100: {1: "name", 2: "type", 3: "bottoms", 4: "tops", 7: "blobs"}
-    | {106: "Convolution", 121: "Pooling", 110: "Eltwise", 123: "ReLU"},
+    | {106: "Convolution", 121: "Pooling", 110: "Eltwise", 123: "ReLU", 100: "Transformation"},
 }
 # V1LayerParameter's numbers of the types that a SqueezeNet has.
 _V1_TYPES = {1: "Accuracy", 3: "Concat", 4: "Convolution", 6: "Dropout", 8: "Flatten", 17: "Pooling", 18: "ReLU"}
@@ -51,6 +53,8 @@ _POOLING = {"pool": (1, 1, 1, 0), "kernel_size": (2, 5, 6, 0), "stride": (3, 7, 
 _POOLING |= {"global_pooling": (12, 12, 12, 0), "round_mode": (13, 13, 13, 0)}
 _ELTWISE = {"operation": (1, 1, 1, 1), "coeff": (2, 2, 2, 1.0)}
 _RELU = {"negative_slope": (1, 1, 1, 0.0)}
+_TRANSFORMATION = {"scale": (1, 1, 1, 1.0), "crop_size": (3, 3, 3, 0), "mean_value": (5, 5, 5, 0.0)}
+_MEAN_FILE = 4
 # 0 is MAX and 1 AVE; 0 is CEIL.
 _MAX_POOL = {"pool": 0, "kernel_size": 3, "stride": 2, "pad": 0, "global_pooling": 0, "round_mode": 0}
 _AVERAGE = {"pool": 1, "global_pooling": 1}
@@ -94,7 +98,8 @@ def read_described(path: str | os.PathLike, trunk_only: bool = False) -> tuple[d
 
     Returns:
         float32 arrays by name, kernels HWIO, in net order. The input's channels stay in the file's order (BGR in the
-        authors' releases). And conv10's padding and whether there is a bypass, as far as the file says it.
+        authors' releases). And conv10's padding, whether there is a bypass, and how images were prepared for training,
+        as far as the file says it.
 
     Raises:
         WeightsFileError: the file is damaged or too large, has weights or layers that no SqueezeNet has, or pads the
@@ -111,7 +116,8 @@ def read_described(path: str | os.PathLike, trunk_only: bool = False) -> tuple[d
             f"{path}: its network is not a SqueezeNet: {changes[0]}. Open it with Caffe, or give the file of a network "
             "without the change."
         )
-    return arrays, Hints(conv10_padding=padding, has_bypass=any(layer.type == "Eltwise" for layer in layers))
+    has_bypass = any(layer.type == "Eltwise" for layer in layers)
+    return arrays, Hints(conv10_padding=padding, has_bypass=has_bypass, **_preparation(reader, layers))
 
 
 def _read(
@@ -165,6 +171,23 @@ def _padding(path: str | os.PathLike, reader: WireReader, layers: list[_Layer], 
             f"{path}: conv10 has the paddings {sides[:4]}, expected the same on all sides, at most {MOST_PADDING}."
         )
     return sides[0]
+
+
+def _preparation(reader: WireReader, layers: list[_Layer]) -> dict[str, object]:
+    """The fields of `Hints` that follow from the layer that reads images, if there is one."""
+    message = next(
+        (layer.parameters["Transformation"] for layer in layers if "Transformation" in layer.parameters), None
+    )
+    if message is None:
+        return {}
+    numbers = _numbers(reader, message, _TRANSFORMATION)
+    size, scale, means = numbers["crop_size"][-1] or None, numbers["scale"][-1], numbers["mean_value"]
+    if any(number == _MEAN_FILE for number, _, _ in reader.fields(message)):
+        return {"input_size": size, "mean_file": True}
+    # Less than a level of 255 makes no difference.
+    is_authors = scale == 1 and len(means) == 3 and np.allclose(means, BGR_MEANS["authors"], rtol=0, atol=1)
+    text = f"mean_value={', '.join(f'{mean:g}' for mean in means[:4]) if any(means) else 'none'} and scale={scale:g}"
+    return {"input_size": size, "other_colours": None if is_authors else text}
 
 
 def _numbers(reader: WireReader, message: memoryview, fields: Mapping[str, tuple]) -> dict[str, list[float]]:

@@ -219,6 +219,8 @@ def _changes_of_others(
         is_it = (conv1.get("filters"), conv1.get("kernel_size")) == (net.stem_filters, [net.stem_kernel] * 2)
         if is_it and tuple(pool_after) != net.pool_after:
             changes.append(f"it has max pools behind {pool_after}, expected {list(net.pool_after)}")
+    softmaxes = [name for name in matter if "softmax" in (classes[name].lower(), layers[name].get("activation"))]
+    changes += [f"{name} is a second softmax" for name in softmaxes[1:]]
     return changes + _changes_behind(matter, classes, layers, read_by)
 
 

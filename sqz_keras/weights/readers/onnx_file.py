@@ -17,7 +17,7 @@ from sqz_keras.protobuf import BYTES
 from sqz_keras.weights.arrays import WeightsFileError, check_declared, float32_arrays, hwio, read_bytes, refuse
 from sqz_keras.weights.readers.onnx_structure.graph import read_graph
 from sqz_keras.weights.readers.onnx_structure.network import Network
-from sqz_keras.weights.readers.onnx_structure.spec import described_spec, inferred_spec
+from sqz_keras.weights.readers.onnx_structure.spec import described_spec, inferred_spec, tells_colours
 from sqz_keras.weights.readers.onnx_structure.walk import Structure, walk
 from sqz_keras.weights.readers.wire import WireReader
 
@@ -48,6 +48,10 @@ class OnnxModel:
     def infer_spec(self, known: ModelSpec | None) -> ModelSpec:
         """The description that follows from the graph; see `onnx_structure.spec.inferred_spec`."""
         return inferred_spec(self.path, self.structure, self.arrays, self.producer, known)
+
+    def tells_colours(self) -> bool:
+        """Whether the file tells how the colours of images are prepared for it."""
+        return tells_colours(self.path, self.structure, self.producer)
 
 
 def read(path: str | os.PathLike, trunk_only: bool = False) -> dict[str, np.ndarray]:

@@ -92,6 +92,14 @@ _PLACEHOLDERS = frozenset(
         "torch Size",
     )
 )
+# Tensors of other kinds than are read, which a state dict may hold by itself, and what is saved in place of them.
+_OTHER_TENSORS = {
+    "torch._utils _rebuild_qtensor": "a quantised tensor. Save the state dict of the float model",
+    "torch._utils _rebuild_sparse_tensor": "a sparse tensor. Save tensor.to_dense() of each",
+    "torch._utils _rebuild_meta_tensor_no_storage": "a tensor of the device meta, without values. Load the model first",
+    "torch._utils _rebuild_device_tensor_from_cpu_tensor": "a tensor of another device. Save tensor.cpu() of each",
+    "torch._utils _rebuild_device_tensor_from_numpy": "a tensor of another device. Save tensor.cpu() of each",
+}
 GLOBALS = frozenset((_ORDERED_DICT, *_REBUILD_TENSOR, _REBUILD_PARAMETER, *_DTYPES, *_PLACEHOLDERS))
 
 
@@ -157,6 +165,8 @@ class _Machine:
         return items
 
     def find_global(self, name: str) -> None:
+        if name in _OTHER_TENSORS:
+            raise WeightsFileError(f"{self._path}: holds {_OTHER_TENSORS[name]}.")
         if name not in GLOBALS:
             raise WeightsFileError(
                 f"{self._path}: refused the pickled global {name!r:.80}: only tensors and plain values are read, "

@@ -23,6 +23,8 @@ _LAYER = re.compile(r"features\.(\d{1,4})(?:\.(squeeze|expand1x1|expand3x3))?|cl
 _BEFORE_LAYERS = re.compile(r"(?<![^.])(?:features|classifier)\.")
 _WRAPPERS = frozenset(("module", "_orig_mod"))  # anywhere in a name: single children may be wrapped too
 _ATTRIBUTES = ("model", "net")  # in front only
+# Parts of a weight that torch.nn.utils.prune, weight_norm, spectral_norm or parametrize computes.
+_COMPUTED = re.compile(r"\.(weight|bias)_(orig|mask|g|v|u)$|\.parametrizations\.")
 _PARTS = {"weight": "kernel", "bias": "bias"}
 
 
@@ -40,13 +42,18 @@ def name_weights(
         Our names by the file's, without those that are left out.
 
     Raises:
-        WeightsFileError: a weight is there twice, is none of torchvision's SqueezeNet, or has the wrong rank; or the
-            pools of a version are in other places.
+        WeightsFileError: a weight is there twice or in parts, is none of torchvision's SqueezeNet, or has the wrong
+            rank; or the pools of a version are in other places.
     """
     layers: dict[str, dict[str, str]] = {}
     attribute = _shared_attribute(shapes)
     for key in shapes:
         layer, _, part = unwrapped(str(key).removeprefix(attribute)).rpartition(".")
+        if _COMPUTED.search(str(key)):
+            raise WeightsFileError(
+                f"{path}: {key!r:.80} is only part of a weight, as pruning or a norm left it. Make the weights whole "
+                'before they are saved, such as by torch.nn.utils.prune.remove(module, "weight") for each layer.'
+            )
         if part not in _PARTS or not layer:
             raise WeightsFileError(
                 f"{path}: {key!r:.80} is not a weight of torchvision's SqueezeNet. Save the state dict of such a "

@@ -538,6 +538,8 @@ def test_an_older_file_survives_a_failure(run, monkeypatch):
 def test_bits_by_layer():
     assert parse_bits("6,b=8", ["a", "b"]) == {"a": 6, "b": 8}
     assert parse_bits("b=8", ["a", "b"]) == {"b": 8}
+    with pytest.raises(ValueError, match="the layer b occurs twice in 'b=8,6,b=5': give its bits once"):
+        parse_bits("b=8,6,b=5", ["a", "b"])
 
 
 def test_configs_are_checked_without_flags(tmp_path):

@@ -54,12 +54,20 @@ MESSAGES = {
     ],
     "EltwiseParameter": [("operation", 1, "uint32", ""), ("coeff", 2, "float", "repeated")],
     "ReLUParameter": [("negative_slope", 1, "float", "")],
+    "TransformationParameter": [
+        ("scale", 1, "float", ""),
+        ("mirror", 2, "bool", ""),
+        ("crop_size", 3, "uint32", ""),
+        ("mean_file", 4, "string", ""),
+        ("mean_value", 5, "float", "repeated"),
+    ],
     "LayerParameter": [
         ("name", 1, "string", ""),
         ("type", 2, "string", ""),
         ("bottom", 3, "string", "repeated"),
         ("top", 4, "string", "repeated"),
         ("blobs", 7, "BlobProto", "repeated"),
+        ("transform_param", 100, "TransformationParameter", ""),
         ("convolution_param", 106, "ConvolutionParameter", ""),
         ("eltwise_param", 110, "EltwiseParameter", ""),
         ("pooling_param", 121, "PoolingParameter", ""),
@@ -75,6 +83,7 @@ MESSAGES = {
         ("pooling_param", 19, "PoolingParameter", ""),
         ("eltwise_param", 24, "EltwiseParameter", ""),
         ("relu_param", 30, "ReLUParameter", ""),
+        ("transform_param", 36, "TransformationParameter", ""),
     ],
     "NetParameter": [
         ("name", 1, "string", ""),

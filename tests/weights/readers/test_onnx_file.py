@@ -88,7 +88,11 @@ def test_reads_what_exporters_write(path, style, bypass):
 def test_the_description_follows_from_the_graph(path, version, producer, mode):
     spec = ModelSpec(version, "complex", classes=7, input_size=100, conv10_padding=1)
     path.write_bytes(build(rounded(spec), spec, producer=producer, ceil=True).SerializeToString())
-    read, _ = resolve_model(path)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        read, _ = resolve_model(path)
+    is_told = ["does not say how images are prepared" not in str(warning.message) for warning in caught]
+    assert is_told == [False] * (producer == "tf2onnx")
     assert (read.version, read.bypass, read.classes, read.input_size) == (version, "complex", 7, 100)
     assert (read.conv10_padding, read.preprocessing.mode, read.preprocessing.resize_to) == (1, mode, 256)
     with pytest.raises(ValueError, match="bypass='complex'"):
@@ -213,6 +217,10 @@ EDITS = {
     "transposed": (lambda m: insert(m, 1, "Transpose", perm=[0, 1, 3, 2]), "it reads axes NCWH"),
     "impossible transpose": (lambda m: insert(m, 1, "Transpose", perm=[0, 1, 1, 2]), "Transpose 'inserted'"),
     "a layer behind": (lambda m: insert(m, len(m.graph.node) - 1, "Sigmoid"), "Sigmoid 'inserted'"),
+    "a second softmax": (
+        lambda m: (setattr(node(m, "Flatten"), "op_type", "Softmax"), insert(m, len(m.graph.node) - 1, "LogSoftmax")),
+        "LogSoftmax 'inserted' .its input went through a softmax before",
+    ),
     "the end is missing": (lambda m: [m.graph.node.pop() for _ in range(2)], "the average.*the end of the graph"),
     "quantised": (lambda m: insert(m, 1, "DynamicQuantizeLinear"), "quantised .*Export the float model"),
     "quantised weights": (lambda m: insert(m, 1, "DequantizeLinear"), "quantised .*Export the float model"),
@@ -257,7 +265,7 @@ def test_pools_that_round_down_draw_a_warning_where_it_matters(path):
         (41, {"pads": "node"}, False),
     ]:
         spec = ModelSpec(None, None, SMALL, classes=5, input_size=size)
-        path.write_bytes(build(rounded(spec), spec, **style).SerializeToString())
+        path.write_bytes(build(rounded(spec), spec, producer="pytorch", **style).SerializeToString())
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             resolve_model(path)
@@ -268,7 +276,7 @@ def test_pools_that_round_down_draw_a_warning_where_it_matters(path):
 @pytest.mark.parametrize(("style", "warns"), [({}, True), ({"ceil": True}, False), ({"pads": "node"}, False)])
 def test_pools_that_round_down_draw_a_warning_where_any_size_will_do(path, style, warns):
     spec = ModelSpec(None, None, SMALL, classes=5, input_size=39)
-    model = build(rounded(spec), spec, **style)
+    model = build(rounded(spec), spec, producer="pytorch", **style)
     for dim in model.graph.input[0].type.tensor_type.shape.dim[2:]:
         dim.dim_param = "any"
     path.write_bytes(model.SerializeToString())

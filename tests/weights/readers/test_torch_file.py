@@ -359,6 +359,33 @@ def test_what_is_no_layer_of_a_squeezenet_says_what_to_save(writer, path, name):
         torch_file.read(path)
 
 
+@pytest.mark.parametrize("parts", [("weight_orig", "weight_mask"), ("parametrizations.weight.original0",)])
+def test_weights_in_parts_say_how_to_make_them_whole(writer, path, parts):
+    """As torch.nn.utils.prune and torch.nn.utils.parametrize leave them."""
+    state = state_dict(random_arrays())
+    kernel = state.pop("features.0.weight")
+    path.write_bytes(writer.zipped({f"features.0.{part}": kernel for part in parts} | state))
+    with pytest.raises(WeightsFileError, match=r"only part of a weight.*torch\.nn\.utils\.prune\.remove\("):
+        torch_file.read(path)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("_rebuild_qtensor", "a quantised tensor. Save the state dict of the float model"),
+        ("_rebuild_sparse_tensor", "a sparse tensor. Save tensor.to_dense()"),
+        ("_rebuild_meta_tensor_no_storage", "a tensor of the device meta, without values. Load"),
+    ],
+)
+def test_tensors_of_other_kinds_say_what_to_save(writer, path, function, message):
+    """The state dict is alone already."""
+    state = state_dict(random_arrays())
+    pickled = writer.pickle(state).replace(b"_rebuild_tensor_v2", function.encode())
+    path.write_bytes(writer.zipped(state, pickled))
+    with pytest.raises(WeightsFileError, match=re.escape(f"{path}: holds {message}")):
+        torch_file.read(path)
+
+
 def test_a_dense_layer_in_the_place_of_conv10_does_not_matter_to_the_trunk(writer, path):
     """model.classifier[1] = nn.Linear(512, 6)."""
     state, channels = state_dict(random_arrays()), SHAPES["conv10/kernel"][2]

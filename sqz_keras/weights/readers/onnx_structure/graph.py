@@ -29,7 +29,8 @@ _KEPT = ("Identity", "Dropout")
 _FLOAT_TYPES = tuple(FLOATS)
 _NUMBERS = ("value_float", "value_floats", "value_int", "value_ints")  # of a Constant, in place of a tensor
 # What may follow the average: none of them has weights.
-_TAIL = ("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Softmax", "LogSoftmax", "Transpose", "ReduceMean")
+_TAIL = ("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "ReduceMean")
+_SOFTMAX = ("Softmax", "LogSoftmax")
 
 
 def read_graph(path: str | os.PathLike, graph: onnx.GraphProto) -> Network:
@@ -162,9 +163,13 @@ def _data(network: Network, node: onnx.NodeProto, inputs: list) -> Data:
 def _read_step(network: Network, node: onnx.NodeProto, inputs: list, first: Data) -> Data | str:
     """The tensor that a node makes, or why it is no step of a SqueezeNet."""
     attributes = _attributes(node)
-    if first.step.kind in ("average", "tail"):
-        if node.op_type in (*_KEPT, *_TAIL, "Cast"):
-            return network.add_step("tail", node, [first], axes=first.axes)
+    if first.step.kind in ("average", "tail", "softmax"):
+        behind = "softmax" if first.step.kind == "softmax" else "tail"
+        if node.op_type in _SOFTMAX and behind == "softmax":
+            return "its input went through a softmax before"
+        if node.op_type in (*_KEPT, *_TAIL, *_SOFTMAX, "Cast"):
+            kind = "softmax" if node.op_type in _SOFTMAX else behind
+            return network.add_step(kind, node, [first], axes=first.axes)
         return "no layer follows the average in a SqueezeNet"
     if node.op_type in _KEPT and first is inputs[0]:
         return first

@@ -26,7 +26,7 @@ class Step:
 
     Args:
         kind: "images", "convolution", "relu", "max pool", "average", "concatenation", "addition", "tail" (after the
-            average, without weights) or "other".
+            average, without weights), "softmax" (that one, and what follows it) or "other".
         label: the node, for messages.
         inputs: the steps whose outputs it reads.
         size: height and width of its output, None where the file does not say.

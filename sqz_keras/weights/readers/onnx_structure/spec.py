@@ -108,7 +108,7 @@ def inferred_spec(
                 "further.",
                 stacklevel=2,
             )
-        torch = mode == "torch" or (mode is None and any(name in producer.lower() for name in _TORCH_PRODUCERS))
+        torch = mode == "torch" or (mode is None and _is_torch(producer))
         size = structure.input_size or (224 if torch else 227)
         kind = ("torch", "shortest_side") if torch else (mode or "authors", "stretch")
         # Only torchvision resizes with antialiasing.
@@ -120,6 +120,15 @@ def inferred_spec(
         preprocessing = dataclasses.replace(preprocessing, mode=mode)
     options |= {"channels": arrays["conv1/kernel"].shape[2], "preprocessing": preprocessing}
     return ModelSpec(None, bypass, net, **options).with_net()  # which names the version, if it is one
+
+
+def tells_colours(path: str | os.PathLike, structure: Structure, producer: str) -> bool:
+    """Whether a graph, or the program that wrote it, tells how the colours of images are prepared."""
+    return _is_torch(producer) or _mode(path, structure.colours) is not None
+
+
+def _is_torch(producer: str) -> bool:
+    return any(name in producer.lower() for name in _TORCH_PRODUCERS)
 
 
 def _metaparameters(

@@ -173,7 +173,7 @@ class _Walk:
         steps = [average]
         while steps:
             for user in steps.pop().users:
-                if user.kind != "tail":
+                if user.kind not in ("tail", "softmax"):
                     self._stop(user, "nothing but a softmax behind the average")
                 steps.append(user)
 
