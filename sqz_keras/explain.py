@@ -7,11 +7,13 @@ classifier is a convolution before that average (paper, section 3 and Table 1), 
 from __future__ import annotations
 
 import typing
+import warnings
 
 import keras
 import numpy as np
 from PIL import Image
 
+from sqz_keras.architecture.colours import BGR_MEANS
 from sqz_keras.architecture.plain_numbers import require_integer
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.images.preprocessing import check_spec, warn_if_scaled
@@ -19,6 +21,7 @@ from sqz_keras.images.resizing import target_size
 
 # Inferno, of van der Walt and Smith (CC0), in equal steps. Its lightness rises evenly, so it reads without colours too.
 _COLOURS = ("000004", "210c4a", "56106e", "89226a", "bb3754", "e35932", "f98c0a", "f9c932", "fcffa4")
+_LARGEST_PREPARED = 255 - min(map(min, BGR_MEANS.values()))  # of all modes
 _LEAST_COVER, _MOST_COVER = 0.35, 0.7  # share of the colour in a pixel, where the map is 0 and where it is largest
 
 
@@ -42,17 +45,14 @@ class ClassMaps:
                 "build it with include_top=True, and pass the SqueezeNet itself if another model contains it."
             )
         self._channels_first = conv10.data_format == "channels_first"
+        self._takes_prepared = model.layers[1].name == "conv1"  # and not layers that prepare the image
         self._expected = (1, *model.input_shape[1:])
         self._to_maps = keras.Model(model.input, conv10.output)
 
     def __call__(self, image: typing.Any, class_id: int | None = None) -> np.ndarray:
         """The map of a class for an image; arguments, result and errors are those of `class_map`."""
-        inputs, expected = keras.ops.convert_to_numpy(image), self._expected
-        if inputs.dtype == np.uint8:
-            raise ValueError(
-                "image must be the model's input, and uint8 is a picture's own type: give what prepare_images returns."
-            )
-        inputs = inputs.astype(np.float32)
+        given, expected = keras.ops.convert_to_numpy(image), self._expected
+        inputs = given.astype(np.float32)
         batch = inputs[None] if inputs.ndim == 3 else inputs
         if batch.ndim != len(expected) or any(
             side not in (None, actual) for side, actual in zip(expected, batch.shape, strict=True)
@@ -68,6 +68,8 @@ class ClassMaps:
             raise ValueError("image must hold numbers, and some are NaN or infinite: look at how it was prepared.")
         if None in expected and not self._has_map(batch.shape):
             raise ValueError(f"image is too small for this network, which has no map of it; got {inputs.shape}.")
+        if self._takes_prepared:
+            _check_is_prepared(given.dtype, inputs)
         maps = keras.ops.convert_to_numpy(self._to_maps(batch, training=False))[0].astype(np.float32)
         maps = maps if self._channels_first else np.moveaxis(maps, -1, 0)
         if class_id is None:
@@ -79,6 +81,20 @@ class ClassMaps:
             return 0 not in self._to_maps.compute_output_shape(shape)
         except ValueError:  # some layers of Keras refuse it themselves
             return False
+
+
+def _check_is_prepared(dtype: np.dtype, inputs: np.ndarray) -> None:
+    """Refuses a picture in its own type, and warns of values that are probably those of a picture."""
+    if dtype == np.uint8:
+        raise ValueError(
+            "image must be the model's input, and uint8 is a picture's own type: give what prepare_images returns."
+        )
+    if inputs.min() >= 0 and inputs.max() > _LARGEST_PREPARED:
+        warnings.warn(
+            f"class_map takes the model's input, got values in {inputs.min():.6g}..{inputs.max():.6g}, as in a picture "
+            "that was not prepared: give what prepare_images returns.",
+            stacklevel=4,
+        )
 
 
 def class_map(model: keras.Model, image: typing.Any, class_id: int | None = None) -> np.ndarray:
@@ -98,8 +114,8 @@ def class_map(model: keras.Model, image: typing.Any, class_id: int | None = None
         it over the image.
 
     Raises:
-        ValueError: The model has no top, the image does not fit the model, holds NaN or is uint8, or there is no such
-            class.
+        ValueError: The model has no top, the image does not fit the model, holds NaN or is uint8, which no model's
+            input is, or there is no such class.
     """
     return ClassMaps(model)(image, class_id)
 

@@ -206,6 +206,16 @@ def test_a_picture_that_was_not_prepared_is_refused():
     _, model = red_net()
     with pytest.raises(ValueError, match="uint8 is a picture's own type: give what prepare_images returns"):
         class_map(model, grey_with_red(95, 95, 40, 40))
+    with pytest.warns(UserWarning, match=r"got values in 20\.\.250, as in a picture that was not prepared"):
+        class_map(model, grey_with_red(95, 95, 40, 40).astype(np.float32))
+
+
+def test_a_model_that_prepares_images_takes_pictures(recwarn):
+    images = keras.Input((95, 95, 3))
+    model = SqueezeNet(weights=None, classes=2, input_tensor=keras.layers.Rescaling(1 / 255)(images))
+    recwarn.clear()
+    assert class_map(model, grey_with_red(95, 95, 40, 40)).ndim == 2
+    assert not recwarn.list
 
 
 def test_channels_first_says_how_the_image_is_made():

@@ -236,6 +236,8 @@ def _undescribed_spec(
             f"{spec.metaparameters.pool_after} and conv10_padding={spec.conv10_padding}, "
             f"mode={spec.preprocessing.mode!r}",
         )
+    elif path.is_dir():  # of .npy files, which Gluon writes as well as others
+        _warn_of_preprocessing(path, spec, architecture)
     return spec
 
 

@@ -24,7 +24,7 @@ from sqz_keras.weights import download, readers, records
 from sqz_keras.weights.description import Hints, Stated, embed_spec, spec_path, write_spec
 from sqz_keras.weights.readers import WeightsFileError, keras_h5
 from sqz_keras.weights.resolve import resolve_model
-from tests.weights.readers import test_caffe, test_keras_h5, test_safetensors_file, test_torch_file
+from tests.weights.readers import test_caffe, test_keras_h5, test_npy_folder, test_safetensors_file, test_torch_file
 from tests.weights.readers.mutations import random_arrays
 
 SMALL = Metaparameters(base_e=8, incr_e=8, squeeze_ratio=0.5, stem_filters=4, stem_kernel=3)
@@ -512,6 +512,14 @@ def test_what_a_caffemodel_says_of_its_network_is_read(tmp_path, recwarn):
     path.write_bytes(test_caffe.encode(arrays, eltwise=True))
     assert resolve_model(path)[0].bypass == "complex"
     assert not [warning for warning in recwarn if "does not say" in str(warning.message)]
+
+
+def test_a_folder_of_arrays_does_not_say_how_images_are_prepared(tmp_path):
+    arrays = random_arrays(ModelSpec("1.1", classes=4).weight_shapes())
+    for name in arrays:
+        test_npy_folder.put(tmp_path, name, arrays)
+    with pytest.warns(UserWarning, match="does not say how images are prepared"):
+        assert resolve_model(tmp_path)[0].version == "1.1"
 
 
 @pytest.mark.parametrize("legacy", [False, True])
