@@ -16,6 +16,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from sqz_keras.architecture.colours import BGR_MEANS
+from sqz_keras.architecture.layers import bypass_kinds
 from sqz_keras.architecture.metaparameters import VERSIONS
 from sqz_keras.architecture.spec import MOST_PADDING
 from sqz_keras.protobuf import BYTES, VARINT
@@ -211,7 +212,7 @@ def _changes(
     """Where the layers are not those of a SqueezeNet, a clause each; `conv1` is the shape of its kernel."""
     ours = {layer.name: layer_name(layer.name) for layer in layers if layer.blobs and layer.name != head}
     trunk = [at for at, layer in enumerate(layers) if ours.get(layer.name)]
-    changes, pool_after, place, is_averaged = [], [], 1, False
+    changes, pool_after, added, place, is_averaged = [], [], [], 1, False
     for layer in layers[: max(trunk, default=-1) + 1] if trunk_only else layers:
         name, kind = layer.name, layer.type
         if not layer.bottoms or kind == "Silence":  # a source of images or labels
@@ -229,19 +230,36 @@ def _changes(
             pool_after.append(place)
             changes += _other_values(reader, layer, _POOLING, _MAX_POOL)
         elif kind == "Eltwise":
+            added.append(place)
             changes += _other_values(reader, layer, _ELTWISE, {"operation": 1, "coeff": 1})
         elif kind == "ReLU":
             changes += _other_values(reader, layer, _RELU, {"negative_slope": 0})
         elif kind not in _BEFORE_RELU and not (is_averaged and kind in _BEHIND_AVERAGE):
             changes.append(f"it has the layer {name:.40} ({kind!s:.40}), of which weights say nothing")
-    for net in VERSIONS.values():
-        is_it = conv1[:2] == (net.stem_kernel,) * 2 and conv1[3] == net.stem_filters
-        if is_it and tuple(pool_after) != net.pool_after:
-            changes.append(f"it has max pools behind {pool_after[:9]}, expected {list(net.pool_after)}")
+    bypass = "complex" if any(str(part).endswith("_bypass1x1") for part in ours.values()) else "simple"
+    changes += _other_places(conv1, pool_after, added, bypass, trunk_only)
     if not (is_averaged or trunk_only):
         changes.append("it ends before pool10, the average of conv10's map")
     convolutions = {name for name, known in ours.items() if known} | (set() if trunk_only else {head})
     return changes + [f"{name:.80} has no ReLU behind it" for name in _linear(layers, head, convolutions)]
+
+
+def _other_places(
+    conv1: tuple[int, ...], pool_after: list[int], added: list[int], bypass: str, trunk_only: bool
+) -> list[str]:
+    """Where max pools and bypasses of a version are around or behind other modules, a clause each."""
+    changes = []
+    for net in VERSIONS.values():
+        if conv1[:2] != (net.stem_kernel,) * 2 or conv1[3] != net.stem_filters:
+            continue
+        if tuple(pool_after) != net.pool_after:
+            changes.append(f"it has max pools behind {pool_after[:9]}, expected {list(net.pool_after)}")
+        kinds = zip(net.fire_modules(), bypass_kinds(net, bypass), strict=True)
+        around = [fire.number for fire, kind in kinds if kind]
+        # The last addition may be behind the trunk's last layer with weights.
+        if added and added != (around[: len(added)] if trunk_only else around):
+            changes.append(f"it has bypasses around fire modules {added[:9]}, expected {around}")
+    return changes
 
 
 def _linear(layers: list[_Layer], head: str, convolutions: set[str]) -> list[str]:
