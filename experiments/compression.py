@@ -219,26 +219,28 @@ def plot(rows: list[dict], published: Sequence[tuple[str, int, float]]):
     scale = alt.Scale(type="log", nice=False, padding=12)
     ticks = [2e5, 2.5e5, 3e5, 3.5e5, 4e5, 5e5, 7e5, 1e6, 2e6, 5e6]
     x = alt.X("bytes:Q", title="bytes of the file", scale=scale, axis=alt.Axis(format="~s", values=ticks))
-    y = alt.Y("agreement:Q", title="top-1 as the uncompressed net's", axis=alt.Axis(format="%"))
+    y = alt.Y("agreement:Q", title="same answer as uncompressed", axis=alt.Axis(format="%"))
     scheme = "category10" if len({row["method"] for row in rows}) <= 10 else "tableau20"
-    colour = alt.Color("method:N", title=None, scale=alt.Scale(scheme=scheme), legend=alt.Legend(columns=1))
+    legend = alt.Legend(orient="bottom", columns=3)
+    colour = alt.Color("method:N", title=None, scale=alt.Scale(scheme=scheme), legend=legend)
     ours = alt.Chart(alt.Data(values=points)).encode(x=x, color=colour)
     spread = ours.mark_rule(opacity=0.5).encode(alt.Y("low:Q", title=""), alt.Y2("high:Q"))
     lines = ours.mark_line(strokeWidth=1.5).encode(y=y) + ours.mark_point(filled=True, size=45).encode(y=y)
     others = [{"method": method, "bytes": size, "agreement": share} for method, size, share in published]
-    shape = alt.Shape("method:N", title="figures of others", legend=alt.Legend(columns=1, symbolStrokeColor="black"))
+    legend = alt.Legend(orient="bottom", columns=3, symbolStrokeColor="black")
+    shape = alt.Shape("method:N", title="reported by others", legend=legend)
     base = alt.Chart(alt.Data(values=others)).encode(x=x, y=y, detail="method:N")
     theirs = base.mark_line(strokeWidth=1, strokeDash=[3, 3], color="black") + base.mark_point(
         size=60, color="black"
     ).encode(shape=shape)
-    agreement = (spread + lines + theirs).resolve_scale(shape="independent").properties(width=760, height=460)
+    agreement = (spread + lines + theirs).resolve_scale(shape="independent").properties(width=560, height=380)
     if not any("top1_accuracy" in row for row in rows):
         return agreement
     top1 = alt.Y("top1_accuracy:Q", title="top-1", axis=alt.Axis(format="%"), scale=alt.Scale(zero=False))
     ours = ours.mark_line(strokeWidth=1.5).encode(y=top1) + ours.mark_point(filled=True, size=45).encode(y=top1)
     claims = alt.Chart(alt.Data(values=[{"method": method, "bytes": size} for method, size in CLAIMED])).encode(x=x)
-    words = claims.mark_text(align="right", dx=-4, y=210).encode(text="method:N")
-    top1 = (ours + claims.mark_rule(strokeDash=[2, 4]) + words).properties(width=760, height=220)
+    words = claims.mark_text(align="left", dx=4, y=180).encode(text="method:N")
+    top1 = (ours + claims.mark_rule(strokeDash=[2, 4]) + words).properties(width=560, height=190)
     return (agreement & top1).resolve_scale(x="shared")
 
 
