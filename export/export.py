@@ -24,7 +24,7 @@ from sqz_keras import command
 
 def define_flags() -> None:
     command.define_model_flags()
-    flags.DEFINE_string("labels", None, "Text file with one class name per line, in place of the model's own.")
+    flags.DEFINE_string("labels", None, "Text file with one class name per line, instead of the model's own.")
     flags.DEFINE_enum("format", config.SAVED_MODEL, list(config.FORMATS), "What to write.")
     flags.DEFINE_string("base_path", None, "Folder of the served model, with one folder per version.")
     flags.DEFINE_string(

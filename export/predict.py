@@ -1,11 +1,11 @@
-"""Asks a server what images show.
+"""Sends images to a server, and prints their classes.
 
 sqz-predict photo.jpg [other.png ...] [--server=127.0.0.1:8500] [--top=5] [--ssl_ca=FILE]
     prints the classes of each. An image that cannot be read is reported and the others are answered; the exit status
     is then 1
 sqz-predict --image_dir=DIR --output=answers.jsonl
     writes a line of JSON for each image of a folder, at any depth; where the image cannot be read, its `status` says
-    why. Run again, it keeps the lines that are there, and asks for the other images
+    why. If it is run again, it keeps the lines that are there, and sends the other images
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sqz_keras import command
 
 
 def define_flags() -> None:
-    flags.DEFINE_multi_string("image", None, "Path of an image, like the arguments; repeat it for more.")
+    flags.DEFINE_multi_string("image", None, "Path of an image, like the arguments; repeat the flag for more images.")
     flags.DEFINE_integer(
         "model_version",
         None,

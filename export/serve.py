@@ -2,11 +2,12 @@
 
 sqz-serve --base_path=DIR [--port=8500] [--port_file=FILE] [--ssl_key=FILE --ssl_cert=FILE] [--embedded]
 
-If tensorflow_model_server is on the PATH, it starts that; it listens on every address. Otherwise, or with --embedded,
-it starts a small server of the same protocol, on 127.0.0.1 unless --host says otherwise. Both load new versions and
-drop old ones as their folders come and go. After SIGTERM or Ctrl-C it finishes the calls that are running, and ends.
+If tensorflow_model_server is on the PATH, sqz-serve starts it; that server listens on every address. Otherwise, or with
+--embedded, sqz-serve starts a small server of the same protocol, on 127.0.0.1 unless --host says otherwise. Both load
+new versions and unload old ones as their folders come and go. After SIGTERM or Ctrl-C the server finishes the calls
+that are running, and ends.
 
---web adds a page for browsers: drop an image, see what it shows.
+--web adds a page for browsers, which classifies the images that are dropped on it.
 """
 
 from __future__ import annotations

@@ -4,12 +4,13 @@ python -m export.serving_config --output_dir=DIR [--base_path=/models/squeezenet
 [--version_labels=stable=1,canary=2] [--move_label=stable=2]
 
 writes models.config, batching.config and monitoring.config; a comment in each names the server's flags for it.
-A label cannot move to a version that is not loaded yet: --move_label also writes models.next.config, for when it is.
+A label cannot move to a version that is not loaded yet, so --move_label also writes models.next.config, which the
+server gets once that version is loaded.
 
 python -m export.serving_config --check=DIR [--base_path=serving/squeezenet]
 
 reads the files of DIR as a server would, and looks into the versions that they name. It says what would fail; the exit
-status is then 1. --base_path is where the versions of --model_name are on this machine, if not where the files say.
+status is then 1. --base_path is where this machine has the versions of --model_name, if not where the files say.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ def define_flags() -> None:
     flags.DEFINE_list("version_labels", [], "Names of versions, such as stable=1.")
     flags.DEFINE_string("move_label", None, "A label and its next version, such as stable=2.")
     batching = configuration.BatchingParameters()
-    flags.DEFINE_list("allowed_batch_sizes", [str(size) for size in batching.allowed_batch_sizes], "Ascending.")
+    flags.DEFINE_list("allowed_batch_sizes", [str(size) for size in batching.allowed_batch_sizes], "Sizes, ascending.")
     flags.DEFINE_integer("batch_timeout_micros", batching.batch_timeout_micros, "How long a call waits for others.")
-    flags.DEFINE_integer("max_enqueued_batches", batching.max_enqueued_batches, "Length of the queue.")
+    flags.DEFINE_integer("max_enqueued_batches", batching.max_enqueued_batches, "How many batches may wait.")
     flags.DEFINE_integer("num_batch_threads", None, "Batches computed at once; by default one for each core.")
     flags.DEFINE_string("metrics_path", configuration.METRICS_PATH, "Path of the metrics for Prometheus.")
 

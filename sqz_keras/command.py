@@ -119,9 +119,9 @@ def define_model_flags(default: str | None = "imagenet") -> None:
     flags.DEFINE_string(
         "model", default, "Name of pretrained weights, or any file or folder of weights.", required=default is None
     )
-    flags.DEFINE_enum("version", None, list(VERSIONS), "Architecture, if the model does not say it.")
+    flags.DEFINE_enum("version", None, list(VERSIONS), "Version of the architecture, if the model does not state it.")
     bypasses = [name for name in BYPASSES if name]
-    flags.DEFINE_enum("bypass", None, bypasses, "Architecture, if the model does not say it.")
+    flags.DEFINE_enum("bypass", None, bypasses, "Bypass of the architecture, if the model does not state it.")
 
 
 def flag_field(default: object, text: str, **limits):

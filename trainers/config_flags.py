@@ -35,9 +35,9 @@ def define_config_flags(config: str | None = None) -> None:
 
 def define_net_flags() -> None:
     """`--version`, `--bypass` and `--metaparameters`, instead of the recipe's."""
-    flags.DEFINE_enum("version", None, list(VERSIONS), "Architecture, instead of the recipe's.")
-    flags.DEFINE_enum("bypass", None, BYPASS_NAMES, "Architecture, instead of the recipe's.")
-    flags.DEFINE_string("metaparameters", "", "Changes of the architecture, NAME=VALUE with commas: pool_after=1:3:5.")
+    flags.DEFINE_enum("version", None, list(VERSIONS), "Version of the architecture, instead of the recipe's.")
+    flags.DEFINE_enum("bypass", None, BYPASS_NAMES, "Bypass of the architecture, instead of the recipe's.")
+    flags.DEFINE_string("metaparameters", "", "Changes of the architecture, such as freq=3,pool_after=1:3:5.")
 
 
 def config_from_flags(args: flags.FlagValues) -> TrainConfig:

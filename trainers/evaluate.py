@@ -3,7 +3,7 @@
 sqz-evaluate --image_dir=DIR [--model=imagenet] [--version=1.1] [--labels=FILE.txt] [--report=FILE.json]
              [--report_html=FILE.html]
 
-DIR holds one folder of images per class, named by its label (for ImageNet its wnid), or images named
+DIR holds one folder of images per class, named after its label (for ImageNet its wnid), or images named
 <label>_<anything>.jpg. An image that cannot be read is named and left out; the exit status is then 1.
 """
 

@@ -3,7 +3,7 @@
 sqz-train --image_dir=IMAGES --workdir=DIR
 sqz-train --config=digits --workdir=DIR [--data_dir=DIR] [--max_steps=N] [--seed=N] ...
 
-The first chooses a config for a folder of your own images, one folder per class, and says what it chose and why.
+The first form chooses a config for a folder of your own images, one folder per class, and says what it chose and why.
 
 DIR then holds model.keras, model.weights.h5, model.spec.json (what the weights alone do not say), evaluation.json,
 metrics.csv, report.html and README.md, a model card. The same command resumes a run that was stopped. Every field of

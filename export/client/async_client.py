@@ -26,7 +26,7 @@ class AsyncClient(BaseClient):
     """`Client` for asyncio: arguments, results, errors and retries are the same.
 
     Make it in a coroutine, and close it there, or use it in an `async with` statement. Images are read and encoded in
-    threads, so that the event loop goes on.
+    threads, so that the event loop keeps running.
 
     Args:
         target: "host:port".

@@ -56,7 +56,7 @@ class Client(BaseClient):
             timeout_seconds: How long to wait.
 
         Raises:
-            ServingError: It has none after `timeout_seconds`, or does not serve this model.
+            ServingError: No version is ready after `timeout_seconds`, or the server does not serve this model.
         """
         deadline = time.monotonic() + timeout_seconds
         while not self._available_versions(left := max(0.0, deadline - time.monotonic()), wait_for_ready=True):

@@ -32,7 +32,7 @@ class Prediction:
     """The server's answer for one image.
 
     Args:
-        status: "OK", or the reason why the image could not be read; the other fields are then without meaning.
+        status: "OK", or the reason why the image could not be read; the other fields then mean nothing.
         classes: Names of the classes with the highest scores, best first.
         class_ids: Their indices.
         scores: Their probabilities, in [0, 1].

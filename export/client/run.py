@@ -29,7 +29,7 @@ class PredictConfig:
     """
 
     image: Sequence[str] = ()
-    image_dir: str | None = flag_field(None, "Folder of images, at any depth, in place of single ones.")
+    image_dir: str | None = flag_field(None, "Folder of images, at any depth, instead of single ones.")
     output: str | None = flag_field(None, "File for the answers to --image_dir: one line of JSON per image.")
     server: str = flag_field("127.0.0.1:8500", "HOST:PORT of sqz-serve or of TensorFlow Serving.")
     top: int = flag_field(contract.TOP_K, "How many classes to name.", lower_bound=1, upper_bound=contract.TOP_K)

@@ -30,7 +30,7 @@ def export_saved_model(
         arrays: Its weights by name, float32, as `resolve_model` returns them.
         base_path: The folder of all versions of this model; it is made where it does not exist.
         model_version: A positive integer, or "auto": the newest plus 1.
-        keep_versions: How many versions stay, the newest; 0: all of them.
+        keep_versions: How many of the newest versions to keep; 0 keeps all.
         precision: One of `contract.PRECISIONS`: what the network computes in.
 
     Returns:

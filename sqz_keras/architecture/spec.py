@@ -83,8 +83,8 @@ class ModelSpec:
         bypass: None, "simple" or "complex".
         metaparameters: The network's metaparameters; if omitted, they follow from `version`.
         classes: Number of classes, at least 2.
-        labels: Names in the order of the class indices (wnids for ImageNet), or None where unknown. None is blank, and
-            none has control characters, such as tabs, or parts that are no UTF-8.
+        labels: Names in the order of the class indices (wnids for ImageNet), or None where unknown. A name is not
+            blank, has no control characters, such as tabs, and is valid UTF-8.
         input_size: Height and width of the network's input, in pixels, at most 4,096.
         channels: Channels of the network's input.
         preprocessing: How an image becomes the network's input.

@@ -1,11 +1,11 @@
-"""Names what images show.
+"""Classifies images: prints the most probable classes of each.
 
 sqz-classify photo.jpg [other.png ...] [--model=imagenet] [--top=5] [--runtime=keras|litert|onnx]
 
 JPEG, PNG, WebP, TIFF, BMP, GIF and AVIF are read as a person sees them: grey, CMYK and EXIF-rotated ones too. A
 file that cannot be read is reported, and the others are classified; the exit status is then 1.
 
---explain=FILE.png shows where in one image the network sees the first class that it names: conv10's map over the image.
+--explain=FILE.png shows where in one image the network sees the most probable class: conv10's map over the image.
 
 --runtime=litert and --runtime=onnx run the network without Keras, and answer before Keras would have started.
 """
@@ -76,10 +76,10 @@ RUNTIMES = {KERAS: _ByKeras, "litert": _by_litert, "onnx": _by_onnx}
 
 def define_flags() -> None:
     command.define_model_flags()
-    flags.DEFINE_multi_string("image", None, "Path of an image, like the arguments; repeat it for more.")
+    flags.DEFINE_multi_string("image", None, "Path of an image, like the arguments; repeat the flag for more images.")
     flags.DEFINE_enum("runtime", KERAS, list(RUNTIMES), "What runs the network.")
     flags.DEFINE_integer("top", 5, "How many classes to name.", lower_bound=1)
-    flags.DEFINE_string("explain", None, "FILE.png for the image with the map of its first class over it.")
+    flags.DEFINE_string("explain", None, "FILE.png to write: the image, with the map of its most probable class.")
 
 
 def main(argv) -> int:

@@ -19,7 +19,7 @@ from sqz_keras.weights import sqz
 
 def define_flags() -> None:
     flags.DEFINE_string("base", None, "If UPDATE is a delta: the .sqz file that it is a delta against.")
-    flags.DEFINE_multi_string("output", None, "The file to write; repeat it for more.", required=True)
+    flags.DEFINE_multi_string("output", None, "The file to write; repeat the flag for more files.", required=True)
     flags.DEFINE_boolean("float16", False, "Store the kernels of .tflite files in float16, half as large.")
 
 

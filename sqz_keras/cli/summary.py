@@ -27,17 +27,19 @@ _HEADS = ("layer", "output", "window", "s1x1/e1x1/e3x3", "kept %", "parameters",
 
 def define_flags() -> None:
     command.define_model_flags("")
-    flags.DEFINE_string("metaparameters", "", "Metaparameters that differ from the version's: NAME=VALUE with commas.")
+    flags.DEFINE_string("metaparameters", "", "Metaparameters that differ from the version's: NAME=VALUE,NAME=VALUE.")
     flags.DEFINE_integer("classes", 1000, "Number of classes, without --model.", lower_bound=1)
     flags.DEFINE_integer(
         "input_size", None, "Height and width of the input, in pixels.", lower_bound=1, upper_bound=MOST_PIXELS
     )
     flags.DEFINE_string(
-        "densities", "table1", "What pruning leaves: table1, 0.4, LAYER=0.3, or several with commas; 1 for no pruning."
+        "densities",
+        "table1",
+        "Densities after pruning: table1, 0.4, LAYER=0.3, or a list with commas; 1 prunes nothing.",
     )
     flags.DEFINE_integer("bits", 6, "Bits of a code into a layer's codebook.", lower_bound=1, upper_bound=16)
-    flags.DEFINE_integer("on_chip_bytes", None, "Memory of the chip, to say whether the network fits.", lower_bound=1)
-    flags.DEFINE_string("drawing", None, "FILE.svg or FILE.png for a drawing like the paper's Figure 2.")
+    flags.DEFINE_integer("on_chip_bytes", None, "Memory of a chip: prints whether the network fits.", lower_bound=1)
+    flags.DEFINE_string("drawing", None, "FILE.svg or FILE.png to write: a drawing like the paper's Figure 2.")
 
 
 def main(argv) -> None:

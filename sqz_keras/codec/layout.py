@@ -92,9 +92,9 @@ class Layout(Outline):
     """The layout of a file.
 
     Args:
-        profile: As of `Outline`.
-        bytes: As of `Outline`.
-        sections: As of `Outline`.
+        profile: As in `Outline`.
+        bytes: As in `Outline`.
+        sections: As in `Outline`.
         arrays: The arrays in their order.
         header: The JSON object that was encoded with them.
     """

@@ -77,7 +77,7 @@ def quantize(
     profile: str = "max",
     report: Callable[[str], None] = lambda message: None,
 ) -> Arrays:
-    """Weights that answer as much like the given ones as a file of a given size allows: `Quantizer.to_size`.
+    """Rounds weights so that the answers change as little as a file of the given size allows: `Quantizer.to_size`.
 
     Args:
         spec: The model.
@@ -92,7 +92,7 @@ def quantize(
 
     Raises:
         ValueError: The arguments do not fit together, or the answers do not depend on the weights.
-        TooFewBytesError: No file of this model is so small.
+        TooFewBytesError: No file of this model can be this small.
     """
     return Quantizer(spec, arrays, images, profile=profile, report=report).to_size(target_bytes)
 

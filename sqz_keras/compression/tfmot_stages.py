@@ -86,7 +86,8 @@ def prune(
         The weights, float32, in net order.
 
     Raises:
-        ValueError: An option is out of range, or the densities cannot be reached with these steps; before any work.
+        ValueError: An option is out of range, or the densities cannot be reached with these steps;
+            it is raised before any work.
         StageError: A layer does not have the requested density.
     """
     training = Training(steps, learning_rate, dropout_rate, workdir, checkpoint_every_steps, report, source)
@@ -153,7 +154,7 @@ def finetune(
         The weights, float32, in net order.
 
     Raises:
-        ValueError: An option is out of range; before any work.
+        ValueError: An option is out of range; it is raised before any work.
         StageError: A zero did not stay one.
     """
     training = Training(steps, learning_rate, dropout_rate, workdir, checkpoint_every_steps, report, source)
@@ -205,7 +206,7 @@ def cluster(
         The weights, float32, in net order.
 
     Raises:
-        ValueError: An option is out of range; before any work.
+        ValueError: An option is out of range; it is raised before any work.
         StageError: A layer has too many values, or a zero did not stay one.
     """
     training = Training(steps, learning_rate, dropout_rate, workdir, checkpoint_every_steps, report, source)

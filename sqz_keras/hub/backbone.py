@@ -37,7 +37,7 @@ class SqueezeNetBackbone(keras_hub.models.Backbone):
         **kwargs: `name` and `trainable`, as of any Keras model.
 
     Raises:
-        ValueError: The spec is not one.
+        ValueError: `spec` does not describe a network.
     """
 
     def __init__(self, spec: ModelSpec | Mapping[str, Any], *, dtype=None, **kwargs):

@@ -35,8 +35,8 @@ class SqueezeNetImageClassifier(keras_hub.models.ImageClassifier):
         **kwargs: `name` and `compile`, as KerasHub takes them.
 
     Raises:
-        ValueError: Keras does not run on TensorFlow; `num_classes` is no integer of at least 2, or the activation a
-            sigmoid.
+        ValueError: Keras does not run on TensorFlow; `num_classes` is not an integer of at least 2; or the
+            activation is a sigmoid.
     """
 
     backbone_cls = SqueezeNetBackbone
@@ -78,8 +78,8 @@ class SqueezeNetImageClassifier(keras_hub.models.ImageClassifier):
 
         Args:
             model: The name or path.
-            load_weights: Whether it has these weights, or random ones.
-            **kwargs: Of the class, beside `backbone` and `preprocessor`.
+            load_weights: Whether to load the weights; if not, they are random.
+            **kwargs: Other arguments of the class, apart from `backbone` and `preprocessor`.
 
         Returns:
             The classifier, with its preprocessor.

@@ -150,7 +150,7 @@ def prepare_images(images: typing.Any, spec: ModelSpec) -> typing.Any:
 
     Raises:
         ValueError: `images` has another shape, no pixels, or as a Keras tensor an unknown size that the spec's resizing
-            needs; `spec` is no `ModelSpec`, or its model takes another number of channels.
+            needs; `spec` is not a `ModelSpec`, or its model takes another number of channels.
     """
     check_spec(spec)
     check_takes_rgb(spec)

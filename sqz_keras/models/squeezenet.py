@@ -253,7 +253,7 @@ def load(model: str | os.PathLike, *, version: str | None = None, bypass: str | 
         A functional `keras.Model` with the top and a softmax.
 
     Raises:
-        ValueError: nothing of this name, or a file that is not what it should be.
+        ValueError: there is no such model, or the file is damaged or not a SqueezeNet.
     """
     return build(*resolve.resolve_model(model, version=version, bypass=bypass))
 

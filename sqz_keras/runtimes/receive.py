@@ -32,15 +32,15 @@ def write_received(model: SqzModel, output: str | os.PathLike, *, float16: bool 
     Args:
         model: The model.
         output: The file, whose suffix says what it becomes: `.tflite`; `.onnx`; `.npz` with the arrays by name, as
-            `numpy.load` reads them; or `.sqz`, whole, the base of the next delta: the very bytes of a whole file that
-            was sent.
+            `numpy.load` reads them; or `.sqz`: the whole file, the base of the next delta. If a whole file was
+            sent, these are its bytes.
         float16: Whether a `.tflite` has its kernels in float16.
 
     Returns:
         The bytes that were written.
 
     Raises:
-        ValueError: The suffix is another, or the format cannot hold the model.
+        ValueError: The suffix is none of these, or the format cannot hold the model.
         OSError: The file cannot be written; what was there before is still there.
         ModuleNotFoundError: `flatbuffers` is not installed, which `.tflite` needs.
     """

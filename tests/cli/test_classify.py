@@ -134,7 +134,7 @@ def test_settings_of_keras_do_not_matter(test_data, tmp_path, settings):
 
 def test_help_lists_the_commands_own_flags():
     result = run("--help")
-    for part in ("Names what images show", "--image", "--model", "--top", "(default: 'imagenet')", "--bypass"):
+    for part in ("Classifies images", "--image", "--model", "--top", "(default: 'imagenet')", "--bypass"):
         assert part in result.stdout
     assert "--showprefixforinfo" not in result.stdout
 

@@ -97,10 +97,11 @@ def test_what_a_docstring_lacks_is_named(tmp_path):
 def test_flags_and_description_of_a_command():
     section = build_site.command_section("sqz-classify", "sqz_keras.cli.classify")
     assert section.startswith(
-        "## sqz-classify\n\nNames what images show.\n\n```text\nsqz-classify photo.jpg [other.png"
+        "## sqz-classify\n\nClassifies images: prints the most probable classes of each.\n\n```text\n"
+        "sqz-classify photo.jpg [other.png"
     )
     assert "\n| `--runtime` | `keras` | What runs the network. One of keras, litert, onnx. |" in section
-    assert "\n| `--image` |  | Path of an image, like the arguments; repeat it for more. |" in section
+    assert "\n| `--image` |  | Path of an image, like the arguments; repeat the flag for more images. |" in section
     assert "| `--helpxml`" not in section
 
 

@@ -108,7 +108,7 @@ def test_without_a_recipe_one_is_chosen_for_a_folder_of_images(
     assert run_command(train, f"--image_dir={tmp_path}", "--workdir=w", "--class_weights=none", "--max_steps=7") == 0
     config, shown = seen[0][0], capsys.readouterr().err
     assert (config.weights, config.class_weights, config.max_steps) == ("squeezenet1.1_authors", "none", 7)
-    assert "No --config: chosen for 2 classes with 4 to 8 images" in shown
+    assert "No --config: chosen for 2 classes with 4 to 8 training images each (" in shown
     with pytest.raises(ValueError, match="Give --image_dir=DIR"):
         run_command(train, "--workdir=w")
 

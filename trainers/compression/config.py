@@ -36,8 +36,8 @@ class CompressionConfig:
 
     model: str = flag_field("imagenet", "Name of pretrained weights, or any file or folder of weights.")
     output: str = flag_field(None, "The .sqz file to write; an older one is replaced.", required=True)
-    version: str | None = flag_field(None, "Architecture, if the model does not say it.")
-    bypass: str | None = flag_field(None, "Architecture, if the model does not say it.")
+    version: str | None = flag_field(None, "Version of the architecture, if the model does not state it.")
+    bypass: str | None = flag_field(None, "Bypass of the architecture, if the model does not state it.")
     profile: str = flag_field("max", "Coding: Deep Compression's (paper), or the smallest.", choices=("paper", "max"))
     base: str | None = flag_field(None, "A .sqz file that the receiver has: only the difference is written.")
     self_test: bool = flag_field(False, "Put a known image and its answer into the file, for the receiver's self-test.")
@@ -87,12 +87,13 @@ class KMeansConfig(CompressionConfig):
 class CalibratedConfig(CompressionConfig):
     """What the methods that round to a size have in common."""
 
-    target_bytes: int = flag_field(0, "Target size of the whole file.", lower_bound=0)
+    target_bytes: int = flag_field(0, "Target size of the whole file, in bytes.", lower_bound=0)
     calibration_dir: str | None = flag_field(None, _CALIBRATION_DIR)
     calibration_images: int = flag_field(
         0,
-        f"How many of them to round with, at most, at about 6 MB of memory each, or 12 MB up to 200 images, which are "
-        f"mirrored too; 0 for {_ROUNDING_IMAGES} with quantize, {_TUNING_IMAGES} with tune.",
+        f"How many images of --calibration_dir to round with, at most; 0 is {_ROUNDING_IMAGES} with quantize, "
+        f"{_TUNING_IMAGES} with tune. Each takes about 6 MB of memory, or 12 MB if there are at most 200, because "
+        f"these are mirrored too.",
         lower_bound=0,
     )
     own_images: ClassVar[int]
@@ -108,12 +109,12 @@ class TrainedConfig(CompressionConfig):
 
     workdir: str | None = flag_field(None, "Folder in which finished stages are kept, to resume after a kill.")
     steps: int = flag_field(
-        0, f"Updates in each stage; 0 for {FINETUNING_STEPS} with finetune, {TUNING_STEPS} with tune.", lower_bound=0
+        0, f"Updates in each stage; 0 is {FINETUNING_STEPS} with finetune, {TUNING_STEPS} with tune.", lower_bound=0
     )
     batch_size: int = flag_field(32, "Images per update.", lower_bound=1)
     learning_rate: float = flag_field(
         0.0,
-        "Highest learning rate (with tune, in steps of the grids); 0: the default of each stage.",
+        "Highest learning rate (with tune, in steps of the grids); 0 is the default of each stage.",
         lower_bound=0.0,
     )
     seed: int = flag_field(0, "Seed of the order of the images and of their random crops.", lower_bound=0)
@@ -137,8 +138,8 @@ class QuantizeConfig(CalibratedConfig):
     own_images = _ROUNDING_IMAGES
     agreement: float = flag_field(
         0.0,
-        "Instead of a size: share of the images whose answer must stay, such as 0.95, for the smallest such file. One "
-        "half of the images calibrates, the other half is evaluated.",
+        "Instead of a size: the share of images whose answer must stay the same, such as 0.95. Of the files found that "
+        "achieve it, the smallest is written. Half of the images calibrate, the other half are evaluated.",
         lower_bound=0.0,
     )
 
@@ -159,7 +160,8 @@ class TuneConfig(CalibratedConfig, TrainedConfig):
     own_steps = TUNING_STEPS
     own_images = _TUNING_IMAGES
     start: str | None = flag_field(
-        None, "A .sqz file that tune made of the same --model: its codes are trained further. None: --model is rounded."
+        None,
+        "A .sqz file that tune made of the same --model, to train its codes further. Default: --model is rounded.",
     )
 
     def __post_init__(self):
@@ -182,8 +184,8 @@ class FinetuneConfig(TrainedConfig):
     bits: str = flag_field("", _BITS)
     densities: str = flag_field(
         "",
-        "Densities that pruning leaves: table1, 0.4, LAYER=0.3, or several with commas; sensitivity=0.33 is an overall "
-        "density; rounding prunes what --bits would round to 0.",
+        "Densities that pruning leaves: table1, 0.4, LAYER=0.3, or a list with commas; sensitivity=0.33 is "
+        "an overall density; rounding prunes what --bits would round to 0.",
     )
     image_dir: str | None = flag_field(None, "Folder of labelled images, with one folder per class.")
     dataset: str | None = flag_field(None, "Dataset of TensorFlow Datasets with labelled images.")

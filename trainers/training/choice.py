@@ -83,9 +83,9 @@ def _reasons(
     prepared = "" if "preprocessing_mode" in net_flags else " Images are prepared as for these weights."
     frozen = f", conv10 alone in the first {config.frozen_steps}" if config.frozen_steps else ""
     reasons = {
-        "weights": f"a few images per class are too few to learn from scratch.{prepared}",
-        "head_images": f"conv10 is fitted to the features that the frozen layers of {config.weights} have in "
-        f"{config.head_images / images:.1f} passes over the images.",
+        "weights": f"a few images per class are not enough to train from scratch.{prepared}",
+        "head_images": f"conv10 is fitted to the features that the frozen layers of {config.weights} compute "
+        f"in {config.head_images / images:.1f} passes over the images.",
         "max_steps": f"{config.max_steps * config.global_batch_size / images:.0f} epochs of updates of "
         f"{config.global_batch_size} images each{frozen}.",
         "class_weights": "the classes are about equally large.",
@@ -94,20 +94,21 @@ def _reasons(
         del reasons["head_images"]
     if not config.max_steps:
         reasons["max_steps"] = (
-            f"all other layers stay as they are; with fewer than {_UPDATES_FROM} images per class, training them is no "
-            "gain."
+            f"all other layers stay as they are; with fewer than {_UPDATES_FROM} images per class, training them does "
+            "not help."
         )
     if config.class_weights == "balanced":
-        reasons["class_weights"] = "the largest class has at least twice the images of the smallest."
+        reasons["class_weights"] = "the largest class has at least twice as many images as the smallest."
     minutes = (
         _MINUTES_TO_START + config.head_images / _FEATURES_A_MINUTE + config.max_steps / _UPDATES_A_MINUTE
         if not net_flags and set(given) <= _SAME_SPEED
         else None
     )
+    per_class = f"{counts.min()} to {counts.max()}" if counts.min() < counts.max() else counts.min()
     splits = ", ".join(f"{split} {count:,}" for split, count in source.sizes.items())
     lines = [
-        f"No --config: chosen for {len(counts)} classes with {counts.min()} to {counts.max()} images for training "
-        f"({splits}). Your flags override these:",
+        f"No --config: chosen for {len(counts)} classes with {per_class} training images each ({splits}). "
+        "Your flags override these:",
         *(f"--{name}={getattr(config, name)}: {text}" for name, text in reasons.items() if name not in given),
     ]
     if minutes is not None:

@@ -51,7 +51,7 @@ class TrainConfig:
     The text beside each field says what it means; it is also the help of the field's flag.
 
     Raises:
-        ValueError: A value is outside the range given above.
+        ValueError: A value is out of range.
     """
 
     model: ModelSpec = dataclasses.field(
@@ -76,7 +76,7 @@ class TrainConfig:
     densities: str = flag_field(
         "",
         'What pruning leaves of each layer of `weights` before the first update: "table1", a density for all layers, '
-        'LAYER=DENSITY, or several of these with commas; "" prunes nothing.',
+        'LAYER=DENSITY, or a list of these with commas; "" prunes nothing.',
     )
     sparse_steps: int = flag_field(
         0,
@@ -90,20 +90,20 @@ class TrainConfig:
     max_steps: int = flag_field(170_000, "Number of updates; 0 is allowed only with head_images.")
     base_learning_rate: float = flag_field(0.04, "Learning rate of the first update.")
     power: float = flag_field(1.0, 'Power of the "poly" decay: base_learning_rate * (1 - step / max_steps) ** power.')
-    warmup_steps: int = flag_field(0, "Number of first updates over which the learning rate rises linearly; 0 is none.")
+    warmup_steps: int = flag_field(0, "Number of first updates over which the learning rate rises linearly.")
     momentum: float = flag_field(0.9, "Momentum of SGD, in [0, 1).")
     weight_decay: float = flag_field(2e-4, "Caffe's coupled L2: gradient += weight_decay * weight, biases too.")
-    clip_norm: float = flag_field(0.0, "Largest norm of the gradient, before weight decay; 0 is no clipping.")
+    clip_norm: float = flag_field(0.0, "Largest norm of the gradient, before weight decay; 0 for no clipping.")
     label_smoothing: float = flag_field(0.0, "Share of the target that is spread over all classes, in [0, 1).")
     class_weights: str = flag_field(
         "none",
         '"none", or "balanced": the loss of an image is multiplied by images / (classes * images of its class), so '
         "that all classes count equally however many images they have.",
     )
-    mixup_alpha: float = flag_field(0.0, "alpha of mixup's Beta(alpha, alpha); 0 is no mixup.")
+    mixup_alpha: float = flag_field(0.0, "alpha of mixup's Beta(alpha, alpha); 0 for no mixup.")
     ema_decay: float = flag_field(
         0.0,
-        "Decay of the moving average of the weights; the average is then evaluated and kept. 0 is no average.",
+        "Decay of the moving average of the weights; the average is then evaluated and kept. 0 for no average.",
     )
     augmentation: str = flag_field(
         "authors",
@@ -123,8 +123,8 @@ class TrainConfig:
     )
     data_service: str = flag_field(
         "",
-        "Address of a tf.data service, grpc://HOST:PORT, whose workers then decode the training images (tried with "
-        'workers on one machine only); "" is none.',
+        "Address of a tf.data service, grpc://HOST:PORT, whose workers then decode the training images (tested with "
+        'workers on one machine only); "" for none.',
     )
     deterministic: bool = flag_field(False, "Give the same weights, bit for bit, from the same seed; somewhat slower.")
     dropout_rate: float = flag_field(0.5, "Dropout rate of drop9, in [0, 1).")
@@ -153,7 +153,7 @@ class TrainConfig:
     eval_every_steps: int = flag_field(5_000, "Updates between two evaluations on the validation split.")
     checkpoint_every_steps: int = flag_field(1_000, "Updates between two checkpoints; each evaluation ends in one too.")
     keep_checkpoints: int = flag_field(2, "How many of the newest checkpoints are kept, beside the best.")
-    max_bad_pictures: int = flag_field(0, "How many training images may fail to decode before the run ends.")
+    max_bad_pictures: int = flag_field(0, "How many training images may fail to decode; with more, the run ends.")
 
     def __post_init__(self):
         self._check_types()

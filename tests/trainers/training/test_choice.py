@@ -24,7 +24,7 @@ def test_few_images_a_class_get_a_fitted_head_and_no_updates(folder):
     config, reasons = choose_config({"image_dir": folder({"cat": 50, "dog": 50})})
     assert (config.weights, config.test_split, config.class_weights) == (WEIGHTS, "validation", "none")
     assert (config.head_images, config.max_steps, config.frozen_steps) == (160, 0, 0)
-    assert "2 classes with 40 to 40 images for training (train 80, validation 20)" in reasons
+    assert "2 classes with 40 training images each (train 80, validation 20)" in reasons
     assert "--head_images=160: conv10 is fitted" in reasons and "2.0 passes over the images" in reasons
     assert "--max_steps=0: all other layers stay as they are" in reasons
     assert "about 1 minute on 2 cores" in reasons and "chooses nothing" in reasons
