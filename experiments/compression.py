@@ -221,7 +221,7 @@ def plot(rows: list[dict], published: Sequence[tuple[str, int, float]]):
     x = alt.X("bytes:Q", title="bytes of the file", scale=scale, axis=alt.Axis(format="~s", values=ticks))
     y = alt.Y("agreement:Q", title="same answer as uncompressed", axis=alt.Axis(format="%"))
     scheme = "category10" if len({row["method"] for row in rows}) <= 10 else "tableau20"
-    legend = alt.Legend(orient="bottom", columns=3, columnPadding=40)
+    legend = alt.Legend(orient="top", columns=3, columnPadding=40)
     colour = alt.Color("method:N", title=None, scale=alt.Scale(scheme=scheme), legend=legend)
     ours = alt.Chart(alt.Data(values=points)).encode(x=x, color=colour)
     spread = ours.mark_rule(opacity=0.5).encode(alt.Y("low:Q", title=""), alt.Y2("high:Q"))
