@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
-import zlib
 from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
+
+from sqz_keras.images import png
 
 # An image of more pixels, or more elongated, is refused: resizing the short side up must not make a huge image.
 MAX_PIXELS = 100_000_000
@@ -31,11 +32,6 @@ _TIFF_BITS, _TIFF_COLOURS, _TIFF_PALETTE, _TIFF_NUMBERS = (258, (1,)), (262, 1),
 _TIFF_COMPRESSION, _TIFF_PLANES = (259, 1), (284, 1)
 _WHITE_IS_0, _LAB, _SIGNED, _UNCOMPRESSED, _SEPARATE = 0, 8, 2, 1, 2
 _TOO_MANY_BITS = "its pixels have more than 16 bits; save it with 8 or 16 bits"
-_PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a pixel, by the kind of colours
-# The parts of a PNG that is interlaced: the first row and column, and how far the next ones are.
-_PNG_PARTS = (0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)
-_INFLATED_AT_ONCE = 1 << 24
-_PNG_END = b"IEND\xaeB`\x82"
 JPEG_END = b"\xff\xd9"
 MISSING_GREY = 128  # JPEG's library paints pixels that a file lacks, and warns of them where nobody sees it
 # Compressed ones of nobody knows what, each time behind another marker of a restart.
@@ -47,6 +43,8 @@ def open_image(file: BinaryIO) -> Image.Image:
     Image.init()
     start = file.read(_BRANDS_BYTES)
     file.seek(0)
+    if start.startswith(png.START):
+        file = io.BytesIO(png.essential(file.read()))
     if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS and b"avif" not in start[: start[3]]:
         try:
             import pillow_heif
@@ -127,7 +125,7 @@ def _check_end(image: Image.Image, file: BinaryIO) -> None:
 
     It takes lossless JPEGs too, which have no tables of quantisation; TensorFlow and browsers do not.
     """
-    if image.format == "PNG" and _PNG_END not in content(file):
+    if image.format == "PNG" and png.END not in content(file):
         raise ValueError("the file ends early")
     if image.format != "JPEG":
         return
@@ -147,21 +145,7 @@ def _lacks_rows(image: Image.Image, file: BinaryIO) -> bool:
     """Whether a PNG may be black somewhere because its pixels are fewer than it says."""
     if not image.info.get("interlace") and np.any(image.crop((0, image.height - 1, *image.size))):
         return False
-    data = content(file)
-    depth, kind, is_interlaced = data[24], data[25], data[28]
-    needed = 0
-    for top, left, down, right in _PNG_PARTS if is_interlaced else ((0, 0, 1, 1),):
-        rows, columns = len(range(top, image.height, down)), len(range(left, image.width, right))
-        needed += rows * (1 + (columns * depth * _PNG_SAMPLES[kind] + 7) // 8) if columns else 0
-    at, pixels, inflater = 8, 0, zlib.decompressobj()
-    while data[at + 4 : at + 8] not in (b"IEND", b""):
-        end = at + 8 + int.from_bytes(data[at : at + 4], "big")
-        left = data[at + 8 : end] if data[at + 4 : at + 8] == b"IDAT" else b""
-        while left and pixels < needed:
-            pixels += len(inflater.decompress(left, _INFLATED_AT_ONCE))
-            left = inflater.unconsumed_tail
-        at = end + 4
-    return pixels < needed and pixels + len(inflater.flush()) < needed
+    return png.lacks_rows(content(file), *image.size)
 
 
 def content(file: BinaryIO) -> bytes:

@@ -15,8 +15,8 @@ from sqz_keras.images.graph import (
     jpeg_upright,
     png_upright,
 )
-from tests.images.png_files import PALETTE, all_kinds, write_png
-from tests.images.test_files import encode, with_early_end
+from tests.images.png_files import COLOUR, PALETTE, all_kinds, write_png
+from tests.images.test_files import chunk, encode, with_early_end
 
 KINDS = {name: (data, seen) for name, data, seen in all_kinds()}
 ORIENTATION = 0x0112
@@ -43,6 +43,59 @@ def test_a_palette_whose_colours_are_all_nearly_transparent():
     data = write_png(samples, PALETTE, 4, {b"PLTE": palette.tobytes(), b"tRNS": bytes([15] * 16)})
     np.testing.assert_array_equal(decode_png(tf.constant(data)), np.full((4, 4, 3), 240))
     np.testing.assert_array_equal(read_image(data), np.full((4, 4, 3), 240))
+
+
+COLOURS = (b"PLTE", bytes(range(0, 240, 5)))
+CLEAR = (b"tRNS", bytes(3) + b"\xff" * 13)
+LARGE_PROFILE = (b"iCCP", b"monitor\0\0" + zlib.compress(bytes(2_000_000)))
+
+
+def odd_png(*before: tuple[bytes, bytes], behind: tuple = (), wrong: bytes = b"") -> bytes:
+    """A PNG of 4 x 4 pixels with chunks around its pixels; a chunk named `wrong` has a wrong checksum."""
+    kind, depth = (PALETTE, 4) if COLOURS in (*before, *behind) else (COLOUR, 8)
+    samples = np.arange(16).reshape(4, 4, 1) if kind == PALETTE else np.arange(48).reshape(4, 4, 3)
+    data = write_png(samples, kind, depth, {})
+    start, end = data.index(b"IDAT") - 4, len(data) - 12
+    extra = [b"".join(chunk(*part) for part in parts) for parts in (before, behind)]
+    data = data[:start] + extra[0] + data[start:end] + extra[1] + data[end:]
+    at = data.index(wrong) if wrong else 0
+    at += 4 + int.from_bytes(data[at - 4 : at], "big")
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :] if wrong else data
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        odd_png(COLOURS, CLEAR),
+        odd_png(CLEAR, COLOURS),
+        odd_png(COLOURS, (b"tRNS", bytes(3) + b"\xff" * 250)),
+        odd_png(COLOURS, CLEAR, wrong=b"tRNS"),
+        odd_png((b"tRNS", bytes([0, 3, 0, 4, 0, 5]))),
+        odd_png(behind=((b"tRNS", bytes([0, 3, 0, 4, 0, 5])),)),
+        odd_png((b"gAMA", bytes(4)), wrong=b"gAMA"),
+        odd_png(LARGE_PROFILE),
+        odd_png((b"zTXt", b"a\0\0" + zlib.compress(bytes(2_000_000)))),
+    ],
+)
+def test_a_png_shows_what_libpng_makes_of_it(data):
+    np.testing.assert_array_equal(read_image(data), decode_png(tf.constant(data)))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (odd_png(COLOURS, COLOURS), "PLTE is in a wrong place"),
+        (odd_png(behind=(COLOURS,)), "IDAT is in a wrong place"),
+        (odd_png((b"IHDR", bytes([0, 0, 0, 4, 0, 0, 0, 4, 8, 2, 0, 0, 0]))), "IHDR is in a wrong place"),
+        (odd_png(wrong=b"IDAT"), "IDAT has a wrong checksum"),
+        (odd_png((b"CgBI", bytes(4))), "'CgBI', which no PNG has; save it as an ordinary PNG"),
+    ],
+)
+def test_a_png_that_libpng_refuses_is_refused(data, message):
+    with pytest.raises(ValueError, match=message):
+        read_image(data)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode_png(tf.constant(data))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

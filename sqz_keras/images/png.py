@@ -1,0 +1,84 @@
+"""PNG files by their chunks: those that say what is seen, and whether all pixels are there."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+
+START, END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+# Where the header has its bits per sample, its kind of colours, and whether the file is interlaced.
+_DEPTH, _KIND, _INTERLACED = 24, 25, 28
+_GREY, _RGB, _PALETTE = 0, 2, 3
+_SAMPLES = {_GREY: 1, _RGB: 3, _PALETTE: 1, 4: 2, 6: 4}  # of a pixel, by the kind of colours
+# The parts of a file that is interlaced: the first row and column, and how far the next ones are.
+_PARTS = (0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)
+_INFLATED_AT_ONCE = 1 << 24
+
+
+def essential(data: bytes) -> bytes:
+    """The chunks of a file from which libpng, and so TensorFlow and browsers, makes what is seen, and its EXIF.
+
+    Pillow stops at a large ICC profile or text and at a wrong checksum of any chunk, takes transparency that libpng
+    leaves out, and reads files that libpng refuses.
+
+    Raises:
+        ValueError: libpng refuses the file.
+    """
+    kind = data[_KIND] if len(data) > _KIND else None
+    kept, names, colours = [START], [], 0
+    for name, content, whole in _chunks(data):
+        ends_early = len(whole) < 12 + len(content)
+        is_right = ends_early or int.from_bytes(whole[-4:], "big") == zlib.crc32(name + content)
+        if not name[0] & 0x20:  # a capital letter: who does not understand the chunk cannot read the file
+            _check_critical(name, is_right, names, kind)
+        if name == b"PLTE":
+            colours = len(content) // 3
+        if is_right and _is_seen(name, len(content), names, kind, colours):
+            kept.append(whole)
+        names.append(name)
+    return b"".join(kept)
+
+
+def _check_critical(name: bytes, is_right: bool, names: Sequence[bytes], kind: int | None) -> None:
+    if name not in (b"IHDR", b"PLTE", b"IDAT", b"IEND"):
+        raise ValueError(
+            f"a PNG with the chunk {name.decode('latin-1')!r}, which no PNG has; save it as an ordinary PNG"
+        )
+    if not is_right:
+        raise ValueError(f"a damaged PNG: its chunk {name.decode()} has a wrong checksum")
+    is_again = name in names and (name != b"IDAT" or names[-1] != b"IDAT")
+    if is_again or (name == b"IDAT" and kind == _PALETTE and b"PLTE" not in names):
+        raise ValueError(f"a damaged PNG: its chunk {name.decode()} is in a wrong place")
+
+
+def _is_seen(name: bytes, size: int, names: Sequence[bytes], kind: int | None, colours: int) -> bool:
+    if name == b"tRNS":
+        sizes = {_GREY: (2,), _RGB: (6,), _PALETTE: range(1, colours + 1)}.get(kind, ())
+        return size in sizes and not {b"tRNS", b"IDAT"}.intersection(names)
+    return name in (b"IHDR", b"IDAT", b"eXIf", b"IEND") or (name == b"PLTE" and kind == _PALETTE)
+
+
+def lacks_rows(data: bytes, width: int, height: int) -> bool:
+    """Whether the pixels of a file that Pillow has read are fewer than it says."""
+    depth, kind, is_interlaced = data[_DEPTH], data[_KIND], data[_INTERLACED]
+    needed = 0
+    for top, left, down, right in _PARTS if is_interlaced else ((0, 0, 1, 1),):
+        rows, columns = len(range(top, height, down)), len(range(left, width, right))
+        needed += rows * (1 + (columns * depth * _SAMPLES[kind] + 7) // 8) if columns else 0
+    pixels, inflater = 0, zlib.decompressobj()
+    for name, content, _ in _chunks(data):
+        left = content if name == b"IDAT" else b""
+        while left and pixels < needed:
+            pixels += len(inflater.decompress(left, _INFLATED_AT_ONCE))
+            left = inflater.unconsumed_tail
+    return pixels < needed and pixels + len(inflater.flush()) < needed
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """The name, the content and the whole of each chunk up to the end; the last may be cut off."""
+    at, name = len(START), b""
+    while name != b"IEND" and at + 8 <= len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        name = data[at + 4 : at + 8]
+        yield name, data[at + 8 : end - 4], data[at:end]
+        at = end
