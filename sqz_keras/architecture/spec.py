@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import hashlib
@@ -144,9 +145,11 @@ class ModelSpec:
                 raise ValueError(f"ModelSpec: labels must be a tuple of strings, got {self.labels!r:.80}.")
             object.__setattr__(self, "labels", tuple(map(str, self.labels)))
             if len(self.labels) != self.classes or len(set(self.labels)) != self.classes:
+                again = next((label for label, count in collections.Counter(self.labels).items() if count > 1), None)
                 raise ValueError(
                     f"ModelSpec: labels must be {self.classes} different names, one per class; got {len(self.labels)}, "
-                    f"{len(set(self.labels))} of them different."
+                    f"{len(set(self.labels))} of them different"
+                    + (f": {again!r:.80} is there more than once." if again is not None else ".")
                 )
             wrong = next((label for label in self.labels if not label.strip() or _CONTROL.search(label)), None)
             if wrong is not None:

@@ -54,7 +54,20 @@ def open_image(file: BinaryIO) -> Image.Image:
     try:
         return Image.open(file, formats=[name for name in _FORMATS if name in Image.OPEN])
     except Image.UnidentifiedImageError as error:
-        raise ValueError(f"none of the formats {', '.join(_FORMATS)}, or damaged") from error
+        raise ValueError(_reason(file, start) or f"none of the formats {', '.join(_FORMATS)}, or damaged") from error
+
+
+def _reason(file: BinaryIO, start: bytes) -> str | None:
+    """Why Pillow does not open a JPEG or TIFF, such as one of 12 bits or of floats; `Image.open` keeps it to itself."""
+    for format in ("JPEG", "TIFF"):
+        factory, accept = Image.OPEN[format]
+        if accept(start):
+            file.seek(0)
+            try:
+                factory(file)
+            except Exception as error:  # of a damaged file, Pillow raises nearly any kind
+                return f"a {format} that is damaged, or of a kind that is not read ({error}); save it anew, with 8 bits"
+    return None
 
 
 def pixels_of(image: Image.Image, file: BinaryIO | None) -> np.ndarray:

@@ -39,7 +39,7 @@ _NUMBERED = (
 _NUMBER = re.compile("[0-9]{1,6}")
 _SEPARATORS = ",;\t|=:"
 _IN_QUOTES = re.compile(r"""(["']).*\1,?|[-*] .*|.*[,;]""")  # or in a list of YAML, or of something else
-_WNID_AND_NUMBER = re.compile(r"n[0-9]{8}[ ,;\t]+[0-9]{1,6}[ ,;\t]+[^0-9 ].*")  # as in ILSVRC's map_clsloc.txt
+_WITH_WNID = re.compile(r"n[0-9]{8}[ ,;:\t]+\S.*|\S.*[ ,;:\t]+n[0-9]{8}")  # as in Caffe's synset_words.txt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +138,11 @@ def read_labels(path: str | os.PathLike) -> tuple[str, ...]:
             f"{expected}, got numbered lines such as {labels[0]!r:.40}. Write the names alone, in the order of the "
             "numbers."
         )
+    if all(map(_WITH_WNID.fullmatch, labels)):
+        raise ValueError(
+            f"{expected}, got ids of ImageNet beside the names, such as {labels[0]!r:.40}. Write the names alone, or "
+            "the ids alone."
+        )
     if all(map(_IN_QUOTES.fullmatch, labels)):
         raise ValueError(f"{expected}, got lines such as {labels[0]!r:.40}. Write the names alone.")
     return labels
@@ -152,7 +157,7 @@ def _are_numbered(labels: Sequence[str]) -> bool:
         rows = [[cell.strip(" \"'") for cell in line.split(separator)] for line in labels]
         if _is_index(rows, (0, 1)) or (len(rows) > 2 and _is_index(rows[1:], (0, 1))):  # without a header
             return True
-    return all(map(_WNID_AND_NUMBER.fullmatch, labels))
+    return False
 
 
 def _is_index(rows: Sequence[Sequence[str]], starts: Sequence[int]) -> bool:
@@ -163,7 +168,7 @@ def _is_index(rows: Sequence[Sequence[str]], starts: Sequence[int]) -> bool:
         if all(map(_NUMBER.fullmatch, cells)):
             numbers, names = sorted(map(int, cells)), {(*row[:column], *row[column:][1:]) for row in rows}
             is_index = any(numbers == list(range(start, start + len(rows))) for start in starts)
-            if is_index and len(names) == len(rows):
+            if is_index and 2 * len(names) > len(rows):  # two of ImageNet's names are there twice
                 return True
     return False
 

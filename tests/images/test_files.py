@@ -355,6 +355,16 @@ def test_pixels_of_an_unknown_range_are_refused():
             read_image(encode(pixels, format="TIFF"))
 
 
+def test_jpegs_and_tiffs_of_a_kind_that_is_not_read_say_so():
+    data = encode(Image.new("RGB", (16, 16)), format="JPEG")
+    start = data.index(b"\xff\xc0") + 4  # of the header, whose first byte is the number of bits
+    with pytest.raises(ValueError, match=r"a JPEG .* \(cannot handle 12-bit layers\); save it anew, with 8 bits"):
+        read_image(data[:start] + bytes([12]) + data[start + 1 :])
+    floats = encode(Image.fromarray(np.zeros((4, 4), np.float32)), format="TIFF")
+    with pytest.raises(ValueError, match=r"a TIFF .* \(unknown pixel mode\); save it anew, with 8 bits"):
+        read_image(floats.replace(b"\x02\x01\x03\0\x01\0\0\0 \0", b"\x02\x01\x03\0\x01\0\0\0@\0"))
+
+
 def test_elongated_images_are_refused():
     """Resizing the short side of 1 x 40,000 pixels to 256 would take 31 GB."""
     for size in ((1, 101), (40_000, 1)):
