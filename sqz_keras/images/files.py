@@ -87,17 +87,31 @@ def _fail(error: OSError) -> None:
 
 
 def split_by_suffix(paths: Iterable[pathlib.Path]) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
-    """Files with the suffix of an image, and other files, both sorted; names that start with a dot are in neither."""
-    visible = sorted(path for path in paths if path.is_file() and not path.name.startswith("."))
-    images = [path for path in visible if path.suffix.lower() in SUFFIXES]
-    return images, [path for path in visible if path.suffix.lower() not in SUFFIXES]
+    """Files with the suffix of an image, and other files, both sorted; names that start with a dot are in neither.
+
+    Links to nothing with the suffix of an image are among the others.
+    """
+    images, others = [], []
+    for path in sorted(path for path in paths if not path.name.startswith(".")):
+        is_image = path.suffix.lower() in SUFFIXES
+        if path.is_file():
+            (images if is_image else others).append(path)
+        elif is_image and not path.exists():
+            others.append(path)
+    return images, others
 
 
-def report_left_out(
-    root: pathlib.Path, others: Sequence[pathlib.Path], why: str = "without the suffix of an image"
-) -> None:
-    """Counts the files of a folder that are not read on stderr, and names the first ones."""
+def report_left_out(root: pathlib.Path, others: Sequence[pathlib.Path], why: str | None = None) -> None:
+    """Counts the files of a folder that are not read on stderr, and names the first ones.
+
+    Args:
+        root: The folder.
+        others: The files; without a `why`, those of `split_by_suffix`.
+        why: They are not read.
+    """
     if others:
+        has_links = any(path.suffix.lower() in SUFFIXES for path in others)
+        why = why or f"without the suffix of an image{', or links to nothing' * has_links}"
         names = ", ".join(str(path.relative_to(root)) for path in others[:_NAMED])
         print(
             f"{root}: left out {len(others)} file{'s' * (len(others) != 1)} {why}: {names}"

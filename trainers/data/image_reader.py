@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import os
 import pathlib
+import unicodedata
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -49,12 +50,13 @@ def find_labelled_images(image_dir: str | os.PathLike, labels: Sequence[str]) ->
     root = pathlib.Path(image_dir)
     if not root.is_dir():
         raise ValueError(f"--image_dir={image_dir} is not a folder.")
-    indices = {label: index for index, label in enumerate(labels)}
+    # A Mac may write the é of a folder's name as two characters, and other systems as one.
+    indices = {form(label): index for form in (_composed, str) for index, label in enumerate(labels)}
     visible = sorted(path for path in root.iterdir() if not path.name.startswith("."))
     folders = [path for path in visible if path.is_dir()]
     labelled, unmatched, left_out = [], [], []
     for path in folders or visible:
-        index = indices.get(path.name) if folders else _index_of_prefix(path.stem, indices)
+        index = _index_of(path.name, indices) if folders else _index_of_prefix(path.stem, indices)
         images, others = split_by_suffix(path.iterdir() if folders else [path])
         left_out += others
         if index is not None:
@@ -101,11 +103,19 @@ def _example(labels: Sequence[str], folders: list) -> str:
     )
 
 
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _index_of(name: str, indices: dict[str, int]) -> int | None:
+    return indices.get(name, indices.get(_composed(name)))
+
+
 def _index_of_prefix(stem: str, indices: dict[str, int]) -> int | None:
     """The class of the longest label that the name starts with, up to an underscore."""
     parts = stem.split("_")
     prefixes = ("_".join(parts[:count]) for count in range(len(parts) - 1, 0, -1))
-    return next((indices[prefix] for prefix in prefixes if prefix in indices), None)
+    return next((index for prefix in prefixes if (index := _index_of(prefix, indices)) is not None), None)
 
 
 @dataclasses.dataclass(frozen=True)

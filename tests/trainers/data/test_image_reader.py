@@ -37,6 +37,21 @@ def test_names_with_a_label_in_front(tmp_path):
     assert _found(tmp_path) == [("cat_1.png", 0), ("dog_big_1.png", 1), ("dog_small_1.png", 2)]
 
 
+@pytest.mark.parametrize("image", ["caf\u00e9/a.png", "cafe\u0301/a.png", "caf\u00e9_a.png", "cafe\u0301_a.png"])
+@pytest.mark.parametrize("label", ["caf\u00e9", "cafe\u0301"])
+def test_an_accent_may_be_a_character_of_its_own(tmp_path, image, label):
+    _touch(tmp_path, image)
+    assert [index for _, index in find_labelled_images(tmp_path, ("cat", label))] == [1]
+
+
+def test_links_to_nothing_are_counted(tmp_path, capsys):
+    _touch(tmp_path, "cat/a.png", "cat/notes.txt")
+    (tmp_path / "cat/b.png").symlink_to(tmp_path / "nothing.png")
+    (tmp_path / "cat/again").symlink_to(tmp_path / "cat/again")
+    assert _found(tmp_path) == [("cat/a.png", 0)]
+    assert "left out 2 files without the suffix of an image, or links to nothing: cat/b.png" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
