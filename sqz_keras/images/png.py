@@ -27,8 +27,9 @@ def essential(data: bytes) -> bytes:
     kind = data[_KIND] if len(data) > _KIND else None
     kept, names, colours = [START], [], 0
     for name, content, whole in _chunks(data):
-        ends_early = len(whole) < 12 + len(content)
-        is_right = ends_early or int.from_bytes(whole[-4:], "big") == zlib.crc32(name + content)
+        if len(whole) < 12 + int.from_bytes(whole[:4], "big"):
+            raise ValueError("the file ends early")
+        is_right = int.from_bytes(whole[-4:], "big") == zlib.crc32(name + content)
         if not name[0] & 0x20:  # a capital letter: who does not understand the chunk cannot read the file
             _check_critical(name, is_right, names, kind)
         if name == b"PLTE":

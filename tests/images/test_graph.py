@@ -87,6 +87,7 @@ def test_a_png_shows_what_libpng_makes_of_it(data):
         (odd_png(COLOURS, COLOURS), "PLTE is in a wrong place"),
         (odd_png(behind=(COLOURS,)), "IDAT is in a wrong place"),
         (odd_png((b"IHDR", bytes([0, 0, 0, 4, 0, 0, 0, 4, 8, 2, 0, 0, 0]))), "IHDR is in a wrong place"),
+        (odd_png().replace(b"\0\0\0\0IEND", b"\0\0\0\1IEND"), "the file ends early"),
         (odd_png(wrong=b"IDAT"), "IDAT has a wrong checksum"),
         (odd_png((b"CgBI", bytes(4))), "'CgBI', which no PNG has; save it as an ordinary PNG"),
     ],
