@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Set
 
 START, END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 # Where the header has its bits per sample, its kind of colours, and whether the file is interlaced.
@@ -25,37 +25,38 @@ def essential(data: bytes) -> bytes:
         ValueError: libpng refuses the file.
     """
     kind = data[_KIND] if len(data) > _KIND else None
-    kept, names, colours = [START], [], 0
+    kept, names, previous, colours = [START], set(), b"", 0
     for name, content, whole in _chunks(data):
         if len(whole) < 12 + int.from_bytes(whole[:4], "big"):
             raise ValueError("the file ends early")
         is_right = int.from_bytes(whole[-4:], "big") == zlib.crc32(name + content)
         if not name[0] & 0x20:  # a capital letter: who does not understand the chunk cannot read the file
-            _check_critical(name, is_right, names, kind)
+            _check_critical(name, is_right, names, previous, kind)
         if name == b"PLTE":
             colours = len(content) // 3
         if is_right and _is_seen(name, len(content), names, kind, colours):
             kept.append(whole)
-        names.append(name)
+        names.add(name)
+        previous = name
     return b"".join(kept)
 
 
-def _check_critical(name: bytes, is_right: bool, names: Sequence[bytes], kind: int | None) -> None:
+def _check_critical(name: bytes, is_right: bool, names: Set[bytes], previous: bytes, kind: int | None) -> None:
     if name not in (b"IHDR", b"PLTE", b"IDAT", b"IEND"):
         raise ValueError(
             f"a PNG with the chunk {name.decode('latin-1')!r}, which no PNG has; save it as an ordinary PNG"
         )
     if not is_right:
         raise ValueError(f"a damaged PNG: its chunk {name.decode()} has a wrong checksum")
-    is_again = name in names and (name != b"IDAT" or names[-1] != b"IDAT")
+    is_again = name in names and (name != b"IDAT" or previous != b"IDAT")
     if is_again or (name == b"IDAT" and kind == _PALETTE and b"PLTE" not in names):
         raise ValueError(f"a damaged PNG: its chunk {name.decode()} is in a wrong place")
 
 
-def _is_seen(name: bytes, size: int, names: Sequence[bytes], kind: int | None, colours: int) -> bool:
+def _is_seen(name: bytes, size: int, names: Set[bytes], kind: int | None, colours: int) -> bool:
     if name == b"tRNS":
         sizes = {_GREY: (2,), _RGB: (6,), _PALETTE: range(1, colours + 1)}.get(kind, ())
-        return size in sizes and not {b"tRNS", b"IDAT"}.intersection(names)
+        return size in sizes and not names & {b"tRNS", b"IDAT"}
     return name in (b"IHDR", b"IDAT", b"eXIf", b"IEND") or (name == b"PLTE" and kind == _PALETTE)
 
 
