@@ -150,7 +150,7 @@ def write_report(
 ) -> None:
     """Writes report.html: curves, confusions, the surest mistakes with their images, results and config.
 
-    A mistake whose image Pillow refuses is left out: TensorFlow is less strict, and the report is no reason to fail.
+    A mistake whose image Pillow refuses is left out: TensorFlow decoded it, and the report is no reason to fail.
     """
     wrong = {int(predictions.positions[entry]): int(entry) for entry in predictions.surest_mistakes(MOST_MISTAKES)}
     mistakes = {}
