@@ -134,12 +134,10 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 
 def _check_end(image: Image.Image, file: BinaryIO) -> None:
-    """Refuses a PNG without its end, and a JPEG whose end comes before all pixels have come; Pillow takes them.
+    """Refuses a JPEG whose end comes before all pixels have come; Pillow takes it.
 
     It takes lossless JPEGs too, which have no tables of quantisation; TensorFlow and browsers do not.
     """
-    if image.format == "PNG" and png.END not in content(file):
-        raise ValueError("the file ends early")
     if image.format != "JPEG":
         return
     if not image.quantization:

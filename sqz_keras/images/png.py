@@ -5,7 +5,8 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Set
 
-START, END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+START = b"\x89PNG\r\n\x1a\n"
+_END = b"\0\0\0\0IEND\xaeB`\x82"
 # Where the header has its bits per sample, its kind of colours, and whether the file is interlaced.
 _DEPTH, _KIND, _INTERLACED = 24, 25, 28
 _GREY, _RGB, _PALETTE = 0, 2, 3
@@ -19,25 +20,28 @@ def essential(data: bytes) -> bytes:
     """The chunks of a file from which libpng, and so TensorFlow and browsers, makes what is seen, and its EXIF.
 
     Pillow stops at a large ICC profile or text and at a wrong checksum of any chunk, takes transparency that libpng
-    leaves out, and reads files that libpng refuses.
+    leaves out, and reads files that libpng refuses, such as those without their end.
 
     Raises:
         ValueError: libpng refuses the file.
     """
     kind = data[_KIND] if len(data) > _KIND else None
     kept, names, previous, colours = [START], set(), b"", 0
-    for name, content, whole in _chunks(data):
-        if len(whole) < 12 + int.from_bytes(whole[:4], "big"):
+    for name, whole in _chunks(data):
+        size = int.from_bytes(whole[:4], "big")
+        if len(whole) < 12 + size:
             raise ValueError("the file ends early")
-        is_right = int.from_bytes(whole[-4:], "big") == zlib.crc32(name + content)
+        is_right = int.from_bytes(whole[-4:], "big") == zlib.crc32(whole[4:-4])
         if not name[0] & 0x20:  # a capital letter: who does not understand the chunk cannot read the file
             _check_critical(name, is_right, names, previous, kind)
         if name == b"PLTE":
-            colours = len(content) // 3
-        if is_right and _is_seen(name, len(content), names, kind, colours):
+            colours = size // 3
+        if is_right and _is_seen(name, size, names, kind, colours):
             kept.append(whole)
         names.add(name)
         previous = name
+    if kept[-1] != _END:
+        raise ValueError("the file ends early")
     return b"".join(kept)
 
 
@@ -68,19 +72,19 @@ def lacks_rows(data: bytes, width: int, height: int) -> bool:
         rows, columns = len(range(top, height, down)), len(range(left, width, right))
         needed += rows * (1 + (columns * depth * _SAMPLES[kind] + 7) // 8) if columns else 0
     pixels, inflater = 0, zlib.decompressobj()
-    for name, content, _ in _chunks(data):
-        left = content if name == b"IDAT" else b""
+    for name, whole in _chunks(data):
+        left = whole[8:-4] if name == b"IDAT" else b""
         while left and pixels < needed:
             pixels += len(inflater.decompress(left, _INFLATED_AT_ONCE))
             left = inflater.unconsumed_tail
     return pixels < needed and pixels + len(inflater.flush()) < needed
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """The name, the content and the whole of each chunk up to the end; the last may be cut off."""
-    at, name = len(START), b""
+def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
+    """The name and the whole of each chunk up to the end; the last may be cut off."""
+    view, at, name = memoryview(data), len(START), b""
     while name != b"IEND" and at + 8 <= len(data):
-        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        end = at + 12 + int.from_bytes(view[at : at + 4], "big")
         name = data[at + 4 : at + 8]
-        yield name, data[at + 8 : end - 4], data[at:end]
+        yield name, view[at:end]
         at = end
