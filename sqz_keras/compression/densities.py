@@ -71,8 +71,8 @@ def parse_densities(text: str, layers: Sequence[str]) -> dict[str, float]:
     Raises:
         ValueError: An item is none of these, a layer is unknown or named twice, or a density is outside (0, 1].
     """
+    check_named_once(text, "densities", "density")
     densities: dict[str, float] = {}
-    named = set()
     for item in (item.strip() for item in text.split(",")):
         layer, equals, value = (part.strip() for part in item.rpartition("="))
         if item == "table1":
@@ -84,12 +84,26 @@ def parse_densities(text: str, layers: Sequence[str]) -> dict[str, float]:
             raise ValueError(
                 f"densities: expected 'table1', a density for all layers, or LAYER=DENSITY, got {item!r}."
             ) from None
-        if equals and layer in named:
-            raise ValueError(f"densities: the layer {layer} occurs twice in {text!r}: give its density once.")
-        named.add(layer)
         densities |= {layer: density} if equals else dict.fromkeys(layers, density)
     check_densities(densities, layers)
     return densities
+
+
+def check_named_once(text: str, flag: str, value: str) -> None:
+    """Refuses text with commas of which two items, LAYER=VALUE, name the same layer.
+
+    Args:
+        text: The text.
+        flag: Where it comes from, for the message.
+        value: What is given for each layer, for the message.
+
+    Raises:
+        ValueError: A layer occurs twice.
+    """
+    named = [item.rpartition("=")[0].strip() for item in text.split(",") if "=" in item]
+    again = next((layer for place, layer in enumerate(named) if layer in named[:place]), None)
+    if again is not None:
+        raise ValueError(f"{flag}: the layer {again} occurs twice in {text!r}: give its {value} once.")
 
 
 def check_densities(densities: Mapping[str, float], layers: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from sqz_keras.command import flag_field
+from sqz_keras.compression.densities import check_named_once
 from sqz_keras.files import check_is_no_input, check_writable
 from trainers.training.config import check_is_not_of_run
 
@@ -228,16 +229,13 @@ def parse_bits(text: str, layers: Sequence[str]) -> dict[str, int]:
     Raises:
         ValueError: An item is neither, or names no layer, or one that another item names.
     """
+    check_named_once(text, "--bits", "bits")
     bits: dict[str, int] = {}
-    named = set()
     for item in text.split(","):
         layer, equals, number = item.strip().rpartition("=")
         if not number.strip().isdecimal():
             raise ValueError(f"--bits: expected a number or LAYER=NUMBER, got {item!r}.")
         if equals and layer not in layers:
             raise ValueError(f"--bits: the model has no layer {layer!r}; its layers are {', '.join(layers)}.")
-        if equals and layer in named:
-            raise ValueError(f"--bits: the layer {layer} occurs twice in {text!r}: give its bits once.")
-        named.add(layer)
         bits |= {layer: int(number)} if equals else dict.fromkeys(layers, int(number))
     return bits
