@@ -107,7 +107,7 @@ def report_left_out(root: pathlib.Path, others: Sequence[pathlib.Path], why: str
     Args:
         root: The folder.
         others: The files; without a `why`, those of `split_by_suffix`.
-        why: They are not read.
+        why: The reason, in words that follow the number of files.
     """
     if others:
         has_links = any(path.suffix.lower() in SUFFIXES for path in others)

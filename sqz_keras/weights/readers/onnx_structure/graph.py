@@ -164,11 +164,11 @@ def _read_step(network: Network, node: onnx.NodeProto, inputs: list, first: Data
     """The tensor that a node makes, or why it is no step of a SqueezeNet."""
     attributes = _attributes(node)
     if first.step.kind in ("average", "tail", "softmax"):
-        behind = "softmax" if first.step.kind == "softmax" else "tail"
-        if node.op_type in _SOFTMAX and behind == "softmax":
+        is_behind, is_softmax = first.step.kind == "softmax", node.op_type in _SOFTMAX
+        if is_softmax and is_behind:
             return "its input went through a softmax before"
-        if node.op_type in (*_KEPT, *_TAIL, *_SOFTMAX, "Cast"):
-            kind = "softmax" if node.op_type in _SOFTMAX else behind
+        if is_softmax or node.op_type in (*_KEPT, *_TAIL, "Cast"):
+            kind = "softmax" if is_softmax or is_behind else "tail"
             return network.add_step(kind, node, [first], axes=first.axes)
         return "no layer follows the average in a SqueezeNet"
     if node.op_type in _KEPT and first is inputs[0]:
