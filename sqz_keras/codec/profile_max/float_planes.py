@@ -127,7 +127,12 @@ class FloatPlanes:
         symbol_of_byte = np.zeros(256, np.int64)
         symbol_of_byte[used] = np.arange(len(used))
         for batch, arrays, scan in self._batches():
-            contexts = _CONTEXTS[number](scan, arrays, int(used[-1]), None if exponents is None else exponents[batch])
+            if number == 0:
+                contexts = _NearExponents(scan, arrays, highest=int(used[-1]))
+            elif number == 3:
+                contexts = _NearSigns(scan, arrays)
+            else:
+                contexts = _OwnExponents(exponents[batch])
             counts, values = _Counts(contexts.group, len(used)), plane[batch]
             for places, _ in scan.rounds():
                 elements = places[0]
@@ -155,11 +160,9 @@ class _NearExponents:
         scan: The elements of a batch.
         arrays: Number of arrays of the batch.
         highest: The highest byte of the plane.
-        exponents: Not used.
     """
 
-    def __init__(self, scan: Scan, arrays: int, highest: int, exponents: np.ndarray | None):
-        del exponents
+    def __init__(self, scan: Scan, arrays: int, highest: int):
         self._scan, self._highest = scan, highest
         self._cells = np.zeros(scan.cell_count, np.uint8)
         self.group = np.repeat(np.arange(arrays), _NEAR_EXPONENTS)
@@ -178,10 +181,14 @@ class _NearExponents:
 
 
 class _NearSigns:
-    """Contexts by the array, and by the sum of the signs of the known neighbours; the arguments are the same."""
+    """Contexts by the array, and by the sum of the signs of the known neighbours.
 
-    def __init__(self, scan: Scan, arrays: int, highest: int, exponents: np.ndarray | None):
-        del highest, exponents
+    Args:
+        scan: The elements of a batch.
+        arrays: Number of arrays of the batch.
+    """
+
+    def __init__(self, scan: Scan, arrays: int):
         self._scan = scan
         self._cells = np.zeros(scan.cell_count, np.int8)
         self.group = np.tile(np.arange(_NEAR_SIGNS), arrays)
@@ -199,10 +206,13 @@ class _NearSigns:
 
 
 class _OwnExponents:
-    """Contexts by the exponents of the elements themselves; the arguments are the same, but `exponents` is used."""
+    """Contexts by the exponents of the elements themselves.
 
-    def __init__(self, scan: Scan, arrays: int, highest: int, exponents: np.ndarray):
-        del scan, arrays, highest
+    Args:
+        exponents: Uint8 (n,), those of a batch.
+    """
+
+    def __init__(self, exponents: np.ndarray):
         self._exponents = exponents
         self.group = np.zeros(256, np.int64)
 
@@ -212,9 +222,6 @@ class _OwnExponents:
 
     def update(self, new: np.ndarray) -> None:
         """Does nothing: the exponents are all known."""
-
-
-_CONTEXTS = (_NearExponents, _OwnExponents, _OwnExponents, _NearSigns)  # by plane
 
 
 def _neighbours(scan: Scan, places: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
