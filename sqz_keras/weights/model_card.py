@@ -44,8 +44,8 @@ class Evaluation:
 def find_record(model: str | os.PathLike, spec: ModelSpec) -> Record | None:
     """The record that a model is, by its name or by the hash of its weights."""
     name = IMAGENET.get((spec.version, spec.bypass)) if model == "imagenet" else os.fspath(model)
-    same_weights = (lambda record: record.spec.weights_sha256 == spec.weights_sha256) if spec.weights_sha256 else None
-    return next((record for record in RECORDS if record.name == name or (same_weights and same_weights(record))), None)
+    digest = spec.weights_sha256
+    return next((r for r in RECORDS if r.name == name or (digest and r.spec.weights_sha256 == digest)), None)
 
 
 def record_evaluation(record: Record) -> Evaluation | None:
