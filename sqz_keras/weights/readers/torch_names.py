@@ -72,7 +72,11 @@ def name_weights(
     for key, name in names.items():
         check_kernel_rank(path, name, shapes[key])
     known = {name: hwio_shape(shapes[key]) for key, name in names.items()}
-    others = {layer: hwio_shape(shapes[layers[layer].get("weight", key)]) for layer, key in _others(layers, ours)}
+    others = {
+        layer: hwio_shape(shapes[parts["weight"] if "weight" in parts else parts["bias"]])
+        for layer, parts in layers.items()
+        if ours[layer] is None
+    }
     _check_pools(path, layers, known)
     head = find_head(path, others, known, trunk_only)
     if head:
@@ -158,8 +162,3 @@ def _our_layers(path: str | os.PathLike, layers: Mapping[str, object]) -> dict[s
     if len(set(ours.values()) - {None}) != sum(name is not None for name in ours.values()):
         raise WeightsFileError(f"{path}: a weight occurs twice.")
     return ours
-
-
-def _others(layers: Mapping[str, Mapping[str, str]], ours: Mapping[str, str | None]) -> list[tuple[str, str]]:
-    """Layers that are none of ours, each with one of its keys."""
-    return [(layer, next(iter(layers[layer].values()))) for layer in layers if ours[layer] is None]
