@@ -9,7 +9,7 @@ import typing
 
 import numpy as np
 
-from sqz_keras.weights.arrays import WeightsFileError, refuse
+from sqz_keras.weights.arrays import WeightsFileError
 
 if typing.TYPE_CHECKING:
     import onnx
@@ -88,8 +88,7 @@ class Constants:
 
         if constant.array is not None:
             return constant.array
-        with refuse(self._path, ValueError, OverflowError, TypeError):
-            array = onnx.numpy_helper.to_array(constant.tensor)
+        array = onnx.numpy_helper.to_array(constant.tensor)
         for data_type in constant.casts:
             with np.errstate(over="ignore", invalid="ignore"):
                 array = array.astype(onnx.helper.tensor_dtype_to_np_dtype(data_type))
@@ -116,7 +115,3 @@ class Constants:
         if len(constant.casts) == 8:
             raise WeightsFileError(f"{self._path}: {constant.name!r:.80} is cast too often.")
         return dataclasses.replace(constant, casts=(*constant.casts, data_type))
-
-    def reshaped(self, constant: Constant, shape: tuple[int, ...]) -> Constant:
-        with refuse(self._path, ValueError):
-            return self.of_array(constant.name, self.small(constant).reshape(shape))

@@ -131,23 +131,18 @@ def _constant(constants: Constants, node: onnx.NodeProto, inputs: list[Constant]
         numbers = attributes.get("shape" if node.op_type == "Reshape" else "axes")
         if numbers is None and inputs[1:]:
             numbers = [int(number) for number in constants.small(inputs[1]).ravel()]
-        shape = _new_shape(node.op_type, source.shape, numbers)
-        return None if shape is None else constants.reshaped(source, shape)
+        if numbers is not None or node.op_type == "Squeeze":
+            return constants.of_array(source.name, _reshaped(node.op_type, constants.small(source), numbers))
     return None
 
 
-def _new_shape(op_type: str, shape: tuple[int, ...], numbers: list[int] | None) -> tuple[int, ...] | None:
-    """The shape after a Reshape to `numbers`, or a Squeeze or Unsqueeze of these axes; None where it is not known."""
-    if op_type == "Reshape":
-        return None if numbers is None else tuple(n or shape[i] for i, n in enumerate(numbers[:8]))
+def _reshaped(op_type: str, array: np.ndarray, numbers: list[int] | None) -> np.ndarray:
+    """The array after a Reshape to `numbers`, or a Squeeze or Unsqueeze of these axes; None squeezes all of size 1."""
     if op_type == "Squeeze":
-        dropped = [axis for axis, size in enumerate(shape) if size == 1] if numbers is None else numbers
-        dropped = {axis % len(shape) for axis in dropped} if shape else set()
-        return tuple(size for axis, size in enumerate(shape) if axis not in dropped)
-    if numbers is None or len(shape) + len(numbers) > 8:
-        return None
-    added, sizes = {axis % (len(shape) + len(numbers)) for axis in numbers}, iter(shape)
-    return tuple(1 if axis in added else next(sizes, 1) for axis in range(len(shape) + len(numbers)))
+        return np.squeeze(array, None if numbers is None else tuple(numbers))
+    if op_type == "Unsqueeze":
+        return np.expand_dims(array, tuple(numbers))
+    return array.reshape([n or array.shape[i] for i, n in enumerate(numbers)])
 
 
 def _data(network: Network, node: onnx.NodeProto, inputs: list) -> Data:
