@@ -170,6 +170,12 @@ VERSIONS = {
 }
 
 
+def version_of_stem(window: list[int] | None, filters: int | None) -> str | None:
+    """The version whose conv1 has this window, [height, width], and so many filters; None where none has."""
+    stems = {name: ([net.stem_kernel] * 2, net.stem_filters) for name, net in VERSIONS.items()}
+    return next((name for name, stem in stems.items() if stem == (window, filters)), None)
+
+
 def fit_metaparameters(
     fires: Sequence[FireFilters], *, candidates: Iterable[Metaparameters] = (), **stem
 ) -> Metaparameters | None:

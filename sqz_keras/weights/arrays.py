@@ -87,6 +87,11 @@ def layer_name(name: str) -> str | None:
     return ours if _LAYER.fullmatch(ours) else None
 
 
+def fire_number(layer: str) -> int | None:
+    """The number in our name of a fire module's layer; None for another layer."""
+    return int(layer[4:].partition("_")[0]) if layer.startswith("fire") else None
+
+
 def plain_net_layers(path: str | os.PathLike, count: int) -> list[str]:
     """Names of the `count` convolutions of a net without bypass convolutions, in net order.
 

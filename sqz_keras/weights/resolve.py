@@ -12,7 +12,7 @@ import numpy as np
 
 from sqz_keras import codec
 from sqz_keras.architecture.layers import BYPASSES
-from sqz_keras.architecture.metaparameters import VERSIONS
+from sqz_keras.architecture.metaparameters import VERSIONS, version_of_stem
 from sqz_keras.architecture.spec import ModelSpec, hash_arrays
 from sqz_keras.differences import describe_changes
 from sqz_keras.weights import download, hugging_face, readers, sqz
@@ -340,18 +340,13 @@ def _infer_spec(
     if fitting and bypass not in fitting:
         bypass = fitting[0]
     size = input_size or ModelSpec().input_size
-    kernel = arrays.get("conv1/kernel", np.empty((0, 0, 3, 0)))
-    options = {"bypass": bypass, "input_size": size, "preprocessing": authors_preprocessing(size)}
-    options["channels"] = kernel.shape[2]
+    *window, channels, filters = arrays.get("conv1/kernel", np.empty((0, 0, 3, 0))).shape
+    options = {"bypass": bypass, "input_size": size, "preprocessing": authors_preprocessing(size), "channels": channels}
     if path.suffix.lower() in TORCH_SUFFIXES:
         options |= {"input_size": 224, "preprocessing": TORCHVISION}
     if "conv10/bias" in arrays and arrays["conv10/bias"].size:
         options["classes"] = int(arrays["conv10/bias"].size)
-    for candidate in [version] if version else VERSIONS:
-        spec = ModelSpec(candidate, **options)
-        if kernel.shape == spec.weight_shapes()["conv1/kernel"]:
-            return spec
-    return ModelSpec(version or "1.0", **options)
+    return ModelSpec(version or version_of_stem(window, filters) or "1.0", **options)
 
 
 def check_agrees(name: str, spec: ModelSpec, version: str | None, bypass: str | None) -> None:

@@ -17,13 +17,14 @@ import numpy as np
 
 from sqz_keras.architecture.colours import BGR_MEANS
 from sqz_keras.architecture.layers import bypass_kinds
-from sqz_keras.architecture.metaparameters import VERSIONS
+from sqz_keras.architecture.metaparameters import VERSIONS, Metaparameters, version_of_stem
 from sqz_keras.architecture.spec import MOST_PADDING
 from sqz_keras.protobuf import BYTES, VARINT
 from sqz_keras.weights.arrays import (
     WeightsFileError,
     check_declared,
     check_kernel_rank,
+    fire_number,
     float32_arrays,
     hwio,
     hwio_shape,
@@ -110,8 +111,9 @@ def read_described(path: str | os.PathLike, trunk_only: bool = False) -> tuple[d
     arrays, layers, head, padding = _read(path, reader, trunk_only)
     if all(layer.type is None for layer in layers):
         return arrays, Hints(conv10_padding=padding)
-    kernel = arrays["conv1/kernel"].shape if "conv1/kernel" in arrays else ()
-    changes = _changes(reader, layers, head, kernel, trunk_only)
+    *window, _, filters = arrays.get("conv1/kernel", np.empty((0, 0, 0, 0))).shape
+    net = VERSIONS.get(version_of_stem(window, filters))
+    changes = _changes(reader, layers, head, net, trunk_only)
     if changes:
         raise WeightsFileError(
             f"{path}: its network is not a SqueezeNet: {changes[0]}. Open it with Caffe, or give the file of a network "
@@ -207,9 +209,9 @@ def _numbers(reader: WireReader, message: memoryview, fields: Mapping[str, tuple
 
 
 def _changes(
-    reader: WireReader, layers: list[_Layer], head: str, conv1: tuple[int, ...], trunk_only: bool
+    reader: WireReader, layers: list[_Layer], head: str, net: Metaparameters | None, trunk_only: bool
 ) -> list[str]:
-    """Where the layers are not those of a SqueezeNet, a clause each; `conv1` is the shape of its kernel."""
+    """Where the layers are not those of a SqueezeNet, a clause each; `net` is the version of its conv1."""
     ours = {layer.name: layer_name(layer.name) for layer in layers if layer.blobs and layer.name != head}
     trunk = [at for at, layer in enumerate(layers) if ours.get(layer.name)]
     changes, pool_after, added, place, is_averaged = [], [], [], 1, False
@@ -219,7 +221,7 @@ def _changes(
             continue
         if kind == "Convolution":
             part = ours.get(name) or ""
-            place = None if name == head else int(part[4:].partition("_")[0]) if part.startswith("fire") else place
+            place = None if name == head else fire_number(part) or place
             expected = {"stride": 2 if part == "conv1" else 1, "dilation": 1, "group": 1}
             expected |= {} if name == head else {"pad": int(part.endswith("3x3"))}  # conv10's is read by _padding
             changes += _other_values(reader, layer, _CONVOLUTION, expected)
@@ -236,8 +238,9 @@ def _changes(
             changes += _other_values(reader, layer, _RELU, {"negative_slope": 0})
         elif kind not in _BEFORE_RELU and not (is_averaged and kind in _BEHIND_AVERAGE):
             changes.append(f"it has the layer {name:.40} ({kind!s:.40}), of which weights say nothing")
-    bypass = "complex" if any(str(part).endswith("_bypass1x1") for part in ours.values()) else "simple"
-    changes += _other_places(conv1, pool_after, added, bypass, trunk_only)
+    if net is not None:
+        bypass = "complex" if any(str(part).endswith("_bypass1x1") for part in ours.values()) else "simple"
+        changes += _other_places(net, pool_after, added, bypass, trunk_only)
     if not (is_averaged or trunk_only):
         changes.append("it ends before pool10, the average of conv10's map")
     convolutions = {name for name, known in ours.items() if known} | (set() if trunk_only else {head})
@@ -245,20 +248,17 @@ def _changes(
 
 
 def _other_places(
-    conv1: tuple[int, ...], pool_after: list[int], added: list[int], bypass: str, trunk_only: bool
+    net: Metaparameters, pool_after: list[int], added: list[int], bypass: str, trunk_only: bool
 ) -> list[str]:
     """Where max pools and bypasses of a version are around or behind other modules, a clause each."""
     changes = []
-    for net in VERSIONS.values():
-        if conv1[:2] != (net.stem_kernel,) * 2 or conv1[3] != net.stem_filters:
-            continue
-        if tuple(pool_after) != net.pool_after:
-            changes.append(f"it has max pools behind {pool_after[:9]}, expected {list(net.pool_after)}")
-        kinds = zip(net.fire_modules(), bypass_kinds(net, bypass), strict=True)
-        around = [fire.number for fire, kind in kinds if kind]
-        # The last addition may be behind the trunk's last layer with weights.
-        if added and added != (around[: len(added)] if trunk_only else around):
-            changes.append(f"it has bypasses around fire modules {added[:9]}, expected {around}")
+    if tuple(pool_after) != net.pool_after:
+        changes.append(f"it has max pools behind {pool_after[:9]}, expected {list(net.pool_after)}")
+    kinds = zip(net.fire_modules(), bypass_kinds(net, bypass), strict=True)
+    around = [fire.number for fire, kind in kinds if kind]
+    # The last addition may be behind the trunk's last layer with weights.
+    if added and added != (around[: len(added)] if trunk_only else around):
+        changes.append(f"it has bypasses around fire modules {added[:9]}, expected {around}")
     return changes
 
 

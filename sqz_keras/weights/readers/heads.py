@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
-from sqz_keras.weights.arrays import WeightsFileError
+from sqz_keras.weights.arrays import WeightsFileError, fire_number
 
 _REMEDY = "Read the trunk alone (include_top=False), or save the file with one head, called conv10"
 
@@ -63,10 +63,10 @@ def find_head(
 
 def _trunk_channels(shapes: Mapping[str, Sequence[int]]) -> int | None:
     """Channels that the last fire module gives."""
-    fires = [int(name[4:].partition("_")[0]) for name in shapes if name.startswith("fire")]
-    if not fires:
+    last = max(filter(None, map(fire_number, shapes)), default=None)
+    if last is None:
         return None
-    expands = [shapes.get(f"fire{max(fires)}_{part}/kernel", ()) for part in ("expand1x1", "expand3x3")]
+    expands = [shapes.get(f"fire{last}_{part}/kernel", ()) for part in ("expand1x1", "expand3x3")]
     return sum(shape[-1] for shape in expands) if all(len(shape) == 4 for shape in expands) else None
 
 

@@ -8,9 +8,9 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 
-from sqz_keras.architecture.metaparameters import VERSIONS, FireFilters, fit_metaparameters
+from sqz_keras.architecture.metaparameters import VERSIONS, FireFilters, fit_metaparameters, version_of_stem
 from sqz_keras.architecture.spec import ModelSpec
-from sqz_keras.weights.arrays import WeightsFileError, layer_name
+from sqz_keras.weights.arrays import WeightsFileError, fire_number, layer_name
 from sqz_keras.weights.description import Hints, Stated
 from sqz_keras.weights.records import authors_preprocessing
 
@@ -196,7 +196,7 @@ def _changes_of_others(
         if name in matter and not _OF_OTHERS.fullmatch(kind):
             changes.append(f"it has the layer {name!s:.40} ({kind!s:.40}), of which weights say nothing")
         if ours:
-            fire = int(ours[4:].partition("_")[0]) if ours.startswith("fire") else fire
+            fire = fire_number(ours) or fire
             expected |= {"strides": [2, 2] if ours == "conv1" else [1, 1], "dilation_rate": [1, 1], "groups": 1}
             if ours == "conv1" or ours.endswith("3x3"):
                 expected["padding"] = "valid" if ours == "conv1" else "same"
@@ -214,11 +214,10 @@ def _changes_of_others(
         for new, old in (("strides", "subsample"), ("padding", "border_mode")):  # Keras 1's names
             expected |= {old: expected[new]} if new in expected else {}
         changes += _other_values(layers[name], expected)
-    for net in VERSIONS.values():
-        conv1 = next(layers[name] for name, ours in convolutions.items() if ours == "conv1")
-        is_it = (conv1.get("filters"), conv1.get("kernel_size")) == (net.stem_filters, [net.stem_kernel] * 2)
-        if is_it and tuple(pool_after) != net.pool_after:
-            changes.append(f"it has max pools behind {pool_after}, expected {list(net.pool_after)}")
+    conv1 = layers["conv1"]
+    net = VERSIONS.get(version_of_stem(conv1.get("kernel_size"), conv1.get("filters")))
+    if net is not None and tuple(pool_after) != net.pool_after:
+        changes.append(f"it has max pools behind {pool_after}, expected {list(net.pool_after)}")
     softmaxes = [name for name in matter if "softmax" in (classes[name].lower(), layers[name].get("activation"))]
     changes += [f"{name} is a second softmax" for name in softmaxes[1:]]
     return changes + _changes_behind(matter, classes, layers, read_by)
