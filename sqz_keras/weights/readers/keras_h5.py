@@ -147,7 +147,7 @@ def _named(path: str | os.PathLike, header: dict, values: bytes, trunk_only: boo
         place, key = (others, name) if layer is None else (layers, layer)
         if key in place:
             raise WeightsFileError(f"{path}: layer {name!r:.80} occurs twice.")
-        if len(items) != 2 and (layer or not items):
+        if layer and len(items) != 2:
             raise WeightsFileError(f"{path}: {layer} must have a kernel and a bias, got {len(items)} weights.")
         place[key] = []
         for dtype, shape in items:

@@ -44,7 +44,7 @@ def to_hwio(
             "or in _tf_kernels.h5 if it was TensorFlow."
         )
     result = {}
-    for layer, (*kernels, bias) in ((layer, list(arrays)) for layer, arrays in layers.items() if arrays):
+    for layer, (*kernels, bias) in layers.items():
         if kernels and kernels[0].ndim == 4:
             kernel = kernels[0].transpose(2, 3, 1, 0) if theano_order else kernels[0]
             kernels[0] = kernel[::-1, ::-1] if turned else kernel
