@@ -6,12 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-_EARLY_COARSER = 1.4  # the best of five for the authors' v1.0, with sensitivities of single weights
 _MOST_STEPS = 1500  # in the range of an array
 
 
 def grid_steps(
-    sensitivity: Mapping[str, float], coarseness: float, early_coarser: float = _EARLY_COARSER
+    sensitivity: Mapping[str, float], coarseness: float, early_coarser: float
 ) -> dict[str, np.float32 | None]:
     """The step of each array's grid: coarseness / sqrt(sensitivity), None where the sensitivity is 0.
 

@@ -43,8 +43,7 @@ _FEW = 200  # images; mirrored ones help where there are no more, and more image
 _NEAR_ENOUGH = 0.003  # below the target, as a share of it, at the first attempt; twice as much at each further one
 _LAST_STEP_CHANGE = 0.2  # octaves by which the last layer's step may change to fill the file
 _ATTEMPTS = 6
-# Times the step of the first layer, and by as much less of the last one, evenly in between.
-_EARLY_COARSER = 1.2
+_EARLY_COARSER = 1.2  # see `grid_steps`
 _BITS_ALONE = 3  # of a weight that is kept, where layers are rounded by themselves
 _DISAGREEMENT = 0.58  # times the square root of the divergence: from 76 to 98% agreement, for v1.0 and v1.1
 _COMPENSATED = 0.55  # of the sum of the divergences of layers rounded alone is what the whole net has; 0.45 to 0.7
