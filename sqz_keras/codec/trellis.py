@@ -27,17 +27,18 @@ NEXT_STATE = np.array(
 
 # What an element does to the state, by its class: _STAY, or 2 * (whether the code is positive) + parity of the code.
 _STAY = 4
-# Uint8 (5 * 8,): the state that follows, at the index class * 8 + state. The three tables differ in what bit 1 of the
-# integer is, given the code's parity: in dense arrays the parity; in others c - 1 replaces a positive c in odd states.
-_PARITY, _ODD_STATE = np.arange(4)[:, None] & 1, np.arange(STATES) & 1
-_POSITIVE = np.arange(4)[:, None] >> 1
-_SAME_STATE = np.arange(STATES, dtype=np.uint8)
-_STEP = np.append(NEXT_STATE[np.arange(STATES), _PARITY], [_SAME_STATE], 0).astype(np.uint8).ravel()
-_STEP_WITH_ZEROS = (
-    np.append(NEXT_STATE[np.arange(STATES), _PARITY ^ _POSITIVE & _ODD_STATE], [_SAME_STATE], 0)
-    .astype(np.uint8)
-    .ravel()
-)
+
+
+def _steps(bits: np.ndarray) -> np.ndarray:
+    """Uint8 (5 * 8,): the state that follows, at the index class * 8 + state, given bit 1 of the integer there."""
+    states = np.arange(STATES)
+    return np.append(NEXT_STATE[states, bits], [states], 0).astype(np.uint8).ravel()
+
+
+# In dense arrays, bit 1 of the integer is the parity of the code; in others c - 1 replaces a positive c in odd states.
+_POSITIVE, _PARITY = np.divmod(np.arange(4)[:, None], 2)
+_STEP = _steps(_PARITY)
+_STEP_WITH_ZEROS = _steps(_PARITY ^ _POSITIVE & np.arange(STATES))
 
 
 def fits(shape: tuple[int, ...]) -> bool:
