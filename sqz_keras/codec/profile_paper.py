@@ -128,12 +128,12 @@ def write(
 
 def _choose_mode(plane: np.ndarray) -> int:
     """Returns `CODED` if Huffman codes make a plane smaller, else `RAW`."""
-    return CODED if _huffman_bits(plane) // 8 + 64 < len(plane) else RAW
+    bits = _huffman_bits(huffman.code_lengths(np.bincount(plane)), plane)
+    return CODED if bits // 8 + 64 < len(plane) else RAW
 
 
-def _huffman_bits(symbols: np.ndarray) -> float:
-    """Returns the bits of symbols in their Huffman code, without the code lengths."""
-    lengths = huffman.code_lengths(np.bincount(symbols))
+def _huffman_bits(lengths: np.ndarray, symbols: np.ndarray) -> float:
+    """Returns the bits of symbols whose codes have these lengths."""
     return float(lengths[symbols].sum()) if np.count_nonzero(lengths) > 1 else 0.0
 
 
@@ -210,11 +210,7 @@ def _bit_counts(
         plane_sizes: Number of bytes of each plane.
         modes: Mode of each plane.
     """
-    counts = [np.bincount(symbols, minlength=len(lengths)) for lengths, symbols in zip(tables, parts, strict=True)]
-    bits = iter(
-        float((count * lengths).sum()) if np.count_nonzero(lengths) > 1 else 0.0
-        for lengths, count in zip(tables, counts, strict=True)
-    )
+    bits = map(_huffman_bits, tables, parts)
     pairs = [(next(bits), next(bits) if indexed else 0.0) for indexed in index_bits]
     planes = [next(bits) if mode == CODED else 8.0 * size for size, mode in zip(plane_sizes, modes, strict=True)]
     return BitCounts([codes for codes, _ in pairs], [positions for _, positions in pairs], planes)
