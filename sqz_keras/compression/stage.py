@@ -12,7 +12,7 @@ from sqz_keras.architecture.plain_numbers import as_number, require_integer
 from sqz_keras.architecture.spec import ModelSpec, hash_arrays
 from sqz_keras.compression import tf_keras_bridge as bridge
 from sqz_keras.compression.stage_folder import StageFolder
-from sqz_keras.models.squeezenet import build
+from sqz_keras.models.squeezenet import build, named_arrays
 from sqz_keras.weights.arrays import check_shapes
 
 Arrays = dict[str, np.ndarray]
@@ -109,7 +109,7 @@ def _train(stage: Stage, spec: ModelSpec, arrays: Mapping, batches, training: Tr
         checkpoint_every_steps=training.checkpoint_every_steps,
         report=training.report,
     )
-    trained = bridge.named_arrays(stage.strip(model) if stage.strip else model)
+    trained = named_arrays(stage.strip(model) if stage.strip else model)
     # A mask makes -0.0, which is a value of its own.
     result = {name: trained[name] + np.float32(0) for name in spec.weight_shapes()}
     if not all(np.isfinite(array).all() for array in result.values()):

@@ -10,8 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from sqz_keras.extras import needs
 
 with needs("compress"):
@@ -81,15 +79,6 @@ def to_keras(model) -> keras.Model:
     if not isinstance(model, tf_keras.Model):
         raise ValueError(f"to_keras takes a tf_keras model, got a {_origin(model)}.")
     return _rebuild(model, keras, None)
-
-
-def named_arrays(model) -> dict[str, np.ndarray]:
-    """The weights of a tf_keras model's convolutions by name ("conv1/kernel", ...; kernels HWIO), in layer order."""
-    arrays = {}
-    for layer in model.layers:
-        if type(layer).__name__ == "Conv2D":
-            arrays[f"{layer.name}/kernel"], arrays[f"{layer.name}/bias"] = layer.get_weights()
-    return arrays
 
 
 def train(

@@ -276,12 +276,11 @@ def assign(model: keras.Model, arrays: dict[str, np.ndarray]) -> None:
 
 
 def named_arrays(model: keras.Model) -> dict[str, np.ndarray]:
-    """A model's convolution weights by name, in net order; the other direction of `assign`."""
+    """A model's convolution weights by name, in net order, a tf_keras model's too; the other direction of `assign`."""
     arrays = {}
     for layer in model.layers:
-        if isinstance(layer, layers.Conv2D):
-            kernel, bias = layer.get_weights()
-            arrays[f"{layer.name}/kernel"], arrays[f"{layer.name}/bias"] = kernel, bias
+        if type(layer).__name__ == "Conv2D":
+            arrays[f"{layer.name}/kernel"], arrays[f"{layer.name}/bias"] = layer.get_weights()
     return arrays
 
 

@@ -25,7 +25,7 @@ def test_there_and_back_is_the_same_net(bypass, padding):
     np.testing.assert_allclose(back.predict_on_batch(images), expected, rtol=0, atol=1e-6)
     assert [layer.name for layer in back.layers] == [layer.name for layer in model.layers]
     assert isinstance(back, keras.Model) and not isinstance(twin, keras.Model)
-    for there in (bridge.named_arrays(twin), named_arrays(back)):
+    for there in (named_arrays(twin), named_arrays(back)):
         assert there.keys() == arrays.keys()
         assert all(np.array_equal(there[name], arrays[name]) for name in arrays)
 
