@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from sqz_keras.architecture.metaparameters import Metaparameters
 from sqz_keras.architecture.spec import ModelSpec, Preprocessing, hash_arrays
 from sqz_keras.images.preprocessing import preprocess_input
+from sqz_keras.protobuf import write_message
 from sqz_keras.weights.readers import WeightsFileError, onnx_file, read_arrays
 from sqz_keras.weights.resolve import resolve_model
 from tests.weights.readers import torch_nets
@@ -375,11 +376,10 @@ def test_damage_to_the_graph_is_refused_or_gives_finite_weights(path, style):
 
 def test_many_empty_messages_are_refused_before_they_become_objects(path):
     graph = b"\x0a\x00" * 600_000
-    path.write_bytes(b"\x3a" + varint(len(graph)) + graph)
+    path.write_bytes(write_message({7: graph}))
     check_refused_in_little_memory(path)
     node = b"\x2a\x00" * 600_000
-    graph = b"\x0a" + varint(len(node)) + node
-    path.write_bytes(b"\x3a" + varint(len(graph)) + graph)
+    path.write_bytes(write_message({7: {1: node}}))
     with pytest.raises(WeightsFileError, match=r"no weights|more than"):
         onnx_file.read(path)
 
@@ -396,14 +396,6 @@ def test_constants_are_computed_within_limits(path):
     with pytest.raises(WeightsFileError, match="too many values are computed"):
         onnx_file.read(path)
     check_refused_in_little_memory(path)
-
-
-def varint(number):
-    digits = []
-    while number > 127:
-        digits.append(number & 127 | 128)
-        number >>= 7
-    return bytes([*digits, number])
 
 
 # The description in the metadata, and the colours that go with it.
