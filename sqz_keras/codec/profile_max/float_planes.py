@@ -9,8 +9,9 @@ All arithmetic is in integers, so that every machine gets the same frequencies.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -79,7 +80,6 @@ class FloatPlanes:
 
     def __init__(self, shapes: Sequence[tuple[int, ...]]):
         self._shapes = shapes
-        self._scans: list[tuple[slice, int, Scan]] | None = None
 
     @property
     def can_be_modelled(self) -> bool:
@@ -87,18 +87,16 @@ class FloatPlanes:
         sizes = [math.prod(shape) for shape in self._shapes]
         return sum(sizes) > 0 and max(sizes) <= MAX_ELEMENTS
 
-    def _batches(self) -> Iterator[tuple[slice, int, Scan]]:
-        """Yields for each batch of arrays its part of the plane, the number of its arrays, and their elements."""
-        if self._scans is None:
-            self._scans, start = [], 0
-            for batch in batches([(math.prod(shape), 0) for shape in self._shapes]):
-                shapes = self._shapes[batch]
-                size = sum(map(math.prod, shapes))
-                self._scans.append(
-                    (slice(start, start + size), len(shapes), scan_arrays(shapes, [False] * len(shapes)))
-                )
-                start += size
-        yield from self._scans
+    @functools.cached_property
+    def _batches(self) -> list[tuple[slice, int, Scan]]:
+        """Of each batch of arrays its part of the plane, the number of its arrays, and their elements."""
+        scans, start = [], 0
+        for batch in batches([(math.prod(shape), 0) for shape in self._shapes]):
+            shapes = self._shapes[batch]
+            size = sum(map(math.prod, shapes))
+            scans.append((slice(start, start + size), len(shapes), scan_arrays(shapes, [False] * len(shapes))))
+            start += size
+        return scans
 
     def code(
         self,
@@ -126,7 +124,7 @@ class FloatPlanes:
         plane = bytes_to_encode if encoding else np.zeros(sum(map(math.prod, self._shapes)), np.uint8)
         symbol_of_byte = np.zeros(256, np.int64)
         symbol_of_byte[used] = np.arange(len(used))
-        for batch, arrays, scan in self._batches():
+        for batch, arrays, scan in self._batches:
             if number == 0:
                 contexts = _NearExponents(scan, arrays, highest=int(used[-1]))
             elif number == 3:
