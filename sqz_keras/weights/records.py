@@ -68,9 +68,8 @@ def authors_preprocessing(size: int) -> Preprocessing:
     return dataclasses.replace(AUTHORS, resize_to=max(size, AUTHORS.resize_to) if size >= 224 else size)
 
 
-def _imagenet(version: str, bypass: str | None = None, conv10_padding: int = 0, **fields) -> ModelSpec:
-    fields = {"preprocessing": AUTHORS} | fields
-    return ModelSpec(version, bypass, labels=imagenet_wnids(), conv10_padding=conv10_padding, **fields)
+def _imagenet(version: str, bypass: str | None = None, preprocessing: Preprocessing = AUTHORS, **fields) -> ModelSpec:
+    return ModelSpec(version, bypass, labels=imagenet_wnids(), preprocessing=preprocessing, **fields)
 
 
 RECORDS = (
