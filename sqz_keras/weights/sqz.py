@@ -39,8 +39,9 @@ class SqzModel:
     data: bytes | None = None
 
 
-def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
+def read(path: str | os.PathLike, trunk_only: bool = False) -> dict[str, np.ndarray]:
     """The arrays of a `.sqz` file by name; see `read_model`."""
+    del trunk_only  # its head is conv10
     return read_model(path).arrays
 
 

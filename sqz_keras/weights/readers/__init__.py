@@ -1,4 +1,8 @@
-"""Readers of weights files: each gives a dict of named float32 arrays, and none executes what a file says."""
+"""Readers of weights files: each gives a dict of named float32 arrays, and none executes what a file says.
+
+Each module has `read(path, trunk_only)`, and where files say something of their model `read_described`; the arguments
+are those of the functions here.
+"""
 
 from __future__ import annotations
 
@@ -33,24 +37,16 @@ READERS = {
 TORCH_SUFFIXES = [
     kind for kind, module in READERS.items() if module in ("readers.torch_file", "readers.safetensors_file")
 ]
-# Those whose layers have names of their own, so that a head may be called otherwise than conv10.
-_TELL_HEADS_APART = (
-    "readers.caffe",
-    "readers.keras_h5",
-    "readers.onnx_file",
-    "readers.safetensors_file",
-    "readers.torch_file",
-)
 
 
 def read_described(
     path: str | os.PathLike, trunk_only: bool = False
 ) -> tuple[dict[str, np.ndarray], Stated | Hints | None]:
     """The arrays of `read_arrays`, and what the file says of its model, which some kinds of files cannot."""
-    _, reader = _reader(path)
+    reader = _reader(path)
     if hasattr(reader, "read_described"):
         return reader.read_described(path, trunk_only)
-    return read_arrays(path, trunk_only), None
+    return reader.read(path, trunk_only), None
 
 
 def read_arrays(path: str | os.PathLike, trunk_only: bool = False) -> dict[str, np.ndarray]:
@@ -68,20 +64,18 @@ def read_arrays(path: str | os.PathLike, trunk_only: bool = False) -> dict[str, 
     Raises:
         WeightsFileError: the kind is unknown, or the file is damaged, too large or not a SqueezeNet's.
     """
-    module, reader = _reader(path)
-    return reader.read(path, trunk_only) if module in _TELL_HEADS_APART else reader.read(path)
+    return _reader(path).read(path, trunk_only)
 
 
-def _reader(path: str | os.PathLike) -> tuple[str, types.ModuleType]:
-    """The name of the module that reads a file or folder, and the module."""
+def _reader(path: str | os.PathLike) -> types.ModuleType:
+    """The module that reads a file or folder."""
     kind = _kind(os.fspath(path))
     if kind not in READERS:
         raise WeightsFileError(
             f"{path}: expected a file or folder of weights of a known kind ({', '.join(READERS)}); docs/models.md says "
             "what they are."
         )
-    module = READERS[kind]
-    return module, importlib.import_module(f"sqz_keras.weights.{module}")
+    return importlib.import_module(f"sqz_keras.weights.{READERS[kind]}")
 
 
 def _kind(path: str) -> str | None:

@@ -20,7 +20,7 @@ from sqz_keras.weights.arrays import WeightsFileError, float32_arrays, hwio, rea
 _CODEBOOK = 256
 
 
-def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
+def read(path: str | os.PathLike, trunk_only: bool = False) -> dict[str, np.ndarray]:
     """Reads a `.net` file to the last byte.
 
     Returns:
@@ -29,6 +29,7 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
     Raises:
         WeightsFileError: the file departs from the layout above in any way.
     """
+    del trunk_only  # its head is conv10
     data = read_bytes(path)
     shapes = ModelSpec(version="1.0").weight_shapes()
     kernels = {name.removesuffix("/kernel"): shape for name, shape in shapes.items() if name.endswith("/kernel")}

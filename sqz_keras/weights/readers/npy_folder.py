@@ -41,7 +41,7 @@ _HEADER_ERRORS = (
 )
 
 
-def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
+def read(path: str | os.PathLike, trunk_only: bool = False) -> dict[str, np.ndarray]:
     """Reads a folder of `.npy` files, or the folder `weights` in it.
 
     Returns:
@@ -50,6 +50,7 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
     Raises:
         WeightsFileError: a file is missing, damaged, of another name, or too large.
     """
+    del trunk_only  # the last convolution is conv10
     folder = os.fspath(path)
     if not os.path.isdir(folder):
         raise WeightsFileError(f"{path}: expected a folder of .npy files.")

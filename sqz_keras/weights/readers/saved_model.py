@@ -24,9 +24,9 @@ _DTYPE, _SHAPE, _CONTENT, _FLOATS, _STRINGS = 1, 2, 4, 5, 8
 _DIM, _SIZE = 2, 1
 
 
-def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
+def read(path: str | os.PathLike, trunk_only: bool = False) -> dict[str, np.ndarray]:
     """The arrays of `read_described`."""
-    return read_described(path)[0]
+    return read_described(path, trunk_only)[0]
 
 
 def read_described(path: str | os.PathLike, trunk_only: bool = False) -> tuple[dict[str, np.ndarray], Stated | None]:
