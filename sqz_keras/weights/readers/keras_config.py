@@ -14,9 +14,6 @@ from sqz_keras.weights.arrays import WeightsFileError, fire_number, layer_name
 from sqz_keras.weights.description import Hints, Stated
 from sqz_keras.weights.records import authors_preprocessing
 
-_DEFAULT_SIZE = 227
-
-
 # What the config of a layer must say, by the kind of layer in `ModelSpec.layers()`.
 _CLASSES = {
     "convolution": "Conv2D",
@@ -290,7 +287,7 @@ def _spec(layers: Mapping[str, Mapping], shape: list) -> ModelSpec:
     if any(f"fire{n}_add" in layers for n in numbers):
         bypass = "complex" if any(f"fire{n}_bypass1x1" in layers for n in numbers) else "simple"
     padding = layers["conv10_pad"]["padding"] if "conv10_pad" in layers else [[0, 0], [0, 0]]
-    size = shape[0] if shape[0] == shape[1] and shape[0] else _DEFAULT_SIZE  # a ModelSpec has one
+    size = shape[0] if shape[0] == shape[1] and shape[0] else ModelSpec().input_size  # a ModelSpec has one
     if padding != [[padding[0][0]] * 2] * 2:
         raise ValueError("a ModelSpec has one padding")
     return ModelSpec(
