@@ -106,11 +106,11 @@ class Writer:
         Pickler(stream, protocol=protocol).dump(wrap(tensors))
         return stream.getvalue()
 
-    def zipped(self, state, pickled=None, **members):
+    def zipped(self, state, pickled=None, byteorder="little", **options):
         stream = io.BytesIO()
         with zipfile.ZipFile(stream, "w") as archive:
-            archive.writestr("net/data.pkl", self.pickle(state) if pickled is None else pickled)
-            archive.writestr("net/byteorder", members.get("byteorder", "little"))
+            archive.writestr("net/data.pkl", self.pickle(state, **options) if pickled is None else pickled)
+            archive.writestr("net/byteorder", byteorder)
             for i, array in enumerate(state.values()):
                 archive.writestr(f"net/data/{i}", array.tobytes())
             archive.writestr("net/version", "3\n")
@@ -145,11 +145,7 @@ def test_reads_what_was_written(writer, path, kind, dtype):
 @pytest.mark.parametrize("kind", ["zipped", "legacy"])
 def test_reads_pickle_protocols(writer, path, kind, protocol):
     arrays, state = random_arrays(), state_dict(random_arrays())
-    write = {
-        "zipped": lambda: writer.zipped(state, writer.pickle(state, protocol=protocol)),
-        "legacy": lambda: writer.legacy(state, protocol=protocol),
-    }
-    path.write_bytes(write[kind]())
+    path.write_bytes(getattr(writer, kind)(state, protocol=protocol))
     assert_equal(load(path), arrays)
 
 
@@ -215,11 +211,7 @@ def test_reads_the_state_dict_of_a_checkpoint(writer, path, key, kind, protocol)
         return {**BESIDE, "optimizer": optimizer, key: collections.OrderedDict(weights)}
 
     state = state_dict(arrays) | momentum
-    write = {
-        "zipped": lambda: writer.zipped(state, writer.pickle(state, protocol=protocol, wrap=checkpoint)),
-        "legacy": lambda: writer.legacy(state, protocol=protocol, wrap=checkpoint),
-    }
-    path.write_bytes(write[kind]())
+    path.write_bytes(getattr(writer, kind)(state, protocol=protocol, wrap=checkpoint))
     assert_equal(load(path), arrays)
 
 
@@ -254,7 +246,7 @@ def test_an_ordered_dict_of_python_2_is_read(writer, path):
 def test_keys_of_other_kinds_beside_the_weights_do_not_matter(writer, path, key):
     state = state_dict(random_arrays())
     wrap = lambda tensors: {key: 1, "state_dict": dict(tensors), "beside": {key: 2}}  # noqa: E731
-    path.write_bytes(writer.zipped(state, writer.pickle(state, protocol=3, wrap=wrap)))
+    path.write_bytes(writer.zipped(state, protocol=3, wrap=wrap))
     assert_equal(load(path), random_arrays())
 
 
@@ -263,10 +255,7 @@ def test_keys_of_other_kinds_beside_the_weights_do_not_matter(writer, path, key)
 def test_much_beside_the_weights_says_what_to_save(writer, path, kind, beside):
     state = state_dict(random_arrays())
     wrap = lambda tensors: {"beside": beside, "state_dict": dict(tensors)}  # noqa: E731
-    if kind == "legacy":
-        path.write_bytes(writer.legacy(state, wrap=wrap))
-    else:
-        path.write_bytes(writer.zipped(state, writer.pickle(state, wrap=wrap)))
+    path.write_bytes(getattr(writer, kind)(state, wrap=wrap))
     if kind == "legacy" and isinstance(beside, str):
         assert_equal(load(path), random_arrays())
     else:
@@ -277,7 +266,7 @@ def test_much_beside_the_weights_says_what_to_save(writer, path, kind, beside):
 def test_several_state_dicts_are_refused(writer, path):
     state = state_dict(random_arrays())
     both = lambda tensors: {"model": dict(tensors), "state_dict": dict(tensors)}  # noqa: E731
-    path.write_bytes(writer.zipped(state, writer.pickle(state, wrap=both)))
+    path.write_bytes(writer.zipped(state, wrap=both))
     with pytest.raises(WeightsFileError, match=r"several state dicts, state_dict, model\. Save .*torch\.save\("):
         torch_file.read(path)
 
@@ -301,7 +290,7 @@ def test_averages_of_the_weights_beside_them_are_refused(writer, path, wrap, pla
     def checkpoint(tensors):
         return wrap(dict(tensors[: len(state)]), dict(tensors[len(state) :]))
 
-    path.write_bytes(writer.zipped(both, writer.pickle(both, wrap=checkpoint)))
+    path.write_bytes(writer.zipped(both, wrap=checkpoint))
     with pytest.raises(WeightsFileError, match=re.escape(f'torch.save(torch.load("{FILE_NAME}"){place}, ')):
         torch_file.read(path)
 
@@ -313,7 +302,7 @@ def test_a_state_dict_in_two_places_is_one(writer, path):
         weights = dict(tensors)
         return {"state_dict": weights, "best": {"weights": weights}, "loss": {"weight": tensors[0][1]}}
 
-    path.write_bytes(writer.zipped(state, writer.pickle(state, wrap=checkpoint)))
+    path.write_bytes(writer.zipped(state, wrap=checkpoint))
     assert_equal(load(path), random_arrays())
 
 
@@ -332,7 +321,7 @@ def test_counters_beside_the_weights_do_not_hide_averages_of_them(writer, path):
     def checkpoint(tensors):
         return {"model": dict(tensors[: len(state) + 1]), "ema": dict(tensors[len(state) + 1 :])}
 
-    path.write_bytes(writer.zipped(both, writer.pickle(both, wrap=checkpoint)))
+    path.write_bytes(writer.zipped(both, wrap=checkpoint))
     with pytest.raises(WeightsFileError, match="several state dicts, model, ema"):
         torch_file.read(path)
 
@@ -346,7 +335,7 @@ def test_the_channels_are_those_of_conv1(writer, path):
 
 def test_a_view_that_torch_has_not_computed_is_refused(writer, path):
     state = state_dict(random_arrays())
-    path.write_bytes(writer.zipped(state, writer.pickle(state, edit=lambda arguments: (*arguments, {"neg": True}))))
+    path.write_bytes(writer.zipped(state, edit=lambda arguments: (*arguments, {"neg": True})))
     with pytest.raises(WeightsFileError, match=r"Save tensor\.clone\(\)"):
         torch_file.read(path)
 
@@ -496,7 +485,7 @@ def structural(writer, arrays):
     yield writer.legacy(state, keys=["0"])
     yield writer.legacy(state, keys=[str(i) for i in reversed(range(len(state)))])
     for edit in EDITS:
-        yield writer.zipped(state, writer.pickle(state, edit=edit))
+        yield writer.zipped(state, edit=edit)
 
 
 EDITS = (
@@ -548,12 +537,7 @@ def test_nothing_that_a_pickle_names_is_called(writer, path, protocol, monkeypat
     called = []
     monkeypatch.setattr(sys.modules[__name__], "trap", called.append, raising=False)
     for payload in (Evil(sys.modules[__name__].trap, 1), Evil(eval, "trap(1)"), {"features.0.weight": Evil(exec, "1")}):
-        pickled = (
-            pickle.dumps(payload, protocol=protocol)
-            if payload.__class__ is not Evil
-            else pickle.dumps({"x": Evil(eval, "1")}, protocol=protocol)
-        )
-        path.write_bytes(writer.zipped(state_dict(random_arrays()), pickled))
+        path.write_bytes(writer.zipped(state_dict(random_arrays()), pickle.dumps(payload, protocol=protocol)))
         with pytest.raises(WeightsFileError, match="refused"):
             torch_file.read(path)
     assert not called
@@ -587,7 +571,7 @@ def test_hostile_pickles_are_refused_or_plain_values(opcodes):
 def test_declared_sizes_are_bounded_before_anything_is_allocated(writer, path):
     state = state_dict(random_arrays())
     huge = lambda a: (a[0], 0, (2**29,), (0,), *a[4:])  # noqa: E731
-    path.write_bytes(writer.zipped(state, writer.pickle(state, edit=huge)))
+    path.write_bytes(writer.zipped(state, edit=huge))
     check_refused_in_little_memory(path)
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
