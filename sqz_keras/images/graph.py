@@ -130,7 +130,7 @@ def jpeg_upright(image: tf.Tensor, data: tf.Tensor) -> tf.Tensor:
 
 
 def png_upright(image: tf.Tensor, data: tf.Tensor) -> tf.Tensor:
-    """The same of a PNG."""
+    """As `jpeg_upright`, of a PNG."""
     return _upright(image, data, _is_plain_png, _png_turn)
 
 

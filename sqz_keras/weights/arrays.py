@@ -127,7 +127,7 @@ def hwio(array: np.ndarray) -> np.ndarray:
 
 
 def hwio_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    """The shape of the same, and of a dense layer's (out, in) as (in, out)."""
+    """The shape that `hwio` makes of this one; of a dense layer's (out, in) it is (in, out)."""
     return (*shape[2:], *shape[1::-1]) if len(shape) in (2, 4) else tuple(shape)
 
 

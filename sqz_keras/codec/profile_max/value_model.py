@@ -190,7 +190,7 @@ class ValueModel:
         Args:
             shares: Int64 (codes,), the share of each code in the base weights of its array, times 2**20.
             keys: Int64 (tables,), the contexts of each table, see `_tables`.
-            contexts: The same, apart.
+            contexts: The same contexts, as separate arrays.
         """
         codes = self._codes
         scales = self._scale_counts.corrections().reshape(_SCALES, BUCKETS)
