@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -52,20 +51,17 @@ class ChangedAnswers:
     def add(self, images: np.ndarray, before: np.ndarray, after: np.ndarray) -> None:
         """Takes a batch: network inputs (B, S, S, C), and both models' probabilities (B, classes)."""
         first, other = before.argmax(axis=1), after.argmax(axis=1)
-        for place in np.flatnonzero(first != other):
-            probability = float(before[place, first[place]])
-            if len(self.kept) == MOST_CHANGED:
-                if probability <= self.kept[-1].probability_before:
-                    continue
-                self.kept.pop()
-            changed = ChangedAnswer(
+        changed = [
+            ChangedAnswer(
                 np.array(images[place]),  # a copy: a view would keep the whole batch
                 int(first[place]),
                 int(other[place]),
-                probability,
+                float(before[place, first[place]]),
                 float(after[place, other[place]]),
             )
-            bisect.insort(self.kept, changed, key=lambda answer: -answer.probability_before)
+            for place in np.flatnonzero(first != other)
+        ]
+        self.kept = sorted([*self.kept, *changed], key=lambda answer: -answer.probability_before)[:MOST_CHANGED]
 
 
 def find_evaluation_images(folder: str, spec: ModelSpec) -> list[tuple[pathlib.Path, int | None]]:
