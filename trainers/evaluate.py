@@ -98,11 +98,10 @@ def _write_report(path, model, spec, images, predictions, results) -> None:
     from trainers.reports.evaluation import write_evaluation_report
 
     class_map, mistakes = ClassMaps(model), []
-    for entry in predictions.surest_mistakes(MOST_MISTAKES):
-        image = read_image(images[predictions.positions[entry]][0])
-        truth, predicted = int(predictions.truth[entry]), int(predictions.predicted[entry])
+    for position, truth, predicted, probability in predictions.surest_mistakes(MOST_MISTAKES):
+        image = read_image(images[position][0])
         seen = overlay(image, class_map(prepare_image(image, spec), predicted), spec)
-        mistakes.append(Mistake(image, truth, predicted, float(predictions.probability[entry]), seen))
+        mistakes.append(Mistake(image, truth, predicted, probability, seen))
     title = f"{results['top1_accuracy']:.1%} top-1 on {results['image_dir']}"
     labels = spec.class_names()
     write_evaluation_report(

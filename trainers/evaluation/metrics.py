@@ -41,10 +41,12 @@ class Predictions:
         counts = np.bincount(self.truth * classes + self.predicted, minlength=classes * classes)
         return counts.reshape(classes, classes)
 
-    def surest_mistakes(self, most: int) -> np.ndarray:
-        """Wrong predictions, the most probable first."""
+    def surest_mistakes(self, most: int) -> list[tuple[int, int, int, float]]:
+        """(position, true class, predicted class, probability) of wrong predictions, the most probable first."""
         wrong = np.flatnonzero(self.truth != self.predicted)
-        return wrong[np.argsort(-self.probability[wrong], kind="stable")][:most]
+        wrong = wrong[np.argsort(-self.probability[wrong], kind="stable")][:most]
+        columns = (self.positions, self.truth, self.predicted, self.probability)
+        return list(zip(*(column[wrong].tolist() for column in columns), strict=True))
 
 
 def wilson_interval(correct: int, total: int) -> tuple[float, float]:

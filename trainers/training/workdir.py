@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -152,24 +153,19 @@ def write_report(
 
     A mistake whose image Pillow refuses is left out: TensorFlow decoded it, and the report is no reason to fail.
     """
-    wrong = {int(predictions.positions[entry]): int(entry) for entry in predictions.surest_mistakes(MOST_MISTAKES)}
-    mistakes = {}
+    wrong = {position: answer for position, *answer in predictions.surest_mistakes(MOST_MISTAKES)}
+    mistakes = []
     for position, record in enumerate(source.records(results["split"]).as_numpy_iterator()):
         if position in wrong:
-            entry = wrong[position]
-            try:
-                image = reduce_image(read_image(record["image"]))
-            except ValueError:
-                continue
-            truth, predicted = int(predictions.truth[entry]), int(predictions.predicted[entry])
-            mistakes[position] = Mistake(image, truth, predicted, float(predictions.probability[entry]))
+            with contextlib.suppress(ValueError):
+                mistakes.append(Mistake(reduce_image(read_image(record["image"])), *wrong[position]))
     write_training_report(
         workdir / "report.html",
         title=f"{results['top1_accuracy']:.1%} top-1 on {source.name}",
         history=list(history),
         confusion=predictions.confusion(spec.classes),
         labels=spec.class_names(),
-        mistakes=[mistakes[position] for position in wrong if position in mistakes],
+        mistakes=mistakes,
         config=results["config"],
         results={name: value for name, value in results.items() if name != "config"},
     )

@@ -52,5 +52,5 @@ def test_calibration_of_the_ends():
 
 def test_the_surest_mistakes_come_first():
     truth, predicted = np.array([0, 0, 1, 1, 1]), np.array([1, 0, 0, 0, 0])
-    predictions = Predictions(np.arange(5), truth, predicted, np.array([0.5, 0.99, 0.7, 0.9, 0.6]))
-    assert predictions.surest_mistakes(3).tolist() == [3, 2, 4]
+    predictions = Predictions(np.arange(5) + 10, truth, predicted, np.array([0.5, 0.99, 0.7, 0.9, 0.6]))
+    assert predictions.surest_mistakes(3) == [(13, 1, 0, 0.9), (12, 1, 0, 0.7), (14, 1, 0, 0.6)]
