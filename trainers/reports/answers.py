@@ -12,7 +12,7 @@ import numpy as np
 
 from trainers.evaluation.metrics import wilson_interval
 from trainers.reports.page import Section, Table
-from trainers.reports.thumbnails import gallery
+from trainers.reports.thumbnails import distinct_names, gallery
 
 MOST_MISTAKES = 24
 _MOST_CLASSES_DRAWN = 50
@@ -39,17 +39,24 @@ class Mistake:
     seen: np.ndarray | None = None
 
 
-def check_answers(confusion: np.ndarray, labels: Sequence[str], mistakes: Sequence[Mistake]) -> None:
-    """Refuses what does not fit together.
+def answer_sections(confusion: np.ndarray, labels: Sequence[str], mistakes: Sequence[Mistake]) -> list[Section]:
+    """Confusions, accuracy by class, and the worst mistakes; none of a kind of which there is nothing to show.
 
     Args:
         confusion: Counts, integers of shape (classes, classes); rows are true classes, columns predicted ones.
         labels: One name per class.
-        mistakes: Some of the mistakes.
+        mistakes: Mistakes, of which the `MOST_MISTAKES` with the highest probability are shown.
 
     Raises:
         ValueError: `confusion`, `labels` or a mistake do not fit together.
     """
+    _check_answers(confusion, labels, mistakes)
+    names = distinct_names(labels)
+    sections = _confusions(confusion, names) if confusion.any() else []
+    return [*sections, _worst_mistakes(mistakes, names)] if mistakes else sections
+
+
+def _check_answers(confusion: np.ndarray, labels: Sequence[str], mistakes: Sequence[Mistake]) -> None:
     classes = len(labels)
     if confusion.shape != (classes, classes) or confusion.dtype.kind not in "iu" or (confusion < 0).any():
         raise ValueError(
@@ -66,9 +73,9 @@ def check_answers(confusion: np.ndarray, labels: Sequence[str], mistakes: Sequen
             raise ValueError(f"A mistake's classes must be 0 to {classes - 1}: {mistake.truth}, {mistake.predicted}.")
 
 
-def settings(values: Mapping[str, Any]) -> Table:
-    """A table of names and values, which may be nested."""
-    return Table(("name", "value"), list(_flat(values)))
+def settings(title: str, values: Mapping[str, Any]) -> Section:
+    """A section with a table of names and values, which may be nested."""
+    return Section(title, table=Table(("name", "value"), list(_flat(values))))
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -82,13 +89,8 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{name}", value
 
 
-def confusions(confusion: np.ndarray, names: list[str]) -> list[Section]:
-    """Which classes are taken for which, and the accuracy by class with its interval.
-
-    Args:
-        confusion: As `check_answers` takes it.
-        names: One for each class, all different.
-    """
+def _confusions(confusion: np.ndarray, names: list[str]) -> list[Section]:
+    """Which classes are taken for which, and the accuracy by class with its interval; all names are different."""
     totals = confusion.sum(axis=1)
     shares = confusion / np.maximum(totals, 1)[:, None]
     wrong = confusion.copy()
@@ -147,7 +149,7 @@ def _heat_map(confusion: np.ndarray, shares: np.ndarray, names: list[str]) -> al
     return chart.properties(width=alt.Step(step), height=alt.Step(step))
 
 
-def worst_mistakes(mistakes: Sequence[Mistake], names: list[str]) -> Section:
+def _worst_mistakes(mistakes: Sequence[Mistake], names: list[str]) -> Section:
     """The mistakes with the highest probability, each with what the model saw if it says that."""
     worst = sorted(mistakes, key=lambda mistake: -mistake.probability if mistake.probability >= 0 else 1.0)
     figures = []

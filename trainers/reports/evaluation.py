@@ -9,9 +9,8 @@ from typing import Any
 import altair as alt
 
 from trainers.evaluation.metrics import Calibration, Predictions, calibration, wilson_interval
-from trainers.reports.answers import Mistake, check_answers, confusions, settings, worst_mistakes
+from trainers.reports.answers import Mistake, answer_sections, settings
 from trainers.reports.page import Section, write_page
-from trainers.reports.thumbnails import distinct_names
 
 
 def write_evaluation_report(
@@ -36,14 +35,8 @@ def write_evaluation_report(
     Raises:
         ValueError: The predictions, the labels or a mistake do not fit together, or `path` cannot be written.
     """
-    confusion = predictions.confusion(len(labels))
-    check_answers(confusion, labels, mistakes)
-    names = distinct_names(labels)
-    sections = [Section("Results", table=settings(results)), _calibration(calibration(predictions))]
-    sections += confusions(confusion, names)
-    if mistakes:
-        sections.append(worst_mistakes(mistakes, names))
-    write_page(path, title, sections)
+    answers = answer_sections(predictions.confusion(len(labels)), labels, mistakes)
+    write_page(path, title, [settings("Results", results), _calibration(calibration(predictions)), *answers])
 
 
 def _calibration(measured: Calibration) -> Section:

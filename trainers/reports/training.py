@@ -10,9 +10,8 @@ from typing import Any
 import altair as alt
 import numpy as np
 
-from trainers.reports.answers import Mistake, check_answers, confusions, settings, worst_mistakes
+from trainers.reports.answers import Mistake, answer_sections, settings
 from trainers.reports.page import Section, write_page
-from trainers.reports.thumbnails import distinct_names
 
 _MOST_POINTS = 1000  # of a curve; a screen cannot show more
 # title -> the axis's format, and the fields of the history with the names that they have on the page
@@ -51,16 +50,8 @@ def write_training_report(
     Raises:
         ValueError: `confusion`, `labels` or a mistake do not fit together, or `path` cannot be written.
     """
-    confusion = np.asarray(confusion)
-    check_answers(confusion, labels, mistakes)
-    names = distinct_names(labels)
-    sections = [Section("Results", table=settings(results)), *_curves(history)]
-    if confusion.sum():
-        sections += confusions(confusion, names)
-    if mistakes:
-        sections.append(worst_mistakes(mistakes, names))
-    sections.append(Section("Config", table=settings(config)))
-    write_page(path, title, sections)
+    answers = answer_sections(confusion, labels, mistakes)
+    write_page(path, title, [settings("Results", results), *_curves(history), *answers, settings("Config", config)])
 
 
 def _curves(history: Sequence[Mapping[str, Any]]) -> list[Section]:
