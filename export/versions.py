@@ -24,9 +24,14 @@ def list_versions(base_path: str | os.PathLike) -> dict[int, pathlib.Path]:
     base_path = pathlib.Path(base_path)
     if not base_path.is_dir():
         return {}
-    named = [path for path in base_path.iterdir() if path.name.isascii() and path.name.isdigit() and path.is_dir()]
-    folders = {int(path.name): path for path in named if len(path.name) < 20}
-    return {number: folders[number] for number in sorted(folders) if 1 <= number <= MAX_VERSION}
+    folders = {_number(path.name): path for path in base_path.iterdir() if path.is_dir()}
+    return {number: folders[number] for number in sorted(filter(None, folders))}
+
+
+def _number(text: str) -> int | None:
+    """The version of this name, or None if no version has it."""
+    is_number = text.isascii() and text.isdigit() and len(text) < 20
+    return int(text) if is_number and 1 <= int(text) <= MAX_VERSION else None
 
 
 def newest(base_path: str | os.PathLike) -> tuple[int, pathlib.Path]:
@@ -56,17 +61,17 @@ def choose_version(base_path: str | os.PathLike, model_version: int | str, keep_
     versions = list_versions(base_path)
     if model_version == AUTO:
         return max(versions, default=0) + 1
-    text = str(model_version)
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and 1 <= int(text) <= MAX_VERSION):
+    number = _number(str(model_version))
+    if number is None:
         raise ValueError(f"model_version must be {AUTO!r} or a positive integer, got {model_version!r}.")
-    if int(text) in versions or os.path.lexists(os.path.join(base_path, text)):
-        raise _taken(base_path, int(text))
-    if keep_versions and int(text) not in sorted({*_removable(base_path), int(text)})[-keep_versions:]:
+    if number in versions or os.path.lexists(os.path.join(base_path, str(number))):
+        raise _taken(base_path, number)
+    if keep_versions and number not in sorted({*_removable(base_path), number})[-keep_versions:]:
         raise ValueError(
-            f"Version {text} would be removed at once: {os.fspath(base_path)} has newer ones, and --keep_versions="
+            f"Version {number} would be removed at once: {os.fspath(base_path)} has newer ones, and --keep_versions="
             f"{keep_versions} keeps the newest. Use --model_version={AUTO}, or keep more."
         )
-    return int(text)
+    return number
 
 
 @dataclasses.dataclass

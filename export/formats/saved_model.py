@@ -44,7 +44,8 @@ def export_saved_model(
     """
     version = versions.choose_version(base_path, model_version, keep_versions)
     check_installed()
-    _check_servable(spec)
+    if spec.channels != 3:
+        raise ValueError(f"Served models take RGB images, 3 channels; this one takes {spec.channels}.")
     check_shapes("the model to export", arrays, spec.weight_shapes())
     is_auto = model_version == versions.AUTO
     with versions.new_version(base_path, version, or_next=is_auto) as new:
@@ -52,11 +53,6 @@ def export_saved_model(
     if keep_versions:
         versions.prune(base_path, keep_versions)
     return pathlib.Path(base_path, str(new.version))
-
-
-def _check_servable(spec: ModelSpec) -> None:
-    if spec.channels != 3:
-        raise ValueError(f"Served models take RGB images, 3 channels; this one takes {spec.channels}.")
 
 
 def check_installed() -> None:

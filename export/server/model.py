@@ -77,7 +77,7 @@ class ServedVersion:
         values = self._run(name, tensors.read_inputs(signature, request), outputs, timeout_ms)
         response = predict_pb2.PredictResponse(model_spec=self.model_spec(name))
         for output, value in zip(outputs, values, strict=True):
-            response.outputs[output].CopyFrom(tensors.as_proto(value))
+            response.outputs[output].CopyFrom(tf.make_tensor_proto(value))
         return response
 
     def classify(

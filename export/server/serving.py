@@ -29,7 +29,6 @@ class ServerConfig:
         model_name: The name by which clients ask for the model.
         max_workers: How many calls run at once.
         max_queue: How many more calls may wait, unread; calls beyond these get RESOURCE_EXHAUSTED.
-        max_message_bytes: Largest request or response.
         poll_seconds: Time between two checks for new and removed versions.
         grace_seconds: Time at the end for calls that are running.
         ssl_key: Private key, PEM. With `ssl_cert`, the server speaks TLS alone.
@@ -41,7 +40,6 @@ class ServerConfig:
     model_name: str = contract.MODEL_NAME
     max_workers: int = 4
     max_queue: int = 64
-    max_message_bytes: int = contract.MAX_MESSAGE_BYTES
     poll_seconds: float = 1.0
     grace_seconds: float = 10.0
     ssl_key: bytes | None = dataclasses.field(default=None, repr=False)
@@ -87,8 +85,8 @@ def _listen(versions: VersionManager, servicer: health.HealthServicer, config: S
         futures.ThreadPoolExecutor(config.max_workers),
         maximum_concurrent_rpcs=config.max_workers + config.max_queue,
         options=[
-            ("grpc.max_receive_message_length", config.max_message_bytes),
-            ("grpc.max_send_message_length", config.max_message_bytes),
+            ("grpc.max_receive_message_length", contract.MAX_MESSAGE_BYTES),
+            ("grpc.max_send_message_length", contract.MAX_MESSAGE_BYTES),
             ("grpc.so_reuseport", 0),  # two servers on one port would each get some of the calls
         ],
     )

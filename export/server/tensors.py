@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import tensorflow as tf
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 
@@ -75,8 +74,3 @@ def _values(name: str, sent, dtype, default, shape: list[int]) -> np.ndarray:
     values = np.full(count, sent[-1] if sent else default, dtype)
     values[: len(sent)] = sent
     return values.reshape(shape)
-
-
-def as_proto(value: np.ndarray):
-    """An output as a response holds it."""
-    return tf.make_tensor_proto(value)
