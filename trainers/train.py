@@ -46,7 +46,7 @@ def main(argv) -> int:
         results = train_and_evaluate(config, args.workdir, args.data_dir)
     except Interrupted as stopped:
         print(f"\nsqz-train: {stopped}", file=sys.stderr)
-        return 0 if stopped.signal.name == "SIGTERM" else 130
+        return stopped.exit_status
     low, high = results["top1_interval"]
     print(f"model: {args.workdir} ({results['num_params']:,} parameters)")
     print(f"{results['split']}: {results['num_images']} images, 95% interval of top-1 {low:.3f} to {high:.3f}")

@@ -34,7 +34,7 @@ def run_sweep(config: SweepConfig, workdir: str | None, data_dir: str | None) ->
         records = sweep(config, workdir, data_dir)
     except (Interrupted, KeyboardInterrupt) as stopped:
         print(f"\nsqz-sweep: {str(stopped) or 'interrupted.'} What is finished is kept.", file=sys.stderr)
-        return 0 if isinstance(stopped, Interrupted) and stopped.signal.name == "SIGTERM" else 130
+        return stopped.exit_status if isinstance(stopped, Interrupted) else 130
     if not any(record["state"] == "complete" for record in records):
         print(f"sqz-sweep: no network could be trained to its end; see {workdir}/trials.json", file=sys.stderr)
         return 1

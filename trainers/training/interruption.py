@@ -23,13 +23,16 @@ class Interrupted(Exception):  # noqa: N818 - not an error: the run can be resum
     """A signal ended the run, after a checkpoint was written where it had made updates.
 
     Args:
-        number: The signal, kept as the attribute `signal`.
+        number: The signal.
         step: The last finished step.
+
+    Attributes:
+        exit_status: The command's: 0 after SIGTERM, 130 after Ctrl-C.
     """
 
     def __init__(self, number: signal.Signals, step: int):
         super().__init__(f"{number.name} at step {step}; the same command resumes from there.")
-        self.signal = number
+        self.exit_status = 0 if number == signal.SIGTERM else 130
 
 
 @contextlib.contextmanager

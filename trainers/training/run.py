@@ -90,11 +90,10 @@ class Run:
             Interrupted: A signal was received; a checkpoint was written, unless conv10 was still being fitted.
         """
         config, updates, validation = self.config, [], ""
-        started, earlier_seconds = time.monotonic(), self.seconds
         self.callbacks.on_train_begin()
         if config.head_images and not self.head_is_fitted:
             self._fit_head(stop_signal)
-            earlier_seconds, started = self.seconds, time.monotonic()
+        started, earlier_seconds = time.monotonic(), self.seconds
         if not config.max_steps:
             self.callbacks.on_train_end()
             return
@@ -215,8 +214,6 @@ class Run:
     def _updates(self) -> Iterator[tuple[float, tuple]]:
         """Makes the updates, one each time the caller asks for the next; yields (learning rate, what it returned)."""
         config, compiled = self.config, {}
-        if self.step >= config.max_steps:
-            return
         batches = batches_from(config, self.spec, self.source, self.strategy, self.bad_images, self.step)
         while self.step < config.max_steps and not self.evaluator.model.stop_training:
             rate = learning_rate(config, self.step)
