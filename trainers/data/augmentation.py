@@ -33,16 +33,6 @@ _WINDOW_AREA, _WINDOW_ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)
 _WINDOW_ATTEMPTS = 10
 
 
-def check_augmentation(name: str) -> None:
-    """Refuses a name that `augmented` does not know.
-
-    Raises:
-        ValueError: it is none of `AUGMENTATIONS`.
-    """
-    if name not in AUGMENTATIONS:
-        raise ValueError(f"augmentation must be one of {AUGMENTATIONS}, got {name!r}.")
-
-
 def augmented(
     data: tf.Tensor,
     spec: ModelSpec,

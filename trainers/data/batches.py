@@ -18,7 +18,7 @@ from tensorflow_datasets.core.download.download_manager import NonMatchingChecks
 
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.images.preprocessing import prepare_images
-from trainers.data.augmentation import augmented, check_augmentation, decode
+from trainers.data.augmentation import AUGMENTATIONS, augmented, decode
 from trainers.datasets import digits as _digits  # noqa: F401 - registers its builder
 
 _FOREVER = tf.int64.max
@@ -252,7 +252,8 @@ def training_batches(
             "decode. Convert them, or leave out --data_service."
         )
     size = check_split(source, split)
-    check_augmentation(augmentation)
+    if augmentation not in AUGMENTATIONS:
+        raise ValueError(f"augmentation must be one of {AUGMENTATIONS}, got {augmentation!r}.")
     records = source.records(split)
 
     @tf.autograph.experimental.do_not_convert

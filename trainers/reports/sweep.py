@@ -118,10 +118,10 @@ def _figure_3(space: str) -> alt.TopLevelMixin:
 
 def _parallel(complete: Sequence[Mapping[str, Any]], objectives: Sequence[str]) -> alt.TopLevelMixin:
     """One line per net through its point's values and its objectives; each axis spans its least to greatest value."""
-    axes = [*complete[0]["point"], *objectives]
+    axes, records = [*complete[0]["point"], *objectives], [_flat(record) for record in complete]
     scales = {}
     for axis in axes:
-        values = [_value(record, axis) for record in complete]
+        values = [record[axis] for record in records]
         kinds = sorted(set(map(str, values))) if any(isinstance(value, str) for value in values) else None
         numbers = [kinds.index(str(value)) for value in values] if kinds else values
         low, high = min(numbers), max(numbers)
@@ -133,7 +133,7 @@ def _parallel(complete: Sequence[Mapping[str, Any]], objectives: Sequence[str]) 
             "place": scales[axis][index],
             "top1": record["top1"],
         }
-        for index, record in enumerate(complete)
+        for index, record in enumerate(records)
         for axis in axes
     ]
     return (
@@ -150,10 +150,6 @@ def _parallel(complete: Sequence[Mapping[str, Any]], objectives: Sequence[str]) 
         )
         .properties(width="container", height=300)
     )
-
-
-def _value(record: Mapping[str, Any], axis: str) -> Any:
-    return record["point"].get(axis, record.get(axis))
 
 
 def _importance_chart(importances: Mapping[str, float]) -> alt.TopLevelMixin:
