@@ -63,8 +63,8 @@ def write_report(path: pathlib.Path, count: int) -> None:
 
     from sqz_keras.architecture.spec import ModelSpec
     from trainers.reports.sweep import write_sweep_report
+    from trainers.search.point import describe_net
     from trainers.search.space import SPACES, point_flags
-    from trainers.search.trial import describe_net
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     draw, records = random.Random(0), []

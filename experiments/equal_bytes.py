@@ -119,7 +119,7 @@ def measure(folder: pathlib.Path, args) -> dict | None:
     from sqz_keras.weights.resolve import resolve_model
     from trainers.data.batches import open_dataset, readable_batches
     from trainers.evaluation.agreement import compare_models
-    from trainers.search.trial import COMPRESSED_BITS
+    from trainers.search.point import COMPRESSED_BITS
 
     config = json.loads((folder / "config.json").read_text("utf-8"))
     source = open_dataset(config["dataset"], args.data_dir)

@@ -16,9 +16,9 @@ from sqz_keras.files import InUseError
 from trainers.evaluation.metrics import LossNotFiniteError
 from trainers.progress import say
 from trainers.search.config import SweepConfig
+from trainers.search.point import run_point
 from trainers.search.space import Point
 from trainers.search.storage import POLL_SECONDS
-from trainers.search.trial import run_point
 from trainers.training.config import TrainConfig
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from optuna.distributions import CategoricalDistribution
 
 from sqz_keras.architecture.spec import ModelSpec
 from trainers.evaluation.objectives import pareto_front
+from trainers.search.point import describe_net
 from trainers.search.space import Space
-from trainers.search.trial import describe_net
 
 _HEADS = ("parameters", "MiB", "as ls -lh", "MACs", "activations MiB", "field")
 

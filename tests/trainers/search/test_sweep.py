@@ -37,7 +37,7 @@ from trainers.search import objective, study as sweep_study
 from trainers.search.config import SweepConfig
 from trainers.configs import load_config
 from trainers.search.space import SPACES
-from trainers.search.trial import describe_net
+from trainers.search.point import describe_net
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs are started without
 folder, seconds, sampler, trials = pathlib.Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3], int(sys.argv[4])
