@@ -30,11 +30,12 @@ def define_flags() -> None:
 
 
 def main(argv) -> int:
-    images = [*argv[1:], *(flags.FLAGS.image or [])]
-    if not (flags.FLAGS.image_dir or flags.FLAGS.output):
-        images = command.given_images(argv, flags.FLAGS.image)
-    names = PredictConfig.__dataclass_fields__.keys() - {"image"}
-    return run_predict(PredictConfig(images, **{name: flags.FLAGS[name].value for name in names}))
+    args = flags.FLAGS
+    if args.image_dir or args.output:
+        images = [*argv[1:], *(args.image or [])]
+    else:
+        images = command.given_images(argv, args.image)
+    return run_predict(command.config_of(PredictConfig, args, image=images))
 
 
 def run() -> None:

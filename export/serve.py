@@ -32,8 +32,7 @@ def main(argv) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it
             signal.signal(number, lambda *_: stopped.set())
-    names = ServeConfig.__dataclass_fields__
-    run_server(ServeConfig(**{name: flags.FLAGS[name].value for name in names}), stopped)
+    run_server(command.config_of(ServeConfig, flags.FLAGS), stopped)
     return 0
 
 

@@ -169,4 +169,10 @@ def config_of_method(methods: Mapping[str, type], method: str, args: flags.FlagV
                 f"--{flag} belongs to {' and '.join(names)}, not to --method={method}. Add {' or '.join(names)}, or "
                 f"leave out --{flag}."
             )
-    return methods[method](**{field.name: args[field.name].value for field in dataclasses.fields(methods[method])})
+    return config_of(methods[method], args)
+
+
+def config_of(config: type, args: flags.FlagValues, **others: object) -> object:
+    """The dataclass with the values of the flags of its fields, and with `others`."""
+    names = [field.name for field in dataclasses.fields(config) if field.name not in others]
+    return config(**others, **{name: args[name].value for name in names})
