@@ -12,7 +12,7 @@ from PIL import Image
 
 from sqz_keras import ModelSpec
 from sqz_keras.cli import classify
-from sqz_keras.weights import download, records, sqz
+from sqz_keras.weights import sqz
 from sqz_keras.weights.resolve import resolve_model
 from tests.weights.readers.mutations import random_arrays
 
@@ -25,15 +25,6 @@ def run(*arguments, **env):
         env=os.environ | env,
         check=False,
     )
-
-
-@pytest.fixture(scope="module")
-def cached_weights(test_data):
-    """The record behind "imagenet" in the cache, as after its first use."""
-    record = records.get_record("squeezenet1.0_deep_compression")
-    path = download.cache_path(record)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes((test_data / "weights" / "deep_compression" / record.filename).read_bytes())
 
 
 def test_images_of_every_kind(test_data, cached_weights, tmp_path):

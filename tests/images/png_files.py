@@ -40,10 +40,11 @@ def write_png(
     lines = [b"\0" + _packed(line.ravel(), depth) for part in passes if part.size for line in part]
     header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, interlaced)
     chunks = {b"IHDR": header, **chunks, b"IDAT": zlib.compress(b"".join(lines)), b"IEND": b""}
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(name, content) for name, content in chunks.items())
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(name, content) for name, content in chunks.items())
 
 
-def _chunk(name: bytes, content: bytes) -> bytes:
+def chunk(name: bytes, content: bytes) -> bytes:
+    """A part of a PNG file."""
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
 

@@ -11,13 +11,8 @@ from PIL import Image
 
 from sqz_keras.images.files import find_images, read_image, read_images
 from sqz_keras.images.pillow import MAX_PIXELS, pixels_of
-from tests.images.png_files import COLOUR, GREY, write_png
+from tests.images.png_files import COLOUR, GREY, chunk, write_png
 from tests.images.tiff_files import planar_tiff, write_tiff
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    """A part of a PNG file."""
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def encode(image: Image.Image, **options) -> bytes:

@@ -15,8 +15,8 @@ from sqz_keras.images.graph import (
     jpeg_upright,
     png_upright,
 )
-from tests.images.png_files import COLOUR, PALETTE, all_kinds, write_png
-from tests.images.test_files import chunk, encode, with_early_end
+from tests.images.png_files import COLOUR, PALETTE, all_kinds, chunk, write_png
+from tests.images.test_files import encode, with_early_end
 
 KINDS = {name: (data, seen) for name, data, seen in all_kinds()}
 ORIENTATION = 0x0112
