@@ -81,29 +81,25 @@ def _reasons(
     """One line on each choice that is not the user's; they hold for the config as it is with the user's fields."""
     images = source.sizes["train"]
     prepared = "" if "preprocessing_mode" in net_flags else " Images are prepared as for these weights."
-    frozen = f", conv10 alone in the first {config.frozen_steps}" if config.frozen_steps else ""
-    reasons = {
-        "weights": f"a few images per class are not enough to train from scratch.{prepared}",
-        "head_images": f"conv10 is fitted to the features that the frozen layers of {config.weights} compute "
-        f"in {config.head_images / images:.1f} passes over the images.",
-        "max_steps": f"{config.max_steps * config.global_batch_size / images:.0f} epochs of updates of "
-        f"{config.global_batch_size} images each{frozen}.",
-        "class_weights": "the classes are about equally large.",
-    }
-    if not config.head_images:
-        del reasons["head_images"]
-    if not config.max_steps:
+    reasons = {"weights": f"a few images per class are not enough to train from scratch.{prepared}"}
+    if config.head_images:
+        reasons["head_images"] = (
+            f"conv10 is fitted to the features that the frozen layers of {config.weights} compute in "
+            f"{config.head_images / images:.1f} passes over the images."
+        )
+    if config.max_steps:
+        epochs = config.max_steps * config.global_batch_size / images
+        frozen = f", conv10 alone in the first {config.frozen_steps}" if config.frozen_steps else ""
+        reasons["max_steps"] = f"{epochs:.0f} epochs of updates of {config.global_batch_size} images each{frozen}."
+    else:
         reasons["max_steps"] = (
             f"all other layers stay as they are; with fewer than {_UPDATES_FROM} images per class, training them does "
             "not help."
         )
     if config.class_weights == "balanced":
         reasons["class_weights"] = "the largest class has at least twice as many images as the smallest."
-    minutes = (
-        _MINUTES_TO_START + config.head_images / _FEATURES_A_MINUTE + config.max_steps / _UPDATES_A_MINUTE
-        if not net_flags and set(given) <= _SAME_SPEED
-        else None
-    )
+    else:
+        reasons["class_weights"] = "the classes are about equally large."
     per_class = f"{counts.min()} to {counts.max()}" if counts.min() < counts.max() else counts.min()
     splits = ", ".join(f"{split} {count:,}" for split, count in source.sizes.items())
     lines = [
@@ -111,7 +107,8 @@ def _reasons(
         "Your flags override these:",
         *(f"--{name}={getattr(config, name)}: {text}" for name, text in reasons.items() if name not in given),
     ]
-    if minutes is not None:
+    if not net_flags and set(given) <= _SAME_SPEED:
+        minutes = _MINUTES_TO_START + config.head_images / _FEATURES_A_MINUTE + config.max_steps / _UPDATES_A_MINUTE
         lines.append(f"This takes about {max(1, round(minutes))} minute{'s' * (minutes >= 1.5)} on 2 cores.")
     if not given.keys() & {"validation_split", "test_split"}:
         lines.append(
