@@ -81,11 +81,14 @@ def _overview(results: Mapping[str, Any]) -> Table:
         ("profile", results["profile"]),
         ("the same weights, bit for bit", results["lossless"]),
     ]
-    for when in ("before", "after"):
-        for name, label in (("agreement", "agreement with the model before"), ("top1_accuracy", "top-1")):
-            if name in results.get(when, {}) and (when, name) != ("before", "agreement"):
-                low, high = results[when]["agreement_interval" if name == "agreement" else "top1_interval"]
-                rows.append((f"{label}, {when}", f"{results[when][name]:.1%} ({low:.1%} to {high:.1%})"))
+    for label, when, name, interval in (
+        ("top-1, before", "before", "top1_accuracy", "top1_interval"),
+        ("agreement with the model before, after", "after", "agreement", "agreement_interval"),
+        ("top-1, after", "after", "top1_accuracy", "top1_interval"),
+    ):
+        if name in results.get(when, {}):
+            low, high = results[when][interval]
+            rows.append((label, f"{results[when][name]:.1%} ({low:.1%} to {high:.1%})"))
     if "after" in results:
         rows.append(("images of the evaluation", results["after"]["num_images"]))
     return Table(("what", "value"), rows)
