@@ -177,7 +177,7 @@ def _precision(folder: pathlib.Path) -> str:
         raise ValueError(f"{folder}/saved_model.pb is damaged: {error}.") from error
     functions = [function for graph in saved_model.meta_graphs for function in graph.graph_def.library.function]
     types = {value.type for function in functions for node in function.node_def for value in node.attr.values()}
-    return contract.PRECISIONS[types_pb2.DT_BFLOAT16 in types]
+    return "bfloat16" if types_pb2.DT_BFLOAT16 in types else "float32"
 
 
 def _sha256(path: pathlib.Path) -> str:

@@ -127,10 +127,9 @@ def _embedded(config: ServeConfig, key_and_cert: tuple[bytes, bytes] | None) -> 
     memory.keep_blocks(largest=contract.MAX_MESSAGE_BYTES, in_all=_KEPT_MESSAGES * contract.MAX_MESSAGE_BYTES)
     # gRPC logs a traceback for each request that is no message, and any client can send those until a disk is full.
     logging.getLogger("grpc._common").setLevel(logging.CRITICAL)
-    key, cert = key_and_cert or (None, None)
     host = config.host or LOCALHOST
-    server_config = ServerConfig(host=host, port=config.port, model_name=config.model_name, ssl_key=key, ssl_cert=cert)
-    return serve(config.base_path, server_config)
+    listening = ServerConfig(host=host, port=config.port, model_name=config.model_name, key_and_cert=key_and_cert)
+    return serve(config.base_path, listening)
 
 
 @contextlib.contextmanager

@@ -31,8 +31,7 @@ class ServerConfig:
         max_queue: How many more calls may wait, unread; calls beyond these get RESOURCE_EXHAUSTED.
         poll_seconds: Time between two checks for new and removed versions.
         grace_seconds: Time at the end for calls that are running.
-        ssl_key: Private key, PEM. With `ssl_cert`, the server speaks TLS alone.
-        ssl_cert: Chain of certificates, PEM.
+        key_and_cert: Private key and chain of certificates, PEM. With these the server speaks TLS alone.
     """
 
     host: str = "127.0.0.1"
@@ -42,8 +41,7 @@ class ServerConfig:
     max_queue: int = 64
     poll_seconds: float = 1.0
     grace_seconds: float = 10.0
-    ssl_key: bytes | None = dataclasses.field(default=None, repr=False)
-    ssl_cert: bytes | None = None
+    key_and_cert: tuple[bytes, bytes] | None = dataclasses.field(default=None, repr=False)
 
 
 @contextlib.contextmanager
@@ -97,9 +95,9 @@ def _listen(versions: VersionManager, servicer: health.HealthServicer, config: S
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     address = contract.address(config.host, config.port)
     try:
-        if config.ssl_key is None:
+        if config.key_and_cert is None:
             return server, server.add_insecure_port(address)
-        credentials = grpc.ssl_server_credentials([(config.ssl_key, config.ssl_cert)])
+        credentials = grpc.ssl_server_credentials([config.key_and_cert])
         return server, server.add_secure_port(address, credentials)
     except RuntimeError as error:
         versions.close()

@@ -109,7 +109,7 @@ def test_tls_refuses_whom_it_should(base_path, key_and_cert):
     key, cert = (path.read_bytes() for path in key_and_cert)
     trusted = grpc.ssl_channel_credentials(cert)
     data = encode(random_image(20, 20))
-    with serve_embedded(base_path, ServerConfig(port=0, ssl_key=key, ssl_cert=cert)) as port:
+    with serve_embedded(base_path, ServerConfig(port=0, key_and_cert=(key, cert))) as port:
         for credentials, name, fits in (
             (trusted, None, True),
             (trusted, "squeezenet.test", True),
