@@ -44,10 +44,11 @@ _AFTER_A_CHECKPOINT = ("metrics.csv", "report.html")  # what a run writes only w
 
 
 def check_workdir(workdir: pathlib.Path) -> None:
-    """Refuses a folder that holds a trained model or files of another kind with a run's names, or cannot be written to.
+    """Refuses a folder that cannot be written to, that holds a trained model, or whose files a run would replace.
 
-    Outputs without evaluation.json, beside checkpoints, are those of a run that was killed while it wrote them. A run
-    that was killed before its first checkpoint leaves its config.json.
+    Those of an unfinished run may be replaced: outputs beside checkpoints and without evaluation.json, as of a run that
+    was killed while it wrote them, and config.json alone, which a run leaves that was killed before its first
+    checkpoint.
 
     Raises:
         ValueError: The folder cannot be used; the message says what to do.
