@@ -27,7 +27,7 @@ from sqz_keras.models.squeezenet import assign, build
 from sqz_keras.weights import sqz
 from trainers.compression.config import ROUNDING, SENSITIVITY, SIZE, FinetuneConfig, parse_bits
 from trainers.compression.inputs import SPLIT, input_batches, unlabelled_source
-from trainers.data.batches import Source, check_labels, open_dataset, readable_batches
+from trainers.data.batches import Source, has_labels, open_dataset, readable_batches
 from trainers.data.image_folder import check_is_no_class, open_image_dir
 from trainers.progress import say
 from trainers.training.interruption import mendable_errors
@@ -128,7 +128,7 @@ def held_out_batches(config: FinetuneConfig, spec: ModelSpec) -> Iterator[tuple[
     splits = [name for name in ("test", "validation") if source.sizes.get(name)]
     if not splits:
         raise ValueError(f"{source.name} has no split that fine-tuning does not use: 'test' or 'validation'.")
-    labelled = [name for name in splits if _is_labelled(source, name)]
+    labelled = [name for name in splits if has_labels(source, name)]
     split = (labelled or splits)[0]
     if not labelled:
         say(f"The split {split!r} of {source.name} has no labels, so only the agreement is measured.")
@@ -139,14 +139,6 @@ def held_out_batches(config: FinetuneConfig, spec: ModelSpec) -> Iterator[tuple[
                 yield images, labels if labelled else None
 
     return batches()
-
-
-def _is_labelled(source: Source, split: str) -> bool:
-    try:
-        check_labels(source, split)
-    except ValueError:
-        return False
-    return True
 
 
 def _open(config: FinetuneConfig, spec: ModelSpec) -> Source:

@@ -183,19 +183,21 @@ def check_split(source: Source, split: str) -> int:
     return source.sizes[split]
 
 
+def has_labels(source: Source, split: str) -> bool:
+    """Whether a split has labels; without any, TensorFlow Datasets gives -1. Reads its first record alone."""
+    return source.class_sizes is not None or next(source.records(split).take(1).as_numpy_iterator())["label"] >= 0
+
+
 def check_labels(source: Source, split: str) -> None:
-    """Refuses a split without labels, which TensorFlow Datasets gives the label -1; reads its first record alone.
+    """Refuses a split without labels.
 
     Raises:
         ValueError: it has none.
     """
-    if source.class_sizes is not None:
-        return
-    record = next(source.records(split).take(1).as_numpy_iterator())
-    if record["label"] < 0:
+    if not has_labels(source, split):
         raise ValueError(
-            f"The split {split!r} of {source.name} has no labels: its first one is {record['label']}. Name another "
-            "one, such as --test_split=validation."
+            f"The split {split!r} of {source.name} has no labels: its first one is -1. Name another one, such as "
+            "--test_split=validation."
         )
 
 
