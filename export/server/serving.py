@@ -18,6 +18,8 @@ from export import contract
 from export.server.manager import VersionManager, load_version
 from export.server.services import ModelService, PredictionService
 
+_GRACE_SECONDS = 10.0  # at the end, for calls that are running
+
 
 @dataclasses.dataclass(frozen=True)
 class ServerConfig:
@@ -30,7 +32,6 @@ class ServerConfig:
         max_workers: How many calls run at once.
         max_queue: How many more calls may wait, unread; calls beyond these get RESOURCE_EXHAUSTED.
         poll_seconds: Time between two checks for new and removed versions.
-        grace_seconds: Time at the end for calls that are running.
         key_and_cert: Private key and chain of certificates, PEM. With these the server speaks TLS alone.
     """
 
@@ -40,7 +41,6 @@ class ServerConfig:
     max_workers: int = 4
     max_queue: int = 64
     poll_seconds: float = 1.0
-    grace_seconds: float = 10.0
     key_and_cert: tuple[bytes, bytes] | None = dataclasses.field(default=None, repr=False)
 
 
@@ -48,7 +48,7 @@ class ServerConfig:
 def serve(base_path: str | os.PathLike, config: ServerConfig, load: Callable = load_version) -> Iterator[int]:
     """Serves the versions under `base_path` in the background for as long as the block runs, and gives the port.
 
-    At the end of the block new calls are refused, and calls that run or wait get `config.grace_seconds` to finish.
+    At the end of the block new calls are refused, and calls that run or wait get ten seconds to finish.
 
     Args:
         base_path: The folder of all versions.
@@ -73,7 +73,7 @@ def serve(base_path: str | os.PathLike, config: ServerConfig, load: Callable = l
     finally:
         ended.set()
         servicer.enter_graceful_shutdown()
-        server.stop(config.grace_seconds).wait()
+        server.stop(_GRACE_SECONDS).wait()
         poller.join()
         versions.close()
 
