@@ -164,15 +164,7 @@ def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _table(records: Sequence[Mapping[str, Any]]) -> Table:
-    columns = [name for name in _COLUMNS if any(name in record for record in records)]
-    names = list(records[0]["point"])
-    rows = [
-        [
-            record["number"],
-            *(record["point"].get(name) for name in names),
-            *(record.get(name) for name in columns),
-            record.get("command", ""),
-        ]
-        for record in records
-    ]
-    return Table(("number", *names, *columns, "command"), rows)
+    measured = [name for name in _COLUMNS if any(name in record for record in records)]
+    columns = ("number", *records[0]["point"], *measured)
+    rows = [[*map(_flat(record).get, columns), record.get("command", "")] for record in records]
+    return Table((*columns, "command"), rows)
