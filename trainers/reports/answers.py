@@ -107,12 +107,12 @@ def _confusions(confusion: np.ndarray, names: list[str]) -> list[Section]:
     for index, name in enumerate(names):
         if not totals[index] and np.mean(totals > 0) < 0.5:
             continue  # such as most of ImageNet's classes in a folder of a few
-        rival = int(wrong[index].argmax())
+        right, total, rival = int(confusion[index, index]), int(totals[index]), int(wrong[index].argmax())
         taken = names[rival] if wrong[index, rival] else None
-        accuracy = round(float(shares[index, index]), 4) if totals[index] else None
-        low, high = wilson_interval(int(confusion[index, index]), int(totals[index])) if totals[index] else (None, None)
-        bounds = [bound and round(bound, 4) for bound in (low, high)]
-        rows.append((name, totals[index], confusion[index, index], accuracy, *bounds, taken))
+        accuracy = [None] * 3
+        if total:
+            accuracy = [round(share, 4) for share in (right / total, *wilson_interval(right, total))]
+        rows.append((name, total, right, *accuracy, taken))
     columns = ("class", "images", "right", "accuracy", "at least", "at most", "most often taken for")
     note = "At least and at most: the 95% interval (Wilson) of the accuracy, which is wide where images are few."
     return [first, Section("Accuracy by class", table=Table(columns, rows), note=note)]
