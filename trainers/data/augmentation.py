@@ -85,7 +85,7 @@ def decode(data: tf.Tensor, *, guarded: bool = True, in_python: bool = True) -> 
             black pixel and 0.0, at some cost for every image, or else an InvalidArgumentError.
         in_python: Whether Python decodes what is neither JPEG nor PNG. Workers of a tf.data service cannot call it.
     """
-    return _by_kind(_decode_jpeg, _decoder_of_others(in_python), (data,), guarded)
+    return _by_kind(_decode_jpeg, lambda data: _decode_other(data, in_python), (data,), guarded)
 
 
 def _by_kind(of_jpeg: Callable, of_other: Callable, values: tuple, guarded: bool) -> tuple[tf.Tensor, tf.Tensor]:
@@ -121,29 +121,23 @@ def _decode_checked(data, size_of: Callable, decoder: Callable, upright: Callabl
     return upright(decoder(data), data)
 
 
-def _decoder_of_others(in_python: bool) -> Callable:
-    """From what is not a JPEG to an upright image: from a PNG, or any other format that `read_image` knows."""
+def _decode_other(data, in_python: bool):
+    """An upright image from what is not a JPEG: a PNG, or any other format that `read_image` knows."""
+    return tf.cond(starts_with(data, PNG_START), lambda: _decode_png(data), lambda: _decode_by_pillow(data, in_python))
 
+
+def _decode_by_pillow(data, in_python: bool):
     def read(data):
         try:
             return read_image(np.asarray(data, object).item())  # an empty string comes as an array
         except ValueError:
             return np.empty((0, 0, 3), np.uint8)  # TensorFlow may raise a Python error outside of the dataset
 
-    def by_pillow(data):
-        # Stateless, or else op determinism would let one thread alone decode.
-        image = (
-            tf.numpy_function(read, [data], tf.uint8, stateful=False) if in_python else tf.zeros((0, 0, 3), tf.uint8)
-        )
-        is_checked = tf.debugging.Assert(tf.size(image) > 0, ["not an image that can be read"])
-        with tf.control_dependencies([is_checked]):
-            return tf.ensure_shape(tf.identity(image), (None, None, 3))
-
-    return lambda data: tf.cond(
-        starts_with(data, PNG_START),
-        lambda: _decode_png(data),
-        lambda: by_pillow(data),
-    )
+    # Stateless, or else op determinism would let one thread alone decode.
+    image = tf.numpy_function(read, [data], tf.uint8, stateful=False) if in_python else tf.zeros((0, 0, 3), tf.uint8)
+    is_checked = tf.debugging.Assert(tf.size(image) > 0, ["not an image that can be read"])
+    with tf.control_dependencies([is_checked]):
+        return tf.ensure_shape(tf.identity(image), (None, None, 3))
 
 
 def _within_bounds(size):
@@ -181,7 +175,7 @@ def _random_window(data, size: int, seed: int, position, guarded: bool, in_pytho
         return jpeg_upright(decode_whole(of_window, data), data)
 
     def of_other(data, position):
-        image = _decoder_of_others(in_python)(data)
+        image = _decode_other(data, in_python)
         top, left, height, width = tf.unstack(random_window(tf.shape(image), seed, position))
         return image[top : top + height, left : left + width]
 
