@@ -199,7 +199,17 @@ def test_a_model_that_was_cut_before_its_softmax_is_refused(tmp_path, last, mess
 
 
 def of_another_project(
-    act=None, pools=(1, 3, 5), first=None, last=None, head=None, join=None, size=48, fires=None, module=keras, **conv1
+    act=None,
+    pools=(1, 3, 5),
+    first=None,
+    last=None,
+    conv10="conv10",
+    head=None,
+    join=None,
+    size=48,
+    fires=None,
+    module=keras,
+    **conv1,
 ):
     """keras-squeezenet's names, with fewer filters: a ReLU is a layer of its own."""
     layers, act = module.layers, act or (lambda name: module.layers.Activation("relu", name=name))
@@ -218,7 +228,7 @@ def of_another_project(
         x = (join or layers.Concatenate)(name=f"fire{number}_concat")([narrow, wide])
         x = layers.MaxPooling2D(3, 2)(x) if number in pools else x
     x = layers.Dropout(0.5)(x)
-    x = convolution(last(x) if last else x, 3, 1, "conv10")
+    x = convolution(last(x) if last else x, 3, 1, conv10)
     x = (head or layers.GlobalAveragePooling2D())(x)
     return module.Model(images, layers.Activation("softmax", name="loss")(x))
 
@@ -261,6 +271,9 @@ def test_a_damaged_config_is_refused_or_describes_nothing(monkeypatch, net):
         ({"first": keras.layers.ZeroPadding2D(1, name="pad")}, "pad pads something other than max pools in ceil mode"),
         ({"last": keras.layers.ZeroPadding2D(1, name="pad")}, "pad pads something other than max pools in ceil mode"),
         ({"act": linear("relu_conv10")}, "conv10 has no ReLU behind it"),
+        ({"act": linear("relu_new"), "conv10": "new"}, "new has no ReLU behind it"),
+        ({"last": keras.layers.GlobalAveragePooling2D(keepdims=True, name="mean")}, "mean averages what conv10 reads"),
+        ({"head": keras.layers.Flatten()}, "it has 0 averages behind conv10, expected one"),
         (
             {"head": lambda x: keras.layers.Softmax()(keras.layers.GlobalAveragePooling2D()(x))},
             "loss is a second softmax",
@@ -276,7 +289,7 @@ def test_a_config_with_the_names_of_another_project_is_checked(tmp_path, change,
     with pytest.raises(ValueError, match=f"its network is not a SqueezeNet: {message}.*keras.saving.load_model"):
         readers.read_described(path)
     assert "conv1/kernel" in readers.read_arrays(path)
-    if change.keys() & {"first", "last", "head"} or "conv10" in message:
+    if change.keys() & {"first", "last", "head", "conv10"} or "conv10" in message:
         assert readers.read_described(path, trunk_only=True)[1].has_bypass is False
 
 
@@ -291,6 +304,7 @@ def zeros_behind_conv1(name):
     "change",
     [
         {},
+        {"conv10": "new"},
         {"act": zeros_behind_conv1},
         {"act": lambda name: lambda x: keras.layers.ReLU(name=name)(keras.layers.Dropout(0.5)(x))},
         {
@@ -298,13 +312,13 @@ def zeros_behind_conv1(name):
             "join": lambda name: lambda maps: keras.layers.ReLU()(keras.layers.Concatenate(name=name)(maps)),
         },
     ],
-    ids=["as is", "ceil mode", "dropout between", "ReLU behind the concatenation"],
+    ids=["as is", "new head", "ceil mode", "dropout between", "ReLU behind the concatenation"],
 )
 @pytest.mark.parametrize("is_nested", [False, True])
 def test_a_network_of_another_project_may_be_written_in_other_ways(tmp_path, change, is_nested):
     model = of_another_project(**change)
     if is_nested:
-        trunk = keras.Model(model.input, model.get_layer("conv10").output, name="inner")
+        trunk = keras.Model(model.input, model.get_layer(change.get("conv10", "conv10")).output, name="inner")
         model = keras.Sequential([trunk, keras.layers.ReLU(), keras.layers.GlobalAveragePooling2D()])
     model.save(tmp_path / "own.keras")
     assert readers.read_described(tmp_path / "own.keras")[1] == Hints(48, conv10_padding=0, has_bypass=False)

@@ -187,6 +187,8 @@ def _changes_of_others(
     names = list(layers)
     trunk = [names.index(name) for name, ours in convolutions.items() if ours != "conv10"]
     matter = names[min(trunk) : max(trunk) + 1] if trunk_only else names
+    # A convolution of another name is conv10, for which `find_head` took it.
+    convolutions |= {name: "conv10" for name in matter if classes[name].startswith("Conv") and name not in convolutions}
     changes, pool_after, fire = [], [], 1
     for name, kind in classes.items():
         ours, expected = convolutions.get(name), {}
@@ -202,8 +204,6 @@ def _changes_of_others(
         elif kind == "MaxPooling2D":
             pool_after.append(fire)
             expected |= {"pool_size": [3, 3], "strides": [2, 2], "padding": "valid"}
-        elif kind == "AveragePooling2D" and layers[name].get("pool_size") == [3, 3]:
-            changes.append(f"{name} is an AveragePooling2D, expected a MaxPooling2D")
         elif kind == "ReLU" and name in matter:
             expected |= {"max_value": None, "negative_slope": 0, "threshold": 0}
         if name in matter and layers[name].get("activation", "relu") not in ("relu", "linear", "softmax"):
@@ -217,20 +217,39 @@ def _changes_of_others(
         changes.append(f"it has max pools behind {pool_after}, expected {list(net.pool_after)}")
     softmaxes = [name for name in matter if "softmax" in (classes[name].lower(), layers[name].get("activation"))]
     changes += [f"{name} is a second softmax" for name in softmaxes[1:]]
-    return changes + _changes_behind(matter, classes, layers, read_by)
+    changes += _changes_of_average([(name, classes[name], convolutions.get(name)) for name in matter])
+    linear = [name for name in matter if name in convolutions and layers[name].get("activation", "relu") != "relu"]
+    return changes + _changes_behind(matter, linear, classes, layers, read_by)
+
+
+def _changes_of_average(matter: list[tuple[str, str, str | None]]) -> list[str]:
+    """Averages other than the one behind conv10, or none there, a clause each; of layers' names, classes and our names.
+
+    The same layers in another order give other answers, as conv10's ReLU is between it and the average.
+    """
+    conv10 = next((at for at, (_, _, ours) in enumerate(matter) if ours == "conv10"), len(matter))
+    averages = [at for at, (_, kind, _) in enumerate(matter) if kind.endswith("AveragePooling2D")]
+    changes = [f"{matter[at][0]} averages what conv10 reads" for at in averages if at < conv10]
+    behind = [matter[at][0] for at in averages if at > conv10]
+    if conv10 < len(matter) and len(behind) != 1:
+        changes.append(f"it has {len(behind)} averages behind conv10, expected one")
+    return changes
 
 
 def _changes_behind(
-    matter: list[str], classes: Mapping[str, str], layers: Mapping[str, Mapping], read_by: Mapping[object, list]
+    matter: list[str],
+    linear: list[str],
+    classes: Mapping[str, str],
+    layers: Mapping[str, Mapping],
+    read_by: Mapping[object, list],
 ) -> list[str]:
-    """Zeros that something other than a max pool reads, and convolutions that no ReLU reads, a clause each."""
+    """Zeros that something other than a max pool reads, and which of the linear convolutions no ReLU reads."""
     changes = []
     for name in matter:
         if classes[name] == "ZeroPadding2D":
             kinds = {classes.get(reader) for reader in read_by.get(name, [])}
             if kinds != {"MaxPooling2D"} or layers[name].get("padding") != _CEIL_MODE:
                 changes.append(f"{name} pads something other than max pools in ceil mode")
-    linear = [name for name in matter if layer_name(name) and layers[name].get("activation", "relu") != "relu"]
     ways, seen = [(name, reader) for name in linear for reader in read_by.get(name, [None])], set()
     for name, reader in ways:  # which grow
         kind = classes.get(reader)  # None for a model, which is read through
