@@ -261,8 +261,8 @@ def _warn_of_preprocessing(path: pathlib.Path, spec: ModelSpec, architecture: Mo
     how = spec.preprocessing
     _warn(
         path,
-        f"how images are prepared, nor its labels: they are resized to {how.resize_to} pixels and prepared as by "
-        f"preprocess_input(mode={how.mode!r})",
+        f"how images are prepared, nor its labels: they are resized to {how.resize_to} pixels, cropped to "
+        f"{spec.input_size}x{spec.input_size} and prepared as by preprocess_input(mode={how.mode!r})",
     )
 
 
@@ -295,7 +295,7 @@ def _read_onnx(
         return model.spec, model.arrays
     record_spec = _record_spec(path, model.arrays)
     spec = model.infer_spec(record_spec or architecture)
-    if record_spec is None and not model.tells_colours():
+    if record_spec is None and not (model.tells_colours() and model.structure.is_square):
         _warn_of_preprocessing(path, spec, architecture)
     return spec, model.arrays
 

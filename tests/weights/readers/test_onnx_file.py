@@ -71,7 +71,7 @@ def test_reads_what_was_written(path, dtype, raw):
 @pytest.mark.parametrize("bypass", BYPASSES)
 @pytest.mark.parametrize("style", STYLES)
 def test_reads_what_exporters_write(path, style, bypass):
-    how = Preprocessing(antialias=False)
+    how = Preprocessing(resize_to=39, antialias=False)  # a small image is not cropped
     spec = ModelSpec(None, bypass, SMALL, classes=5, input_size=39, conv10_padding=0, preprocessing=how)
     arrays = rounded(spec)
     model = build(arrays, spec, **STYLES[style])
@@ -95,7 +95,7 @@ def test_the_description_follows_from_the_graph(path, version, producer, mode):
     is_told = ["does not say how images are prepared" not in str(warning.message) for warning in caught]
     assert is_told == [False] * (producer == "tf2onnx")
     assert (read.version, read.bypass, read.classes, read.input_size) == (version, "complex", 7, 100)
-    assert (read.conv10_padding, read.preprocessing.mode, read.preprocessing.resize_to) == (1, mode, 256)
+    assert (read.conv10_padding, read.preprocessing.mode, read.preprocessing.resize_to) == (1, mode, 100)
     with pytest.raises(ValueError, match="bypass='complex'"):
         resolve_model(path, bypass="simple")
 
@@ -286,6 +286,15 @@ def test_pools_that_round_down_draw_a_warning_where_any_size_will_do(path, style
         resolve_model(path)
     messages = [str(warning.message) for warning in caught]
     assert ["At some numbers of pixels the two differ" in text for text in messages] == [True] * warns
+
+
+def test_images_that_are_not_square_draw_a_warning(path):
+    spec = ModelSpec(None, None, SMALL, classes=5, input_size=39)
+    model = build(rounded(spec), spec, producer="pytorch", ceil=True)
+    model.graph.input[0].type.tensor_type.shape.dim[3].dim_value = 55
+    path.write_bytes(model.SerializeToString())
+    with pytest.warns(UserWarning, match="resized to 256 pixels, cropped to 224x224 and prepared"):
+        resolve_model(path)
 
 
 def test_a_pool_of_padding_is_refused(path):

@@ -18,6 +18,7 @@ from sqz_keras.architecture.metaparameters import FireFilters, Metaparameters, f
 from sqz_keras.architecture.spec import MAX_JSON_BYTES, ModelSpec, Preprocessing, hash_arrays
 from sqz_keras.weights.arrays import WeightsFileError
 from sqz_keras.weights.description import SPEC_KEY
+from sqz_keras.weights.records import authors_preprocessing
 
 if typing.TYPE_CHECKING:
     import onnx
@@ -112,7 +113,8 @@ def inferred_spec(
         size = structure.input_size or (224 if torch else 227)
         kind = ("torch", "shortest_side") if torch else (mode or "authors", "stretch")
         # Only torchvision resizes with antialiasing.
-        preprocessing = Preprocessing(*kind, max(256, size), antialias="pytorch" in producer.lower())
+        resize_to = authors_preprocessing(size).resize_to
+        preprocessing = Preprocessing(*kind, resize_to, antialias="pytorch" in producer.lower())
         options["input_size"] = size
         if "conv10/bias" in arrays:
             options["classes"] = int(arrays["conv10/bias"].size)

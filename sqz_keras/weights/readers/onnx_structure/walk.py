@@ -21,6 +21,7 @@ class Structure:
         bypasses: what goes around each fire module: None, "identity" or "convolution".
         conv10_padding: rows and columns of zeros around conv10's input.
         input_size: height and width of the input, None where they are not fixed, or differ.
+        is_square: whether they may be the same.
         colours: what happens to an image before conv1.
         leaves_rest: whether a max pool rounds down where ours, in ceil mode, would round up, or may.
     """
@@ -30,6 +31,7 @@ class Structure:
     bypasses: tuple[str | None, ...]
     conv10_padding: int
     input_size: int | None
+    is_square: bool
     colours: Colours
     leaves_rest: bool
 
@@ -76,7 +78,8 @@ class _Walk:
             tuple(self._pools),
             tuple(self._bypasses),
             padding,
-            size.pop() if len(size) == 1 else None,
+            next(iter(size)) if len(size) == 1 else None,
+            len(size - {None}) < 2,
             self._network.colours,
             self._leaves_rest,
         )
