@@ -20,6 +20,7 @@ from sqz_keras.compression.bias_changes import round_bias_changes
 from sqz_keras.compression.densities import layer_names, measure_densities
 from sqz_keras.extras import MissingExtraError, needs
 from sqz_keras.files import write_file, write_json
+from sqz_keras.images.preprocessing import check_takes_rgb
 from sqz_keras.version import __version__
 from sqz_keras.weights import sqz
 from sqz_keras.weights.arrays import WeightsFileError, read_bytes
@@ -55,6 +56,8 @@ def compress(config: CompressionConfig) -> dict[str, Any]:
     base = None if config.base is None else read_bytes(config.base)
     base_arrays = {} if base is None else _read_base(config, base)
     spec, arrays, earlier = _read_model(config)
+    if config.evaluation_dir or not isinstance(config, LosslessConfig | KMeansConfig):
+        check_takes_rgb(spec)
     batches = _evaluation_batches(config, spec)  # found before the work whose result they evaluate
     provenance = _provenance(config, arrays, earlier)
     result, stages = _run_method(config, spec, arrays, provenance)

@@ -526,6 +526,21 @@ def test_images_of_other_classes_are_refused(run, folder, tmp_path):
         run("--method=finetune", "--bits=3", f"--image_dir={tmp_path / 'other'}")
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--method=quantize", "--target_bytes=9000", "--calibration_dir=photos"),
+        ("--method=kmeans", "--bits=4", "--evaluation_dir=photos"),
+    ],
+)
+def test_images_are_refused_for_a_model_of_other_channels(run, tmp_path, options):
+    spec = dataclasses.replace(SPEC, channels=1)
+    (tmp_path / "grey.sqz").write_bytes(sqz.encode(spec, named_arrays(build(spec))))
+    with pytest.raises(ValueError, match="This model takes 1 channels, and images are RGB"):
+        run(*options, model=str(tmp_path / "grey.sqz"))
+    run(model=str(tmp_path / "grey.sqz"))
+
+
 def test_an_older_file_survives_a_failure(run, monkeypatch):
     path, _ = run()
     whole = path.read_bytes()
