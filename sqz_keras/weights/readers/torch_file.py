@@ -30,6 +30,7 @@ from sqz_keras.weights.readers.torch_names import bare, is_counter, name_weights
 
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 _PROTOCOL_VERSION = 1001
+_PICKLE = b"\x80"  # the first byte of a pickle of protocol 2 or later, torch.save's lowest
 _MAX_PICKLE_BYTES = 1 << 20
 _MAX_NESTED = 8  # dicts in dicts
 _STATE_DICTS = ("state_dict", "model_state_dict", "model_state", "model", "net")  # where training scripts put it
@@ -85,8 +86,12 @@ def _read_zip(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, byt
 def _read_legacy(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, bytes]]:
     data = read_bytes(path)
     stream, end = io.BytesIO(data), len(data)
-    if read_pickle(path, stream) != _MAGIC_NUMBER or read_pickle(path, stream) != _PROTOCOL_VERSION:
-        raise WeightsFileError(f"{path}: not a file of torch.save.")
+    is_pickle = data.startswith(_PICKLE)  # else it is of another program, such as OpenVINO's .bin, and not damaged
+    if not is_pickle or read_pickle(path, stream) != _MAGIC_NUMBER or read_pickle(path, stream) != _PROTOCOL_VERSION:
+        raise WeightsFileError(
+            f"{path}: not a file that torch.save wrote. If its model is one of PyTorch, save it again: "
+            f"{SAVE_STATE_DICT}; if it is one of another program, export it as .onnx."
+        )
     system = read_pickle(path, stream)
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise WeightsFileError(f"{path}: expected little-endian values; save the file on another machine.")

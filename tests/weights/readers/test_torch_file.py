@@ -506,6 +506,14 @@ EDITS = (
 )
 
 
+@pytest.mark.parametrize("data", [np.float32([0.25, -2, 1]).tobytes(), b"\0\0\1\5conv1", pickle.dumps({"a": 1})])
+def test_a_file_of_another_program_is_not_called_damaged(path, data):
+    """As the .bin of OpenVINO, a .ckpt of TensorFlow, and a dict that pickle itself wrote."""
+    path.write_bytes(data)
+    with pytest.raises(WeightsFileError, match=r"not a file that torch\.save wrote"):
+        torch_file.read(path)
+
+
 def test_structural_damage_is_refused(writer, path):
     assert check_refused(path, structural(writer, random_arrays())) > 500
 
