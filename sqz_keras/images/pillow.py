@@ -32,7 +32,9 @@ _TIFF_BITS, _TIFF_COLOURS, _TIFF_PALETTE, _TIFF_NUMBERS = (258, (1,)), (262, 1),
 _TIFF_COMPRESSION, _TIFF_PLANES = (259, 1), (284, 1)
 _WHITE_IS_0, _LAB, _SIGNED, _UNCOMPRESSED, _SEPARATE = 0, 8, 2, 1, 2
 _TOO_MANY_BITS = "its pixels have more than 16 bits; save it with 8 or 16 bits"
+_ENDS_EARLY = "the file ends early: some of its pixels are missing"
 JPEG_END = b"\xff\xd9"
+_JPEG_PIXELS = b"\xff\xda"
 MISSING_GREY = 128  # JPEG's library paints pixels that a file lacks, and warns of them where nobody sees it
 # Compressed ones of nobody knows what, each time behind another marker of a restart.
 MORE_PIXELS = b"".join(bytes([*range(1, 100, 3), 0xFF, 0xD0 + count]) for count in range(8))
@@ -88,7 +90,7 @@ def pixels_of(image: Image.Image, file: BinaryIO | None) -> np.ndarray:
         _check_end(image, file)
         exact = _with_exact_transparency(image, file)  # which needs an image that is not loaded yet
         if image.format == "PNG" and _lacks_rows(image, file):
-            raise ValueError("the file ends early: some of its pixels are missing")
+            raise ValueError(_ENDS_EARLY)
         image = exact
     return np.asarray(to_rgb(_turned_upright(_without_gaps(_with_exact_tiff(image)))))
 
@@ -138,18 +140,30 @@ def _check_end(image: Image.Image, file: BinaryIO) -> None:
 
     It takes lossless JPEGs too, which have no tables of quantisation; TensorFlow and browsers do not.
     """
-    if image.format != "JPEG":
+    if image.format not in ("JPEG", "MPO"):
         return
     if not image.quantization:
         raise ValueError("a lossless JPEG; save it as a PNG, or as an ordinary JPEG")
-    grey = 255 - MISSING_GREY if image.mode == "CMYK" else MISSING_GREY  # Pillow inverts inks
-    if set(np.ravel(image.getpixel((image.width - 1, image.height - 1)))) == {grey}:
-        data = content(file)
-        if data.endswith(JPEG_END):
-            longer = data.removesuffix(JPEG_END) + MORE_PIXELS + JPEG_END
-            with open_image(io.BytesIO(longer)) as other:
-                if not np.array_equal(image, other):
-                    raise ValueError("the file ends early: some of its pixels are missing")
+    data = content(file)
+    if _lacks_end(data):
+        raise ValueError(_ENDS_EARLY)
+    # The grey of inks depends on how they are stored, so files with inks are always in doubt.
+    is_in_doubt = image.mode == "CMYK" or set(np.ravel(image.getpixel((image.width - 1, image.height - 1)))) == {MISSING_GREY}
+    if is_in_doubt and data.endswith(JPEG_END):
+        longer = data.removesuffix(JPEG_END) + MORE_PIXELS + JPEG_END
+        with open_image(io.BytesIO(longer)) as other:
+            if not np.array_equal(image, other):
+                raise ValueError(_ENDS_EARLY)
+
+
+def _lacks_end(data: bytes) -> bool:
+    """Whether a JPEG has no end behind its first pixels, as where zeros take the place of the rest."""
+    at = 2
+    while data[at : at + 2] != _JPEG_PIXELS and at < len(data) - 4:
+        # A marker may be behind any number of bytes 0xFF. A thumbnail in the EXIF has pixels and an end of its own.
+        is_segment = data[at] == 0xFF and data[at + 1] not in (0, 0xFF)
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big") if is_segment else 1
+    return data.find(JPEG_END, at) < 0
 
 
 def _lacks_rows(image: Image.Image, file: BinaryIO) -> bool:

@@ -163,16 +163,32 @@ def with_early_end(content: bytes, part: float = 0.5) -> bytes:
     return content[: start + int(part * (len(content) - start))] + b"\xff\xd9"
 
 
-@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK", "YCCK"])
 @pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"restart_marker_blocks": 1}], ids=str)
 def test_a_jpeg_that_ends_early_is_refused(mode, options):
     """The JPEG library paints the rest grey and only warns."""
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
-    content = encode(Image.fromarray(pixels).convert(mode), format="JPEG", **options)
+    content = encode(Image.fromarray(pixels).convert("CMYK" if mode == "YCCK" else mode), format="JPEG", **options)
+    if mode == "YCCK":  # as Photoshop stores inks; Pillow does not write it
+        start = content.index(b"Adobe") + 11
+        content = content[:start] + b"\2" + content[start + 1 :]
     for part in (0.3, 0.9):
         with pytest.raises(ValueError, match="the file ends early: some of its pixels are missing"):
             read_image(with_early_end(content, part))
     assert read_image(content + b"trailer").shape == (40, 60, 3)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "MPO"])
+def test_a_jpeg_whose_end_is_zeros_is_refused(format):
+    """As of an interrupted download, or from a damaged card. Pillow decodes the zeros; TensorFlow refuses the file."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    thumbnail = b"Exif\0\0" + encode(Image.new("RGB", (8, 8)), format="JPEG")
+    content = encode(Image.fromarray(pixels), format=format, exif=thumbnail)
+    assert read_image(content + bytes(500)).shape == (40, 60, 3)
+    scan = content.rindex(b"\xff\xda")
+    for kept in (scan + 500, content.rindex(b"\xff\xd9")):
+        with pytest.raises(ValueError, match="the file ends early: some of its pixels are missing"):
+            read_image(content[:kept] + bytes(4000))
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 20}], ids=str)
