@@ -9,7 +9,6 @@ DIR holds one folder of images per class, named after its label (for ImageNet it
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 
@@ -38,7 +37,7 @@ def main(argv) -> int:
     from sqz_keras.files import write_json
     from sqz_keras.images.preprocessing import check_takes_rgb
     from sqz_keras.models.squeezenet import build
-    from sqz_keras.weights.description import read_labels
+    from sqz_keras.weights.description import read_labels, with_labels
     from sqz_keras.weights.resolve import resolve_model
     from trainers.data.image_reader import class_labels, find_labelled_images
     from trainers.evaluation.accuracy import evaluate_images
@@ -52,7 +51,7 @@ def main(argv) -> int:
     spec, arrays = resolve_model(args.model, version=args.version, bypass=args.bypass)
     check_takes_rgb(spec)
     if args.labels is not None:
-        spec = dataclasses.replace(spec, labels=read_labels(args.labels))
+        spec = with_labels(spec, read_labels(args.labels))
     images = find_labelled_images(args.image_dir, class_labels(spec))
     for flag, path in outputs.items():
         if os.path.exists(path) and any(os.path.samefile(path, image) for image, _ in images):

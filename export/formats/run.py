@@ -85,12 +85,12 @@ def _export_file(config: FileConfig) -> str:
 
 def _resolve(config: SavedModelConfig | FileConfig) -> tuple[ModelSpec, dict[str, np.ndarray]]:
     """The model that a config names, with the labels that it names."""
-    from sqz_keras.weights.description import read_labels
+    from sqz_keras.weights.description import read_labels, with_labels
     from sqz_keras.weights.resolve import resolve_model
 
     labels = read_labels(config.labels) if config.labels else None
     spec, arrays = resolve_model(config.model, version=config.version, bypass=config.bypass)
-    return (dataclasses.replace(spec, labels=labels) if labels is not None else spec), arrays
+    return (with_labels(spec, labels) if labels is not None else spec), arrays
 
 
 def _use_defaults_of_keras() -> None:

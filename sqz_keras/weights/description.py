@@ -148,6 +148,22 @@ def read_labels(path: str | os.PathLike) -> tuple[str, ...]:
     return labels
 
 
+def with_labels(spec: ModelSpec, labels: Sequence[str]) -> ModelSpec:
+    """The model with other names of its classes.
+
+    Raises:
+        ValueError: They are its own names in another order, or not one name for each class.
+    """
+    for own in (spec.labels, spec.class_names()) if spec.labels else ():
+        if sorted(labels) == sorted(own) and tuple(labels) != own:
+            place = next(index for index, pair in enumerate(zip(labels, own, strict=True)) if pair[0] != pair[1])
+            raise ValueError(
+                f"The file of labels has the model's own names in another order, first {labels[place]!r} in place of "
+                f"{own[place]!r}. Leave out --labels: the model says which class is which."
+            )
+    return dataclasses.replace(spec, labels=tuple(labels))
+
+
 def _are_numbered(labels: Sequence[str]) -> bool:
     for pattern, starts in _NUMBERED:
         starts = starts if len(labels) < 3 else (0, 1)  # "1 dollar" and "2 dollars" may be names

@@ -3,10 +3,10 @@
 import pytest
 
 from export import export
-from sqz_keras import codec, resolve_model
+from sqz_keras import ModelSpec, codec, resolve_model
 from sqz_keras.architecture.spec import imagenet_classes, imagenet_wnids
 from sqz_keras.weights import sqz
-from sqz_keras.weights.description import read_labels
+from sqz_keras.weights.description import read_labels, with_labels
 
 
 @pytest.fixture
@@ -112,3 +112,16 @@ def test_numbers_may_be_names(tmp_path, text):
 def test_spaces_and_blank_lines_at_the_end_are_no_part_of_a_name(tmp_path, text):
     (tmp_path / "labels.txt").write_bytes(text.encode())
     assert read_labels(tmp_path / "labels.txt") == ("cat", "dog")
+
+
+def test_the_own_names_of_a_model_in_another_order_are_refused(flags, spec, tmp_path, run_command):
+    """As a program lists them that sorts them otherwise; the answers would have each other's names."""
+    (tmp_path / "labels.txt").write_text("\n".join(reversed(spec.labels)))
+    with pytest.raises(ValueError, match=f"the model's own names in another order, first {spec.labels[-1]!r} in place"):
+        run_command(export, *flags)
+    assert not (tmp_path / "served").exists()
+    with pytest.raises(ValueError, match="in another order"):
+        with_labels(ModelSpec("1.1", labels=imagenet_wnids()), imagenet_wnids()[::-1])
+    assert with_labels(spec, spec.labels) == spec
+    nameless = ModelSpec("1.1", classes=3)
+    assert with_labels(nameless, ("2", "0", "1")).labels == ("2", "0", "1")

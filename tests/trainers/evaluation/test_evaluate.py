@@ -187,6 +187,9 @@ def test_labels_of_a_file_name_the_classes_of_a_model_without(main, image_dir, t
     (tmp_path / "labels.txt").write_text("a\nb\nc\n", "utf-8-sig")  # with the mark of an editor on Windows
     assert main(model=str(path), labels=str(tmp_path / "labels.txt")) == 0
     assert capsys.readouterr().out.splitlines()[-2:] == expected
+    (tmp_path / "labels.txt").write_text("c\nb\na\n")
+    with pytest.raises(ValueError, match="the model's own names in another order, first 'c' in place of 'a'"):
+        main(labels=str(tmp_path / "labels.txt"))
 
 
 def test_a_model_of_other_channels_is_refused_before_an_image_is_read(main, tmp_path):
