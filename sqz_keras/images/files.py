@@ -120,8 +120,14 @@ def report_left_out(root: pathlib.Path, others: Sequence[pathlib.Path], why: str
         )
 
 
-def report_misplaced(root: pathlib.Path, folders: Iterable[pathlib.Path]) -> None:
-    """Counts the images that are not in one of a folder's folders of classes itself, and names the first ones."""
+def report_misplaced(root: pathlib.Path, folders: Iterable[pathlib.Path], others: Iterable[pathlib.Path] = ()) -> None:
+    """Counts the images that are not in one of a folder's folders of classes itself, and names the first ones.
+
+    Args:
+        root: The folder.
+        folders: Those of its classes.
+        others: Folders in it of which nothing is read.
+    """
     inside = [
         # DirEntry.is_dir fails on a link to itself.
         inner.path
@@ -129,7 +135,8 @@ def report_misplaced(root: pathlib.Path, folders: Iterable[pathlib.Path]) -> Non
         for inner in os.scandir(folder)
         if inner.name[0] != "." and os.path.isdir(inner.path)
     ]
-    images, _ = split_by_suffix([*root.iterdir(), *(path for folder in inside for path in files_below(folder))])
+    unread = [path for folder in [*inside, *others] for path in files_below(folder)]
+    images, _ = split_by_suffix([*root.iterdir(), *unread])
     report_left_out(root, images, "outside of the classes' folders, or in folders inside those")
 
 

@@ -17,6 +17,7 @@ MAX_ASPECT_RATIO = 100  # long side over short side
 _FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 _BRANDS_BYTES = 255  # of HEIC and AVIF: a box with its size, then the main brand, then those that fit too
+_LFS_POINTER = b"version https://git-lfs.github.com/"
 _ORIENTATION = 0x0112  # of EXIF
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -55,12 +56,18 @@ def open_image(file: BinaryIO) -> Image.Image:
         pillow_heif.register_heif_opener()
     try:
         return Image.open(file, formats=[name for name in _FORMATS if name in Image.OPEN])
+    except Image.DecompressionBombError as error:  # Pillow's own bound, which is higher
+        raise ValueError(f"more than {MAX_PIXELS:,} pixels; make it smaller") from error
     except Image.UnidentifiedImageError as error:
         raise ValueError(_reason(file, start) or f"none of the formats {', '.join(_FORMATS)}, or damaged") from error
 
 
 def _reason(file: BinaryIO, start: bytes) -> str | None:
-    """Why Pillow does not open a JPEG or TIFF, such as one of 12 bits or of floats; `Image.open` keeps it to itself."""
+    """Why a file is no image, or Pillow does not open a JPEG or TIFF, which `Image.open` keeps to itself."""
+    if not start:
+        return "an empty file"
+    if start.startswith(_LFS_POINTER):
+        return "a pointer of Git LFS, not the image itself; fetch it: git lfs pull"
     for format in ("JPEG", "TIFF"):
         factory, accept = Image.OPEN[format]
         if accept(start):
@@ -148,8 +155,8 @@ def _check_end(image: Image.Image, file: BinaryIO) -> None:
     if _lacks_end(data):
         raise ValueError(_ENDS_EARLY)
     # The grey of inks depends on how they are stored, so files with inks are always in doubt.
-    is_in_doubt = image.mode == "CMYK" or set(np.ravel(image.getpixel((image.width - 1, image.height - 1)))) == {MISSING_GREY}
-    if is_in_doubt and data.endswith(JPEG_END):
+    last = np.ravel(image.getpixel((image.width - 1, image.height - 1)))
+    if data.endswith(JPEG_END) and (image.mode == "CMYK" or set(last) == {MISSING_GREY}):
         longer = data.removesuffix(JPEG_END) + MORE_PIXELS + JPEG_END
         with open_image(io.BytesIO(longer)) as other:
             if not np.array_equal(image, other):

@@ -14,6 +14,7 @@ from trainers.data.batches import Source
 
 # The folders that are splits, by the split's name.
 _SPLIT_FOLDERS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
+_SPLIT_NAMES = {name for names in _SPLIT_FOLDERS.values() for name in names}
 _EVERY_FIFTH = 5
 _DECODED_BY_TENSORFLOW = (".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".png")
 
@@ -26,7 +27,7 @@ def open_image_dir(image_dir: str | os.PathLike) -> Source:
             a folder of images a class; or with the folders of the classes themselves: then every fifth image
             of a class, by name, is for validation and the others for training. Files and folders whose names start
             with a dot are skipped. Files without the suffix of an image, and images outside of the classes' folders or
-            deeper in them, are left out, and counted on stderr.
+            deeper in them, are left out, and counted on stderr; so are those in other folders beside "train".
 
     Returns:
         A source with the splits "train" and "validation", and "test" where there is one. Its ids are paths below
@@ -43,7 +44,7 @@ def open_image_dir(image_dir: str | os.PathLike) -> Source:
     if "train" in folders:
         if {"val", "validation"} <= folders.keys():
             raise ValueError(f"{root} holds both 'val' and 'validation'; expected one of them beside 'train'.")
-        report_misplaced(root, [])
+        report_misplaced(root, [], [path for name, path in folders.items() if name not in _SPLIT_NAMES])
         classes = {
             split: _images(folders[name])
             for split, names in _SPLIT_FOLDERS.items()
@@ -81,8 +82,7 @@ def check_is_no_class(folder: str | os.PathLike, image_dir: str | os.PathLike) -
     """
     root, real = pathlib.Path(os.path.realpath(image_dir)), pathlib.Path(os.path.realpath(folder))
     inside = real.relative_to(root).parts if real.is_relative_to(root) else (".",)
-    splits = {name for names in _SPLIT_FOLDERS.values() for name in names}
-    is_beside = (root / "train").is_dir() and inside[:1] not in {(name,) for name in splits}
+    is_beside = (root / "train").is_dir() and inside[:1] not in {(name,) for name in _SPLIT_NAMES}
     if not (is_beside or any(part.startswith(".") for part in inside)):
         raise ValueError(
             f"--workdir={os.fspath(folder)} is in --image_dir={os.fspath(image_dir)}, where it would become a class; "
@@ -109,7 +109,8 @@ def _images(root: pathlib.Path) -> dict[str, list[str]]:
     report_left_out(root, left_out)
     report_misplaced(root, [root / label for label in classes])
     if not classes:
-        raise ValueError(f"{root} holds no folders; expected one per class, with images in it.")
+        hint = f" If {root.name!r} is a class itself, give its folder another name." * (root.name in _SPLIT_NAMES)
+        raise ValueError(f"{root} holds no folders; expected one per class, with images in it.{hint}")
     return classes
 
 

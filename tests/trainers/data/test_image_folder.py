@@ -111,6 +111,10 @@ def test_records_are_mixed_and_in_a_fixed_order(tmp_path):
         (["cat/notes.txt"], "cat holds no images"),
         (["cat/1.jpg", "cat/2.jpg"], "'cat' has 2 images"),
         (["train/cat/1.jpg"], "expected 'val' or 'validation'"),
+        (
+            ["train/1.jpg", "bus/1.jpg"],
+            "train holds no folders; .* If 'train' is a class itself, give its folder another",
+        ),
         (["train/cat/1.jpg", "val/cat/1.jpg", "validation/cat/2.jpg"], "both 'val' and 'validation'"),
         (["train/cat/1.jpg", "val/dog/1.jpg"], "'dog', a class that the train split lacks"),
     ],
@@ -119,6 +123,13 @@ def test_what_cannot_be_trained_on_is_refused(tmp_path, names, message):
     _write(tmp_path, *names)
     with pytest.raises(ValueError, match=message):
         open_image_dir(tmp_path)
+
+
+def test_images_of_other_folders_beside_the_splits_are_named(tmp_path, capsys):
+    _write(tmp_path, *(f"{split}/cat/1.jpg" for split in ("train", "val", "valid")), "more/1.jpg", ".hidden/1.jpg")
+    assert open_image_dir(tmp_path).sizes == {"train": 1, "validation": 1}
+    assert "left out 2 files outside of the classes' folders" in (error := capsys.readouterr().err)
+    assert "more/1.jpg, valid/cat/1.jpg" in error
 
 
 def test_a_folder_to_write_to_is_no_class(tmp_path):
