@@ -154,9 +154,11 @@ def _check_end(image: Image.Image, file: BinaryIO) -> None:
     data = content(file)
     if _lacks_end(data):
         raise ValueError(_ENDS_EARLY)
+    if image.format == "MPO" or not data.endswith(JPEG_END):  # an MPO ends where its last image does
+        return
     # The grey of inks depends on how they are stored, so files with inks are always in doubt.
     last = np.ravel(image.getpixel((image.width - 1, image.height - 1)))
-    if data.endswith(JPEG_END) and (image.mode == "CMYK" or set(last) == {MISSING_GREY}):
+    if image.mode == "CMYK" or set(last) == {MISSING_GREY}:
         longer = data.removesuffix(JPEG_END) + MORE_PIXELS + JPEG_END
         with open_image(io.BytesIO(longer)) as other:
             if not np.array_equal(image, other):

@@ -239,6 +239,13 @@ def test_an_interlaced_png_of_too_few_pixels_is_refused(size):
             read_image(short)
 
 
+def test_a_later_image_of_an_mpo_may_end_in_grey(image):
+    file = io.BytesIO(encode(image, format="MPO", save_all=True, append_images=[Image.new("RGB", (16, 16), "#808080")]))
+    with Image.open(file) as opened:
+        opened.seek(1)
+        np.testing.assert_array_equal(pixels_of(opened, file), np.full((16, 16, 3), 128))
+
+
 def test_a_lossless_jpeg_is_refused():
     """Of 8 x 8 grey pixels. Pillow reads it; TensorFlow, which trains and serves, does not."""
     header = "ffd8 ffc3 000b 08 0008 0008 01 011100 ffc4 0014 00 01 000000000000000000000000000000 00"
