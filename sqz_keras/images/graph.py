@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from sqz_keras.images.pillow import JPEG_END, MAX_ASPECT_RATIO, MAX_PIXELS, MISSING_GREY, MORE_PIXELS
 
+_MISSING_INK = 64  # or 63: what TensorFlow makes of four missing colours
 JPEG_START, PNG_START = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _ADOBE = b"\xff\xee\x00\x0eAdobe\x00d" + bytes(5)  # a JPEG's segment that says: four inks, inverted
 
@@ -76,12 +77,16 @@ def decode_whole(decoder: Callable[[tf.Tensor], tf.Tensor], data: tf.Tensor) -> 
     """
     image = decoder(data)
     is_cmyk = tf.equal(tf.io.extract_jpeg_shape(data)[2], 4)
-    may_end_early = tf.reduce_all(tf.equal(image[-1, -1], MISSING_GREY))
+    last = image[-1, -1]
+    is_missing_ink = is_cmyk & (tf.equal(last, _MISSING_INK) | tf.equal(last, _MISSING_INK - 1))
+    may_end_early = tf.reduce_all(tf.equal(last, MISSING_GREY) | is_missing_ink)
 
     def in_doubt():
-        # The library warns of missing pixels where nobody sees it. They are where more of them change the image.
+        # The library warns of missing pixels where nobody sees it. They are where more of them change the image. Of
+        # these it warns too, on stderr, so good images of four colours do not get them.
         end = tf.strings.length(data) - len(JPEG_END)
-        longer = tf.strings.join([tf.strings.substr(data, 0, end), MORE_PIXELS, JPEG_END])
+        more = tf.where(may_end_early, MORE_PIXELS, b"")
+        longer = tf.strings.join([tf.strings.substr(data, 0, end), more, JPEG_END])
         has_end = tf.equal(tf.strings.substr(data, end, -1), JPEG_END)
         is_whole = ~has_end | tf.reduce_all(tf.equal(*(tf.io.decode_jpeg(file, channels=3) for file in (longer, data))))
         inverted = tf.strings.join([JPEG_START[:2], _ADOBE, tf.strings.substr(data, 2, -1)])

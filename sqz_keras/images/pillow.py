@@ -156,9 +156,9 @@ def _check_end(image: Image.Image, file: BinaryIO) -> None:
         raise ValueError(_ENDS_EARLY)
     if image.format == "MPO" or not data.endswith(JPEG_END):  # an MPO ends where its last image does
         return
-    # The grey of inks depends on how they are stored, so files with inks are always in doubt.
     last = np.ravel(image.getpixel((image.width - 1, image.height - 1)))
-    if image.mode == "CMYK" or set(last) == {MISSING_GREY}:
+    inks = {255 - MISSING_GREY} if image.mode == "CMYK" else set()  # Pillow inverts them, or the last one of four
+    if set(last) <= {MISSING_GREY} | inks:
         longer = data.removesuffix(JPEG_END) + MORE_PIXELS + JPEG_END
         with open_image(io.BytesIO(longer)) as other:
             if not np.array_equal(image, other):

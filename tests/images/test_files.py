@@ -170,15 +170,19 @@ def with_early_end(content: bytes, part: float = 0.5) -> bytes:
     return content[: start + int(part * (len(content) - start))] + b"\xff\xd9"
 
 
+def noise_jpeg(mode: str, **options) -> bytes:
+    """A JPEG of 60 x 40 random pixels in a mode of Pillow, or in YCCK, as Photoshop stores inks."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    content = encode(Image.fromarray(pixels).convert("CMYK" if mode == "YCCK" else mode), format="JPEG", **options)
+    kind = content.index(b"Adobe") + 11 if mode == "YCCK" else len(content)
+    return content[:kind] + b"\2"[: len(content) - kind] + content[kind + 1 :]
+
+
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK", "YCCK"])
 @pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"restart_marker_blocks": 1}], ids=str)
 def test_a_jpeg_that_ends_early_is_refused(mode, options):
     """The JPEG library paints the rest grey and only warns."""
-    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
-    content = encode(Image.fromarray(pixels).convert("CMYK" if mode == "YCCK" else mode), format="JPEG", **options)
-    if mode == "YCCK":  # as Photoshop stores inks; Pillow does not write it
-        start = content.index(b"Adobe") + 11
-        content = content[:start] + b"\2" + content[start + 1 :]
+    content = noise_jpeg(mode, **options)
     for part in (0.3, 0.9):
         with pytest.raises(ValueError, match="the file ends early: some of its pixels are missing"):
             read_image(with_early_end(content, part))

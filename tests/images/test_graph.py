@@ -16,7 +16,7 @@ from sqz_keras.images.graph import (
     png_upright,
 )
 from tests.images.png_files import COLOUR, PALETTE, all_kinds, chunk, write_png
-from tests.images.test_files import encode, with_early_end
+from tests.images.test_files import encode, noise_jpeg, with_early_end
 
 KINDS = {name: (data, seen) for name, data, seen in all_kinds()}
 ORIENTATION = 0x0112
@@ -189,12 +189,19 @@ def test_exif_in_every_place(turns, place, order):
     assert decode(tf.constant(data)).shape == expected
 
 
-def test_a_jpeg_that_ends_early_is_an_error():
-    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
-    data = encode(Image.fromarray(pixels), format="JPEG")
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK", "YCCK"])
+@pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"restart_marker_blocks": 1}], ids=str)
+def test_a_jpeg_that_ends_early_is_an_error(mode, options, capfd):
+    data = noise_jpeg(mode, **options)
+    capfd.readouterr()
     assert decode_jpeg(tf.constant(data)).shape == (40, 60, 3)
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        decode_jpeg(tf.constant(with_early_end(data)))
+    assert "Corrupt JPEG data" not in capfd.readouterr().err
+    for part in (0.3, 0.9):
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            decode_jpeg(tf.constant(with_early_end(data, part)))
+
+
+def test_a_grey_jpeg_ends_where_it_should():
     grey = encode(Image.new("RGB", (16, 8), (128, 128, 128)), format="JPEG")
     assert (decode_jpeg(tf.constant(grey)).numpy() == 128).all()
 
