@@ -58,7 +58,7 @@ def define_flags() -> None:
     flags.DEFINE_string("image_dir", None, "Folder of images.", required=True)
     flags.DEFINE_list("rows", list(ROWS), f"Of {', '.join(ROWS)}.")
     flags.DEFINE_list("targets", ["322000", "360000", "390000", "430000", "480000"], "Sizes for label_free, in bytes.")
-    flags.DEFINE_string("calibration_dir", None, "Folder of other images, which calibrate in place of halves.")
+    flags.DEFINE_string("calibration_dir", None, "Folder of other images, which calibrate instead of halves.")
     flags.DEFINE_integer("calibration_images", 100, "At most so many of them, or of each half.", lower_bound=1)
     flags.DEFINE_list("files", [], "Files of this net that sqz-compress made.")
     flags.DEFINE_string("peers", None, "Python interpreter that has the package nncodec.")
@@ -130,7 +130,7 @@ def measure(
         kinds: Of `ROWS`.
         targets: Sizes for label-free rows, in bytes.
         calibration_images: At most so many of each half calibrate.
-        calibration: Network inputs that calibrate in place of the halves.
+        calibration: Network inputs that calibrate instead of the halves.
         files: Paths of `.sqz` files of this net.
         peers: Python interpreter that has NNCodec, which then adds rows.
         save: Called with the rows so far after each.

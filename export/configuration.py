@@ -30,7 +30,7 @@ class ModelConfig:
         name: The name by which clients ask for it.
         base_path: Folder of its versions as the server sees it: an absolute path, or a URI.
         versions: The versions to load; none loads the newest one.
-        version_labels: Names of versions, which clients may use in place of numbers. `versions` must list them.
+        version_labels: Names of versions, which clients may use instead of numbers. `versions` must list them.
 
     Raises:
         ValueError: A field is not as described.

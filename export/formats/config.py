@@ -28,7 +28,7 @@ class _ModelConfig:
 
     Args:
         model, version, bypass: As `resolve_model` takes them.
-        labels: Text file with a class's name a line, in place of the model's own labels.
+        labels: Text file with a class's name a line, instead of the model's own labels.
         format: One of `FORMATS`.
         card: Whether a model card, README.md, is written into `base_path` or beside the file.
     """

@@ -194,7 +194,7 @@ def content(file: BinaryIO) -> bytes:
 def _with_exact_tiff(image: Image.Image) -> Image.Image:
     """A grey TIFF with its samples as 16 bits, 0 for black; Pillow leaves 12 bits as they are, and white at 0.
 
-    It is upright, as Pillow turns a TIFF when it loads the samples. Palettes whose colours have 8 bits in place of 16
+    It is upright, as Pillow turns a TIFF when it loads the samples. Palettes whose colours have 8 bits instead of 16
     are read as such. Every other image is returned as it is.
 
     Raises:

@@ -159,7 +159,7 @@ def prepare_images(images: typing.Any, spec: ModelSpec) -> typing.Any:
 
 
 def check_spec(spec: ModelSpec) -> None:
-    """Refuses what callers give in place of a model's description.
+    """Refuses what callers give instead of a model's description.
 
     Raises:
         ValueError: It is no `ModelSpec`.

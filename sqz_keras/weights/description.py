@@ -158,7 +158,7 @@ def with_labels(spec: ModelSpec, labels: Sequence[str]) -> ModelSpec:
         if sorted(labels) == sorted(own) and tuple(labels) != own:
             place = next(index for index, pair in enumerate(zip(labels, own, strict=True)) if pair[0] != pair[1])
             raise ValueError(
-                f"The file of labels has the model's own names in another order, first {labels[place]!r} in place of "
+                f"The file of labels has the model's own names in another order, first {labels[place]!r} instead of "
                 f"{own[place]!r}. Leave out --labels: the model says which class is which."
             )
     return dataclasses.replace(spec, labels=tuple(labels))

@@ -233,7 +233,7 @@ def training_batches(
         start_example: the stream begins with this example, exactly as it would continue there; what comes before it in
             its epoch is read but not decoded.
         bad_images: collects the images that cannot be decoded; zeros of weight 0 take their place in the batch.
-        guarded: or else such an image ends the dataset, with an InvalidArgumentError in place of its batch; quicker.
+        guarded: or else such an image ends the dataset, with an InvalidArgumentError instead of its batch; quicker.
         num_shards: workers among which the examples are dealt out in turn, before they are decoded.
         shard_index: of this worker.
         data_service: address of the tf.data service whose workers make the batches; they must reach the same files.

@@ -78,7 +78,7 @@ class Space:
 
 
 def point_flags(spec: ModelSpec) -> str:
-    """The flags with which sqz-train builds this network in place of the recipe's own."""
+    """The flags with which sqz-train builds this network instead of the recipe's own."""
     net, usual = dataclasses.asdict(spec.metaparameters), dataclasses.asdict(Metaparameters())
     changed = {name: value for name, value in net.items() if value != usual[name]}
     words = ["--version=1.0"]

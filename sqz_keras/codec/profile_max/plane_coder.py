@@ -92,7 +92,7 @@ def read_modes(table: Cursor, floats: FloatPlanes, count: int, version: int) -> 
 def read_planes(
     decoder: Decoder, modes: PlaneModes, sizes: Sequence[int], floats: FloatPlanes, offset: int
 ) -> list[np.ndarray | None]:
-    """Decodes the planes that are not raw, None in place of these.
+    """Decodes the planes that are not raw, None instead of these.
 
     Raises:
         TableError: A byte is declared to occur in a plane, and does not.

@@ -105,7 +105,7 @@ class Scan:
         return sliced, tap.take(sliced), self.slice_of_row.take(row.take(sliced)) + column.take(sliced)
 
     def cells(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns what `slices` does, with the cells of the elements in place of their slices."""
+        """Returns what `slices` does, with the cells of the elements instead of their slices."""
         sliced, tap, slice_ = self.slices(places)
         return sliced, tap, self.cell_of_tap.take(tap) + slice_
 

@@ -92,7 +92,7 @@ _PLACEHOLDERS = frozenset(
         "torch Size",
     )
 )
-# Tensors of other kinds than are read, which a state dict may hold by itself, and what is saved in place of them.
+# Tensors of other kinds than are read, which a state dict may hold by itself, and what is saved instead of them.
 _OTHER_TENSORS = {
     "torch._utils _rebuild_qtensor": "a quantised tensor. Save the state dict of the float model",
     "torch._utils _rebuild_sparse_tensor": "a sparse tensor. Save tensor.to_dense() of each",

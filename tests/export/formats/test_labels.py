@@ -1,4 +1,4 @@
-"""sqz-export --labels: names of the classes in place of the model's own."""
+"""sqz-export --labels: names of the classes instead of the model's own."""
 
 import pytest
 

@@ -188,7 +188,7 @@ def test_labels_of_a_file_name_the_classes_of_a_model_without(main, image_dir, t
     assert main(model=str(path), labels=str(tmp_path / "labels.txt")) == 0
     assert capsys.readouterr().out.splitlines()[-2:] == expected
     (tmp_path / "labels.txt").write_text("c\nb\na\n")
-    with pytest.raises(ValueError, match="the model's own names in another order, first 'c' in place of 'a'"):
+    with pytest.raises(ValueError, match="the model's own names in another order, first 'c' instead of 'a'"):
         main(labels=str(tmp_path / "labels.txt"))
 
 

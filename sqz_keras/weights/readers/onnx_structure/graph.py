@@ -27,7 +27,7 @@ _QUANTISED = ("quantize", "qlinear", "integer")  # parts of operators' names
 _SHAPES = ("Shape", "Size")  # read the form of a tensor, not its values
 _KEPT = ("Identity", "Dropout")
 _FLOAT_TYPES = tuple(FLOATS)
-_NUMBERS = ("value_float", "value_floats", "value_int", "value_ints")  # of a Constant, in place of a tensor
+_NUMBERS = ("value_float", "value_floats", "value_int", "value_ints")  # of a Constant, instead of a tensor
 # What may follow the average: none of them has weights.
 _TAIL = ("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "ReduceMean")
 _SOFTMAX = ("Softmax", "LogSoftmax")
