@@ -71,6 +71,10 @@ int sqz_decode(sqz_file *file, const void *data, size_t size, const void *base, 
     (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) || \
     (defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ == 2)
 #error "sqz.h needs IEEE 754: no -ffast-math nor a part of it, and on 32-bit x86 -msse2 -mfpmath=sse"
+#elif defined(__SIZEOF_DOUBLE__) && __SIZEOF_DOUBLE__ != 8
+#error "sqz.h needs doubles of 64 bits: some compilers for small processors need a flag for them"
+#elif defined(__cplusplus)
+#error "sqz.h is C99: define SQZ_IMPLEMENTATION in a .c file; C++ files can include sqz.h without it"
 #elif defined(__clang__)
 #pragma STDC FP_CONTRACT OFF
 #elif defined(__GNUC__)
@@ -838,11 +842,13 @@ static uint32_t sqz__class_of(uint32_t k, uint32_t n) {
 static int32_t sqz__round(double x) { return (int32_t)((x + 6755399441055744.0) - 6755399441055744.0); }
 /* Finds the frequency of a 0 for each of the elements in `found`, and what their classes expect. */
 static void sqz__predict_zeros(sqz__batch *restrict b, sqz__model *restrict m) {
-    double density = (sqz__nonzero(m->seen) + 0.5) / (sqz__known(m->seen) + 1.0), prior = 120.0 * density;
+    /* The counts are cast as -fsingle-precision-constant makes a float of 0.5, and so of its sum with an integer. */
+    double density = ((double)sqz__nonzero(m->seen) + 0.5) / ((double)sqz__known(m->seen) + 1.0);
+    double prior = 120.0 * density;
     double array_odds = density / (1.0 - density);
     uint32_t width = m->shape->columns;
     for (sqz__line *line = m->rows; line < m->end; line++) {
-        double r = (sqz__nonzero(line->seen) + prior) / (sqz__known(line->seen) + 120.0);
+        double r = (sqz__nonzero(line->seen) + prior) / ((double)sqz__known(line->seen) + 120.0);
         line->factor = (line < m->columns ? array_odds : 1.0) * (r / (1.0 - r) / array_odds);
     }
     for (sqz__class *c = m->classes; c < m->classes + SQZ__CLASSES; c++) {
