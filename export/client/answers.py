@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import stat
 from typing import BinaryIO
 
 from export import contract
@@ -25,7 +26,7 @@ class AnswersFile:
         top: How many classes a line holds.
 
     Raises:
-        ValueError: The file holds anything but answers, or another process writes it.
+        ValueError: The file is no regular one, holds anything but answers, or another process writes it.
         OSError: It cannot be opened.
     """
 
@@ -35,6 +36,10 @@ class AnswersFile:
         self.answered: set[str] = set()  # the images of finished lines
         self.unreadable = 0  # how many of them have another status than OK
         try:
+            if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
+                raise ValueError(
+                    f"{self._path} must be a regular file: a later run continues what an earlier one wrote."
+                )
             lock(self._file.fileno(), f"Another process writes {self._path}; wait, or give another file.")
             self._read_finished()
         except BaseException:
@@ -79,8 +84,9 @@ class AnswersFile:
                 answer = json.loads(line)
                 self._count(answer["image"], answer["status"])
             except (ValueError, KeyError, TypeError, RecursionError) as error:
-                is_cut_off = not is_whole and isinstance(error, json.JSONDecodeError)
-                if not (is_cut_off and line.startswith(_LINE_START[: len(line)])):
+                # "Extra data" is behind a whole answer: lines that were joined, which are not to be lost.
+                is_part = isinstance(error, json.JSONDecodeError) and error.msg != "Extra data"
+                if is_whole or not (is_part and line.startswith(_LINE_START[: len(line)])):
                     raise ValueError(
                         f"{self._path}: line {number} was not written by sqz-predict. Give a new file, or one of its "
                         "own; if only the lines at its end are damaged, remove those."

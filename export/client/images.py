@@ -36,13 +36,17 @@ def as_list(images: Images) -> list[bytes | np.ndarray]:
             PNG that cannot be read.
         OSError: A file cannot be opened.
     """
-    is_one = isinstance(images, Image) or hasattr(images, "read")
-    if is_one and not (isinstance(images, np.ndarray) and images.ndim == 4):
+    if _is_one(images):
         images = [images]
     prepared = [_as_sent(image) for image in images]
     if not prepared:
         raise ValueError("Give at least one image.")
     return prepared
+
+
+def _is_one(images: Images) -> bool:
+    is_batch = isinstance(images, np.ndarray) and images.ndim == 4
+    return (isinstance(images, Image) or hasattr(images, "read")) and not is_batch
 
 
 def _as_sent(image: Image) -> bytes | np.ndarray:
@@ -62,6 +66,8 @@ def _as_sent(image: Image) -> bytes | np.ndarray:
         image = image.read()
         if isinstance(image, str):
             raise ValueError("An image's file must be opened in binary mode: open(path, 'rb').")
+        if not image:
+            raise ValueError("An image's open file has nothing left to read; file.seek(0) goes back to its start.")
     if isinstance(image, bytes | bytearray | memoryview):
         return _upright(bytes(image))
     raise ValueError(
@@ -159,7 +165,13 @@ def as_files(images: Images) -> list[bytes]:
 
 
 def chunks(images: Iterable[Image], size: int) -> Iterator[list[Image]]:
-    """Lists of the next `size` images, the last with those that are left; nothing is read ahead."""
+    """Lists of the next `size` images, the last with those that are left; nothing is read ahead.
+
+    Raises:
+        ValueError: `images` is one path, file or PIL image: its characters or lines would be taken for images.
+    """
+    if _is_one(images) and not isinstance(images, np.ndarray):
+        raise ValueError("A stream takes images, such as a list of them; give one image to predict.")
     images = iter(images)
     while chunk := list(itertools.islice(images, size)):
         yield chunk

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import pathlib
 import ssl
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from export import contract
+from export.client.pem import read_pem
 from sqz_keras.command import flag_field
 
 if TYPE_CHECKING:
@@ -103,11 +103,14 @@ def _read(paths: Sequence[str]) -> tuple[list[str], list[bytes | np.ndarray]]:
 
 
 def _read_certificates(path: str) -> bytes:
+    certificates = b"".join(read_pem(path, certificates=True))
     try:
-        ssl.create_default_context(cafile=path)
-    except ssl.SSLError as error:
+        if not certificates:
+            raise ValueError("it has none")
+        ssl.create_default_context(cadata=certificates.decode("ascii"))
+    except (ValueError, ssl.SSLError) as error:
         raise ValueError(f"--ssl_ca={path} must hold certificates as PEM: {error}.") from error
-    return pathlib.Path(path).read_bytes()
+    return certificates
 
 
 def _client(config: PredictConfig) -> Client:

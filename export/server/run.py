@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 
 from export import contract, versions
+from export.client.pem import read_pem
 from export.server import model_server
 from sqz_keras import files, memory
 from sqz_keras.command import flag_field
@@ -19,6 +20,9 @@ from sqz_keras.extras import needs
 
 LOCALHOST, EVERY_ADDRESS = "127.0.0.1", "0.0.0.0"
 _KEPT_MESSAGES = 4  # of the largest size
+# In a certificate, what says the kind of its key: RSA, the curve P-256, the curve P-384. With other kinds, such as
+# Ed25519, gRPC's library makes no connection.
+_KEYS_OF_GRPC = tuple(map(bytes.fromhex, ("06092a864886f70d010101", "06082a8648ce3d030107", "06052b81040022")))
 # Python runs a signal's handler once a wait ends, and a signal that comes just before the wait does not end it.
 _SECONDS_BETWEEN_SIGNALS = 1.0
 
@@ -95,15 +99,22 @@ def read_key_and_cert(key: str | None, cert: str | None) -> tuple[bytes, bytes] 
         return None
     if not (key and cert):
         raise ValueError("TLS needs both --ssl_key and --ssl_cert.")
-    contents = pathlib.Path(key).read_bytes(), pathlib.Path(cert).read_bytes()
+    blocks, certificates = read_pem(key), read_pem(cert, certificates=True)
     try:
+        if not certificates:
+            raise ValueError("there is no certificate")
         # With an empty password an encrypted key is an error; OpenSSL would ask for its password on the terminal.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password="")
-    except ssl.SSLError as error:
+    except (ValueError, ssl.SSLError) as error:
         raise ValueError(
             f"{key} and {cert} must be an unencrypted private key and its certificate, as PEM: {error}."
         ) from error
-    return contents
+    certificate = ssl.PEM_cert_to_DER_cert(certificates[0].decode("ascii"))
+    if not any(identifier in certificate for identifier in _KEYS_OF_GRPC):
+        raise ValueError(
+            f"{key} must be an RSA key, or one of the curve P-256 or P-384: gRPC takes no others."
+        )
+    return b"".join(blocks), b"".join(certificates)
 
 
 def _model_server(

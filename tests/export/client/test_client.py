@@ -171,8 +171,13 @@ def test_a_name_for_tls_without_tls_is_refused(run_command, photo):
 
 
 def test_certificates_that_are_none_are_refused(tmp_path, run_command, photo):
-    with pytest.raises(ValueError, match=r"must hold certificates as PEM"):
-        run_command(predict, f"--image={photo}", f"--ssl_ca={photo}")
+    damaged = tmp_path / "damaged.pem"
+    damaged.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    for path in (photo, damaged):
+        with pytest.raises(ValueError, match=r"must hold certificates as PEM"):
+            run_command(predict, f"--image={photo}", f"--ssl_ca={path}")
+    with pytest.raises(FileNotFoundError, match="missing"):
+        run_command(predict, f"--image={photo}", f"--ssl_ca={tmp_path / 'missing'}")
 
 
 def test_unknown_model_and_version_are_clear_errors(target):
@@ -288,6 +293,10 @@ def test_files_that_are_open_are_read(client, tmp_path):
         assert client.predict([file, path]) == client.predict([path, path])
     with open(path, encoding="latin-1") as file, pytest.raises(ValueError, match="binary mode"):
         client.predict(file)
+    written = io.BytesIO()
+    random_image(30, 50).save(written, "PNG")
+    with pytest.raises(ValueError, match=r"nothing left to read; file\.seek\(0\)"):
+        client.predict(written)
 
 
 @pytest.mark.parametrize("format", ["AVIF", "BMP", "GIF", "TIFF", "WEBP"])

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -179,6 +180,7 @@ def test_images_that_cannot_be_sent_stop_no_others(photos, tmp_path, monkeypatch
         b"notes",
         b'{"image": "a.jpg", "label": 3}',
         b"[" * 100_000 + b"\n",
+        b'{"image": "a.jpg", "status": "OK"}\r{"image": "b.jpg", "status": "OK"}\r',
     ],
 )
 def test_a_file_of_something_else_is_left_alone(photos, tmp_path, content):
@@ -187,6 +189,12 @@ def test_a_file_of_something_else_is_left_alone(photos, tmp_path, content):
     with pytest.raises(ValueError, match="not written by sqz-predict"):
         predict_folder(Counting(), photos, output, 1)
     assert output.read_bytes() == content
+
+
+def test_a_device_is_no_file_of_answers():
+    """What is written to it cannot be read again, and reading some, such as /dev/full, has no end."""
+    with pytest.raises(ValueError, match="must be a regular file"):
+        AnswersFile(os.devnull, 1)
 
 
 def test_two_runs_do_not_write_one_file(tmp_path):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import io
 import itertools
 import threading
 import time
@@ -112,6 +113,16 @@ def test_an_empty_stream_makes_no_call(kind, watched):
     version, target = watched
     assert list(stream_of(kind, target, [])) == []
     assert version.calls == 0
+
+
+@both
+def test_one_image_is_no_stream(kind, target, files, tmp_path):
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(files[0])
+    for image in (str(path), path, files[0], io.BytesIO(files[0]), random_image(20, 20)):
+        with pytest.raises(ValueError, match="give one image to predict"):
+            next(stream_of(kind, target, image))
+    assert len(list(stream_of(kind, target, np.array([path, path])))) == 2
 
 
 @both

@@ -18,6 +18,7 @@ from absl import flags
 
 from export import predict, serve
 from export.client.client import Client, ServingError
+from export.client.pem import read_pem
 from export.server import model_server, run
 from export.server.run import read_key_and_cert
 from export.server.serving import ServerConfig
@@ -135,6 +136,26 @@ def test_wrong_tls_files_are_clear_errors(key_and_cert, tmp_path):
     with pytest.raises(OSError, match="missing"):
         read_key_and_cert(key, str(tmp_path / "missing"))
     assert read_key_and_cert(None, None) is None
+
+
+@pytest.mark.parametrize("kind", ["ed25519", "ec -pkeyopt ec_paramgen_curve:P-521"])
+def test_keys_with_which_no_client_could_connect_are_refused(key_and_cert, tmp_path, kind):
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    command = f"openssl req -x509 -newkey {kind} -nodes -days 2 -subj /CN=test -keyout {key} -out {cert}"
+    subprocess.run(command.split(), check=True, capture_output=True)
+    with pytest.raises(ValueError, match=r"key\.pem must be an RSA key, or one of the curve P-256 or P-384"):
+        read_key_and_cert(str(key), str(cert))
+
+
+def test_what_is_around_the_blocks_of_a_pem_file_is_left_out(key_and_cert, tmp_path):
+    """A byte order mark was an address that is taken, and the model server's file failed with letters beyond ASCII."""
+    around = []
+    for path in key_and_cert:
+        around.append(tmp_path / path.name)
+        around[-1].write_bytes(b"\xef\xbb\xbfBag Attributes\n    friendlyName: M\xc3\xbcller\n" + path.read_bytes())
+    key, cert = key_and_cert
+    assert read_key_and_cert(*map(str, around)) == (key.read_bytes(), cert.read_bytes())
+    assert read_pem(around[1], certificates=True) == [cert.read_bytes()]
 
 
 @pytest.fixture
