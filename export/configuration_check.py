@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 from collections.abc import Iterator, Mapping
 
 from google.protobuf import text_format
@@ -56,6 +57,8 @@ message MonitoringConfig { PrometheusConfig prometheus_config = 1; }
     }
 )
 _DEFAULT_MAX_BATCH_SIZE = 1000  # of the server, where its file does not say
+# Spaces as web pages and word processors have them: Python's parser takes them for spaces, the server's does not.
+_ODD_SPACE = re.compile(r"[^\S\x00-\x7f]")
 _LOWEST = {"max_batch_size": 1, "batch_timeout_micros": 0, "max_enqueued_batches": 1, "num_batch_threads": 1}
 
 
@@ -82,12 +85,16 @@ def find_problems(folder: str | os.PathLike, base_paths: Mapping[str, str | os.P
             continue
         message = _CLASSES[f"tensorflow.serving.{kind}"]()
         try:
-            text_format.Parse(path.read_text("utf-8"), message)
+            text_format.Parse(_ODD_SPACE.sub(_visible, path.read_text("utf-8")), message)
         except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
             problems.append(f"{path}: cannot be read as a {kind}: {error}")
             continue
         problems += [f"{path}: {problem}" for problem in check(message)]
     return problems
+
+
+def _visible(space: re.Match) -> str:
+    return f"<U+{ord(space[0]):04X}>"
 
 
 def _in_models(config: Message, base_paths: Mapping[str, str | os.PathLike]) -> Iterator[str]:
@@ -123,6 +130,8 @@ def _in_versions(model: Message, base_path: str | os.PathLike) -> Iterator[str]:
         served = list(folders)
     else:
         served = list(folders)[-max(1, policy.latest.num_versions) :]
+    if not served:
+        yield "its model_version_policy lists no version."
     for version in sorted(set(served) - set(folders)):
         yield f"version {version} is not there; {os.fspath(base_path)} has {sorted(folders)}."
     for label, version in sorted(model.version_labels.items()):

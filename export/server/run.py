@@ -111,9 +111,7 @@ def read_key_and_cert(key: str | None, cert: str | None) -> tuple[bytes, bytes] 
         ) from error
     certificate = ssl.PEM_cert_to_DER_cert(certificates[0].decode("ascii"))
     if not any(identifier in certificate for identifier in _KEYS_OF_GRPC):
-        raise ValueError(
-            f"{key} must be an RSA key, or one of the curve P-256 or P-384: gRPC takes no others."
-        )
+        raise ValueError(f"{key} must be an RSA key, or one of the curve P-256 or P-384: gRPC takes no others.")
     return b"".join(blocks), b"".join(certificates)
 
 

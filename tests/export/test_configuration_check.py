@@ -145,6 +145,12 @@ def test_batching(tmp_path, base_path, text, expected):
         ),
         ("model_config_list { config { name: 'a' version: 1 } }", "cannot be read as a ModelServerConfig"),
         ("\xff", "cannot be read as a ModelServerConfig"),
+        ("model_config_list {\xc2\xa0config { name: 'a' } }", "model_config_list {<U+00A0>config"),
+        (
+            "model_config_list { config { name: 'a' base_path: 'BASE' model_platform: 'tensorflow' "
+            "model_version_policy { specific {} } } }",
+            "lists no version",
+        ),
     ],
 )
 def test_models(tmp_path, base_path, text, expected):
