@@ -24,7 +24,18 @@ from sqz_keras.weights.arrays import check_shapes
 
 WEIGHTS = "model.sqz"  # of a preset
 _WEIGHTS_ALONE = "model.weights.h5"  # as KerasHub writes them
+_OF_ANY_MODEL = ("name", "trainable", "dtype", "compile")
 _ONE_SHARD = 1e-9  # GB: KerasHub writes larger weights as shards, by an index that names their files
+
+
+def check_kwargs(kwargs: Mapping[str, Any]) -> None:
+    """Refuses arguments that no class here has, such as KerasHub's `image_shape`: Keras would ignore them."""
+    unknown = sorted(set(kwargs) - set(_OF_ANY_MODEL))
+    if unknown:
+        raise ValueError(
+            f"Unknown arguments {unknown}: num_classes is the number of new classes, and the weights expect images of "
+            "one size, that of the spec."
+        )
 
 
 @keras.saving.register_keras_serializable(package="sqz_keras")
@@ -37,10 +48,11 @@ class SqueezeNetBackbone(keras_hub.models.Backbone):
         **kwargs: `name` and `trainable`, as of any Keras model.
 
     Raises:
-        ValueError: `spec` does not describe a network.
+        ValueError: `spec` does not describe a network, or there are other arguments.
     """
 
     def __init__(self, spec: ModelSpec | Mapping[str, Any], *, dtype=None, **kwargs):
+        check_kwargs(kwargs)
         spec = spec if isinstance(spec, ModelSpec) else ModelSpec.from_json(spec)
         before = keras.config.dtype_policy()
         keras.config.set_dtype_policy(dtype or before)

@@ -13,7 +13,7 @@ with needs("hub"):
 
 from sqz_keras.architecture.plain_numbers import require_integer
 from sqz_keras.backend import check_is_tensorflow
-from sqz_keras.hub.backbone import SqueezeNetBackbone
+from sqz_keras.hub.backbone import SqueezeNetBackbone, check_kwargs
 from sqz_keras.hub.preprocessor import SqueezeNetImageClassifierPreprocessor, SqueezeNetImageConverter
 from sqz_keras.models.arguments import check_choices
 from sqz_keras.models.blocks import classifier
@@ -35,8 +35,8 @@ class SqueezeNetImageClassifier(keras_hub.models.ImageClassifier):
         **kwargs: `name` and `compile`, as KerasHub takes them.
 
     Raises:
-        ValueError: Keras does not run on TensorFlow; `num_classes` is not an integer of at least 2; or the
-            activation is a sigmoid.
+        ValueError: Keras does not run on TensorFlow; `num_classes` is not an integer of at least 2; the activation is
+            a sigmoid; or there are other arguments.
     """
 
     backbone_cls = SqueezeNetBackbone
@@ -54,6 +54,7 @@ class SqueezeNetImageClassifier(keras_hub.models.ImageClassifier):
         **kwargs,
     ):
         check_is_tensorflow("sqz_keras.hub")
+        check_kwargs(kwargs)
         check_choices(True, None, None, activation)
         num_classes = None if num_classes is None else require_integer("num_classes", num_classes, 2)
         classes, data_format = num_classes or backbone.spec.classes, keras.config.image_data_format()
@@ -79,7 +80,8 @@ class SqueezeNetImageClassifier(keras_hub.models.ImageClassifier):
         Args:
             model: The name or path.
             load_weights: Whether to load the weights; if not, they are random.
-            **kwargs: Other arguments of the class, apart from `backbone` and `preprocessor`.
+            **kwargs: `dtype` of the backbone, and other arguments of the class, apart from `backbone` and
+                `preprocessor`.
 
         Returns:
             The classifier, with its preprocessor.
@@ -88,7 +90,7 @@ class SqueezeNetImageClassifier(keras_hub.models.ImageClassifier):
             ValueError: There is no such model.
         """
         spec, arrays = resolve_model(model)
-        backbone = SqueezeNetBackbone(spec)
+        backbone = SqueezeNetBackbone(spec, dtype=kwargs.pop("dtype", None))
         if load_weights:
             backbone.assign(arrays)
         converter = SqueezeNetImageConverter(spec.input_size, spec.preprocessing)

@@ -106,11 +106,15 @@ def test_records_are_presets(monkeypatch, path):
     np.testing.assert_array_equal(from_record.get_layer("conv10").get_weights()[0], tiny_arrays(SPEC)["conv10/kernel"])
 
 
-def test_bfloat16(preset):
-    classifier = keras_hub.models.ImageClassifier.from_preset(preset, dtype="bfloat16")
-    assert classifier.backbone.get_layer("conv1").compute_dtype == "bfloat16"
+def test_bfloat16(path, preset):
     expected = probabilities(keras_hub.models.ImageClassifier.from_preset(preset))
-    np.testing.assert_allclose(probabilities(classifier), expected, atol=0.02)
+    for make, source in (
+        (keras_hub.models.ImageClassifier.from_preset, preset),
+        (hub.SqueezeNetImageClassifier.from_model, path),
+    ):
+        classifier = make(source, dtype="bfloat16")
+        assert classifier.backbone.get_layer("conv1").compute_dtype == "bfloat16"
+        np.testing.assert_allclose(probabilities(classifier), expected, atol=0.02)
 
 
 def test_weights_of_another_network_are_refused(preset, tmp_path):
@@ -140,6 +144,16 @@ def test_the_size_of_images_belongs_to_the_weights(preset):
     assert preprocessor.image_size == (33, 33)
     with pytest.raises(ValueError, match="33 x 33 pixels"):
         preprocessor.image_size = (64, 64)
+
+
+@pytest.mark.parametrize("options", [{"classes": 3}, {"image_shape": (48, 48, 3)}])
+def test_arguments_that_keras_would_ignore_are_refused(path, preset, options):
+    """KerasHub's other image models take an `image_shape`."""
+    for make in (hub.SqueezeNetImageClassifier.from_preset, keras_hub.models.ImageClassifier.from_preset):
+        with pytest.raises((ValueError, TypeError), match=rf"Unknown arguments \['{next(iter(options))}'\]"):
+            make(preset, **options)
+    with pytest.raises(ValueError, match="Unknown arguments"):
+        hub.SqueezeNetImageClassifier.from_model(path, **options)
 
 
 def test_only_on_tensorflow(monkeypatch, path):
