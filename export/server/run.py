@@ -57,6 +57,10 @@ def run_server(config: ServeConfig, stopped: threading.Event) -> None:
         ValueError: The config contradicts itself, or there is no version that can be loaded.
         OSError: A file cannot be read, an address cannot be listened on, or the model server ended by itself.
     """
+    if not config.model_name:
+        raise ValueError("--model_name must not be empty: clients ask for the model by its name.")
+    if config.port_file:
+        files.check_writable(config.port_file)
     key_and_cert = read_key_and_cert(config.ssl_key, config.ssl_cert)
     if config.web and key_and_cert:
         raise ValueError("The page of --web has no TLS: leave it out, or --ssl_key and --ssl_cert.")

@@ -278,6 +278,15 @@ def test_an_address_that_the_model_server_cannot_keep_to_is_refused(with_fake, t
     assert "base_path" not in flags.FLAGS
 
 
+def test_what_no_client_could_find_is_refused_before_the_model_is_loaded(tmp_path, run_command):
+    for flag, message in (
+        ("--model_name=", "model_name must not be empty"),
+        (f"--port_file={tmp_path / 'missing' / 'port'}", "must be a file in an existing folder"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run_command(serve, f"--base_path={tmp_path}", "--embedded", flag)
+
+
 def test_a_signal_just_before_the_server_waits_ends_it_too(monkeypatch):
     """Such a signal interrupts no wait, so its handler runs late and wakes nobody by itself."""
     monkeypatch.setattr(run, "_embedded", lambda *_: contextlib.nullcontext(8500))
