@@ -68,7 +68,7 @@ class SqueezeNetBackbone(keras_hub.models.Backbone):
         super().__init__(inputs=network.input, outputs=network.output, dtype=dtype, **kwargs)
         self.spec = spec
         self._head: dict[str, np.ndarray] = {}  # conv10's arrays, before there is a classifier
-        self._attach(None, takes_weights=True)
+        self._set_classifier(None, takes_weights=True)
 
     def get_config(self) -> dict[str, Any]:
         """What `from_config` takes."""
@@ -81,9 +81,9 @@ class SqueezeNetBackbone(keras_hub.models.Backbone):
             arrays: Weights by name, float32.
         """
         check_shapes("weights", arrays, self.spec.weight_shapes())
-        self._take(arrays)
+        self._load(arrays)
 
-    def _take(self, arrays: Mapping[str, np.ndarray]) -> None:
+    def _load(self, arrays: Mapping[str, np.ndarray]) -> None:
         assign(self, dict(arrays))
         self._head = {name: array for name, array in arrays.items() if name.startswith("conv10/")}
         conv10, takes_weights = self._classifier
@@ -101,9 +101,9 @@ class SqueezeNetBackbone(keras_hub.models.Backbone):
             self.spec = ModelSpec.from_json({**self.spec.to_json(), "classes": classes, "labels": None})
         elif self._head:
             conv10.set_weights(list(self._head.values()))
-        self._attach(conv10, takes_weights=classes is None)
+        self._set_classifier(conv10, takes_weights=classes is None)
 
-    def _attach(self, conv10: keras.layers.Layer | None, *, takes_weights: bool) -> None:
+    def _set_classifier(self, conv10: keras.layers.Layer | None, *, takes_weights: bool) -> None:
         # Keras would count the layer among the backbone's own.
         object.__setattr__(self, "_classifier", (conv10, takes_weights))
 
@@ -147,4 +147,4 @@ class SqueezeNetBackbone(keras_hub.models.Backbone):
             expected, actual = getattr(self.spec, field), getattr(model.spec, field)
             if actual != expected:
                 raise ValueError(f"{path}: the weights of another network: expected {field} {expected}, got {actual}.")
-        self._take(arrays)
+        self._load(arrays)
