@@ -1,4 +1,4 @@
-"""The flags that make a `TrainConfig`: a recipe's name, and every field of a config on top of it."""
+"""The flags that make a `TrainConfig`: the name of a recipe, and a flag for each field that may override it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from trainers.configs import list_configs, load_config
 from trainers.progress import say
 from trainers.training.config import TrainConfig
 
-# The fields of a config that are flags: its model has flags of its own.
+# The fields of a config that are flags; the model has flags of its own.
 FIELDS = {field.name: field for field in dataclasses.fields(TrainConfig) if field.name != "model"}
 _NET_FLAGS = ("version", "bypass", "metaparameters", "input_size", "preprocessing_mode")
 
 
 def define_config_flags(config: str | None = None) -> None:
-    """Declares them; `config` is the recipe where none is named, or None where --image_dir then has one chosen."""
+    """Defines the flags. `config` is the default recipe; None means that one is chosen to fit --image_dir."""
     help_text = "Recipe: the name of a module in trainers/configs."
     if config is None:
         help_text += " Without it, one is chosen for the images of --image_dir."
@@ -41,11 +41,11 @@ def define_net_flags() -> None:
 
 
 def config_from_flags(args: flags.FlagValues) -> TrainConfig:
-    """The recipe with the fields that were given. Pretrained weights bring their own preprocessing.
+    """The recipe with the fields that were given as flags. Pretrained weights bring their own preprocessing.
 
     Raises:
-        ValueError: No such recipe or weights, neither a recipe nor a folder of images, or a value that the config
-            refuses.
+        ValueError: The recipe or the weights do not exist, neither a recipe nor a folder of images was given, or the
+            config refuses a value.
         OSError: The weights could not be downloaded.
     """
     changes = changed_fields(args)
@@ -54,7 +54,7 @@ def config_from_flags(args: flags.FlagValues) -> TrainConfig:
         changes.setdefault("dataset", "")
     elif changes.get("dataset"):
         changes["image_dir"] = ""
-    # The whole model before the config is made, which checks its fields and the model together.
+    # The model is completed before the config is made, because the config checks its fields and the model together.
     model, weights = _net_from_flags(config.model, args), changes.get("weights", config.weights)
     if weights:
         model = _with_preprocessing_of(weights, model, args.preprocessing_mode)
@@ -62,13 +62,13 @@ def config_from_flags(args: flags.FlagValues) -> TrainConfig:
 
 
 def _chosen_config(changes: dict[str, object], args: flags.FlagValues) -> TrainConfig:
-    """The config that fits a folder of images; says what it is and why."""
+    """A config chosen to fit a folder of images; prints the choice and the reasons."""
     if not changes.get("image_dir"):
         raise ValueError(
             f"Give --image_dir=DIR, and a recipe is chosen for its images, or --config, one of "
             f"{', '.join(list_configs())}."
         )
-    from trainers.training.choice import choose_config  # TensorFlow, which --help does not need
+    from trainers.training.choice import choose_config  # imports TensorFlow, which --help does not need
 
     net_flags = [name for name in _NET_FLAGS if name in args and args[name].value]
     config, reasons = choose_config(
@@ -79,7 +79,7 @@ def _chosen_config(changes: dict[str, object], args: flags.FlagValues) -> TrainC
 
 
 def _net_from_flags(model: ModelSpec, args: flags.FlagValues) -> ModelSpec:
-    """The model with the network that the flags describe, where there are flags for it."""
+    """The model with the network that the flags describe, if the command has flags for it."""
     if "metaparameters" not in args:
         return model
     return model.with_net(args.version, args.bypass, parse_metaparameters(args.metaparameters))
@@ -101,7 +101,7 @@ def _with_preprocessing_of(weights: str, model: ModelSpec, mode: str | None) -> 
     if mode not in (None, how.mode):
         say(f"--preprocessing_mode={mode} is used, though {weights} were trained with {how.mode}.")
         return model
-    # The same share of an image as theirs, in this model's size.
+    # Crops the same share of an image as for those weights, at this model's input size.
     how = dataclasses.replace(how, resize_to=round(how.resize_to * model.input_size / theirs.input_size))
     if how != model.preprocessing:
         say(f"Images are prepared as for {weights}, not as in the recipe: {how}.")
@@ -109,7 +109,7 @@ def _with_preprocessing_of(weights: str, model: ModelSpec, mode: str | None) -> 
 
 
 def given_flags(args: flags.FlagValues) -> str:
-    """The recipe and all that was given on top of it, with --data_dir, as a shell takes them."""
+    """The flag of the recipe and all flags that override it, --data_dir included, quoted for a shell."""
     names = ["config", "data_dir", *FIELDS, "input_size", "preprocessing_mode"]
     given = [args[name].serialize() for name in names if name == "config" or args[name].present]
     return " ".join(shlex.quote(flag) for flag in given)

@@ -47,7 +47,7 @@ def main(argv) -> int:
     _check_outputs(outputs, args.model, args.labels)
     if args.report_html is not None:
         with needs("report"):
-            import trainers.reports.evaluation  # noqa: F401 - said before the work, not after it
+            import trainers.reports.evaluation  # noqa: F401 - a missing extra is reported before the work
     spec, arrays = resolve_model(args.model, version=args.version, bypass=args.bypass)
     check_takes_rgb(spec)
     if args.labels is not None:
@@ -76,7 +76,7 @@ def main(argv) -> int:
 
 
 def _check_outputs(outputs, model, labels) -> None:
-    """Refuses reports that cannot be written, or that would replace each other or what is read."""
+    """Refuses reports that cannot be written, or that would replace each other or an input."""
     from sqz_keras.files import check_is_no_input, check_writable
     from trainers.training.config import check_is_not_of_run
 

@@ -29,7 +29,7 @@ _CALIBRATION_DIR = "Folder of unlabelled images, at any depth."
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CompressionConfig:
-    """What all methods have in common. A field's help is also its flag's.
+    """The options that all methods share. A field's help is also the help of its flag.
 
     Raises:
         ValueError: A file or folder is not what it should be.
@@ -86,7 +86,7 @@ class KMeansConfig(CompressionConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CalibratedConfig(CompressionConfig):
-    """What the methods that round to a size have in common."""
+    """The options shared by the methods that round to a size."""
 
     target_bytes: int = flag_field(0, "Target size of the whole file, in bytes.", lower_bound=0)
     calibration_dir: str | None = flag_field(None, _CALIBRATION_DIR)
@@ -106,7 +106,7 @@ class CalibratedConfig(CompressionConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainedConfig(CompressionConfig):
-    """What the methods that train have in common."""
+    """The options shared by the methods that train."""
 
     workdir: str | None = flag_field(None, "Folder in which finished stages are kept, to resume after a kill.")
     steps: int = flag_field(
@@ -227,7 +227,7 @@ def parse_bits(text: str, layers: Sequence[str]) -> dict[str, int]:
     """Bits by layer from "6", "conv1=8", or "6,conv1=8", where later items win.
 
     Raises:
-        ValueError: An item is neither, or names no layer, or one that another item names.
+        ValueError: An item is neither a number nor LAYER=NUMBER, or its layer does not exist or is named twice.
     """
     check_named_once(text, "--bits", "bits")
     bits: dict[str, int] = {}

@@ -35,7 +35,7 @@ from trainers.training.interruption import mendable_errors
 Arrays = dict[str, np.ndarray]
 Images = Callable[[], np.ndarray]
 
-# Adam's learning rates where none is given. A teacher's answers say more than labels, so its rate is higher.
+# Adam's default learning rates. A teacher's answers say more than labels, so the rate with a teacher is higher.
 TAUGHT_RATE = 1.5e-4
 PRUNING_RATE = 1e-4
 CLUSTERING_RATE = 1e-5
@@ -45,20 +45,20 @@ BITS_NAME = "bits.json"  # in the workdir
 
 @mendable_errors()
 def finetune(config: FinetuneConfig, spec: ModelSpec, arrays: Arrays) -> tuple[Arrays, list[dict]]:
-    """Prunes to `config.densities` and clusters to `config.bits`, whichever is given, and fine-tunes in each.
+    """Prunes to `config.densities`, clusters to `config.bits`, or does both, and fine-tunes in each of these stages.
 
-    With a teacher, each clustered weight's code is then chosen anew, so that the answers are most like the teacher's.
-    With a workdir, each stage resumes after a kill, and a finished one is not repeated.
+    With a teacher, the code of each clustered weight is then chosen again, to bring the answers as close as possible to
+    the teacher's. With a workdir, each stage resumes after a kill, and a finished stage is not repeated.
 
     Returns:
-        The weights, and the request of each stage.
+        The weights, and the settings of each stage, for the provenance.
 
     Raises:
         ValueError: The images are not for this model, or an option is out of range.
         OSError: A file cannot be read or written, or memory is exhausted.
     """
     source = _open(config, spec)
-    images = functools.cache(lambda: _some(spec, source))  # read only where a stage needs them
+    images = functools.cache(lambda: _some(spec, source))  # read only if a stage needs them
     bits = _bits(config, spec, arrays, images)
     densities = _densities(config, spec, arrays, images, bits)
     batches = _training_batches(config, spec, arrays, source)
@@ -83,14 +83,14 @@ def finetune(config: FinetuneConfig, spec: ModelSpec, arrays: Arrays) -> tuple[A
 
 
 def _training_batches(config: FinetuneConfig, spec: ModelSpec, arrays: Arrays, source: Source) -> tf.data.Dataset:
-    """Batches of network inputs with labels, or with the teacher's answers in the place of labels."""
+    """Batches of network inputs with labels, or with the teacher's answers instead of labels."""
     augmentation = "none" if config.dataset else "authors"
     batches = input_batches(source, spec, batch_size=config.batch_size, seed=config.seed, augmentation=augmentation)
     return teach(batches, spec, arrays) if config.teacher else batches
 
 
 def _options(config: FinetuneConfig, source: Source, stage: str, learning_rate: float) -> dict:
-    """What `prune` and `cluster` both take."""
+    """The arguments that `prune` and `cluster` share."""
     return {
         "steps": config.steps,
         "learning_rate": config.learning_rate or (TAUGHT_RATE if config.teacher else learning_rate),
@@ -103,7 +103,7 @@ def _options(config: FinetuneConfig, source: Source, stage: str, learning_rate: 
 def _choose_codes(
     config: FinetuneConfig, spec: ModelSpec, before: Arrays, clustered: Arrays, images: np.ndarray, layers: list[str]
 ) -> Arrays:
-    """`choose_codes` as a stage: what a workdir holds of it is not computed again."""
+    """`choose_codes` as a stage: if the workdir already holds its result, it is not computed again."""
     request = {
         "stage": "choose_codes",
         "before": hash_arrays(before),
@@ -120,9 +120,9 @@ def _choose_codes(
 
 
 def held_out_batches(config: FinetuneConfig, spec: ModelSpec) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """Network inputs and labels of the test split of the images, else of the validation split.
+    """Batches of network inputs and labels from the test split, or else from the validation split.
 
-    A split without labels is taken only where neither has some; the labels are then None.
+    A split without labels is used only if neither split has labels; the labels are then None.
     """
     source = _open(config, spec)
     splits = [name for name in ("test", "validation") if source.sizes.get(name)]
@@ -159,7 +159,7 @@ def _open(config: FinetuneConfig, spec: ModelSpec) -> Source:
 
 
 def _bits(config: FinetuneConfig, spec: ModelSpec, arrays: Arrays, images: Images) -> dict[str, int]:
-    """Bits by layer; those for a size are kept in the workdir, as finding them takes a while."""
+    """Bits by layer; bits chosen for a size are kept in the workdir, because choosing them takes a while."""
     if not config.bits.startswith(SIZE):
         bits = parse_bits(config.bits, layer_names(arrays)) if config.bits else {}
         return check_bits(bits, layer_names(arrays), BITS)
@@ -227,7 +227,7 @@ def _some(spec: ModelSpec, source: Source) -> np.ndarray:
 
 
 def _damage(spec: ModelSpec, arrays: Arrays, images: np.ndarray) -> Callable[[Arrays], float]:
-    """From weights to the cross-entropy of their answers with those of the uncompressed net, on these images."""
+    """A function of weights: the cross-entropy of their answers with the uncompressed network's, on these images."""
     model = build(spec, arrays)
     expected = model.predict(images, verbose=0)
 

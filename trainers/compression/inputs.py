@@ -18,7 +18,7 @@ _SHUFFLE_BUFFER = 4096
 
 
 def unlabelled_source(folder: str) -> Source:
-    """The images of a folder at any depth, all of class 0, in an order in which its folders are mixed."""
+    """The images of a folder at any depth, all of class 0, in a fixed order that mixes its subfolders."""
     paths = [str(path) for path in find_images(folder)]
     random.Random(0).shuffle(paths)
     labels = np.zeros(len(paths), np.int64)

@@ -20,20 +20,20 @@ from trainers.progress import say
 from trainers.training.interruption import mendable_errors
 
 Arrays = dict[str, np.ndarray]
-SENSIBLE = 0.8  # the agreement below which a size is warned about
+SENSIBLE = 0.8  # a size with a lower agreement gets a warning
 _SHARES = (0.8, 0.9, 0.95, 0.99)
 _SEARCHES = 5
-_CLOSE = 0.02  # of the size, at which the search ends
+_CLOSE = 0.02  # the search ends when its bounds differ by less than this share of the size
 
 
 @mendable_errors()
 def quantize(
     config: QuantizeConfig, spec: ModelSpec, arrays: Arrays, provenance: Mapping[str, Any]
 ) -> tuple[Arrays, list[dict]]:
-    """The quantised weights, and the request of the stage for the provenance.
+    """The quantised weights, and the settings of the stage, for the provenance.
 
     Raises:
-        ValueError: The images are not for this model, or too few, or no file holds the agreement.
+        ValueError: The images are not for this model or are too few, or no file that was tried achieves the agreement.
         TooFewBytesError: Nothing useful fits into the size.
         OSError: Memory is exhausted.
     """
@@ -62,12 +62,12 @@ def quantize(
 def header_bytes(
     config: CalibratedConfig, spec: ModelSpec, arrays: Arrays, provenance: Mapping[str, Any], *stages: dict
 ) -> int:
-    """Bytes of the file beside the weights, when it says that these stages made them."""
+    """Bytes of the file other than its weights, if its provenance names these stages."""
     return sqz.header_bytes(spec, arrays, {**provenance, "stages": [*provenance["stages"], *stages]}, config.self_test)
 
 
 def read_calibration(config: CalibratedConfig, spec: ModelSpec, model: keras.Model) -> tuple[np.ndarray, np.ndarray]:
-    """The images to round with, as network inputs, and the model's class of each; warns of what makes them unfit."""
+    """The images to round with, as network inputs, and the class that the model gives each; warns if they are unfit."""
     paths = find_images(config.calibration_dir, config.calibration_images)
     say(f"reading {len(paths)} images of {config.calibration_dir}")
     images = read_inputs(paths, spec)
@@ -78,7 +78,7 @@ def read_calibration(config: CalibratedConfig, spec: ModelSpec, model: keras.Mod
 
 
 def _say_estimates(quantizer: Quantizer, header: int) -> None:
-    shares = {quantizer.estimate_size(share): share for share in _SHARES}  # the largest share that a size keeps
+    shares = {quantizer.estimate_size(share): share for share in _SHARES}  # of shares with the same size, the largest
     sizes = ", ".join(f"{share:.0%} in {size + header:,}" for size, share in shares.items())
     say(f"answers that will stay as they are, by bytes: about {sizes}")
 
@@ -90,15 +90,15 @@ def _answers(model: keras.Model, images: np.ndarray) -> np.ndarray:
 def _smallest(
     quantizer: Quantizer, target: float, model: keras.Model, unseen: np.ndarray, expected: np.ndarray, header: int
 ) -> Arrays:
-    """The smallest weights found whose answers on unseen images are the expected ones often enough.
+    """The smallest weights found that give the expected answer on enough of the unseen images.
 
     Args:
-        quantizer: Makes weights of a size.
-        target: The share of the images whose answer must stay.
+        quantizer: Makes weights of a requested size.
+        target: The share of the images whose answer must stay the same.
         model: A model of the same kind, whose weights are replaced.
         unseen: Network inputs.
-        expected: The class of each, int64 (N,).
-        header: Bytes of the file beside the weights.
+        expected: The expected class of each input, int64 (N,).
+        header: Bytes of the file other than its weights.
     """
     best, best_size, too_small, size = None, None, 0, quantizer.estimate_size(target)
     for _ in range(_SEARCHES):

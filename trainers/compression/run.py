@@ -1,6 +1,6 @@
 """What sqz-compress does: it reads a model, runs a method, writes the file, and compares the result with the model.
 
-Keras is imported only by what runs the network: lossless and k-means files need none.
+Only the parts that run the network import Keras: lossless and k-means files are made without it.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def compress(config: CompressionConfig) -> dict[str, Any]:
     """Writes `config.output` and the reports beside it.
 
     Returns:
-        The results, as the JSON report holds them: `bytes`, `float32_bytes`, `compression_ratio` or, of a delta, the
-        name of its `base`, `lossless`, the layout of the file, and, where there are images for the evaluation, the
+        The results, as the JSON report holds them: `bytes`, `float32_bytes`, `compression_ratio` (for a delta, the name
+        of its `base` instead), `lossless` and the layout of the file. If there are images for the evaluation, also the
         `agreement_fields` as `before` and `after`, and some of the images whose answer changed as `changed`.
 
     Raises:
@@ -58,7 +58,7 @@ def compress(config: CompressionConfig) -> dict[str, Any]:
     spec, arrays, earlier = _read_model(config)
     if config.evaluation_dir or not isinstance(config, LosslessConfig | KMeansConfig):
         check_takes_rgb(spec)
-    batches = _evaluation_batches(config, spec)  # found before the work whose result they evaluate
+    batches = _evaluation_batches(config, spec)  # first, so that an error here does not waste the work
     provenance = _provenance(config, arrays, earlier)
     result, stages = _run_method(config, spec, arrays, provenance)
     if base is not None and not isinstance(config, LosslessConfig):
@@ -67,7 +67,7 @@ def compress(config: CompressionConfig) -> dict[str, Any]:
     provenance["stages"] = [*provenance["stages"], *stages]
     data = write_sqz(config, spec, result, provenance, base)
     results = measure(spec, arrays, result, data, base) | {"provenance": provenance}
-    if config.base is not None:  # its bytes are not those of a whole model
+    if config.base is not None:  # a delta's size is not that of a whole model
         del results["compression_ratio"]
         results["base"] = os.path.basename(config.base)
     images: list[np.ndarray] = []
@@ -117,7 +117,7 @@ def _read_base(config: CompressionConfig, base: bytes) -> Arrays:
 
 
 def _provenance(config: CompressionConfig, arrays: Arrays, earlier: Mapping[str, Any]) -> dict[str, Any]:
-    """What the file is made from; the provenance in the model's own file comes first."""
+    """What the file is made from; values from the provenance in the model's own file take precedence."""
     provenance = {"made_by": f"sqz-keras {__version__}", "model": os.path.basename(os.path.abspath(config.model))}
     provenance |= {"weights_sha256": hash_arrays(arrays)} | earlier
     stages = earlier.get("stages")
@@ -125,7 +125,7 @@ def _provenance(config: CompressionConfig, arrays: Arrays, earlier: Mapping[str,
 
 
 def _evaluation_batches(config: CompressionConfig, spec: ModelSpec):
-    """Batches for `compare_models`: of `evaluation_dir`, else of a split that fine-tuning does not see, or None."""
+    """Batches for `compare_models`: from `evaluation_dir`, else from a split that fine-tuning does not see, or None."""
     if config.evaluation_dir:
         from trainers.evaluation.agreement import find_evaluation_images, image_batches
 
@@ -161,7 +161,7 @@ def _compare(spec: ModelSpec, before: Arrays, after: Arrays, batches) -> tuple[d
 def _run_method(
     config: CompressionConfig, spec: ModelSpec, arrays: Arrays, provenance: Mapping[str, Any]
 ) -> tuple[Arrays, list[dict]]:
-    """The compressed weights, and the requests of the stages for the provenance."""
+    """The compressed weights, and the settings of the stages, for the provenance."""
     if isinstance(config, KMeansConfig):
         return _kmeans(config, arrays)
     if isinstance(config, QuantizeConfig):
@@ -193,10 +193,10 @@ def _kmeans(config: KMeansConfig, arrays: Arrays) -> tuple[Arrays, list[dict]]:
 def write_sqz(
     config: CompressionConfig, spec: ModelSpec, arrays: Arrays, provenance: Mapping[str, Any], base: bytes | None
 ) -> bytes:
-    """Encodes, decodes again to be sure, and writes the file whole or not at all.
+    """Encodes the weights, decodes them again to be sure, and writes the file whole or not at all.
 
     Raises:
-        ValueError: The encoded file does not decode to the same bits.
+        ValueError: The encoded file does not decode to the same bits, or is larger than `config.target_bytes`.
     """
     self_test = _make_self_test(spec, arrays) if config.self_test else None
     data = sqz.encode(spec, arrays, provenance, profile=config.profile, base=base, self_test=self_test)

@@ -30,15 +30,15 @@ _ENOUGH_IMAGES = 2000
 def tune(
     config: TuneConfig, spec: ModelSpec, arrays: Arrays, provenance: Mapping[str, Any]
 ) -> tuple[Arrays, list[dict]]:
-    """The weights on plain grids, as `Quantizer` rounds them or as `config.start` holds them, and then tuned.
+    """Tunes weights on plain grids, as `Quantizer` rounds them or as `config.start` holds them.
 
     With a workdir, a run that was killed resumes from there.
 
     Returns:
-        The weights, and the requests of the stages for the provenance, those of `config.start` first.
+        The weights, and the settings of the stages, for the provenance, those of `config.start` first.
 
     Raises:
-        ValueError: The images are not for this model, or `config.start` is not made of it.
+        ValueError: The images are not for this model, or `config.start` was not made from it.
         TooFewBytesError: Nothing useful fits into the size.
         OSError: A file cannot be read or written, or memory is exhausted.
     """
@@ -96,7 +96,7 @@ def tune(
 
 
 def _read_start(path: str, provenance: Mapping[str, Any]) -> tuple[Arrays, list[dict]]:
-    """The tuned weights that a file holds, and the stages that made them of the model."""
+    """The tuned weights that a file holds, and the stages that made them from the model."""
     model = sqz.read_model(path)
     stages, before = model.provenance.get("stages"), provenance["stages"]
     is_of_model = model.provenance.get("weights_sha256") == provenance["weights_sha256"]
@@ -108,7 +108,7 @@ def _read_start(path: str, provenance: Mapping[str, Any]) -> tuple[Arrays, list[
 
 
 def _check_fits(start: Arrays, target: int, profile: str) -> None:
-    """Refuses fewer bytes than the codec needs where all kernels are 0."""
+    """Refuses fewer bytes than the codec needs even if all kernels are 0."""
     zeros = {name: np.zeros_like(array) if name.endswith("/kernel") else array for name, array in start.items()}
     least = len(codec.encode(zeros, {}, profile=profile))
     if target < least:
@@ -119,7 +119,7 @@ def _check_fits(start: Arrays, target: int, profile: str) -> None:
 
 
 def _round(config: TuneConfig, spec: ModelSpec, arrays: Arrays, target: int) -> Arrays:
-    """The weights on plain grids, as a stage: what a workdir holds of it is not computed again."""
+    """The weights on plain grids, as a stage: if the workdir already holds its result, it is not computed again."""
     images, _ = read_calibration(config, spec, build(spec, arrays))
     request = {
         "stage": "round",

@@ -14,16 +14,16 @@ def list_configs() -> list[str]:
 
 
 def load_config(name: str) -> TrainConfig:
-    """The recipe of this name.
+    """Loads the recipe of this name.
 
     Args:
         name: A module of this package.
 
     Returns:
-        The recipe; `dataclasses.replace` changes fields of it.
+        The recipe; use `dataclasses.replace` to change its fields.
 
     Raises:
-        ValueError: There is none; the message lists the names.
+        ValueError: There is no such recipe; the message lists the names.
     """
     if name not in list_configs():
         raise ValueError(f"No config is called {name!r}; there are {', '.join(list_configs())}.")

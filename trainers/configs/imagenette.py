@@ -27,7 +27,7 @@ def get_config() -> TrainConfig:
         ema_decay=0.995,
         dropout_rate=0.3,
         conv10_stddev=0.05,
-        # A complex bypass then begins nearly as a simple one; the plain and the simple net have no such weights.
+        # A complex bypass then starts almost like a simple one; it has no effect on plain or simple networks.
         bypass_scale=0.1,
         augmentation="modern",
         global_batch_size=64,

@@ -2,11 +2,12 @@
 
 sqz-train --config=small_images --workdir=DIR --dataset=cifar10 --validation_split=test [--input_size=64]
 
-v1.1 halves an input by conv1 and three pools, so that 32 pixels leave conv10 a map of 1x1, and 64 pixels one of 3x3.
-Here two pools, behind fire3 and fire5, leave 3x3 and 7x7. Images are resized to an eighth more than the input size, and
-a random square of that size is cropped from them. The dataset is the digits, which stand in for your own:
-`--dataset=` or `--image_dir=` names another. CIFAR-10 has no split for validation: as above, its test split chooses the
-weights too, so that their test accuracy is a little too high. Nothing was measured on CIFAR-10.
+In v1.1, conv1 and three pools each halve the input, which leaves conv10 a map of 1x1 from 32 pixels, and of 3x3 from 64
+pixels. Here there are only two pools, behind fire3 and fire5, which leave 3x3 and 7x7. Images are resized to an eighth
+more than the input size, and a random square of the input size is cropped from them. The dataset is the digits, which
+stand in for your own: `--dataset=` or `--image_dir=` names another. CIFAR-10 has no validation split. The command above
+uses its test split to choose the weights too, so the reported test accuracy is a little too high. Nothing was measured
+on CIFAR-10.
 """
 
 from sqz_keras.architecture.spec import ModelSpec, Preprocessing

@@ -6,7 +6,7 @@ It makes 170,000 updates of 512 images, which is 68 epochs. The paper reports 57
 This project has not run it, because it needs ImageNet and GPUs. If memory is short, add --accumulation_steps=16, as the
 authors did.
 
-The reported accuracy is slightly too high: ImageNet has labels for no test images, so the validation split both
+The reported accuracy is slightly too high: ImageNet's test images have no public labels, so the validation split both
 selects the best weights and measures their accuracy.
 """
 
@@ -15,7 +15,6 @@ from trainers.training.config import TrainConfig
 
 
 def get_config() -> TrainConfig:
-    # ImageNet's test images have no public labels.
     return TrainConfig(
         model=ModelSpec("1.0", conv10_padding=1),
         dataset="imagenet2012",

@@ -1,4 +1,4 @@
-"""The solver that made the authors' released v1.0, from its own log: rate 0.08, power 0.5, 85,000 updates of 1,024.
+"""The solver of the authors' released v1.0, as in its training log: rate 0.08, power 0.5, 85,000 updates of 1,024.
 
 sqz-train --config=squeezenet_v1_0_release --workdir=DIR --data_dir=TFDS_DIR
 

@@ -1,4 +1,4 @@
-"""From one encoded image to one of the network's size, in a TensorFlow graph: decoding and random variation."""
+"""Decodes an image and varies it at random, at the network's size, in a TensorFlow graph."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from sqz_keras.images.preprocessing import resize_and_crop
 
 AUGMENTATIONS = ("none", "crop", "authors", "modern")
 
-# Each random choice has a key of its own above the 32 bits of a seed, so that no two of them draw the same numbers.
+# Each random choice has its own key above the 32 bits of a seed, so that no two choices draw the same numbers.
 _CROP, _MIRROR = 1 << 32, 2 << 32
 _WINDOW_AREA, _WINDOW_ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)
 _WINDOW_ATTEMPTS = 10
@@ -43,23 +43,23 @@ def augmented(
     guarded: bool = True,
     in_python: bool = True,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """One encoded image in the network's size; all that is random follows from (seed, position).
+    """Decodes and augments an image to the network's size; its randomness depends only on (seed, position).
 
     Args:
-        data: The encoded image, a scalar string: any format that `read_image` knows, whatever its file was called.
-        spec: of the model; S is its `input_size`.
+        data: The encoded image, a scalar string: any format that `read_image` knows, whatever its file is called.
+        spec: The model's spec; S is its `input_size`.
         augmentation: "none": resized and cropped as in evaluation; "crop": resized as the spec says, then a random
-            square of S pixels, where evaluation takes the centre; "authors": "crop", and every other image mirrored;
-            "modern": a random window of 8% to 100% of the area and an aspect of 3/4 to 4/3, resized to S, mirrored
-            likewise (RandomResizedCrop of "Going Deeper with Convolutions", section 6).
-        seed: of the run, in 0..2**32 - 1.
-        position: of the example in the whole run, scalar int64.
+            square of S pixels, where evaluation takes the centre; "authors": "crop", then mirrored with probability
+            1/2; "modern": a random window of 8% to 100% of the area and an aspect of 3/4 to 4/3, resized to S, then
+            mirrored likewise (RandomResizedCrop of "Going Deeper with Convolutions", section 6).
+        seed: The run's seed, in 0..2**32 - 1.
+        position: The position of the example in the whole run, scalar int64.
         guarded: see `decode`.
         in_python: see `decode`.
 
     Returns:
-        RGB in 0..255, (S, S, 3): uint8 for "modern", rounded, or float32; its colours are left to `preprocess_input`.
-        And whether the image could be decoded: 1.0, or 0.0 and a black image.
+        RGB in 0..255, (S, S, 3): rounded to uint8 for "modern", else float32; its colours are left to
+        `preprocess_input`. And 1.0, or 0.0 and a black image if the image could not be decoded.
     """
     size = spec.input_size
     if augmentation == "modern":
@@ -77,19 +77,19 @@ def augmented(
 
 
 def decode(data: tf.Tensor, *, guarded: bool = True, in_python: bool = True) -> tuple[tf.Tensor, tf.Tensor]:
-    """RGB, uint8 (H, W, 3), as `read_image` decodes it, upright, transparency on white; and 1.0.
+    """RGB, uint8 (H, W, 3), as `read_image` decodes it: upright, transparency on white; and 1.0.
 
     Args:
         data: The encoded image, a scalar string.
-        guarded: What happens where it cannot be decoded, or is beyond the bounds of `read_image`: the result is one
-            black pixel and 0.0, at some cost for every image, or else an InvalidArgumentError.
+        guarded: Whether an image that cannot be decoded or exceeds the bounds of `read_image` gives one black pixel and
+            0.0, instead of an InvalidArgumentError. This has some cost for every image.
         in_python: Whether Python decodes what is neither JPEG nor PNG. Workers of a tf.data service cannot call it.
     """
     return _by_kind(_decode_jpeg, lambda data: _decode_other(data, in_python), (data,), guarded)
 
 
 def _by_kind(of_jpeg: Callable, of_other: Callable, values: tuple, guarded: bool) -> tuple[tf.Tensor, tf.Tensor]:
-    """What the one or the other decoder makes of `values`, whose first one is the encoded image; as `decode`."""
+    """Calls the decoder for the image's format on `values`, the first of which is the image; returns as `decode`."""
 
     def attempt(decoder):
         image, weight = _or_black(decoder, *values) if guarded else (decoder(*values), tf.constant(1.0))
@@ -99,8 +99,8 @@ def _by_kind(of_jpeg: Callable, of_other: Callable, values: tuple, guarded: bool
 
 
 def _or_black(decoder: Callable, data, *others) -> tuple[tf.Tensor, tf.Tensor]:
-    """decoder(data, ...) and 1.0; or, where that fails, one black pixel and 0.0."""
-    # A dataset is the one place in a graph where an op may fail and the rest go on.
+    """decoder(data, ...) and 1.0; or, if that fails, one black pixel and 0.0."""
+    # A dataset is the only place in a graph where an op may fail and the rest continue.
     attempt = tf.data.Dataset.from_tensors((data, *others)).map(lambda *values: (decoder(*values), 1.0))
     black = tf.data.Dataset.from_tensors((tf.zeros((1, 1, 3), tf.uint8), 0.0))
     return attempt.ignore_errors().concatenate(black).take(1).get_single_element()
@@ -115,14 +115,14 @@ def _decode_png(data):
 
 
 def _decode_checked(data, size_of: Callable, decoder: Callable, upright: Callable):
-    """An upright image, whose declared size is checked before it is decoded."""
+    """Decodes an image upright, after its declared size has been checked."""
     with tf.control_dependencies([_within_bounds(size_of(data))]):
         data = tf.identity(data)
     return upright(decoder(data), data)
 
 
 def _decode_other(data, in_python: bool):
-    """An upright image from what is not a JPEG: a PNG, or any other format that `read_image` knows."""
+    """Decodes upright what is not a JPEG: a PNG, or any other format that `read_image` knows."""
     return tf.cond(starts_with(data, PNG_START), lambda: _decode_png(data), lambda: _decode_by_pillow(data, in_python))
 
 
@@ -133,7 +133,7 @@ def _decode_by_pillow(data, in_python: bool):
         except ValueError:
             return np.empty((0, 0, 3), np.uint8)  # TensorFlow may raise a Python error outside of the dataset
 
-    # Stateless, or else op determinism would let one thread alone decode.
+    # Stateless: otherwise op determinism would let only one thread decode.
     image = tf.numpy_function(read, [data], tf.uint8, stateful=False) if in_python else tf.zeros((0, 0, 3), tf.uint8)
     is_checked = tf.debugging.Assert(tf.size(image) > 0, ["not an image that can be read"])
     with tf.control_dependencies([is_checked]):
@@ -141,7 +141,7 @@ def _decode_by_pillow(data, in_python: bool):
 
 
 def _within_bounds(size):
-    """An image's (height, width); InvalidArgumentError where it is beyond the bounds of `read_image`."""
+    """An image's (height, width); InvalidArgumentError if it exceeds the bounds of `read_image`."""
     with tf.control_dependencies([tf.debugging.Assert(fits(size), ["too many pixels, or too elongated", size])]):
         return tf.identity(size)
 
@@ -156,9 +156,10 @@ def _mirrored(image, seed: int, position):
 
 
 def _random_window(data, size: int, seed: int, position, guarded: bool, in_python: bool) -> tuple[tf.Tensor, tf.Tensor]:
-    """A random window as `decode` gives the whole; less than 2 * `size` pixels on its shorter side where it is a JPEG.
+    """Decodes a random window of an image; otherwise as `decode`.
 
-    Of a JPEG, no more is decoded than the window needs, and in the decoder's own halved sizes: quicker, and a filter.
+    Of a JPEG, only what the window needs is decoded, and the decoder halves it up to three times as long as its shorter
+    side keeps `size` pixels: this is quicker, and it filters.
     """
 
     def of_jpeg(data, position):

@@ -22,7 +22,7 @@ from trainers.data.augmentation import AUGMENTATIONS, augmented, decode
 from trainers.datasets import digits as _digits  # noqa: F401 - registers its builder
 
 _FOREVER = tf.int64.max
-# More than the cores: images come out in order, so a slow one makes those that are done wait.
+# More than the cores: images come out in order, so a slow one holds up those that are done.
 _PARALLEL_CALLS = 4 * (os.cpu_count() or 1)
 _PREFETCHED_BATCHES = 2
 
@@ -32,13 +32,13 @@ class Source:
     """Labelled images, split by split.
 
     Args:
-        name: for people.
+        name: shown to people.
         labels: names of the classes, in the order of their indices.
         sizes: number of images of each split.
         records: from a split's name to its dataset of {"image": string (encoded), "label": int64, "id": string}, in a
             fixed order; ids are unique within a split.
         needs_python: Whether some of the images are neither JPEG nor PNG, so that TensorFlow cannot decode them.
-        class_sizes: number of images of each class in each split, int (classes,); None where only the records say it.
+        class_sizes: number of images of each class in each split, int (classes,); None if only the records tell it.
         files: the files of all splits in the order of the records, and the folder that they are in; None for a dataset
             that is not in files.
     """
@@ -53,9 +53,9 @@ class Source:
 
     @functools.cached_property
     def files_sha256(self) -> str:
-        """A hash of the files' names below their folder, and of their sizes; empty without files.
+        """A hash of the files' sizes and of their paths below their folder, in order; empty without files.
 
-        It tells their order and their class folders too. Reading a million sizes takes seconds.
+        It therefore also covers their order and their class folders. Reading a million sizes takes seconds.
         """
         if self.files is None:
             return ""
@@ -64,7 +64,7 @@ class Source:
         return hashlib.sha256(b"".join(lines)).hexdigest()
 
     def count_by_class(self, split: str) -> np.ndarray:
-        """Number of images of each class in a split, int (classes,); reads all records where nothing else says it."""
+        """Number of images of each class in a split, int (classes,); without `class_sizes` it reads all records."""
         if self.class_sizes is not None:
             return self.class_sizes[split]
         labels = self.records(split).map(lambda record: record["label"]).as_numpy_iterator()
@@ -72,10 +72,10 @@ class Source:
 
 
 class BadImages:
-    """Counts the images that cannot be decoded, each once however often it comes by, and names them in the log.
+    """Counts the images that cannot be decoded, each once however often it occurs, and names them in the log.
 
     Args:
-        limit: of different images that `check` puts up with.
+        limit: number of different images that `check` tolerates.
     """
 
     def __init__(self, limit: int = 0):
@@ -85,7 +85,7 @@ class BadImages:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Their ids, in the order in which they were met."""
+        """The ids of these images, in the order in which they were found."""
         with self._lock:
             return tuple(self._names)
 
@@ -98,10 +98,10 @@ class BadImages:
             logging.warning("Left out, since it cannot be decoded: %s", name)
 
     def check(self) -> None:
-        """Does nothing up to the limit.
+        """Refuses more images than the limit.
 
         Raises:
-            ValueError: there are more than that; the message names the first ones.
+            ValueError: there are more; the message names the first ones.
         """
         names = self.names
         if len(names) > self.limit:
@@ -112,15 +112,15 @@ class BadImages:
 
 
 def open_dataset(name: str, data_dir: str | os.PathLike | None = None) -> Source:
-    """The dataset of this name of TensorFlow Datasets; prepares it in `data_dir` where it is not.
+    """Opens a dataset of TensorFlow Datasets by name; prepares it in `data_dir` if it is not prepared there.
 
     Args:
         name: as in `tfds.builder(name)`, or "digits".
         data_dir: TensorFlow Datasets' own folder; None is its default.
 
     Raises:
-        ValueError: as `find_builder`, or it is ImageNet and not prepared, or must be downloaded by hand first.
-        OSError: it cannot be downloaded, or a file of it has a wrong checksum.
+        ValueError: as for `find_builder`; or it is ImageNet and not prepared, or must first be downloaded by hand.
+        OSError: it cannot be downloaded, or one of its files has a wrong checksum.
     """
     builder = find_builder(name, data_dir)
     if builder.name == "imagenet2012" and not builder.is_prepared():
@@ -129,7 +129,7 @@ def open_dataset(name: str, data_dir: str | os.PathLike | None = None) -> Source
         tfds.disable_progress_bar()
     try:
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
-    except AssertionError as error:  # of a dataset with files that must be downloaded by hand
+    except AssertionError as error:  # raised if files must be downloaded by hand
         raise ValueError(f"Dataset {name!r} cannot be prepared: {error}") from error
     except (tfds.download.DownloadError, NonMatchingChecksumError) as error:
         raise OSError(f"Dataset {name!r} cannot be downloaded: {' '.join(str(error).split())}") from error
@@ -151,7 +151,7 @@ def find_builder(name: str, data_dir: str | os.PathLike | None = None) -> tfds.c
         builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
     except tfds.core.DatasetNotFoundError as error:
         raise ValueError(f"No dataset is called {name!r}; name one of TensorFlow Datasets, or 'digits'.") from error
-    except (AssertionError, TypeError) as error:  # another version, or other arguments, than there are
+    except (AssertionError, TypeError) as error:  # a version or an argument that does not exist
         raise ValueError(f"Dataset {name!r} cannot be opened: {' '.join(str(error).split())}") from error
     features = builder.info.features
     kinds = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
@@ -184,7 +184,7 @@ def check_split(source: Source, split: str) -> int:
 
 
 def has_labels(source: Source, split: str) -> bool:
-    """Whether a split has labels; without any, TensorFlow Datasets gives -1. Reads its first record alone."""
+    """Whether a split has labels; if it has none, TensorFlow Datasets gives -1. Reads only its first record."""
     return source.class_sizes is not None or next(source.records(split).take(1).as_numpy_iterator())["label"] >= 0
 
 
@@ -192,7 +192,7 @@ def check_labels(source: Source, split: str) -> None:
     """Refuses a split without labels.
 
     Raises:
-        ValueError: it has none.
+        ValueError: it has no labels.
     """
     if not has_labels(source, split):
         raise ValueError(
@@ -217,32 +217,32 @@ def training_batches(
     shard_index: int = 0,
     data_service: str = "",
 ) -> tf.data.Dataset:
-    """Endless batches for training; order and augmentation follow from (seed, epoch, position) alone.
+    """Endless batches for training; order and augmentation depend only on (seed, epoch, position).
 
-    Every epoch holds every image once, in an order of its own. Batches run over the ends of epochs, so that no
-    image is left out and all batches are of one size.
+    Every epoch contains every image once, in its own order. Batches span the ends of epochs, so that no image is left
+    out and all batches have the same size.
 
     Args:
-        source: of the images.
-        split: of the source.
-        spec: of the model; S is its `input_size`.
-        batch_size: images a batch; with shards, of this shard alone.
+        source: the labelled images.
+        split: name of a split of the source.
+        spec: the model's spec; S is its `input_size`.
+        batch_size: images per batch; with shards, per batch of this shard.
         seed: in 0..2**32 - 1.
         augmentation: see `augmented`.
-        shuffle_buffer_size: encoded images among which the next one is drawn.
-        start_example: the stream begins with this example, exactly as it would continue there; what comes before it in
-            its epoch is read but not decoded.
+        shuffle_buffer_size: number of encoded images from which the next one is drawn.
+        start_example: the example with which the stream begins; it continues as a stream from 0 would. Earlier examples
+            of the same epoch are read but not decoded.
         bad_images: collects the images that cannot be decoded; zeros of weight 0 take their place in the batch.
-        guarded: or else such an image ends the dataset, with an InvalidArgumentError instead of its batch; quicker.
+        guarded: if False, which is quicker, such an image ends the dataset with an InvalidArgumentError.
         num_shards: workers among which the examples are dealt out in turn, before they are decoded.
-        shard_index: of this worker.
+        shard_index: index of this worker.
         data_service: address of the tf.data service whose workers make the batches; they must reach the same files.
-            Each of its workers takes the next whole epoch, so that with more than one the order is not fixed, and a
-            later start leaves out the first images of several epochs.
+            Each of its workers takes the next whole epoch. With more than one worker, the order is therefore not fixed,
+            and a later start leaves out the first images of several epochs.
 
     Returns:
         Dataset of (RGB in 0..255 (batch_size, S, S, 3), int64 (batch_size,), float32 weights (batch_size,)). The
-            images are uint8 or float32, as the augmentation has it; `preprocess_input` makes network inputs of them.
+            augmentation decides whether images are uint8 or float32; `preprocess_input` turns them into network inputs.
 
     Raises:
         ValueError: the split or the augmentation is unknown, or the workers of a tf.data service would have to decode
@@ -260,10 +260,10 @@ def training_batches(
 
     @tf.autograph.experimental.do_not_convert
     def epoch_records(epoch):
-        # The seed of this function's graph, not the process's, which would otherwise mix with the one below.
+        # Seeds this function's graph: otherwise the process's seed would mix with the one below.
         tf.random.set_seed(1)
         epoch_seed = tf.random.stateless_uniform((), seed=[seed, epoch], maxval=_FOREVER, dtype=tf.int64)
-        # Encoded images are shuffled, since decoded ones would need many times the memory.
+        # Shuffles encoded images, because decoded ones would need many times the memory.
         return records.shuffle(shuffle_buffer_size, seed=epoch_seed, reshuffle_each_iteration=False)
 
     epoch, position = divmod(start_example, size)
@@ -302,7 +302,7 @@ def readable_batches(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """`evaluation_batches` as network inputs and labels, without the images that could not be decoded.
 
-    A batch of which none could be is left out: networks take no empty ones.
+    A batch without any decoded image is left out, because networks do not accept empty batches.
     """
     batches = evaluation_batches(source, split, spec, batch_size=batch_size).as_numpy_iterator()
     return ((images[weights > 0], labels[weights > 0]) for images, labels, weights in batches if weights.any())
@@ -320,7 +320,7 @@ def _decoded(stream: tf.data.Dataset, make: Callable) -> tf.data.Dataset:
 
 
 def _finished(batches: tf.data.Dataset, bad_images: BadImages) -> tf.data.Dataset:
-    """The triples, from batches of what `_decoded` gives."""
+    """Turns batches from `_decoded` into (images, labels, weights), and reports the bad images."""
 
     def report(ids):
         for name in ids:
@@ -335,19 +335,19 @@ def _finished(batches: tf.data.Dataset, bad_images: BadImages) -> tf.data.Datase
         tf.cond(tf.reduce_all(weights > 0), lambda: True, call)
         return images, labels, weights
 
-    # Apart from decoding, since with op determinism TensorFlow calls Python from one thread only.
+    # Separate from decoding, because under op determinism TensorFlow calls Python from only one thread.
     return _with_options(batches.map(report_bad).prefetch(_PREFETCHED_BATCHES))
 
 
 def _with_options(batches: tf.data.Dataset) -> tf.data.Dataset:
     """Turns off tf.data's autotuning thread, which TensorFlow 2.21 sometimes cannot stop until it wakes up.
 
-    It sleeps twice as long each time, so closing an iterator could take as long as everything before it.
+    The thread sleeps twice as long each time, so closing an iterator could take as long as everything before it.
     """
     options = tf.data.Options()
     options.autotune.enabled = False
     # Each image goes into its batch while it is still in the cache of the core that made it.
     options.experimental_optimization.map_and_batch_fusion = True
-    # Images are worked on side by side already.
+    # Images are already processed in parallel.
     options.threading.max_intra_op_parallelism = 1
     return batches.with_options(options)

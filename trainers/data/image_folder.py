@@ -20,22 +20,23 @@ _DECODED_BY_TENSORFLOW = (".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".png")
 
 
 def open_image_dir(image_dir: str | os.PathLike) -> Source:
-    """The images of `image_dir`, whose labels are the sorted names of their folders.
+    """The images of `image_dir`; their labels are the sorted names of the class folders.
 
     Args:
-        image_dir: with the folders "train" and "val" (or "validation"), and "test" if there is one, each of which holds
-            a folder of images a class; or with the folders of the classes themselves: then every fifth image
-            of a class, by name, is for validation and the others for training. Files and folders whose names start
-            with a dot are skipped. Files without the suffix of an image, and images outside of the classes' folders or
-            deeper in them, are left out, and counted on stderr; so are those in other folders beside "train".
+        image_dir: holds the folders "train", "val" (or "validation") and optionally "test", each with one folder of
+            images per class. Or it holds the class folders themselves: then every fifth image of a class, by name, is
+            for validation and the others for training. Files and folders whose names start with a dot are skipped.
+            Files without the suffix of an image, and images outside the class folders or deeper in them, are left out
+            and counted on stderr; so are images in other folders beside "train".
 
     Returns:
-        A source with the splits "train" and "validation", and "test" where there is one. Its ids are paths below
-            `image_dir`; its records come in a fixed order in which the classes are mixed.
+        A source with the splits "train" and "validation", and "test" if there is one. Its ids are paths below
+            `image_dir`; its records come in a fixed order that mixes the classes.
 
     Raises:
-        ValueError: not a folder, no images in a class or split, both 'val' and 'validation', or a class of another
-            split that the training split lacks.
+        ValueError: `image_dir` is not a folder; a class or split has no images, or a class has too few to be split;
+            beside 'train' there is neither 'val' nor 'validation', or both; or another split has a class that the
+            training split lacks.
     """
     root = pathlib.Path(image_dir)
     if not root.is_dir():
@@ -75,7 +76,7 @@ def open_image_dir(image_dir: str | os.PathLike) -> Source:
 
 
 def check_is_no_class(folder: str | os.PathLike, image_dir: str | os.PathLike) -> None:
-    """Refuses a folder to write to that `open_image_dir` would take for one of a class, or of its images.
+    """Refuses an output folder that `open_image_dir` would take for a class folder or for a part of one.
 
     Raises:
         ValueError: It is in `image_dir`, and neither hidden nor beside the folders of the splits.
@@ -132,20 +133,20 @@ def _split_by_position(classes: dict[str, list[str]]) -> dict[str, dict[str, lis
 
 
 def _mixed(classes: dict[str, list[str]], labels: tuple[str, ...]) -> tuple[list[str], np.ndarray]:
-    """Paths and class indices in a fixed order, mixed, which a shuffle buffer smaller than the split needs."""
+    """Paths and class indices in a fixed order that mixes the classes: a small shuffle buffer alone would not."""
     pairs = [(path, index) for index, label in enumerate(labels) for path in classes.get(label, ())]
     order = np.random.default_rng(0).permutation(len(pairs))
     return [pairs[place][0] for place in order], np.array([pairs[place][1] for place in order], np.int64)
 
 
 def file_records(root: str | os.PathLike, paths: Sequence[str], labels: np.ndarray) -> tf.data.Dataset:
-    """The records of image files below a folder: their bytes, labels, and paths below it."""
+    """The records of image files below a folder: their bytes, their labels, and their paths relative to it."""
     ids = [os.fsencode(pathlib.Path(path).relative_to(root).as_posix()) for path in paths]
 
     def read(path, label, name):
         return {"image": tf.io.read_file(path), "label": label, "id": name}
 
-    # Some files ahead, so that a slow disk is not waited for one file at a time.
+    # Reads some files ahead, so that on a slow disk it does not wait for one file at a time.
     return tf.data.Dataset.from_tensor_slices((list(map(os.fsencode, paths)), labels, ids)).map(
         read, num_parallel_calls=16
     )

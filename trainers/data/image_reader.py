@@ -1,4 +1,4 @@
-"""Folders of labelled images: which files there are, of which class, read in threads."""
+"""Finds the labelled images of a folder and their classes, and reads them in threads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _THREADS = min(8, os.cpu_count() or 1)
 
 
 def class_labels(spec: ModelSpec) -> tuple[str, ...]:
-    """The labels of a model's classes, in order; a model with 1000 nameless classes is one for ImageNet's wnids.
+    """The labels of a model's classes, in order; if 1000 classes have no names, ImageNet's wnids are their labels.
 
     Raises:
         ValueError: the labels are unknown.
@@ -39,18 +39,18 @@ def find_labelled_images(image_dir: str | os.PathLike, labels: Sequence[str]) ->
     """The images of a folder and their class indices, sorted by path.
 
     Args:
-        image_dir: a folder with a folder of images a class, named by its label; or with images named
-            `<label>_<anything>.<suffix>`. Files without the suffix of an image, and images outside of the classes'
-            folders or deeper in them, are left out, and counted on stderr.
+        image_dir: a folder that holds one folder of images per class, named after its label; or images named
+            `<label>_<anything>.<suffix>`. Files without the suffix of an image, and images outside the class folders or
+            deeper in them, are left out and counted on stderr.
         labels: in the order of the class indices.
 
     Raises:
-        ValueError: not a folder, no images, or a folder or image that matches no label.
+        ValueError: `image_dir` is not a folder or holds no images, or a folder or image in it matches no label.
     """
     root = pathlib.Path(image_dir)
     if not root.is_dir():
         raise ValueError(f"--image_dir={image_dir} is not a folder.")
-    # A Mac may write the é of a folder's name as two characters, and other systems as one.
+    # A Mac may write the é in a folder's name as two characters; other systems write one.
     indices = {form(label): index for form in (_composed, str) for index, label in enumerate(labels)}
     visible = sorted(path for path in root.iterdir() if not path.name.startswith("."))
     folders = [path for path in visible if path.is_dir()]
@@ -82,7 +82,7 @@ def find_labelled_images(image_dir: str | os.PathLike, labels: Sequence[str]) ->
 
 
 def read_inputs(images: Sequence[pathlib.Path], spec: ModelSpec) -> np.ndarray:
-    """Network inputs, float32 (N, S, S, 3), of unlabelled images; skipped ones are named on stderr.
+    """Network inputs, float32 (N, S, S, 3), of unlabelled images; unreadable ones are skipped and named on stderr.
 
     Raises:
         ValueError: None of the images could be read.
@@ -120,13 +120,13 @@ def _index_of_prefix(stem: str, indices: dict[str, int]) -> int | None:
 
 @dataclasses.dataclass(frozen=True)
 class ReadBatch:
-    """Some consecutive images of a list, read.
+    """The result of reading some consecutive images of a list.
 
     Args:
-        inputs: Network inputs of those that could be read, float32 (S, S, 3) each.
+        inputs: Network inputs of the images that could be read, float32 (S, S, 3) each.
         labels: Their class indices, or None for unlabelled images.
         positions: Their places in the list.
-        errors: What is wrong with each of the others; the message names the file.
+        errors: What is wrong with each of the other images; the message names the file.
     """
 
     inputs: list[np.ndarray]
@@ -140,7 +140,7 @@ def read_batches(
 ) -> Iterator[ReadBatch]:
     """Reads images in order, `batch_size` at a time; one that cannot be read does not stop the others.
 
-    The next batch is read while the caller works on this one, and no more than that.
+    While the caller works on one batch, the next one is read, and no others.
     """
     prepare = functools.partial(prepare_image, spec=spec)
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:

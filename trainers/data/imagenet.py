@@ -24,20 +24,20 @@ _MOST_NAMED = 3
 def prepare_imagenet(
     manual_dir: str | os.PathLike | None, data_dir: str | os.PathLike | None = None, *, allow_partial: bool = False
 ) -> dict[str, int]:
-    """Prepares imagenet2012 in `data_dir` where it is not, and verifies it.
+    """Prepares imagenet2012 in `data_dir` unless it is already prepared there, and verifies it.
 
     Args:
-        manual_dir: with the two tars; not needed where the dataset is prepared already.
+        manual_dir: the folder with the two tars; not needed if the dataset is already prepared.
         data_dir: TensorFlow Datasets' own folder; None is its default.
-        allow_partial: take fewer images than ILSVRC2012 has.
+        allow_partial: accept fewer images than ILSVRC2012 has.
 
     Returns:
         The number of records of each split.
 
     Raises:
-        ValueError: a tar is missing, incomplete or laid out in another way; the disk is too small; there is part of a
-            dataset, or another process prepares it; or a record has not the label that its file name calls for.
-            `data_dir` is then as it was.
+        ValueError: a tar is missing, incomplete or laid out in another way; the disk is too small; `data_dir` holds
+            part of a dataset, or another process is preparing it; or the label of a record is not the one that its file
+            name calls for. `data_dir` is then left as it was.
     """
     import tensorflow_datasets as tfds
 
@@ -55,9 +55,9 @@ def prepare_imagenet(
         raise ValueError(
             f"{parent} has {free:,} bytes free, and the dataset needs {needed:,}; give another --data_dir."
         )
-    # Under another name until it is verified, so that no training finds it before.
+    # It has another name until it is verified, so that no training run finds it earlier.
     with locked(parent), tempfile.TemporaryDirectory(dir=parent, prefix=".preparing-") as staging:
-        if final.exists() and any(final.iterdir()):  # what is prepared could not be moved there, hours later
+        if final.exists() and any(final.iterdir()):  # or else the final move would fail, hours later
             raise ValueError(
                 f"{final} holds files that are in the way. Give the command again if another process has just prepared "
                 "it; else move or remove that folder."
@@ -73,8 +73,8 @@ def prepare_imagenet(
 def check_tars(manual_dir: pathlib.Path, *, allow_partial: bool) -> None:
     """Refuses tars from which a wrong dataset would be made.
 
-    TensorFlow Datasets labels validation images by their place in the sorted list of names, so one that is missing
-    shifts the labels of all that follow.
+    TensorFlow Datasets labels validation images by their place in the sorted list of names, so a missing image shifts
+    the labels of all that follow.
 
     Raises:
         ValueError: a tar is missing, or its size or names are not those of the official one.
@@ -133,8 +133,8 @@ def verify(builder, *, allow_partial: bool) -> dict[str, int]:
     """Compares the label of every record with the one that its file name calls for.
 
     Args:
-        builder: imagenet2012, prepared.
-        allow_partial: take fewer images than ILSVRC2012 has.
+        builder: the builder of imagenet2012, already prepared.
+        allow_partial: accept fewer images than ILSVRC2012 has.
 
     Returns:
         The number of records of each split.
@@ -175,7 +175,7 @@ def verify(builder, *, allow_partial: bool) -> dict[str, int]:
 
 
 def _expected_labels(split: str):
-    """From a file name to the wnid that it must be labelled with, or None for a strange name."""
+    """A function from a file name to the wnid that must be its label, or to None for a strange name."""
     import tensorflow_datasets as tfds
 
     if split == "train":

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow_datasets as tfds
 
-# An image's place within its class, in order of appearance, modulo 5, tells its split: 60/20/20, stratified.
+# An image's place in its class (in order of appearance), modulo 5, decides its split: 60/20/20, stratified.
 _SPLITS = {"train": (0, 1, 2), "validation": (3,), "test": (4,)}
 
 
@@ -36,7 +36,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples(places) for split, places in _SPLITS.items()}
 
     def _generate_examples(self, places: tuple[int, ...]) -> Iterator[tuple[int, dict]]:
-        """Yields (index in scikit-learn's order, example) of the images at these places modulo 5 of their class."""
+        """Yields (index in scikit-learn's order, example) of each image whose place modulo 5 is in `places`."""
         from sklearn.datasets import load_digits
 
         digits = load_digits()
