@@ -36,7 +36,7 @@ def progress_bar(total: int, unit: str, initial: int = 0) -> tqdm:
 
 
 def say(text: str) -> None:
-    """Writes a line to stderr about what a command does now, above the bar where there is one."""
+    """Writes a line to stderr about what a command is doing, above the progress bar if there is one."""
     module = sys.modules.get("tqdm")  # whoever made a bar has imported it
     if module is None:
         print(text, file=sys.stderr)

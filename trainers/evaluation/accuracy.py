@@ -21,18 +21,18 @@ def evaluate_images(
     images: Sequence[tuple[pathlib.Path, int]],
     batch_size: int,
 ) -> tuple[dict, Predictions]:
-    """Accuracies of a model on images, with 95% intervals; those that cannot be read are named on stderr.
+    """Accuracies of a model on images, with 95% intervals; images that cannot be read are named on stderr.
 
     Args:
         model: The model, as `build` and `load` return it.
-        spec: Describes it.
+        spec: The model's spec.
         images: (path, class index) of each image, as `find_labelled_images` returns them.
         batch_size: Images per batch.
 
     Returns:
         `top1_accuracy`, `top1_interval`, `top5_accuracy`, `top5_interval`, `num_images`, `num_failed`,
         `images_per_second` (reading included), `num_params` and `model_spec`. With fewer than 5 classes,
-        top-5 counts all of them. And the predictions, whose positions are those of `images`.
+        top-5 counts all of them. And the predictions, whose positions are those in `images`.
 
     Raises:
         ValueError: No image could be read.

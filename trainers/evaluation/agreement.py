@@ -39,17 +39,17 @@ class ChangedAnswer:
 
 
 class ChangedAnswers:
-    """Of the images to which two models give different answers, those that the first model was surest of.
+    """Collects images to which two models give different answers, and keeps those of which the first was surest.
 
     Attributes:
-        kept: At most `MOST_CHANGED`, the highest `probability_before` first, whatever the number of images.
+        kept: At most `MOST_CHANGED` answers, the highest `probability_before` first.
     """
 
     def __init__(self):
         self.kept: list[ChangedAnswer] = []
 
     def add(self, images: np.ndarray, before: np.ndarray, after: np.ndarray) -> None:
-        """Takes a batch: network inputs (B, S, S, C), and both models' probabilities (B, classes)."""
+        """Adds a batch: network inputs (B, S, S, C), and both models' probabilities (B, classes)."""
         first, other = before.argmax(axis=1), after.argmax(axis=1)
         changed = [
             ChangedAnswer(
@@ -100,10 +100,10 @@ def compare_models(
     """Each model's `agreement_fields` relative to the first model's answers, on the same images.
 
     Args:
-        spec: The description of all models.
+        spec: The spec that all models share.
         models: The weights of each model, by name.
         batches: Batches of (network inputs, float32 (B, S, S, C); class indices (B,), or None if unknown).
-        changed: Collects images to which the last model gives another answer than the first.
+        changed: Collects the images to which the last model gives a different answer than the first.
 
     Raises:
         ValueError: There are no images.

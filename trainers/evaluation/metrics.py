@@ -80,7 +80,7 @@ class Calibration:
     Args:
         counts: Number of predictions, int.
         correct: Number of correct ones, int.
-        probability: Mean probability of the predicted class, float; 0 where there are none.
+        probability: Mean probability of the predicted class, float; 0 in an empty bin.
     """
 
     counts: np.ndarray
@@ -98,7 +98,7 @@ class Calibration:
 
 
 def calibration(predictions: Predictions) -> Calibration:
-    """The calibration of at least one prediction, in ten bins from 0 to 1; a bound belongs to the lower one."""
+    """The calibration of at least one prediction, in ten bins from 0 to 1; a bound belongs to the bin below it."""
     place = np.clip(np.ceil(predictions.probability * _BINS).astype(int) - 1, 0, _BINS - 1)
     counts = np.bincount(place, minlength=_BINS)
     correct = np.bincount(place[predictions.truth == predictions.predicted], minlength=_BINS)

@@ -40,7 +40,7 @@ class Mistake:
 
 
 def answer_sections(confusion: np.ndarray, labels: Sequence[str], mistakes: Sequence[Mistake]) -> list[Section]:
-    """Confusions, accuracy by class, and the worst mistakes; none of a kind of which there is nothing to show.
+    """Confusions, accuracy by class, and the worst mistakes; sections with nothing to show are left out.
 
     Args:
         confusion: Counts, integers of shape (classes, classes); rows are true classes, columns predicted ones.
@@ -90,7 +90,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _confusions(confusion: np.ndarray, names: list[str]) -> list[Section]:
-    """Which classes are taken for which, and the accuracy by class with its interval; all names are different."""
+    """Which classes are taken for which, and the accuracy by class with its interval; no two names may be equal."""
     totals = confusion.sum(axis=1)
     shares = confusion / np.maximum(totals, 1)[:, None]
     wrong = confusion.copy()
@@ -106,7 +106,7 @@ def _confusions(confusion: np.ndarray, names: list[str]) -> list[Section]:
     rows = []
     for index, name in enumerate(names):
         if not totals[index] and np.mean(totals > 0) < 0.5:
-            continue  # such as most of ImageNet's classes in a folder of a few
+            continue  # for example most of ImageNet's classes if the folder holds only a few
         right, total, rival = int(confusion[index, index]), int(totals[index]), int(wrong[index].argmax())
         taken = names[rival] if wrong[index, rival] else None
         accuracy = [None] * 3
@@ -129,7 +129,7 @@ def _heat_map(confusion: np.ndarray, shares: np.ndarray, names: list[str]) -> al
         for t, truth in enumerate(names)
         for p, predicted in enumerate(names)
     ]
-    # sort=None keeps the classes in their own order, which is that of the cells.
+    # sort=None keeps the classes in the order of the cells.
     base = alt.Chart(alt.Data(values=cells)).encode(
         alt.X("predicted:N", sort=None, title="prediction", axis=alt.Axis(labelAngle=-90, labelLimit=140, ticks=False)),
         alt.Y("truth:N", sort=None, title="truth", axis=alt.Axis(labelLimit=140, ticks=False)),
@@ -150,7 +150,7 @@ def _heat_map(confusion: np.ndarray, shares: np.ndarray, names: list[str]) -> al
 
 
 def _worst_mistakes(mistakes: Sequence[Mistake], names: list[str]) -> Section:
-    """The mistakes with the highest probability, each with what the model saw if it says that."""
+    """The mistakes with the highest probability, each with what the model saw if `seen` is there."""
     worst = sorted(mistakes, key=lambda mistake: -mistake.probability if mistake.probability >= 0 else 1.0)
     figures = []
     for mistake in worst[:MOST_MISTAKES]:

@@ -29,7 +29,7 @@ def _theme(text: str, quiet: str, line: str, marks: list[str], ramp: list[str], 
     }
 
 
-# Marks after Okabe and Ito, who chose them to be told apart by colour-blind readers too; lighter ones on dark.
+# Mark colours after Okabe and Ito, who chose them so that colour-blind readers can tell them apart; lighter on dark.
 THEMES = {
     "light": _theme(
         "#1c2128",
@@ -51,5 +51,5 @@ THEMES = {
 
 _FOLDER = pathlib.Path(__file__).parent
 STYLE = (_FOLDER / "page.css").read_text("utf-8")
-# Its option `ast` makes Vega interpret expressions, not compile them with eval, which the page's policy forbids.
+# Its option `ast` makes Vega interpret expressions, because the page's policy forbids compiling them with eval.
 SCRIPT = (_FOLDER / "page.js").read_text("utf-8")

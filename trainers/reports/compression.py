@@ -15,7 +15,7 @@ from trainers.reports.thumbnails import gallery
 
 PARTS = ("codebook", "positions", "codes", "raw")
 _BINS = 80
-_MOST_CENTROIDS = 1024  # a layer with more has kept its weights apart
+_MOST_CENTROIDS = 1024  # a layer with more does not share its weights
 _NET = "SqueezeNet"
 # Paper, Table 2: net, method, bits, bytes, smaller than AlexNet, top-1, top-5.
 _PAPER = (
@@ -37,7 +37,7 @@ def write_compression_report(
     after: Mapping[str, np.ndarray],
     images: Sequence[np.ndarray] = (),
 ) -> None:
-    """Writes the page of a `.sqz` file, one file that opens without a network.
+    """Writes the page of a `.sqz` file, one file that opens offline.
 
     Args:
         path: Path of the page; an older file is replaced.
@@ -45,7 +45,7 @@ def write_compression_report(
         results: Results as `trainers.compression.run.compress` returns them.
         before: The weights before compression, by name.
         after: The weights that the file holds, by name.
-        images: Those of `results["changed"]`, in its order; uint8 RGB (height, width, 3) each.
+        images: The images of `results["changed"]`, in its order; uint8 RGB (height, width, 3) each.
 
     Raises:
         ValueError: `path` cannot be written.

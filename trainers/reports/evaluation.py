@@ -22,13 +22,13 @@ def write_evaluation_report(
     mistakes: Sequence[Mistake],
     results: Mapping[str, Any],
 ) -> None:
-    """Writes one HTML file that opens without a network.
+    """Writes one HTML file that opens offline.
 
     Args:
         path: Path of the file; an older file is replaced.
         title: Plain text.
         labels: One name per class.
-        predictions: Of all images that could be read.
+        predictions: The predictions for all images that could be read.
         mistakes: Mistakes, of which the `MOST_MISTAKES` with the highest probability are shown.
         results: The results; may be nested.
 

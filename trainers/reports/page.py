@@ -29,7 +29,7 @@ from trainers.reports.assets import SCRIPT, STYLE, THEMES
 _FILTER_FROM_ROWS = 12  # a shorter table is seen at a glance
 _PORTION = 100  # rows of a table that are shown at first, and more with every scroll to their end
 _LONGEST_TEXT = 400  # characters of a cell
-# Altair's charts are written for one release of Vega-Lite, which vl-convert knows by its first two numbers.
+# Altair's charts are written for one release of Vega-Lite, which vl-convert names by its first two numbers.
 _VEGALITE = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
 
 
@@ -81,7 +81,7 @@ class Section:
 
 
 def write_page(path: str | os.PathLike, title: str, sections: Sequence[Section]) -> None:
-    """Writes one HTML file that opens without a network, whole or not at all.
+    """Writes one HTML file that opens offline, whole or not at all.
 
     Args:
         path: Path of the file; an older file is replaced.
@@ -125,7 +125,7 @@ def write_page(path: str | os.PathLike, title: str, sections: Sequence[Section])
 
 
 def save_chart(chart: alt.TopLevelMixin, path: str | os.PathLike) -> None:
-    """Writes a chart for a paper: .svg, or .png at 200 pixels an inch, with the light colours on white.
+    """Writes a chart for a paper: .svg, or .png at 200 pixels per inch, with the light colours on white.
 
     Raises:
         ValueError: `path` has another suffix, or cannot be written.
@@ -166,7 +166,7 @@ def _plain(value: Any) -> Any:
 
 
 def _policy(scripts: Sequence[str]) -> str:
-    """Nothing may be loaded, and only `scripts` may run."""
+    """The policy that the page loads nothing and runs only `scripts`."""
     hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
     return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}"
@@ -175,7 +175,7 @@ def _policy(scripts: Sequence[str]) -> str:
 def _table(table: Table, title: str) -> str:
     label = html.escape(title)
     rows = [[item.item() if isinstance(item, np.generic) else item for item in row] for row in table.rows]
-    # A column of numbers alone is set flush right, so that their sizes are seen.
+    # A column that holds only numbers is set flush right, so that their sizes can be compared.
     classes = [
         ' class="n"' if rows and all(_is_number(row[column]) or row[column] is None for row in rows) else ""
         for column in range(len(table.columns))

@@ -11,7 +11,7 @@ import altair as alt
 from trainers.evaluation.objectives import pareto_front
 from trainers.reports.page import Section, Table, save_chart, write_page
 
-# Figure 3: (value, MB, top-5 on ImageNet); those but the first of each are partly read off the figure.
+# Figure 3: (value, MB, top-5 on ImageNet); all but the first entry of each list are partly read off the figure.
 FIGURE_3 = {
     "squeeze_ratio": [(0.125, 4.8, 0.803), (0.25, 7.6, 0.834), (0.5, 13, 0.853), (0.75, 19, 0.860), (1.0, 24, 0.860)],
     "pct_3x3": [
@@ -47,7 +47,7 @@ def write_sweep_report(
     records: Sequence[Mapping[str, Any]],
     importances: Mapping[str, float],
 ) -> None:
-    """Writes the page of a sweep, one file that opens without a network, and its first chart as SVG and PNG beside it.
+    """Writes the page of a sweep, one file that opens offline, and its first chart as SVG and PNG beside it.
 
     Args:
         path: Path of the page.
@@ -84,7 +84,7 @@ def write_sweep_report(
 
 
 def accuracy_chart(complete: Sequence[Mapping[str, Any]], size: str) -> alt.TopLevelMixin:
-    """Validation top-1 over a measure of size or cost, with the front of both."""
+    """Validation top-1 over a measure of size or cost, with the Pareto front of both."""
     rows = [_flat(record) | {"size": record[size]} for record in complete]
     front = pareto_front(("top1", "bytes" if size == "mebibytes" else size), complete)
     tips = [name for name in rows[0] if name not in ("size", "state")]

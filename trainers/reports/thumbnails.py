@@ -11,13 +11,13 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from PIL import Image
 
-_SIDE = 96  # pixels, the longer side of a thumbnail at most
+_SIDE = 96  # in pixels, the greatest length of a thumbnail's longer side
 
 Caption = Sequence[tuple[str, str]]
 
 
 def distinct_names(labels: Sequence[str]) -> list[str]:
-    """The names of the classes; those that share a name, as ImageNet's cranes do, also get their number."""
+    """The names of the classes; classes that share a name, such as ImageNet's cranes, also get their number."""
     count = collections.Counter(labels)
     return [label if count[label] == 1 else f"{label} (class {index})" for index, label in enumerate(labels)]
 
@@ -26,8 +26,8 @@ def gallery(figures: Iterable[tuple[np.ndarray, str, Caption]]) -> str:
     """Markup of a `Section` that shows images beside each other, each above its caption.
 
     Args:
-        figures: For each image: uint8 of shape (height, width, 3) or (height, width, 1), the text for those who do not
-            see it, and the lines of its caption, each a quiet word and what it is about. All plain text.
+        figures: For each image: uint8 of shape (height, width, 3) or (height, width, 1), the text for readers who
+            cannot see it, and the lines of its caption, each a label in quiet type and its value. All plain text.
     """
     return f'<div class="images">{"".join(_figure(*figure) for figure in figures)}</div>'
 
@@ -41,7 +41,7 @@ def _figure(image: np.ndarray, description: str, caption: Caption) -> str:
 
 
 def reduce_image(image: np.ndarray) -> np.ndarray:
-    """An image as small as a gallery shows it, so that it takes little memory until then.
+    """An image reduced to the size at which a gallery shows it, so that it takes little memory until then.
 
     Args:
         image: uint8 of shape (height, width, 3).

@@ -34,7 +34,7 @@ def write_training_report(
     config: Mapping[str, Any],
     results: Mapping[str, Any],
 ) -> None:
-    """Writes report.html of a run, one file that opens without a network.
+    """Writes report.html of a run, one file that opens offline.
 
     Args:
         path: Path of the file; an older file is replaced.
@@ -64,7 +64,7 @@ def _curves(history: Sequence[Mapping[str, Any]]) -> list[Section]:
             left_out += len(records) - len(finite)
             every = math.ceil(len(finite) / _MOST_POINTS) or 1
             thinned |= every > 1
-            # Counted from the end, so that the last value is there.
+            # Counted from the end, so that the last value is drawn.
             points += [{"step": step, "value": value, "of": name} for step, value in finite[::-every][::-1]]
         if points:
             notes = ["Some of the records are drawn." if thinned else ""]
@@ -89,7 +89,7 @@ def _curve(points: list[dict], title: str, axis_format: str) -> alt.LayerChart:
         alt.Tooltip("step:Q", title="update", format=","),
         alt.Tooltip("value:Q", title=title, format=".2%" if percent else ".4~g"),
     ]
-    # Few points are all shown (one alone makes no line); of many, the one under the pointer.
+    # Few points are all shown (one alone makes no line); of many, only the one under the pointer.
     shown = alt.value(1) if len(points) <= 40 else alt.when(near).then(alt.value(1)).otherwise(alt.value(0))
     dots = base.mark_point(filled=True, size=40).encode(opacity=shown, tooltip=tooltip).add_params(near)
     return (base.mark_line() + dots).properties(width="container", height=220)

@@ -25,7 +25,7 @@ class SweepConfig:
         seed: Seed of the sampler.
         prune: Whether to end a trial whose validation accuracy is below the median of the others'.
         storage: URL of the study's database; "" is a SQLite file in the workdir.
-        images: What `images_of` says of the images, which all workers must share.
+        images: What `images_of` returns for the images, which all workers must share.
         heartbeat_seconds: Interval of a worker's heartbeats; if three are missing, another worker takes its trial.
 
     Raises:

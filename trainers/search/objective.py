@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import keras
 
 # Attributes of a trial.
-QUEUED = "queued"  # the point, where it was queued instead of drawn by a sampler
+QUEUED = "queued"  # the point, if it was queued instead of drawn by a sampler
 INVALID = "invalid"  # why the point makes no net
 HELD = "held_by"  # the trial of another worker that runs the same point
 COPY = "copy_of"  # the complete trial of the same point
@@ -48,7 +48,8 @@ class Objective:
     def __call__(self, trial: optuna.Trial) -> list[float]:
         config = self._config
         self.measured = False
-        # Optuna's thread records its first heartbeat a little later, and a trial without one is never given to another.
+        # Optuna's thread records its first heartbeat a little later. Without one, a trial is never given to another
+        # worker.
         trial.storage.record_heartbeat(trial._trial_id)
         if config.sampler == "grid" and QUEUED not in trial.user_attrs:
             trial.set_user_attr(HELD, "another worker took the last waiting point")
@@ -76,7 +77,7 @@ class Objective:
             say(f"trial {trial.number} ends early: {error}")
             raise optuna.TrialPruned(str(error)) from error
         except InUseError as error:
-            # A worker that was thought dead, for example while its machine slept, goes on in that folder.
+            # A worker that was thought dead, for example while its machine slept, still works in that folder.
             trial.set_user_attr(HELD, "a worker that was thought dead")
             time.sleep(POLL_SECONDS)
             enqueue(trial.study, point)
@@ -100,7 +101,7 @@ def enqueue(study: optuna.Study, point: Point) -> None:
 
 
 def trial_folder(workdir: pathlib.Path, run: TrainConfig) -> pathlib.Path:
-    """The folder of a run. It depends on what decides the run's result, so that all workers use the same one."""
+    """The folder of a run. It depends only on what decides the run's result, so all workers use the same folder."""
     digest = hashlib.sha256(json.dumps(run.deciding_fields(), sort_keys=True).encode()).hexdigest()
     return workdir / "trials" / digest[:16]
 
@@ -137,6 +138,6 @@ def _twin(trial: optuna.Trial) -> FrozenTrial | None:
             return other
         if other.state == TrialState.RUNNING:
             trial.set_user_attr(HELD, other.number)
-            time.sleep(POLL_SECONDS)  # it may be the last trial, and then there is nothing else to do
+            time.sleep(POLL_SECONDS)  # if it is the last trial, there is nothing else to do
             raise optuna.TrialPruned
     return None

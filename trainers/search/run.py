@@ -18,7 +18,7 @@ def run_sweep(config: SweepConfig, workdir: str | None, data_dir: str | None) ->
     """Runs a sweep and prints the best nets.
 
     Returns:
-        The exit status: 0, 1 where no net could be trained, 130 after Ctrl-C.
+        The exit status: 0, 1 if no net could be trained, 130 after Ctrl-C.
 
     Raises:
         ValueError: No workdir was given, or `sweep` refuses the config.
@@ -27,7 +27,7 @@ def run_sweep(config: SweepConfig, workdir: str | None, data_dir: str | None) ->
         raise ValueError("--workdir=DIR is needed, a folder for what the sweep writes; or --dry_run.")
     if config.train.image_dir:
         check_is_no_class(workdir, config.train.image_dir)
-    # Before the study is made, which keeps its recipe: an error in the recipe is reported now.
+    # The study keeps its recipe, so an error in the recipe is reported now, before the study is made.
     source = open_source(config.train, data_dir)
     config = dataclasses.replace(config, images=images_of(source))
     try:

@@ -42,7 +42,7 @@ def make_sampler(
             )
         return AnnealingSampler(seed, trials, walk_seed)
     if name == "gp":
-        if importlib.util.find_spec("torch") is None:  # Optuna would miss it in the midst of the sweep
+        if importlib.util.find_spec("torch") is None:  # Optuna would only notice in the middle of the sweep
             raise ValueError("--sampler=gp needs PyTorch, which no extra installs: pip install torch, or take tpe.")
         return optuna.samplers.GPSampler(seed=seed)
     if name == "tpe":
@@ -78,7 +78,7 @@ class AnnealingSampler(optuna.samplers.BaseSampler):
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: Mapping[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """A neighbour of the walk's position; {} while there is none."""
+        """A neighbour of the walk's position; {} until the walk begins."""
         done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if len(done) < _FIRST_TRIALS or not search_space:
             return {}
@@ -96,7 +96,7 @@ class AnnealingSampler(optuna.samplers.BaseSampler):
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """A value from the whole range, which depends on the seed, the trial and the name alone."""
+        """A value from the whole range, which depends only on the seed, the trial and the name."""
         seed = [*self._key(trial.number), *param_name.encode()]
         return _anywhere(param_distribution, np.random.default_rng(seed))
 

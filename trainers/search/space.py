@@ -32,8 +32,8 @@ class Space:
     Args:
         name: Name for messages and reports.
         base: Metaparameters that differ from v1.0's and do not vary.
-        dimensions: Distribution of the values by name, "bypass" or a metaparameter. "bypass" has "none" for None,
-            and pool_after has text such as "1:4:8".
+        dimensions: Distribution of the values by name, "bypass" or a metaparameter. "bypass" uses "none" for None,
+            and pool_after uses text such as "1:4:8".
     """
 
     name: str
@@ -51,7 +51,7 @@ class Space:
         if "pool_after" in values:
             values |= parse_metaparameters(f"pool_after={values['pool_after']}")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a squeeze ratio of 1, which the paper's own sweep has
+            warnings.simplefilter("ignore")  # about a squeeze ratio of 1, which the paper's own sweep has
             spec = model.with_net("1.0", bypass, {**self.base, **values})
         least = spec.metaparameters.min_input_size()
         if spec.input_size < least:
@@ -72,7 +72,7 @@ class Space:
         return (dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values()))
 
     def to_json(self) -> dict:
-        """A JSON form, which differs between different spaces."""
+        """A JSON form; different spaces have different forms."""
         dimensions = {name: _form(dimension) for name, dimension in self.dimensions.items()}
         return {"base": dict(self.base), "parameters": dimensions}
 
@@ -130,7 +130,7 @@ def _from_json(name: str, form: object) -> Space:
         if not isinstance(base["pool_after"], list):
             raise ValueError(f"pool_after of the base must be a list of layers, got {base['pool_after']!r:.40}")
         base = base | {"pool_after": tuple(base["pool_after"])}
-    # Where layers or pools vary, v1.0's pools need not fit.
+    # If layers or pools vary, the base need not be valid with v1.0's pools.
     pools = {"pool_after": ()} if {"pool_after", "num_fire_modules"} & set(parameters) else {}
     _quiet_net(pools | base)
     return Space(name, base, {key: _dimension(key, values) for key, values in parameters.items()})
@@ -177,9 +177,9 @@ def _check_value(name: str, value: object) -> None:
         if value not in BYPASS_NAMES:
             raise ValueError(f"{BYPASS} must be one of {', '.join(BYPASS_NAMES)}, got {value!r:.40}")
     elif name == "pool_after":
-        if not isinstance(value, str) or "," in value:  # which would set another metaparameter too
+        if not isinstance(value, str) or "," in value:  # a comma would set another metaparameter too
             raise ValueError(f'pool_after must be text such as "1:4:8", got {value!r:.40}')
-        _quiet_net({"num_fire_modules": 1_000} | parse_metaparameters(f"pool_after={value}"))  # they may vary, too
+        _quiet_net({"num_fire_modules": 1_000} | parse_metaparameters(f"pool_after={value}"))  # modules may vary too
     elif not _is_number(value, _KINDS[name]):
         raise ValueError(f"{name} must be of type {_KINDS[name].__name__} and finite, got {value!r:.40}")
     else:
@@ -209,7 +209,7 @@ def _count(name: str, dimension: BaseDistribution) -> int:
 def _values(dimension: BaseDistribution, count: int) -> list:
     if isinstance(dimension, CategoricalDistribution):
         return list(dimension.choices)
-    # A sum of floats may lie a hair beyond the end, which is then no value of the dimension.
+    # A sum of floats may lie a hair beyond the end, and so outside the dimension.
     return [min(round(dimension.low + place * dimension.step, 12), dimension.high) for place in range(count)]
 
 
@@ -220,7 +220,7 @@ def _form(dimension: BaseDistribution) -> dict | list:
 
 
 # The paper's two sweeps (sections 5.2 and 5.3), its three macroarchitectures (section 6), when to downsample (section
-# 3.1, strategy 3: early to late), and all of it.
+# 3.1, strategy 3: early to late), and all of these at once.
 SPACES = {
     space.name: space
     for space in (

@@ -9,7 +9,7 @@ import sqlalchemy
 
 POLL_SECONDS = 1.0
 _MOST_RETRIES = 3
-_LOCK_SECONDS = 60  # for which a worker waits while others lock an SQLite file
+_LOCK_SECONDS = 60  # how long a worker waits while others lock an SQLite file
 
 
 def open_storage(url: str, heartbeat_seconds: int) -> optuna.storages.RDBStorage:
@@ -28,8 +28,8 @@ def open_storage(url: str, heartbeat_seconds: int) -> optuna.storages.RDBStorage
                 heartbeat_stale_trial_callback=retry,
             )
             break
-        except Exception as error:  # SQLAlchemy, its drivers and Optuna each have their own
-            # Two workers that find an empty database both make its tables, and one of them is late.
+        except Exception as error:  # SQLAlchemy, its drivers and Optuna each raise their own
+            # If two workers find an empty database, both create its tables, and the later one fails.
             if last:
                 raise ValueError(f"--storage: {url} cannot be opened: {error!s:.300}") from error
             time.sleep(POLL_SECONDS)

@@ -55,7 +55,7 @@ def sweep(config: SweepConfig, workdir: str | os.PathLike, data_dir: str | None 
             try:
                 study.optimize(objective, n_trials=1)
             except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
-                # Optuna refuses the result of a trial that was given to another worker, because this one was thought
+                # Optuna refuses the result of a trial that was given to another worker because this worker was thought
                 # dead, for example while its machine slept.
                 if not objective.measured:
                     raise
@@ -106,7 +106,7 @@ def open_study(config: SweepConfig, workdir: pathlib.Path) -> optuna.Study:
 
 
 def _check_replaces_nothing(workdir: pathlib.Path) -> None:
-    """Refuses a folder with files that a sweep writes, where there is no study that they could be of."""
+    """Refuses a folder for a new study if it already holds files that a sweep writes."""
     present = [name for name in _FILES if (workdir / name).exists()]
     if present:
         raise ValueError(
@@ -129,12 +129,12 @@ def _enqueue_missing(study: optuna.Study, space: Space) -> None:
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials of nets that are over: complete ones, and those that ended early."""
+    """The trials of nets that are over: complete trials, and trials that ended early."""
     return [trial for trial in _ended(study) if INVALID not in trial.user_attrs]
 
 
 def _ended(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials that are over, those of points that make no net included."""
+    """The trials that are over, including those of points that make no net."""
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
     return [trial for trial in trials if HELD not in trial.user_attrs]
 
@@ -170,7 +170,7 @@ def _is_done(config: SweepConfig, study: optuna.Study) -> bool:
 
 
 def _wait_for_points(study: optuna.Study) -> bool:
-    """Whether a point of the grid is waiting. Points of other workers count once these workers are dead."""
+    """Waits for a free point of the grid and returns whether there is one. A dead worker's point becomes free again."""
     has_said = False
     while True:
         optuna.storages.fail_stale_trials(study)
@@ -189,7 +189,7 @@ def parameter_importances(study: optuna.Study) -> dict[str, float]:
     """How much each dimension matters for the first objective (PED-ANOVA); {} if that cannot be computed."""
     sign = -1 if study.directions[0] == optuna.study.StudyDirection.MAXIMIZE else 1
     with contextlib.suppress(ValueError, RuntimeError, ZeroDivisionError), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that low values count as good ones, which `sign` allows for
+        warnings.simplefilter("ignore")  # that low values count as good, which `sign` allows for
         return dict(
             optuna.importance.get_param_importances(
                 study,

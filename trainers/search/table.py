@@ -57,7 +57,7 @@ def listed_size(size: int) -> str:
 
 
 def best_lines(objectives: Sequence[str], records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """The best net, or the front of several objectives; with each net the command that trains it again."""
+    """The best net, or the Pareto front of several objectives; each net with the command that trains it again."""
     complete = [record for record in records if record["state"] == "complete"]
     front = pareto_front(objectives, complete)
     counts = collections.Counter(record["state"] for record in records)
