@@ -81,7 +81,7 @@ def load(folder: str | os.PathLike, step: int) -> tuple[dict[str, np.ndarray], d
 
 
 def prune(folder: str | os.PathLike, keep: int, always: set[int]) -> None:
-    """Removes all but the newest `keep` checkpoints and those of `always`, and the temporary files of killed runs."""
+    """Removes all but the newest `keep` checkpoints and those in `always`, and the temporary files of killed runs."""
     for step in steps(folder)[:-keep]:
         if step not in always:
             _path(folder, step).unlink(missing_ok=True)  # another process may have removed it

@@ -1,4 +1,4 @@
-"""A config for a folder of images, where the user names none: transfer from the authors' v1.1."""
+"""A config for a folder of images, if the user names none: transfer from the authors' v1.1."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from trainers.training.config import HEAD_STRATEGIES, TrainConfig
 
 WEIGHTS = "squeezenet1.1_authors"
 _BATCH = 64
-_HEAD_EPOCHS, _MOST_HEAD_IMAGES = 2, 20_000  # whose features, 80 MB, are kept in memory
-_UPDATES_FROM = 100  # images a class; with 30 to 50, updates behind a fitted conv10 were no gain (docs/results.md)
+_HEAD_EPOCHS, _MOST_HEAD_IMAGES = 2, 20_000  # their features, 80 MB, are kept in memory
+_UPDATES_FROM = 100  # images per class; with 30 to 50, updates after conv10 was fitted were no gain (docs/results.md)
 _EPOCHS = 20
 _FEWEST_UPDATES, _MOST_UPDATES = 100, 10_000
-# On 2 cores, as measured: to start, to compute features, and to update.
+# Measured on 2 cores: to start, to compute features, and to update.
 _MINUTES_TO_START, _FEATURES_A_MINUTE, _UPDATES_A_MINUTE = 0.5, 6_000, 50
-_IMBALANCE = 2  # the largest class over the smallest, from which the classes are weighted
+_IMBALANCE = 2  # the classes are weighted if the largest has at least this many times the images of the smallest
 _SAME_SPEED = {"image_dir", "head_images", "frozen_steps", "max_steps", "class_weights", "conv10_bias", "seed"}
 
 
@@ -32,13 +32,13 @@ def choose_config(
 ) -> tuple[TrainConfig, str]:
     """The config for a folder of images, and what was chosen and why, as text for the user.
 
-    The choice follows from what is given and from the number of images of each class, so that the same command resumes
+    The choice depends only on what is given and on the number of images of each class, so that the same command resumes
     a run.
 
     Args:
         given: Fields of the config that the user chose: `image_dir`, as `open_image_dir` takes it, and others.
         net_flags: Names of the user's flags that change the network or its input.
-        change_model: From the chosen model to the one with those changes.
+        change_model: Turns the chosen model into the one with those changes.
 
     Returns:
         The config, with the fields that are given, and the reasons for the others.
@@ -64,7 +64,7 @@ def choose_config(
             "frozen_steps": 0 if head_images else min(steps // 10, 100),
             "max_steps": steps,
             "base_learning_rate": 0.002,
-            # Classes without pretrained weights in conv10 begin above its ReLU, or it could silence them for good.
+            # Classes without pretrained weights in conv10 begin above its ReLU, which could else silence them for good.
             "conv10_bias": 1.0,
             "class_weights": "none" if counts.max() < _IMBALANCE * counts.min() else "balanced",
             "global_batch_size": _BATCH,
@@ -78,7 +78,7 @@ def choose_config(
 def _reasons(
     config: TrainConfig, source: Source, counts: np.ndarray, given: Mapping[str, object], net_flags: Collection[str]
 ) -> list[str]:
-    """One line on each choice that is not the user's; they hold for the config as it is with the user's fields."""
+    """One line about each choice that is not the user's; the lines describe the config with the user's fields."""
     images = source.sizes["train"]
     prepared = "" if "preprocessing_mode" in net_flags else " Images are prepared as for these weights."
     reasons = {"weights": f"a few images per class are not enough to train from scratch.{prepared}"}

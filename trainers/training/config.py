@@ -20,8 +20,8 @@ _CHOICES = {
     "precision": ("float32", "bfloat16"),
     "strategy": ("one", "mirrored", "multiworker", "tpu"),
 }
-HEAD_STRATEGIES = ("one", "mirrored")  # those with which conv10 is fitted: in one process
-# Fields that may change between the parts of a run without changing what comes out of it.
+HEAD_STRATEGIES = ("one", "mirrored")  # conv10 can be fitted with these, which need only one process
+# Fields that may change between the parts of a run without changing its result.
 FREE_FIELDS = {"checkpoint_every_steps", "data_service", "keep_checkpoints", "max_bad_pictures", "strategy"}
 # What a finished run leaves in its folder.
 RUN_FILES = (
@@ -227,7 +227,7 @@ class TrainConfig:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}.")
 
     def check_replicas(self, replicas: int) -> None:
-        """Whether the run can be spread over so many replicas.
+        """Refuses a number of replicas over which the run cannot be spread.
 
         Args:
             replicas: Number of devices, on all machines.
@@ -253,15 +253,15 @@ class TrainConfig:
         return fields | {"model": self.model.to_json()}
 
     def deciding_fields(self) -> dict:
-        """The JSON form of the fields that decide what comes out of the run."""
+        """The JSON form of the fields that decide the run's result."""
         return {name: value for name, value in self.to_json().items() if name not in FREE_FIELDS}
 
 
 def check_is_not_of_run(flag: str, path: str | os.PathLike, model: str | os.PathLike) -> None:
-    """Refuses to write a file over one of the run that `model` is the folder of, or a file of.
+    """Refuses to overwrite a file of a training run; `model` is the folder of the run, or a file in it.
 
     Raises:
-        ValueError: It is one of the `RUN_FILES` there.
+        ValueError: `path` is one of the `RUN_FILES` of that run.
     """
     folder = os.path.dirname(os.path.abspath(model)) if os.path.isfile(model) else model
     if os.path.exists(os.path.join(folder, "model.spec.json")):

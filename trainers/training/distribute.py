@@ -32,12 +32,12 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process writes the files; alone, every process does."""
+    """Whether this process writes the files; a process that trains alone always does."""
     return worker_index(strategy)[0] == 0
 
 
 def worker_index(strategy: tf.distribute.Strategy) -> tuple[int, int]:
-    """(this process's number, number of processes) among those that each feed their own replicas."""
+    """(this process's number, number of processes); only processes that feed replicas of their own count."""
     resolver = strategy.cluster_resolver
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) or resolver is None:
         return 0, 1
@@ -48,7 +48,7 @@ def worker_index(strategy: tf.distribute.Strategy) -> tuple[int, int]:
 
 
 def spread(batch: tuple[tf.Tensor, ...], strategy: tf.distribute.Strategy) -> tuple:
-    """This worker's batch, in equal parts on its replicas, as `strategy.run` takes it; alone, the batch itself."""
+    """This worker's batch in equal parts on its replicas, for `strategy.run`; with one replica, the batch itself."""
     if strategy.num_replicas_in_sync == 1:
         return batch
     parts = strategy.num_replicas_in_sync // worker_index(strategy)[1]

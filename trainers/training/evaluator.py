@@ -25,7 +25,7 @@ class Evaluator:
 
     def __init__(self, spec: ModelSpec, source: Source):
         self.model = build(spec)
-        # Traced here, once for batches of any size: the last one of a split is smaller.
+        # Traced here, once for batches of any size: the last batch of a split is smaller.
         batch = tf.TensorSpec((None, *self.model.input_shape[1:]), tf.float32)
         predict = tf.function(lambda images: self.model(images, training=False), autograph=False)
         self._predict = predict.get_concrete_function(batch)
@@ -37,7 +37,7 @@ class Evaluator:
         """The model's predictions with these weights, for all images of a split that can be read.
 
         Raises:
-            ValueError: None of them can.
+            ValueError: None of the images can be read.
         """
         assign(self.model, arrays)
         parts = []

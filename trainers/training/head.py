@@ -1,7 +1,7 @@
-"""conv10 fitted to the features of frozen layers, by logistic regression, before all is trained (arXiv 2202.10054).
+"""Fits conv10 to the features of frozen layers, by logistic regression, before all is trained (arXiv 2202.10054).
 
-A 1x1 convolution and the average behind it may change places. Where the ReLU between them cuts nothing off, the logits
-are therefore a linear function of conv10's averaged input, which is computed once for each image.
+A 1x1 convolution and the average after it may be swapped. If the ReLU between them cuts nothing off, the logits are
+therefore a linear function of conv10's averaged input, which is computed once for each image.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ with needs("train"):
     from scipy.optimize import minimize
     from scipy.special import log_softmax
 
-_PENALTY = 5.0  # half of it times the squared distance of the kernel, in units of the features' size, from its start
+_PENALTY = 5.0  # of the kernel's squared distance from its start, in units of the features' size; see `fit`
 _SOLVER = {"maxiter": 500, "gtol": 1e-4}  # ten times finer takes four times as long and answers no better
 # Share of the values of conv10 that its ReLU makes 0. With 5% the answers are still the same (docs/results.md); with
 # none the biases are so large that class maps are bright everywhere.
@@ -33,12 +33,12 @@ def fit_head(
 ) -> tuple[dict[str, np.ndarray], float, float]:
     """conv10's weights that fit the images best, with the other layers as they are.
 
-    The kernel is kept near the one that the model has: classes with pretrained weights keep what these know. All biases
-    are raised by one number, which the softmax does not see, so that the ReLU cuts off next to nothing.
+    The kernel is kept near the model's own, so that classes with pretrained weights keep what those know. All biases
+    are raised by the same number, so that the ReLU cuts off next to nothing; this does not change the softmax.
 
     Args:
         model: A SqueezeNet with its top, channels last.
-        batches: Network inputs (N, S, S, 3), labels int (N,), and weights (N,): 0 for what is not an image.
+        batches: Network inputs (N, S, S, 3), labels int (N,), and weights (N,): 0 for an image that is missing.
         class_weights: Float (classes,), or None for 1 everywhere.
 
     Returns:
@@ -79,7 +79,7 @@ def fit(
         features: Float (rows, channels).
         labels: Int (rows,).
         start: Float (channels, classes).
-        weights: Float (rows,), of the rows.
+        weights: Weights of the rows, float (rows,).
 
     Returns:
         kernel (channels, classes) and bias (classes,), float32.

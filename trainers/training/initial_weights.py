@@ -17,14 +17,14 @@ from trainers.training.config import TrainConfig
 
 
 def read_pretrained(config: TrainConfig, spec: ModelSpec) -> tuple[ModelSpec, dict[str, np.ndarray]]:
-    """The description and the weights that `config.weights` names, whose trunk fits the model.
+    """The spec and the weights that `config.weights` names, after a check that their trunk fits the model.
 
     Args:
         config: The run's config.
         spec: The model that is trained.
 
     Raises:
-        ValueError: No such weights, or their trunk does not fit.
+        ValueError: There are no such weights, or their trunk does not fit.
         OSError: They could not be downloaded.
     """
     theirs, pretrained = resolve_model(config.weights, version=spec.version, include_top=False)
@@ -41,17 +41,17 @@ def read_pretrained(config: TrainConfig, spec: ModelSpec) -> tuple[ModelSpec, di
 
 
 def prune(arrays: Mapping[str, np.ndarray], config: TrainConfig, spec: ModelSpec) -> dict[str, np.ndarray]:
-    """The arrays of some layers, or of all, with the smallest weights 0 as the config's densities say."""
+    """The arrays of some or all layers, with their smallest weights set to 0 according to the config's densities."""
     densities = parse_densities(config.densities, layer_names(spec.weight_shapes()))
     return prune_magnitudes(arrays, {layer: densities[layer] for layer in layer_names(arrays) if layer in densities})
 
 
 def initialise(model: keras.Model, config: TrainConfig, spec: ModelSpec) -> None:
-    """Replaces the authors' initial weights, with which `model` was built, by those that training starts from.
+    """Replaces the authors' initial weights, with which `model` was built, by the weights that training starts from.
 
-    conv10 is random, or 0 where it is fitted before the first update, except for classes whose labels the config's
+    conv10 is random, or 0 if it is fitted before the first update, except for classes whose labels the config's
     pretrained weights have. The other layers have the pretrained weights, pruned if the config says so. Without
-    pretrained weights they have the authors' initial weights, with smaller ones in the convolutions of bypasses.
+    pretrained weights they keep the authors' initial weights, times `bypass_scale` in the convolutions of bypasses.
 
     Raises:
         ValueError: The config's weights do not fit.

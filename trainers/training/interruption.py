@@ -15,12 +15,12 @@ _MENDABLE = (
     tf.errors.ResourceExhaustedError,  # a full disk too
     tf.errors.DataLossError,
 )
-# In TensorFlow's messages, where in a graph or a tf.data pipeline an error comes from.
+# The part of TensorFlow's messages that says where in a graph or a tf.data pipeline an error comes from.
 _PLACE = r"\{\{.*?\}\}\s*|Error in user-defined function .*?Iterator::\S+: "
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the run can be resumed
-    """A signal ended the run, after a checkpoint was written where it had made updates.
+    """A signal ended the run; if the run had made updates, a checkpoint was written first.
 
     Args:
         number: The signal.

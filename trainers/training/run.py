@@ -69,7 +69,7 @@ class Run:
         self._writer = tf.summary.create_file_writer(str(folder / "tensorboard")) if is_chief(strategy) else None
 
     def restore(self, arrays: dict[str, np.ndarray], meta: dict) -> None:
-        """Resumes from a checkpoint; warns where the best weights so far are lost."""
+        """Resumes from a checkpoint; warns if the best weights so far are lost."""
         self.state.restore(arrays)
         self.head_is_fitted = True
         self.step, self.seconds, self.history, self.best = (
@@ -81,7 +81,7 @@ class Run:
         self.best_arrays()
 
     def train(self, stop_signal: Callable) -> None:
-        """Updates up to `max_steps`, or until a callback or a signal stops the run.
+        """Makes the updates up to `max_steps`, or until a callback or a signal stops the run.
 
         Args:
             stop_signal: Returns the signal that asks the run to end, or None.
@@ -115,7 +115,7 @@ class Run:
                 if saves:  # only now, when the loss is known to be finite
                     self._save()
                     signal = stop_signal()
-                    if signal is not None:  # after the last update too, else a sweep would train its next net
+                    if signal is not None:  # after the last update too, or a sweep would train its next net
                         raise Interrupted(signal, self.step)
         self.callbacks.on_train_end()
 
@@ -139,7 +139,8 @@ class Run:
     def best_arrays(self) -> dict[str, np.ndarray]:
         """The weights with the best accuracy on the validation split, among those that can still be read.
 
-        Where these are not those of `best`, it is changed, with a warning. Without any they are the current ones.
+        If these are not the weights of `best`, `best` is changed, with a warning. If there are none, the current
+        weights are returned.
         """
         lost, none = self.best, {"step": 0, "validation_top1_accuracy": -1.0}
         by_accuracy = sorted(self.history, key=lambda row: (row["validation_top1_accuracy"], row["step"]), reverse=True)
@@ -153,7 +154,7 @@ class Run:
         return arrays
 
     def _arrays_of(self, step: int) -> dict[str, np.ndarray] | None:
-        """The weights after so many updates; None where their checkpoint is damaged or gone."""
+        """The weights after `step` updates; None if their checkpoint is damaged or gone."""
         if step == self.step:
             return self.state.served_arrays()
         try:
@@ -166,14 +167,14 @@ class Run:
     def _fit_head(self, stop_signal: Callable) -> None:
         """Fits conv10 to `head_images` training images, augmented as for the first updates.
 
-        It is evaluated on the validation split too, and may be what is kept, unless that split is the one of the test
-        and updates follow.
+        The result is evaluated on the validation split too, and may be what is kept in the end, unless that split is
+        also the test split and updates follow.
 
         Args:
             stop_signal: As for `train`.
 
         Raises:
-            ValueError: More images cannot be decoded than may be.
+            ValueError: More images cannot be decoded than the config allows.
             Interrupted: A signal was received; nothing was written.
         """
         config, model, started = self.config, self.evaluator.model, time.monotonic()
@@ -212,7 +213,7 @@ class Run:
         say(f"{message}.")
 
     def _updates(self) -> Iterator[tuple[float, tuple]]:
-        """Makes the updates, one each time the caller asks for the next; yields (learning rate, what it returned)."""
+        """Makes one update each time the caller asks for the next; yields (learning rate, what the update returned)."""
         config, compiled = self.config, {}
         batches = batches_from(config, self.spec, self.source, self.strategy, self.bad_images, self.step)
         while self.step < config.max_steps and not self.evaluator.model.stop_training:
@@ -224,7 +225,7 @@ class Run:
             yield rate, compiled[phase](next(batches), tf.constant(rate, tf.float32), mix)
 
     def _fetch(self, updates: list[tuple]) -> tuple[float, float]:
-        """The mean loss and accuracy of some updates, whose images must be readable."""
+        """The mean loss and accuracy of some updates, after a check that not too many images were unreadable."""
         self.bad_images.check()
         return log.mean_loss_and_accuracy(updates, self.step, self.folder / "checkpoints")
 
@@ -267,7 +268,7 @@ class Run:
 
 
 def _initial_state(config: TrainConfig, spec: ModelSpec, strategy: tf.distribute.Strategy) -> TrainState:
-    """The state before the first update, which follows from the config alone."""
+    """The state before the first update, which depends only on the config."""
     keras.utils.set_random_seed(config.seed)
     with strategy.scope(), _precision(config.precision):
         model = build(spec, dropout_rate=config.dropout_rate)

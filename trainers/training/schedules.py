@@ -42,7 +42,7 @@ def poly_decay(
 def mixup_share(config: TrainConfig, step: int) -> float:
     """The weight of an image's own pixels in mixup at this step, in [0, 1], from Beta(alpha, alpha); 1 is no mixup.
 
-    It depends on the seed and the step alone, so that a resumed run draws the same.
+    It depends only on the seed and the step, so that a resumed run draws the same value.
     """
     alpha = config.mixup_alpha
     return float(np.random.default_rng([config.seed, step]).beta(alpha, alpha)) if alpha else 1.0

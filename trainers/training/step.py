@@ -28,7 +28,7 @@ class TrainState:
         with strategy.scope():
             self.velocities = {name: _like(weight, zero=True) for name, weight in self.weights.items()}
             self.averages = {name: _like(weight) for name, weight in self.weights.items()} if config.ema_decay else {}
-        # Dropout's, which no file of Keras holds.
+        # Dropout's seeds, which no file of Keras holds.
         self.seeds = {f"seed/{i}": seed.value for i, seed in enumerate(model.non_trainable_variables)}
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -39,7 +39,7 @@ class TrainState:
         """Restores what `arrays` returned.
 
         Raises:
-            ValueError: The names or shapes are another model's.
+            ValueError: The names or shapes are those of another model.
         """
         variables = self._variables()
         shapes = {name: array.shape for name, array in arrays.items()}
@@ -49,13 +49,13 @@ class TrainState:
             variable.assign(arrays[name])
 
     def replace_weights(self, arrays: dict[str, np.ndarray]) -> None:
-        """Puts other values into the weights of these names, and into their moving averages."""
+        """Replaces the weights of these names, and their moving averages."""
         for name, array in arrays.items():
             for variables in filter(None, (self.weights, self.averages)):
                 variables[name].assign(array)
 
     def served_arrays(self) -> dict[str, np.ndarray]:
-        """The weights to evaluate and to keep: the moving averages where there are any."""
+        """The weights to evaluate and to keep: the moving averages if there are any."""
         if not self.averages:
             return named_arrays(self.model)
         return {name: _numpy(average) for name, average in self.averages.items()}
@@ -77,20 +77,20 @@ def make_update(
     """The compiled update: update(batch, learning_rate, mix) -> (loss, number of correct images, number of images).
 
     `batch` is (images (N, S, S, 3), RGB in 0..255 of any dtype, labels int64 (N,), weights float32 (N,)), or what
-    `spread` makes of it; an image of weight 0 does not count. `mix` in [0, 1] is mixup's share of each image itself,
-    1 for none. The loss is the mean cross-entropy over the global batch, each image's multiplied by the weight of its
-    class, without L2.
+    `spread` makes of it; an image of weight 0 does not count. `mix`, in [0, 1], is the share of itself that each image
+    keeps in mixup; 1 is no mixup. The loss is the mean cross-entropy over the global batch, without L2; the
+    cross-entropy of each image is multiplied by the weight of its class.
 
-    With v the velocity, w a weight or bias and g the gradient of the mean loss, clipped to `config.clip_norm` where
-    that is not 0: g += weight_decay * w; v = momentum * v + rate * g; w -= v, or, with Nesterov,
+    With v the velocity, w a weight or bias and g the gradient of the mean loss, clipped to `config.clip_norm` unless
+    that is 0: g += weight_decay * w; v = momentum * v + rate * g; w -= v, or, with Nesterov,
     w -= momentum * v + rate * g.
 
     Args:
         state: What is updated.
         config: The run's config.
         strategy: The strategy over whose replicas the batch is spread.
-        head_only: Whether conv10 alone is trained.
-        keep_zeros: Whether weights of kernels that are 0 now stay 0.
+        head_only: Whether only conv10 is trained.
+        keep_zeros: Whether kernel weights that are 0 now stay 0.
         class_weights: Float32 (classes,), or None for 1 everywhere.
     """
     names = [name for name in state.weights if not head_only or name.startswith("conv10/")]
@@ -126,7 +126,7 @@ def _apply_gradient(weight, velocity, gradient, scale, rate, config: TrainConfig
 
 
 def _gradient_scale(gradients: list[tf.Tensor], count: tf.Tensor, clip_norm: float) -> tf.Tensor:
-    """The factor from summed gradients to mean ones, whose norm is clipped to `clip_norm` unless that is 0."""
+    """The factor that turns summed gradients into means, with their norm clipped to `clip_norm` unless that is 0."""
     scale = 1 / tf.maximum(count, 1)
     if clip_norm:
         norm = scale * tf.linalg.global_norm(gradients)
@@ -139,8 +139,8 @@ def _make_replica_sums(
 ) -> Callable:
     """A function of one replica's part of a batch: (summed gradients..., summed loss, correct images, images).
 
-    It goes through its part in `config.accumulation_steps` slices and adds up their gradients, so that an update is
-    the same however little memory there is. The results are sums over all replicas.
+    The function goes through its part in `config.accumulation_steps` slices and adds up their gradients, so that an
+    update is the same however little memory there is. The results are sums over all replicas.
     """
     weights = [state.weights[name] for name in names]
     slice_sums = _make_slice_sums(state, config, names, keep_zeros, class_weights)
@@ -176,7 +176,7 @@ def _make_slice_sums(
         for name in names
         if keep_zeros and name.endswith("/kernel")
     }
-    # The averages that the softmax takes: a cross-entropy of logits neither clips nor overflows.
+    # The averages, before the softmax: a cross-entropy of logits neither clips nor overflows.
     to_logits = keras.Model(state.model.inputs, state.model.get_layer("pool10").output)
 
     def slice_sums(images, labels, counts, mix):

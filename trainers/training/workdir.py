@@ -40,15 +40,14 @@ model = sqz_keras.load(".")  # this folder
 `sqz-classify photo.jpg --model=.` classifies a picture; every command of sqz-keras takes the folder as its `--model`.
 """
 OUTPUTS = ("model.keras", "model.weights.h5", SPEC_NAME, "evaluation.json")
-_AFTER_A_CHECKPOINT = ("metrics.csv", "report.html")  # what a run writes only when it has one
+_AFTER_A_CHECKPOINT = ("metrics.csv", "report.html")  # a run writes these only once it has one
 
 
 def check_workdir(workdir: pathlib.Path) -> None:
     """Refuses a folder that cannot be written to, that holds a trained model, or whose files a run would replace.
 
-    Those of an unfinished run may be replaced: outputs beside checkpoints and without evaluation.json, as of a run that
-    was killed while it wrote them, and config.json alone, which a run leaves that was killed before its first
-    checkpoint.
+    The files of an unfinished run may be replaced. A run that was killed while it wrote its outputs leaves some beside
+    checkpoints, without evaluation.json; a run that was killed before its first checkpoint leaves config.json alone.
 
     Raises:
         ValueError: The folder cannot be used; the message says what to do.
@@ -88,10 +87,10 @@ def check_same_run(config: TrainConfig, source: Source, meta: Mapping, workdir: 
         config: The config of this run.
         source: Its images.
         meta: What the checkpoint says of its run.
-        workdir: The folder that has it, for messages.
+        workdir: The checkpoint's folder, for messages.
 
     Raises:
-        ValueError: Fields differ that decide the result of the run, and the message names them.
+        ValueError: Fields that decide the run's result, or the images, differ; the message names them.
     """
     changes = describe_changes(meta["config"], config.to_json(), ignore=FREE_FIELDS)
     if changes:
@@ -100,7 +99,7 @@ def check_same_run(config: TrainConfig, source: Source, meta: Mapping, workdir: 
             "choose another --workdir."
         )
     before, now = meta.get("images", {}), images_of(source)
-    # An older checkpoint says less.
+    # An older checkpoint records less.
     changes = describe_changes(before, {name: value for name, value in now.items() if name in before})
     if changes:
         raise ValueError(
@@ -110,7 +109,7 @@ def check_same_run(config: TrainConfig, source: Source, meta: Mapping, workdir: 
 
 
 def images_of(source: Source) -> dict[str, Any]:
-    """What a checkpoint says of its run's images; a damaged one may be replaced before a run resumes."""
+    """What a checkpoint records of its run's images: not their bytes, so that a damaged image may be replaced."""
     images = {"labels": list(source.labels), "sizes": dict(source.sizes)}
     if source.class_sizes is not None:
         images["sizes_by_class"] = {split: counts.tolist() for split, counts in source.class_sizes.items()}
@@ -118,7 +117,7 @@ def images_of(source: Source) -> dict[str, Any]:
 
 
 def save_outputs(workdir: pathlib.Path, spec: ModelSpec, arrays: Mapping[str, np.ndarray], results: Mapping) -> None:
-    """Writes the model, its description and its results under temporary names first: each appears whole or not at all.
+    """Writes the model, its spec and its results under temporary names first: each appears whole or not at all.
 
     evaluation.json is written last: if it exists, so do all the other files.
     """
@@ -152,7 +151,7 @@ def write_report(
 ) -> None:
     """Writes report.html: curves, confusions, the surest mistakes with their images, results and config.
 
-    A mistake whose image Pillow refuses is left out: TensorFlow decoded it, and the report is no reason to fail.
+    A mistake is left out if Pillow refuses its image: TensorFlow decoded it, and the report is no reason to fail.
     """
     wrong = {position: answer for position, *answer in predictions.surest_mistakes(MOST_MISTAKES)}
     mistakes = []
