@@ -1,10 +1,10 @@
-"""Two slots on a device: an update is verified in the spare one, switched to, tried, and rolled back where it fails.
+"""Two slots on a device: an update is verified in the spare slot, switched to, tried, and rolled back if it fails.
 
     python examples/ab_update.py DEVICE whole.sqz      # a whole file; the first one fills slot a
     python examples/ab_update.py DEVICE delta.sqz      # a delta on what is installed
     python examples/ab_update.py DEVICE                # what the device does whenever it starts
 
-DEVICE is a folder. Whatever moment the process is killed at, a slot that works is there, and the next start finds it.
+DEVICE is a folder. Whenever the process is killed, a slot that works is there, and the next start finds it.
 The .sqz files carry a self-test: sqz-compress --self_test. Needs sqz-keras[receiver], and no Keras.
 """
 
@@ -52,11 +52,11 @@ def start(device: pathlib.Path) -> pathlib.Path:
 
 
 def passes(slot: pathlib.Path) -> bool:
-    """Whether the runtime gives the known answer to the known picture, with the very file that it is to load."""
+    """Whether the runtime gives the known answer to the known image, with the very file that it is going to load."""
     try:
         model, data = sqz.read_model(slot / "model.sqz"), (slot / "model.tflite").read_bytes()
         self_test.check(model.header.get(sqz.SELF_TEST_KEY), model.spec, lambda images: run_litert(data, images))
-    except (ValueError, RuntimeError, OSError) as error:  # of the self-test, the files or the runtime
+    except (ValueError, RuntimeError, OSError) as error:  # from the self-test, the files or the runtime
         print(error, file=sys.stderr)
         return False
     return True

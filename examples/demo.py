@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def run(*command: str) -> str:
-    """Prints a command, runs it, shows what it prints, and returns that."""
+    """Prints a command, runs it, shows its output as it appears, and returns the output."""
     process = start(*command, stdout=subprocess.PIPE)
     lines = []
     for line in process.stdout:

@@ -29,7 +29,7 @@ from sqz_keras import command
 from sqz_keras.files import check_writable
 
 ROWS = ("zipped", "svd", "pruning", "shared", "lossless", "litert", "label_free")
-# Figures of others on a thousand images of imagenet-sample-images: method, bytes, agreement.
+# Figures that others report for a thousand images of imagenet-sample-images: method, bytes, agreement.
 PUBLISHED = (
     ("the authors' .net", 675_763, 1.0),
     ("NNCodec 2.1.3", 478_100, 0.957),
@@ -126,14 +126,14 @@ def measure(
     Args:
         spec: The model.
         arrays: Its weights by name.
-        labelled_images: Paths with class indices, which evaluate.
-        kinds: Of `ROWS`.
+        labelled_images: Paths of the images that evaluate, with their class indices.
+        kinds: Some of `ROWS`.
         targets: Sizes for label-free rows, in bytes.
-        calibration_images: At most so many of each half calibrate.
+        calibration_images: How many images of each half calibrate, at most.
         calibration: Network inputs that calibrate instead of the halves.
         files: Paths of `.sqz` files of this net.
         peers: Python interpreter that has NNCodec, which then adds rows.
-        save: Called with the rows so far after each.
+        save: Called after each row with the rows so far.
     """
     import numpy as np
 
@@ -190,7 +190,7 @@ def measure(
 
 
 def spread(places, count: int):
-    """At most `count` of some places, evenly from all."""
+    """At most `count` of the places, spread evenly over all of them."""
     import numpy as np
 
     return places[np.linspace(0, len(places) - 1, min(len(places), count)).round().astype(int)]
@@ -212,7 +212,7 @@ def describe(row: dict, version: str | None) -> str:
 
 
 def plot(rows: list[dict], published: Sequence[tuple[str, int, float]]):
-    """Agreement over bytes, with intervals, above top-1 where it is known; the figures of others are in black."""
+    """Agreement over bytes, with intervals, above top-1 if it is known; the figures of others are in black."""
     import altair as alt
 
     points = [row | dict(zip(("low", "high"), row["agreement_interval"], strict=True)) for row in rows]

@@ -63,7 +63,7 @@ def zipped(spec: ModelSpec, arrays: Arrays) -> Iterator[Candidate]:
 
 
 def svd(spec: ModelSpec, arrays: Arrays) -> Iterator[Candidate]:
-    """Each kernel as a matrix (height x width x in, out), cut to the rank that keeps a share of its energy, as factors.
+    """Each kernel as two factors of a matrix (height x width x in, out), cut to the rank that keeps a share of energy.
 
     A kernel stays as it is if its factors would be larger.
     """
@@ -125,7 +125,7 @@ def litert(spec: ModelSpec, arrays: Arrays, calibration: np.ndarray) -> Iterator
             converter.target_spec.supported_types = [tf.float16]
         elif setting == "int8":
             converter.representative_dataset = lambda: ([image[None]] for image in calibration)
-        with contextlib.redirect_stdout(io.StringIO()):  # where it lists every weight
+        with contextlib.redirect_stdout(io.StringIO()):  # on which it lists every weight
             data = converter.convert()
         yield Candidate("LiteRT", setting, len(data), litert=data)
 
@@ -144,7 +144,7 @@ def label_free(spec: ModelSpec, arrays: Arrays, calibration: np.ndarray, targets
 
 
 def files(paths: Sequence[str]) -> Iterator[Candidate]:
-    """Files of sqz-compress; the last stage of each is the method's name."""
+    """Files of sqz-compress; the last stage of each file is the name of its method."""
     for path in paths:
         model = sqz.read_model(path)
         (*_, stage) = model.provenance["stages"]
@@ -174,7 +174,7 @@ def _reversed(array: np.ndarray, inverse: bool = False) -> np.ndarray:
 
 
 def _indexed_bytes(arrays: Arrays, value_bits: int, codebook: int) -> int:
-    """Bytes of the layout of Deep Compression's .net, with values of so many bits and codebooks of so many entries."""
+    """Bytes in the layout of Deep Compression's .net, with `value_bits` a value and `codebook` entries per codebook."""
     total = 0
     for name, array in arrays.items():
         if name.endswith("/bias"):

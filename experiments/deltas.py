@@ -84,7 +84,7 @@ def main(argv) -> None:
 
 
 def patch_sizes(old: bytes, new: bytes) -> list[int | None]:
-    """Bytes of the patch from one file to the other by each of `TOOLS`; None where it is not on the PATH."""
+    """Bytes of the patch from one file to the other by each of `TOOLS`; None for a tool that is not on the PATH."""
     sizes: list[int | None] = []
     with tempfile.TemporaryDirectory() as scratch:
         paths = [pathlib.Path(scratch, name) for name in ("old", "new", "patch")]
@@ -110,7 +110,7 @@ def largest_difference(spec, one, other, inputs) -> float:
 
 
 def finetune(spec, arrays, prefixes, images, labels, learning_rate) -> tuple[dict[str, np.ndarray], list[float]]:
-    """The arrays and losses after one update per batch of the arrays whose names start with one of the prefixes."""
+    """Updates the arrays whose names start with one of the prefixes, once per batch; returns all arrays, and losses."""
     import keras
     import tensorflow as tf
 

@@ -30,7 +30,7 @@ from sqz_keras import command
 
 KINDS = ("family", "searched")
 CALIBRATION_IMAGES = 100
-BITS_A_WEIGHT = 8.0  # of those kept: what pruning to a tenth and clustering to 4 bits takes here
+BITS_A_WEIGHT = 8.0  # per kept weight: what pruning to a tenth and clustering to 4 bits takes here
 ATTEMPTS = 3
 
 
@@ -85,10 +85,10 @@ def main(argv) -> None:
 
 
 def find_nets(folders: Sequence[str]) -> dict[tuple[str, str], dict[int, pathlib.Path]]:
-    """The finished runs in these folders, by net (recipe and flags) and then by seed; a net has two or more.
+    """The finished runs in these folders, by net (recipe and flags) and then by seed; a net has two seeds or more.
 
     Raises:
-        ValueError: There are none.
+        ValueError: There are no such nets.
     """
     from sqz_keras.architecture.spec import ModelSpec
     from trainers.search.space import point_flags

@@ -26,8 +26,8 @@ from absl import flags
 from experiments.tuned import mean_and_half_interval
 from sqz_keras import command
 
-# By space, the differences that the paper's findings are about (sections 5.2, 5.3, 6 and 3.1): the better net by the
-# paper, the other, and what the paper says.
+# For each space, the differences that the paper's findings are about (sections 5.2, 5.3, 6 and 3.1): the net that is
+# better according to the paper, the other net, and what the paper says.
 FINDINGS = {
     "squeeze_ratio": [
         (1.0, 0.75, "accuracy levels off above 0.75"),
@@ -103,7 +103,7 @@ def main(argv) -> None:
 
 
 def summarize(space: str, tables: Sequence[Mapping]) -> list[dict]:
-    """One row per point, in the order of the grid: the mean over the seeds' tables of records by value."""
+    """One row per point, in the order of the grid: means over the seeds. A seed's table has records by value."""
     rows = []
     for value, record in sorted(tables[0].items(), key=lambda item: item[1]["number"]):
         of_seeds = [table[value] for table in tables]

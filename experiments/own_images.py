@@ -37,7 +37,7 @@ def define_flags() -> None:
 def main(argv) -> None:
     del argv
     args = flags.FLAGS
-    workdir = pathlib.Path(args.workdir).resolve()  # as sqz-train runs in another folder
+    workdir = pathlib.Path(args.workdir).resolve()  # because sqz-train runs in another folder
     if workdir.exists():
         raise ValueError(f"--workdir={workdir} exists; give a new folder.")
     copy_images(pathlib.Path(args.image_dir), workdir / "photos", args.train, args.test)

@@ -44,7 +44,7 @@ def main(argv) -> None:
     unknown = sorted(set(args.samplers) - set(SAMPLERS))
     if unknown:
         raise ValueError(f"--samplers: {unknown[0]!r} is none of {', '.join(SAMPLERS)}.")
-    for name in args.samplers:  # before the work, as one that needs PyTorch is refused without it
+    for name in args.samplers:  # before the work: without PyTorch, a sampler that needs it is refused
         make_sampler(name, 0, args.budget, 1)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     records = json.loads(pathlib.Path(args.trials).read_text("utf-8"))["trials"]

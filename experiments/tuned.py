@@ -71,7 +71,7 @@ def mean_and_half_interval(losses: Sequence[float]) -> tuple[float, float | None
 
 
 def one_seed(seed: int, args) -> dict:
-    """Trains and compresses what is not done yet: `bytes`, `ratio`, top-1 `before` and `after`."""
+    """Trains and compresses what is not done yet; returns `bytes`, `ratio`, and top-1 `before` and `after`."""
     folder = pathlib.Path(args.workdir, f"seed-{seed}")
     net, output = folder / "net", folder / "tuned.sqz"
     if not (net / "evaluation.json").exists():

@@ -26,7 +26,7 @@ from sqz_keras import command
 
 TEMPERATURES = (1.0, 1.5, 2.0, 3.0)
 BATCH_SIZE = 32
-SPLITS = 6  # into halves, of which the means are averaged
+SPLITS = 6  # how often the batches are split into halves; the results are averaged
 
 
 def define_flags() -> None:
@@ -73,7 +73,7 @@ def main(argv) -> None:
 
 
 def gradient_function(spec, arrays, quantized):
-    """From inputs and a temperature to the gradient of the kernels' weights that are not pruned, float32 (n,)."""
+    """A function of inputs and a temperature: the gradient of the kernel weights that are not pruned, float32 (n,)."""
     import numpy as np
     import tensorflow as tf
 
@@ -98,12 +98,12 @@ def gradient_function(spec, arrays, quantized):
 
 
 def normalized(rows):
-    """Gradients (batches, n), each weight's divided by the root of its mean square."""
+    """Gradients (batches, n), divided for each weight by the root of its mean square."""
     return rows / (((rows**2).mean(axis=0)) ** 0.5 + 1e-12)
 
 
 def compare(rows, others) -> tuple[float, float, float]:
-    """Of gradients (batches, n): signal over noise of a batch; cosine of the means; cosine of a batch and the mean."""
+    """For gradients (batches, n): a batch's signal over noise; cosine of the means; cosine of a batch and the mean."""
     import numpy as np
 
     rng, half = np.random.default_rng(0), len(rows) // 2
@@ -115,7 +115,7 @@ def compare(rows, others) -> tuple[float, float, float]:
 
 
 def cosines_of_halves(order, rows, others) -> tuple[float, float, float]:
-    """Between the means of two halves of the rows, of the others, and of one with the other."""
+    """Cosines between the means of two halves: both of `rows`, both of `others`, and one of each."""
     halves = [[values[part].mean(axis=0) for part in (order[::2], order[1::2])] for values in (rows, others)]
     (a, b), (c, d) = halves
     return cosine(a, b), cosine(c, d), (cosine(a, d) + cosine(b, c)) / 2

@@ -41,7 +41,7 @@ class Browser:
         os.close(self._read)
 
     def call(self, method, session=None, **params):
-        """The result of one command of the DevTools protocol; what is told in the meantime goes to `events`."""
+        """The result of one command of the DevTools protocol; messages that come in the meantime go to `events`."""
         number = next(self._numbers)
         message = {"id": number, "method": method, "params": params} | ({"sessionId": session} if session else {})
         os.write(self._write, json.dumps(message).encode() + b"\0")
@@ -119,7 +119,7 @@ class Tab:
         return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
     def wait_for_event(self, method):
-        """Returns once an event of this name has come since the last call."""
+        """Waits until an event of this name has come since the last call."""
         deadline = time.monotonic() + SECONDS
         while not (events := [event for event in self._mine() if event["method"] == method]):
             assert time.monotonic() < deadline, f"{method} never came"

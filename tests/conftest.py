@@ -37,9 +37,9 @@ def pytest_runtest_setup():
 
 @pytest.fixture(scope="session", autouse=True)
 def ask_worker():
-    """One process reads the HDF5 files of all tests, since it takes a quarter of a second to start; gives the original.
+    """One process reads the HDF5 files of all tests, as it takes a quarter of a second to start; yields the original.
 
-    Not for damaged files, on which it may crash or hang.
+    Not for damaged files, on which the process may crash or hang.
     """
     from sqz_keras.weights.readers import keras_h5
 
@@ -69,7 +69,7 @@ def ask_worker():
 
 @pytest.fixture(scope="session")
 def test_data() -> Path:
-    """The folder of real weights and images, named by ``SQZ_TEST_DATA``; skips where that is unset."""
+    """The folder of real weights and images, named by ``SQZ_TEST_DATA``; skips if that is unset."""
     value = os.environ.get("SQZ_TEST_DATA")
     if not value:
         pytest.skip("set SQZ_TEST_DATA to the folder of real weights and images")
@@ -109,7 +109,7 @@ def run_command():
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory):
-    """A headless Chromium; skips where there is none."""
+    """A headless Chromium; skips if there is none."""
     from tests.browser import Browser
 
     program = shutil.which("chromium")

@@ -1,4 +1,4 @@
-"""Environments in which only some packages are installed: those of this one, by links."""
+"""Environments with only some of this environment's packages, as links to them."""
 
 import os
 import pathlib
@@ -25,7 +25,7 @@ def _top(name):
 
 
 def make(folder, only=None, without=()):
-    """Fills `folder` with links to the packages `only`, by default to all, but for those `without`."""
+    """Fills `folder` with links to the packages in `only`, by default to all, except those in `without`."""
     folder.mkdir()
     for name, path in _packages().items():
         # The wheels of NumPy and Pillow keep their shared libraries in folders beside the packages.
@@ -36,7 +36,7 @@ def make(folder, only=None, without=()):
 
 
 def run(packages, *arguments, env=None, cwd=None):
-    """Runs Python on the folder of packages and on this project alone."""
+    """Runs Python with only the folder of packages and this project on its path."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, packages)))} | (env or {})
     command = [sys.executable, "-S", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, check=False, timeout=300)

@@ -1,4 +1,4 @@
-"""A command in this process: one import of TensorFlow for many commands."""
+"""Runs commands in this process, so that they share one import of TensorFlow."""
 
 from absl import flags
 

@@ -1,8 +1,8 @@
 """Builds the documentation site: `make docs`, or `python -m tools.build_site`.
 
 The pages are gathered in .build/site/pages at the paths that they have in the repository, so that links lead to the
-same files in both. Pages of the reference are generated: from the docstrings of `REFERENCE`, and from the flags of the
-commands, and from the serving contract. MkDocs then renders them as mkdocs.yml says, and any warning ends the build.
+same files in both. The reference is generated from the docstrings of the names in `REFERENCE`, from the flags of the
+commands and from the serving contract. MkDocs then renders the pages as mkdocs.yml says; any warning ends the build.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tools import docstrings
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SITE = ROOT / ".build" / "site"
-EXECUTED = ROOT / ".build" / "notebooks"  # copies with outputs, which the tests of the notebooks leave
+EXECUTED = ROOT / ".build" / "notebooks"  # copies with outputs, left by the tests of the notebooks
 
 PICTURES = {"image/svg+xml": "svg", "image/png": "png", "image/jpeg": "jpg"}  # outputs of notebooks -> suffixes
 
@@ -139,7 +139,7 @@ def main() -> int:
 
 
 def assets_from_elsewhere(path: pathlib.Path) -> list[str]:
-    """What a page or a style sheet loads from other hosts; links for people to follow are none of it."""
+    """What a page or a style sheet loads from other hosts; links that people follow do not count."""
     if path.suffix == ".css":
         return re.findall(r"(?:url\(|@import)\s*[\"']?((?:https?:)?//[^\"')\s]+)", path.read_text("utf-8"))
     if path.suffix == ".html":
@@ -161,13 +161,13 @@ def write(path: pathlib.Path, text: str) -> None:
 
 
 def within_the_site(text: str) -> str:
-    """A page with its links to notebooks, and to their folder, as links to the pages made of them."""
+    """A page whose links to notebooks, and to their folder, lead to the pages made from them."""
     text = re.sub(r"(\]\((?!https?:)[^)\s]*)\.ipynb\)", r"\1.md)", text)
     return re.sub(r"(\]\((?:\.\./)*examples)/?\)", r"\1/index.md)", text)
 
 
 def commands() -> dict[str, str]:
-    """The commands of the project, as one types them -> their modules."""
+    """The commands of the project, as users type them -> their modules."""
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["scripts"]
     modules = {name: entry.partition(":")[0] for name, entry in scripts.items()}
     return modules | {f"python -m {module}": module for module in ("export.serving_config", "export.serving_tar")}
@@ -223,12 +223,12 @@ def shape(tensor: contract.Tensor) -> str:
 
 
 def literal(text: str) -> str:
-    """Text in which no character has a meaning in Markdown or HTML."""
+    """The text, escaped so that no character has a meaning in Markdown or HTML."""
     return re.sub(r"([\\`*_{}\[\]|])", r"\\\1", html.escape(text, quote=False))
 
 
 def is_copy(executed: pathlib.Path, notebook: pathlib.Path) -> bool:
-    """Whether a notebook that was executed has the cells of this one."""
+    """Whether the executed notebook has the same cells as `notebook`."""
     if not executed.exists():
         return False
     ours, theirs = (json.loads(path.read_text("utf-8"))["cells"] for path in (notebook, executed))
@@ -236,7 +236,7 @@ def is_copy(executed: pathlib.Path, notebook: pathlib.Path) -> bool:
 
 
 def write_notebook(page: pathlib.Path, notebook: dict) -> None:
-    """Writes a notebook's cells as Markdown, with the outputs that they have; pictures become files beside the page."""
+    """Writes a notebook's cells and their outputs, if any, as Markdown; pictures become files beside the page."""
     blocks = []
     for number, cell in enumerate(notebook["cells"]):
         source = "".join(cell["source"])

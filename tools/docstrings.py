@@ -15,7 +15,7 @@ PUBLIC_MODULES = ("sqz_keras", "sqz_keras.hub", "sqz_keras.codec", "sqz_keras.ap
 
 
 class ComposedDocstrings(griffe.Extension):
-    """Adds the docstrings that a module composes: `function.__doc__ = f"..."`, of strings that the module names."""
+    """Adds the docstrings that a module composes from strings that it names: `function.__doc__ = f"..."`."""
 
     def on_module_members(self, *, node: ast.AST, mod: griffe.Module, **kwargs) -> None:
         del kwargs
@@ -47,11 +47,11 @@ def problems(
 
     Args:
         documented: The full names that the reference has.
-        modules: Those whose `__all__` it must have.
+        modules: The modules whose `__all__` the reference must have.
         root: Folder of the packages.
 
     Yields:
-        Names that it lacks, and what the docstrings of the others lack.
+        The names that the reference lacks, and what the docstrings of the other names lack.
     """
     documented = sorted(documented)
     collection = load(sorted({name.partition(".")[0] for name in (*documented, *modules)}), root)
@@ -98,7 +98,7 @@ def _of(target: griffe.Object) -> Iterator[str]:
 
 
 def _fields(target: griffe.Class) -> set[str]:
-    """The arguments of a dataclass, but for those whose help is in their metadata."""
+    """The arguments of a dataclass, except those whose help is in their metadata."""
     return {
         name
         for name, field in target.attributes.items()

@@ -3,10 +3,9 @@
     make screenshots
 
 The reports of the training and the compression are those of `make demo`. Everything else is made by the project's own
-commands in `.build/screenshots/`, where the networks of the sweep and the exported version are not made again: remove
-the folder to begin anew. The pictures go into `docs/images/`. It needs Chromium, and takes 8 minutes on 2 cores. The
-picture of a tower is one that comes with scikit-learn; the weights are downloaded where they are not in the folder of
-Keras.
+commands in `.build/screenshots/`. The networks of the sweep and the exported version in that folder are used again:
+remove the folder to start afresh. The pictures go into `docs/images/`. It needs Chromium, and takes 8 minutes on 2
+cores. The picture of a tower comes with scikit-learn; the weights are downloaded if they are not in Keras's folder.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from trainers.reports.page import save_chart
 ROOT = pathlib.Path(__file__).parents[1]
 IMAGES, WORK, DEMO = ROOT / "docs" / "images", ROOT / ".build" / "screenshots", ROOT / "demo-output"
 PHOTO = pathlib.Path(sklearn.datasets.__file__).parent / "images" / "china.jpg"
-WIDTH, HEIGHT = 1000, 640  # of a page's part that is shown
+WIDTH, HEIGHT = 1000, 640  # of the part of a page that is shown
 MOST_BYTES = 150_000
 
 
@@ -59,7 +58,7 @@ def main() -> None:
 
 
 def run(name: str, *arguments: str) -> None:
-    """One of the project's commands, which is printed first."""
+    """Prints one of the project's commands and runs it."""
     print(f"$ {shlex.join((name, *arguments))}", flush=True)
     subprocess.run([pathlib.Path(sys.executable).with_name(name), *arguments], cwd=WORK, check=True)
 
@@ -91,7 +90,7 @@ def search() -> None:
 
 
 def show_report(browser: Browser, name: str, page: pathlib.Path, title: str) -> None:
-    """Part of a report, from a section's heading on."""
+    """Saves a picture of part of a report, from a section's heading on."""
     tab = browser.open(page.as_uri(), WIDTH, HEIGHT)
     tab.wait(DRAWN)
     tab.run(f"[...document.querySelectorAll('h2')].find(h => h.textContent === '{title}').scrollIntoView()")
@@ -99,7 +98,7 @@ def show_report(browser: Browser, name: str, page: pathlib.Path, title: str) -> 
 
 
 def serve(browser: Browser) -> None:
-    """The page of a server, once it has answered and shows where it looked."""
+    """Saves a picture of a server's page, once the server has answered and the page shows where it looked."""
     if not (WORK / "served" / "1").exists():
         run("sqz-export", "--version=1.1", "--base_path=served", "--model_version=1")
     script = pathlib.Path(sys.executable).with_name("sqz-serve")

@@ -1,4 +1,4 @@
-"""The workspace of docs/bazel.md builds, outside this one, what //export:example is; `make bazel` runs this."""
+"""The workspace of docs/bazel.md, outside this one, builds the same as //export:example; `make bazel` runs this."""
 
 import pathlib
 import re

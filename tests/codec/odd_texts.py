@@ -4,7 +4,7 @@ import itertools
 import random
 import zlib
 
-# What follows "header": in a text, one a line.
+# What follows "header": in a text, one per line.
 HEADERS = r"""
 {}
  { "a" : [ 1 , 2.5e+3 , -0 , -0.0e-9 , true , false , null , "" ] }
@@ -109,7 +109,7 @@ def damaged_documents(count):
 
 
 def odd_bytes():
-    """Texts of which a string has bytes that are UTF-8, or nearly."""
+    """Texts with a string whose bytes are UTF-8, or nearly."""
     strings = [bytes(pair) for pair in itertools.product((34, 127, 128, 191), repeat=2)]
     heads = [0xC0, 0xC1, 0xC2, 0xDF, 0xE0, 0xED, 0xEF, 0xF0, 0xF4, 0xF5, 0xFF]
     tails = [b"\x80", b"\x9f\xbf", b"\xa0\x80", b"\x8f\xbf\xbf", b"\x90\x80\x80", b"\xbf\xbf\xbf\xbf"]

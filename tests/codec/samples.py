@@ -19,7 +19,7 @@ def noise(count, seed):
 
 
 def bell(count, seed):
-    """int64, roughly normal, of a deviation of 3."""
+    """int64, roughly normal, with a standard deviation of 3."""
     return noise(4 * count, seed).reshape(4, -1).sum(axis=0) * 10 // 65536 - 20
 
 
@@ -38,7 +38,7 @@ def codebook(shape, seed, density=3):
 
 
 def trellis(shape, seed, dense, density=3):
-    """Values on the trellis of a grid of step 1/64; with zeros apart, one in `density` is not 0."""
+    """Values on the trellis of a grid of step 1/64; unless `dense`, one in `density` is not 0."""
     count, filters = int(np.prod(shape)), shape[-1]
     goals = bell(count, seed) * (1 if dense else noise(count, seed + 1) % density == 0)
     integers, states = np.zeros(count, np.int64), [0] * filters
@@ -54,7 +54,7 @@ def trellis(shape, seed, dense, density=3):
 
 
 def floats(shape, seed):
-    """Values of 5 bits of mantissa, one of them in the third byte, or of none; the elements of a slice are alike."""
+    """Values with 5 bits of mantissa (one of them in the third byte) or none; the elements of a slice are alike."""
     count, slices = int(np.prod(shape)), int(np.prod(shape[-2:]))
     slice_noise = noise(slices, seed)[np.arange(count) % slices]
     magnitudes = (noise(count, seed + 1) + 1.0) * 2.0 ** (slice_noise % 5 * 2 - 24)
@@ -107,14 +107,14 @@ def changed(old):
 
 
 def changed_in_every_way(old):
-    """The arrays after fine-tuning with other values for all: every kind that a delta of version 2 has."""
+    """The arrays after fine-tuning has changed them in every way: every kind that a delta of version 2 has."""
     new = {name: array for name, array in changed(old).items() if name != "empty"}
-    for name in ("conv1/kernel", "fire3/kernel"):  # codes of a codebook, by one up or down where the base's are odd
+    for name in ("conv1/kernel", "fire3/kernel"):  # codes of a codebook: some of the odd ones move up by one
         values = np.unique(old[name])
         places = np.searchsorted(values, old[name].ravel())
         moved = places + np.where((places % 2 == 1) & (noise(places.size, 10) % 4 > 0), 1 - places % 4 % 3, 0)
         new[name] = values[np.clip(moved, 0, len(values) - 1)].reshape(old[name].shape)
-    kernel = new["fire2/kernel"].ravel().copy()  # a grid, some of whose zeros are none any more
+    kernel = new["fire2/kernel"].ravel().copy()  # a grid: some of its zeros are no longer 0
     kernel[::37] += np.float32(1 / 64)
     new["fire2/kernel"] = kernel.reshape(old["fire2/kernel"].shape)
     moves = (bell(16, 11) / 1024).astype(np.float32)
@@ -122,7 +122,7 @@ def changed_in_every_way(old):
 
 
 def assert_same(actual, expected):
-    """Names, their order, shapes and every bit."""
+    """Compares names, their order, shapes and every bit."""
     assert list(actual) == list(expected)
     for name, array in expected.items():
         assert actual[name].dtype == np.float32 and actual[name].shape == array.shape
@@ -149,6 +149,6 @@ def sections(data):
 
 
 def with_section(data, tag, payload):
-    """The file with another payload of a section, everything else correct."""
+    """The file with another payload for one section and everything else correct."""
     frame = container.read(data)
     return container.write(frame.version, frame.profile, {**sections(data), tag: payload})

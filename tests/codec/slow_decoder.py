@@ -1,4 +1,4 @@
-"""The format once more, from docs/sqz-format.md alone: plain Python, one symbol at a time."""
+"""A second decoder, written from docs/sqz-format.md alone: plain Python, one symbol at a time."""
 
 import hashlib
 import itertools
@@ -203,7 +203,7 @@ class Coder:
         self.words = list(struct.unpack(f"<{len(data) // 2 - 2 * lanes}H", data[4 * lanes :]))
 
     def call(self, tables):
-        """The symbols of a call, given the (begin, end) of all symbols of each."""
+        """The symbols of a call; for each of them, `tables` holds the (begin, end) of all possible symbols."""
         symbols, lanes = [], len(self.states)
         for start in range(0, len(tables), lanes):
             for lane, spans in enumerate(tables[start : start + lanes]):
@@ -258,7 +258,7 @@ def read_max(table, parts, coded, floats, books, steps):
 
 
 def modelled_plane(coder, number, floats, used, planes):
-    """One batch, as small files have."""
+    """Decodes a plane in one batch, which is enough for small files."""
     elements, base = [], 0  # (array, index, the element's place in the plane, places of its neighbours)
     for array, shape in enumerate(floats):
         a = Array(shape, 0, 0)

@@ -11,7 +11,7 @@ def arrays():
 
 @pytest.fixture(scope="module")
 def pruned():
-    """Weights of which half of one kernel is 0."""
+    """Weights in which half of one kernel is 0."""
     arrays = tiny_arrays(SPEC)
     kernel = arrays["fire2_expand3x3/kernel"]
     kernel[np.abs(kernel) < np.median(np.abs(kernel))] = 0

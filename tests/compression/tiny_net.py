@@ -9,7 +9,7 @@ SPEC = ModelSpec(None, metaparameters=TINY, classes=4, input_size=33)
 
 
 def tiny_arrays(spec):
-    """Random weights with which no class is silent: its ReLU would keep it so for good."""
+    """Random weights with which no class is silent: the ReLU would keep a silent class silent for good."""
     random = np.random.default_rng(2)
     arrays = {}
     for name, shape in spec.weight_shapes().items():

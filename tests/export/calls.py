@@ -1,4 +1,4 @@
-"""Requests as clients send them, careless and hostile ones too."""
+"""Requests as clients send them, including careless and hostile ones."""
 
 import grpc
 import numpy as np

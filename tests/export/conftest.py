@@ -49,7 +49,7 @@ def base_path(spec, arrays, tmp_path_factory):
 
 @pytest.fixture
 def in_this_process(monkeypatch):
-    """Exports write the SavedModel in this process, not in one of their own, which takes ten seconds to start."""
+    """Makes exports write the SavedModel in this process: a process of their own takes ten seconds to start."""
     monkeypatch.setattr(reproducible, "write_saved_model", reproducible.write_in_this_process)
 
 
@@ -75,7 +75,7 @@ def client(target):
 
 @pytest.fixture
 def ipv6():
-    """Skips a test where the machine has no IPv6."""
+    """Skips a test if the machine has no IPv6."""
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:

@@ -1,4 +1,4 @@
-"""A small model and small images to export, serve and ask with."""
+"""A small model to export and serve, and small images to send to it."""
 
 import io
 

@@ -20,7 +20,7 @@ def planar_tiff(samples: np.ndarray, bits: int, colours: int = 2) -> bytes:
     """A file of samples (3, 16, 16) in separate planes of 8 or 16 bits; `colours` is 2 for RGB, 8 for LAB."""
     planes = [plane.astype(f"<u{bits // 8}").tobytes() for plane in samples]
     places = 8, 8 + len(planes[0]), 8 + 2 * len(planes[0])
-    arrays = struct.pack("<3H3I3I", *(3 * [bits]), *places, *(3 * [len(planes[0])]))  # behind the pixels
+    arrays = struct.pack("<3H3I3I", *(3 * [bits]), *places, *(3 * [len(planes[0])]))  # after the pixels
     at = 8 + 3 * len(planes[0])
     tags = [(256, 4, 1, 16), (257, 4, 1, 16), (258, 3, 3, at), (259, 4, 1, 1), (262, 4, 1, colours)]
     tags += [(273, 4, 3, at + 6), (277, 4, 1, 3), (278, 4, 1, 16), (279, 4, 3, at + 18), (284, 4, 1, 2)]

@@ -33,12 +33,12 @@ BUILDERS = {
     "simple": (SqueezeNetSimpleBypass, ModelSpec(bypass="simple")),
     "complex": (SqueezeNetComplexBypass, ModelSpec(bypass="complex")),
 }
-# A network of each bypass, for what is asked of more than the builders.
+# One network per bypass, for the questions that are not only for the builders.
 NETS = {name: ModelSpec(None, name or None, SMALL, classes=10, input_size=35) for name in ("", "simple", "complex")}
 
 
 def answer(folder: pathlib.Path) -> dict[str, np.ndarray]:
-    """Runs everything that any backend can do, and returns what came out, by name."""
+    """Runs everything that any backend can do, and returns the results by name."""
     inputs = np.load(folder / "inputs.npy")
     answers = {}
 

@@ -52,7 +52,7 @@ def assert_equal(arrays, expected):
 
 
 def assert_refused(path):
-    """What is there must be refused with an error that names it."""
+    """The file must be refused with an error that names it."""
     with pytest.raises(WeightsFileError) as error:
         load(path)
     assert str(path) in str(error.value)
@@ -111,13 +111,13 @@ def check_refused_in_little_memory(path, limit=32 << 20):
 
 
 def changed(arrays, name, array):
-    """The arrays with one replaced, or left out where `array` is None."""
+    """The arrays with one replaced, or left out if `array` is None."""
     result = {**arrays, name: array}
     return result if array is not None else {key: value for key, value in result.items() if value is not None}
 
 
 def broken_arrays(arrays):
-    """Sets of arrays that no net of `SPEC` has: a value, shape or name is wrong, or one is missing or too much."""
+    """Sets of arrays that no net of `SPEC` has: a value, shape or name is wrong, or an array is missing or extra."""
     kernels = [name for name in arrays if name.endswith("/kernel")]
     for (name, array), value in zip(arrays.items(), itertools.cycle((math.nan, math.inf, -math.inf)), strict=False):
         spoiled = array.copy()

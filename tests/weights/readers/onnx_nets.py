@@ -1,4 +1,4 @@
-"""Writes networks as ONNX in the ways in which exporters do."""
+"""Writes networks as ONNX files in the ways that exporters do."""
 
 import itertools
 
@@ -25,7 +25,7 @@ STYLES = {
 
 
 def build(arrays, spec=SPEC, **style):
-    """The model with these weights; arrays of unknown layers become convolutions behind the last fire module."""
+    """The model with these weights; arrays of unknown layers become convolutions after the last fire module."""
     return _Writer(arrays, spec, style).model()
 
 
@@ -81,7 +81,7 @@ class _Writer:
         return self.add("Add", [x, self.constant(bias if last else bias.reshape(1, -1, 1, 1), names[1])])
 
     def around(self, op, x, others=(), **attributes):
-        """The node, between transposes where every layer of the original has its channels last."""
+        """The node, between transposes if every layer of the original has its channels last."""
         if not self.style.get("between"):
             return self.add(op, [x, *others], **attributes)
         x = self.add(op, [self.add("Transpose", [x], perm=[0, 3, 1, 2]), *others], **attributes)
@@ -106,7 +106,7 @@ class _Writer:
         return self.around("MaxPool", x, **window, **ceil)
 
     def end(self, x):
-        """The average, and what is behind it."""
+        """The average, and what comes after it."""
         end = self.style.get("end")
         if end == "reduce mean":
             x = self.add("ReduceMean", [x, self.integers(-1, -2)], keepdims=1)
@@ -147,7 +147,7 @@ class _Writer:
 
 
 def renamed(model):
-    """A copy in which no name says anything."""
+    """A copy in which the names tell nothing."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     names = {"": ""}

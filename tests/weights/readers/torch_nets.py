@@ -1,4 +1,4 @@
-"""torchvision's SqueezeNet, written anew as a module that PyTorch exports; bypasses and metaparameters besides."""
+"""torchvision's SqueezeNet, rewritten as a module that PyTorch exports, with bypasses and metaparameters too."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from tests.weights.readers.mutations import layers_of, oihw
 
 
 def module(torch, spec, arrays):
-    """The module of a spec with these weights, whose names are torchvision's where it has no bypass."""
+    """The module of a spec with these weights; if it has no bypass, their names are torchvision's."""
     nn = torch.nn
     weights = layers_of(arrays)
 
