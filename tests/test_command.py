@@ -67,7 +67,7 @@ def test_tensorflow_uses_onednn_unless_the_environment_says_otherwise(given, use
 
 
 def test_what_the_terminal_cannot_show_is_escaped():
-    """Names of files need be no text, and labels may have characters that a terminal lacks."""
+    """File names need not be valid text, and labels may have characters that a terminal lacks."""
     script = SCRIPT.replace("def main(argv):", "def main(argv):\n    print(flags.FLAGS.fail); return")
     for encoding, name, shown in (("utf-8", b"caf\xe9", b"caf\\udce9\n"), ("ascii", "é".encode(), b"\\xe9\n")):
         env = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "1"}

@@ -15,7 +15,7 @@ STEPS = ["sqz-train", "sqz-compress", "sqz-export", "sqz-serve", "sqz-predict"]
 
 @pytest.mark.large
 def test_the_demo_end_to_end(tmp_path, request):
-    """It prints each command before it runs it, at the end its table, and writes a page with what the table has."""
+    """It prints each command before it runs it and a table at the end, and writes a page with the table's contents."""
     demo = ROOT / "examples" / "demo.py"
     environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
     result = subprocess.run(

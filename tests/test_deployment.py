@@ -14,7 +14,7 @@ from export import configuration
 from export.server import model_server
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
-# Of TensorFlow Serving's main.cc: one that it does not know ends it.
+# From TensorFlow Serving's main.cc: a flag that the server does not know ends it.
 KNOWN_FLAGS = {
     *("allow_version_labels_for_unavailable_models", "batching_parameters_file", "enable_batching"),
     *("enable_grpc_healthcheck_service", "grpc_channel_arguments", "grpc_max_threads", "max_num_load_retries"),
@@ -51,7 +51,7 @@ def flags_of(arguments):
     return dict(argument.removeprefix("--").split("=", 1) for argument in arguments)
 
 
-@pytest.mark.parametrize("version", ["1.27", "1.37"])  # the first with gRPC probes for good, and the newest at hand
+@pytest.mark.parametrize("version", ["1.27", "1.37"])  # the first with stable gRPC probes, and the newest available
 @pytest.mark.parametrize("name", sorted(path.name for path in DOCS.glob("kubernetes-*.yaml")))
 def test_manifests_fit_the_schema(name, version):
     kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="needs the extra `test`")

@@ -20,14 +20,14 @@ from sqz_keras.architecture.spec import ModelSpec
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-# A row of the README's table of what to do: the command, or several, is its second cell.
+# A row of the README's table of what to do: its second cell holds one or several commands.
 ROW = re.compile(r"^\| \*\*\w+\*\* .*? \| (.*?) \| <img ", re.MULTILINE)
 SERVER_SECONDS = 60
 MODULES = {script.name: script.module for script in importlib.metadata.distribution("sqz-keras").entry_points}
 
 
 def python_blocks():
-    """The Python blocks of the pages; those that train or import much are large."""
+    """The Python blocks of the pages; blocks that train or import much are marked large."""
     for page in PAGES:
         for number, match in enumerate(BLOCK.finditer(page.read_text("utf-8"))):
             if match[1] == "python":
@@ -37,7 +37,7 @@ def python_blocks():
 
 
 def commands(page):
-    """The commands of a page, but for `make`, whose targets are what runs this test."""
+    """The commands of a page, except `make`, whose targets run this test."""
     text = page.read_text("utf-8")
     found = []
     for match in sorted((*BLOCK.finditer(text), *ROW.finditer(text)), key=re.Match.start):
@@ -69,7 +69,7 @@ def test_every_fence_is_of_a_known_kind():
 
 
 def test_formulas_are_rendered_as_they_are_written():
-    """Outside of code no `*` becomes emphasis by accident, and no minus at the beginning of a line a bullet."""
+    """Outside of code, no `*` becomes emphasis by accident, and no minus at the start of a line becomes a bullet."""
     markdown = pytest.importorskip("markdown", reason="needs the extra `docs`")
     for page in (*PAGES, ROOT / "CHANGELOG.md"):
         html = markdown.markdown(page.read_text("utf-8"), extensions=["tables", "pymdownx.superfences"])

@@ -19,7 +19,7 @@ SHAPES = [(120, 120), (90, 200), (210, 100)]
 
 
 def red_net(**fields):
-    """A net whose class RED has in its map what red has more than blue; the other class is silent."""
+    """A net in which the map of class RED is how much more red than blue there is; the other class is silent."""
     net = Metaparameters(base_e=2, incr_e=0, num_fire_modules=2, stem_filters=2, stem_kernel=3, pool_after=(1, 2))
     spec = ModelSpec(None, metaparameters=net, **{"classes": 2, "input_size": 95, **fields})
     arrays = {name: np.zeros(shape, np.float32) for name, shape in spec.weight_shapes().items()}
@@ -39,7 +39,7 @@ def grey_with_red(height, width, row, column):
 
 
 def heat(picture):
-    """The level, 0..255, of each pixel of an overlay of a grey image: what its colour has more in red than in blue."""
+    """The level, 0..255, of each pixel of an overlay of a grey image: how much more red than blue it has."""
     return np.clip(picture[..., 0].astype(float) - picture[..., 2], 0, None)
 
 
@@ -61,7 +61,7 @@ def centre(values):
     ids=lambda spec: f"{spec.version}-{spec.bypass}",
 )
 def test_the_means_of_the_maps_give_the_probabilities(spec):
-    """softmax(means) is what the model itself answers, whatever its architecture."""
+    """softmax(means) is the model's own answer, whatever its architecture."""
     model = build(spec, tiny_arrays(spec))
     image = np.random.default_rng(0).uniform(-100, 100, (spec.input_size, spec.input_size, 3)).astype(np.float32)
     maps = [class_map(model, image, np.int64(number)) for number in range(spec.classes)]
@@ -125,7 +125,7 @@ def test_a_silent_class_has_the_lowest_colour_everywhere():
 
 
 def test_the_lightness_of_the_colours_rises_evenly():
-    """CIE L*, computed here from sRGB: what the eye takes for equal steps."""
+    """CIE L*, computed here from sRGB: its equal steps look equal to the eye."""
     rgb = colour_scale() / 255
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     luminance = linear @ [0.2126, 0.7152, 0.0722]

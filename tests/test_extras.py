@@ -1,4 +1,4 @@
-"""A package that is missing is named in one line, with the extra that brings it; what needs no extra works."""
+"""A missing package is named in one line, with the extra that installs it; what needs no extra works."""
 
 import json
 import re
@@ -24,7 +24,7 @@ def one(package, extra):
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """An environment with the base alone."""
+    """An environment with only the base packages."""
     return environments.make(tmp_path_factory.mktemp("base") / "packages", only=environments.BASE)
 
 
@@ -42,7 +42,7 @@ def files(tmp_path_factory):
     return folder
 
 
-# Arguments of `python -m` -> what is missing, or None where the base is enough.
+# Arguments of `python -m` -> what is missing, or None if the base is enough.
 COMMANDS = {
     "sqz_keras.cli.classify photos/class0_a.png --model=net.sqz": KERAS,
     "sqz_keras.cli.inspect net.sqz": None,
@@ -105,7 +105,7 @@ def test_a_compression_without_the_packages_of_the_report_says_so(base, files):
     assert json.loads((files / "quiet.json").read_text("utf-8"))["bytes"] == (files / "quiet.sqz").stat().st_size
 
 
-# Each is run in the environment of the base. Those of the first list need an extra, those of the second do not.
+# All of these run in the base environment. The statements of NAMES need an extra; BASE_IS_ENOUGH needs none.
 NAMES = {
     "from sqz_keras import SqueezeNet": KERAS,
     "import sqz_keras; sqz_keras.load": KERAS,

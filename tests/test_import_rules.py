@@ -9,8 +9,8 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 
-# From what imports nothing of the project to what is imported by nobody. A module imports from the rows above its own
-# and from its own room, never from another room of its own row.
+# From modules that import nothing of the project to modules that nothing imports. A module imports from the rows above
+# its own and from its own room, never from another room of its own row.
 ROWS = [
     [
         "sqz_keras.version",
@@ -35,7 +35,7 @@ ROWS = [
     ["trainers.config_flags", "trainers.compression", "trainers.search"],
     ["trainers", "export"],
 ]
-# Third parties that only some parts may name, and never at a module's top level inside sqz_keras.
+# Third-party packages that only some parts may name, and never at a module's top level inside sqz_keras.
 ONLY_IN = {
     "tf_keras": ["sqz_keras/compression/tf_keras_bridge.py"],
     "tensorflow_model_optimization": ["sqz_keras/compression/tfmot_stages.py"],

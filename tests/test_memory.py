@@ -1,4 +1,4 @@
-"""The pages of a large block are mapped once, not each time that the block is made."""
+"""The pages of a large block are mapped once, not each time that the block is allocated."""
 
 import os
 import platform

@@ -1,4 +1,4 @@
-"""TensorFlow's log is no part of what a command prints; nothing else of its stderr is lost."""
+"""TensorFlow's log is kept out of what a command prints; nothing else on its stderr is lost."""
 
 import os
 import re
@@ -46,7 +46,7 @@ command.run(main, lambda: None, "Imports TensorFlow.")
 
 @pytest.fixture
 def run(tmp_path):
-    """Runs a command that imports the fake TensorFlow; gives its exit status and the lines of stderr."""
+    """Runs a command that imports the fake TensorFlow; returns its exit status and the lines of stderr."""
     (tmp_path / "tensorflow.py").write_text(FAKE)
 
     def run(*arguments, **environment):
@@ -97,7 +97,7 @@ def test_without_stderr_nothing_is_filtered(tmp_path):
 
 @pytest.mark.large
 def test_commands_print_their_own_lines_alone(tmp_path):
-    """Of those that import the real TensorFlow, with Keras and LiteRT."""
+    """These commands import the real TensorFlow, with Keras and LiteRT."""
     photos = tmp_path / "photos"
     photos.mkdir()
     for number in range(4):

@@ -15,7 +15,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 TUTORIALS = {path.stem: path for path in sorted((ROOT / "docs" / "tutorials").glob("*.md"))}
 STEP = re.compile(r"^```console\n\$ (.*?)\n```\n(?:\n```\n(.*?\n)```$)?", re.MULTILINE | re.DOTALL)
-# Where numbers depend on what the network learned, or on which pictures it was quantised.
+# Tutorials whose numbers depend on what the network learned, or on the pictures with which it was quantised.
 NUMBERS_VARY = {"own-pictures", "smaller"}
 # Less work than on the page.
 IN_TESTS = {"--method=quantize": "--calibration_images=32"}

@@ -32,7 +32,7 @@ x = preprocess_input(prepare_images(arrays["conv1/kernel"], spec), mode="caffe")
 overlay(np.zeros((9, 9, 3)), class_map(load("imagenet"), x, class_id=3), spec)
 names: list[str] = [name for _, name, _ in decode_predictions(load("imagenet").predict(x))[0]]
 """
-# After the first line each has a mistake.
+# Each line after the first has a mistake.
 BAD = """import sqz_keras
 from sqz_keras import SqueezNet
 sqz_keras.SqueezeNet(weihgts=None)
@@ -49,7 +49,7 @@ sqz_keras.applications.SqueezNet()
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """By script, the numbers of the lines in which mypy finds an error; and what it prints about both of them."""
+    """For each script, the lines in which mypy finds an error; and what mypy prints about both scripts."""
     folder = tmp_path_factory.mktemp("scripts")
     for name, code in {"good.py": GOOD, "bad.py": BAD}.items():
         (folder / name).write_text(code, "utf-8")

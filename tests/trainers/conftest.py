@@ -3,7 +3,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def determinism_ends_here():
-    """TensorFlow's public interface switches it on for good, and XLA then refuses the tests of other modules."""
+    """Ends op determinism after the module, as TensorFlow's public API cannot; XLA would refuse other modules' tests."""
     yield
     from tensorflow.python.framework import config
 

@@ -85,11 +85,11 @@ def test_flags_are_checked_against_the_network_of_the_flags(monkeypatch, run_com
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     monkeypatch.setattr(config_flags, "resolve_model", lambda *_, **__: (ModelSpec("1.1"), {}))
-    # Of the recipes' pools and layers, neither the size nor the densities could be.
+    # With the recipes' own pools and layers, neither the size nor the densities would be valid.
     options = ["--workdir=w", "--input_size=16", "--metaparameters=pool_after=3,num_fire_modules=9"]
     options += ["--densities=fire10_squeeze1x1=0.5", "--weights=imagenet"]
     for recipe in ("--config=digits", f"--image_dir={tmp_path}"):
-        with pytest.raises(KeyError):  # of the results, which are none
+        with pytest.raises(KeyError):  # on reading the results, which are empty
             run_command(train, *options, recipe)
     assert [config.model.input_size for config in seen] == [16, 16]
     with pytest.raises(ValueError, match=r"input_size must be at least \d+ pixels"):
@@ -126,7 +126,7 @@ def test_pretrained_weights_bring_their_preprocessing(monkeypatch, capsys, run_c
     write_spec(tmp_path / "own.weights.h5", theirs, named_arrays(model))
     options = ["--config=digits", "--workdir=w", f"--weights={tmp_path / 'own.weights.h5'}"]
     assert run_command(train, *options) == 0
-    # The digits have 48 pixels, half as many.
+    # The digits' input has 48 pixels, half as many as the weights'.
     assert seen[0][0].model.preprocessing == Preprocessing("torch", "shortest_side", 55)
     assert "Images are prepared as for" in capsys.readouterr().err
     assert run_command(train, *options, "--preprocessing_mode=tf") == 0

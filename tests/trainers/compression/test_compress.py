@@ -135,7 +135,7 @@ def test_images_whose_answer_changed_are_shown(run, tmp_path):
     model = tmp_path / "named.weights.h5"
     build(spec, arrays).save_weights(model)
     write_spec(model, dataclasses.replace(spec, labels=labels), arrays)
-    # At 2 bits another class is the answer to every image.
+    # At 2 bits, the answer to every image is another class.
     path, report = run("--method=kmeans", "--bits=2", "--evaluation_dir=photos", model=model)
     changed = report["changed"]
     assert len(changed) == 12 and report["after"]["agreement"] == 0
@@ -247,7 +247,7 @@ def test_bits_for_a_size_and_what_they_round_to_0_pruned_first(run, capsys):
 
 
 def fake_quantizer(requests, results=None):
-    """Takes the place of `Quantizer`: records (spec, images, size), and returns results(size, arrays)."""
+    """A replacement for `Quantizer`: records (spec, images, size), and returns results(size, arrays)."""
 
     class FakeQuantizer:
         least_estimate = 0
@@ -271,7 +271,7 @@ def fake_quantizer(requests, results=None):
 
 @pytest.mark.parametrize("smaller", ["zeros", "nothing"])
 def test_the_smallest_size_that_agrees(run, monkeypatch, capsys, smaller):
-    """Half of the images calibrates, and the other half decides: here 1,500 bytes are enough."""
+    """Half of the images calibrate, and the other half decide: here 1,500 bytes are enough."""
     requests = []
 
     def results(size, arrays):
@@ -319,7 +319,7 @@ def test_a_size_without_labels_is_met(run):
 
 
 def test_a_folder_with_other_images_is_another_source(folder, tmp_path):
-    """A copy is the same; as many images, one of them replaced, are not."""
+    """A copy is the same source; a copy with one of its images replaced is not."""
     shutil.copytree(folder / "photos", tmp_path / "copy")
     before = unlabelled_source(str(folder / "photos")).files_sha256
     assert unlabelled_source(str(tmp_path / "copy")).files_sha256 == before
@@ -593,7 +593,7 @@ def test_layers_without_bits_stay_as_they_are(run):
 
 @pytest.mark.large
 def test_a_killed_run_keeps_its_bits_and_its_chosen_codes(run, tmp_path, monkeypatch):
-    """The workdir answers in the place of what takes long, and another request is refused."""
+    """The workdir gives the results of what takes long, and another request is refused."""
     workdir = f"--workdir={tmp_path / 'stages'}"
     options = ["--method=finetune", "--teacher", "--calibration_dir=photos", "--steps=2", "--batch_size=4", workdir]
 
@@ -659,7 +659,7 @@ def test_a_dataset_without_images_to_train_on_is_refused(monkeypatch):
 
 
 def test_the_stages_of_fine_tuning_are_told_their_images(folder, tmp_path, monkeypatch):
-    """So that a folder with other images is refused where the first run's workdir is used again."""
+    """So that a folder with other images is refused if the first run's workdir is used again."""
     shutil.copytree(folder / "photos", tmp_path / "copy")
     sources = []
     monkeypatch.setattr(finetune, "prune", lambda spec, arrays, batches, **options: sources.append(options["source"]))

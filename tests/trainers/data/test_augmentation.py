@@ -48,7 +48,7 @@ def test_images_are_decoded_as_pillow_does(name):
 
 @pytest.mark.parametrize(("kind", "name"), [("JPEG", "none"), ("PNG", "none"), ("WEBP", "none"), ("JPEG", "modern")])
 def test_images_are_turned_upright(kind, name):
-    """Stored on its side, the image has the pixels of the upright one; only its EXIF differs."""
+    """Both files hold the same pixels; only the EXIF data of one says that the image lies on its side."""
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     square = SMOOTH.convert("RGB").resize((24, 24), Image.Resampling.BICUBIC)
@@ -57,7 +57,7 @@ def test_images_are_turned_upright(kind, name):
     square.save(stored, kind, **options)
     square.save(turned, kind, exif=exif, **options)
     spec = ModelSpec(input_size=24, preprocessing=Preprocessing(mode="tf", resize_to=24))
-    # "modern" draws the same window for both, and mirrors both or none.
+    # "modern" draws the same window for both, and mirrors both or neither.
     images = [
         augmentation.augmented(tf.constant(data.getvalue()), spec, name, 0, 1, guarded=False)[0]
         for data in (stored, turned)
@@ -76,7 +76,7 @@ def test_elongated_images_are_not_resized(size, kind):
 
 
 def test_cmyk_becomes_rgb():
-    """TensorFlow and Pillow convert it by slightly different rules."""
+    """TensorFlow and Pillow convert CMYK by slightly different rules."""
     data = _encoded("CMYK", "JPEG", quality=95)
     image, good = augmentation.decode(tf.constant(data))
     np.testing.assert_allclose(image, read_image(data), atol=12)
@@ -109,7 +109,7 @@ def _images(data, name, count=60, seed=5, guarded=True):
 
 @pytest.mark.parametrize("mode", PREPROCESSING_MODES)
 def test_none_is_what_evaluation_sees(mode):
-    """To the bit, once a compiled update has done the colours."""
+    """To the bit, once a compiled update has converted the colours."""
     spec = ModelSpec(input_size=24, preprocessing=Preprocessing(mode=mode, resize_to=30))
     evaluated = tf.function(lambda image: prepare_images(image, spec))(tf.constant(read_image(FORMATS["JPEG"])))
     colours = tf.function(lambda image: preprocess_input(image, "channels_last", mode))
@@ -142,7 +142,7 @@ def test_random_squares_of_the_stretched_image(name):
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG"])
 def test_modern_windows_are_resized_parts_of_the_image(name):
-    """Of an image whose colour is its place, each input shows where its window lay."""
+    """The colour of each pixel of the image is its position, so each input shows where its window was."""
     rows, columns = np.mgrid[0:200, 0:240]
     image = np.stack([rows, columns, np.full_like(rows, 128)], -1).astype(np.uint8)
     data = io.BytesIO()

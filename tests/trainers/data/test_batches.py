@@ -29,7 +29,7 @@ def _train(source, split="test", **options):
 
 
 def _examples(batches, count):
-    """(image, label, weight) of each of the first ones."""
+    """(image, label, weight) of each of the first `count` examples."""
     found = []
     for batch in batches:
         found += [
@@ -42,7 +42,7 @@ def _examples(batches, count):
 
 
 def _numbered(images, labels=None):
-    """A source of these encoded images, called "0", "1", ..."""
+    """A source of these encoded images, with the ids "0", "1", ..."""
     labels = np.arange(len(images)) if labels is None else labels
     records = {"image": images, "label": labels, "id": [str(number) for number in range(len(images))]}
     sizes = {"test": len(images)}
@@ -196,7 +196,7 @@ def raised(error):
 
 @pytest.fixture
 def data_service():
-    """Starts a tf.data service in this process with some workers, and gives its address."""
+    """A function that starts a tf.data service in this process with some workers, and returns its address."""
     service = tf.data.experimental.service
     servers = []
 

@@ -85,7 +85,7 @@ def test_a_link_to_itself_does_not_matter(tmp_path):
 
 
 def test_names_that_are_no_text(tmp_path):
-    """As Latin-1 archives are unpacked."""
+    """As when an archive with Latin-1 names is unpacked."""
     names = [os.fsdecode(f"cat/{n} é\n.jpg".encode("latin-1")) for n in range(5)]
     try:
         _write(tmp_path, *names)

@@ -93,7 +93,7 @@ def test_unlabelled_images_at_any_depth(tmp_path):
 
 
 def test_hidden_folders_are_skipped_and_links_followed(tmp_path):
-    """Notebooks keep copies of images that they show in .ipynb_checkpoints."""
+    """Notebooks keep copies of the images that they show, in .ipynb_checkpoints."""
     root = tmp_path / "images"
     _touch(root, "a/b.png", "a/.ipynb_checkpoints/b-checkpoint.png", ".trash/c.png")
     _touch(tmp_path, "elsewhere/d.png")

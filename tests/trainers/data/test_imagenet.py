@@ -122,7 +122,7 @@ def test_validation_images_with_gaps_are_refused(manual_dir, images, tmp_path):
 
 
 def test_wrong_labels_in_a_prepared_dataset_are_found(manual_dir, images, tmp_path):
-    """Made by TensorFlow Datasets alone, from the tar with gaps."""
+    """TensorFlow Datasets alone has made the dataset, from the tar with gaps."""
     tars = _copied(manual_dir, tmp_path)
     _validation_tar(tars, images, [1, 7, 30])
     builder = tfds.builder("imagenet2012", data_dir=tmp_path / "data", try_gcs=False)

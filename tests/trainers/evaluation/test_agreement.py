@@ -35,7 +35,7 @@ def test_shares_and_intervals():
 
 def test_models_are_compared_with_the_first(image_dir):
     arrays = named_arrays(build(SPEC))
-    # Of random weights with a bias for one class: whatever the image, it is the answer.
+    # Random weights with a bias for one class, which is then the answer to every image.
     always = [arrays | {"conv10/bias": np.eye(3, dtype=np.float32)[index] * 99} for index in (0, 0, 1)]
     first, same, other = compare_models(
         SPEC, always, image_batches(find_evaluation_images(image_dir, SPEC), SPEC, batch_size=2)

@@ -130,7 +130,7 @@ def test_a_broken_image_is_named_and_left_out(main, image_dir, tmp_path, capsys)
 def test_the_html_report_shows_classes_and_mistakes_with_their_maps(main, image_dir, tmp_path, monkeypatch):
     built = []
     monkeypatch.setattr(squeezenet, "build", lambda *arguments: built.append(build(*arguments)) or built[-1])
-    (image_dir / "a" / "text.jpg").write_text("no image")  # so that positions and images differ
+    (image_dir / "a" / "text.jpg").write_text("no image")  # it takes a position, but gives no prediction
     page = tmp_path / "report.html"
     assert main(report_html=str(page)) == 1
     text, results = page.read_text("utf-8"), json.loads((tmp_path / "report.json").read_text())
@@ -184,7 +184,7 @@ def test_labels_of_a_file_name_the_classes_of_a_model_without(main, image_dir, t
     path.write_bytes(sqz.encode(spec, resolve_model(main.model_path)[1]))
     with pytest.raises(ValueError, match=r"--labels=FILE\.txt"):
         main(model=str(path))
-    (tmp_path / "labels.txt").write_text("a\nb\nc\n", "utf-8-sig")  # with the mark of an editor on Windows
+    (tmp_path / "labels.txt").write_text("a\nb\nc\n", "utf-8-sig")  # with a byte-order mark, as from Windows
     assert main(model=str(path), labels=str(tmp_path / "labels.txt")) == 0
     assert capsys.readouterr().out.splitlines()[-2:] == expected
     (tmp_path / "labels.txt").write_text("c\nb\na\n")

@@ -34,7 +34,7 @@ def test_fields_of_reports():
 def test_calibration_against_the_formula():
     random = np.random.default_rng(0)
     probability, truth = random.uniform(size=1000), np.zeros(1000, int)
-    predicted = (random.uniform(size=1000) > probability**2).astype(int)  # right less often than it is sure
+    predicted = (random.uniform(size=1000) > probability**2).astype(int)  # right less often than `probability` says
     measured = calibration(Predictions(np.arange(1000), truth, predicted, probability))
     expected = 0
     for low in np.arange(10) / 10:

@@ -240,7 +240,7 @@ class TestInABrowser:
         tab = browser.open((tmp_path / "report.html").as_uri(), dark=dark)
         tab.wait(DRAWN)
         assert tab.complaints() == []
-        # A script of the page may use any name: those within the library are not the page's.
+        # A script of the page may use any name: the library's own names are not global.
         tab.run("const " + ", ".join(f"{letter} = 1" for letter in "abcdehnrtw") + ";")
         charts = tab.run("document.querySelector('main').outerHTML")
         assert charts.count("<svg") == 5 and "cannot be drawn" not in charts

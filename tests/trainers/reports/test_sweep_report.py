@@ -28,7 +28,7 @@ def test_a_thousand_trials_are_drawn_without_complaint(tab, tmp_path):
     assert tab.run("document.querySelectorAll('.chart').length") == 3
     assert tab.run("document.querySelectorAll('#chart0 .mark-symbol path').length") == TRIALS
     assert tab.run("document.querySelectorAll('#chart0 .mark-line path').length") == 1  # the front
-    # The parallel coordinates are a canvas: lines have been drawn on it, over more than its labels' share.
+    # The parallel coordinates are a canvas; more of it is drawn on than the labels alone would cover.
     left, top, right, bottom = tab.run(
         "(box => [box.left, box.top + scrollY, box.right, box.bottom + scrollY])"
         "(document.querySelector('#chart1 canvas').getBoundingClientRect())"

@@ -34,7 +34,7 @@ def test_both_sweeps_of_figure_3_have_the_papers_counts():
 def test_sizes_are_rounded_as_the_paper_rounds_them():
     points = [SPACES["squeeze_ratio"].spec(ModelSpec(), point) for point in SPACES["squeeze_ratio"].grid()]
     assert [listed_size(4 * spec.count_params()) for spec in points] == ["4.8M", "7.6M", "13M", "19M", "24M"]
-    # By `ls -lh` of files of these sizes.
+    # What `ls -lh` prints for files of these sizes.
     listed = {10_137: "9.9K", 10_138: "10K", 69_000: "68K", 1_047_552: "1023K", 1_047_553: "1.0M", 10_380_903: "10M"}
     assert {size: listed_size(size) for size in listed} == listed
 

@@ -30,7 +30,7 @@ from trainers.search.table import best_lines
 DIGITS = load_config("digits")
 WIDE = {"pct_3x3": FloatDistribution(0.01, 0.64, step=0.01)}
 
-# A worker whose trials take as long as its second argument says, and tell in a file that they were run.
+# A worker whose trials take as long as its second argument says, and record in a file that they were run.
 WORKER = """
 import pathlib, signal, sys, time
 from trainers.search import objective, study as sweep_study
@@ -172,7 +172,7 @@ def test_another_sweep_in_the_same_study_is_refused(tmp_path):
 def test_a_new_study_replaces_no_files_of_another_kind(tmp_path):
     for name in ("trials.json", "report.html", "report.svg", "report.png"):
         (tmp_path / name).write_text("mine")
-        for _ in range(2):  # refusing makes no study
+        for _ in range(2):  # a refusal makes no study
             with pytest.raises(ValueError, match=f"holds {name}, which a sweep would replace, and no study"):
                 sweep_study.open_study(config(), tmp_path)
         (tmp_path / name).unlink()
@@ -211,7 +211,7 @@ def test_hopeless_trials_are_given_up(tmp_path, monkeypatch):
     }
     # One point makes no net, and does not count.
     assert sum(map(len, accuracies.values())) == 20 and len(accuracies["pruned"]) >= 3
-    # The first five are spared; what is given up lies below the median of what was finished before it.
+    # The first five trials are spared; a pruned trial lies below the median of those that were finished before it.
     assert max(accuracies["pruned"]) < sorted(accuracies["complete"])[-1]
 
 
@@ -263,7 +263,7 @@ def test_any_other_mistake_ends_the_sweep_and_costs_no_point(tmp_path, monkeypat
 
 
 def test_a_point_that_was_lost_outside_of_its_training_comes_back(tmp_path, monkeypatch):
-    """As by Ctrl-C while what was measured is written down."""
+    """As by Ctrl-C while the measurements are written down."""
     monkeypatch.setattr(objective, "run_point", trained)
     write = optuna.Trial.set_user_attr
 
@@ -297,7 +297,7 @@ def test_a_worker_whose_trial_was_taken_over_goes_on(tmp_path, monkeypatch, caps
 
 
 def test_a_point_is_tried_again_where_another_worker_still_trains_it(tmp_path, monkeypatch):
-    """One that was thought dead, since its machine slept."""
+    """The other worker was thought dead because its machine slept."""
     calls = []
 
     def run_point(run, *_):

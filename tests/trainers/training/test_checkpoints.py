@@ -1,4 +1,4 @@
-"""No moment of being killed, and no damage to a file, loses what an earlier checkpoint holds."""
+"""No kill, at any moment, and no damage to a file loses what an earlier checkpoint holds."""
 
 import builtins
 import os
@@ -90,7 +90,7 @@ def killed_at(monkeypatch, call, after):
 
 @pytest.mark.parametrize("after", [False, True])
 def test_killed_at_every_moment_of_a_save(tmp_path, monkeypatch, after):
-    """A forked child is ended at each open, write, fsync, rename and removal: the old or the new one is whole."""
+    """A forked child ends at each open, write, fsync, rename and removal: the old or the new checkpoint is whole."""
     seen = set()
     for call in range(1, 100):
         folder = tmp_path / str(call)
@@ -129,7 +129,7 @@ def test_a_full_disk_leaves_the_old_one(tmp_path, monkeypatch):
 
 
 def test_damage_falls_back_to_the_one_before(tmp_path):
-    """Every cut and flipped bytes: the damaged newest one is skipped, or gives exactly what was saved."""
+    """Whatever is cut off or flipped, the newest checkpoint is skipped, or gives exactly what was saved."""
     checkpoints.save(tmp_path, 1, FIRST, {"step": 1})
     path = checkpoints.save(tmp_path, 2, SECOND, {"step": 2})
     content = path.read_bytes()

@@ -8,7 +8,7 @@ from trainers.training.run import class_weights
 
 @pytest.fixture
 def folder(tmp_path):
-    """A function that makes a folder of images: {"train/cat": 3, ...}; nothing but their number counts."""
+    """A function that makes a folder of images: {"train/cat": 3, ...}; only their number matters."""
 
     def make(counts):
         for name, count in counts.items():

@@ -19,7 +19,7 @@ SPEC = ModelSpec(None, None, TINY, classes=10, input_size=16, preprocessing=Prep
 
 @pytest.fixture(scope="module")
 def unseen(digits):
-    """355 pictures that are not trained on, and their labels."""
+    """355 images that are not trained on, and their labels."""
     images, labels, _ = next(iter(evaluation_batches(digits, "test", SPEC, batch_size=355)))
     return images, labels.numpy()
 
@@ -31,7 +31,7 @@ def batches(digits):
 
 @pytest.fixture(scope="module", params=[0, 1])
 def fitted(request, batches, unseen):
-    """A random network for the digits before and after conv10 was fitted, and the share of correct answers."""
+    """A random network for the digits, with conv10 fitted: the model, its accuracy before, and the fit's results."""
     keras.utils.set_random_seed(0)
     model = build(dataclasses.replace(SPEC, conv10_padding=request.param))
     before = evaluate(model, *unseen)
@@ -102,7 +102,7 @@ def test_the_fit_stays_near_its_start_and_minds_weights():
     from_zero, _ = head.fit(features, labels, 0 * start, one)
     assert np.abs(kernel - start).max() < 0.5 < np.abs(from_zero - start).max()
     weights = np.where(np.arange(40) < 10, 2.0, 1.0)
-    copies = np.r_[0:40, 0:40, 0:10, 0:10]  # of which each counts half, or a quarter
+    copies = np.r_[0:40, 0:40, 0:10, 0:10]  # two or four copies of a row share its weight
     halves = np.r_[np.full(80, 0.5), np.full(20, 0.5)]
     for once, again in zip(
         head.fit(features, labels, start, weights),

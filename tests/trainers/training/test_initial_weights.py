@@ -57,7 +57,7 @@ def test_heads_of_other_nets_do_not_matter(tmp_path):
 
 
 def test_the_recipe_for_ten_classes_keeps_the_signals_size_in_a_complex_bypass():
-    """From the authors' weights what reaches conv10 is several times what conv1 gave, and no class then learns."""
+    """With the authors' weights, conv10's input is several times conv1's output, and then no class learns."""
     recipe = load_config("imagenette")
     spec = dataclasses.replace(recipe.model, bypass="complex", classes=10, labels=tuple("0123456789"))
     noise = np.random.default_rng(0).normal(0, 60, (2, spec.input_size, spec.input_size, 3)).astype(np.float32)

@@ -273,7 +273,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(request, tmp_path, tfds_dir, run
 
 @pytest.mark.large
 def test_dense_sparse_dense(trained, sparse):
-    """Pruned weights stay 0 in the sparse phase, with decay and momentum too, and come back behind it."""
+    """Pruned weights stay 0 in the sparse phase, with decay and momentum too, and come back after it."""
     folder, _ = sparse
     _, before = resolve_model(trained[0])
     expected = prune_magnitudes(before, dict.fromkeys(layer_names(before), 0.5) | {"conv1": 1.0})
@@ -327,7 +327,7 @@ def test_the_best_weights_are_kept_not_the_last(tmp_path, tfds_dir, monkeypatch)
 @pytest.mark.large
 @pytest.mark.parametrize("kept", [2, 9])
 def test_a_run_goes_on_without_its_best_weights_where_they_are_lost(tmp_path, tfds_dir, monkeypatch, caplog, kept):
-    """Those of step 6 are the best; step 3 is the second, where its checkpoint is still kept."""
+    """The weights of step 6 are the best; those of step 3 are second, if their checkpoint is still kept."""
     accuracies = iter([0.5, 0.9, 0.1, 0.1])
     config = dataclasses.replace(CONFIG, keep_checkpoints=kept, checkpoint_every_steps=1)
     evaluate = Evaluator.evaluate
@@ -411,7 +411,7 @@ def test_two_replicas_train_as_one(trained, tmp_path, tfds_dir, monkeypatch):
 
 
 def test_training_moves_every_weight(trained):
-    """Or the tests above would compare nets that stand still."""
+    """Otherwise the tests above would compare nets that do not change."""
     folder, _ = trained
     (first, _), (last, _) = (checkpoints.load(folder / "checkpoints", step) for step in (6, 8))
     for name, array in last.items():
@@ -435,7 +435,7 @@ def images(tmp_path):
 
 @pytest.mark.large
 def test_damaged_images_are_named_and_counted_up_to_a_limit(tmp_path, images):
-    with contextlib.suppress(OSError):  # where the file system takes other names than text
+    with contextlib.suppress(OSError):  # if the file system accepts names that are not text
         images = images.rename(os.fsdecode(os.fsencode(images) + b"\xe9"))
     config = dataclasses.replace(
         CONFIG, dataset="", image_dir=str(images), test_split="validation", global_batch_size=8
@@ -504,7 +504,7 @@ def test_a_run_resumes_on_its_own_images_alone(tmp_path, images):
 
 
 def test_a_mistake_that_pillow_refuses_is_not_in_the_report(tmp_path, images, monkeypatch):
-    """No file is known that it refuses and TensorFlow decodes, but the report is no reason to fail."""
+    """No file is known that Pillow refuses and TensorFlow decodes, but the report is no reason to fail."""
     shutil.copy(images / "cats" / "5.png", images / "cats" / "3.png")  # which is damaged
     refused = (images / "cats" / "2.png").read_bytes()
 
@@ -537,7 +537,7 @@ def test_a_dataset_of_one_class_is_refused(tmp_path, images):
 
 @pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.large)])
 def test_the_guard_takes_over_at_the_batch_with_the_damaged_image(tmp_path, images, monkeypatch, replicas):
-    """Nothing is lost, repeated or changed by it, wherever the run begins; and the image is named."""
+    """It loses, repeats and changes nothing, wherever the run begins; and the image is named."""
     source = open_image_dir(images)
     config = dataclasses.replace(CONFIG, dataset="", image_dir=str(images), global_batch_size=2)
     spec = dataclasses.replace(SPEC, classes=2, labels=source.labels)

@@ -61,7 +61,7 @@ def numpy_solver(kernel, bias, batches, rates, config):
     ],
 )
 def test_fifty_updates_are_those_of_the_rule(options):
-    """Caffe's for the authors' solver; to 1e-6."""
+    """To 1e-6; for the authors' solver, the rule is Caffe's."""
     spec = dataclasses.replace(SPEC, preprocessing=Preprocessing(mode="tf", resize_to=16))
     config = dataclasses.replace(CONFIG, model=spec, base_learning_rate=0.05, weight_decay=0.1, **options)
     random = np.random.default_rng(0)
@@ -210,7 +210,7 @@ def test_the_loss_of_an_image_is_multiplied_by_the_weight_of_its_class():
             head_only=False,
             class_weights=None if weights is None else np.array(weights, np.float32),
         )
-        # The update takes means over the images: equal rates over sums need another rate for more images.
+        # The update averages over the images, so the same step from a sum over more images needs a higher rate.
         loss, _, count = update(batch, tf.constant(1e-3 * len(batch[1]) / len(labels)), tf.constant(1.0))
         results.append([float(loss) * float(count), *model.get_layer("pool10").get_weights()])
     for weighted, repeated in zip(*results, strict=True):
