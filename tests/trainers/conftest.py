@@ -3,7 +3,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def determinism_ends_here():
-    """Ends op determinism after the module, as TensorFlow's public API cannot; XLA would refuse other modules' tests."""
+    """Ends op determinism after the module: TensorFlow's public API cannot, and XLA would refuse other modules' tests."""
     yield
     from tensorflow.python.framework import config
 
