@@ -3,7 +3,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def determinism_ends_here():
-    """Ends op determinism after the module: TensorFlow's public API cannot, and XLA would refuse other modules' tests."""
+    """Ends op determinism, which TensorFlow's public API cannot, as XLA would refuse the tests of other modules."""
     yield
     from tensorflow.python.framework import config
 

@@ -224,7 +224,7 @@ METHODS: dict[str, type[CompressionConfig]] = {
 
 
 def parse_bits(text: str, layers: Sequence[str]) -> dict[str, int]:
-    """Bits by layer from "6", "conv1=8", or "6,conv1=8", where later items win.
+    """Bits by layer from "6", "conv1=8", or "6,conv1=8"; later items win.
 
     Raises:
         ValueError: An item is neither a number nor LAYER=NUMBER, or its layer does not exist or is named twice.

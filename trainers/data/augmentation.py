@@ -89,7 +89,7 @@ def decode(data: tf.Tensor, *, guarded: bool = True, in_python: bool = True) -> 
 
 
 def _by_kind(of_jpeg: Callable, of_other: Callable, values: tuple, guarded: bool) -> tuple[tf.Tensor, tf.Tensor]:
-    """Calls the decoder for the image's format on `values`, the first of which is the image; returns as `decode`."""
+    """Calls the decoder for the image's format on `values`, whose first is the image; returns what `decode` does."""
 
     def attempt(decoder):
         image, weight = _or_black(decoder, *values) if guarded else (decoder(*values), tf.constant(1.0))
@@ -158,8 +158,8 @@ def _mirrored(image, seed: int, position):
 def _random_window(data, size: int, seed: int, position, guarded: bool, in_python: bool) -> tuple[tf.Tensor, tf.Tensor]:
     """Decodes a random window of an image; otherwise as `decode`.
 
-    Of a JPEG, only what the window needs is decoded, and the decoder halves it up to three times as long as its shorter
-    side keeps `size` pixels: this is quicker, and it filters.
+    Of a JPEG, only what the window needs is decoded, at the smallest of the scales 1, 1/2, 1/4 and 1/8 that leaves its
+    shorter side at least `size` pixels: this is quicker, and it filters.
     """
 
     def of_jpeg(data, position):

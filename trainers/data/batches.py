@@ -230,8 +230,8 @@ def training_batches(
         seed: in 0..2**32 - 1.
         augmentation: see `augmented`.
         shuffle_buffer_size: number of encoded images from which the next one is drawn.
-        start_example: the example with which the stream begins; it continues as a stream from 0 would. Earlier examples
-            of the same epoch are read but not decoded.
+        start_example: index of the first example; from there on, the stream is the same as one that began at 0. Earlier
+            examples of the same epoch are read but not decoded.
         bad_images: collects the images that cannot be decoded; zeros of weight 0 take their place in the batch.
         guarded: if False, which is quicker, such an image ends the dataset with an InvalidArgumentError.
         num_shards: workers among which the examples are dealt out in turn, before they are decoded.

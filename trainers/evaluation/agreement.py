@@ -39,7 +39,7 @@ class ChangedAnswer:
 
 
 class ChangedAnswers:
-    """Collects images to which two models give different answers, and keeps those of which the first was surest.
+    """Collects images to which two models give different answers; keeps those that the first model was surest of.
 
     Attributes:
         kept: At most `MOST_CHANGED` answers, the highest `probability_before` first.

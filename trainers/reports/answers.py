@@ -45,7 +45,7 @@ def answer_sections(confusion: np.ndarray, labels: Sequence[str], mistakes: Sequ
     Args:
         confusion: Counts, integers of shape (classes, classes); rows are true classes, columns predicted ones.
         labels: One name per class.
-        mistakes: Mistakes, of which the `MOST_MISTAKES` with the highest probability are shown.
+        mistakes: Mistakes; the `MOST_MISTAKES` with the highest probability are shown.
 
     Raises:
         ValueError: `confusion`, `labels` or a mistake do not fit together.

@@ -29,7 +29,7 @@ def write_evaluation_report(
         title: Plain text.
         labels: One name per class.
         predictions: The predictions for all images that could be read.
-        mistakes: Mistakes, of which the `MOST_MISTAKES` with the highest probability are shown.
+        mistakes: Mistakes; the `MOST_MISTAKES` with the highest probability are shown.
         results: The results; may be nested.
 
     Raises:

@@ -43,7 +43,7 @@ def write_training_report(
             `top1_accuracy`, `validation_loss`, `validation_top1_accuracy`.
         confusion: Counts, integers of shape (classes, classes); rows are true classes, columns predicted ones.
         labels: One name per class.
-        mistakes: Mistakes, of which the `MOST_MISTAKES` with the highest probability are shown.
+        mistakes: Mistakes; the `MOST_MISTAKES` with the highest probability are shown.
         config: The run's config; may be nested.
         results: The run's results; may be nested.
 

@@ -45,7 +45,7 @@ def sweep(config: SweepConfig, workdir: str | os.PathLike, data_dir: str | None 
         Interrupted, KeyboardInterrupt: A signal was received; finished trials are kept.
     """
     workdir = pathlib.Path(workdir)
-    optuna.logging.set_verbosity(optuna.logging.ERROR)  # else it warns of each interruption, with a traceback
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # otherwise it warns of each interruption, with a traceback
     # Heartbeats and importances are experimental; tests cover what is used of them.
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     study = open_study(config, workdir)
@@ -129,7 +129,7 @@ def _enqueue_missing(study: optuna.Study, space: Space) -> None:
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials of nets that are over: complete trials, and trials that ended early."""
+    """The trials that are over and whose points make a net: complete trials, and trials that ended early."""
     return [trial for trial in _ended(study) if INVALID not in trial.user_attrs]
 
 

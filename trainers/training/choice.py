@@ -64,7 +64,7 @@ def choose_config(
             "frozen_steps": 0 if head_images else min(steps // 10, 100),
             "max_steps": steps,
             "base_learning_rate": 0.002,
-            # Classes without pretrained weights in conv10 begin above its ReLU, which could else silence them for good.
+            # Classes without pretrained weights in conv10 start above its ReLU, or it could silence them for good.
             "conv10_bias": 1.0,
             "class_weights": "none" if counts.max() < _IMBALANCE * counts.min() else "balanced",
             "global_batch_size": _BATCH,

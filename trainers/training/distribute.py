@@ -37,7 +37,7 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 
 def worker_index(strategy: tf.distribute.Strategy) -> tuple[int, int]:
-    """(this process's number, number of processes); only processes that feed replicas of their own count."""
+    """(this process's number, number of processes), counting only processes that feed their own replicas."""
     resolver = strategy.cluster_resolver
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) or resolver is None:
         return 0, 1

@@ -1,4 +1,4 @@
-"""Fits conv10 to the features of frozen layers, by logistic regression, before all is trained (arXiv 2202.10054).
+"""Fits conv10 to the features of frozen layers by logistic regression before all layers train (arXiv 2202.10054).
 
 A 1x1 convolution and the average after it may be swapped. If the ReLU between them cuts nothing off, the logits are
 therefore a linear function of conv10's averaged input, which is computed once for each image.
@@ -19,7 +19,7 @@ with needs("train"):
     from scipy.optimize import minimize
     from scipy.special import log_softmax
 
-_PENALTY = 5.0  # of the kernel's squared distance from its start, in units of the features' size; see `fit`
+_PENALTY = 5.0  # weight of half the kernel's squared distance from its start, in units of the features' size
 _SOLVER = {"maxiter": 500, "gtol": 1e-4}  # ten times finer takes four times as long and answers no better
 # Share of the values of conv10 that its ReLU makes 0. With 5% the answers are still the same (docs/results.md); with
 # none the biases are so large that class maps are bright everywhere.

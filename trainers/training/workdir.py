@@ -46,8 +46,8 @@ _AFTER_A_CHECKPOINT = ("metrics.csv", "report.html")  # a run writes these only 
 def check_workdir(workdir: pathlib.Path) -> None:
     """Refuses a folder that cannot be written to, that holds a trained model, or whose files a run would replace.
 
-    The files of an unfinished run may be replaced. A run that was killed while it wrote its outputs leaves some beside
-    checkpoints, without evaluation.json; a run that was killed before its first checkpoint leaves config.json alone.
+    The files of an unfinished run may be replaced. A run that is killed while it writes its outputs leaves some of them
+    beside checkpoints, without evaluation.json; one that is killed before its first checkpoint leaves only config.json.
 
     Raises:
         ValueError: The folder cannot be used; the message says what to do.
@@ -109,7 +109,7 @@ def check_same_run(config: TrainConfig, source: Source, meta: Mapping, workdir: 
 
 
 def images_of(source: Source) -> dict[str, Any]:
-    """What a checkpoint records of its run's images: not their bytes, so that a damaged image may be replaced."""
+    """What a checkpoint records of its run's images: not their bytes, since damaged ones may be replaced later."""
     images = {"labels": list(source.labels), "sizes": dict(source.sizes)}
     if source.class_sizes is not None:
         images["sizes_by_class"] = {split: counts.tolist() for split, counts in source.class_sizes.items()}

@@ -16,7 +16,7 @@ import pytest
 from trainers.training import checkpoints
 
 ROOT = pathlib.Path(__file__).parents[3]
-# A small and quick run of the real command's function; the net is alive, and dropout is off where runs are compared.
+# A small and quick run of the real command's function; the net is alive, and dropout is off if runs are compared.
 SCRIPT = """
 import json, os, sys
 import keras, numpy as np
