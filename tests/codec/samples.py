@@ -38,7 +38,7 @@ def codebook(shape, seed, density=3):
 
 
 def trellis(shape, seed, dense, density=3):
-    """Values on the trellis of a grid of step 1/64; unless `dense`, one in `density` is not 0."""
+    """Values on the trellis of a grid of step 1/64; unless `dense`, zeros are kept apart: one in `density` is not 0."""
     count, filters = int(np.prod(shape)), shape[-1]
     goals = bell(count, seed) * (1 if dense else noise(count, seed + 1) % density == 0)
     integers, states = np.zeros(count, np.int64), [0] * filters
