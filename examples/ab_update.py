@@ -34,7 +34,7 @@ def update(device: pathlib.Path, received: pathlib.Path) -> pathlib.Path:
     (device / spare).mkdir(exist_ok=True)
     for name in ("model.sqz", "model.tflite"):
         write_received(model, device / spare / name)
-    sqz.read_model(device / spare / "model.sqz")  # what lies on the disk is what was sent
+    sqz.read_model(device / spare / "model.sqz")  # the file on the disk is the one that was sent
     if not active and not passes(device / spare):
         raise ValueError(f"{received} fails its self-test, and there is no other slot to go back to.")
     write_json(device / STATE, {"active": spare, "on_trial": bool(active)})  # the switch is one rename
@@ -42,7 +42,7 @@ def update(device: pathlib.Path, received: pathlib.Path) -> pathlib.Path:
 
 
 def start(device: pathlib.Path) -> pathlib.Path:
-    """The model to load. A slot on trial has its self-test first; where that fails, the other slot is active again."""
+    """The model to load. A slot on trial is self-tested first; if that fails, the other slot becomes active again."""
     active, other = slots(device)
     if json.loads((device / STATE).read_text("utf-8"))["on_trial"]:
         write_json(device / STATE, {"active": other, "on_trial": False})  # a self-test that crashes has failed too
