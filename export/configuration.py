@@ -18,7 +18,7 @@ MONITORING_NAME = "monitoring.config"
 DEFAULT_BASE_PATH = f"/models/{contract.MODEL_NAME}"  # where TensorFlow Serving's own image looks
 METRICS_PATH = "/monitoring/prometheus/metrics"
 
-_WORD = re.compile(r"[A-Za-z0-9_.-]+")  # names and labels: what also fits into a path of the REST interface
+_WORD = re.compile(r"[A-Za-z0-9_.-]+")  # names and labels: they also appear in paths of the REST interface
 _PATH = re.compile(r"([a-z0-9]+:/)?/[^\s\"'\\]*")  # absolute, or a URI such as s3://bucket/model
 
 
@@ -27,10 +27,10 @@ class ModelConfig:
     """A model that a server loads.
 
     Args:
-        name: The name by which clients ask for it.
-        base_path: Folder of its versions as the server sees it: an absolute path, or a URI.
-        versions: The versions to load; none loads the newest one.
-        version_labels: Names of versions, which clients may use instead of numbers. `versions` must list them.
+        name: The name by which clients ask for the model.
+        base_path: Folder of the model's versions as the server sees it: an absolute path, or a URI.
+        versions: The versions to load; if empty, the newest one is loaded.
+        version_labels: Names that clients may use instead of version numbers. `versions` must list those numbers.
 
     Raises:
         ValueError: A field is not as described.
@@ -56,13 +56,13 @@ class ModelConfig:
             raise ValueError(f"A label must name a version that is loaded: add those of {unlisted} to the versions.")
 
     def moving(self, label: str, version: int) -> tuple[ModelConfig, ModelConfig]:
-        """The two steps in which a label moves, for a roll-out or a roll-back.
+        """The two steps that move a label, for a roll-out or a roll-back.
 
         A server moves a label that is in use only to a version that is loaded, so that no client is sent to a version
         that cannot answer yet.
 
         Returns:
-            The config that loads `version` too, and the config with `label` moved, for when that is available.
+            The config that also loads `version`, and the config that moves `label`, for when `version` is available.
 
         Raises:
             ValueError: This config does not list the versions that are loaded.
@@ -81,11 +81,11 @@ class BatchingParameters:
     """How a server joins calls into batches.
 
     Args:
-        allowed_batch_sizes: Ascending. A batch is padded to the next of them; the last is the largest batch.
-        batch_timeout_micros: How long a call waits for others, in microseconds. A call that stays alone waits all of
-            it. With 0, calls that came while the threads were busy are joined, and none waits for more.
+        allowed_batch_sizes: Ascending. A batch is padded to the next of these sizes; the last is the largest batch.
+        batch_timeout_micros: How long a call waits for others, in microseconds. If no other call comes, it waits the
+            whole time. With 0, calls that arrive while the threads are busy are joined, and no call waits for others.
         max_enqueued_batches: Length of the queue; calls beyond it are refused with UNAVAILABLE.
-        num_batch_threads: How many batches are computed at once; None for the server's default, one for each core.
+        num_batch_threads: How many batches are computed at once; None means the server's default, one per core.
 
     Raises:
         ValueError: A number is out of range.
@@ -142,7 +142,7 @@ def batching_config(parameters: BatchingParameters) -> str:
 
 
 def monitoring_config(path: str = METRICS_PATH) -> str:
-    """The text of a `MonitoringConfig`: metrics for Prometheus at this path of the REST port.
+    """The text of a `MonitoringConfig`: metrics for Prometheus at `path` on the REST port.
 
     Raises:
         ValueError: `path` is not a path.
@@ -160,14 +160,15 @@ def write(
     metrics_path: str = METRICS_PATH,
     moving_label: tuple[str, int] | None = None,
 ) -> list[str]:
-    """Writes the files, each as a whole: a server that is running may be reading the older one.
+    """Writes the files, each in one step, since a running server may be reading the older ones.
 
     Args:
-        folder: Where they go; it is made where it does not exist.
+        folder: Where the files go; it is created if it does not exist.
         model: The model to serve.
         batching: For `BATCHING_NAME`.
         metrics_path: For `MONITORING_NAME`.
-        moving_label: A label and its next version; `NEXT_MODELS_NAME` is then the config for when that is available.
+        moving_label: A label and its next version; `NEXT_MODELS_NAME` is then the config to use once that version is
+            available.
 
     Returns:
         The names of the files, sorted.

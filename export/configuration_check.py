@@ -1,4 +1,4 @@
-"""What a TensorFlow Serving server would not start with, or would not serve, found before it reads the files."""
+"""Finds what would keep a TensorFlow Serving server from starting or serving, before the server reads the files."""
 
 from __future__ import annotations
 
@@ -56,20 +56,21 @@ message MonitoringConfig { PrometheusConfig prometheus_config = 1; }
 """
     }
 )
-_DEFAULT_MAX_BATCH_SIZE = 1000  # of the server, where its file does not say
-# Spaces as web pages and word processors have them: Python's parser takes them for spaces, the server's does not.
+_DEFAULT_MAX_BATCH_SIZE = 1000  # the server's, if its file does not set one
+# Spaces that come from web pages and word processors: Python's parser takes them for spaces, the server's does not.
 _ODD_SPACE = re.compile(r"[^\S\x00-\x7f]")
 _LOWEST = {"max_batch_size": 1, "batch_timeout_micros": 0, "max_enqueued_batches": 1, "num_batch_threads": 1}
 
 
 def find_problems(folder: str | os.PathLike, base_paths: Mapping[str, str | os.PathLike]) -> list[str]:
-    """Everything in a folder of configuration files by which a server would fail; empty where there is nothing.
+    """Everything in a folder of configuration files that would make a server fail; empty if there is nothing.
 
-    The versions are looked into as well: whether they are there, and whether their files are those of their checksums.
+    The versions are checked as well: that they exist, and that their files match their checksums.
 
     Args:
         folder: It holds `configuration.MODELS_NAME`; the other files may be missing.
-        base_paths: By a model's name, where its versions are on this machine, if not at the base_path of the file.
+        base_paths: For each model by name, where its versions are on this machine; models that are not listed have
+            them at the base_path of the file.
     """
     folder = pathlib.Path(folder)
     checks = {
@@ -144,7 +145,7 @@ def _in_versions(model: Message, base_path: str | os.PathLike) -> Iterator[str]:
 def _in_version(folder: pathlib.Path) -> Iterator[str]:
     if not (folder / "saved_model.pb").is_file():
         yield f"{folder} holds no saved_model.pb."
-    elif (folder / contract.EXTRA_FOLDER / verify.CHECKSUMS_NAME).is_file():  # another exporter writes none
+    elif (folder / contract.EXTRA_FOLDER / verify.CHECKSUMS_NAME).is_file():  # other exporters write no checksums
         try:
             verify.check_files(folder)
         except (ValueError, OSError) as error:

@@ -1,4 +1,4 @@
-"""The serving contract: names, dtypes and limits that exporter, server, client and tests share.
+"""The serving contract: names, dtypes and limits that the exporter, the server, the client and the tests share.
 
 A served model is a folder `<base_path>/<version>` with a SavedModel whose preprocessing is inside the graph. This
 module imports nothing heavy: it is the reference for clients of any kind.
@@ -13,13 +13,13 @@ from sqz_keras.weights import description
 
 MODEL_NAME = "squeezenet"
 
-# Files of a version, beside those of TensorFlow. EXTRA_FOLDER holds SPEC_NAME and WARMUP_NAME.
+# The files of a version in addition to TensorFlow's. EXTRA_FOLDER holds SPEC_NAME and WARMUP_NAME.
 # SPEC_NAME is JSON: "model_spec" holds the ModelSpec, "tensors" the shape and hash of each weight, and
 # PACKAGE_VERSION_KEY the version of this package that exported the model.
 EXTRA_FOLDER, SPEC_NAME = description.EXTRA_FOLDER, description.SPEC_NAME
 PACKAGE_VERSION_KEY = description.PACKAGE_VERSION_KEY
 WARMUP_NAME = "tf_serving_warmup_requests"  # PredictionLogs, which a server replays before it serves the version
-LABELS_NAME = "labels.txt"  # in assets/: the name of a class on each line, in the order of the class ids
+LABELS_NAME = "labels.txt"  # in assets/: one class name per line, in the order of the class ids
 
 # A version is a folder whose name is a positive integer; the server takes the highest. A version is never overwritten.
 MAX_VERSION = 2**63 - 1
@@ -27,12 +27,12 @@ MAX_VERSION = 2**63 - 1
 PRECISIONS = ("float32", "bfloat16")  # what the network computes in; the signatures are float32 in both cases
 TOP_K = 5  # classes, class_ids and scores hold min(TOP_K, number of classes), best first
 MAX_PIXELS, MAX_ASPECT_RATIO = pillow.MAX_PIXELS, pillow.MAX_ASPECT_RATIO  # of one image
-ALLOWED_BATCH_SIZES = (1, 2, 4, 8, 16, 32)  # a batching server pads its batches to the next of them
+ALLOWED_BATCH_SIZES = (1, 2, 4, 8, 16, 32)  # a server that batches pads each batch to the next of these sizes
 MAX_BATCH_SIZE = ALLOWED_BATCH_SIZES[-1]  # images in one call
 MAX_MESSAGE_BYTES = 64 << 20  # of one request or response
 
-# What `status` says of each image. Where it is not "OK", the image's probabilities and scores are 0, its class_ids
-# are -1 and its classes are empty strings. `classify` has no status: there, these values alone say it.
+# The values of `status`, one per image. If it is not "OK", the image's probabilities and scores are 0, its class_ids
+# are -1 and its classes are empty strings. `classify` has no status: only these values show the failure.
 STATUS_OK = "OK"
 STATUS_UNKNOWN_FORMAT = "not a JPEG or PNG image"
 STATUS_TOO_LARGE = "too many pixels, or too elongated an image"
@@ -43,7 +43,7 @@ FAILED_CLASS = ""
 
 
 def address(host: str, port: int) -> str:
-    """HOST:PORT, with the brackets without which the last part of an IPv6 address would be the port."""
+    """HOST:PORT. An IPv6 address gets brackets; without them, its last part would be taken for the port."""
     return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
 
 
@@ -52,8 +52,8 @@ class Tensor:
     """An input or output of a signature.
 
     Args:
-        name: Its key in requests and responses. No output's name ends in `_bytes`, as TensorFlow Serving's REST
-            interface would send its values as base64.
+        name: The key in requests and responses. No output's name ends in `_bytes`, as TensorFlow Serving's REST
+            interface would send such an output's values as base64.
         dtype: "float32", "int32" or "string".
         shape: "batch", "height", "width", "channels", "classes" and "k" stand for sizes that vary.
     """
@@ -65,7 +65,7 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Signature:
-    """A way to call the model: one input and its outputs; `method_name` tells TensorFlow Serving by which API."""
+    """A way to call the model: one input and its outputs. `method_name` names the API in TensorFlow Serving."""
 
     name: str
     input: Tensor

@@ -19,14 +19,15 @@ def squeezenet_saved_model(
     """Exports a model as `sqz-export` does.
 
     Args:
-      name: of the target, and of the folder that it makes: a base path for TensorFlow Serving, with the one folder
-        `<model_version>` in it. The same inputs give the same bytes.
+      name: of the target, and of the folder that it creates: a base path for TensorFlow Serving that holds one folder,
+        `<model_version>`. The same inputs give the same bytes.
       weights: label of a file of weights that `sqz-export --model` takes, such as a `.sqz` or `.weights.h5`; or of a
-        filegroup of it and its `.spec.json`.
-      version: "1.0" or "1.1", the architecture, where the weights do not say.
-      bypass: "simple" or "complex", the architecture, where the weights do not say.
-      labels: label of a text file with a class's name a line, in place of the model's own.
-      model_version: a positive integer, or its digits: the served version. Beyond 2147483647 Bazel takes digits alone.
+        filegroup of that file and its `.spec.json`.
+      version: "1.0" or "1.1", the architecture, if the weights do not say.
+      bypass: "simple" or "complex", the architecture, if the weights do not say.
+      labels: label of a text file with one class name per line, instead of the model's own.
+      model_version: the served version, a positive integer or a string of its digits. Beyond 2147483647, Bazel takes
+        only the string.
       testonly: as for all rules.
       tags: as for all rules.
       visibility: as for all rules.
@@ -61,14 +62,14 @@ def serving_config(
     Args:
       name: of the target, and of the files' folder.
       model_name: by which clients ask for the model.
-      base_path: the folder of its versions as the server sees it; `/models/<model_name>` where it is left out.
+      base_path: the folder of the model's versions as the server sees it; `/models/<model_name>` by default.
       model_versions: the versions to load; none for the newest.
-      version_labels: names of versions, as `{"stable": 1}`. A server starts with labels only by
+      version_labels: names of versions, as `{"stable": 1}`. A server starts with labels only if it is given
         `--allow_version_labels_for_unavailable_models`.
-      allowed_batch_sizes: ascending; the serving contract's where they are left out.
+      allowed_batch_sizes: ascending; the serving contract's by default.
       batch_timeout_micros: how long a call waits for others to join its batch.
       max_enqueued_batches: the length of the queue; calls beyond it are refused.
-      num_batch_threads: batches that are computed at once; 0 for the server's default, one a core.
+      num_batch_threads: how many batches are computed at once; 0 for the server's default, one per core.
       testonly: as for all rules.
       tags: as for all rules.
       visibility: as for all rules.

@@ -1,7 +1,7 @@
-"""Classes of protobuf messages from the text of .proto files: no compiler and no generated modules are needed.
+"""Makes classes of protobuf messages from the text of .proto files, without a compiler or generated modules.
 
 The classes are in a descriptor pool of their own, so another package in the process, such as TensorFlow, may define
-messages of the same names.
+messages with the same names.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SCALARS = {
     for name, number in _Field.Type.items()
     if name not in ("TYPE_MESSAGE", "TYPE_ENUM", "TYPE_GROUP")
 }
-_WELL_KNOWN = (any_pb2.DESCRIPTOR, wrappers_pb2.DESCRIPTOR)  # what any of the files may use
+_WELL_KNOWN = (any_pb2.DESCRIPTOR, wrappers_pb2.DESCRIPTOR)  # every file may use these
 _STATEMENT = re.compile(
     r"\s*(?:(?P<block>message|enum|oneof)\s+(?P<block_name>\w+)\s*\{"
     r"|(?P<end>\})"
@@ -29,11 +29,11 @@ _STATEMENT = re.compile(
 
 
 def message_classes(files: dict[str, str]) -> dict[str, type[Message]]:
-    """The class of each message of .proto files of the syntax proto3.
+    """A class for each message in .proto files with proto3 syntax.
 
     Args:
-        files: The content of a file by its package. A file may use the types of those before it, and of any.proto and
-            wrappers.proto. Messages, enums, oneofs and maps are read; options and comments are not.
+        files: The content of each file by its package. A file may use the types of the files before it, of any.proto
+            and of wrappers.proto. It may declare messages, enums, oneofs and maps, but hold no options or comments.
 
     Returns:
         Classes by full name, such as "tensorflow.TensorShapeProto.Dim".
@@ -72,14 +72,14 @@ def _read(text: str, file: descriptor_pb2.FileDescriptorProto) -> None:
             block.value.add(name=match["constant"], number=int(match["constant_number"]))
         elif match["map_name"]:
             _add_map(block, match)
-        elif isinstance(block, int):  # the index of a oneof, whose message is around it
+        elif isinstance(block, int):  # the index of a oneof; the enclosing block is its message
             _add_field(open_blocks[-2], match["type"], match["name"], match["number"]).oneof_index = block
         else:
             _add_field(block, match["type"], match["name"], match["number"], bool(match["repeated"]))
 
 
 def _open(kind: str, name: str, open_blocks: list):
-    """Begins a block of the innermost open one: the descriptor of a message or enum, or the index of a oneof."""
+    """Begins a block in the innermost open one; returns the descriptor of a message or enum, or a oneof's index."""
     around = open_blocks[-1]
     if kind == "oneof":
         around.oneof_decl.add(name=name)
@@ -96,7 +96,7 @@ def _add_field(message, type_name: str, name: str, number: str, is_repeated: boo
     if type_name in _SCALARS:
         field.type = _SCALARS[type_name]
     else:
-        field.type_name = type_name  # the pool finds it, and whether it is a message or an enum
+        field.type_name = type_name  # the pool finds the type, and whether it is a message or an enum
     return field
 
 

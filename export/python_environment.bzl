@@ -1,6 +1,6 @@
 """The Python environment in which models are exported and tests run."""
 
-# What is installed is part of every action's key: another TensorFlow exports anew.
+# What is installed is part of every action's key: with another TensorFlow, models are exported again.
 _LIST = """
 import importlib.metadata, platform
 print("Python", platform.python_version())
@@ -15,7 +15,7 @@ exec '{python}' "$@"
 def _python_environment_impl(repository_ctx):
     folder = repository_ctx.attr.path
     if not folder.startswith("/"):
-        # Later Bazels say it, and those before 6 have a file WORKSPACE for sure.
+        # Later versions of Bazel give it; versions before 6 always have a file WORKSPACE.
         if hasattr(repository_ctx, "workspace_root"):
             root = repository_ctx.workspace_root
         else:
@@ -30,7 +30,7 @@ def _python_environment_impl(repository_ctx):
         fail("python_environment: %s does not run: %s" % (python, listed.stderr))
     comment = "\n".join(["# " + line for line in listed.stdout.strip().split("\n")])
 
-    # A link would not do: Python finds its environment beside the name by which it was called.
+    # A link would not work: Python looks for its environment beside the path that it was called by.
     launcher = _LAUNCHER.format(comment = comment, python = python.replace("'", "'\\''"))
     repository_ctx.file("python", launcher, executable = True)
     repository_ctx.file("BUILD.bazel", "exports_files([\"python\"])\n", executable = False)

@@ -27,7 +27,7 @@ def define_flags() -> None:
 
 def main(argv) -> int:
     del argv
-    # Before TensorFlow is imported, so that a signal in the meantime ends the server in order too.
+    # Set before TensorFlow is imported, so that a signal during the import also ends the server cleanly.
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it

@@ -24,8 +24,8 @@ def pack(output: str | os.PathLike, entries: Iterable[tuple[str, str | os.PathLi
 
     Args:
         output: The tar file; an older one is replaced.
-        entries: Pairs of a path in the tar file and the file or folder that belongs there. Folders with the same path
-            are joined.
+        entries: Pairs of a path in the tar file and the file or folder to put there. Folders with the same path are
+            merged.
 
     Raises:
         ValueError: Two files have the same path, or a path is absolute or leads upwards.
@@ -45,7 +45,7 @@ def pack(output: str | os.PathLike, entries: Iterable[tuple[str, str | os.PathLi
 
 
 def _members(name: pathlib.PurePosixPath, path: pathlib.Path) -> Iterable[tuple[str, pathlib.Path | None]]:
-    """Pairs of a path in the tar file, and a file or None for a folder: all of `path`, and the folders above `name`."""
+    """Pairs of a path in the tar file and its file (None for a folder): all of `path`, and the folders above `name`."""
     if name.is_absolute() or ".." in name.parts or not name.parts:
         raise ValueError(f"A path in the tar file must be relative and below its root, got {str(name)!r}.")
     for parent in name.parents[:-1]:
@@ -53,7 +53,7 @@ def _members(name: pathlib.PurePosixPath, path: pathlib.Path) -> Iterable[tuple[
     if not path.is_dir():
         yield str(name), path
         return
-    for folder, _, files in os.walk(path, followlinks=True):  # a build's sandbox is made of links
+    for folder, _, files in os.walk(path, followlinks=True):  # a build's sandbox consists of links
         inside = name / pathlib.Path(folder).relative_to(path).as_posix()
         yield str(inside), None
         for file in files:

@@ -1,4 +1,4 @@
-"""Whether a served version is what was exported: its files, its description, and its answers."""
+"""Checks that a served version is what was exported: its files, its description, and its answers."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ import numpy as np
 from export import contract
 from sqz_keras import ModelSpec
 
-# In contract.EXTRA_FOLDER, in the form of sha256sum: `sha256sum -c` reads it, in the version's folder.
+# In contract.EXTRA_FOLDER, in the format of sha256sum: `sha256sum -c` reads it if run in the version's folder.
 CHECKSUMS_NAME = "SHA256SUMS"
-# How far a probability of the exported graph may be from Keras's, by what the network computes in.
+# How far a probability of the exported graph may be from Keras's, by the network's precision.
 TOLERANCES = {"float32": 1e-5, "bfloat16": 0.05}
 
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What Keras answers to the image of the warm-up records.
+    """Keras's answer to the image of the warm-up records.
 
     Args:
         probabilities: Float32 (classes,).
         features: Float32 (channels,).
-        tolerance: Largest difference allowed, of a probability, and of a feature as a share of the largest feature.
+        tolerance: Largest difference allowed in a probability, and in a feature as a share of the largest feature.
     """
 
     probabilities: np.ndarray
@@ -36,9 +36,10 @@ class Answer:
 
 
 def verify(folder: str | os.PathLike) -> str:
-    """Checks a version: files by their checksums, description, labels, and its answers beside those of Keras.
+    """Checks a version: its files against their checksums, its description, its labels, and its answers.
 
-    The answers are those to the version's own warm-up requests. Keras's are computed from the weights in the folder.
+    The version's answers to its own warm-up requests are compared with Keras's, which are computed from the weights in
+    the folder.
 
     Returns:
         What was checked, in one line.
@@ -69,7 +70,7 @@ def verify(folder: str | os.PathLike) -> str:
 
 
 def keras_answer(spec: ModelSpec, arrays: Mapping[str, np.ndarray], tolerance: float) -> Answer:
-    """What Keras answers to the image of the records, from a model's weights and without any exported graph."""
+    """Keras's answer to the image of the warm-up records, from a model's weights, without any exported graph."""
     import keras
 
     from export import warmup
@@ -136,7 +137,7 @@ def check_files(folder: pathlib.Path) -> int:
     """Compares the files of a version with its checksums, and returns how many there are.
 
     Raises:
-        ValueError: It has no checksums, or a file is missing, another, or without a checksum.
+        ValueError: The version has no checksums, or a file is missing, changed, or without a checksum.
         OSError: A file cannot be read.
     """
     path = folder / contract.EXTRA_FOLDER / CHECKSUMS_NAME
@@ -160,13 +161,13 @@ def check_files(folder: pathlib.Path) -> int:
 
 
 def _checked(folder: pathlib.Path) -> list[pathlib.Path]:
-    """All files under a version's folder but the checksums themselves."""
+    """All files under a version's folder except the file of checksums."""
     sums = folder / contract.EXTRA_FOLDER / CHECKSUMS_NAME
     return sorted(path for path in folder.rglob("*") if path.is_file() and path != sums)
 
 
 def _precision(folder: pathlib.Path) -> str:
-    """What the network computes in, by the types of the graph."""
+    """The network's precision, according to the types in the graph."""
     from google.protobuf.message import DecodeError
     from tensorflow.core.framework import types_pb2
     from tensorflow.core.protobuf import saved_model_pb2
@@ -198,7 +199,7 @@ def _inputs(request) -> dict:
 
 
 def _differences(outputs: dict[str, np.ndarray], count: int, answer: Answer) -> list[str]:
-    """What is wrong with the outputs of one call, for people."""
+    """What is wrong with the outputs of one call, in words."""
     best = np.sort(answer.probabilities)[::-1]
     expected = {
         contract.PROBABILITIES.name: (answer.probabilities, answer.tolerance),

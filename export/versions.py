@@ -1,4 +1,4 @@
-"""The folders of served versions: which exist, and how a new one appears whole or not at all. Needs no TensorFlow."""
+"""The folders of served versions: lists them, and adds a new one whole or not at all. It does not need TensorFlow."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ AUTO = "auto"
 
 
 def list_versions(base_path: str | os.PathLike) -> dict[int, pathlib.Path]:
-    """The versions under a folder, by number, ascending; empty where the folder does not exist.
+    """The versions under a folder, by number, ascending; empty if the folder does not exist.
 
     As in TensorFlow Serving, every folder whose name is a positive integer is a version, and nothing else is.
     """
@@ -29,7 +29,7 @@ def list_versions(base_path: str | os.PathLike) -> dict[int, pathlib.Path]:
 
 
 def _number(text: str) -> int | None:
-    """The version of this name, or None if no version has it."""
+    """The version number that a folder's name stands for, or None if it is not the name of a version."""
     is_number = text.isascii() and text.isdigit() and len(text) < 20
     return int(text) if is_number and 1 <= int(text) <= MAX_VERSION else None
 
@@ -38,7 +38,7 @@ def newest(base_path: str | os.PathLike) -> tuple[int, pathlib.Path]:
     """The newest version under a folder, and its folder.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is no version.
     """
     folders = list_versions(base_path)
     if not folders:
@@ -50,11 +50,11 @@ def newest(base_path: str | os.PathLike) -> tuple[int, pathlib.Path]:
 
 
 def choose_version(base_path: str | os.PathLike, model_version: int | str, keep_versions: int = 0) -> int:
-    """The number that a new version gets: the requested one, or with "auto" the newest plus 1.
+    """The number that a new version gets: the requested one, or, with "auto", the newest plus 1.
 
     Raises:
-        ValueError: `base_path` is a file, `model_version` is neither "auto" nor a positive integer, it exists already,
-            or it would not be among the newest `keep_versions` (0: all of them stay).
+        ValueError: `base_path` is a file, `model_version` is neither "auto" nor a positive integer, that version exists
+            already, or it would not be among the newest `keep_versions` (0 keeps all).
     """
     if os.path.lexists(base_path) and not os.path.isdir(base_path):
         raise ValueError(f"{os.fspath(base_path)} is not a folder; --base_path=DIR gets a folder for each version.")
@@ -80,7 +80,7 @@ class NewVersion:
 
     Args:
         folder: The folder to fill.
-        version: The number that it is to get; after `new_version`, the number that it has.
+        version: The number that it is to get; after the block of `new_version`, the number that it has.
     """
 
     folder: pathlib.Path
@@ -91,16 +91,16 @@ class NewVersion:
 def new_version(base_path: str | os.PathLike, version: int, *, or_next: bool = False) -> Iterator[NewVersion]:
     """Gives an empty folder to fill, and makes it version `version` when the block ends without an exception.
 
-    Until it is complete and on the disk, the folder has a name that no server loads; then it is renamed. After an
-    exception it is removed. A folder that a killed process leaves keeps its unloadable name.
+    Until it is complete and on disk, the folder has a name that no server loads; then it is renamed. After an
+    exception it is removed. If the process is killed, the folder is left under the name that no server loads.
 
     Args:
         base_path: The folder of all versions.
         version: The number.
-        or_next: Where another process makes this version in the meantime, take the next number that is free.
+        or_next: If another process creates this version in the meantime, take the next free number.
 
     Raises:
-        ValueError: The version was made by another process in the meantime.
+        ValueError: Another process created the version in the meantime, and `or_next` is False.
     """
     base_path = pathlib.Path(base_path)
     base_path.mkdir(parents=True, exist_ok=True)
@@ -121,11 +121,11 @@ def new_version(base_path: str | os.PathLike, version: int, *, or_next: bool = F
 
 
 def _renamed(folder: pathlib.Path, target: pathlib.Path) -> bool:
-    """Renames a folder, unless something has that name; returns whether it did."""
+    """Renames a folder unless the new name is taken; returns whether it did."""
     if os.path.lexists(target):
         return False
     try:
-        os.rename(folder, target)  # of two exports at once the later one fails: no folder goes onto one with files
+        os.rename(folder, target)  # of two concurrent exports the later fails: rename replaces no folder that has files
     except OSError:
         if os.path.lexists(target):
             return False
@@ -134,10 +134,10 @@ def _renamed(folder: pathlib.Path, target: pathlib.Path) -> bool:
 
 
 def prune(base_path: str | os.PathLike, keep_versions: int) -> list[int]:
-    """Removes all versions but the newest `keep_versions`, oldest first, and returns their numbers.
+    """Removes all versions but the newest `keep_versions`, oldest first, and returns the numbers of those removed.
 
-    A version is first renamed to a name that no server loads: a server sees it whole or not at all. Of a version that
-    is a link, the link is removed. Folders that hold anything else than a SavedModel stay.
+    A version is first renamed to a name that no server loads, so a server sees it whole or not at all. If a version is
+    a link, only the link is removed. Folders that hold anything but a SavedModel are kept.
     """
     if keep_versions < 1:
         raise ValueError(f"keep_versions must be at least 1, got {keep_versions}.")
@@ -147,7 +147,7 @@ def prune(base_path: str | os.PathLike, keep_versions: int) -> list[int]:
         hidden = base_path / f".old-{version}-{uuid.uuid4().hex}"
         try:
             os.rename(folders[version], hidden)
-        except FileNotFoundError:  # another process has removed it
+        except FileNotFoundError:  # another process removed it
             continue
         removed.append(version)
         sync(base_path)
@@ -159,7 +159,7 @@ def prune(base_path: str | os.PathLike, keep_versions: int) -> list[int]:
 
 
 def _removable(base_path: str | os.PathLike) -> dict[int, pathlib.Path]:
-    """Those of `list_versions` that are empty or hold a SavedModel."""
+    """The versions of `list_versions` whose folders are empty or hold a SavedModel."""
     removable = {}
     for version, folder in list_versions(base_path).items():
         with contextlib.suppress(FileNotFoundError):  # another process removes versions too

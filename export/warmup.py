@@ -1,7 +1,7 @@
-"""Warm-up records: requests that a server runs before it serves a version, and by which a version is checked.
+"""Warm-up records: requests that a server runs before it serves a version, and that serve to check a version.
 
-There is one record for each signature and batch size, all of one tiny image, so that every row of every answer should
-be the same.
+There is one record for each signature and batch size, all of one tiny image, so every row of every answer should be
+the same.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from tensorflow_serving.apis import classification_pb2, predict_pb2, prediction_
 from export import contract
 from sqz_keras.images.files import read_image
 
-# The graph works in parts of one or two images: these run one part, two at once, and two of different sizes. Larger
-# calls repeat the same, and the start of a server would wait for them.
+# The graph works in parts of one or two images: these sizes run one part, two at once, and two of different sizes.
+# Larger calls would add nothing, and would delay the start of a server.
 BATCH_SIZES = (1, 2, 3)
 MAX_RECORDS = 1000  # TensorFlow Serving refuses to load a version with more
 _SIZE = 8  # pixels; the graph scales the image up
@@ -32,7 +32,7 @@ Response = TypeVar("Response")
 
 
 def write(folder: str | os.PathLike) -> None:
-    """Writes the records into a SavedModel's folder; `contract.EXTRA_FOLDER` exists there."""
+    """Writes the records into a SavedModel's folder, in which `contract.EXTRA_FOLDER` must exist."""
     with tf.io.TFRecordWriter(os.fspath(path_of(folder))) as writer:
         for signature, count in itertools.product(contract.EXPORTED, BATCH_SIZES):
             writer.write(_record(signature, count).SerializeToString(deterministic=True))
@@ -43,17 +43,17 @@ def replay(
     predict: Callable[[predict_pb2.PredictRequest], Response],
     classify: Callable[[classification_pb2.ClassificationRequest], Response],
 ) -> Iterator[tuple[Request, Response]]:
-    """Runs the requests of a version's folder in their order, and gives each with its response.
+    """Runs the requests in a version's folder, in order, and yields each with its response.
 
-    A folder without records, which another exporter may have written, gives nothing.
+    It yields nothing for a folder without records, as another exporter may have written it.
 
     Args:
         folder: The version's folder.
-        predict: Answers the requests of Predict.
-        classify: Answers those of Classify.
+        predict: Answers the requests for Predict.
+        classify: Answers the requests for Classify.
 
     Raises:
-        ValueError: There are more than MAX_RECORDS, or a request of another kind.
+        ValueError: There are more than MAX_RECORDS records, or a request of another kind.
         tf.errors.OpError, DecodeError: A record cannot be read.
     """
     path = path_of(folder)

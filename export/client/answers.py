@@ -1,4 +1,4 @@
-"""A file of answers, one line of JSON for each image, which a later run continues where an earlier one ended."""
+"""A file of answers, one line of JSON per image. A later run continues where an earlier one ended."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ _LINE_START = b'{"image": '
 class AnswersFile:
     """Appends answers to a file. Use it in a `with` statement.
 
-    A line holds `image`, `status`, and, where the status is "OK", `model_version`, `classes`, `class_ids` and
-    `scores`. So a file that was continued after the server had got another version says which one answered.
+    A line holds `image`, `status`, and, if the status is "OK", `model_version`, `classes`, `class_ids` and `scores`.
+    If the served version changes between two runs, the file still says which version gave each answer.
 
     Args:
-        path: The file; it is made where it does not exist. A last line that an earlier run cut off is dropped.
+        path: The file; it is created if it does not exist. If an earlier run left an incomplete last line, that line
+            is dropped.
         top: How many classes a line holds.
 
     Raises:
-        ValueError: The file is no regular one, holds anything but answers, or another process writes it.
-        OSError: It cannot be opened.
+        ValueError: The file is not a regular file, holds anything but answers, or is being written by another process.
+        OSError: The file cannot be opened.
     """
 
     def __init__(self, path: str | os.PathLike, top: int):
         self._path, self._top = pathlib.Path(path), top
         self._file: BinaryIO = open(self._path, "ab+")  # noqa: SIM115 - closed by __exit__
         self.answered: set[str] = set()  # the images of finished lines
-        self.unreadable = 0  # how many of them have another status than OK
+        self.unreadable = 0  # how many finished lines have a status other than OK
         try:
             if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
                 raise ValueError(
@@ -61,11 +62,11 @@ class AnswersFile:
         self._append(image, answer)
 
     def write_failure(self, image: str, reason: str) -> None:
-        """Appends why an image was not sent."""
+        """Appends the reason why an image was not sent."""
         self._append(image, {"status": reason})
 
     def flush(self) -> None:
-        """Hands everything so far to the system, so that it stays when the process is killed."""
+        """Hands all lines so far to the operating system, so that they survive if the process is killed."""
         self._file.flush()
 
     def _append(self, image: str, answer: dict) -> None:
@@ -84,7 +85,7 @@ class AnswersFile:
                 answer = json.loads(line)
                 self._count(answer["image"], answer["status"])
             except (ValueError, KeyError, TypeError, RecursionError) as error:
-                # "Extra data" is behind a whole answer: lines that were joined, which are not to be lost.
+                # "Extra data" follows a complete answer: these are joined lines, which must not be dropped.
                 is_part = isinstance(error, json.JSONDecodeError) and error.msg != "Extra data"
                 if is_whole or not (is_part and line.startswith(_LINE_START[: len(line)])):
                     raise ValueError(

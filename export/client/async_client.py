@@ -25,16 +25,16 @@ from export.client.exchange import Prediction, Result, Steps, available_versions
 class AsyncClient(BaseClient):
     """`Client` for asyncio: arguments, results, errors and retries are the same.
 
-    Make it in a coroutine, and close it there, or use it in an `async with` statement. Images are read and encoded in
+    Create it in a coroutine and close it there, or use it in an `async with` statement. Images are read and encoded in
     threads, so that the event loop keeps running.
 
     Args:
         target: "host:port".
         model_name: The model's name on the server.
         model_version: A version, or None for the newest.
-        timeout_seconds: Time limit of each call, with its retries.
-        credentials: From `grpc.ssl_channel_credentials`, where the server speaks TLS.
-        server_name: The name in the server's certificate, where it is not the target's host.
+        timeout_seconds: Time limit of each call, including its retries.
+        credentials: From `grpc.ssl_channel_credentials`, if the server uses TLS.
+        server_name: The name in the server's certificate, if it is not the target's host.
     """
 
     _grpc_module = grpc.aio

@@ -1,4 +1,4 @@
-"""What `Client` and `AsyncClient` share: their arguments, their channel, and the requests about their model."""
+"""What `Client` and `AsyncClient` share: the arguments, the channel, and the requests about the model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from export.client.exchange import Exchange
 
 
 class BaseClient:
-    """Opens a channel by `_grpc_module`, the module `grpc` or `grpc.aio`; the arguments are those of `Client`."""
+    """Opens a channel with `_grpc_module`, which is `grpc` or `grpc.aio`; takes the arguments of `Client`."""
 
     _grpc_module = grpc
 

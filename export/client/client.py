@@ -1,4 +1,4 @@
-"""A client of the serving contract, for sqz-serve and for TensorFlow Serving. It needs no TensorFlow."""
+"""A client of the serving contract, for sqz-serve and for TensorFlow Serving. It does not need TensorFlow."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ __all__ = ["Client", "Prediction", "ServingError"]
 class Client(BaseClient):
     """Sends images to one model of one server. Threads may share a client; close it, or use it in a `with` statement.
 
-    It keeps one channel open and reads the model's signatures once, so make one client for many images. Every call
-    has a deadline. While the server cannot be reached (UNAVAILABLE), the call is retried until its deadline, after
-    pauses that grow and that differ from client to client. No other error is retried.
+    It keeps one channel open and reads the model's signatures once, so use one client for many images. Every call
+    has a deadline. While the server cannot be reached (UNAVAILABLE), the call is retried until its deadline. The
+    pauses between attempts grow, and differ from client to client. No other error is retried.
 
     Args:
         target: "host:port".
         model_name: The model's name on the server.
         model_version: A version, or None for the newest.
-        timeout_seconds: Time limit of each call, with its retries.
-        credentials: From `grpc.ssl_channel_credentials`, where the server speaks TLS.
-        server_name: The name in the server's certificate, where it is not the target's host.
+        timeout_seconds: Time limit of each call, including its retries.
+        credentials: From `grpc.ssl_channel_credentials`, if the server uses TLS.
+        server_name: The name in the server's certificate, if it is not the target's host.
     """
 
     def __enter__(self) -> Client:
@@ -71,35 +71,35 @@ class Client(BaseClient):
         return self._available_versions(self._timeout_seconds)
 
     def predict(self, images: client_images.Images) -> list[Prediction]:
-        """Classifies images, in as many calls as the contract's limits need.
+        """Classifies images, in as many calls as the contract's limits require.
 
         Args:
-            images: One image or a list of them. An image is the path of an image file, its content, the file opened
+            images: One image or a list of images. An image is the path of an image file, its content, the file opened
                 for reading in binary mode, a PIL image, or an array (H, W, 3), RGB in 0..255. An array
-                (N, H, W, 3) is N images. Whole images, not preprocessed.
+                (N, H, W, 3) is N images. Give whole images, not preprocessed ones.
 
         Returns:
-            A prediction for each image, in their order; `status` says which files could not be read.
+            A prediction for each image, in order; `status` says which files could not be read.
 
         Raises:
             ValueError: Something is not an image, or is too large for a request.
             OSError: A file cannot be opened.
-            ServingError: The server did not answer, or not as the contract says.
+            ServingError: The server did not answer, or its answer does not follow the contract.
         """
         return self._run(self._exchange.predict(client_images.as_list(images)))
 
     def predict_stream(
         self, images: Iterable[client_images.Image], *, batch_size: int = 16, calls: int = 4
     ) -> Iterator[Prediction]:
-        """Classifies any number of images, and yields their predictions in their order as they come.
+        """Classifies any number of images, and yields the predictions in the order of the images, as they arrive.
 
-        At most `batch_size` * `calls` images are held at a time. Errors are those of `predict`; the first one ends the
-        stream.
+        At most `batch_size` * `calls` images are held at a time. Raises what `predict` raises; the first error ends
+        the stream.
 
         Args:
-            images: Images, each of which is as in `predict`.
-            batch_size: How many are sent in a call.
-            calls: How many calls are under way at once.
+            images: Images, in any of the forms that `predict` takes.
+            batch_size: How many images are sent in a call.
+            calls: How many calls run at once.
 
         Yields:
             A prediction for each image, as `predict` returns it.
@@ -113,7 +113,7 @@ class Client(BaseClient):
     def features(self, images: client_images.Images) -> np.ndarray:
         """The pooled activations before the classifier.
 
-        Errors are those of `predict`, but a file that cannot be read raises a ValueError.
+        Raises what `predict` raises, and also a ValueError for a file that cannot be read.
 
         Args:
             images: As in `predict`.
@@ -124,19 +124,19 @@ class Client(BaseClient):
         return self._run(self._exchange.features(client_images.as_arrays(images)))
 
     def classify(self, images: client_images.Images) -> list[list[tuple[str, float]]]:
-        """The best classes by TensorFlow Serving's Classify; errors are those of `predict`.
+        """The best classes, from TensorFlow Serving's Classify. Raises what `predict` raises.
 
         Args:
             images: As in `predict`.
 
         Returns:
-            (class, score) of the best classes of each image. A file that cannot be read has empty names, and scores
+            (class, score) of the best classes of each image. A file that cannot be read gets empty names and scores
             of 0.
         """
         return self._run(self._exchange.classify(client_images.as_files(images)))
 
     def signatures(self) -> dict[str, Message]:
-        """The served model's signatures by name, SignatureDef messages, which are read once.
+        """The served model's signatures, SignatureDef messages by name. They are read once.
 
         Raises:
             ServingError: The server did not answer.
@@ -144,7 +144,7 @@ class Client(BaseClient):
         return self._run(self._exchange.signatures())
 
     def _run(self, steps: Steps[Result]) -> Result:
-        """Makes the calls of an exchange, one after the other."""
+        """Makes the calls of an exchange, one after another."""
         try:
             request = next(steps)
             while True:

@@ -1,4 +1,4 @@
-"""How a client reaches its server: the channel, the calls, which of them are retried, and what their errors say."""
+"""How a client reaches its server: the channel, the calls, which calls are retried, and what their errors say."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from export import contract
 from export.client import messages
 from export.client.large_request import EncodedPredictRequest
 
-# Request -> its call, and the response.
+# Type of request -> (call, type of response).
 _METHODS: dict[type, tuple[str, type[Message]]] = {
     messages.PredictRequest: ("PredictionService/Predict", messages.PredictResponse),
     EncodedPredictRequest: ("PredictionService/Predict", messages.PredictResponse),
@@ -34,7 +34,7 @@ _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 2.0
 
 
 class ServingError(OSError):
-    """A call that the server refused or did not answer in time, or that failed.
+    """A call that the server refused, that it did not answer in time, or that failed.
 
     Args:
         code: The gRPC status code.
@@ -47,7 +47,7 @@ class ServingError(OSError):
 
 
 def check_timeout(timeout_seconds: float) -> None:
-    """Raises a ValueError for a time limit that no call could keep, or that gRPC takes for one in the past."""
+    """Raises a ValueError for a time limit that no call could meet, or that gRPC would take to be in the past."""
     if not 0 < timeout_seconds < _LONGEST_TIMEOUT_SECONDS:
         raise ValueError(
             f"timeout_seconds must be above 0 and below {_LONGEST_TIMEOUT_SECONDS:,}, got {timeout_seconds}."
@@ -55,9 +55,9 @@ def check_timeout(timeout_seconds: float) -> None:
 
 
 def check_target(target: str) -> None:
-    """Raises a ValueError for what is no address; gRPC would ask port 443 where none is given, or retry until the end.
+    """Raises a ValueError if the target is not an address. gRPC would use port 443, or retry until the deadline.
 
-    Names that gRPC resolves by other means, such as "unix:/tmp/socket" or "dns:///host:8500", are left to it.
+    Names that gRPC resolves by other means, such as "unix:/tmp/socket" or "dns:///host:8500", are left to gRPC.
     """
     if target.startswith(_OTHER_NAMES):
         return
@@ -67,34 +67,34 @@ def check_target(target: str) -> None:
 
 
 def check_stream(batch_size: int, calls: int) -> None:
-    """Raises a ValueError for limits under which a stream could send nothing."""
+    """Raises a ValueError for limits that would let a stream send nothing."""
     if batch_size < 1 or calls < 1:
         raise ValueError(f"A stream needs a batch_size and calls of at least 1, got {batch_size} and {calls}.")
 
 
 def open_channel(grpc_or_aio, target: str, credentials: grpc.ChannelCredentials | None, server_name: str | None):
-    """A channel for the contract's messages, which finds a server again soon after it was restarted.
+    """A channel for the contract's messages, which reconnects soon after a server is restarted.
 
     Args:
         grpc_or_aio: The module `grpc` or `grpc.aio`.
         target: "host:port".
         credentials: For TLS; None for a connection without it.
-        server_name: The name in the server's certificate, where it is not the target's host.
+        server_name: The name in the server's certificate, if it is not the target's host.
 
     Raises:
-        ValueError: A name without credentials.
+        ValueError: `server_name` is given without `credentials`.
     """
     if server_name and not credentials:
         raise ValueError("server_name is for TLS: give credentials too, such as grpc.ssl_channel_credentials(...).")
     options = [
         ("grpc.max_receive_message_length", contract.MAX_MESSAGE_BYTES),
         ("grpc.max_send_message_length", contract.MAX_MESSAGE_BYTES),
-        ("grpc.enable_http_proxy", 0),  # a web proxy that the environment names is not for gRPC
+        ("grpc.enable_http_proxy", 0),  # a web proxy named in the environment is not meant for gRPC
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 1000),
         ("grpc.max_reconnect_backoff_ms", int(_LONGEST_PAUSE_SECONDS * 1000)),
-        # A server that is gone without a word is noticed within 25 s, and its calls are then UNAVAILABLE. Pings only
-        # while calls are under way: servers close connections that send pings without calls.
+        # A server that disappears without closing its connection is noticed within 25 s, and its calls then end as
+        # UNAVAILABLE. Pings are sent only during calls: servers close connections that send pings without calls.
         ("grpc.keepalive_time_ms", 15_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 0),
@@ -107,7 +107,7 @@ def open_channel(grpc_or_aio, target: str, credentials: grpc.ChannelCredentials 
 
 
 def calls_by_request(channel) -> dict[type, Callable]:
-    """What makes the call of each type of request on a channel."""
+    """For each type of request, the function that makes its call on a channel."""
     return {
         request: channel.unary_unary(
             f"/tensorflow.serving.{method}",
@@ -121,7 +121,7 @@ def calls_by_request(channel) -> dict[type, Callable]:
 class Attempts:
     """The attempts at one call, until its deadline.
 
-    While the server is UNAVAILABLE the call is retried, after pauses that grow. No other error is retried, since the
+    While the server is UNAVAILABLE, the call is retried after pauses that grow. No other error is retried, since the
     server may have done the work.
     """
 
@@ -136,9 +136,9 @@ class Attempts:
         """The seconds until the next attempt.
 
         Raises:
-            ServingError: There is none.
+            ServingError: There is no further attempt.
         """
-        wait = random.uniform(self._pause / 2, self._pause)  # so that the server's clients return apart
+        wait = random.uniform(self._pause / 2, self._pause)  # so that clients do not all retry at the same moment
         if error.code() != grpc.StatusCode.UNAVAILABLE or wait >= self.seconds_left():
             raise serving_error(self._target, error) from error
         self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
@@ -146,6 +146,6 @@ class Attempts:
 
 
 def serving_error(target: str, error: grpc.RpcError) -> ServingError:
-    """What a failed call says to people."""
+    """The error that users see for a failed call."""
     remedy = _REMEDIES.get(error.code(), "")
     return ServingError(error.code(), f"{target}: {error.code().name}: {error.details()} {remedy}".rstrip())

@@ -1,7 +1,7 @@
-"""What the client sends and how it reads the answers, whichever way the calls are made.
+"""What the client sends and how it reads the answers, however the calls are made.
 
-A method of `Exchange` is a generator: it yields requests, takes their responses, and returns its result. `Client` makes
-the calls and waits; `AsyncClient` awaits them.
+A method of `Exchange` is a generator: it yields requests, receives their responses, and returns its result. `Client`
+makes the calls and waits; `AsyncClient` awaits them.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class Prediction:
     """The server's answer for one image.
 
     Args:
-        status: "OK", or the reason why the image could not be read; the other fields then mean nothing.
+        status: "OK", or the reason why the image could not be read, in which case the other fields mean nothing.
         classes: Names of the classes with the highest scores, best first.
         class_ids: Their indices.
         scores: Their probabilities, in [0, 1].
         probabilities: Probabilities of all classes, float32 (classes,).
-        model_version: The version that answered; 0 if the server does not say it.
+        model_version: The version that answered; 0 if the server does not say which.
     """
 
     status: str
@@ -49,9 +49,9 @@ class Prediction:
 
 
 class Exchange:
-    """The requests about one model, and the reading of their responses.
+    """Builds the requests about one model and reads the responses.
 
-    Its methods raise a ServingError where a response is not as the contract says.
+    The methods raise a ServingError if a response does not follow the contract.
 
     Args:
         target: "host:port", for errors.
@@ -65,7 +65,7 @@ class Exchange:
         self._signatures: dict[str, Message] | None = None
 
     def predict(self, images: Sequence[bytes | np.ndarray]) -> Steps[list[Prediction]]:
-        """A prediction for each of the images of `client_images.as_list`."""
+        """A prediction for each image; `images` come from `client_images.as_list`."""
         predictions: list[Prediction] = []
         for batch in client_images.batches(images):
             signature = contract.SERVE_BYTES if isinstance(batch[0], bytes) else contract.SERVING_DEFAULT
@@ -73,7 +73,7 @@ class Exchange:
         return predictions
 
     def features(self, images: Sequence[np.ndarray]) -> Steps[np.ndarray]:
-        """The features of the images of `client_images.as_arrays`, float32 (N, channels)."""
+        """The images' features, float32 (N, channels); `images` come from `client_images.as_arrays`."""
         features = []
         for batch in client_images.batches(images):
             outputs, _ = yield from self._predict(contract.FEATURES_SIGNATURE, batch)
@@ -81,7 +81,7 @@ class Exchange:
         return np.concatenate(features)
 
     def classify(self, images: Sequence[bytes]) -> Steps[list[list[tuple[str, float]]]]:
-        """(class, score) of the best classes of each of the images of `client_images.as_files`."""
+        """(class, score) of the best classes of each image; `images` come from `client_images.as_files`."""
         yield from self._check_signature(contract.CLASSIFY)
         results = []
         for batch in client_images.batches(images):
@@ -95,7 +95,7 @@ class Exchange:
         return results
 
     def signatures(self) -> Steps[dict[str, Message]]:
-        """The served model's signatures by name, which are read once."""
+        """The served model's signatures by name. They are read once."""
         if self._signatures is None:
             request = self._about_model(messages.GetModelMetadataRequest())
             request.metadata_field.append("signature_def")
@@ -110,7 +110,7 @@ class Exchange:
         return self._about_model(messages.GetModelStatusRequest())
 
     def _predict(self, signature: contract.Signature, batch: list) -> Steps[tuple[dict[str, np.ndarray], int]]:
-        """One Predict call's outputs by name, arrays with a row for each image, and the version that answered."""
+        """The outputs of one Predict call by name, arrays with a row per image, and the version that answered."""
         yield from self._check_signature(signature)
         request = self._about_model(messages.PredictRequest(), signature.name)
         response = yield _with_batch(request, signature.input.name, batch)
@@ -124,7 +124,7 @@ class Exchange:
         return outputs, response.model_spec.version.value
 
     def _check_signature(self, signature: contract.Signature) -> Steps[None]:
-        """Compares the served model's signature with the contract, before anything is sent to it."""
+        """Compares the served model's signature with the contract, before any image is sent."""
         signatures = yield from self.signatures()
         served = signatures.get(signature.name)
         if served is not None:
@@ -161,7 +161,7 @@ def to_array(tensor: Message, dtype: str) -> np.ndarray:
     """The values of a TensorProto; strings as an array of bytes objects.
 
     Raises:
-        ValueError: It has another type, or not the values of its shape.
+        ValueError: Its type is not `dtype`, its shape is too large, or its number of values does not fit its shape.
     """
     if tensor.dtype != _DATA_TYPES[dtype]:
         raise ValueError(f"is of the type {tensor.dtype}, not {dtype}.")
@@ -174,7 +174,7 @@ def to_array(tensor: Message, dtype: str) -> np.ndarray:
     else:
         sent = {"float32": tensor.float_val, "int32": tensor.int_val, "string": tensor.string_val}[dtype]
         values = np.array(sent, object if dtype == "string" else dtype)
-        if 0 < len(values) < count:  # the last value is repeated for those that are left out
+        if 0 < len(values) < count:  # the last value stands for all that were left out
             values = np.concatenate([values, np.repeat(values[-1:], count - len(values))])
     if len(values) != count:
         raise ValueError(f"holds {len(values)} values for the shape {shape}.")
@@ -184,7 +184,7 @@ def to_array(tensor: Message, dtype: str) -> np.ndarray:
 def _with_batch(
     request: Message, name: str, batch: Sequence[bytes] | Sequence[np.ndarray]
 ) -> Message | large_request.EncodedPredictRequest:
-    """A PredictRequest with a batch as its input of this name."""
+    """A PredictRequest with the batch as its input `name`."""
     if isinstance(batch[0], bytes):
         tensor = messages.TensorProto(dtype=messages.DT_STRING, string_val=batch)
         tensor.tensor_shape.dim.add(size=len(batch))

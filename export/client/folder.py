@@ -18,7 +18,7 @@ _READERS, _READ_AHEAD = 4, 32  # threads, and images that are read or wait to be
 
 
 def predict_folder(client: Client, image_dir: str | os.PathLike, output: str | os.PathLike, top: int) -> str:
-    """Appends an answer for each image of a folder that the file does not have yet, in the order of their paths.
+    """Classifies a folder's images that the file has no answers for yet, and appends an answer for each, by path.
 
     An image that cannot be read gets a line with the reason as its status, and does not stop the others.
 
@@ -32,10 +32,10 @@ def predict_folder(client: Client, image_dir: str | os.PathLike, output: str | o
         What the file holds, in one line.
 
     Raises:
-        ValueError: There are no images, `output` holds anything but answers, or another folder's, or another process
-            writes it.
-        OSError: A file cannot be read or written; a ServingError where the server does not answer. What is finished is
-            kept.
+        ValueError: There are no images, `output` holds anything but answers, its answers are for another folder, or
+            another process writes it.
+        OSError: A file cannot be read or written, or, as a ServingError, the server does not answer. Finished answers
+            are kept.
     """
     root = pathlib.Path(image_dir)
     names = [path.relative_to(root).as_posix() for path in find_images(root)]
@@ -56,8 +56,8 @@ def predict_folder(client: Client, image_dir: str | os.PathLike, output: str | o
 
 
 def _ask(client: Client, root: pathlib.Path, names: Iterable[str], answers: AnswersFile) -> Iterator[None]:
-    """Asks for images and writes their answers in order; yields after each."""
-    taken: collections.deque[tuple[str, str | None]] = collections.deque()  # names, and why one is not sent
+    """Sends images and writes the answers in order; yields after each answer."""
+    taken: collections.deque[tuple[str, str | None]] = collections.deque()  # (name, why it is not sent, if so)
 
     def sent() -> Iterator[bytes]:
         for name, image, reason in _read(root, names):
@@ -79,16 +79,17 @@ def _ask(client: Client, root: pathlib.Path, names: Iterable[str], answers: Answ
 
 
 def _read(root: pathlib.Path, names: Iterable[str]) -> Iterator[tuple[str, bytes | None, str | None]]:
-    """(name, the image as it is sent, None) in the order of the names, or (name, None, why it cannot be sent).
+    """For each name, in order: (name, the image as it is sent, None), or (name, None, why it cannot be sent).
 
-    Several are read at once: one that its EXIF turns is encoded again, which takes longer than the server's answer.
+    Several images are read at once: an image that its EXIF rotates is encoded again, which takes longer than the
+    server's answer.
     """
 
     def read(name: str) -> tuple[str, bytes | None, str | None]:
         try:
             data = client_images.read_file(root / name)
         except (FileNotFoundError, PermissionError, ValueError) as error:
-            return name, None, str(error)  # other errors, such as those of a network disk, may pass: they end the run
+            return name, None, str(error)  # other errors, as from a network disk, may be temporary: they end the run
         try:
             (image,) = client_images.as_list(data)
             client_images.check_fits(image)

@@ -1,4 +1,4 @@
-"""The kinds of image that the client takes, and how they are sent. Needs no TensorFlow."""
+"""The kinds of image that the client takes, and how they are sent. It does not need TensorFlow."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from sqz_keras.images.pillow import content, is_upright, open_image, pixels_of
 Image = str | os.PathLike | bytes | bytearray | memoryview | BinaryIO | PIL.Image.Image | np.ndarray
 Images = Image | Sequence[Image]
 
-_SENT_FORMATS = ("JPEG", "MPO", "PNG")  # MPO is a JPEG with more images behind it
-# Images of more pixels are encoded as JPEG, since as PNG they could take the bytes of a whole request.
+_SENT_FORMATS = ("JPEG", "MPO", "PNG")  # MPO is a JPEG followed by more images
+# Larger images are encoded as JPEG, since a PNG of them could fill a whole request.
 _MAX_PNG_PIXELS, _JPEG_QUALITY = 4_000_000, 95
 _MAX_JPEG_SIDE = 65_500
-# Of a file that is read. The largest image, as a TIFF of 16 bits with transparency, has 0.8 GB.
+# Limit for a file that is read. The largest image, as a 16-bit TIFF with transparency, has 0.8 GB.
 _MAX_FILE_BYTES = 1 << 30
-_OVERHEAD_BYTES = 1 << 16  # what a request needs beside its images, at most
+_OVERHEAD_BYTES = 1 << 16  # at most what a request needs in addition to its images
 
 
 def as_list(images: Images) -> list[bytes | np.ndarray]:
     """Images as they are sent: JPEG or PNG files, upright, or float32 arrays (H, W, 3), RGB in 0..255.
 
     Raises:
-        ValueError: The list is empty, or holds something that is not an image, or one of another format than JPEG and
-            PNG that cannot be read.
+        ValueError: The list is empty, or holds something that is not an image, or an unreadable image that is neither
+            JPEG nor PNG.
         OSError: A file cannot be opened.
     """
     if _is_one(images):
@@ -57,7 +57,7 @@ def _as_sent(image: Image) -> bytes | np.ndarray:
             pixels = pixels_of(image, _file_of(image))
         except MemoryError:
             raise
-        except Exception as error:  # of a damaged file, Pillow raises nearly any kind
+        except Exception as error:  # for a damaged file, Pillow may raise nearly any exception
             raise ValueError(f"A PIL image cannot be read: {error}.") from error
         return _encoded(pixels)
     if isinstance(image, str | os.PathLike):
@@ -80,8 +80,8 @@ def read_file(path: str | os.PathLike) -> bytes:
     """The bytes of an image's file.
 
     Raises:
-        ValueError: It is larger than any image, as a video may be.
-        OSError: It cannot be read.
+        ValueError: The file is larger than any image, as a video may be.
+        OSError: The file cannot be read.
     """
     size = os.path.getsize(path)
     if size > _MAX_FILE_BYTES:
@@ -90,7 +90,7 @@ def read_file(path: str | os.PathLike) -> bytes:
 
 
 def _file_of(image: PIL.Image.Image) -> BinaryIO | None:
-    """A copy of the file that a PIL image was opened from, as long as no pixel of it has been loaded."""
+    """A copy of the file that a PIL image was opened from, or None once its pixels have been loaded."""
     file = getattr(image, "fp", None)
     if file is None or not getattr(image, "tile", None):
         return None
@@ -113,13 +113,13 @@ def _checked(image: np.ndarray) -> np.ndarray:
 
 
 def _upright(data: bytes) -> bytes:
-    """A JPEG or PNG as it is, and encoded again where EXIF says that it is stored rotated, or it has another format.
+    """Returns an upright JPEG or PNG unchanged. Encodes a rotated one (EXIF) or an image of another format again.
 
-    The served graph decodes JPEG and PNG, and does not read EXIF. Of these, and of no format that is known here, a file
-    that cannot be read is sent unchanged: its status comes from the server.
+    The served graph decodes JPEG and PNG, and does not read EXIF. An unreadable JPEG or PNG, or a file of unknown
+    format, is sent unchanged: the server then gives its status.
 
     Raises:
-        ValueError: An image of another format cannot be read.
+        ValueError: An image of another known format cannot be read, or reading it needs a package that is missing.
     """
     format = None
     try:
@@ -128,11 +128,11 @@ def _upright(data: bytes) -> bytes:
             if format in _SENT_FORMATS and is_upright(image):
                 return data
         file = io.BytesIO(data)
-        with open_image(file) as image:  # anew, as its pixels may have been loaded
+        with open_image(file) as image:  # opened again, as its pixels may have been loaded
             pixels = pixels_of(image, file)
     except MemoryError:
         raise
-    except Exception as error:  # of a damaged file, Pillow raises nearly any kind
+    except Exception as error:  # for a damaged file, Pillow may raise nearly any exception
         lacks_package = isinstance(error.__cause__, ModuleNotFoundError)
         if lacks_package or format not in (None, *_SENT_FORMATS):
             raise ValueError(f"An image cannot be read: {error}.") from error
@@ -141,7 +141,7 @@ def _upright(data: bytes) -> bytes:
 
 
 def _encoded(image: np.ndarray) -> bytes:
-    """A PNG, or a JPEG of a tenth of its size where the image is large, and not too long for one."""
+    """A PNG; or, for a large image that is not too long for it, a JPEG of a tenth of the size."""
     file = io.BytesIO()
     if image.shape[0] * image.shape[1] <= _MAX_PNG_PIXELS or max(image.shape) > _MAX_JPEG_SIDE:
         PIL.Image.fromarray(image).save(file, "PNG", compress_level=1)
@@ -151,24 +151,24 @@ def _encoded(image: np.ndarray) -> bytes:
 
 
 def as_arrays(images: Images) -> list[np.ndarray]:
-    """Images as arrays, float32 (H, W, 3). Errors are those of `as_list`, and a ValueError for a damaged file."""
+    """Images as arrays, float32 (H, W, 3). Raises what `as_list` raises, and a ValueError for a damaged file."""
     return [
         image if isinstance(image, np.ndarray) else read_image(image).astype(np.float32) for image in as_list(images)
     ]
 
 
 def as_files(images: Images) -> list[bytes]:
-    """Images as JPEG or PNG files; values between the 256 levels are rounded. Errors are those of `as_list`."""
+    """Images as JPEG or PNG files; values between the 256 levels are rounded. Raises what `as_list` raises."""
     return [
         image if isinstance(image, bytes) else _encoded(np.rint(image).astype(np.uint8)) for image in as_list(images)
     ]
 
 
 def chunks(images: Iterable[Image], size: int) -> Iterator[list[Image]]:
-    """Lists of the next `size` images, the last with those that are left; nothing is read ahead.
+    """Splits images into lists of `size`; the last list may be shorter. No image is taken in advance.
 
     Raises:
-        ValueError: `images` is one path, file or PIL image: its characters or lines would be taken for images.
+        ValueError: `images` is one path, file or PIL image, whose characters or lines would be taken for images.
     """
     if _is_one(images) and not isinstance(images, np.ndarray):
         raise ValueError("A stream takes images, such as a list of them; give one image to predict.")
@@ -178,7 +178,7 @@ def chunks(images: Iterable[Image], size: int) -> Iterator[list[Image]]:
 
 
 def batches(images: Sequence[bytes] | Sequence[np.ndarray]) -> Iterator[list]:
-    """Splits images into requests: one kind of image in each, arrays of one size, within the contract's limits.
+    """Splits images into requests within the contract's limits. Each holds files, or arrays of one size.
 
     Raises:
         ValueError: An image is too large for any request.
@@ -199,10 +199,10 @@ def batches(images: Sequence[bytes] | Sequence[np.ndarray]) -> Iterator[list]:
 
 
 def check_fits(image: bytes | np.ndarray) -> None:
-    """Refuses an image of `as_list` that is too large for any request.
+    """Refuses an image, as `as_list` returns it, that is too large for any request.
 
     Raises:
-        ValueError: It is.
+        ValueError: The image is too large.
     """
     if _size(image) > _largest_batch():
         raise ValueError(
@@ -215,5 +215,5 @@ def _size(image: bytes | np.ndarray) -> int:
 
 
 def _largest_batch() -> int:
-    """The most bytes of images that a request holds."""
+    """The largest total size, in bytes, of the images in a request."""
     return contract.MAX_MESSAGE_BYTES - _OVERHEAD_BYTES

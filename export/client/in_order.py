@@ -1,4 +1,4 @@
-"""A function of many things at once, with the results in order and a bounded number of them under way."""
+"""Applies a function to many items at once, with the results in order and a bounded number of items under way."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Result = TypeVar("Result")
 
 
 def in_order(function: Callable[[Item], Result], items: Iterable[Item], *, threads: int, most: int) -> Iterator[Result]:
-    """Yields the function's result for each item, in their order, as they come.
+    """Yields the function's result for each item, in the order of the items, as soon as possible.
 
     Args:
-        function: Called in threads; what it raises ends the results.
+        function: Called in threads. An exception from it ends the results.
         items: Advanced in the caller's thread, no further than needed.
         threads: Number of threads.
-        most: How many items are under way at once, those whose results wait for an earlier one included.
+        most: How many items may be under way at once, including those whose results wait for an earlier one.
     """
     running: collections.deque[futures.Future[Result]] = collections.deque()
     pool = futures.ThreadPoolExecutor(threads)

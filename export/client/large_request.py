@@ -1,4 +1,4 @@
-"""A Predict request with an array, encoded in one copy of its values, where protobuf makes three.
+"""A Predict request with an array. Encoding it copies the array's values once; protobuf would copy them three times.
 
 A batch of 32 images has 20 MB, and copying it takes longer than sending it on the same machine.
 """
@@ -25,7 +25,7 @@ class EncodedPredictRequest:
 
 
 def with_input(request: Message, name: str, tensor: Message, content: Sequence[memoryview]) -> EncodedPredictRequest:
-    """The request with one input more.
+    """The request with one more input.
 
     Args:
         request: A PredictRequest without that input.

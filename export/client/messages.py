@@ -1,7 +1,7 @@
 """The messages of TensorFlow Serving's protocol that the client sends and reads, with their public field numbers.
 
 They are here so that a client needs neither TensorFlow nor tensorflow-serving-api, a gigabyte that takes seconds to
-import. Fields that the contract has no use for are left out: they are kept as unknown fields where a server sends them.
+import. Fields that the contract does not use are left out; if a server sends them, they are kept as unknown fields.
 """
 
 from __future__ import annotations

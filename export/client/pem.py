@@ -1,4 +1,4 @@
-"""Files of certificates and keys for TLS, as gRPC's library takes them."""
+"""Reads files of certificates and keys for TLS, in the form that gRPC's library accepts."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ _CERTIFICATE = b"CERTIFICATE"
 
 
 def read_pem(path: str | os.PathLike, *, certificates: bool = False) -> list[bytes]:
-    """The blocks of a PEM file, without what is around them.
+    """The blocks of a PEM file, without what surrounds them.
 
-    That may be a byte order mark, behind which gRPC's library finds no block, or text of openssl, which need not be
+    A block may follow a byte order mark, which hides it from gRPC's library, or text from openssl, which need not be
     ASCII.
 
     Args:
         path: The file.
-        certificates: Leave out all other blocks, such as keys.
+        certificates: Return certificates only, no other blocks such as keys.
 
     Returns:
-        The blocks, each with the end of its line.
+        The blocks, each with a line end.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The file cannot be read.
     """
     blocks = _BLOCK.finditer(pathlib.Path(path).read_bytes())
     return [block[0] + b"\n" for block in blocks if not certificates or block[1] == _CERTIFICATE]

@@ -1,4 +1,4 @@
-"""How far a folder is, on stderr: one line that is written over on a terminal, and a line now and then in a log."""
+"""A folder's progress on stderr: one line, rewritten in place, on a terminal; a line now and then in a log."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _BAR_CHARACTERS = 30
 class Progress:
     """Counts images; use it in a `with` statement.
 
-    It is not the bar of the other commands: a client is installed without tqdm.
+    It does not use the other commands' progress bar, as a client is installed without tqdm.
 
     Args:
         total: Number of images.
-        done: Those that an earlier run finished.
-        stream: Where to write instead of stderr.
+        done: Number of images that an earlier run finished.
+        stream: Where to write; None means stderr.
     """
 
     def __init__(self, total: int, done: int = 0, stream: TextIO | None = None):
@@ -34,14 +34,14 @@ class Progress:
         self._show(time.monotonic(), "\n")
 
     def update(self) -> None:
-        """Counts one image more."""
+        """Counts one more image."""
         self._done += 1
         now = time.monotonic()
         if now - self._shown >= _SECONDS_BETWEEN[self._is_terminal]:
             self._show(now, "" if self._is_terminal else "\n")
 
     def text(self, now: float) -> str:
-        """The line: a bar, the images so far and the time that is left."""
+        """The line: a bar, the images so far and the time left."""
         filled = _BAR_CHARACTERS * self._done // max(self._total, 1)
         bar = "#" * filled + "." * (_BAR_CHARACTERS - filled)
         counted = f"[{bar}] {self._done:,} of {self._total:,} images"

@@ -1,4 +1,4 @@
-"""Asks a server as a config of sqz-predict says, and prints its answers, or writes those for a folder into a file."""
+"""Runs sqz-predict from its config: sends the images, and prints the answers, or writes a folder's to a file."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class PredictConfig:
-    """Which images to send, and to which server. A field's help is also its flag's.
+    """Which images to send, and to which server. A field's help is also the help of its flag.
 
     Raises:
-        ValueError: Both `image` and `image_dir`, one of `image_dir` and `output` without the other, or
+        ValueError: Both `image` and `image_dir` are given, `image_dir` or `output` without the other, or
             `ssl_server_name` without `ssl_ca`.
     """
 
@@ -54,11 +54,11 @@ def run_predict(config: PredictConfig) -> int:
     For a folder, the answers and the images that cannot be read go to `config.output`.
 
     Returns:
-        The exit status: 1 where an image could not be read, and 0 otherwise.
+        The exit status: 0; or 1 if an image that was given by its path could not be read.
 
     Raises:
         ServingError: The server did not answer.
-        ValueError, OSError: As of `predict_folder`.
+        ValueError, OSError: As in `predict_folder`.
     """
     if config.image_dir:
         from export.client.folder import predict_folder
@@ -84,7 +84,7 @@ def run_predict(config: PredictConfig) -> int:
 
 
 def _read(paths: Sequence[str]) -> tuple[list[str], list[bytes | np.ndarray]]:
-    """The paths that can be opened, and an image as it is sent for each of them."""
+    """The paths that can be opened, and for each of them the image as it is sent."""
     from export.client.images import as_list, check_fits
 
     opened, images = [], []

@@ -1,4 +1,4 @@
-"""The model card of what was exported."""
+"""Writes the model card of an export."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ def write(config: SavedModelConfig | FileConfig, spec: ModelSpec, files: Mapping
     Args:
         config: What was exported.
         spec: Describes the model.
-        files: The bytes of each file, or of the version's folder, by its name.
+        files: The size in bytes of each file, or of the version's folder, by its name.
     """
     record = model_card.find_record(config.model, spec)
-    # In 8 bits the answers are others than those that were evaluated.
+    # The 8-bit model's answers differ from those of the model that was evaluated.
     evaluation = None if config.format == LITERT_INT8 else model_card.find_evaluation(config.model, record)
     loading = _loading(config.format).format(file=next(iter(files)), size=spec.input_size)
     model_card.write_card(card_path(config), model_card.model_card(spec, files, loading, record, evaluation))

@@ -1,4 +1,4 @@
-"""What sqz-export can do, one frozen config for each way of calling it."""
+"""The configs of sqz-export, a frozen dataclass for each way of calling it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FORMATS = (SAVED_MODEL, "litert", "litert_float16", LITERT_INT8, "onnx", "keras"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VerifyConfig:
-    """Checks a version that was exported.
+    """Checks an exported version.
 
     Args:
         verify: The version's folder.
@@ -28,9 +28,9 @@ class _ModelConfig:
 
     Args:
         model, version, bypass: As `resolve_model` takes them.
-        labels: Text file with a class's name a line, instead of the model's own labels.
+        labels: Text file with one class name per line, instead of the model's own labels.
         format: One of `FORMATS`.
-        card: Whether a model card, README.md, is written into `base_path` or beside the file.
+        card: Whether to write a model card, README.md, into `base_path` or beside the file.
     """
 
     model: str = "imagenet"
@@ -68,7 +68,7 @@ class CalibratedFileConfig(FileConfig):
 
     Args:
         calibration_dir: Folder of unlabelled images, at any depth.
-        calibration_images: How many of them are read, at most.
+        calibration_images: The most images to read from it.
     """
 
     calibration_dir: str
@@ -82,7 +82,7 @@ def choose(values: Mapping[str, object], given: Collection[str]) -> Config:
     """The config that flags describe.
 
     Args:
-        values: The value of every flag by its name, which is that of a field.
+        values: The value of every flag by its name, which is also the name of a field.
         given: The names of the flags that the caller has set.
 
     Raises:

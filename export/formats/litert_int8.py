@@ -1,4 +1,4 @@
-"""Models as LiteRT files in 8 bits, which TensorFlow's converter writes; `sqz_keras.runtimes` writes the others."""
+"""Writes models as 8-bit LiteRT files with TensorFlow's converter; `sqz_keras.runtimes` writes the other files."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from sqz_keras.weights.description import SPEC_KEY, spec_text
 
 
 def convert(spec: ModelSpec, arrays: Mapping[str, np.ndarray], images: np.ndarray) -> bytes:
-    """The model in 8 bits, but for the last average and the softmax: in 8 bits these would make classes equal.
+    """The model in 8 bits, except for the last average and the softmax, which in 8 bits would make classes tie.
 
-    The input's values become bytes without any loss.
+    The input's values become bytes without loss.
 
     Args:
         spec: Describes the model.
         arrays: Its weights by name, float32.
-        images: About a hundred images to calibrate with, float32 (N, S, S, 3), RGB in 0..255.
+        images: About a hundred images for calibration, float32 (N, S, S, 3), RGB in 0..255.
     """
     import keras
     import tensorflow as tf
@@ -65,7 +65,7 @@ def _with_spec(data: bytes, spec: ModelSpec) -> bytes:
 
 @contextlib.contextmanager
 def quiet():
-    """Hides the list of every weight that TensorFlow prints, and its warnings of what is as it should be."""
+    """Hides the list of all weights that TensorFlow prints, and its warnings about what is as intended."""
     with filtered_stderr(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         yield

@@ -1,9 +1,9 @@
-"""A SavedModel whose bytes depend on the model and the installed packages alone.
+"""Writes a SavedModel whose bytes depend on the model and the installed packages alone.
 
 TensorFlow numbers what it traces over the life of a process, so a second export in one process differs from the first;
-and Keras builds by settings of the process. So a process of its own writes the SavedModel: it begins with the same
-numbers and with Keras's defaults, whatever the caller has done. TensorFlow draws one thing at random, the uuid of the
-fingerprint; here it is computed from the fingerprint's checksums.
+and Keras builds models according to settings of the process. A separate process therefore writes the SavedModel: it
+starts with the same numbers and with Keras's defaults, whatever the caller has done. TensorFlow chooses only the
+fingerprint's uuid at random; here it is computed from the fingerprint's checksums.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from export import contract
 from sqz_keras import ModelSpec
 
 _ARRAYS, _SPEC, _ERROR = "arrays.npz", "spec.json", "error.txt"
-_STATUS = {ValueError: 2, OSError: 3}  # the exit status of the process for an error, whose message is in _ERROR
+_STATUS = {ValueError: 2, OSError: 3}  # the process's exit status for an error; the message is in _ERROR
 
 
 def write_saved_model(
@@ -37,7 +37,7 @@ def write_saved_model(
 
     Args:
         spec: Describes the model.
-        arrays: Its weights by name, float32.
+        arrays: The model's weights by name, float32.
         folder: The folder to fill.
         precision: One of `contract.PRECISIONS`: what the network computes in.
 
@@ -53,10 +53,10 @@ def write_saved_model(
             "PYTHONHASHSEED": "0",
             "KERAS_BACKEND": "tensorflow",
             "KERAS_HOME": scratch,  # without a user's keras.json
-            "CUDA_VISIBLE_DEVICES": "-1",  # the devices of this machine are no part of the graph
+            "CUDA_VISIBLE_DEVICES": "-1",  # this machine's devices must not affect the graph
         }
         environment.pop("TF_USE_LEGACY_KERAS", None)
-        # -P: nothing in the current folder is taken for a module.
+        # -P: no file in the current folder is taken for a module.
         command = [sys.executable, "-P", "-m", "export.formats.reproducible", scratch, os.fspath(folder), precision]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", check=False)
         for kind, status in _STATUS.items():
@@ -69,7 +69,7 @@ def write_saved_model(
 def write_in_this_process(
     spec: ModelSpec, arrays: Mapping[str, np.ndarray], folder: str | os.PathLike, precision: str
 ) -> None:
-    """Does what `write_saved_model` does, with bytes that depend on what this process has done before."""
+    """Does what `write_saved_model` does, but the bytes depend on what this process has done before."""
     from export import verify, warmup
     from export.graph.signatures import ServedModel
     from sqz_keras.weights.description import write_spec
@@ -89,7 +89,7 @@ def write_in_this_process(
 
 
 def rewrite_fingerprint(folder: pathlib.Path) -> None:
-    """Computes fingerprint.pb again, for saved_model.pb as it now is, with a uuid that follows from the rest."""
+    """Computes fingerprint.pb again for the present saved_model.pb, with a uuid that follows from the rest of it."""
     from tensorflow.core.protobuf import fingerprint_pb2
 
     # No public function does this; a test reads the fingerprint back.
@@ -103,7 +103,7 @@ def rewrite_fingerprint(folder: pathlib.Path) -> None:
 
 
 def main() -> None:
-    """Runs in the process of its own."""
+    """What the separate process runs."""
     import tensorflow as tf
 
     scratch, folder, precision = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3]

@@ -1,4 +1,4 @@
-"""Does what a config of sqz-export says."""
+"""Runs sqz-export from its config."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run_export(config: Config) -> str:
         What was done, in one line.
 
     Raises:
-        ValueError: The config or the model does not allow it, or the result differs from Keras.
+        ValueError: The config or the model cannot be exported, or the result does not answer as Keras does.
         OSError: A file cannot be read or written.
         MissingExtraError: A package is missing.
     """
@@ -47,7 +47,7 @@ def _verify(config: VerifyConfig) -> str:
 def _export_version(config: SavedModelConfig) -> str:
     from export.formats import saved_model
 
-    # What can be refused is refused before the model is downloaded and read, which takes longer.
+    # Check what can be checked before downloading and reading the model, which takes longer.
     versions.choose_version(config.base_path, config.model_version, config.keep_versions)
     saved_model.check_installed()
     spec, arrays = _resolve(config)
@@ -83,7 +83,7 @@ def _export_file(config: FileConfig) -> str:
 
 
 def _resolve(config: SavedModelConfig | FileConfig) -> tuple[ModelSpec, dict[str, np.ndarray]]:
-    """The model that a config names, with the labels that it names."""
+    """The config's model, with the config's labels."""
     from sqz_keras.weights.description import read_labels, with_labels
     from sqz_keras.weights.resolve import resolve_model
 
@@ -93,6 +93,6 @@ def _resolve(config: SavedModelConfig | FileConfig) -> tuple[ModelSpec, dict[str
 
 
 def _use_defaults_of_keras() -> None:
-    """Sets what the formats need, whatever keras.json or the environment says: TensorFlow, channels_last, float32."""
+    """Sets what the formats need, overriding keras.json and the environment: TensorFlow, channels_last, float32."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
     use_default_settings()

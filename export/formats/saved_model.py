@@ -1,4 +1,4 @@
-"""A new version of a served model, as a SavedModel: it appears whole or not at all, and never replaces another."""
+"""Writes a new version of a served model as a SavedModel, whole or not at all. It never replaces another version."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def export_saved_model(
 
     Args:
         spec: Describes the model; its input has 3 channels.
-        arrays: Its weights by name, float32, as `resolve_model` returns them.
-        base_path: The folder of all versions of this model; it is made where it does not exist.
+        arrays: The model's weights by name, float32, as `resolve_model` returns them.
+        base_path: The folder of all versions of this model; it is created if it does not exist.
         model_version: A positive integer, or "auto": the newest plus 1.
         keep_versions: How many of the newest versions to keep; 0 keeps all.
         precision: One of `contract.PRECISIONS`: what the network computes in.
@@ -38,8 +38,8 @@ def export_saved_model(
 
     Raises:
         ValueError: The version exists or is not a positive integer, or the model cannot be served; nothing is written.
-            Or the new SavedModel does not answer as Keras does; nothing that a server could load is left.
-        OSError: Writing failed; nothing that a server could load is left.
+            Or the new SavedModel does not answer as Keras does; nothing that a server would load is left behind.
+        OSError: Writing failed; nothing that a server would load is left behind.
         MissingExtraError: The extra `serve` is not installed.
     """
     version = versions.choose_version(base_path, model_version, keep_versions)
@@ -56,5 +56,5 @@ def export_saved_model(
 
 
 def check_installed() -> None:
-    """Refuses to begin without TensorFlow Serving's package, which the warm-up records need."""
+    """Raises a MissingExtraError without TensorFlow Serving's package, which the warm-up records need."""
     require("tensorflow_serving", "serve")

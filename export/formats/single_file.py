@@ -1,7 +1,7 @@
-"""Models as one file for other runtimes, checked against Keras before it appears.
+"""Writes models as one file for other runtimes, checked against Keras first.
 
-`sqz_keras.runtimes` describes the input and output of the LiteRT and ONNX files. Beside FILE.suffix lies
-FILE.spec.json, which describes the images that the model takes and names its classes.
+`sqz_keras.runtimes` describes the input and output of the LiteRT and ONNX files. FILE.spec.json, beside FILE.suffix,
+describes the images that the model takes and names its classes.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ SUFFIXES = {
     "onnx": ".onnx",
     "keras": ".keras",
 }
-# Largest difference allowed between a probability of the file and of Keras. In 8 bits, agreement is reported instead.
+# Largest difference allowed between the file's probabilities and Keras's. In 8 bits, agreement is reported instead.
 _TOLERANCES = {"litert": 1e-5, "litert_float16": 2e-2, "onnx": 1e-5, "keras": 1e-6}
 _CHECKED_IMAGES = 4
 
 
 def check_output(output: str | os.PathLike, format: str) -> None:
-    """Refuses a file that cannot be written, or whose name readers would take for another format.
+    """Refuses a file that cannot be written, or whose name would make readers take it for another format.
 
     Raises:
         ValueError: The file is refused.
@@ -55,12 +55,12 @@ def write(
     Args:
         format: A key of `SUFFIXES`.
         spec: Describes the model.
-        arrays: Its weights by name, float32.
+        arrays: The model's weights by name, float32.
         output: The file; an older one is replaced.
         images: Images for 8 bits: one half calibrates, and the answers to the other half are compared with Keras's.
 
     Returns:
-        How the file's answers compare with Keras's, for people.
+        How the file's answers compare with Keras's, in words.
 
     Raises:
         ValueError: The format cannot hold the model, or the file does not answer as Keras does; nothing is written.
@@ -113,7 +113,7 @@ def _images_to_check(spec: ModelSpec) -> np.ndarray:
 
 
 def run_keras(model, spec: ModelSpec, images: np.ndarray) -> np.ndarray:
-    """Probabilities (N, classes) of images (N, S, S, 3), RGB in 0..255, by the Keras model."""
+    """The Keras model's probabilities (N, classes) for images (N, S, S, 3), RGB in 0..255."""
     from sqz_keras import preprocess_input
 
     inputs = preprocess_input(images, "channels_last", spec.preprocessing.mode)
@@ -121,7 +121,7 @@ def run_keras(model, spec: ModelSpec, images: np.ndarray) -> np.ndarray:
 
 
 def _keras_file(model, spec: ModelSpec, images: np.ndarray) -> tuple[bytes, np.ndarray]:
-    """A `.keras` file, and the answers of the model that is read from it."""
+    """A `.keras` file, and the answers of the model read back from it."""
     import keras
 
     from sqz_keras.weights.description import embed_spec

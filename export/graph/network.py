@@ -1,14 +1,14 @@
-"""The network as it is exported: the models' function, arranged anew so that it takes less time.
+"""The network as it is exported: it computes what the models compute, rearranged to take less time.
 
-The public models keep the one forward path that the paper draws. Here, for serving alone:
+The public models keep the single forward path that the paper draws. Here, for serving alone:
 
 - weights are constants, which TensorFlow lays out for its kernels once, at the first call;
 - nothing is concatenated: what follows a fire module takes both halves, and a convolution is the sum of two;
 - each half is pooled by itself, without rows of zeros that no window, or no maximum, would notice;
 - the maps are divided into tiles of rows, so that two threads share an image;
-- conv10 does not see its border of zeros, whose activations are those of its bias alone.
+- conv10 does not see its border of zeros, whose activations come from its bias alone.
 
-What each of them gains is in docs/results.md; `benchmarks/serving_rewrites.py` undoes them one by one.
+docs/results.md says what each of these changes gains; `benchmarks/serving_rewrites.py` undoes them one by one.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from sqz_keras.architecture.metaparameters import FireFilters
 class ExportedNetwork:
     """(N, S, S, 3) -> probabilities (N, classes) and features (N, channels), all float32.
 
-    The features are conv10's input, averaged over height and width. `halves` are feature maps (N, rows, W, channels) of
-    a tile, whose channels, one after the other, are those that the model has in one tensor.
+    The features are conv10's input, averaged over height and width. In the methods, `halves` are feature maps (N, rows,
+    W, channels) of a tile; concatenated along the channels, they are what the model has in one tensor.
 
     Args:
         spec: Describes the model; S is its `input_size`.
-        arrays: The model's weights by name. They become constants of these names ("conv1/kernel", ...), always in
+        arrays: The model's weights by name. They become constants with these names ("conv1/kernel", ...), always in
             float32, so that a reader of the SavedModel finds them.
         precision: "float32" or "bfloat16": what the convolutions and pools compute in.
     """
@@ -45,7 +45,7 @@ class ExportedNetwork:
         net = self._spec.metaparameters
         stages = self._stages()
         images = tf.cast(images, self._dtype)
-        # A window of conv1 begins at every second row.
+        # conv1 has a stride of 2: its windows begin at every second row.
         rows = [(2 * start, 2 * (end - 1) + net.stem_kernel) for start, end in stages[0].rows]
         parts = [[self._conv_relu(weights, [images[:, start:end]], "conv1", strides=2)] for start, end in rows]
         if 1 in net.pool_after:
@@ -63,7 +63,7 @@ class ExportedNetwork:
         kernel, bias = (tf.cast(weights[f"{layer}/{part}"], self._dtype) for part in ("kernel", "bias"))
         *earlier, last = zip(halves, tf.split(kernel, [half.shape[-1] for half in halves], axis=2), strict=True)
         total = tf.nn.bias_add(tf.nn.conv2d(*last, strides, padding), bias)
-        # In this order, and of shapes known to be equal, TensorFlow makes one operation of all these.
+        # In this order, and with shapes known to be equal, TensorFlow fuses all of these into one operation.
         for half, part in earlier:
             total = tf.add(total, tf.nn.conv2d(half, part, strides, padding))
         return tf.nn.relu(total)
@@ -73,7 +73,7 @@ class ExportedNetwork:
         return tiles.divide([layer.size for layer in layers])
 
     def _max_pool(self, parts, stage: tiles.Stage) -> list[list[tf.Tensor]]:
-        """Caffe's ceil mode, n -> n // 2: an odd n is covered by whole windows, and an even one lacks a last row."""
+        """Caffe's ceil mode, n -> n // 2: whole windows cover an odd n; an even n lacks a last row, which is padded."""
         missing = 1 - stage.size % 2
         paddings = [[[0, 0], [0, missing * bottom], [0, missing], [0, 0]] for _, bottom in stage.borders()]
         return [
@@ -117,7 +117,7 @@ def _add(halves, outputs) -> list[tf.Tensor]:
 
 
 def _parted_like(halves, outputs) -> list[tf.Tensor]:
-    """The channels of `halves`, divided as those of `outputs` are."""
+    """The channels of `halves`, divided as the channels of `outputs` are."""
     sizes = [output.shape[-1] for output in outputs]
     if [half.shape[-1] for half in halves] == sizes:
         return halves

@@ -1,7 +1,8 @@
-"""A network that runs on parts of a batch, side by side.
+"""Runs a network on the parts of a batch in parallel.
 
-A convolution of these networks is so small that dividing it among threads costs more than it saves. So the work is
-divided between operations: the parts are iterations of a loop, which TensorFlow runs at once on its inter-op threads.
+A convolution in these networks is so small that dividing it among threads costs more than it saves. So the work is
+divided between operations: the parts are iterations of a loop, which TensorFlow runs in parallel on its inter-op
+threads.
 """
 
 from __future__ import annotations
@@ -12,21 +13,21 @@ import tensorflow as tf
 
 from sqz_keras import ModelSpec
 
-_PART_SIZE = 2  # images: the feature maps of more do not stay in a core's caches
-_AT_ONCE = 16  # parts, where there are as many threads
+_PART_SIZE = 2  # images; the feature maps of more images do not stay in a core's caches
+_AT_ONCE = 16  # parts, if there are that many threads
 
 
 def run_in_parts(network: Callable, images: tf.Tensor, spec: ModelSpec) -> list[tf.Tensor]:
     """The outputs of `network` for images (N, ...): probabilities (N, classes) and features (N, channels), float32.
 
     Args:
-        network: Gives them for any number of the images.
+        network: Computes these outputs for any number of images.
         images: The batch.
         spec: Describes the model.
     """
     sizes = spec.classes, spec.weight_shapes()["conv10/kernel"][2]
     count = tf.shape(images)[0]
-    part_size = tf.where(count > _PART_SIZE, _PART_SIZE, 1)  # two images are for two threads
+    part_size = tf.where(count > _PART_SIZE, _PART_SIZE, 1)  # two images get a thread each
     parts = (count + part_size - 1) // part_size
     results = [tf.TensorArray(tf.float32, parts, infer_shape=False, element_shape=(None, size)) for size in sizes]
 

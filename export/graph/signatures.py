@@ -1,4 +1,4 @@
-"""The exported graph: preprocessing, network and names of classes behind the signatures of the contract."""
+"""The exported graph: preprocessing, network and class names behind the contract's signatures."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class ServedModel(tf.Module):
 
     Args:
         spec: Describes the model.
-        arrays: Its weights by name, float32.
-        labels_path: A text file with the name of a class on each line, which becomes an asset.
+        arrays: The model's weights by name, float32.
+        labels_path: A text file with one class name per line, which becomes an asset.
         precision: One of `contract.PRECISIONS`: what the network computes in. Its input, its outputs and the weights
             in the file are float32 in both cases.
     """
@@ -50,7 +50,7 @@ class ServedModel(tf.Module):
         self.labels = tf.saved_model.Asset(os.fspath(labels_path))
         self._spec = spec
         network = ExportedNetwork(spec, arrays, precision)
-        # One function for all signatures, so that the network is saved once. Operations fuse where sizes are fixed.
+        # One function for all signatures, so that the network is saved once. Its fixed sizes let operations fuse.
         self._network = tf.function(
             lambda images: network(preprocess_input(images, "channels_last", spec.preprocessing.mode)),
             input_signature=[tf.TensorSpec((None, spec.input_size, spec.input_size, 3), tf.float32, "images")],
@@ -58,7 +58,7 @@ class ServedModel(tf.Module):
         )
 
     def save(self, folder: str | os.PathLike) -> None:
-        """Writes the SavedModel, with the method names of the contract; TensorFlow would give all of them Predict's."""
+        """Writes the SavedModel with the contract's method names; TensorFlow would give every signature Predict's."""
         functions = {
             contract.SERVING_DEFAULT: self.serving_default,
             contract.SERVE_BYTES: self.serve_bytes,
@@ -102,11 +102,11 @@ class ServedModel(tf.Module):
 
     @tf.function(input_signature=[])
     def model_spec(self):
-        """The ModelSpec as JSON, a scalar string: a constant by which a SavedModel that travels alone is described."""
+        """The ModelSpec as JSON, a scalar string: a constant that describes a SavedModel without its other files."""
         return tf.constant(description.spec_text(self._spec), name=description.SPEC_KEY)
 
     def _answer_encoded(self, data, read=tf.identity) -> dict[str, tf.Tensor]:
-        """The outputs of `contract.SERVE_BYTES` for strings (batch,) out of each of which `read` takes an image."""
+        """The outputs of `contract.SERVE_BYTES` for strings (batch,); `read` extracts the encoded image from each."""
         images, status = self._decode_all(data, read)
         probabilities, _ = run_in_parts(self._network, images, self._spec)
         good = tf.equal(status, contract.STATUS_OK)
@@ -122,7 +122,7 @@ class ServedModel(tf.Module):
 
     @tf.autograph.experimental.do_not_convert
     def _run(self, images) -> list[tf.Tensor]:
-        """Probabilities and features of whole images (batch, H, W, 3), which are resized a part at a time too."""
+        """Probabilities and features of whole images (batch, H, W, 3), which are also resized part by part."""
         size = tf.shape(images)[1:3]
         is_checked = tf.debugging.Assert(fits(size), [contract.STATUS_TOO_LARGE, size])
         with tf.control_dependencies([is_checked]):
@@ -130,7 +130,7 @@ class ServedModel(tf.Module):
         return run_in_parts(lambda part: self._network(self._resize_and_crop(part)), images, self._spec)
 
     def _resize_and_crop(self, images):
-        """Whole images (..., H, W, 3) to (..., S, S, 3), float32; one of the right size is not resized."""
+        """Whole images (..., H, W, 3) to (..., S, S, 3), float32; images of the right size are only cropped."""
         resize_to, size = self._spec.preprocessing.resize_to, self._spec.input_size
         start = (resize_to - size) // 2
         end = start + size
@@ -173,7 +173,7 @@ class ServedModel(tf.Module):
 
     @tf.autograph.experimental.do_not_convert
     def _decode(self, data):
-        """One image; raises inside the graph where it is damaged. Its size is checked before it is decoded."""
+        """One image and its status; raises inside the graph if it is damaged. Its size is checked before decoding."""
         is_jpeg, is_png = starts_with(data, JPEG_START), starts_with(data, PNG_START)
 
         def status_by_size(declared):
@@ -196,6 +196,6 @@ class ServedModel(tf.Module):
 
 
 def _image_of_example(example):
-    """The encoded image in a serialised `tf.train.Example`; an empty string where it has none."""
+    """The encoded image in a serialised `tf.train.Example`; an empty string if it has none."""
     feature = tf.io.FixedLenFeature([], tf.string, default_value="")
     return tf.io.parse_single_example(example, {contract.EXAMPLE_FEATURE: feature})[contract.EXAMPLE_FEATURE]

@@ -1,6 +1,6 @@
-"""The page as an ASGI application: its three files, the model's card, and for one posted image the answer and its map.
+"""The page as an ASGI application: its three files, the model's card, and, for a posted image, its answer and map.
 
-It gets its answers from an `export.client.client.Client`, and opens no file that a request names.
+It gets its answers from an `export.client.client.Client`, and never opens a file that a request names.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ class PageApp:
 
     Args:
         client: Asks the server that has the model.
-        base_path: Folder of the served model, or None where it is not on this machine. With it, the card is the whole
+        base_path: Folder of the served model, or None if it is not on this machine. With it, the card shows the whole
             description.
         host: The name or address that the page is served at. Requests for other names are refused.
     """
 
     def __init__(self, client: Client, base_path: str | os.PathLike | None, host: str):
         self._client, self._base_path, self._host = client, base_path, host
-        self._rotating = threading.Lock()  # one image at a time: a large one takes half a gigabyte meanwhile
+        self._rotating = threading.Lock()  # one image at a time, as a large one takes half a gigabyte
         self._explainer = Explainer()
         self._routes: Mapping[tuple[str, str | re.Pattern], Callable[[Request], Awaitable[Response]]] = {
             **{("GET", path): _file(*file) for path, file in _FILES.items()},
@@ -102,9 +102,9 @@ class PageApp:
             raise _RequestError(403, "Only this page itself may send images.")  # browsers add an Origin to each POST
 
     def _is_own(self, name: str) -> bool:
-        """Whether a Host header names this server, and not a name that its owner has pointed here (DNS rebinding).
+        """Whether a Host header names this server, rather than a foreign name that points here (DNS rebinding).
 
-        Every address is accepted, for nobody can point an address elsewhere.
+        Every address is accepted, since nobody can make an address point elsewhere.
         """
         name = re.sub(r":\d{1,5}$", "", name).strip("[]").lower()
         if name in ("localhost", self._host.lower()):
@@ -127,14 +127,14 @@ class PageApp:
             return [*rows, ("Signatures", ", ".join(sorted(self._client.signatures())))]
 
     def _version(self) -> int:
-        """The version that the server answers with now."""
+        """The version that the server answers with now, its newest."""
         version = max(self._client.available_versions(), default=None)
         if version is None:
             raise _RequestError(503, "The model server has no version ready yet.")
         return version
 
     def _folders(self) -> Mapping[int, pathlib.Path]:
-        """The folders of the versions, as far as they are on this machine."""
+        """The folders of the versions that are on this machine."""
         return versions.list_versions(self._base_path) if self._base_path else {}
 
     async def _map(self, request: Request) -> Response:
@@ -165,12 +165,12 @@ class PageApp:
         milliseconds = 1000 * (time.perf_counter() - start)
         if prediction.status != contract.STATUS_OK:
             raise _RequestError(422, f"This cannot be read: {prediction.status}.")
-        # With the folder of a version on this machine, `POST /map/<id>` draws the map of a class.
+        # If a version's folder is on this machine, `POST /map/<id>` draws the map of a class.
         return {"top": _top(prediction), "milliseconds": milliseconds, "has_maps": bool(self._folders())}
 
 
 class _RequestError(Exception):
-    """A request that is refused with an HTTP status."""
+    """Raised to refuse a request with an HTTP status."""
 
     def __init__(self, status: int, message: str):
         super().__init__(message)
@@ -178,7 +178,7 @@ class _RequestError(Exception):
 
 
 def error_response(status: int, message: str) -> Response:
-    """The answer to a request that is refused or fails."""
+    """The answer to a request that is refused or that failed."""
     return JSONResponse({"error": message}, status, headers=HEADERS)
 
 
@@ -197,7 +197,7 @@ async def _read_image(request: Request) -> bytes:
         raise _RequestError(411, "The request must have a Content-Length.")
     length = int(request.headers["content-length"])  # h11 lets only digits through
     if length > MAX_IMAGE_BYTES:
-        async for _ in request.stream():  # read to the end, for a browser reads no answer before
+        async for _ in request.stream():  # a browser reads no answer before it has sent everything
             pass
         raise _RequestError(
             413, f"The file has {length / 1e6:.0f} MB, and the limit is {MAX_IMAGE_BYTES / 1e6:.0f} MB."
@@ -208,7 +208,7 @@ async def _read_image(request: Request) -> bytes:
 
 
 def _top(prediction: Prediction) -> list[dict]:
-    """The best classes; with wnids where the classes are ImageNet's."""
+    """The best classes; with wnids if the classes are ImageNet's."""
     classes = imagenet_classes()
     named = list(zip(prediction.class_ids, prediction.classes, prediction.scores, strict=True))
     is_imagenet = len(prediction.probabilities) == len(classes) and all(classes[i][1] == name for i, name, _ in named)

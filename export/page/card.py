@@ -1,4 +1,4 @@
-"""The card of a served model: its description for people, in rows."""
+"""The card of a served model: a description for people, in rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def read_card(version_folder: str | os.PathLike) -> list[tuple[str, str]]:
         version_folder: `<base_path>/<version>`.
 
     Returns:
-        Pairs of a row's name and its value.
+        Pairs of a row's name and value.
 
     Raises:
         ValueError: The folder has no description that `sqz-export` wrote.

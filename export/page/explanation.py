@@ -1,6 +1,7 @@
-"""Where the network sees a class in an image: conv10's map of it over the image, from the served version's weights.
+"""Shows where the network sees a class in an image: conv10's map of the class, drawn over the image.
 
-A server's answers do not contain that map, so it is computed here, by Keras. That takes nothing from those answers.
+A server's answers do not contain that map, so Keras computes it here from the served version's weights, independently
+of those answers.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ _SHOWN = 640  # pixels of the longer side, at most
 
 
 class Explainer:
-    """Draws maps; keeps the network of the version that it was last asked for. Threads wait for each other."""
+    """Draws maps, and keeps the network of the last version used. Threads take turns."""
 
     def __init__(self):
         self._lock, self._kept, self._spec, self._maps = threading.Lock(), None, None, None
 
     def draw(self, folder: str | os.PathLike, data: bytes, class_id: int) -> bytes:
-        """The image with the map of a class over it.
+        """The image overlaid with the map of a class.
 
         Args:
             folder: `<base_path>/<version>`, which `sqz-export` wrote.
@@ -35,13 +36,13 @@ class Explainer:
             A JPEG, whose longer side has at most 640 pixels.
 
         Raises:
-            ValueError: There is no such class, the image cannot be read, or the folder has no weights that can.
+            ValueError: There is no such class, or the image or the folder's weights cannot be read.
         """
-        from sqz_keras.explain import ClassMaps, overlay  # Keras, which the page itself does without
+        from sqz_keras.explain import ClassMaps, overlay  # imports Keras, which the page itself does not need
         from sqz_keras.images.preprocessing import prepare_image
         from sqz_keras.models.squeezenet import build
 
-        with self._lock:  # a large image takes half a gigabyte meanwhile
+        with self._lock:  # one image at a time, as a large one takes half a gigabyte
             key = _key(folder)
             if self._kept != key:
                 spec, arrays = resolve_model(folder)
@@ -56,7 +57,7 @@ class Explainer:
 
 
 def _key(folder: str | os.PathLike) -> tuple[str, int, int]:
-    """What another folder does not have, even where a version was exported again under its number."""
+    """A key that no other folder has, even if a version was exported again with the same number."""
     try:
         found = os.stat(folder)
     except OSError as error:

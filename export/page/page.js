@@ -49,7 +49,7 @@
       at("seen-title").textContent = "Where it looked: " + name;
       at("seen").hidden = false;
     } catch (error) {
-      if (error.name !== "AbortError") at("seen").hidden = true;  // another program's model has no maps
+      if (error.name !== "AbortError") at("seen").hidden = true;  // a model written by another program has no maps
     }
   };
 
@@ -97,7 +97,7 @@
       if (answer.has_maps) lookFor(file, answer.top[0]);
       showCard();  // another version may have taken over
     } catch (error) {
-      if (error.name === "AbortError") return;  // a newer image took its place
+      if (error.name === "AbortError") return;  // a newer image has replaced this one
       show("error", error.message);
     }
     show("note", "");

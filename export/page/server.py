@@ -1,6 +1,6 @@
-"""A page for people in front of any server of the contract: drop an image, see what it shows.
+"""A web page in front of any server that follows the contract: drop an image, see what it shows.
 
-uvicorn serves the application of `export.page.app`, within limits of time and of connections that uvicorn lacks.
+uvicorn serves the application of `export.page.app`. The limits on time and connections, which uvicorn lacks, are here.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from export.client.client import Client
 from export.page.app import PageApp, error_response
 
 MAX_CONNECTIONS = 8  # further ones are closed with a 503
-REQUEST_SECONDS = 20.0  # for a request to arrive whole, and for its answer to leave
+REQUEST_SECONDS = 20.0  # for a request to arrive whole, and again for its answer to be sent
 MAX_HEADER_BYTES = 1 << 17
 _BUSY_BODY = b'{"error": "The page is busy. Try again in a second."}'
 _BUSY = (
     b"HTTP/1.0 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Type: application/json\r\n"
     b"Content-Length: %d\r\n\r\n%b" % (len(_BUSY_BODY), _BUSY_BODY)
 )
-# Requests that h11 refuses, by a part of its message: our status and message.
+# Our status and message for requests that h11 refuses, by a part of h11's message.
 _REFUSALS = {
     "Content-Length": (411, "The request must have one Content-Length, a number of bytes."),
     "Host": (403, "The request must have one Host."),
@@ -39,13 +39,13 @@ _REFUSALS = {
 def serve_page(
     client: Client, base_path: str | os.PathLike | None = None, *, host: str = "127.0.0.1", port: int = 0
 ) -> Iterator[int]:
-    """Serves the page in the background for as long as the block runs, and gives its port.
+    """Serves the page in the background while the block runs, and gives its port.
 
     At the end of the block, requests that have arrived whole still get their answer.
 
     Args:
         client: Asks the server that has the model.
-        base_path: Folder of the served model, or None where it is not on this machine. With it, the card is the whole
+        base_path: Folder of the served model, or None if it is not on this machine. With it, the card shows the whole
             description.
         host: Address to listen on. There is no encryption and no password.
         port: 0 takes a free one.
@@ -69,7 +69,7 @@ def serve_page(
         lifespan="off",
         interface="asgi3",
         log_config=None,
-        log_level="error",  # what a client sends wrong is no message for the log
+        log_level="error",  # clients' mistakes do not belong in the log
         access_log=False,
         proxy_headers=False,
         server_header=False,
@@ -86,7 +86,7 @@ def serve_page(
 
 
 class _Connection(H11Protocol):
-    """A connection for one request, which must arrive and be answered within REQUEST_SECONDS each."""
+    """A connection for one request. Receiving it and sending its answer may take REQUEST_SECONDS each."""
 
     def connection_made(self, transport) -> None:
         self._deadline = self.loop.call_later(REQUEST_SECONDS, self._close_unless_whole)
@@ -102,15 +102,15 @@ class _Connection(H11Protocol):
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:
-        """Answers a client that has ended its side of the connection, if it has sent a request."""
+        """Answers a client that has closed its side of the connection, if it has sent a request."""
         if self.cycle is None:
             return False  # asyncio closes the connection
         if not self._is_whole():
-            self.data_received(b"")  # h11 raises, as the body is not complete
+            self.data_received(b"")  # h11 raises its error, as the body is incomplete
         return True
 
     def send_400_response(self, msg: str) -> None:
-        """Sends our own errors for what h11 refuses; uvicorn calls it while it handles h11's exception."""
+        """Sends our own error for what h11 refuses; uvicorn calls this method while it handles h11's exception."""
         reason = str(sys.exception())
         refusals = (refusal for part, refusal in _REFUSALS.items() if part in reason)
         response = error_response(*next(refusals, (400, msg)))

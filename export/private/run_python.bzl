@@ -1,4 +1,4 @@
-"""Runs a module of the project as an action, in the workspace's Python environment and without anything else."""
+"""Runs a module of the project as an action, in the workspace's Python environment and nothing else."""
 
 PYTHON_ATTRS = {
     "_python": attr.label(
@@ -15,7 +15,7 @@ PYTHON_ATTRS = {
     ),
 }
 
-# The builder's home folder and GPU have no influence. Keras takes its defaults where it cannot write its file.
+# The builder's home folder and GPU must have no influence. Keras uses its defaults if it cannot write its file.
 _ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "-1",
     "HOME": "/dev/null",

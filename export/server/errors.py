@@ -1,4 +1,4 @@
-"""The status codes that clients get for what goes wrong with a call."""
+"""The status codes that clients get when a call fails."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def invalid(message: str) -> RequestError:
 
 
 def describe(error: Exception) -> tuple[grpc.StatusCode, str]:
-    """Code and message for an exception; INTERNAL where the server or a file has a defect."""
+    """Code and message for an exception; INTERNAL if the server or a file has a defect."""
     if isinstance(error, RequestError):
         code, message = error.code, str(error)
     elif isinstance(error, tf.errors.OpError):
@@ -39,7 +39,7 @@ def describe(error: Exception) -> tuple[grpc.StatusCode, str]:
 
 @contextlib.contextmanager
 def errors_as_status(context: grpc.ServicerContext) -> Iterator[None]:
-    """Ends the call with the status code of an exception that is raised in the block."""
+    """If the block raises an exception, ends the call with its status code."""
     try:
         yield
         return

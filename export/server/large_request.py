@@ -1,7 +1,7 @@
-"""A Predict request whose one large array is not copied: protobuf would copy its values twice.
+"""Reads a Predict request without copying its one large array; protobuf would copy the array's values twice.
 
 A batch of 32 images has 20 MB, and copying it takes longer than receiving it from the same machine. Only the usual form
-is cut up here, one input with one field of content; everything else is left to protobuf.
+is split here, one input with one field of content; everything else is left to protobuf.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from tensorflow_serving.apis import predict_pb2
 
 from sqz_keras.protobuf import BYTES, read_fields
 
-_LARGE = 1 << 16  # bytes; less is not worth the trouble
-_MOST_FIELDS = 100  # of the usual form of a message; a long walk in Python would hold up the server
+_LARGE = 1 << 16  # bytes; splitting off less is not worth the trouble
+_MOST_FIELDS = 100  # in the usual form of a message; a long loop in Python would hold up the server
 _Entry = predict_pb2.PredictRequest.InputsEntry
 # Field numbers.
 _INPUTS = predict_pb2.PredictRequest.INPUTS_FIELD_NUMBER
@@ -28,7 +28,7 @@ class ParsedRequest(NamedTuple):
     """A Predict request in two parts.
 
     Args:
-        message: The request; `contents` is left out of it.
+        message: The request without `contents`.
         contents: The `tensor_content` of inputs by name.
     """
 
@@ -40,7 +40,7 @@ def parse(data: bytes) -> ParsedRequest:
     """Reads a request as gRPC received it.
 
     Raises:
-        google.protobuf.message.DecodeError: It is no PredictRequest.
+        google.protobuf.message.DecodeError: The data are not a PredictRequest.
     """
     request = _split(memoryview(data), _INPUTS)
     entry = request and _split(request.field, _VALUE)
@@ -59,7 +59,7 @@ class _Split(NamedTuple):
 
 
 def _split(message: memoryview, number: int) -> _Split | None:
-    """The bytes of a message's field of this number, and all its other fields; None if it has not one such field."""
+    """The bytes of a message's field `number`, and all other fields; None unless it has exactly one such field."""
     found = None
     try:
         for count, field in enumerate(read_fields(message)):

@@ -1,4 +1,4 @@
-"""Which versions of a model are served: those of the newest folder, swapped without a gap."""
+"""Serves the newest version of a model, and replaces it by a newer one without a gap."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from export.server.large_request import ParsedRequest
 from export.server.model import ServedVersion
 
 State = get_model_status_pb2.ModelVersionStatus.State
-# A load is retried five times, a minute apart. The model server's retries are turned off, as they keep the next version
-# waiting there.
+# A load is retried five times, a minute apart. TensorFlow's model server is started without retries, as they would keep
+# the next version waiting there.
 MAX_LOADS = 6
 
 
@@ -29,7 +29,7 @@ def load_version(path: pathlib.Path, name: str, version: int) -> ServedVersion:
     """Loads a version and replays its warm-up requests, so that its first clients do not wait.
 
     Raises:
-        Exception: Of many kinds: TensorFlow cannot load the folder, or a request cannot be read, or fails.
+        Exception: Of many types: TensorFlow cannot load the folder, or a request cannot be read, or fails.
     """
     model = ServedVersion(path, name, version)
     try:
@@ -43,7 +43,7 @@ def load_version(path: pathlib.Path, name: str, version: int) -> ServedVersion:
 
 @dataclasses.dataclass
 class _Loaded:
-    """A version that is served, and how many calls hold it."""
+    """A version that is served, and how many calls use it now."""
 
     model: ServedVersion
     calls: int = 0
@@ -51,7 +51,7 @@ class _Loaded:
 
 @dataclasses.dataclass
 class _Failed:
-    """How often the load of a version failed, and when it is retried."""
+    """How often a version failed to load, and when the load is retried."""
 
     loads: int
     next_load: float
@@ -60,15 +60,15 @@ class _Failed:
 class VersionManager:
     """Serves the newest version under a folder, and loads newer ones as they appear.
 
-    A new version is loaded and warmed up beside the old one, which is unloaded once the new one is AVAILABLE and its
-    own calls have ended. Where the load fails, the old version stays. Where the newest folder is removed, the version
-    before it is served.
+    A new version is loaded and warmed up beside the old one. The old one is unloaded once the new one is AVAILABLE and
+    the old one's calls have ended. If the load fails, the old version stays. If the newest folder is removed, the
+    version before it is served.
 
     Args:
         base_path: The folder of all versions.
         name: The model's name.
         load: Makes a ServedVersion from its folder, the model's name and its number.
-        retry_seconds: How long after a failure a load is retried.
+        retry_seconds: Seconds between a failed load and its retry.
     """
 
     def __init__(
@@ -86,10 +86,10 @@ class VersionManager:
         self._failed: dict[int, _Failed] = {}
 
     def load_newest(self) -> int:
-        """Loads the newest version, with which serving starts, and returns its number.
+        """Loads the version to start with, the newest, and returns its number.
 
         Raises:
-            ValueError: There is none, or it cannot be loaded.
+            ValueError: There is no version, or the newest cannot be loaded.
         """
         version, path = versions.newest(self._base_path)
         if not self._try_to_load(version, path):
@@ -100,9 +100,9 @@ class VersionManager:
         return version
 
     def poll(self) -> None:
-        """Loads and unloads versions as the folder now requires; never called by two threads at once."""
+        """Loads and unloads versions to match the folder. It must not be called by two threads at once."""
         if not self._base_path.is_dir():
-            return  # perhaps it cannot be reached for a while: the versions that are loaded stay
+            return  # it may be unreachable for a while: the loaded versions stay
         folders = versions.list_versions(self._base_path)
         self._failed = {version: failed for version, failed in self._failed.items() if version in folders}
         newest = max(folders, default=None)
@@ -113,13 +113,13 @@ class VersionManager:
                 self._unload(version)
 
     def close(self) -> None:
-        """Unloads everything, once the calls that are running have ended."""
+        """Unloads everything, after the running calls have ended."""
         for version in sorted(self._loaded):
             self._unload(version)
 
     @contextlib.contextmanager
     def lease(self, requested: model_pb2.ModelSpec) -> Iterator[ServedVersion]:
-        """The version that a request names, or the newest where it names none; it stays loaded for the block.
+        """The version that a request names, or the newest if it names none. It stays loaded while the block runs.
 
         Raises:
             RequestError: There is no such model or version.

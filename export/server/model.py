@@ -1,4 +1,4 @@
-"""One version of a model: loaded as TensorFlow Serving loads it, with the requests and responses of its protocol."""
+"""One version of a model, loaded as TensorFlow Serving loads it, with the requests and responses of its protocol."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _INIT_OP = "__saved_model_init_op"  # listed among the signatures, but not one
 class ServedVersion:
     """A loaded version. A SavedModel is a program: load only what you trust.
 
-    It runs in a session, as in the model server, not through `tf.saved_model.load`: a run ends at its deadline, only
-    the requested outputs are computed, and closing it frees its memory at once. Its threads are those of
-    `threads`, each on a core of its own, unless this process has used TensorFlow before: the first use makes them for
-    all.
+    Like the model server, it runs in a session, not through `tf.saved_model.load`: a run ends at its deadline, only the
+    requested outputs are computed, and closing it frees its memory at once. It sets up TensorFlow's threads as
+    `threads` says, each on a core of its own. If this process has used TensorFlow before, that first use has already
+    created the threads, and they stay as they are.
 
     Args:
         path: The version's folder.
@@ -33,7 +33,7 @@ class ServedVersion:
         version: The version's number.
 
     Raises:
-        Exception: Of many kinds: the folder holds no SavedModel that can be loaded.
+        Exception: Of many types: the folder holds no SavedModel that can be loaded.
     """
 
     def __init__(self, path: str | os.PathLike, name: str, version: int):
@@ -55,7 +55,7 @@ class ServedVersion:
         self._callables: dict[tuple, Callable] = {}
 
     def close(self) -> None:
-        """Frees its memory; no call may be running."""
+        """Frees the version's memory; no call may be running."""
         self._session.close()
 
     def predict(self, request: ParsedRequest, timeout_ms: int = 0) -> predict_pb2.PredictResponse:
@@ -83,7 +83,7 @@ class ServedVersion:
     def classify(
         self, request: classification_pb2.ClassificationRequest, timeout_ms: int = 0
     ) -> classification_pb2.ClassificationResponse:
-        """Answers a Classify call; arguments and errors are those of `predict`."""
+        """Answers a Classify call; `timeout_ms` and errors are as in `predict`."""
         name = request.model_spec.signature_name or contract.SERVING_DEFAULT.name
         signature = self.signature_defs.get(name)
         if signature is None:
@@ -134,7 +134,7 @@ class ServedVersion:
 
 
 def _requested_outputs(signature: meta_graph_pb2.SignatureDef, output_filter: Sequence[str]) -> list[str]:
-    """The outputs to compute, sorted, as a callable is kept for each list of outputs."""
+    """The outputs to compute. They are sorted, since a callable is kept for each list of outputs."""
     unknown = sorted(set(output_filter) - set(signature.outputs))
     if unknown:
         raise invalid(f"Unknown outputs {unknown!s:.200}; the signature has {sorted(signature.outputs)}.")
@@ -148,7 +148,7 @@ def _serialized_examples(sent: input_pb2.Input) -> list[bytes]:
     if kind == "example_list":
         return [example.SerializeToString() for example in sent.example_list.examples]
     if kind == "example_list_with_context":
-        # Serialised messages, one after the other, are the serialised form of the two merged.
+        # Two serialised messages, concatenated, are the serialised form of both merged.
         context = sent.example_list_with_context.context.SerializeToString()
         return [context + example.SerializeToString() for example in sent.example_list_with_context.examples]
     raise invalid("The request's input is empty.")

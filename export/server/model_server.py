@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from export.server import threads
 
 BINARY = "tensorflow_model_server"
-MAX_THREADS = 64  # with its default, 4 for each core, it refuses calls of 8 clients on 2 cores
+MAX_THREADS = 64  # with its default of 4 per core, the server refuses calls from 8 clients on 2 cores
 STOP_SECONDS = 10.0
-# Of any server of these models. A version that fails to load is not retried, for the retries, a minute apart, keep the
-# next version waiting.
+# For any server of these models. A version that fails to load is not retried, since the retries, a minute apart, keep
+# the next version waiting.
 FLAGS = {
     "grpc_max_threads": str(MAX_THREADS),
     "tensorflow_intra_op_parallelism": str(threads.INSIDE_AN_OPERATION),
@@ -28,14 +28,14 @@ FLAGS = {
 
 
 def find() -> str | None:
-    """The path of the model server, where it is on the PATH."""
+    """The path of the model server, or None if it is not on the PATH."""
     return shutil.which(BINARY)
 
 
 def command(
     binary: str, base_path: str | os.PathLike, model_name: str, port: int, ssl_config_file: str | None = None
 ) -> list[str]:
-    """The command that serves one model as sqz-serve does."""
+    """The command line that serves one model as sqz-serve does."""
     flags = {
         "port": port,
         "model_name": model_name,
@@ -50,11 +50,11 @@ def command(
 
 
 def ssl_config(key: bytes, cert: bytes) -> str:
-    """A file for TensorFlow Serving's `--ssl_config_file`.
+    """The content of a file for TensorFlow Serving's `--ssl_config_file`.
 
     Args:
         key: Content of the private key's PEM file.
-        cert: Content of the certificate's.
+        cert: Content of the certificate's PEM file.
 
     Returns:
         The text of an SSLConfig message, which holds both.
@@ -75,9 +75,9 @@ def serve(
     key_and_cert: tuple[bytes, bytes] | None = None,
     stopped: threading.Event | None = None,
 ) -> Iterator[int]:
-    """Runs the model server for as long as the block runs, and gives the port, once it listens on it.
+    """Runs the model server while the block runs, and gives the port once the server listens on it.
 
-    It listens on every address of the machine: it has no flag for one.
+    It listens on every address of the machine, as it has no flag to choose one.
 
     Args:
         binary: Path of the model server.
@@ -85,7 +85,7 @@ def serve(
         model_name: The name by which clients ask for the model.
         port: 0 takes a free one.
         key_and_cert: Private key and certificates, PEM, for TLS.
-        stopped: Set when the server has ended, by itself or because the block did. If it is set before the server
+        stopped: Set when the server has ended, by itself or with the block. If the caller sets it before the server
             listens, the port is given at once.
 
     Raises:
@@ -98,7 +98,7 @@ def serve(
             config_file = os.path.join(private, "ssl_config.txt")
             with open(config_file, "w", encoding="ascii") as file:
                 file.write(ssl_config(*key_and_cert))
-        # In a session of its own, Ctrl-C reaches this process alone, which then ends the server in order.
+        # The server gets a session of its own: Ctrl-C reaches this process alone, which then ends the server cleanly.
         arguments = command(binary, base_path, model_name, port, config_file)
         process = subprocess.Popen(arguments, start_new_session=True)
         threading.Thread(target=lambda: (process.wait(), stopped.set()), daemon=True).start()
@@ -117,7 +117,7 @@ def serve(
 
 
 def _free_port(port: int) -> int:
-    """The port, where nothing listens on it, or a free one for 0."""
+    """Returns the port if nothing listens on it, or a free port for 0."""
     with socket.socket() as free:
         free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # an earlier server's connections may be closing
         try:
@@ -128,7 +128,7 @@ def _free_port(port: int) -> int:
 
 
 def _wait_until_open(port: int, process: subprocess.Popen, stopped: threading.Event) -> None:
-    """Returns once the port is open: the server opens it after it has loaded the model. Or once `stopped` is set."""
+    """Returns once the server has loaded the model and then opened the port, or once `stopped` is set."""
     while process.poll() is None and not stopped.is_set():
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return

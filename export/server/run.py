@@ -1,4 +1,4 @@
-"""Serves as a config of sqz-serve says: either server, the page, and the file that says where they listen."""
+"""Runs sqz-serve from its config: one of the two servers, the page, and the file that holds the server's port."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from sqz_keras.extras import needs
 
 LOCALHOST, EVERY_ADDRESS = "127.0.0.1", "0.0.0.0"
 _KEPT_MESSAGES = 4  # of the largest size
-# In a certificate, what says the kind of its key: RSA, the curve P-256, the curve P-384. With other kinds, such as
-# Ed25519, gRPC's library makes no connection.
+# The bytes in a certificate that identify the type of its key: RSA, the curve P-256, the curve P-384. With other types,
+# such as Ed25519, gRPC's library makes no connection.
 _KEYS_OF_GRPC = tuple(map(bytes.fromhex, ("06092a864886f70d010101", "06082a8648ce3d030107", "06052b81040022")))
-# Python runs a signal's handler once a wait ends, and a signal that comes just before the wait does not end it.
+# Python runs a signal's handler when a wait ends, and a signal that comes just before a wait does not end that wait.
 _SECONDS_BETWEEN_SIGNALS = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
 class ServeConfig:
-    """What to serve, and where. A field's help is also its flag's."""
+    """What to serve, and where. A field's help is also the help of its flag."""
 
     base_path: str = flag_field(
         None, "Folder of the served model, which holds a folder for each version.", required=True
@@ -51,10 +51,10 @@ class ServeConfig:
 
 
 def run_server(config: ServeConfig, stopped: threading.Event) -> None:
-    """Serves until `stopped` is set, and says on stdout where.
+    """Serves until `stopped` is set, and prints on stdout where.
 
     Raises:
-        ValueError: The config contradicts itself, or there is no version that can be loaded.
+        ValueError: The config contradicts itself, or no version can be loaded.
         OSError: A file cannot be read, an address cannot be listened on, or the model server ended by itself.
     """
     if not config.model_name:
@@ -68,7 +68,7 @@ def run_server(config: ServeConfig, stopped: threading.Event) -> None:
     server = _model_server(binary, config, key_and_cert, stopped) if binary else _embedded(config, key_and_cert)
     port_file = pathlib.Path(config.port_file) if config.port_file else None
     if port_file:
-        port_file.unlink(missing_ok=True)  # an earlier server's, which no client should take for this one's
+        port_file.unlink(missing_ok=True)  # it may be an earlier server's, which clients would take for this one's
     with contextlib.ExitStack() as running:
         port = running.enter_context(server)
         if stopped.is_set():  # while the server started
@@ -84,7 +84,7 @@ def run_server(config: ServeConfig, stopped: threading.Event) -> None:
             pass
         if port_file:
             with contextlib.suppress(FileNotFoundError):
-                if port_file.read_bytes() == _port_line(port):  # and not that of a server that was started later
+                if port_file.read_bytes() == _port_line(port):  # not the port of a server started later
                     port_file.unlink()
 
 
@@ -93,11 +93,12 @@ def _port_line(port: int) -> bytes:
 
 
 def read_key_and_cert(key: str | None, cert: str | None) -> tuple[bytes, bytes] | None:
-    """The contents of both PEM files, or None where neither is named.
+    """The blocks of the key's PEM file and the certificates of the other file; None if neither file is named.
 
     Raises:
-        ValueError: One of them alone is named, or they are not a key and its certificate.
-        OSError: They cannot be read.
+        ValueError: Only one of the files is named, they are not an unencrypted key and its certificate, or the key is
+            of a type that gRPC does not take.
+        OSError: A file cannot be read.
     """
     if not (key or cert):
         return None
@@ -107,7 +108,7 @@ def read_key_and_cert(key: str | None, cert: str | None) -> tuple[bytes, bytes] 
     try:
         if not certificates:
             raise ValueError("there is no certificate")
-        # With an empty password an encrypted key is an error; OpenSSL would ask for its password on the terminal.
+        # With an empty password, an encrypted key is an error. Without one, OpenSSL would ask for it on the terminal.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password="")
     except (ValueError, ssl.SSLError) as error:
         raise ValueError(
@@ -130,7 +131,7 @@ def _model_server(
     print(
         f"sqz-serve: {binary} listens on every address; with --embedded, 127.0.0.1 alone.", file=sys.stderr, flush=True
     )
-    versions.newest(config.base_path)  # the model server would wait for a version without end
+    versions.newest(config.base_path)  # raises if there is no version: the model server would wait for one forever
     return model_server.serve(binary, config.base_path, config.model_name, config.port, key_and_cert, stopped)
 
 
@@ -138,7 +139,7 @@ def _embedded(config: ServeConfig, key_and_cert: tuple[bytes, bytes] | None) -> 
     from export.server.serving import ServerConfig, serve
 
     memory.keep_blocks(largest=contract.MAX_MESSAGE_BYTES, in_all=_KEPT_MESSAGES * contract.MAX_MESSAGE_BYTES)
-    # gRPC logs a traceback for each request that is no message, and any client can send those until a disk is full.
+    # gRPC logs a traceback for each request that is not a message, so any client could fill the disk with them.
     logging.getLogger("grpc._common").setLevel(logging.CRITICAL)
     host = config.host or LOCALHOST
     listening = ServerConfig(host=host, port=config.port, model_name=config.model_name, key_and_cert=key_and_cert)

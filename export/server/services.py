@@ -1,4 +1,4 @@
-"""The calls that the server answers, as servicers of gRPC."""
+"""The calls that the server answers, as gRPC servicers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             return model.predict(request, _timeout_ms(context))
 
     def large_predict_handler(self) -> grpc.GenericRpcHandler:
-        """Predict, which reads its requests by `large_request`. It must be added before the other handlers."""
+        """A handler for Predict that reads its requests with `large_request`. Add it before the other handlers."""
         predict = grpc.unary_unary_rpc_method_handler(
             self.Predict,
             request_deserializer=large_request.parse,
@@ -73,10 +73,10 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
 
 
 def _timeout_ms(context: grpc.ServicerContext) -> int:
-    """The time that a call has left, at least 1 ms; 0 where it has no deadline.
+    """The time that a call has left, at least 1 ms; 0 if it has no deadline.
 
     Raises:
-        RequestError: DEADLINE_EXCEEDED, where no time is left, or the client is gone; the call must not run.
+        RequestError: DEADLINE_EXCEEDED: no time is left, or the client is gone; the call must not run.
     """
     left = context.time_remaining()
     if not context.is_active() or (left is not None and left <= 0):

@@ -18,7 +18,7 @@ from export import contract
 from export.server.manager import VersionManager, load_version
 from export.server.services import ModelService, PredictionService
 
-_GRACE_SECONDS = 10.0  # at the end, for calls that are running
+_GRACE_SECONDS = 10.0  # for the calls that are still running at the end
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class ServerConfig:
         max_workers: How many calls run at once.
         max_queue: How many more calls may wait, unread; calls beyond these get RESOURCE_EXHAUSTED.
         poll_seconds: Time between two checks for new and removed versions.
-        key_and_cert: Private key and chain of certificates, PEM. With these the server speaks TLS alone.
+        key_and_cert: Private key and certificate chain, PEM. With these, the server accepts TLS only.
     """
 
     host: str = "127.0.0.1"
@@ -46,9 +46,9 @@ class ServerConfig:
 
 @contextlib.contextmanager
 def serve(base_path: str | os.PathLike, config: ServerConfig, load: Callable = load_version) -> Iterator[int]:
-    """Serves the versions under `base_path` in the background for as long as the block runs, and gives the port.
+    """Serves the versions under `base_path` in the background while the block runs, and gives the port.
 
-    At the end of the block new calls are refused, and calls that run or wait get ten seconds to finish.
+    At the end of the block, new calls are refused, and calls that run or wait get ten seconds to finish.
 
     Args:
         base_path: The folder of all versions.
@@ -56,7 +56,7 @@ def serve(base_path: str | os.PathLike, config: ServerConfig, load: Callable = l
         load: As in VersionManager.
 
     Raises:
-        ValueError: There is no version that can be loaded.
+        ValueError: There is no version, or the newest cannot be loaded.
         OSError: The address cannot be listened on.
     """
     versions = VersionManager(base_path, config.model_name, load)

@@ -1,4 +1,4 @@
-"""The tensors of a request, compared with the signature before memory of the declared size is allocated."""
+"""Reads a request's tensors. They are compared with the signature before memory of the declared size is allocated."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def read_inputs(signature: meta_graph_pb2.SignatureDef, request: ParsedRequest) 
     """A request's tensors by input name.
 
     Raises:
-        RequestError: INVALID_ARGUMENT, where they are not those of the signature, or are too large.
+        RequestError: INVALID_ARGUMENT: the tensors do not match the signature, or are too large.
     """
     sent = request.message.inputs
     if set(sent) != set(signature.inputs):
@@ -28,10 +28,10 @@ def read_inputs(signature: meta_graph_pb2.SignatureDef, request: ParsedRequest) 
 
 
 def check_batch(count: int) -> None:
-    """Refuses a batch that is larger than the contract allows, since the network's input is far larger than a request.
+    """Refuses a batch larger than the contract allows, since the network's input is far larger than a request.
 
     Raises:
-        RequestError: INVALID_ARGUMENT.
+        RequestError: INVALID_ARGUMENT: the batch is empty or too large.
     """
     if not 1 <= count <= contract.MAX_BATCH_SIZE:
         raise invalid(f"Expected 1 to {contract.MAX_BATCH_SIZE} images in a call, got {count}.")
@@ -67,7 +67,7 @@ def _read(name: str, info: meta_graph_pb2.TensorInfo, proto, content: memoryview
 
 
 def _values(name: str, sent, dtype, default, shape: list[int]) -> np.ndarray:
-    """Values that are listed one by one; the last is repeated for those that are left out, as in tensor.proto."""
+    """Values that are listed one by one. The last stands for all that were left out, as tensor.proto says."""
     count = math.prod(shape)
     if len(sent) > count:
         raise invalid(f"Input {name!r}: {len(sent)} values are too many for the shape {shape}.")

@@ -1,7 +1,7 @@
 """The threads of TensorFlow in a server of these models.
 
-A convolution is too small to be split: threads pay between operations, where the exported graph divides its work, not
-inside of them.
+A convolution is too small to be split: threads pay off between operations, where the exported graph divides its work,
+not inside an operation.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ import os
 import pathlib
 
 INSIDE_AN_OPERATION = 1
-_NAME = "tf_Compute"  # that TensorFlow gives to threads between operations, on Linux
+_NAME = "tf_Compute"  # TensorFlow's name for its threads between operations, on Linux
 
 
 def between_operations() -> int:
-    """One for each core that this process may use."""
+    """The number of threads between operations: one for each core that this process may use."""
     return len(_cores()) or os.cpu_count() or 1
 
 
 def keep_apart() -> None:
-    """Keeps each thread between operations on a core of its own, where the system is Linux.
+    """Keeps each thread between operations on a core of its own; has an effect on Linux only.
 
-    The system often lets the two threads of a call with one image share a core while another core is idle
-    (docs/notes.md). TensorFlow must have run something before, as it makes its threads then. Nothing happens if it made
-    other threads than one for each core.
+    Linux often lets the two threads of a call with one image share a core while another core is idle (docs/notes.md).
+    TensorFlow must have run something before, since only then does it create its threads. Nothing happens if their
+    number is not that of the cores.
     """
     cores, tasks = _cores(), pathlib.Path("/proc/self/task")
     if not cores or not tasks.is_dir():
@@ -37,10 +37,10 @@ def keep_apart() -> None:
 def _name(task: pathlib.Path) -> str:
     try:
         return (task / "comm").read_text().strip()
-    except OSError:  # it has just ended
+    except OSError:  # the thread has just ended
         return ""
 
 
 def _cores() -> list[int]:
-    """The cores that this process may use; none where the system does not say."""
+    """The cores that this process may use; empty if the system does not say."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
