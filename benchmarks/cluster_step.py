@@ -1,10 +1,10 @@
-"""One step of training while clustering to 256 values a layer, beside a plain step of the same net, interleaved.
+"""One training step while clustering to 256 values per layer, beside a plain step of the same net, interleaved.
 
     python benchmarks/cluster_step.py [--rounds=20] [--batch=8] [--input_size=227] [--version=1.0] [--clusters=256]
 
 Each step is tf_keras's own, on random weights at Table 1's densities. Prints `ratio=` of the medians (required: at most
-1.3), and the same of tfmot's clustering as it is shipped, without the sorted search. On a machine that is shared, the
-processors' time and the quickest steps are steadier than the clock's medians.
+1.3), and the ratios for tfmot's clustering as it is shipped, without the sorted search. On a shared machine, CPU times
+and the quickest steps are steadier than medians of wall time.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def main():
         with search:
             model = bridge.to_tf_keras(net, wrap)
             model.compile("adam", "sparse_categorical_crossentropy")
-            for _ in range(WARM_UP):  # the search that is in use when the step is traced stays in it
+            for _ in range(WARM_UP):  # the step keeps the search that is in use when it is traced
                 model.train_on_batch(images, labels)
         return model.train_on_batch
 

@@ -1,6 +1,6 @@
-"""Seconds that `from sqz_keras import SqueezeNet` takes beyond `import keras`.
+"""Seconds that `from sqz_keras import SqueezeNet` takes in addition to `import keras`.
 
-The difference of two medians, interleaved in one run:
+The difference between the medians of the two, interleaved in one run:
 
     python benchmarks/import_time.py
 

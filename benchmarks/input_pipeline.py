@@ -48,16 +48,16 @@ def main(argv) -> None:
 
     args = flags.FLAGS
     images = [path.read_bytes() for path in jpeg_files(args.image_dir)]
-    # Whole batches of whole epochs, some 1,200 images, from memory: the disk is not what is measured.
+    # About 1,200 images, a whole number of batches, from memory: this does not measure the disk.
     count = 1200 // BATCH_SIZE * BATCH_SIZE
     images = [images[index % len(images)] for index in range(count)]
     ids = [str(index) for index in range(count)]
     records = {"image": images, "label": tf.zeros(count, tf.int64), "id": ids}
-    # The bare side's bytes lie ready too: a cache gives them out without copying them.
+    # Cached, so that the images are given out without a copy: the bare side has its bytes at hand too.
     dataset = tf.data.Dataset.from_tensor_slices(records).cache()
     source = Source("images", ("any",), {"train": count}, lambda _: dataset)
     spec = ModelSpec(input_size=args.input_size, preprocessing=Preprocessing(resize_to=args.input_size))
-    # Unshuffled, so that position n is image n and its window is known.
+    # Not shuffled, so that position n is image n and its window is known.
     batches = training_batches(
         source,
         "train",
@@ -66,14 +66,14 @@ def main(argv) -> None:
         seed=SEED,
         augmentation="modern",
         shuffle_buffer_size=1,
-        guarded=False,  # as training reads until an image cannot be decoded
+        guarded=False,  # training reads this way until an image cannot be decoded
     )
     windows = [random_window(tf.io.extract_jpeg_shape(data), SEED, n) for n, data in enumerate(images)]
     work = list(zip([tf.constant(data) for data in images], windows, strict=True))
 
     def time_pipeline():
         stream = iter(batches)
-        # Nobody works on the batches, so none waits to be taken when the clock starts, and none when it stops.
+        # Nothing uses the batches, so none are waiting to be taken when the clock starts, nor when it stops.
         for _ in range(UNTIMED_BATCHES):
             next(stream)
         start = now()

@@ -71,7 +71,7 @@ def main(argv) -> None:
         for number in range(args.rounds + 1):
             for name, arguments in sides.items():
                 taken = seconds(*arguments)
-                if number:  # the first fills the disk cache and writes the bytecode
+                if number:  # the first round fills the disk cache and writes the bytecode
                     times[name].append(taken)
     medians = {
         name: [statistics.median(column) for column in zip(*taken, strict=True)] for name, taken in times.items()

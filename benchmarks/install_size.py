@@ -50,7 +50,7 @@ def main(argv) -> None:
 
 
 def installed_sizes(folder: pathlib.Path, extra: str) -> dict[str, float]:
-    """Megabytes of what an extra installs into an empty environment, by its folder in site-packages."""
+    """Megabytes that an extra installs into an empty environment, for each entry in site-packages."""
     venv.create(folder / "environment", with_pip=False)
     python = folder / "environment" / "bin" / "python"
     pip = [sys.executable, "-m", "pip", f"--python={python}", "install", "--quiet", "--no-compile", "--no-cache-dir"]

@@ -71,7 +71,7 @@ def main(argv) -> None:
 
 
 def convert_plainly(spec, arrays, images) -> bytes:
-    """The net in 8 bits as TensorFlow's guide makes it: it is not prepared, and no operation stays in float."""
+    """The net in 8 bits as TensorFlow's guide converts it: it is not prepared, and no operation stays in float."""
     import tensorflow as tf
 
     from export.formats.litert_int8 import quiet

@@ -1,9 +1,9 @@
-"""Images that the two "imagenet" records name rightly, resized with and without antialiasing.
+"""How many images the two "imagenet" records classify correctly, resized with and without antialiasing.
 
     python benchmarks/pretrained.py --image_dir=imagenet_sample
 
-Prints top-1 and top-5 counts. On the 200 images of EliSchwartz/imagenet-sample-images required are 135 and 178 for
-v1.0, 144 and 181 for v1.1, each within 2, without antialiasing: Caffe, which trained them, had none.
+Prints top-1 and top-5 counts. Required on the 200 images of EliSchwartz/imagenet-sample-images, without antialiasing:
+135 and 178 for v1.0, 144 and 181 for v1.1, each within 2. The models were trained with Caffe, which did not antialias.
 """
 
 import argparse

@@ -41,7 +41,7 @@ def main(argv) -> None:
         start = time.perf_counter()
         subprocess.run([sys.executable, "-m", "trainers.compress", *options], check=True)
         seconds, size = time.perf_counter() - start, output.stat().st_size
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes, of ru_maxrss
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes in a unit of ru_maxrss
     megabytes = unit * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     print(
         f"{size:,} bytes in {seconds:.1f} s, {megabytes:,.0f} MB at most (required: {MOST_SECONDS} s, "

@@ -62,10 +62,10 @@ def main(argv) -> None:
 
 
 def median_run(code: str, arguments: list[str], folder: str, rounds: int) -> tuple[float, float]:
-    """Median seconds of a Python process, and the most resident memory that one of them had, in MB (10**6 bytes).
+    """Median seconds of a Python process, and the highest resident memory of all rounds, in MB (10**6 bytes).
 
-    At its end the process prints the memory that Linux has noted since it began. `wait4` would give the largest of that
-    and of this process's own.
+    As it ends, each process prints the peak that Linux has recorded for it. `wait4` would give this process's own peak
+    if that is higher.
     """
     seconds, peaks = [], []
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

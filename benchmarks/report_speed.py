@@ -58,7 +58,7 @@ def main(argv) -> None:
 
 
 def write_report(path: pathlib.Path, count: int) -> None:
-    """The report of so many trials at random points, whose nets are described and not trained."""
+    """Writes the report of `count` trials at random points. Their nets are described, not trained."""
     import optuna
 
     from sqz_keras.architecture.spec import ModelSpec

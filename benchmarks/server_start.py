@@ -37,7 +37,7 @@ def main() -> None:
             server.stop()
             start = time.perf_counter()
             server.start()
-            with Client(server.target) as client:  # one that knew the earlier server would wait before it tries again
+            with Client(server.target) as client:  # a client of the earlier server would wait before retrying
                 client.predict(image)
             answered.append(time.perf_counter() - start)
     print(f"bare_python={statistics.median(bare):.2f}")

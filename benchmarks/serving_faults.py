@@ -1,11 +1,11 @@
-"""What the embedded server does when it is killed, gets malformed requests, or a version that cannot be loaded.
+"""What the embedded server does when it is killed, gets malformed requests, or gets a version that cannot be loaded.
 
     python benchmarks/serving_faults.py --image_dir=imagenet_sample [--model=imagenet] [--requests=10000] [--kills=3]
 
 The server runs in a process of its own, and four clients send it images at the same time. Required: after every SIGKILL
-and restart no answer is lost or wrong; every malformed request gets its status code, and after all of them the server's
-memory, which is measured on Linux only, is at most 100 MB above that after a tenth of them; a broken version changes
-nothing.
+and restart, no answer is lost or wrong; every malformed request gets the right status code; after all malformed
+requests, the server's memory (measured on Linux only) is at most 100 MB higher than after a tenth of them; and a broken
+version changes nothing.
 """
 
 import argparse
@@ -35,7 +35,7 @@ CLIENTS = 4
 
 
 class Questions:
-    """Clients that send images without a pause, and compare every answer with the right one."""
+    """Clients that send images without pause, and compare every answer with the right one."""
 
     def __init__(self, target: str, images, answers):
         self._target, self._images, self._answers = target, images, answers
@@ -58,7 +58,7 @@ class Questions:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Sends images for as long as the block runs."""
+        """Sends images while the block runs."""
         with futures.ThreadPoolExecutor(CLIENTS) as pool:
             clients = [pool.submit(self._ask, first) for first in range(CLIENTS)]
             try:
@@ -69,7 +69,7 @@ class Questions:
                 client.result()
 
     def wait_for(self, more: int) -> None:
-        """Returns after `more` further right answers."""
+        """Returns after `more` additional right answers."""
         required = self.counts["right"] + more
         deadline = time.monotonic() + 120
         while self.counts["right"] < required:
@@ -92,7 +92,8 @@ def send_malformed(server: Server, images, count: int) -> tuple[collections.Coun
     """Sends malformed requests.
 
     Returns:
-        Counts of the wrong answers, and the growth of the server's memory after a tenth of the requests, in bytes.
+        Counts of the wrong answers, and how much the server's memory grew after the first tenth of the requests, in
+        bytes.
     """
     make, mistakes, lock = serving_malformed.makers(images), collections.Counter(), threading.Lock()
     with (
@@ -123,7 +124,7 @@ def _raw_call(channel: grpc.Channel, name: str):
 
 
 def send_case(call, case: serving_malformed.Case) -> str | None:
-    """Sends one case, and returns the answer where it is not the expected one, else None."""
+    """Sends one case, and returns the answer if it is not the expected one, else None."""
     try:
         answer, code, details = call(case.request, timeout=60), "OK", ""
     except grpc.RpcError as error:
@@ -137,7 +138,7 @@ def send_case(call, case: serving_malformed.Case) -> str | None:
 
 
 def offer_broken_version(server: Server, base_path, questions: Questions) -> str:
-    """Adds a version that is no SavedModel, under load, and returns its error message in GetModelStatus."""
+    """Adds a version that is not a SavedModel, under load, and returns its error message from GetModelStatus."""
     hidden = base_path / ".broken"
     shutil.copytree(base_path / "1", hidden)
     (hidden / "saved_model.pb").write_bytes(b"\xff\xff garbage")

@@ -1,12 +1,12 @@
-"""The embedded server under the load of several clients: its capacity, then arrivals at a share of that.
+"""The embedded server under the load of several clients: its capacity, then arrivals at a share of the capacity.
 
     python benchmarks/serving_load.py --image_dir=imagenet_sample [--model=imagenet] [--clients=8] [--seconds=60]
 
-First a loop in a process of its own decodes images and runs onnxruntime on all cores, with no server at all. Then every
-client sends images without a pause, which gives the capacity. Then images arrive at 70% of it, at random
-(Poisson) times that do not depend on the answers, and a latency is measured from the arrival. Every answer is compared
-with that of the SavedModel. Required: a capacity of at least 0.8 times the loop's, none lost or wrong, below 1%
-refused, p99 at most 4 times p50.
+First, a loop in a process of its own decodes images and runs onnxruntime on all cores, without any server. Then every
+client sends images without pause, which gives the capacity. Then images arrive at 70% of the capacity, at random
+(Poisson) times that do not depend on the answers; latency is measured from the arrival. Every answer is compared with
+the SavedModel's. Required: a capacity of at least 0.8 times the loop's rate, no answers lost or wrong, fewer than 1% of
+the requests refused, and p99 at most 4 times p50.
 """
 
 import argparse
@@ -29,8 +29,8 @@ from benchmarks.serving_server import read_images, right_answers, serving
 from export.client.client import Client, ServingError
 
 CAPACITY_SECONDS = 15
-REQUIRED_SHARE = 0.8  # of the images a second of the loop without a server
-AT_ONCE = 16  # calls of one client
+REQUIRED_SHARE = 0.8  # of the images per second of the loop without a server
+AT_ONCE = 16  # calls per client
 
 
 class Tally:
@@ -55,7 +55,7 @@ class Tally:
 
 
 def bare_rate(model: str, images: list[bytes], seconds: float) -> float:
-    """Images a second of a loop that decodes and resizes with Pillow and runs onnxruntime with its defaults."""
+    """Images per second of a loop that decodes and resizes with Pillow and runs onnxruntime with its defaults."""
     from PIL import Image
 
     from sqz_keras.runtimes.onnx_file import convert
@@ -79,7 +79,7 @@ def bare_rate(model: str, images: list[bytes], seconds: float) -> float:
 
 
 def measure_capacity(clients: list[Client], tally: Tally, seconds: float) -> float:
-    """Images a second, when every client sends them without a pause."""
+    """Images per second when every client sends them without pause."""
     end = time.perf_counter() + seconds
 
     def send_images(first: int) -> None:
@@ -96,7 +96,7 @@ def measure_capacity(clients: list[Client], tally: Tally, seconds: float) -> flo
 
 
 def offer(clients: list[Client], tally: Tally, rate: float, seconds: float) -> int:
-    """Lets images arrive at `rate` a second, and returns their number once all are answered."""
+    """Sends images that arrive at `rate` per second, and returns their number once all are answered."""
     gaps = np.random.default_rng(0).exponential(1 / rate, int(rate * seconds))
     arrivals = time.perf_counter() + 0.1 + np.cumsum(gaps)
     with contextlib.ExitStack() as stack:

@@ -25,7 +25,7 @@ class Case:
         call: "Predict" or "Classify".
         request: A message, or bytes that are not one.
         code: Status code of the answer.
-        status: Status of the only image in the answer, where the code is OK; None for any.
+        status: Status of the only image in the answer, if the code is OK; None for any.
     """
 
     call: str
@@ -55,7 +55,7 @@ def tensor_of(shape: Sequence[int], dtype: int = 1, **values):
 
 
 def png(width: int, height: int, pixels: bytes) -> bytes:
-    """A PNG file of any declared size, with any compressed pixels, which need not fit."""
+    """A PNG file that declares any size and holds any compressed pixels, which need not fit it."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -65,12 +65,12 @@ def png(width: int, height: int, pixels: bytes) -> bytes:
 
 
 def bomb(side: int) -> bytes:
-    """A whole PNG file of side x side black pixels, a thousandth of their size."""
+    """A complete PNG file of side x side black pixels, a thousandth of the pixels' size."""
     return png(side, side, zlib.compress(bytes((3 * side + 1) * side), 9))
 
 
 def jpeg_that_claims(image: bytes, width: int, height: int) -> bytes:
-    """An image whose header declares another size than its pixels have."""
+    """A JPEG file whose header declares a size that its pixels do not have."""
     with Image.open(io.BytesIO(image)) as image:
         file = io.BytesIO()
         image.convert("RGB").save(file, "JPEG")  # baseline, so that the frame header starts with FF C0
@@ -80,7 +80,7 @@ def jpeg_that_claims(image: bytes, width: int, height: int) -> bytes:
 
 
 def makers(images: Sequence[bytes]) -> list[Callable[[np.random.Generator], Case]]:
-    """Functions that make a case from random numbers, one for every kind of case."""
+    """Functions that make a case from random numbers, one function for each kind of case."""
     return [*_wrong_requests(), *_wrong_tensors(), *_wrong_images(images), *_wrong_examples(images)]
 
 
@@ -150,7 +150,7 @@ def _wrong_images(images: Sequence[bytes]) -> list[Callable]:
         lambda r: file(png(30_000, 30_000, pixels), contract.STATUS_TOO_LARGE),
         lambda r: file(png(int(r.integers(2**16, 2**31)), 2**31 - 1, pixels), contract.STATUS_TOO_LARGE),
         lambda r: file(png(int(r.integers(64, 2000)), 1000, pixels), contract.STATUS_DAMAGED),
-        lambda r: file(whole, contract.STATUS_OK),  # a bomb within the bounds is an image
+        lambda r: file(whole, contract.STATUS_OK),  # within the limits, a bomb is an image like any other
         lambda r: file(b"", unknown),
         lambda r: file(b"GIF89a" + r.bytes(100), unknown),
         lambda r: file(b"hello", unknown),

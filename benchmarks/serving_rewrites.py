@@ -53,7 +53,7 @@ def timed(run, inputs):
 
 
 def make_sides(spec, arrays) -> dict:
-    """Functions from network inputs (N, S, S, 3) to probabilities (N, classes), by the rewrite that is undone."""
+    """Functions from network inputs (N, S, S, 3) to probabilities (N, classes), by the name of the undone rewrite."""
     import tensorflow as tf
 
     from export.graph.network import ExportedNetwork

@@ -1,4 +1,4 @@
-"""A model exported and served by sqz-serve in processes of their own, and its right answers, for the other scripts."""
+"""For the other scripts: exports and serves a model in processes of their own, and computes its right answers."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ START_SECONDS = 120
 
 
 class Server:
-    """sqz-serve --embedded in a process of its own, that can be killed and started again on the same port."""
+    """sqz-serve --embedded in a process of its own, which can be killed and restarted on the same port."""
 
     def __init__(self, base_path: str | os.PathLike, folder: str | os.PathLike):
         self._base_path, self._port_file, self.port = base_path, pathlib.Path(folder, "port"), 0
@@ -29,7 +29,7 @@ class Server:
         return f"127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Starts the process, and returns when the server answers."""
+        """Starts the process, and returns once the server answers."""
         arguments = [f"--base_path={self._base_path}", f"--port={self.port}", f"--port_file={self._port_file}"]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "export.serve", "--embedded", *arguments], stdout=subprocess.DEVNULL
@@ -51,14 +51,14 @@ class Server:
         """Ends the process by SIGTERM.
 
         Raises:
-            OSError: It ended with an error.
+            OSError: The process ended with an error.
         """
         self.process.send_signal(signal.SIGTERM)
         if self.process.wait(60):
             raise OSError(f"sqz-serve ended with status {self.process.returncode}.")
 
     def resident_bytes(self) -> int:
-        """The resident memory of the process; on Linux only."""
+        """The process's resident memory; works on Linux only."""
         pages = int(pathlib.Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
@@ -83,7 +83,7 @@ def jpeg_files(folder: str | os.PathLike) -> list[pathlib.Path]:
     """The JPEG files under a folder, sorted.
 
     Raises:
-        ValueError: There are none.
+        ValueError: There are no JPEG files.
     """
     files = sorted(path for path in pathlib.Path(folder).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
     if not files:
@@ -97,10 +97,10 @@ def read_images(folder: str | os.PathLike) -> list[bytes]:
 
 
 def right_answers(version: pathlib.Path, images: list[bytes]) -> np.ndarray:
-    """Probabilities of every image (N, classes), by the SavedModel itself, without a server.
+    """The probabilities for all images (N, classes), from the SavedModel itself, without a server.
 
     Raises:
-        ValueError: Two images have the same answer, so that confusing them would not be noticed.
+        ValueError: Two images have the same answer, so mixing them up would go unnoticed.
     """
     import tensorflow as tf
 

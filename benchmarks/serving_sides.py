@@ -1,8 +1,8 @@
 """Ways to run the same net, each in a process of its own, for serving_speed.py.
 
-A side's function takes images (N, S, S, 3), float32 RGB in 0..255, and gives probabilities (N, classes). Its threads
-are its runtime's defaults, except those of `SAVED` and `BFLOAT16`, which are a model server's, and of
-`THREADS_APART`, which are those of sqz-serve.
+A side's function takes images (N, S, S, 3), float32 RGB in 0..255, and returns probabilities (N, classes). It uses its
+runtime's default threads, except that `SAVED` and `BFLOAT16` use a model server's threads, and `THREADS_APART` uses
+those of sqz-serve.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from sqz_keras.weights import sqz
 
 REFERENCE, SAVED, BFLOAT16, SERVED = "onnxruntime", "SavedModel", "bfloat16", "sqz-serve"
 DEFAULT_THREADS, THREADS_APART = "SavedModel, default threads", "SavedModel, a core for each thread"
-IMAGES, MODEL, TARGET = "images.npy", "model.sqz", "target"  # files of the folder from which the sides read
+IMAGES, MODEL, TARGET = "images.npy", "model.sqz", "target"  # files in the folder that the sides read
 PAUSE_SECONDS = 0.1
 
 
 class Side:
-    """One of `SIDES` in a process of its own, which waits until it is asked.
+    """One of `SIDES` in a process of its own, which waits for requests.
 
     Args:
-        name: Its key in `SIDES`.
-        folder: Holds `IMAGES`, `MODEL` and what the side reads beside them.
+        name: The side's key in `SIDES`.
+        folder: Holds `IMAGES`, `MODEL` and whatever else the side reads.
     """
 
     def __init__(self, name: str, folder: pathlib.Path):
@@ -41,11 +41,11 @@ class Side:
         self._connection.recv()
 
     def probabilities(self, start: int, stop: int) -> np.ndarray:
-        """The answers for some of the images."""
+        """The answers for the images from `start` to `stop`."""
         return self._ask((start, stop))
 
     def seconds(self, count: int) -> float:
-        """How long a call with the first `count` images takes, after one that does not count."""
+        """How long a call with the first `count` images takes, after a call that is not timed."""
         return self._ask(count)
 
     def stop(self) -> None:
@@ -58,9 +58,9 @@ class Side:
 
 
 def second_call(run: Callable, images: np.ndarray) -> float:
-    """The seconds of the second of two calls in a row.
+    """Seconds that the second of two consecutive calls takes.
 
-    There is a pause before them, as the threads of some runtimes spin after a call and take time from the next runtime.
+    There is a pause before both, as some runtimes' threads spin after a call and take time from the next runtime.
     """
     time.sleep(PAUSE_SECONDS)
     run(images)
@@ -115,7 +115,7 @@ def _saved_model(folder: pathlib.Path, precision: str = "float32", like_a_server
         use_threads_of_a_server()
     loaded = tf.saved_model.load(os.fspath(folder / precision / "1"))
     signature = loaded.signatures[contract.SERVING_DEFAULT.name]
-    signature.loaded = loaded  # which must live as long
+    signature.loaded = loaded  # it must live as long as the signature
     return lambda images: signature(images=tf.constant(images))[contract.PROBABILITIES.name].numpy()
 
 

@@ -30,9 +30,9 @@ from benchmarks.serving_sides import BFLOAT16, IMAGES, MODEL, REFERENCE, SAVED, 
 from sqz_keras import command
 
 BATCHES = (1, 8, 32)
-# Largest ratio to onnxruntime's time, by batch; those of bfloat16 hold for a processor with AMX.
+# Largest ratio to onnxruntime's time, for each of BATCHES. The ratios for bfloat16 apply to processors with AMX.
 REQUIRED_RATIOS = {SAVED: (1.6, 1.1, 1.0), BFLOAT16: (0.9, 0.45, 0.4)}
-REQUIRED_GRPC_MILLISECONDS = 1.5  # an image, more than the SavedModel's own call takes
+REQUIRED_GRPC_MILLISECONDS = 1.5  # per image, in addition to the SavedModel's own call
 REQUIRED_AGREEMENT = {SAVED: 1.0, BFLOAT16: 0.985}
 
 
@@ -85,7 +85,7 @@ def write_inputs(args, folder: pathlib.Path) -> int:
 
     folder.mkdir(parents=True, exist_ok=True)
     spec, arrays = resolve_model(args.model, version=args.version, bypass=args.bypass)
-    # Resizing rounds to as much as 255.00002, which the client refuses.
+    # Resizing may round up to 255.00002, which the client refuses.
     images = read_images(find_enough_images(args.image_dir, args.images), spec).clip(0, 255)
     resize = dataclasses.replace(spec.preprocessing, resize_to=spec.input_size)
     spec = dataclasses.replace(spec, preprocessing=resize)
@@ -104,7 +104,7 @@ def find_enough_images(image_dir: str, at_most: int) -> list[pathlib.Path]:
     """The images of a folder, as `find_images` gives them.
 
     Raises:
-        ValueError: They do not fill the largest batch.
+        ValueError: There are too few to fill the largest batch.
     """
     from sqz_keras.images.files import find_images
 
@@ -115,7 +115,7 @@ def find_enough_images(image_dir: str, at_most: int) -> list[pathlib.Path]:
 
 
 def processor() -> tuple[str, list[str]]:
-    """Its name, and which of AVX-512 and AMX it has, as Linux says."""
+    """The processor's name, and which of AVX-512 and AMX it has, according to Linux."""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -128,7 +128,10 @@ def processor() -> tuple[str, list[str]]:
 
 
 def in_turn(sides: Mapping[str, Callable[[int], float]], batch: int, seconds: float) -> dict[str, float]:
-    """The median milliseconds an image of functions that give the seconds of a call with so many images."""
+    """Calls the functions in turn, and returns each one's median milliseconds per image.
+
+    A function takes a number of images, and returns the seconds that a call with that many takes.
+    """
     taken = {name: [] for name in sides}
     for run in sides.values():
         run(batch)
@@ -165,7 +168,7 @@ def report_speed(milliseconds: Mapping[str, float], batch: int, checked: set[str
 
 
 def requirement(text: str, holds: bool) -> str:
-    """What is required of a measurement, marked where it does not hold."""
+    """What is required of a measurement, marked if it does not hold."""
     return f" (required: {text}{'' if holds else ', FAILED'})"
 
 

@@ -1,4 +1,4 @@
-"""The network in PyTorch, for comparisons of speed: the function of `sqz_keras.models.squeezenet.build`."""
+"""The network in PyTorch, for speed comparisons: it computes what `sqz_keras.models.squeezenet.build` does."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def torch_network(spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -> Callable
 
     @torch.inference_mode()
     def run(images):
-        # A view as (N, 3, S, S) of what stays in memory as it is: PyTorch's channels_last.
+        # A view as (N, 3, S, S), with the memory unchanged: PyTorch's channels_last.
         tensors = {IMAGES: torch.from_numpy(np.asarray(images)).permute(0, 3, 1, 2)}
         for layer in layers:
             tensors[layer.name] = apply(layer, [tensors[name] for name in layer.inputs])

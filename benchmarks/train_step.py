@@ -3,9 +3,9 @@
     python benchmarks/train_step.py [--rounds=30] [--batch=32] [--input_size=128]
 
 The bare step is forward, cross-entropy, backward and plain SGD, with nothing else. Prints `ratio=` of the medians (the
-required ratio is at most 1.05). Each kind also runs alone, in processes of its own, and the trainer there once more
-with the memory of large blocks kept, as `sqz-train` has it. That prints the peak memory, and `kept_ratio=` of the
-trainer's medians.
+required ratio is at most 1.05). Each kind also runs alone, in processes of its own; the trainer does so once more with
+the memory of large blocks kept, as `sqz-train` keeps it. These runs print the peak memory, and `kept_ratio=`, the
+trainer's median with memory kept divided by the one without.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def make_run(kind, options):
 
 
 def print_alone():
-    """Each kind in processes of its own, in turn; the trainer also with memory kept."""
+    """Runs each kind in processes of its own, in turn; the trainer also with memory kept."""
     times = {}
     for _ in range(REPEATS):
         for alone in ALONE:
@@ -89,7 +89,7 @@ def main():
     if options.keep:
         memory.keep_blocks()
     kinds = [options.alone] if options.alone else KINDS
-    if not options.alone:  # first, since a process starts with the peak of the one that it comes from
+    if not options.alone:  # first, since a process inherits the peak memory of its parent
         print_alone()
     runs = {kind: make_run(kind, options) for kind in kinds}
     for run in runs.values():
@@ -103,7 +103,7 @@ def main():
             times[name].append(time.perf_counter() - start)
     medians = {name: statistics.median(taken) for name, taken in times.items()}
     if options.alone:
-        unit = 1 if sys.platform == "darwin" else 1024  # bytes, of ru_maxrss
+        unit = 1 if sys.platform == "darwin" else 1024  # bytes in a unit of ru_maxrss
         print(1e3 * medians[options.alone], unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
         return
     print(
