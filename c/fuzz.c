@@ -1,8 +1,8 @@
-/* Fuzzing of sqz.h. With clang's libFuzzer it is its target: `make fuzz`. Any compiler makes a program of it that damages
-   the given files at random, for so many seconds: cc -DSQZ_FUZZ_MAIN fuzz.c; ./a.out SECONDS FILES...
+/* Fuzzing of sqz.h. This is a target for clang's libFuzzer: `make fuzz`. Any compiler can instead build a program that
+   damages the given files at random, for so many seconds: cc -DSQZ_FUZZ_MAIN fuzz.c; ./a.out SECONDS FILES...
 
-   An input is a file, and behind it its base if it is a delta: what follows the size that the file states. Checksums are
-   corrected first, since hardly any damage would get past them. */
+   An input is a file, followed by its base if it is a delta: the base is whatever follows the size that the file
+   states. Checksums are corrected first, since hardly any damage would get past them. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -19,7 +19,7 @@ static void put_u32(unsigned char *p, uint32_t value) {
     for (int i = 0; i < 4; i++) p[i] = (unsigned char)(value >> (8 * i));
 }
 
-/* Corrects the size and all checksums of a file. */
+/* Corrects the stated size and all checksums of a file. */
 static void seal(unsigned char *data, size_t size) {
     static sqz__decoder d;
     size_t at = 16, length;
@@ -39,7 +39,7 @@ static void decode(unsigned char *data, size_t size, unsigned char *base, size_t
     size_t room = size % 7 ? WORKSPACE : sqz__u32(data + size - 4) % WORKSPACE;
     sqz_file file;
     seal(data, size);
-    if (base && size >= 12 + 16) { /* the delta gets the hash of its base, if its section BASE is where it should be */
+    if (base && size >= 12 + 16) { /* write the base's hash into the delta, if its section BASE is where it should be */
         size_t at = 16 + 12 + (size_t)sqz__u32(data + 20);
         seal(base, base_size);
         if (at < size && size - at >= 12 + 32 && memcmp(data + at, "BASE", 4) == 0)
@@ -52,7 +52,7 @@ static void decode(unsigned char *data, size_t size, unsigned char *base, size_t
             if (!sqz__is_finite(file.arrays[i].values[k]) || strlen(file.arrays[i].name) > file.arrays[i].name_bytes) abort();
 }
 
-/* The bytes of the file at the front of an input. */
+/* The size of the file at the front of an input. */
 static size_t file_size(const unsigned char *input, size_t size) {
     size_t stated = size < 16 ? size : sqz__u32(input + 8);
     return stated < 16 || stated > size ? size : stated;
@@ -60,7 +60,7 @@ static size_t file_size(const unsigned char *input, size_t size) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
     size_t data_size = file_size(input, size), base_size = size - data_size;
-    unsigned char *data = malloc(data_size), *base = base_size ? malloc(base_size) : NULL; /* nothing behind either */
+    unsigned char *data = malloc(data_size), *base = base_size ? malloc(base_size) : NULL; /* nothing after either */
     if (data_size >= 16 && data && (base || !base_size)) {
         memcpy(data, input, data_size);
         if (base) memcpy(base, input + data_size, base_size);
@@ -80,7 +80,7 @@ static uint32_t chosen(uint32_t below) {
     return (uint32_t)(state >> 32) % below;
 }
 
-/* Damages 1 to 8 places, in all but each fourth file small ones. Returns the size. */
+/* Damages a file in 1 to 8 places, in rare cases by cutting off its end. Returns the new size. */
 static size_t damage(unsigned char *data, size_t size) {
     for (uint32_t i = 0, count = 1 + chosen(8); i < count && size > 32; i++) {
         size_t at = chosen(8) ? 28 + chosen((uint32_t)size - 28) : chosen((uint32_t)size);

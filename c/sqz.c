@@ -1,8 +1,8 @@
-/* sqz FILE [BASE]              lists the arrays of a `.sqz` file, and says how much workspace it takes
-   sqz --time=ROUNDS FILE [BASE] says how many milliseconds reading takes: the median of the rounds
-   sqz --verdicts CORPUS         reads many files from one, and says for each whether it is accepted, and what it holds:
-                                 a line for each. In CORPUS each has the size of its base and its own (u32, little-endian),
-                                 its base and itself. A base of 0 bytes is none. */
+/* sqz FILE [BASE]               lists the arrays of a `.sqz` file, and prints how much workspace it takes
+   sqz --time=ROUNDS FILE [BASE] prints how many milliseconds reading takes: the median of the rounds
+   sqz --verdicts CORPUS         reads many files from one, and prints a line for each: whether it is accepted, and what
+                                 it holds. For each file, CORPUS holds the size of its base and its own size (u32,
+                                 little-endian), then the base and the file. A size of 0 means that it has no base. */
 #define _POSIX_C_SOURCE 199309L
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,9 +15,9 @@
 #include "sqz.h"
 
 #if defined(__SANITIZE_ADDRESS__)
-static const size_t workspace_size = (size_t)64 << 20; /* every byte of it is poisoned for each file */
+static const size_t workspace_size = (size_t)64 << 20; /* smaller, as every byte is poisoned for each file */
 #else
-static const size_t workspace_size = (size_t)1 << 30; /* only the pages that are used are taken */
+static const size_t workspace_size = (size_t)1 << 30; /* the system provides only the pages that are used */
 #endif
 
 static void die(const char *what, const char *name) {
@@ -38,7 +38,7 @@ static unsigned char *read_file(const char *name, size_t *size) {
     return data;
 }
 
-/* Text from a file, with \xNN for what a terminal would act on. */
+/* Prints text from a file, with \xNN for what a terminal would act on. */
 static void print_text(const char *text, size_t size) {
     for (size_t i = 0; i < size; i++) {
         unsigned char c = (unsigned char)text[i], next = i + 1 < size ? (unsigned char)text[i + 1] : 0;
@@ -67,8 +67,8 @@ static void print_hash(const void *data, size_t size) {
     for (int i = 0; i < 32; i++) printf("%02x", digest[i]);
 }
 
-/* The line of a file: `refused STATUS`; or hashes of its JSON and its values, where its header lies, the workspace that it
-   took, and names and shapes. */
+/* Prints a file's line: `refused`, status and message; or hashes of its JSON and its values, where its header lies, the
+   workspace that it took, and names and shapes. */
 static void print_verdict(const sqz_file *file, int status) {
     size_t values = 0;
     if (status != SQZ_OK) {
@@ -78,7 +78,7 @@ static void print_verdict(const sqz_file *file, int status) {
     for (size_t i = 0; i < file->array_count; i++) values += file->arrays[i].count;
     print_hash(file->json, file->json_bytes);
     printf(" ");
-    print_hash(file->array_count ? file->arrays[0].values : NULL, 4 * values); /* those of all arrays lie together */
+    print_hash(file->array_count ? file->arrays[0].values : NULL, 4 * values); /* all arrays' values are contiguous */
     printf(" %zu %zu %zu", (size_t)(file->header - file->json), file->header_bytes, file->workspace_peak);
     for (size_t i = 0; i < file->array_count; i++) {
         const sqz_array *array = &file->arrays[i];
@@ -89,7 +89,7 @@ static void print_verdict(const sqz_file *file, int status) {
     printf("\n");
 }
 
-/* A copy with nothing behind it that may be read. */
+/* A copy with no readable memory after it. */
 static unsigned char *copy_of(const unsigned char *data, size_t size) {
     unsigned char *copy = malloc(size);
     if (!copy && size) die("not enough memory", "verdicts");

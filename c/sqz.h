@@ -1,6 +1,6 @@
-/* sqz.h: reads `.sqz` files and deltas, versions 1 and 2, both profiles. One header of C99, which needs string.h and no
-   other library. docs/sqz-format.md specifies the format; a "section" in a comment is a section of that page. In one
-   source file of a program:
+/* sqz.h: reads `.sqz` files and deltas, versions 1 and 2, both profiles. It is a single C99 header, and needs string.h
+   but no other library. docs/sqz-format.md specifies the format; a "section" in a comment is a section of that page. In
+   one source file of a program:
 
        #define SQZ_IMPLEMENTATION
        #include "sqz.h"
@@ -16,10 +16,10 @@
            return NULL;
        }
 
-   Other files include it without the #define. All memory is the caller's workspace; the stack takes less than 24 KiB.
+   Other files include it without the #define. All memory is the caller's workspace, except less than 24 KiB of stack.
    Every length is checked before it is used, and a file that departs from the format in any way is refused. The models
-   need IEEE 754 binary64 without fused multiply-adds: compile with -ffp-contract=off (the header asks GCC, clang and
-   MSVC for it, too), and never with -ffast-math. */
+   need IEEE 754 binary64 without fused multiply-adds: compile with -ffp-contract=off (the header also asks GCC, clang
+   and MSVC for it), and never with -ffast-math. */
 #ifndef SQZ_H
 #define SQZ_H
 #include <stddef.h>
@@ -31,32 +31,33 @@ extern "C" {
 enum {
     SQZ_OK,
     SQZ_MALFORMED, /* damaged, or not a .sqz file */
-    SQZ_VERSION,   /* of a version or profile that this reader does not know */
-    SQZ_BASE,      /* a delta without its base or with another one, or a base for a file that is not a delta */
+    SQZ_VERSION,   /* a version or profile that this reader does not know */
+    SQZ_BASE,      /* a delta without its base or with a wrong one, or a base for a file that is not a delta */
     SQZ_WORKSPACE  /* the workspace is too small */
 };
 typedef struct {
     const char *name; /* UTF-8, a lone surrogate as 3 bytes; a 0 byte follows */
-    size_t name_bytes, dimensions, shape[8], count; /* count: of elements, which are in C order */
+    size_t name_bytes, dimensions, shape[8], count; /* count: number of elements, which are in C order */
     const float *values;
 } sqz_array;
 typedef struct {
     int version, max_profile; /* 1 or 2; 0 for the profile `paper`, 1 for `max` */
     const sqz_array *arrays;
     size_t array_count;
-    const char *json, *header; /* the whole JSON text, and in it the object that was encoded with the arrays */
+    const char *json, *header; /* the whole JSON text, and within it the object that was encoded with the arrays */
     size_t json_bytes, header_bytes;
-    size_t workspace_used, workspace_peak; /* bytes that the result takes, and that decoding took */
+    size_t workspace_used, workspace_peak; /* bytes that the result takes, and bytes that decoding took */
     const char *message;                   /* one line that says why the file is refused */
 } sqz_file;
 
-/* Decodes a file. The result lies in the workspace; data and base are not needed any more.
+/* Decodes a file. The result lies in the workspace; data and base are no longer needed afterwards.
    base: the file that this one is a delta against; NULL for a file that is not a delta.
-   workspace: any memory, best aligned to 8 bytes (else it takes 7 more). A file always takes the same `workspace_peak`:
-       the program `sqz` prints it, for files that are known beforehand. For others the bound is 1 MiB, 64 KiB for each
-       array, 4 bytes for each byte of the file and of the JSON, 16 bytes for each element, and 80 for each element of
-       the largest batch (section 6), which has at most 2**22; for a delta, as much again for its base.
-   Returns SQZ_OK, or what is wrong; then the result is empty but for `message` and `workspace_peak`. */
+   workspace: any memory, preferably aligned to 8 bytes (otherwise up to 7 more are needed). A file always takes the
+       same `workspace_peak`; if the file is known in advance, the program `sqz` prints it. For other files the bound is
+       1 MiB, 64 KiB for each array, 4 bytes for each byte of the file and of the JSON, 16 bytes for each element, and
+       80 for each element of the largest batch (section 6), which has at most 2**22; for a delta, as much again for its
+       base.
+   Returns SQZ_OK, or what is wrong; in that case the result is empty except for `message` and `workspace_peak`. */
 int sqz_decode(sqz_file *file, const void *data, size_t size, const void *base, size_t base_size, void *workspace,
                size_t workspace_size);
 #ifdef __cplusplus
@@ -88,20 +89,20 @@ enum { /* the format's limits; those of bytes and elements are powers of 2 */
     SQZ__MAX_BYTES = 1 << 28, SQZ__MAX_JSON = 1 << 22, SQZ__MAX_ARRAYS = 1024, SQZ__MAX_NAME = 255,
     SQZ__MAX_DIMENSIONS = 8, SQZ__MAX_LEVELS = 64, SQZ__MAX_DIGITS = 4300, /* of the JSON, and of an integer in it */
     SQZ__MAX_CODES = 4096, SQZ__MAX_CODED = 1 << 22, SQZ__BATCH_CODES = 1 << 14, SQZ__MAX_FILTER = 1 << 16,
-    SQZ__FULL = 1 << 15 /* the sum of the frequencies of a table */
+    SQZ__FULL = 1 << 15 /* the sum of the frequencies in a table */
 };
 
-/* ---- The state of a decoding: its first error, and its memory, which is filled from the front ---- */
+/* ---- The state of the decoder: its first error, and its memory, which is filled from the front ---- */
 typedef struct {
     int status;
     const char *message;
     unsigned char *memory;
     size_t size, used, peak; /* multiples of 8 */
-    uint32_t crc_table[4 * 256]; /* of bytes, then of bytes that 1, 2 and 3 others follow */
+    uint32_t crc_table[4 * 256]; /* for a byte, then for a byte followed by 1, 2 and 3 others */
 } sqz__decoder;
 typedef struct { const unsigned char *at, *end; } sqz__bytes;
 
-static int sqz__fail(sqz__decoder *d, int status, const char *message) { /* returns 0, as all functions do that fail */
+static int sqz__fail(sqz__decoder *d, int status, const char *message) { /* returns 0, like every function that fails */
     if (!d->status) d->status = status, d->message = message;
     return 0;
 }
@@ -111,7 +112,7 @@ static int sqz__fail(sqz__decoder *d, int status, const char *message) { /* retu
 /* Memory for n things, cleared or not; 0 if there is not enough. */
 #define SQZ__NEW(pointer, n) (((pointer) = sqz__alloc(d, n, sizeof *(pointer), 1)) != NULL)
 #define SQZ__GET(pointer, n) (((pointer) = sqz__alloc(d, n, sizeof *(pointer), 0)) != NULL)
-#ifndef SQZ_GUARD /* tests let a sanitizer know which part of the workspace may be used: guard.h */
+#ifndef SQZ_GUARD /* tests tell a sanitizer which part of the workspace may be used: guard.h */
 #define SQZ_GUARD(address, size, open) ((void)0)
 #define SQZ_GAP 0
 #endif
@@ -135,7 +136,7 @@ static const unsigned char *sqz__take(sqz__decoder *d, sqz__bytes *in, size_t si
     if (size <= sqz__left(in)) return in->at += size, in->at - size;
     return sqz__fail(d, SQZ_MALFORMED, "a section ends too early"), NULL;
 }
-static uint32_t sqz__u8(sqz__decoder *d, sqz__bytes *in) { /* beyond the end 0, and an error that is noticed later */
+static uint32_t sqz__u8(sqz__decoder *d, sqz__bytes *in) { /* beyond the end: 0, and an error that is noticed later */
     const unsigned char *byte = sqz__take(d, in, 1);
     return byte ? *byte : 0;
 }
@@ -179,7 +180,7 @@ static void sqz__sha256(const unsigned char *data, size_t size, unsigned char di
         0x5b9cca4f, 0x682e6ff3, 0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7,
         0xc67178f2};
     uint32_t h[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
-    size_t padded = (size + 72) / 64 * 64; /* behind the data a 1, zeros, and the number of bits in 8 bytes */
+    size_t padded = (size + 72) / 64 * 64; /* after the data: a 1, zeros, and the number of bits in 8 bytes */
     for (size_t at = 0; at < padded;) {
         uint32_t w[64] = {0}, v[8];
         for (size_t i = 0; i < 64; i++, at++) {
@@ -203,9 +204,9 @@ static void sqz__sha256(const unsigned char *data, size_t size, unsigned char di
 }
 
 /* ---- Prefix codes, and inflating a zlib stream (RFC 1950 and 1951) ---- */
-/* at, end: in bits; `at` may pass the end, and reads 0 there. flip: 0 if a byte's lowest bit comes first, else 7. */
+/* at, end: in bits; `at` may pass the end, where bits read as 0. flip: 0 if a byte's lowest bit comes first, else 7. */
 typedef struct { const unsigned char *data; uint64_t at, end; uint32_t flip; } sqz__bits;
-typedef struct { uint16_t count[16], *symbols; } sqz__prefix_code; /* by length; in the order of their codes */
+typedef struct { uint16_t count[16], *symbols; } sqz__prefix_code; /* count: by length; symbols: in order of codes */
 
 static sqz__bits sqz__bits_of(sqz__bytes in, uint32_t flip) {
     return (sqz__bits){in.at, 0, 8 * (uint64_t)sqz__left(&in), flip};
@@ -214,12 +215,12 @@ static uint32_t sqz__bit(sqz__bits *in) {
     uint64_t at = in->at++;
     return at < in->end ? in->data[at >> 3] >> ((at & 7) ^ in->flip) & 1u : 0;
 }
-static uint32_t sqz__number(sqz__bits *in, uint32_t width) { /* its lowest bit comes first, or last with `flip` */
+static uint32_t sqz__number(sqz__bits *in, uint32_t width) { /* the lowest bit comes first, or last with `flip` */
     uint32_t value = 0;
     for (uint32_t i = 0; i < width; i++) value = in->flip ? value << 1 | sqz__bit(in) : value | sqz__bit(in) << i;
     return value;
 }
-/* Makes a code from lengths. It must be complete; with `lone`, one symbol of length 1 or none will do. */
+/* Makes a code from lengths. It must be complete; with `lone`, it may also have one symbol of length 1, or none. */
 static int sqz__make_code(sqz__decoder *d, sqz__prefix_code *code, const unsigned char *lengths, uint32_t n, int lone) {
     uint16_t place[17] = {0};
     int32_t left = 1;
@@ -247,7 +248,7 @@ static uint32_t sqz__code_symbol(sqz__bits *in, const sqz__prefix_code *code) { 
     }
     return UINT32_MAX;
 }
-typedef struct { sqz__bits in; unsigned char *out; size_t first, size, limit; } sqz__zlib; /* first that is known */
+typedef struct { sqz__bits in; unsigned char *out; size_t first, size, limit; } sqz__zlib; /* first: first known byte */
 
 static int sqz__put(sqz__decoder *d, sqz__zlib *z, uint32_t byte) {
     SQZ__CHECK(z->size < z->limit, "a zlib stream inflates to more than is allowed");
@@ -255,7 +256,7 @@ static int sqz__put(sqz__decoder *d, sqz__zlib *z, uint32_t byte) {
     z->out[z->size++] = (unsigned char)byte;
     return 1;
 }
-/* Makes the codes of a block, `codes[0]` of literals and lengths, `codes[1]` of distances. */
+/* Makes the codes of a block: `codes[0]` for literals and lengths, `codes[1]` for distances. */
 static int sqz__block_codes(sqz__decoder *d, sqz__bits *in, int fixed, sqz__prefix_code *codes) {
     static const unsigned char order[19] = {16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15};
     unsigned char lengths[320] = {0};
@@ -291,7 +292,7 @@ static int sqz__inflate_block(sqz__decoder *d, sqz__zlib *z, uint32_t type) {
         SQZ__CHECK(s < 286 && in->at <= in->end, "a zlib stream has an invalid symbol, or ends too early");
         if (s < 256) SQZ__TRY(sqz__put(d, z, s));
         if (s < 256) continue;
-        uint32_t step = s - 257, bits = step < 8 ? 0 : step / 4 - 1; /* further bits of the length */
+        uint32_t step = s - 257, bits = step < 8 ? 0 : step / 4 - 1; /* extra bits of the length */
         uint32_t length = step == 28 ? 258 : step < 8 ? 3 + step : 3 + ((4 + step % 4) << bits) + sqz__number(in, bits);
         step = sqz__code_symbol(in, &codes[1]);
         SQZ__CHECK(step < 30, "a zlib stream has an invalid distance");
@@ -308,8 +309,8 @@ static int sqz__adler_is(sqz__bits *in, const unsigned char *data, size_t size) 
     for (int i = 0; i < 4; i++) sum = sum << 8 | sqz__number(in, 8);
     return sum == (b << 16 | a);
 }
-/* Inflates a stream that fills `in` into the memory that is left, and allocates what it took and a 0 byte behind. The
-   first `preset` bytes of that memory are a dictionary that the stream may have, and are overwritten. */
+/* Inflates the stream that fills `in` into the free memory, and allocates what it took and a 0 byte after it. The first
+   `preset` bytes of that memory are a dictionary that the stream may use; they are overwritten. */
 static int sqz__inflate(sqz__decoder *d, sqz__bytes in, size_t limit, size_t preset, sqz__bytes *inflated) {
     sqz__zlib z = {sqz__bits_of(in, 0), d->memory + d->used, preset, preset, preset + limit};
     uint32_t method = sqz__number(&z.in, 8), flags = sqz__number(&z.in, 8), last, type;
@@ -338,11 +339,11 @@ static int sqz__inflate(sqz__decoder *d, sqz__bytes in, size_t limit, size_t pre
     return 1;
 }
 
-/* ---- The JSON (section 1): a pass that checks the text, then one that reads what is needed ---- */
+/* ---- The JSON (section 1): one pass checks the text, and a second one reads what is needed ---- */
 typedef struct {
-    const unsigned char *at, **keys; /* a 0 byte, which is valid nowhere, ends the text; the keys of all open objects */
-    size_t key_count, members;       /* members: keys of the object that was closed last */
-    uint64_t elements;               /* of all arrays that were read, an empty dimension as 1 */
+    const unsigned char *at, **keys; /* at: a 0 byte, valid nowhere, ends the text; keys: of all open objects */
+    size_t key_count, members;       /* members: number of keys in the object that was closed last */
+    uint64_t elements;               /* of all arrays read so far, an empty dimension counting as 1 */
 } sqz__json;
 enum { SQZ__END_OF_STRING = -1, SQZ__INVALID = -2 };
 
@@ -353,7 +354,7 @@ static int32_t sqz__hex4(const unsigned char *p) {
     for (int i = 0; i < 4; i++) value = value << 4 | (p[i] <= '9' ? p[i] - '0' : (p[i] | 32) - 'a' + 10);
     return value;
 }
-/* The next character of a string, or SQZ__END_OF_STRING. Two escaped surrogates that belong together are one. */
+/* The next character of a string, SQZ__END_OF_STRING or SQZ__INVALID. An escaped surrogate pair is one character. */
 static int32_t sqz__character(const unsigned char **at) {
     static const char names[] = "\"\\/bfnrt", values[] = "\"\\/\b\f\n\r\t";
     static const int32_t least[4] = {0, 0x80, 0x800, 0x10000};
@@ -376,7 +377,7 @@ static int32_t sqz__character(const unsigned char **at) {
     *at += 6;
     return 0x10000 + ((c & 1023) << 10 | (low & 1023));
 }
-static int sqz__compare(const unsigned char *a, const unsigned char *b) { /* strings that were checked */
+static int sqz__compare(const unsigned char *a, const unsigned char *b) { /* the strings have been checked */
     int32_t x, y;
     do x = sqz__character(&a), y = sqz__character(&b); while (x == y && x >= 0);
     return (x > y) - (x < y);
@@ -396,12 +397,12 @@ static int sqz__has_twins(const unsigned char **keys, size_t count) {
     while (count > 1 && sqz__compare(keys[count - 2], keys[count - 1]) != 0) count--;
     return count > 1;
 }
-static size_t sqz__pass(sqz__json *j, const char *these) { /* passes bytes that are among these, and says how many */
+static size_t sqz__pass(sqz__json *j, const char *these) { /* skips bytes that are among these, and returns how many */
     size_t count = strspn((const char *)j->at, these);
     j->at += count;
     return count;
 }
-static int sqz__accept(sqz__json *j, int c) { /* passes white space, and then a byte if it is this one */
+static int sqz__accept(sqz__json *j, int c) { /* skips white space, and then the next byte if it is `c` */
     sqz__pass(j, " \t\n\r");
     return *j->at == c ? j->at++, 1 : 0;
 }
@@ -425,7 +426,7 @@ static int sqz__scalar(sqz__json *j) {
     if (sqz__is_one_of(*j->at, "eE")) SQZ__TRY((j->at += 1 + sqz__is_one_of(j->at[1], "+-"), sqz__pass(j, digits)));
     return j->at > end || count <= SQZ__MAX_DIGITS;
 }
-/* Checks a value inside of `level` lists and objects. No object may have a key twice. */
+/* Checks a value inside `level` lists and objects. No object may have a key twice. */
 static int sqz__value(sqz__json *j, int level) {
     int object = sqz__accept(j, '{'), close = object ? '}' : ']';
     size_t first = j->key_count;
@@ -443,7 +444,7 @@ static int sqz__value(sqz__json *j, int level) {
     j->key_count = first;
     return sqz__accept(j, close) && !sqz__has_twins(j->keys + first, j->members);
 }
-/* Passes the key `name` and an object that begins at `*start`. */
+/* Skips the key `name` and the object after it, and sets `*start` to where the object begins. */
 static int sqz__member(sqz__json *j, const char *name, const unsigned char **start) {
     int32_t c = sqz__accept(j, '"') ? sqz__character(&j->at) : SQZ__INVALID;
     for (; *name && c == *name; name++) c = sqz__character(&j->at);
@@ -451,7 +452,7 @@ static int sqz__member(sqz__json *j, const char *name, const unsigned char **sta
     *start = j->at;
     return sqz__value(j, 1);
 }
-/* Reads a name, as UTF-8, and a list of dimensions. */
+/* Reads an array's name, which it stores as UTF-8, and its list of dimensions. */
 static int sqz__read_array(sqz__decoder *d, sqz__json *j, sqz_array *array) {
     static const unsigned char lead[4] = {0, 0xC0, 0xE0, 0xF0};
     unsigned char utf8[4 * SQZ__MAX_NAME + 1], *end = utf8, *name;
@@ -481,7 +482,7 @@ static int sqz__read_array(sqz__decoder *d, sqz__json *j, sqz_array *array) {
     j->elements += bounded;
     return 1;
 }
-/* Reads names and shapes of the arrays. `base`: the JSON of the base, inflated the dictionary of a delta; or empty. */
+/* Reads the arrays' names and shapes. `base`: the JSON of a delta's base; inflated, it is the dictionary. Or empty. */
 static int sqz__read_json(sqz__decoder *d, sqz_file *file, sqz__bytes section, sqz__bytes base, sqz_array **arrays) {
     sqz__json j = {0};
     sqz__bytes text, dictionary = {0};
@@ -513,18 +514,18 @@ static int sqz__read_json(sqz__decoder *d, sqz_file *file, sqz__bytes section, s
 /* ---- Rows of the table and arrays of codes (sections 2 and 3) ---- */
 enum { SQZ__FLOATS, SQZ__CODEBOOK, SQZ__GRID, SQZ__SAME, SQZ__BOOK_DELTA, SQZ__GRID_DELTA, /* kinds of arrays */
        SQZ__TRELLIS, SQZ__DENSE_TRELLIS, SQZ__ADDED };
-typedef struct { /* an array of codes or differences; or the shape of floats, of the range 0 to 0 */
+typedef struct { /* an array of codes or differences; or only the shape of floats, with the range 0 to 0 */
     uint32_t width, rows, columns, size, taps; /* section "Places" */
-    int32_t low, high, dense;                  /* dense: in profile `max`, it has no zeros */
+    int32_t low, high, dense;                  /* dense: it has no zeros; for profile `max` */
     int32_t (*neighbours)[4]; /* by tap; NULL in arrays of one tap */
-    uint16_t *row_of; /* by index, in differences of version 2; NULL where the row follows from the index */
+    uint16_t *row_of; /* by index, in differences of version 2; NULL if the row follows from the index */
     int16_t *codes;
 } sqz__codes;
 typedef struct {
     uint32_t kind, part_count;
-    sqz__codes codes, differences[2], *parts; /* parts: what the profile decodes, the codes or the differences */
+    sqz__codes codes, differences[2], *parts; /* parts: what the profile decodes, either the codes or the differences */
     const sqz_array *base;
-    const int16_t *base_codes; /* of a delta by differences */
+    const int16_t *base_codes; /* in a delta by differences */
 } sqz__row;
 typedef struct {
     sqz_file *file;
@@ -576,7 +577,7 @@ static int sqz__read_row(sqz__decoder *d, sqz__bytes *table, const sqz_array *ar
     SQZ__CHECK(fit || !sqz__has_trellis(row), "a trellis has too few dimensions, or too large filters");
     return 1;
 }
-/* Checks that the lowest and the highest code are those that the table declares. */
+/* Checks that the lowest and highest codes (or 0) are those that the table declares. */
 static int sqz__check_range(sqz__decoder *d, const sqz__codes *codes) {
     int32_t least = 0, most = 0;
     for (const int16_t *c = codes->codes, *end = c + codes->size; c < end; c++) {
@@ -586,7 +587,7 @@ static int sqz__check_range(sqz__decoder *d, const sqz__codes *codes) {
     SQZ__CHECK(least == codes->low && most == codes->high, "the codes of an array are not of the declared range");
     return 1;
 }
-/* Reads the modes of the planes, which are below 2, or in planes 0 to 3 below `end`. */
+/* Reads the modes of the planes. They must be below 2; in planes 0 to 3, below `end`. */
 static int sqz__read_modes(sqz__decoder *d, sqz__net *net, uint32_t end) {
     for (uint32_t i = 0; i < 8; i++) {
         net->mode[i] = sqz__u8(d, &net->table);
@@ -594,7 +595,7 @@ static int sqz__read_modes(sqz__decoder *d, sqz__net *net, uint32_t end) {
     }
     return !d->status;
 }
-/* Finds the steps of the grids and the raw planes in the raw bytes. */
+/* Finds the grids' steps and the raw planes in the raw bytes. */
 static int sqz__read_raw(sqz__decoder *d, sqz__net *net, sqz__bytes raw) {
     SQZ__TRY((net->steps = sqz__take(d, &raw, 4 * net->grids)) != NULL);
     for (int i = 0; i < 8; i++)
@@ -613,7 +614,7 @@ static uint32_t sqz__huffman_symbol(sqz__lanes *stream, const sqz__huffman *h) {
     stream->next = stream->next + 1 == stream->count ? 0 : stream->next + 1;
     return sqz__code_symbol(lane, &h->code);
 }
-/* Reads the lengths of the lanes of a stream of `total` symbols. */
+/* Reads the lengths of the lanes in a stream of `total` symbols. */
 static int sqz__open_lanes(sqz__decoder *d, sqz__bytes in, uint64_t total, sqz__lanes *stream) {
     uint64_t least = sqz__varint(d, &in), end = 0;
     uint32_t width = sqz__u8(d, &in), all = 0, smallest = UINT32_MAX;
@@ -634,7 +635,7 @@ static int sqz__open_lanes(sqz__decoder *d, sqz__bytes in, uint64_t total, sqz__
     for (bits.at = end; bits.at % 8;) SQZ__CHECK(!sqz__bit(&bits), "the bits behind the lanes are not 0");
     return 1;
 }
-/* Decodes the codes of an array: all of them, or, with index bits, entries and the gaps between them. */
+/* Decodes the codes of an array: all of them, or, with index bits, entries and the gaps before them. */
 static int sqz__paper_codes(sqz__decoder *d, sqz__lanes *lanes, const sqz__huffman *h, const sqz__codes *coded) {
     size_t mark = d->used, at = 0;
     int16_t *entries = coded->codes;
@@ -649,7 +650,7 @@ static int sqz__paper_codes(sqz__decoder *d, sqz__lanes *lanes, const sqz__huffm
     sqz__release(d, mark);
     return 1;
 }
-/* Decodes codes and planes. Each array of codes has two tables, of which the second is empty without index bits. */
+/* Decodes codes and planes. Each array of codes has two tables; without index bits, the second is empty. */
 static int sqz__read_paper(sqz__decoder *d, sqz__net *net) {
     size_t n = 2 * net->coded_count + 8, alphabets = 0;
     uint64_t total = 0;
@@ -693,9 +694,9 @@ static int sqz__read_paper(sqz__decoder *d, sqz__net *net) {
 }
 
 /* ---- Profile `max` (section 6): the coder ---- */
-/* The stream, in bytes: `at` passes the end where words are missing. The states, and the lane of the next symbol. */
+/* at, size: of the stream, in bytes; `at` passes the end if words are missing. lane: the lane of the next symbol. */
 typedef struct { const unsigned char *start; size_t at, size; uint32_t *state, lanes, lane; } sqz__coder;
-/* Symbol s begins at sums[s] / total (section "Tables"). power: the highest power of 2 up to count. */
+/* Symbol s begins at sums[s] / total (section "Tables"). power: the highest power of 2 that is at most count. */
 typedef struct { int64_t *sums, total; size_t count, power; } sqz__table;
 
 static int sqz__open_coder(sqz__decoder *d, sqz__bytes in, uint32_t lanes, sqz__coder *coder) {
@@ -708,8 +709,8 @@ static int sqz__open_coder(sqz__decoder *d, sqz__bytes in, uint32_t lanes, sqz__
     }
     return 1;
 }
-/* Decodes a symbol of a given interval, and goes on to the next lane. Whether a word is needed is as good as random, so
-   there is no branch; beyond the end the last word is read again. */
+/* Decodes a symbol with a given interval, and moves to the next lane. Whether a word is needed is practically random,
+   so there is no branch; beyond the end, the last word is read again. */
 static inline void sqz__advance(sqz__coder *coder, uint32_t begin, uint32_t frequency) {
     size_t at = coder->at < coder->size ? coder->at : coder->size - 2;
     uint32_t x = coder->state[coder->lane];
@@ -740,19 +741,20 @@ static const unsigned char sqz__bounds[17] = {0, 1, 3, 7, 13, 22, 34, 48, 64, 84
 typedef struct { uint32_t index, tap, row, column; } sqz__place;
 typedef struct { uint64_t factor; uint32_t shift; } sqz__divisor;
 
-/* Division of numbers below 2**22 by one of 1 to 2**22, as a product. */
+/* Division of numbers below 2**22 by a number from 1 to 2**22, as a multiplication. */
 static sqz__divisor sqz__divisor_of(uint32_t n) {
     uint32_t shift = 41;
     while (n >> (shift - 40)) shift++; /* at most 63 */
     return (sqz__divisor){((uint64_t)1 << shift) / n + 1, shift};
 }
 static uint32_t sqz__quotient(uint32_t a, sqz__divisor by) { return (uint32_t)(a * by.factor >> by.shift); }
-/* Where an element is on the circle of 2**32 keys: its key of section 6, with 24 bits more. */
+/* Where an element is on the circle of 2**32 keys: its key of section 6, with 24 more bits. */
 static uint32_t sqz__key(uint32_t index) { return index * 2654435769u; }
-/* Two elements of a round are at least 5 places apart. */
+/* The most elements of a round: any two are at least 5 places apart. */
 static size_t sqz__most_places(size_t size) { return size / 5 + 1; }
-/* Lists the elements of an array whose keys are in a round. By the three-gap theorem steps from one to the next are the
-   shortest one up the circle by less than the round is wide, the shortest one down, or, where neither fits, both. */
+/* Lists the elements of an array whose keys are in a round. By the three-gap theorem, the step from one element to the
+   next is the shortest step that moves up the circle by less than the round's width, the shortest that moves down by
+   less than that, or, if neither fits, both together. */
 static size_t sqz__list_round(uint32_t turn, const sqz__codes *shape, sqz__place *places) {
     uint32_t begin = (uint32_t)sqz__bounds[turn] << 24, width = ((uint32_t)sqz__bounds[turn + 1] << 24) - begin;
     uint32_t up = 1, down = 1, at = 0, columns = shape->columns, rows = shape->rows, size = shape->size;
@@ -774,7 +776,7 @@ static size_t sqz__list_round(uint32_t turn, const sqz__codes *shape, sqz__place
         p->row = shape->row_of[p->index], p->column = p->tap = 0;
     return (size_t)(next - places);
 }
-/* For each tap the distances to the elements above, below, left and right in the slice; 0 beyond its edges. */
+/* Sets, for each tap, the distances to the elements above, below, left and right in the slice; 0 beyond its edges. */
 static int sqz__make_neighbours(sqz__decoder *d, sqz__codes *shape) {
     int32_t right = (int32_t)(shape->rows * shape->columns), down = (int32_t)shape->width * right;
     if (shape->taps == 1) return 1;
@@ -788,7 +790,8 @@ static int sqz__make_neighbours(sqz__decoder *d, sqz__codes *shape) {
     }
     return 1;
 }
-/* The number of arrays of the next batch, the most elements that a round of one of them has, and a round of all. */
+/* Returns the number of arrays in the next batch. Sets the most elements that a round may have, in any one array
+   (`most`) and in all of them together (`all`). */
 static size_t sqz__batch_count(sqz__codes *const *shapes, size_t count, size_t *most, size_t *all) {
     size_t elements = 0, codes = 0, i;
     *most = *all = 0;
@@ -805,7 +808,7 @@ static size_t sqz__batch_count(sqz__codes *const *shapes, size_t count, size_t *
 
 /* ---- The models of arrays of codes (sections "Zeros" and "Codes") ---- */
 enum { SQZ__CLASSES = 25, SQZ__SCALES = 5, SQZ__SIGNS = 9, SQZ__KEYS = SQZ__SCALES * SQZ__SIGNS, SQZ__BUCKETS = 16 };
-/* How many elements are known, and in the upper half how many of them are not 0: one addition counts both. */
+/* How many elements are known, and, in the upper half, how many of these are not 0: one addition counts both. */
 typedef uint64_t sqz__seen;
 /* A row, column, tap or array; n, m and t of its codes; g and a part of y. Structs of 2**n bytes are indexed faster. */
 typedef struct { sqz__seen seen; double factor; int64_t count, magnitudes, sum, scale, tilt, unused; } sqz__line;
@@ -816,16 +819,16 @@ typedef struct {
     const sqz__codes *shape;
     sqz__seen seen, *slices; /* taps and slices: NULL in arrays of one tap */
     uint32_t *counts;        /* n(c), by c - low */
-    sqz__line *rows, *columns, *taps, *end; /* these follow each other */
+    sqz__line *rows, *columns, *taps, *end; /* one after another in memory */
     sqz__class classes[SQZ__CLASSES];
     sqz__tally signs[SQZ__SIGNS][SQZ__BUCKETS];
-    sqz__place *found; /* the elements of this round, then those that are not 0 */
+    sqz__place *found; /* the elements of this round, later only those that are not 0 */
     size_t found_count;
 } sqz__model;
-typedef struct { /* what all arrays of a batch share, and memory that each uses in turn */
+typedef struct { /* what all arrays of a batch share, and memory that they use in turn */
     sqz__tally scales[SQZ__SCALES][SQZ__BUCKETS];
-    /* By symbol, where the code 0 is left out: base(c), then its share of B; sums of the weights before the contexts of
-       sign; a table; buckets. Those by value are symbols that follow each other. */
+    /* By symbol, with the code 0 left out: base(c), later its share of B; sums of the weights before the contexts of
+       sign; a table; buckets. A bucket by value holds consecutive symbols. */
     int64_t *around, *base, *sums, *table;
     unsigned char *by_magnitude, *by_value, *keys, class_of[16][16]; /* class_of: by k and n */
     sqz__buckets magnitude, value;
@@ -838,11 +841,11 @@ static uint32_t sqz__nonzero(sqz__seen seen) { return (uint32_t)(seen >> 32); }
 static uint32_t sqz__class_of(uint32_t k, uint32_t n) {
     return k ? 6 * (k < 4 ? k : 4) - 5 + (10 * n + k) / (2 * k) : 0;
 }
-/* Rounds a value from 0 to 2**15 to the nearest integer, ties to even: plus 1.5 * 2**52 no fraction is left. */
+/* Rounds a value from 0 to 2**15 to the nearest integer, ties to even: adding 1.5 * 2**52 leaves no fraction. */
 static int32_t sqz__round(double x) { return (int32_t)((x + 6755399441055744.0) - 6755399441055744.0); }
-/* Finds the frequency of a 0 for each of the elements in `found`, and what their classes expect. */
+/* Computes the frequency of a 0 for each element in `found`, and what their classes expect. */
 static void sqz__predict_zeros(sqz__batch *restrict b, sqz__model *restrict m) {
-    /* The counts are cast as -fsingle-precision-constant makes a float of 0.5, and so of its sum with an integer. */
+    /* The counts are cast because -fsingle-precision-constant makes 0.5 a float, and so its sum with an integer. */
     double density = ((double)sqz__nonzero(m->seen) + 0.5) / ((double)sqz__known(m->seen) + 1.0);
     double prior = 120.0 * density;
     double array_odds = density / (1.0 - density);
@@ -870,7 +873,7 @@ static void sqz__predict_zeros(sqz__batch *restrict b, sqz__model *restrict m) {
         b->zeros[i] = (uint16_t)(zeros < 8 ? 8 : zeros > SQZ__FULL - 8 ? SQZ__FULL - 8 : zeros);
     }
 }
-/* Decodes whether the elements in `found` are 0, learns from it, and keeps there those that are not. */
+/* Decodes which elements in `found` are 0, learns from it, and keeps in `found` those that are not. */
 static void sqz__decode_zeros(sqz__coder *coder, const sqz__batch *restrict b, sqz__model *restrict m) {
     sqz__place *found = m->found, *p = found;
     uint32_t width = m->shape->columns;
@@ -896,7 +899,7 @@ static void sqz__decode_zeros(sqz__coder *coder, const sqz__batch *restrict b, s
 static int64_t sqz__times(int64_t a, int64_t b) { return (int64_t)((uint64_t)a * (uint64_t)b); }
 static int64_t sqz__plus(int64_t a, int64_t b) { return (int64_t)((uint64_t)a + (uint64_t)b); }
 static int64_t sqz__divide(int64_t a, int64_t b) { return a / b - (a % b < 0); } /* rounds down; b > 0 */
-/* The bucket of the next code of an order. */
+/* Returns the bucket of the next code in an order. */
 static unsigned char sqz__next_bucket(sqz__buckets *order, int64_t base, int64_t total) {
     int64_t middle = (order->before + base - base / 2) * SQZ__BUCKETS;
     while (order->bucket < SQZ__BUCKETS - 1 && middle >= (order->bucket + 1) * total) order->bucket++;
@@ -905,13 +908,13 @@ static unsigned char sqz__next_bucket(sqz__buckets *order, int64_t base, int64_t
     order->size[order->bucket]++;
     return (unsigned char)order->bucket;
 }
-/* Base weights and buckets of the codes of an array in this round. Returns n, m and t of the array. */
+/* Computes the base weights and buckets of an array's codes for this round. Returns n, m and t of the array. */
 static sqz__line sqz__prepare_codes(sqz__batch *b, const sqz__model *m) {
     const int64_t one = (int64_t)1 << 32;
     int32_t low = m->shape->low, high = m->shape->high, size = high - low + 1;
     int64_t smooth_sum = 0, total = 0;
     sqz__line all = {0};
-    for (int32_t c = low; c <= high; c++) { /* n(c) + n(-c), and `one` for a code that can occur; 0 beyond both ends */
+    for (int32_t c = low; c <= high; c++) { /* n(c) + n(-c), plus `one` for a code that can occur; 0 beyond both ends */
         int64_t n = m->counts[c - low];
         all.count += n, all.magnitudes += n * (c < 0 ? -c : c), all.sum += n * c;
         if (c) b->around[c - low + 6] = n + (-c >= low && -c <= high ? m->counts[-c - low] : 0) + one;
@@ -944,7 +947,7 @@ static void sqz__set_ratios(sqz__tally *tallies, size_t count) {
         tally->ratio = ratio < 256 ? 256 : ratio > 65536 ? 65536 : ratio;
     }
 }
-/* The context of scale times 9, plus that of sign, of each of the elements found, and how many elements have each. */
+/* Computes 9 times the context of scale plus the context of sign for each found element, and how many have each key. */
 static void sqz__find_contexts(sqz__batch *restrict b, const sqz__model *restrict m, const sqz__line *all,
                                uint32_t *elements_of_key) {
     int64_t magnitudes = all->magnitudes ? all->magnitudes : 1, unit = 8 * magnitudes, count = all->count, x, tilt;
@@ -958,7 +961,7 @@ static void sqz__find_contexts(sqz__batch *restrict b, const sqz__model *restric
     }
     for (size_t i = 0; i < m->found_count; i++, p++) {
         const sqz__line *row = &m->rows[p->row], *column = &m->columns[p->column];
-        if (neighbours) { /* the element itself, which is not known yet, is 0 */
+        if (neighbours) { /* beyond an edge, this reads the element itself, which is not known yet and still 0 */
             const int16_t *code = m->shape->codes + p->index;
             const int32_t *n = neighbours[p->tap];
             tilt = (code[n[0]] + code[n[1]] + code[n[2]] + code[n[3]]) * (64 * count);
@@ -966,7 +969,7 @@ static void sqz__find_contexts(sqz__batch *restrict b, const sqz__model *restric
         x = sqz__times(row->scale, column->scale);
         int scale = (x >= 211 * 256) + (x >= 242 * 256) + (x >= 272 * 256) + (x >= 308 * 256);
         int negative = tilt < 0;
-        x = tilt ^ -(int64_t)negative; /* -1 - tilt where that is negative: -4 units are as near as 4 units less 1 */
+        x = tilt ^ -(int64_t)negative; /* -1 - tilt if tilt is negative: -4 units are as near as 4 units less 1 */
         int far = (x >= 4 * unit) + (x >= 12 * unit) + (x >= 24 * unit);
         int sign = 4 + (tilt >= unit) + (far ^ -negative); /* ~far is -1 - far */
         elements_of_key[b->keys[i] = (unsigned char)(scale * SQZ__SIGNS + sign)]++;
@@ -977,8 +980,8 @@ static void sqz__add_code(sqz__line *line, int32_t code) {
     line->magnitudes += code < 0 ? -code : code;
     line->sum += code;
 }
-/* Decodes the elements that have the same contexts, and learns from them. In their table the weights of a bucket by
-   value are those of `b->sums`, times one ratio. */
+/* Decodes the elements that have the same contexts, and learns from them. In their table, the weights in a bucket by
+   value are the weights of `b->sums` times one ratio. */
 static void sqz__decode_context(sqz__coder *coder, sqz__batch *restrict b, sqz__model *restrict m, uint32_t key,
                                 const sqz__place *p, uint32_t count) {
     sqz__tally *scales = b->scales[key / SQZ__SIGNS], *signs = m->signs[key % SQZ__SIGNS];
@@ -1008,7 +1011,7 @@ static void sqz__decode_context(sqz__coder *coder, sqz__batch *restrict b, sqz__
     for (int i = 0; i < SQZ__BUCKETS; i++) scales[i].expected += count * b->magnitude.share[i];
     for (int i = 0; i < SQZ__BUCKETS; i++) signs[i].expected += count * b->value.share[i];
 }
-/* Decodes the codes of the elements found in this round, sorted by their contexts. */
+/* Decodes the codes of this round's found elements, in the order of their contexts. */
 static void sqz__decode_codes(sqz__coder *coder, sqz__batch *b, sqz__model *m) {
     uint32_t ends[SQZ__KEYS + 1] = {0}, start = 0, symbols = sqz__code_count(m->shape) - 1;
     if (!m->found_count) return;
@@ -1024,7 +1027,7 @@ static void sqz__decode_codes(sqz__coder *coder, sqz__batch *b, sqz__model *m) {
         if (ends[key] > start) sqz__decode_context(coder, b, m, key, b->places + start, ends[key] - start);
     }
 }
-/* Decodes the next batch, and says how many arrays it has; 0 if it fails. */
+/* Decodes the next batch, and returns how many arrays it has; 0 if it fails. */
 static size_t sqz__decode_batch(sqz__decoder *d, sqz__coder *coder, sqz__codes *const *shapes, size_t shape_count) {
     size_t mark = d->used, codes = 0, most, all, count = sqz__batch_count(shapes, shape_count, &most, &all);
     sqz__batch *b;
@@ -1067,23 +1070,23 @@ static size_t sqz__decode_batch(sqz__decoder *d, sqz__coder *coder, sqz__codes *
     return count;
 }
 
-/* ---- Byte planes in profile `max` (sections 6 and 8): a coded one is modelled, too, with one context ---- */
+/* ---- Byte planes in profile `max` (sections 6 and 8): a coded plane is modelled too, with a single context ---- */
 enum { SQZ__CODED_PLANE = 4 }; /* the others are modelled */
 typedef struct {
     uint32_t number, symbols;
     unsigned char *plane, used[256];  /* used: the bytes that occur, in ascending order */
     const unsigned char *exponents;   /* the bytes of plane 0, for planes 1 and 2 */
-    size_t done, groups, locals;      /* elements of earlier batches; how many groups, and contexts of each group */
+    size_t done, groups, locals;      /* elements of earlier batches; number of groups, and of contexts in each group */
     uint32_t *counts, *group_counts;  /* by context and symbol, by group and symbol */
-    sqz__table *tables;               /* by context; with a total of 0 before they are made in a round */
+    sqz__table *tables;               /* by context; in each round, the total is 0 until the table is made */
     int64_t *sums;                    /* of all tables */
     sqz__place *places;
-    size_t made, *context;            /* tables in this round; of the elements of the round, and their symbols */
+    size_t made, *context;            /* made: tables in this round; context, symbol: of the round's elements */
     unsigned char *symbol;
 } sqz__plane_model;
 
-/* The context of an element of the array `i` of the batch, whose bytes begin at `base`: its group times `locals`, plus
-   which one it is of this group. */
+/* The context of an element of array `i` of the batch, whose bytes begin at `base`: its group times `locals`, plus its
+   number within the group. */
 static size_t sqz__plane_context(const sqz__plane_model *m, const sqz__codes *shape, size_t i, size_t base,
                                  const sqz__place *p, uint32_t turn) {
     const unsigned char *bytes = m->plane + base;
@@ -1092,7 +1095,7 @@ static size_t sqz__plane_context(const sqz__plane_model *m, const sqz__codes *sh
     if (m->exponents) return m->exponents[base + p->index];
     for (int k = 0; k < 4 && shape->neighbours; k++) {
         uint32_t index = p->index + (uint32_t)shape->neighbours[p->tap][k];
-        if (index == p->index || sqz__key(index) >> 24 >= sqz__bounds[turn]) continue; /* not there, or not known yet */
+        if (index == p->index || sqz__key(index) >> 24 >= sqz__bounds[turn]) continue; /* beyond an edge, or not known yet */
         largest = bytes[index] > largest ? bytes[index] : largest;
         signs += bytes[index] % 2 ? UINT32_MAX : 1;
     }
@@ -1133,7 +1136,8 @@ static void sqz__decode_plane_round(sqz__coder *coder, sqz__plane_model *m, sqz_
         m->group_counts[m->context[i] / m->locals * m->symbols + m->symbol[i]]++;
     }
 }
-/* Decodes a modelled plane, or a coded one, which has no bitmap, and whose parts of at most 2**22 bytes are batches. */
+/* Decodes a modelled plane or a coded one. A coded plane has no bitmap, and its parts of at most 2**22 bytes are its
+   batches. */
 static int sqz__decode_plane(sqz__decoder *d, sqz__coder *coder, sqz__net *net, uint32_t number) {
     const unsigned char *bitmap = net->bitmap[number];
     sqz__plane_model m = {.number = bitmap ? number : SQZ__CODED_PLANE};
@@ -1145,7 +1149,7 @@ static int sqz__decode_plane(sqz__decoder *d, sqz__coder *coder, sqz__net *net, 
     for (uint32_t byte = 0; byte < 256; byte++)
         if (!bitmap || (bitmap[byte / 8] >> byte % 8 & 1)) m.used[m.symbols++] = (unsigned char)byte;
     SQZ__CHECK(m.symbols, "no byte is declared to occur in a plane");
-    if (!bitmap) SQZ__TRY(SQZ__NEW(m.counts, 256) && SQZ__NEW(m.group_counts, 256)); /* they run on through the parts */
+    if (!bitmap) SQZ__TRY(SQZ__NEW(m.counts, 256) && SQZ__NEW(m.group_counts, 256)); /* kept for all parts */
     while (m.done < size) {
         size_t mark = d->used, count, most, all, rest = size - m.done < SQZ__MAX_CODED ? size - m.done : SQZ__MAX_CODED;
         sqz__set_shape(&part, &rest, 1, rest);
@@ -1219,7 +1223,7 @@ static int sqz__is_finite(float value) { return value - value == 0.0f; }
 static uint32_t sqz__plane_bits(const unsigned char *const *planes, size_t at) {
     return (uint32_t)planes[0][at] << 24 | (uint32_t)planes[1][at] << 16 | (uint32_t)planes[2][at] << 8 | planes[3][at];
 }
-/* In a delta, adds the differences to the codes of the base. */
+/* In a delta, adds the differences to the base's codes. */
 static int sqz__join_codes(sqz__decoder *d, sqz__row *row) {
     const int16_t *parts[2] = {row->differences[0].codes, row->differences[1].codes};
     SQZ__TRY(SQZ__GET(row->codes.codes, row->codes.size));
@@ -1230,8 +1234,8 @@ static int sqz__join_codes(sqz__decoder *d, sqz__row *row) {
     }
     return sqz__check_range(d, &row->codes);
 }
-/* Values of codes: of a codebook, whose ranks begin at `*at` in the planes, of a trellis, or of a grid, in which the
-   state never changes. Those of an added grid are then added to the base's. */
+/* Computes values from codes: of a codebook, whose ranks begin at `*at` in the planes; of a trellis; or of a grid,
+   whose state never changes. The values of an added grid are then added to the base's. */
 static int sqz__code_values(sqz__decoder *d, const sqz__net *net, const sqz__row *row, float step, size_t *at,
                             float *values) {
     static const unsigned char next[8][3] = {{0, 2, 0}, {5, 7, 1}, {1, 3, 2}, {4, 6, 3},
@@ -1248,7 +1252,7 @@ static int sqz__code_values(sqz__decoder *d, const sqz__net *net, const sqz__row
     for (int32_t i = 2 * low; i < 2 * row->codes.high + 2; i++, move++) {
         int32_t q = i & 1, c = (i - q) / 2, v = !trellis ? c : 2 * c + q * (dense ? 1 : (c < 0) - (c > 0));
         move->value = step * (float)v;
-        move->column = trellis && (v || dense) ? (uint32_t)v >> 1 & 1 : 2; /* b; the state stays in the last one */
+        move->column = trellis && (v || dense) ? (uint32_t)v >> 1 & 1 : 2; /* b; in the last column, the state stays */
         if (!sqz__has_codebook(row) || !c || q) continue;
         uint32_t more = sqz__plane_bits(net->plane + 4, (*at)++);
         rank += more;
@@ -1321,7 +1325,7 @@ static int sqz__read_frame(sqz__decoder *d, sqz__net *net, sqz__bytes in) {
     SQZ__CHECK(in.at == in.end && start[6] == (net->digest.at ? 5 : 4), "something follows the sections");
     return 1;
 }
-/* Finds the array of the base with the name and shape of an array, and the shapes of differences from its codes. */
+/* Finds the base's array with the name and shape of an array, and the shapes of the differences from its codes. */
 static int sqz__find_base(sqz__decoder *d, const sqz__net *base, const sqz_array *array, int version, sqz__row *row) {
     size_t counts[2] = {0}, i = 0;
     while (i < base->file->array_count && (base->arrays[i].name_bytes != array->name_bytes ||
@@ -1335,7 +1339,7 @@ static int sqz__find_base(sqz__decoder *d, const sqz__net *base, const sqz_array
     SQZ__CHECK(codes->codes && !sqz__has_trellis(&base->rows[i]), "the base has no matching codes");
     for (size_t k = 0; k < array->count; k++) counts[codes->codes[k] == 0]++;
     for (int part = 0; part < 2; part++) sqz__set_shape(&row->differences[part], &counts[part], 1, counts[part]);
-    if (version == 1) return 1; /* in version 2, those from codes that are not 0 are in rows by these codes */
+    if (version == 1) return 1; /* in version 2, differences from codes that are not 0 are in rows by these codes */
     row->differences[0].rows = sqz__code_count(codes);
     row->differences[0].columns = 1;
     SQZ__TRY(SQZ__GET(row->differences[0].row_of, counts[0]));
@@ -1365,7 +1369,7 @@ static int sqz__read_rows(sqz__decoder *d, sqz__net *net, const sqz__net *base) 
     for (int i = 0; i < 8; i++) net->plane_size[i] = net->plane_size[i / 4 * 4];
     return 1;
 }
-/* Decodes a file into the workspace: first what stays, up to `workspace_used`, then what is needed on the way. */
+/* Decodes a file into the workspace: first what stays, up to `workspace_used`, then what is needed temporarily. */
 static int sqz__decode_file(sqz__decoder *d, sqz_file *file, sqz__net *net, sqz__bytes data, sqz__bytes base_data) {
     sqz_file base_file = {0};
     sqz__net base = {.file = &base_file};

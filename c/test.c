@@ -1,5 +1,5 @@
-/* Tests of sqz.h that need no Python: test GOLDEN_FOLDER. The tests of tests/codec/test_c_header.py compare the decoder with
-   the Python reader; these here run wherever a C compiler is. */
+/* Tests of sqz.h that need no Python: test GOLDEN_FOLDER. The tests in tests/codec/test_c_header.py compare the decoder
+   with the Python reader; the tests here run wherever there is a C compiler. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -51,7 +51,7 @@ static void test_values(const sqz_file *file, const char *name, const char *hash
     expect(strcmp(text, hash) == 0, name, "other values than expected");
 }
 
-/* A workspace of `workspace_peak` bytes is enough, wherever it begins, and a smaller one is refused. */
+/* A workspace of `workspace_peak` bytes (7 more if it is not aligned) is enough, and a smaller one is refused. */
 static void test_workspace(const char *name, size_t size, const unsigned char *base_data, size_t base_size) {
     sqz_file file;
     size_t peak;
@@ -64,7 +64,7 @@ static void test_workspace(const char *name, size_t size, const unsigned char *b
     expect(sqz_decode(&file, data, size, base_data, base_size, NULL, 0) == SQZ_WORKSPACE, name, "no workspace");
 }
 
-/* The checksums find every changed byte and every cut. */
+/* The checksums detect every changed byte and every truncation. */
 static void test_damage(const char *name, size_t size, const unsigned char *base_data, size_t base_size) {
     sqz_file file;
     for (size_t i = 0; i < size; i++) {
@@ -76,7 +76,7 @@ static void test_damage(const char *name, size_t size, const unsigned char *base
     }
 }
 
-/* A round has the elements whose keys are in it, in order; their places follow from their indices. */
+/* A round lists the elements whose keys are in it, in order, with the places that follow from their indices. */
 static void test_rounds(uint32_t height, uint32_t width, uint32_t rows, uint32_t columns) {
     const size_t dimensions[4] = {height, width, rows, columns};
     uint32_t size = height * width * rows * columns;
@@ -115,7 +115,7 @@ int main(int count, char **arguments) {
     }
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         test_rounds(shapes[i][0], shapes[i][1], shapes[i][2], shapes[i][3]);
-    test_rounds(2, 1, 1000, 2097); /* about 2**22 elements, the most of an array */
+    test_rounds(2, 1, 1000, 2097); /* about 2**22 elements, the most that an array may have */
     printf("golden files, workspaces, damage and rounds are as they should be\n");
     return 0;
 }
