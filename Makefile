@@ -1,16 +1,16 @@
 # Everything runs in .venv, made from the pins of constraints.txt. The interpreter is the first of the names below that
-# runs and is of a supported version; `make PYTHON=/path/to/python venv` takes another.
+# runs and has a supported version; `make PYTHON=/path/to/python venv` chooses another.
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
 	$$name -c '$(SUPPORTED)' 2>/dev/null && echo $$name && break; done)
 RUN := .venv/bin/python
-# Two processes of tests share two cores best if TensorFlow starts one thread in each.
+# Two test processes share two cores best if TensorFlow starts one thread in each.
 THREADS := TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 OMP_NUM_THREADS=1
 BUILDIFIER := @bazel/buildifier@8.2.1
 # Floating-point sums and products must not be fused; docs/sqz-format.md says why.
 C_STRICT := -std=c99 -g -ffp-contract=off -Wall -Wextra -Wpedantic -Werror
 C_SANITIZED := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
-# What fuzzing begins with: the golden files, and each delta with its base behind it.
+# What fuzzing starts from: the golden files, and each delta followed by its base.
 C_SEEDS := mkdir -p .build/c/seeds && cp tests/codec/golden/*.sqz .build/c/seeds && for delta in delta delta2_paper delta2_max; do \
 	cat tests/codec/golden/$$delta.sqz tests/codec/golden/max.sqz > .build/c/seeds/$$delta.sqz; done
 FUZZ_SECONDS ?= 600
@@ -31,7 +31,7 @@ venv: .venv/installed ## make .venv with the package, editable, and pinned versi
 			"Install one, or name it: make PYTHON=/path/to/python3.12 venv" >&2; exit 1; }
 	"$(PYTHON)" -m venv --clear .venv
 
-# setuptools goes first, since without build isolation the builds too use the pinned one.
+# setuptools goes first, since builds without isolation use the installed, pinned version.
 .venv/commands: pyproject.toml constraints.txt | .venv/bin/python
 	$(RUN) -m pip install --constraint constraints.txt setuptools
 	$(RUN) -m pip install --constraint constraints.txt --no-build-isolation --editable '.[all]'
@@ -53,7 +53,7 @@ docs: venv ## build the documentation site; it opens from .build/site/html/index
 test: venv ## run every test but the large ones; set SQZ_TEST_DATA for those on real weights and pictures
 	$(THREADS) $(RUN) -m pytest -m "not large" --numprocesses=2 --dist=loadfile --durations=10
 
-# In the order of the files: sorted by their numbers of tests, the longest ones, with one test each, would come last.
+# In the order of the files: sorted by number of tests, the longest-running files, with one test each, would come last.
 test-large: venv ## run the large tests
 	$(RUN) -m pytest -m large --numprocesses=2 --dist=loadfile --no-loadscope-reorder --durations=25
 

@@ -1,4 +1,4 @@
-"""The benchmark of LiteRT runs, and prints its measurements."""
+"""The LiteRT benchmark runs, and prints its measurements."""
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ from sqz_keras.models.squeezenet import build, named_arrays
 def test_it_prints_agreement_and_ratio(tmp_path, run_command, capsys):
     net = Metaparameters(num_fire_modules=1, base_e=8, stem_filters=4, stem_kernel=3, pool_after=(1,))
     spec = ModelSpec(None, metaparameters=net, classes=3, input_size=24, preprocessing=Preprocessing(resize_to=24))
-    keras.utils.set_random_seed(1)  # of some random nets LiteRT's XNNPACK refuses the quantised ones
+    keras.utils.set_random_seed(1)  # XNNPACK refuses some random nets once they are quantised
     single_file.write("onnx", spec, named_arrays(build(spec)), tmp_path / "net.onnx")
     generator = np.random.default_rng(0)
     for number in range(6):

@@ -1,4 +1,4 @@
-"""The parts of small benchmarks that need nothing measured."""
+"""The parts of small benchmarks that can be tested without measuring."""
 
 import pytest
 from absl import flags

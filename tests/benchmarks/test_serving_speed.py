@@ -1,4 +1,4 @@
-"""Nothing is measured on batches that are not full, or beside the exports of another model."""
+"""The benchmark does not measure with too few images for a batch, or with the exports of another model."""
 
 import argparse
 
@@ -17,7 +17,7 @@ SPEC = ModelSpec(None, metaparameters=NET, classes=3, input_size=24, preprocessi
 
 @pytest.fixture
 def args(tmp_path):
-    """Flags for a model and as many images as the largest batch."""
+    """Flags for a model, and for as many images as the largest batch holds."""
     (tmp_path / "net.sqz").write_bytes(sqz.encode(SPEC, named_arrays(build(SPEC))))
     (tmp_path / "images").mkdir()
     for number in range(max(serving_speed.BATCHES)):

@@ -16,7 +16,7 @@ GOOD = tf.make_tensor_proto(np.zeros((1, 8, 8, 3), np.float32))
 
 
 class Stubs:
-    """Every call of one server, over a channel of its own."""
+    """All calls to one server, over a channel of their own."""
 
     def __init__(self, target):
         self.channel = grpc.insecure_channel(
@@ -34,7 +34,7 @@ class Stubs:
         self.channel.close()
 
     def states(self):
-        """The state of each version by name, and the error messages."""
+        """For each version, the name of its state and its error message."""
         response = self.status(status_of(), timeout=10)
         return {
             status.version: (status.State.Name(status.state), status.status.error_message)
@@ -87,7 +87,7 @@ def tensor(dtype=tf.float32, shape=(1, 8, 8, 3), **values):
 
 
 def code_of(call, request, timeout=10):
-    """The status code with which a call is refused."""
+    """The status code that a call is refused with."""
     with pytest.raises(grpc.RpcError) as caught:
         call(request, timeout=timeout)
     assert caught.value.details()

@@ -1,4 +1,4 @@
-"""What a server would fail with is found in its configuration before it reads it."""
+"""The check finds what would make a server fail in its configuration, before the server reads it."""
 
 import shutil
 
@@ -13,7 +13,7 @@ from export.verify import CHECKSUMS_NAME, write_checksums
 
 @pytest.fixture
 def base_path(tmp_path):
-    """Versions 1 and 2: as small as they may be, with checksums."""
+    """Versions 1 and 2, as small as possible, with checksums."""
     base_path = tmp_path / "serving" / "squeezenet"
     for version in (1, 2):
         folder = base_path / str(version)

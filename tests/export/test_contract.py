@@ -1,4 +1,4 @@
-"""The contract holds of what is exported, and can be read without TensorFlow."""
+"""The contract is true of what is exported, and can be read without TensorFlow."""
 
 import subprocess
 import sys
@@ -49,7 +49,7 @@ def test_names_are_those_that_tensorflow_serving_needs():
 
 
 def test_batches_end_at_what_a_call_takes():
-    """TensorFlow Serving's batching asks for ascending sizes, the last of which is the largest batch."""
+    """TensorFlow Serving's batching needs ascending sizes; the last is the largest batch."""
     assert list(contract.ALLOWED_BATCH_SIZES) == sorted(set(contract.ALLOWED_BATCH_SIZES))
     assert contract.ALLOWED_BATCH_SIZES[-1] == contract.MAX_BATCH_SIZE
 

@@ -1,4 +1,4 @@
-"""The files are what TensorFlow Serving's own messages parse, and what a server would refuse is never written."""
+"""TensorFlow Serving's own messages can parse the files, and what a server would refuse is never written."""
 
 import os
 
@@ -13,9 +13,10 @@ STRING, BOOL, INT64, MESSAGE = 9, 8, 3, 11
 
 
 def message(name, fields):
-    """A message type by its fields, (name, number, type, repeated): tensorflow-serving-api lacks two of the three.
+    """A message type made from its fields (name, number, type, repeated).
 
-    The fields are those of TensorFlow Serving's session_bundle_config.proto and monitoring_config.proto.
+    tensorflow-serving-api lacks two of the three types; the fields here are those of TensorFlow Serving's
+    session_bundle_config.proto and monitoring_config.proto.
     """
     file = descriptor_pb2.FileDescriptorProto(name=f"{name}.proto", package="test", syntax="proto3")
     file.dependency.append(wrappers_pb2.DESCRIPTOR.name)

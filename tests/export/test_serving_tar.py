@@ -1,4 +1,4 @@
-"""The tar file holds what an image needs, and depends on names and contents alone."""
+"""The tar file holds what a container image needs, and its bytes depend on names and contents alone."""
 
 import os
 import tarfile

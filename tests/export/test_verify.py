@@ -1,4 +1,4 @@
-"""`sqz-export --verify` finds whatever is not as it was exported, and an export does so before it shows a version."""
+"""`sqz-export --verify` finds whatever is not as exported, and an export checks this before its version appears."""
 
 import dataclasses
 import json
@@ -58,7 +58,7 @@ def test_command(base_path, spec, run_command, capsys):
 
 
 def test_bfloat16(tmp_path, spec, arrays, answer, in_this_process):
-    """It answers a little otherwise than Keras, and is recognised as bfloat16."""
+    """Its answers differ a little from Keras's, and it is recognised as bfloat16."""
     folder = export_saved_model(spec, arrays, tmp_path, precision="bfloat16")
     assert "12 warm-up calls in bfloat16" in verify.verify(folder)
     with pytest.raises(ValueError, match="as Keras does"):
@@ -106,7 +106,7 @@ def test_what_does_not_belong_together_is_found_with_right_checksums_too(version
 
 
 def test_a_graph_that_answers_otherwise_than_its_weights_is_found(version):
-    """The description says another crop, as an error in the exported graph's preprocessing would have it."""
+    """The description names another preprocessing mode, as if the exported graph's preprocessing had an error."""
     spec, arrays = resolve_model(version)
     other = dataclasses.replace(spec, preprocessing=dataclasses.replace(spec.preprocessing, mode="tf"))
     write_spec(version / contract.EXTRA_FOLDER / "model", other, arrays)
@@ -162,7 +162,7 @@ def test_records_that_fail_are_found(version, served, answer, change, message):
 
 
 def test_a_failing_warm_up_stops_the_export(tmp_path, monkeypatch, spec, arrays, in_this_process):
-    """The examples of its records hold no image."""
+    """The examples in the warm-up records hold no image."""
     monkeypatch.setattr(warmup, "_example", tf.train.Example)
     with pytest.raises(ValueError, match="classify with 1 images does not answer as Keras does"):
         export_saved_model(spec, arrays, tmp_path / "served")

@@ -1,4 +1,4 @@
-"""The client and sqz-predict: answers in order, limits kept, wrong use reported before anything is sent."""
+"""The client and sqz-predict: answers in order, limits respected, misuse reported before anything is sent."""
 
 import io
 import itertools
@@ -144,7 +144,7 @@ def test_no_server_is_a_clear_error(dead_target):
         with pytest.raises(ServingError) as caught:
             client.wait_until_ready(0.3)
         assert caught.value.code == grpc.StatusCode.DEADLINE_EXCEEDED
-    for timeout_seconds in (0, math.inf, math.nan):  # gRPC takes these two for the past, or for no limit
+    for timeout_seconds in (0, math.inf, math.nan):  # gRPC would take inf and nan for the past, or for no limit
         with pytest.raises(ValueError, match="above 0"):
             Client(dead_target, timeout_seconds=timeout_seconds)
 
@@ -153,7 +153,7 @@ def test_no_server_is_a_clear_error(dead_target):
     "wrong", ["", "127.0.0.1", "localhost:", ":8500", "http://127.0.0.1:8500", "127.0.0.1:99999", "::1:8500", "a b:1"]
 )
 def test_what_is_no_address_is_refused(wrong):
-    """Port 443 was asked where none was given, and 34463 in the place of 99999."""
+    """Without the check, gRPC used port 443 if none was given, and 34463 instead of 99999."""
     with pytest.raises(ValueError, match=r"HOST:PORT without http://, such as 127\.0\.0\.1:8500"):
         Client(wrong)
 
@@ -190,7 +190,7 @@ def test_unknown_model_and_version_are_clear_errors(target):
 
 
 class RefusingVersion(ServedVersion):
-    """Refuses as many calls as `errors` holds codes, and counts its calls."""
+    """Refuses its first calls with the codes in `errors`, one each, and counts its calls."""
 
     errors, runs, metadata_calls = (), 0, 0
 
@@ -310,7 +310,7 @@ def test_other_formats_are_sent_as_png(client, tmp_path, format):
 
 
 def test_images_of_pillow_are_sent_as_their_files(tmp_path):
-    """Pillow shows a grey TIFF of 16 bits, of which 0 is white, as a negative."""
+    """Pillow shows a 16-bit grey TIFF in which 0 is white as a negative."""
     path = tmp_path / "scan.tif"
     path.write_bytes(write_tiff(65535 - (np.arange(256).reshape(16, 16) << 8), 16, colours=0))
     with Image.open(path) as image:
@@ -319,7 +319,7 @@ def test_images_of_pillow_are_sent_as_their_files(tmp_path):
 
 @pytest.mark.parametrize("depth", [4, 16])
 def test_a_transparent_colour_of_a_pillow_image(tmp_path, depth):
-    """Pillow compares it with samples that it has scaled to 8 bits."""
+    """Pillow compares the transparent colour with samples that it has already scaled to 8 bits."""
     samples = np.arange(16).reshape(4, 4, 1) << (depth - 4)
     path = tmp_path / "clear.png"
     path.write_bytes(write_png(samples, 0, depth, {b"tRNS": samples[1, 2].astype(">u2").tobytes()}))

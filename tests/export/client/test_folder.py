@@ -1,4 +1,4 @@
-"""sqz-predict --image_dir: a line for every image, whatever happens, and none of them asked for twice."""
+"""sqz-predict --image_dir: a line for every image, whatever happens, and no image is sent twice."""
 
 import io
 import json
@@ -24,7 +24,7 @@ from tests.export.samples import encode, random_image
 
 @pytest.fixture
 def photos(tmp_path):
-    """A folder with 40 images, one of which is damaged, one rotated by its EXIF."""
+    """A folder with 40 images, one of them damaged and one rotated by its EXIF."""
     root = tmp_path / "photos"
     (root / "more").mkdir(parents=True)
     for number in range(38):
@@ -65,7 +65,7 @@ def test_every_image_gets_a_line_in_order(target, client, photos, tmp_path, run_
 
 
 class Counting:
-    """Answers every image at once, and fails at one of them."""
+    """A client that answers every image at once, and fails after `fails_at` answers."""
 
     def __init__(self, fails_at=None):
         self.answered, self._fails_at = 0, fails_at
@@ -84,7 +84,7 @@ def test_a_run_that_was_stopped_is_resumed(photos, tmp_path):
         predict_folder(Counting(fails_at=7), photos, output, 1)
     assert len(lines_of(output)) == 7
     finished = output.read_bytes()
-    output.write_bytes(finished + b'{"image": "more/0')  # as a machine that lost its power leaves it
+    output.write_bytes(finished + b'{"image": "more/0')  # as a power failure leaves it
     counting = Counting()
     assert predict_folder(counting, photos, output, 1) == f"{output}: 40 answers; 7 are kept from an earlier run"
     assert counting.answered == 33
@@ -108,7 +108,7 @@ def test_answers_to_another_folder_are_not_taken_for_this_ones(photos, tmp_path)
 
 
 def test_an_error_that_may_pass_is_no_answer(photos, tmp_path, monkeypatch):
-    """As of a network disk that cannot be reached for a while."""
+    """For example, a network disk that cannot be reached for a while."""
     output = tmp_path / "answers.jsonl"
     with monkeypatch.context() as patch:
         patch.setattr(pathlib.Path, "read_bytes", lambda path: (_ for _ in ()).throw(OSError(5, "Input/output error")))
@@ -192,7 +192,7 @@ def test_a_file_of_something_else_is_left_alone(photos, tmp_path, content):
 
 
 def test_a_device_is_no_file_of_answers():
-    """What is written to it cannot be read again, and reading some, such as /dev/full, has no end."""
+    """What is written to a device cannot be read again, and reading some devices, such as /dev/full, never ends."""
     with pytest.raises(ValueError, match="must be a regular file"):
         AnswersFile(os.devnull, 1)
 

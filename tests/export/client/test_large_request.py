@@ -8,7 +8,7 @@ from export.client.large_request import with_input
 @pytest.mark.parametrize("size", [0, 1, 30, 127, 128, 5_000, 70_000, 1_000_000])
 @pytest.mark.parametrize("name", ["images", "ü" * 70])
 def test_the_bytes_are_those_of_protobuf(size, name):
-    """At every length of a length."""
+    """The sizes cover every number of bytes that a length can take."""
     request = messages.PredictRequest(output_filter=["scores"])
     request.model_spec.name = "squeezenet"
     request.model_spec.version.value = 3

@@ -1,4 +1,4 @@
-"""The client and sqz-predict where TensorFlow, Keras and the readers of weights cannot be imported."""
+"""The client and sqz-predict work if TensorFlow, Keras and the readers of weights cannot be imported."""
 
 import json
 import pathlib

@@ -44,7 +44,7 @@ INTEGERS = {
 
 
 def value_of(field, generator):
-    """A random value of a field that is no message."""
+    """A random value for a field that is not a message."""
     if field.type in INTEGERS:
         low, high = INTEGERS[field.type]
         return generator.choice([low, high, 0, 1, generator.randint(low, high)])
@@ -59,7 +59,7 @@ def value_of(field, generator):
 
 
 def fill(message, generator, depth=0):
-    """Fills some of a message's fields, and of those in it, with random values."""
+    """Fills some fields of a message, and of the messages in it, with random values."""
     for field in message.DESCRIPTOR.fields:
         if generator.random() < 0.3 or depth > 6:
             continue
@@ -93,7 +93,7 @@ def test_bytes_are_those_of_the_public_classes(name):
 
 
 def described(message):
-    """Fields of a message by name: what its bytes depend on, with the message that it holds."""
+    """For each field of a message by name: what its bytes depend on, and the message that it holds."""
     return {
         field.name: (
             field.number,
@@ -109,7 +109,7 @@ def described(message):
 
 
 def messages_in(message, found):
-    """A message's descriptor and those of all that it may hold, by full name."""
+    """The descriptors of a message and of all messages that it may hold, by full name."""
     if message.full_name not in found:
         found[message.full_name] = message
         for field in message.fields:

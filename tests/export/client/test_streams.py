@@ -1,4 +1,4 @@
-"""Streams of images, by either client: answers in order, a bounded number of calls, and errors in their place."""
+"""Streams of images with either client: answers in order, a bounded number of calls, and errors in their place."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ from tests.export.samples import encode, random_image
 
 
 class WatchedVersion(ServedVersion):
-    """Counts how many calls run at once, and takes longer for the first of them."""
+    """Counts how many calls run at once, and takes longer for the first call."""
 
     running, most, refusals, calls = 0, 0, 0, 0
     lock = threading.Lock()
@@ -55,7 +55,7 @@ def files():
 
 
 def stream_of(kind, target, images, **options):
-    """The predictions of a stream by `Client` or by `AsyncClient`, as an iterator."""
+    """The predictions of a stream from `Client` or `AsyncClient`, as an iterator."""
     if kind == "Client":
         with Client(target) as client:
             yield from client.predict_stream(images, **options)
@@ -80,7 +80,7 @@ async def anext_or_none(stream):
 
 
 def assert_same(predictions, expected):
-    """Equal but for the rounding of batches of other sizes."""
+    """Checks that predictions are equal, apart from rounding in batches of different sizes."""
     assert [prediction.classes for prediction in predictions] == [prediction.classes for prediction in expected]
     actual, required = ([prediction.probabilities for prediction in side] for side in (predictions, expected))
     np.testing.assert_allclose(actual, required, atol=1e-5)

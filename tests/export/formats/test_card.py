@@ -1,4 +1,4 @@
-"""sqz-export --card: the README.md beside what was exported."""
+"""sqz-export --card: the README.md beside the exported model."""
 
 import json
 

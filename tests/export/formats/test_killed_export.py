@@ -1,4 +1,4 @@
-"""Whatever moment an export is killed at, every version that a server sees is whole."""
+"""At whatever moment an export is killed, every version that a server sees is whole."""
 
 import builtins
 import json
@@ -23,7 +23,7 @@ FILES = ("saved_model.pb", "variables/variables.index", "assets.extra/SHA256SUMS
 
 
 def write_files(spec, arrays, folder, precision):
-    """In the place of TensorFlow, which cannot run in a forked process."""
+    """Stands in for TensorFlow, which cannot run in a forked process."""
     for name in FILES:
         path = pathlib.Path(folder, name)
         path.parent.mkdir(exist_ok=True)
@@ -36,7 +36,7 @@ def is_whole(folder):
 
 
 def killed_at(monkeypatch, call, after):
-    """Ends this process at the n-th open, fsync, rename, making or removal, before or after it is done."""
+    """Ends this process at the n-th open, fsync, rename, creation or removal, before or after the operation."""
     count = 0
 
     def patched(function):
@@ -61,7 +61,7 @@ def killed_at(monkeypatch, call, after):
 
 @pytest.mark.parametrize("after", [False, True])
 def test_killed_at_every_moment(tmp_path, monkeypatch, spec, arrays, after):
-    """A forked child is ended at every one of its calls: the old version is there whole, or the new one, or both."""
+    """A forked child ends at each of its calls in turn: the old version, the new one or both are then there, whole."""
     monkeypatch.setattr(reproducible, "write_saved_model", write_files)
     seen = set()
     for call in range(1, 200):
@@ -78,7 +78,7 @@ def test_killed_at_every_moment(tmp_path, monkeypatch, spec, arrays, after):
         seen.add(tuple(folders))
         if os.waitstatus_to_exitcode(status) == 0:
             break
-        # The next export is not in the way of what was left.
+        # What is left over is not in the way of the next export.
         assert is_whole(export_saved_model(spec, arrays, base, keep_versions=1))
         assert len(versions.list_versions(base)) == 1
     assert 20 < call < 199
@@ -94,7 +94,7 @@ def test_the_writing_process_fails(tmp_path, monkeypatch, spec, arrays):
 
 @pytest.mark.parametrize(("status", "kind"), [(2, ValueError), (3, OSError)])
 def test_the_writing_process_says_why(tmp_path, monkeypatch, spec, arrays, status, kind):
-    """A script in its place, whose arguments are -P -m MODULE SCRATCH FOLDER PRECISION."""
+    """A script stands in for that process; its arguments are -P -m MODULE SCRATCH FOLDER PRECISION."""
     script = tmp_path / "python"
     script.write_text(f"#!/bin/sh\nprintf 'the reason' > \"$4/error.txt\"\nexit {status}\n")
     script.chmod(0o755)
@@ -124,7 +124,7 @@ def test_an_error_in_the_writing_process_is_its_exit_status(tmp_path, monkeypatc
 
 @pytest.mark.large
 def test_killed_for_real_at_random_moments(tmp_path, base_path, run_command):
-    """The whole process group of sqz-export, by SIGKILL; nothing that is left is a version, and the next one works."""
+    """SIGKILL ends the whole process group of sqz-export. No incomplete version is left, and the next export works."""
     command = [sys.executable, "-m", "export.export", f"--model={base_path / '3'}", f"--base_path={tmp_path}"]
     start = time.monotonic()
     subprocess.run(command, check=True)

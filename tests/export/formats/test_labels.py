@@ -1,4 +1,4 @@
-"""sqz-export --labels: names of the classes instead of the model's own."""
+"""sqz-export --labels: class names instead of the model's own."""
 
 import pytest
 
@@ -115,7 +115,7 @@ def test_spaces_and_blank_lines_at_the_end_are_no_part_of_a_name(tmp_path, text)
 
 
 def test_the_own_names_of_a_model_in_another_order_are_refused(flags, spec, tmp_path, run_command):
-    """As a program lists them that sorts them otherwise; the answers would have each other's names."""
+    """A program may list them in an order of its own; classes would then get each other's names."""
     (tmp_path / "labels.txt").write_text("\n".join(reversed(spec.labels)))
     with pytest.raises(ValueError, match=f"the model's own names in another order, first {spec.labels[-1]!r} in place"):
         run_command(export, *flags)

@@ -1,4 +1,4 @@
-"""What is exported can be read back, and appears whole or not at all."""
+"""An exported model can be read back, and appears whole or not at all."""
 
 import dataclasses
 import os
@@ -19,7 +19,7 @@ from tests.export.samples import random_arrays, small_spec
 
 
 def tree(folder):
-    """Every file of a folder, with its bytes."""
+    """The bytes of every file in a folder, by relative path."""
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -52,7 +52,7 @@ def test_refusals_come_before_anything_is_written(tmp_path, spec, arrays):
 
 @pytest.fixture
 def other_settings():
-    """A process that has traced other graphs, and that has other settings of Keras."""
+    """This process has traced another graph, and has other Keras settings, while the test runs."""
     tf.function(lambda x: x + 1)(1.0)
     keras.config.set_dtype_policy("mixed_bfloat16")
     keras.config.set_image_data_format("channels_first")
@@ -62,7 +62,7 @@ def other_settings():
 
 
 def test_fingerprint_is_of_what_is_there(base_path):
-    """The singleprint is made of saved_model.pb where fingerprint.pb is missing, so both must say the same."""
+    """If fingerprint.pb is missing, the singleprint is computed from saved_model.pb, so both must agree."""
     folder = base_path / "3"
     recorded = tf.saved_model.experimental.read_fingerprint(os.fspath(folder)).singleprint()
     assert recorded == fingerprinting_utils.singleprint_from_saved_model_proto(os.fspath(folder))
@@ -81,7 +81,7 @@ def test_a_folder_without_its_description_is_described_by_its_graph(base_path, s
 
 @pytest.mark.large
 def test_command(base_path, other_settings, tmp_path, run_command, capsys):
-    """An exported model is a model too: exported again, it is the same to the byte, whatever this process has done."""
+    """An exported model is a model too: exported again, it has the same bytes, whatever this process has done."""
     (tmp_path / "1").mkdir()
     run_command(export, f"--model={base_path / '3'}", f"--base_path={tmp_path}", "--keep_versions=1")
     assert os.listdir(tmp_path) == ["2"]

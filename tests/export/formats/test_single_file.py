@@ -67,7 +67,7 @@ def test_command(model_folder, tmp_path, spec, arrays, run_command, capsys, form
     os.remove(tmp_path / "model.spec.json")
     if format.startswith("litert"):
         assert spec_of_litert(path.read_bytes()) == spec
-    else:  # the file says the same where it travels alone
+    else:  # the file says the same without its description beside it
         alone, _ = resolve_model(path)
         assert dataclasses.replace(alone, weights_sha256=None) == spec
 
@@ -94,7 +94,7 @@ def test_8_bits(model_folder, images, tmp_path, spec, arrays, run_command, capsy
     assert len(floats) == 2 and [1, 32, 32, 3] in floats, "the input and the maps that are averaged, and no other"
     eight = [tensor for tensor in tensors if tensor["dtype"] == np.int8]
     first = next(tensor for tensor in eight if tensor["shape"].tolist() == [1, 32, 32, 3])
-    np.testing.assert_allclose(first["quantization"], (1, -128), atol=1e-6)  # a byte is a byte
+    np.testing.assert_allclose(first["quantization"], (1, -128), atol=1e-6)  # input bytes stay as they are
     assert np.abs(run_litert(path.read_bytes(), IMAGES) - answers(spec, arrays)).max() < 0.2
 
 
@@ -174,7 +174,7 @@ def test_the_description_that_two_formats_share_is_not_replaced(tmp_path, spec, 
     with pytest.raises(ValueError, match="describes another model"):
         check_no_other_spec(tmp_path / "model.onnx", spec, arrays)
     path = write_spec(tmp_path / "model.onnx", spec, arrays)
-    path.write_text(path.read_text().replace(__version__, "0.0.1"))  # of an earlier release
+    path.write_text(path.read_text().replace(__version__, "0.0.1"))  # as an earlier release wrote it
     check_no_other_spec(tmp_path / "model.onnx", spec, arrays)
 
 

@@ -1,4 +1,4 @@
-"""A compressed model is served like any other: sqz-export takes the `.sqz`, and its answers are the model's."""
+"""A compressed model is served like any other: sqz-export takes the `.sqz` file, and the answers are the model's."""
 
 import os
 

@@ -37,7 +37,7 @@ def labels_path(tmp_path_factory):
 
 
 def arrays_that_tell_images_apart(spec, inputs):
-    """Random weights whose probabilities neither saturate nor are all alike, whatever the bypasses add up to."""
+    """Random weights that give probabilities neither saturated nor all alike, whatever the bypasses add up to."""
     arrays = random_arrays(spec)
     _, features = ExportedNetwork(spec, arrays)(tf.constant(inputs))
     spread = np.ptp(features.numpy() @ arrays["conv10/kernel"][0, 0], axis=0).max()
@@ -46,7 +46,7 @@ def arrays_that_tell_images_apart(spec, inputs):
 
 @pytest.mark.parametrize("name", SPECS)
 def test_every_variant_is_served_as_it_predicts(name, labels_path):
-    spec, count = SPECS[name], 10  # more than are computed at a time
+    spec, count = SPECS[name], 10  # more than are computed at once
     images = np.stack([np.asarray(random_image(80, 70, seed=seed), np.float32) for seed in range(count)])
     inputs = np.asarray(prepare_images(images, spec))
     arrays = arrays_that_tell_images_apart(spec, inputs)
@@ -58,7 +58,7 @@ def test_every_variant_is_served_as_it_predicts(name, labels_path):
 
 
 class ListedNetwork(ExportedNetwork):
-    """Notes each convolution with what the list of layers says of one."""
+    """Records, for each convolution, what the list of layers says about convolutions."""
 
     def __init__(self, spec, arrays):
         super().__init__(spec, arrays)
@@ -79,7 +79,7 @@ def test_the_convolutions_are_those_of_the_list_of_layers(name):
     expected = {}
     for layer in spec.layers():
         if layer.kind == "convolution":
-            # conv10's border of zeros is summed apart.
+            # conv10's border of zeros is summed separately.
             border = 2 * spec.conv10_padding if layer.name == "conv10" else 0
             size = layer.size - border
             same = layer.padding > 0 and not border
@@ -89,7 +89,7 @@ def test_the_convolutions_are_those_of_the_list_of_layers(name):
 
 @pytest.mark.parametrize("size", range(24, 40))
 def test_every_input_size_pools_as_caffe_does(size):
-    """Odd and even maps before each pool."""
+    """There are odd and even maps before each pool."""
     spec = small_spec(metaparameters=Metaparameters(2, 0, num_fire_modules=3, stem_kernel=3, pool_after=(1, 2, 3)),
                       input_size=size, preprocessing=Preprocessing(resize_to=size))  # fmt: skip
     arrays = random_arrays(spec)
@@ -101,7 +101,7 @@ def test_every_input_size_pools_as_caffe_does(size):
 @pytest.mark.parametrize("bypass", [None, "simple", "complex"])
 @pytest.mark.parametrize("size", [70, 72, 74, 76])
 def test_two_tiles_are_as_the_whole(size, bypass):
-    """Odd and even maps before each pool, with windows that reach across both edges of the cut."""
+    """There are odd and even maps before each pool, and windows that reach across the cut from both sides."""
     net = Metaparameters(8, 8, 2, squeeze_ratio=0.5, num_fire_modules=4, stem_kernel=3, pool_after=(1, 3))
     spec = ModelSpec(None, bypass, net, classes=3, input_size=size, preprocessing=Preprocessing(resize_to=size))
     network = ExportedNetwork(spec, random_arrays(spec))
@@ -139,7 +139,7 @@ def test_bfloat16_is_close_and_unknown_precisions_are_refused(labels_path):
 
 
 def test_real_weights_name_the_same_classes_on_images(test_data, labels_path):
-    """The authors' v1.0, whose conv10 has a border, on whole images as they are stored."""
+    """The authors' v1.0, whose conv10 has a border, on whole image files."""
     spec, arrays = resolve_model(test_data / "weights" / "deep_compression" / "compressed_SqueezeNet.net")
     served = ServedModel(spec, arrays, labels_path)
     paths = sorted((test_data / "images" / "imagenet_sample").iterdir())[:20]

@@ -1,4 +1,4 @@
-"""What is exported answers as the model does, through every signature, and a bad image fails only itself."""
+"""An export answers as the model does through every signature, and a bad image does not affect the others."""
 
 import os
 import struct
@@ -35,7 +35,7 @@ def serve_bytes(served):
 
 @pytest.fixture(scope="module")
 def expected(model, spec):
-    """Probabilities of whole images (H, W, 3), by the model itself."""
+    """A function that gives the model's own probabilities for whole images (H, W, 3)."""
 
     def predict(*images):
         return model.predict_on_batch(np.concatenate([prepare_images(image[None], spec) for image in images]))
@@ -44,7 +44,7 @@ def expected(model, spec):
 
 
 def header_only_png(width, height):
-    """A PNG file of any declared size: a valid header, and no pixels."""
+    """A PNG file that declares any size: a valid header, without the pixels."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -54,7 +54,7 @@ def header_only_png(width, height):
 
 
 def header_only_jpeg(width, height):
-    """A JPEG file whose header declares another size than its pixels have."""
+    """A JPEG file whose header declares a size that its pixels do not have."""
     data = encode(random_image(16, 16))
     at = data.index(b"\xff\xc0") + 5
     return data[:at] + struct.pack(">HH", height, width) + data[at + 4 :]
@@ -110,7 +110,7 @@ def test_encoded_images_of_every_kind_and_size_in_one_batch(serve_bytes, expecte
 def test_cmyk_has_the_colours_that_people_see(serve_bytes, expected):
     data = encode(random_image(60, 60, "CMYK"))
     colours = expected(read_image(data).astype(np.float32))
-    # Pillow rounds the products of ink and black, TensorFlow cuts them off: one level of 255.
+    # Pillow rounds the products of ink and black, TensorFlow truncates them: they differ by one level of 255.
     np.testing.assert_allclose(serve_bytes(data)["probabilities"], colours, atol=0.02)
     wrong = expected(255 - read_image(data).astype(np.float32))
     assert np.abs(wrong - colours).max() > 0.1

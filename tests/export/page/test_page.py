@@ -32,7 +32,7 @@ EVIL = "</script><img src=x onerror=document.title='taken'>&\"'"
 
 
 class FakeClient:
-    """Stands for the client: its answers are those that a test sets."""
+    """Stands in for the client; tests set its answers."""
 
     model_name = "net"
 
@@ -189,7 +189,7 @@ class TestRequests:
     def test_maps_follow_a_version_that_was_exported_again(self, spec, tmp_path, monkeypatch):
         folder = tmp_path / "1"
         folder.mkdir()
-        exported = []  # the weights that the folder has
+        exported = []  # the last element is the weights in the folder
         monkeypatch.setattr(explanation, "resolve_model", lambda _: (spec, exported[-1]))
         explainer, data = explanation.Explainer(), encode(random_image(40, 40), "PNG")
         exported.append(random_arrays(spec))
@@ -291,7 +291,7 @@ class TestRefusals:
         ],
     )
     def test_only_its_own_names(self, fake_port, host, status):
-        """A name that its owner has pointed at this machine would let his page read the answers."""
+        """If the owner of another name points it at this machine, that owner's page could read the answers."""
         host = host and host.format(port=fake_port)
         assert ask(fake_port, "GET", "/", Host=host)[0] == status
         assert ask(fake_port, "POST", "/predict", b"x", Host=host)[0] == status
@@ -389,7 +389,7 @@ DESCRIBED = "!document.getElementById('card').hidden"
 class TestInABrowser:
     @pytest.fixture
     def fake_port(self, fake):
-        """A page of the test's own, as a browser keeps connections open."""
+        """A page of the test's own, since a browser keeps connections open."""
         with page_of(fake) as port:
             yield port
 

@@ -43,7 +43,7 @@ def test_a_wrong_answer_would_be_noticed(stubs, images, code, status):
 
 @pytest.mark.large
 def test_killed_and_started_again_then_given_a_broken_version(base_path, tmp_path, images, answers):
-    """The server of the command, under the questions of four clients; no answer is lost or wrong."""
+    """The command's server gets requests from four clients; no answer is lost or wrong."""
     base = tmp_path / "squeezenet"
     shutil.copytree(base_path / "3", base / "1")
     server = servers.Server(base, tmp_path)

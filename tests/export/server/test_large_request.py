@@ -1,4 +1,4 @@
-"""A request is read as protobuf reads it, whatever its form; of the usual form the content is not copied."""
+"""A request is read as protobuf reads it, whatever its form; in the usual form, the content is not copied."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def request_of(**inputs):
 
 
 def whole(parsed):
-    """The request with its contents where protobuf has them."""
+    """The request with its contents put back where protobuf has them."""
     for name, content in parsed.contents.items():
         parsed.message.inputs[name].tensor_content = bytes(content)
     return parsed.message
@@ -47,7 +47,7 @@ LARGE = request_of(images=IMAGES).SerializeToString()
         request_of(images=IMAGES, others=IMAGES).SerializeToString(),
         request_of(files=[b"x" * 100_000]).SerializeToString(),
         LARGE + request_of(images=[1.0]).SerializeToString(),  # the last input of a name counts
-        b"\x78\x01" * 100 + LARGE,  # a walk that is too long for Python
+        b"\x78\x01" * 100 + LARGE,  # too many fields to walk through in Python
         b"",
     ],
 )

@@ -27,8 +27,8 @@ from tests.export.samples import encode, random_image
 
 ROOT = pathlib.Path(__file__).parents[3]
 
-# Stands for tensorflow_model_server: it writes down its arguments and its TLS configuration, and listens, unless it
-# hangs at the first version.
+# Stands in for tensorflow_model_server: it records its arguments and its TLS configuration, and listens. With "broken"
+# in the base path it ends at once; with "hanging" it never listens.
 FAKE = f"""#!{sys.executable}
 import json, os, signal, socket, sys
 flags = dict(argument[2:].split("=", 1) for argument in sys.argv[1:])
@@ -45,7 +45,7 @@ signal.sigwait([signal.SIGTERM])
 
 @pytest.fixture(scope="module")
 def key_and_cert(tmp_path_factory):
-    """Paths of a private key and its own certificate, for 127.0.0.1 and the name squeezenet.test."""
+    """Paths of a private key and its self-signed certificate, for 127.0.0.1 and the name squeezenet.test."""
     if not shutil.which("openssl"):
         pytest.skip("needs the openssl command")
     folder = tmp_path_factory.mktemp("tls")
@@ -57,14 +57,14 @@ def key_and_cert(tmp_path_factory):
 
 
 def heed_signals():
-    """Undoes what nohup, and a shell for what runs in its background, leave to every process below them."""
+    """Resets the signals that child processes inherit as ignored from nohup or from a shell's background jobs."""
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture
 def started(tmp_path):
-    """Starts sqz-serve in a process of its own, and gives it when its port file is there."""
+    """Starts sqz-serve in a process of its own, and returns once its port file is there."""
     processes = []
 
     def start(*arguments, wait=True, start_new_session=False, **environment):
@@ -148,7 +148,7 @@ def test_keys_with_which_no_client_could_connect_are_refused(key_and_cert, tmp_p
 
 
 def test_what_is_around_the_blocks_of_a_pem_file_is_left_out(key_and_cert, tmp_path):
-    """A byte order mark was an address that is taken, and the model server's file failed with letters beyond ASCII."""
+    """A byte order mark used to be reported as a taken address, and text beyond ASCII broke the model server's file."""
     around = []
     for path in key_and_cert:
         around.append(tmp_path / path.name)
@@ -160,7 +160,7 @@ def test_what_is_around_the_blocks_of_a_pem_file_is_left_out(key_and_cert, tmp_p
 
 @pytest.fixture
 def with_fake(tmp_path):
-    """The environment in which a fake model server is on the PATH."""
+    """Environment variables that put a fake model server on the PATH."""
     folder = tmp_path / "bin"
     folder.mkdir()
     fake = folder / model_server.BINARY
@@ -170,7 +170,7 @@ def with_fake(tmp_path):
 
 
 def version_in(folder):
-    """The folder, with a version in it."""
+    """Creates a version in the folder, and returns the folder."""
     (folder / "1").mkdir(parents=True)
     return folder
 
@@ -257,7 +257,7 @@ def test_what_the_model_server_would_wait_for_or_share_is_refused(with_fake, tmp
 
 
 def children(pid):
-    """The processes that a process started."""
+    """The processes that a process has started."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         pids = [
@@ -288,7 +288,7 @@ def test_what_no_client_could_find_is_refused_before_the_model_is_loaded(tmp_pat
 
 
 def test_a_signal_just_before_the_server_waits_ends_it_too(monkeypatch):
-    """Such a signal interrupts no wait, so its handler runs late and wakes nobody by itself."""
+    """Such a signal does not interrupt the wait, so its handler runs late and does not wake anyone."""
     monkeypatch.setattr(run, "_embedded", lambda *_: contextlib.nullcontext(8500))
     stopped = threading.Event()
     monkeypatch.setattr(stopped, "set", lambda: setattr(stopped, "_flag", True))

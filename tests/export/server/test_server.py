@@ -96,7 +96,7 @@ def model():
 
 @pytest.fixture
 def start(model, tmp_path):
-    """Starts a server of one worker for the fake version."""
+    """Starts a server with one worker for the fake version."""
     (tmp_path / "3").mkdir()
     return lambda **config: serve(tmp_path, ServerConfig(port=0, max_workers=1, **config), lambda *_: model)
 
@@ -152,7 +152,7 @@ def test_a_run_ends_at_its_deadline(base_path):
 
 
 class Manager(VersionManager):
-    """Of fake versions: `fakes` holds them by number, and a number in `broken` cannot be loaded."""
+    """Manages fake versions: `fakes` holds them by number; the numbers in `broken` cannot be loaded."""
 
     def __init__(self, folder, **options):
         self.fakes, self.broken, self.loads = {}, set(), []
@@ -192,7 +192,7 @@ def test_the_old_version_goes_after_the_new_one_came(versions, tmp_path):
 
 
 def test_calls_that_run_keep_their_version(versions, tmp_path):
-    """While a call holds the old version, others get the new one, and the old one is not closed."""
+    """While a call holds the old version, other calls get the new one, and the old one is not closed."""
     (tmp_path / "2").mkdir()
     with versions.lease(request_of().model_spec) as held:
         poller = threading.Thread(target=versions.poll)
@@ -278,7 +278,7 @@ def test_nothing_to_load_is_a_clear_error(tmp_path):
 
 @pytest.mark.parametrize("host", ["::1", "[::1]"])
 def test_an_ipv6_address_has_brackets(base_path, host, ipv6):
-    """Without them gRPC takes the last part for an address's, and listens on port 443."""
+    """Without brackets, gRPC takes the port for the address's last part, and listens on port 443."""
     with serve(base_path, ServerConfig(host=host, port=0)) as port, Client(contract.address(host, port)) as client:
         assert client.available_versions() == [3]
 
@@ -299,7 +299,7 @@ def test_a_taken_port_is_a_clear_error(base_path, target):
     ],
 )
 def test_warm_up(base_path, tmp_path, records, error):
-    """All of a version's records are replayed; too many, or one that is refused or no record, keep it from loading."""
+    """All of a version's records are replayed. It is not loaded with too many records, or a refused or invalid one."""
     folder = tmp_path / "3"
     shutil.copytree(base_path / "3", folder)
     with tf.io.TFRecordWriter(str(folder / contract.EXTRA_FOLDER / contract.WARMUP_NAME)) as file:

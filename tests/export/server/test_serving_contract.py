@@ -1,6 +1,6 @@
-"""What clients may rely on, of the embedded server and of TensorFlow's model server alike: the same tests for both.
+"""What clients may rely on, with the embedded server and TensorFlow's model server alike: the same tests for both.
 
-The latter is run where SQZ_MODEL_SERVER names its binary. It listens on every address of the machine.
+The model server is tested if SQZ_MODEL_SERVER names its binary. It listens on every address of the machine.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ BINARY = os.environ.get("SQZ_MODEL_SERVER")
 
 @pytest.fixture(scope="session", params=["embedded", "model_server"] if BINARY else ["embedded"])
 def start(request):
-    """Starts a server of either kind on the versions of a folder; gives host:port."""
+    """Starts a server of either kind for the versions in a folder, and gives host:port."""
 
     @contextlib.contextmanager
     def run(base_path):

@@ -1,4 +1,4 @@
-"""TensorFlow's threads in the embedded server, in a process of its own, as the first use of TensorFlow makes them."""
+"""TensorFlow's threads in the embedded server, in a process of its own: TensorFlow's first use creates the threads."""
 
 import json
 import os
