@@ -1095,7 +1095,7 @@ static size_t sqz__plane_context(const sqz__plane_model *m, const sqz__codes *sh
     if (m->exponents) return m->exponents[base + p->index];
     for (int k = 0; k < 4 && shape->neighbours; k++) {
         uint32_t index = p->index + (uint32_t)shape->neighbours[p->tap][k];
-        if (index == p->index || sqz__key(index) >> 24 >= sqz__bounds[turn]) continue; /* beyond an edge, or not known yet */
+        if (index == p->index || sqz__key(index) >> 24 >= sqz__bounds[turn]) continue; /* an edge, or not known yet */
         largest = bytes[index] > largest ? bytes[index] : largest;
         signs += bytes[index] % 2 ? UINT32_MAX : 1;
     }
