@@ -37,15 +37,15 @@ saved_model = rule(
         ),
         version = attr.string(
             values = ["", "1.0", "1.1"],
-            doc = "The architecture, where the weights do not say.",
+            doc = "The architecture, if the weights do not say.",
         ),
         bypass = attr.string(
             values = ["", "simple", "complex"],
-            doc = "The architecture, where the weights do not say.",
+            doc = "The architecture, if the weights do not say.",
         ),
         labels = attr.label(
             allow_single_file = True,
-            doc = "A text file with a class's name a line, in place of the model's own.",
+            doc = "A text file with the name of a class on each line, instead of the model's own.",
         ),
         model_version = attr.string(
             mandatory = True,
