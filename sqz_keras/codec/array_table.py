@@ -25,8 +25,8 @@ class Kind(enum.IntEnum):
     CODEBOOK_DELTA = 4  # as CODEBOOK, with the codes as differences from the base's codes
     GRID_DELTA = 5  # as GRID, with the codes as differences from the base's codes
     TRELLIS = 6  # as codes of a grid on a trellis, where 0 is allowed everywhere
-    TRELLIS_DENSE = 7  # as codes of a grid on a trellis that every integer obeys
-    PLANES_DELTA = 8  # as codes of a grid that is added to the base's values
+    TRELLIS_DENSE = 7  # as TRELLIS, but every integer, 0 included, obeys the trellis
+    PLANES_DELTA = 8  # as codes of a grid, whose values are added to the base's values
 
 
 _HIGHEST_KIND = {1: Kind.GRID_DELTA, 2: Kind.PLANES_DELTA}  # by the file's version
@@ -65,22 +65,22 @@ class Row:
 
     @property
     def codebook_size(self) -> int:
-        """Number of values of the codebook; 0 without one."""
+        """Number of values in the codebook; 0 if there is none."""
         return self.high - self.low if self.has_codebook else 0
 
     @property
     def has_grid(self) -> bool:
-        """Whether the array has the step of a grid."""
+        """Whether the array is stored with the step of a grid."""
         return self.kind in (Kind.GRID, Kind.GRID_DELTA, Kind.PLANES_DELTA) or self.has_trellis
 
     @property
     def has_trellis(self) -> bool:
-        """Whether the codes of the array are those of a trellis."""
+        """Whether the array is stored as codes on a trellis."""
         return self.kind in (Kind.TRELLIS, Kind.TRELLIS_DENSE)
 
     @property
     def needs_base(self) -> bool:
-        """Whether the array is stored with the help of the base's array."""
+        """Whether decoding the array needs the base's array."""
         return self.kind in (Kind.SAME, Kind.CODEBOOK_DELTA, Kind.GRID_DELTA, Kind.PLANES_DELTA)
 
     @property
@@ -89,7 +89,7 @@ class Row:
         return self.has_codebook or self.has_grid
 
     def coded_specs(self, base_codes: np.ndarray | None, version: int) -> list[CodesSpec]:
-        """Lists the arrays of codes that a profile codes for this array.
+        """Lists the specs of the arrays of codes that a profile codes for this array.
 
         Args:
             base_codes: Codes of the base's array; used only if the codes are stored as differences.
@@ -149,7 +149,7 @@ def read_row(table: Cursor, name: str, shape: tuple[int, ...], version: int) -> 
 
 
 def check_range(flat: np.ndarray, declared: tuple[int, int], row: Row, offset: int) -> None:
-    """Raises `CodebookError` unless the lowest and the highest code are those that the table declares."""
+    """Raises `CodebookError` unless the lowest and highest codes match the range that the table declares."""
     actual = int(flat.min(initial=0)), int(flat.max(initial=0))
     if actual != declared:
         raise CodebookError(
@@ -160,7 +160,7 @@ def check_range(flat: np.ndarray, declared: tuple[int, int], row: Row, offset: i
 
 
 def check_codebook_is_used(flat: np.ndarray, row: Row, offset: int) -> None:
-    """Raises `CodebookError` if the array has a codebook of which it does not use every value."""
+    """Raises `CodebookError` if the array has a codebook but does not use every value in it."""
     if not row.has_codebook:
         return
     used = np.bincount(flat - row.low, minlength=row.high - row.low + 1) > 0

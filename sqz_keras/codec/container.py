@@ -30,7 +30,7 @@ MAX_BYTES = 256 << 20  # limit for a file, and for all its arrays as float32
 MAX_JSON = 4 << 20
 MAX_ARRAYS = 1024
 MAX_RANK = 8
-MAX_LEVELS = 64  # of lists and objects in the JSON, one inside the other
+MAX_LEVELS = 64  # of nested lists and objects in the JSON
 MAX_DIGITS = 4300  # of an integer in the JSON
 _MAX_INTEGER = 10**MAX_DIGITS - 1
 _FIXED_HEADER_SIZE = 16
@@ -39,12 +39,12 @@ SECTION_HEADER_SIZE = 12
 
 @dataclasses.dataclass(frozen=True)
 class Container:
-    """A file whose fixed header and checksums are right.
+    """A file whose fixed header and checksums are valid.
 
     Args:
         version: One of `VERSIONS`.
         profile: One of `PROFILES`.
-        sections: By tag, a cursor over the payload of each section.
+        sections: A cursor over the payload of each section, by tag.
     """
 
     version: int
@@ -132,7 +132,7 @@ def json_section(header: Mapping, shapes: Mapping[str, tuple[int, ...]], diction
     Args:
         header: A JSON object.
         shapes: Shape of each array by name; their order is kept.
-        dictionary: For a delta the JSON of the base, to which the stream may refer.
+        dictionary: For a delta, the base's JSON text, which the deflated stream may refer to.
 
     Raises:
         ValueError: `read_json` would refuse the names, the shapes or the header.
@@ -147,7 +147,7 @@ def json_section(header: Mapping, shapes: Mapping[str, tuple[int, ...]], diction
     document = {"arrays": {name: list(shape) for name, shape in shapes.items()}, "header": dict(header)}
     _check_limits(document, MAX_LEVELS)
     text = json.dumps(document, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
-    text = text.encode("utf-8", "backslashreplace")  # a lone surrogate, of a name that is no text, as JSON's escape
+    text = text.encode("utf-8", "backslashreplace")  # a lone surrogate, which is not text, becomes a JSON escape
     if len(text) > MAX_JSON:
         raise ValueError(f"The header has {len(text)} bytes as JSON; at most {MAX_JSON} are written.")
     compressor = zlib.compressobj(9, **({"zdict": dictionary} if dictionary else {}))
@@ -214,7 +214,7 @@ def _check_limits(value: object, left: int) -> None:
 
     Args:
         value: A JSON value; keys of objects are strings.
-        left: How many levels deep lists and objects may be.
+        left: How many more levels of lists and objects may be nested.
     """
     if isinstance(value, int) and abs(value) > _MAX_INTEGER:
         raise ValueError(f"an integer has more than {MAX_DIGITS} digits")
@@ -223,7 +223,7 @@ def _check_limits(value: object, left: int) -> None:
     if left == 0:
         raise ValueError(f"The JSON has more than {MAX_LEVELS} levels")
     if isinstance(value, Mapping):
-        if not all(isinstance(key, str) for key in value):  # JSON would make texts of them, and perhaps the same one
+        if not all(isinstance(key, str) for key in value):  # JSON would turn them into strings, perhaps equal ones
             raise ValueError(f"The keys of JSON objects must be strings, got {list(value)!r:.80}")
         value = value.values()
     for part in value:
@@ -231,7 +231,7 @@ def _check_limits(value: object, left: int) -> None:
 
 
 def _integer(text: str) -> int:
-    """Returns an integer by its digits. `int` would refuse what `sys.set_int_max_str_digits` says."""
+    """Parses an integer. `int` would apply the limit of `sys.set_int_max_str_digits` instead of `MAX_DIGITS`."""
     if len(text.removeprefix("-")) > MAX_DIGITS:
         raise ValueError(f"an integer has more than {MAX_DIGITS} digits")
     return int(decimal.Decimal(text))

@@ -12,7 +12,7 @@ MAX_VARINT = (1 << 35) - 1
 
 
 class Cursor:
-    """Reads a part of a file from front to back, and never beyond its end.
+    """Reads a part of a file from front to back, and never past the end of the part.
 
     Args:
         data: The whole file.
@@ -76,7 +76,7 @@ def inflate(data: bytes, limit: int, offset: int, dictionary: bytes = b"") -> by
         data: The stream.
         limit: Maximum number of inflated bytes.
         offset: Position of the stream in the file, for errors.
-        dictionary: The preset dictionary that the stream may have; without it, it may have none.
+        dictionary: The preset dictionary that the stream may use; if empty, the stream must not need one.
 
     Raises:
         SqzError: The stream is damaged, too short, too long, or inflates to more than `limit` bytes.

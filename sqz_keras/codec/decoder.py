@@ -44,8 +44,8 @@ class DecodedFile:
         arrays: The float32 array of each row.
         codes: Int16 (n,) codes of each row, or None if it has no codes.
         modes: The mode of each plane.
-        bits: The bits of all arrays of codes that the profile coded, those of the first row first, and of the
-            planes, if they were counted.
+        bits: The bits of each array of codes that the profile coded, in the order of the rows, and of each plane;
+            None if they were not counted.
     """
 
     profile: str
@@ -62,13 +62,14 @@ def decode(data: bytes, base: bytes | None = None) -> Contents:
 
     Args:
         data: The whole file.
-        base: The file that it is a delta against.
+        base: The base, if the file is a delta.
 
     Returns:
         The arrays by name, the header, and the profile.
 
     Raises:
-        SqzError: The file is damaged in any way. The class of the error says how, its `offset` where.
+        SqzError: The file is damaged in any way, or its base is missing or wrong. The class of the error says what is
+            wrong, and its `offset` where.
     """
     file = decode_file(data, base)
     arrays = {row.name: array for row, array in zip(file.rows, file.arrays, strict=True)}
@@ -76,12 +77,12 @@ def decode(data: bytes, base: bytes | None = None) -> Contents:
 
 
 def decode_file(data: bytes, base: bytes | None = None, count_bits: bool = False) -> DecodedFile:
-    """Decodes a `.sqz` file with all details.
+    """Decodes a `.sqz` file, with all details of how its arrays are stored.
 
     Args:
         data: The whole file.
-        base: The file that it is a delta against.
-        count_bits: Whether to count the bits that arrays and planes take, which takes time.
+        base: The base, if the file is a delta.
+        count_bits: Whether to count the bits that arrays and planes take. Counting takes time.
 
     Raises:
         SqzError: As for `decode`.
@@ -166,7 +167,7 @@ def _build_arrays(
 
 
 def _trellis_integers(rows: list[Row], codes: list[np.ndarray | None]) -> Iterator[np.ndarray]:
-    """Returns the int32 (n,) integers of each array whose codes are those of a trellis."""
+    """Returns the int32 (n,) integers of each array that is stored on a trellis."""
     on_trellis = [number for number, row in enumerate(rows) if row.has_trellis]
     by_filter = [trellis.by_filter(codes[number].reshape(rows[number].shape)) for number in on_trellis]
     dense = [rows[number].kind == Kind.TRELLIS_DENSE for number in on_trellis]
@@ -178,12 +179,12 @@ def _join_codes(row: Row, coded: list[np.ndarray], base_arrays: dict[str, BaseAr
 
     Args:
         row: The row of the array.
-        coded: The codes of the array, or its differences from the base's codes.
+        coded: The codes of the array, or its two arrays of differences from the base's codes.
         base_arrays: The base's arrays by name.
         offset: Byte of the file to report in errors.
 
     Raises:
-        CodebookError: A declared code is not used.
+        CodebookError: The codes do not match a range that the table declares, or a value of the codebook is not used.
     """
     for part, declared in zip(coded, row.difference_ranges or ((row.low, row.high),), strict=True):
         check_range(part, declared, row, offset)
@@ -197,10 +198,10 @@ def _join_codes(row: Row, coded: list[np.ndarray], base_arrays: dict[str, BaseAr
 
 
 def read_base(base: bytes) -> Base:
-    """Decodes the file that a delta is against.
+    """Decodes the base of a delta.
 
     Raises:
-        SqzError: The base is damaged, or is a delta.
+        SqzError: The base is damaged, or is a delta itself.
     """
     sections = container.read(base).sections
     if "BASE" in sections:
@@ -220,7 +221,7 @@ def _check_base(section: Cursor | None, base: bytes | None) -> Base:
         The base; an empty one for a file that is not a delta.
 
     Raises:
-        SqzError: The base is missing, damaged, not needed, or another one than the delta needs.
+        SqzError: The base is missing, damaged, not needed, or not the one that the delta needs.
     """
     if section is None:
         if base is not None:

@@ -11,7 +11,7 @@ from sqz_keras.codec.entropy import entropy_bits, symbol_counts
 from sqz_keras.codec.types import Codes, CodesSpec
 from sqz_keras.codec.values import MAX_CODED_ELEMENTS, MAX_CODES, CodedArray, grid_values
 
-_SMALLEST_STEP, _LARGEST_STEP = 2.0**-149, 2.0**127  # powers of two that float32 has
+_SMALLEST_STEP, _LARGEST_STEP = 2.0**-149, 2.0**127  # the lowest and highest powers of two in float32
 
 # Differences are stored only if their entropy is below this share of the codes' own entropy: the models of the
 # profiles gain more on codes than on differences.
@@ -33,11 +33,11 @@ class BaseArray:
 
 @dataclasses.dataclass(frozen=True)
 class Base:
-    """The file that a delta is against.
+    """The base of a delta.
 
     Args:
         arrays: Its arrays by name.
-        json: Its JSON as text, the preset dictionary of the delta's.
+        json: Its JSON text, the preset dictionary for the delta's JSON.
     """
 
     arrays: dict[str, BaseArray]
@@ -65,8 +65,8 @@ def subtract_base(name: str, coded: CodedArray, base: BaseArray | None) -> tuple
         base: The base's array of this name, if there is one.
 
     Returns:
-        The row of the array and the two arrays of differences: of the elements whose code in the base is not 0, and of
-        the others. None if the base has no matching codes, or if the differences would not be smaller than the codes.
+        The row of the array and two arrays of differences: for the elements whose code in the base is not 0, and for
+        the others. None if the base has no matching codes, or if storing differences would not save enough.
     """
     if base is None or base.codes is None or coded.codes.shape != base.array.shape:
         return None
@@ -85,13 +85,13 @@ def subtract_base(name: str, coded: CodedArray, base: BaseArray | None) -> tuple
 
 
 def _bits_given_base(differences: np.ndarray, base_codes: np.ndarray) -> float:
-    """Bits of the differences at their entropy, given the base's code of each."""
+    """Bits of the differences at their conditional entropy, given the base's code of each element."""
     pairs = base_codes.astype(np.int64) * 2 * MAX_CODES + differences
     return entropy_bits(symbol_counts(pairs)) - entropy_bits(symbol_counts(base_codes))
 
 
 def subtract_floats(name: str, array: np.ndarray, base: BaseArray | None) -> tuple[Row, list[Codes], CodedArray] | None:
-    """Finds a step, a power of two, of which an array's differences from the base's values are small multiples.
+    """Finds a power of two as a step: an array's differences from the base's values are small multiples of it.
 
     Args:
         name: Name of the array.
@@ -99,7 +99,8 @@ def subtract_floats(name: str, array: np.ndarray, base: BaseArray | None) -> tup
         base: The base's array of this name, if there is one.
 
     Returns:
-        The row of the array, its codes for the profile, and these with their step. None if there is no such step.
+        The row of the array, its codes for the profile, and the same codes with the step. None if there is no such
+        step.
     """
     if base is None or base.array.shape != array.shape or array.size > MAX_CODED_ELEMENTS:
         return None
@@ -120,7 +121,7 @@ def subtract_floats(name: str, array: np.ndarray, base: BaseArray | None) -> tup
 
 
 def add_to_floats(base: np.ndarray, differences: np.ndarray) -> np.ndarray:
-    """Returns the float32 sums of the base's values and what is added to them; they may be infinite."""
+    """Returns the float32 sums of the base's values and the differences; the sums may be infinite."""
     with np.errstate(over="ignore", invalid="ignore"):
         return base + differences
 

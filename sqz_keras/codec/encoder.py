@@ -27,15 +27,16 @@ def encode(
         arrays: Finite float32 arrays by name.
         header: A JSON object.
         profile: "max" for the smallest file, "paper" for the coding of Deep Compression.
-        base: Another `.sqz` file that is not a delta. The result is then a delta: what the arrays share with the
-            base's arrays is not stored again.
+        base: Another `.sqz` file, not itself a delta. If it is given, the result is a delta: what the arrays share
+            with the base's arrays is not stored again.
 
     Returns:
         The whole file.
 
     Raises:
-        ValueError: A value is not finite, an array is not float32, or the arrays or the header are too large.
-        SqzError: The base is damaged, or is a delta.
+        ValueError: The profile is unknown, an array is not float32 or a value not finite, or the format does not allow
+            the names, the shapes or the header, for example because they are too large.
+        SqzError: The base is damaged, or is a delta itself.
     """
     if profile not in PROFILES:
         raise ValueError(f"profile must be one of {tuple(PROFILES)}, got {profile!r}.")
@@ -70,8 +71,8 @@ def _choose_kind(name: str, array: np.ndarray, base: BaseArray | None) -> tuple[
     """Chooses how to store an array.
 
     Returns:
-        Its row of the table, the arrays of codes that the profile codes for it, and its codes with step or codebook,
-        if it has any.
+        Its row of the table, the arrays of codes that the profile codes for it, and its codes with their step or
+        codebook, or None if it is not stored as codes.
     """
     if is_same(array, base):
         return Row(name, array.shape, Kind.SAME), [], None
@@ -90,11 +91,11 @@ def _choose_kind(name: str, array: np.ndarray, base: BaseArray | None) -> tuple[
 
 
 def _find_trellis(name: str, coded: CodedArray) -> tuple[Row, list[Codes]] | None:
-    """Finds the codes on a trellis of an array on a grid.
+    """Finds the trellis codes of an array on a grid.
 
     Returns:
-        The row of the array and its codes, or None if it is not on a trellis, or if these codes would not be smaller
-        than the grid's.
+        The row of the array and its trellis codes. None if the array is not on a trellis, or if its trellis codes would
+        not be smaller than its grid codes.
     """
     shape = coded.codes.shape
     if coded.step is None or not trellis.fits(shape):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class SqzError(ValueError):
-    """A `.sqz` file is damaged, has another version, or does not follow the specification.
+    """A `.sqz` file is damaged, has an unsupported version, or does not follow the specification.
 
     Args:
         message: What was expected and what the file holds.
@@ -65,7 +65,7 @@ class HuffmanError(SqzError):
 
 
 class PositionError(SqzError):
-    """Gaps lead out of an array, or a filler stands where none is allowed."""
+    """A gap leads past the end of an array, or a filler occurs where none is allowed."""
 
 
 class StreamError(SqzError):
@@ -77,4 +77,4 @@ class PaddingError(SqzError):
 
 
 class BaseFileError(SqzError):
-    """A delta is read without its base or with another base, or a base is given for a file that is not a delta."""
+    """The base of a delta is missing, wrong or itself a delta, or a base is given for a file that is not a delta."""

@@ -64,7 +64,8 @@ def check_code_lengths(lengths: np.ndarray, needed: bool, offset: int) -> None:
         offset: Byte of the file to report in errors.
 
     Raises:
-        HuffmanError: The lengths do not make a complete prefix code, or are all 0 although the table is needed.
+        HuffmanError: The lengths do not make a complete prefix code, a needed table is empty, or an unneeded one is
+            not.
     """
     used = lengths[lengths > 0].astype(np.int64)
     if lengths.max(initial=0) > MAX_LENGTH:
@@ -99,7 +100,7 @@ def write_stream(tables: list[np.ndarray], symbols: list[np.ndarray]) -> bytes:
 
     Args:
         tables: Uint8 (alphabet,) code lengths of each table.
-        symbols: Integers (n,), the symbols that each table codes. A table with only one symbol takes no bits.
+        symbols: Integers (n,) for each table, the symbols that it codes. A table's only symbol takes no bits.
 
     Raises:
         ValueError: The lengths of the lanes differ too much for the format.
@@ -199,7 +200,7 @@ def _decode_lanes(
         offset: Byte of the file to report in errors.
 
     Returns:
-        Int32 (sum of counts,) symbols, those of the first table first.
+        Int32 (sum of counts,) symbols, in the order of the tables.
 
     Raises:
         StreamError: A lane does not end at its declared end.

@@ -12,7 +12,7 @@ from sqz_keras.codec.array_table import Kind, Row
 from sqz_keras.codec.decoder import decode_file
 from sqz_keras.codec.entropy import entropy_bits, symbol_counts
 
-# By `Kind`. Reports hold these names, so they stay even if the enum's names change.
+# Indexed by `Kind`. Reports store these names, so they stay the same even if the enum's names change.
 _KIND_NAMES = (
     "planes",
     "codebook",
@@ -48,18 +48,17 @@ class ArrayLayout:
     Args:
         name: Name of the array.
         shape: Shape of the array.
-        kind: How the array is stored: "planes", "codebook", "grid", "trellis" or "trellis_dense" (grids whose codes are
-            those of a trellis, without or with the zeros), "same" (as the base's array), or in a delta "codebook_moved"
-            or "grid_moved" (codes as differences from the base's codes) or "planes_moved" (a grid added to the base's
-            values).
+        kind: How the array is stored: "planes", "codebook", "grid", "trellis" or "trellis_dense" (grids on a trellis,
+            with 0 exempt or not), or in a delta also "same" (as the base's array), "codebook_moved" or "grid_moved"
+            (codes as differences from the base's codes) or "planes_moved" (a grid added to the base's values).
         density: Share of elements that are not 0.
         distinct: Number of distinct values that are not 0.
-        bits: Number of bits in a code of fixed length for these values and 0; for "trellis", "trellis_dense" and
-            "planes_moved", for the codes that occur.
+        bits: Number of bits in a fixed-length code for 0 and these values; for "trellis", "trellis_dense" and
+            "planes_moved", for 0 and the codes that occur.
         bytes: Bytes of the parts "codebook", "positions", "codes" and "raw". They are fractions, because arrays share
-            sections and bytes; only the sections' sizes include tables and checksums.
-        entropy: Bytes of the parts "positions" and "codes" at the zero-order entropy of the codes. Empty where the file
-            has no codes, or differences of codes: for "planes", "same", "codebook_moved" and "grid_moved".
+            sections and even bytes. Tables and checksums count only towards the sizes of the sections.
+        entropy: Bytes of the parts "positions" and "codes" at the zero-order entropy of the codes. Empty if the file
+            stores no codes ("planes", "same") or differences of codes ("codebook_moved", "grid_moved").
     """
 
     name: str
@@ -74,7 +73,7 @@ class ArrayLayout:
 
 @dataclasses.dataclass(frozen=True)
 class Outline:
-    """What a file says of itself before it is decoded.
+    """What a file says about itself before it is decoded.
 
     Args:
         profile: "max" or "paper".
@@ -104,7 +103,7 @@ class Layout(Outline):
 
 
 def outline(data: bytes) -> Outline:
-    """Lists the sections of a `.sqz` file, whose checksums are verified; nothing is decoded.
+    """Lists the sections of a `.sqz` file. Checksums are verified, but nothing is decoded.
 
     Args:
         data: The whole file.
@@ -113,7 +112,7 @@ def outline(data: bytes) -> Outline:
         The profile, the size, and the sections with their places.
 
     Raises:
-        SqzError: The file is cut short, or a checksum does not match.
+        SqzError: The file is cut short, a checksum does not match, or the container is otherwise malformed.
     """
     frame = container.read(data)
     sections = tuple(
@@ -132,10 +131,10 @@ def describe(data: bytes, base: bytes | None = None) -> Layout:
 
     Args:
         data: The whole file.
-        base: The file that it is a delta against.
+        base: The base, if the file is a delta.
 
     Returns:
-        The sections, and for each array what it is stored as and its bytes by part.
+        The sections, and for each array how it is stored and its bytes by part.
 
     Raises:
         SqzError: The file is damaged, as for `decode`.
@@ -167,7 +166,7 @@ def _array_layout(row: Row, array: np.ndarray, symbols: np.ndarray, array_bytes:
     Args:
         row: Its row of the table.
         array: Float32, its values.
-        symbols: Its codes on a trellis or on a grid that is added to the base, else its values.
+        symbols: Its codes if it is on a trellis or on a grid that is added to the base, else its values.
         array_bytes: Its bytes by part.
     """
     nonzero = symbols[symbols != 0]

@@ -11,7 +11,7 @@ import numpy as np
 from sqz_keras.codec.errors import CodebookError
 from sqz_keras.codec.values import ZERO_RANK, from_planes, from_ranks, to_planes, to_ranks
 
-# Modes of a plane: its bytes as they are, coded by the profile, or by the model of version 2 (profile `max` only).
+# Modes of a plane: bytes as they are, coded by the profile, or coded by the model of version 2 (profile `max` only).
 RAW, CODED, MODELLED = 0, 1, 2
 FLOAT_PLANES = 4  # the planes of floats come first
 _RANK_OF_MINUS_INFINITY, _RANK_OF_INFINITY = (

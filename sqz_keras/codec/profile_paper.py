@@ -26,9 +26,9 @@ class _IndexedCodes:
     """An array of codes as the profile stores it.
 
     Args:
-        index_bits: Number of bits in a gap; 0 if every code of the array is stored, and no gap.
+        index_bits: Number of bits in a gap; 0 if every code of the array is stored, without gaps.
         codes: Int64 (entries,), the stored codes.
-        gaps: Int64 (entries,), the elements skipped before each code; empty with 0 index bits.
+        gaps: Int64 (entries,), the elements skipped before each code; empty if `index_bits` is 0.
     """
 
     index_bits: int
@@ -37,7 +37,7 @@ class _IndexedCodes:
 
     @property
     def estimated_bits(self) -> float:
-        """Bits of the codes and gaps at their entropy, and of their code lengths."""
+        """Bits of the codes and gaps at their entropy, plus the bits of their Huffman code lengths."""
         total = 0.0
         for symbols in (self.codes, self.gaps):
             counts = symbol_counts(symbols)
@@ -47,7 +47,7 @@ class _IndexedCodes:
 
 
 def to_relative_index(flat: np.ndarray, index_bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """Lists the non-zero codes with the gaps between them, and a filler of code 0 wherever a gap needs more bits.
+    """Lists the non-zero codes with the gaps between them, and a filler with code 0 wherever a gap needs more bits.
 
     Args:
         flat: Int16 (n,) codes.
@@ -80,7 +80,7 @@ def from_relative_index(codes: np.ndarray, gaps: np.ndarray, index_bits: int, si
         Int16 (size,) codes.
 
     Raises:
-        PositionError: A gap leads out of the array, or a filler stands where `to_relative_index` writes none.
+        PositionError: A gap leads past the end of the array, or a filler occurs where `to_relative_index` writes none.
     """
     if (gaps[codes == 0] != (1 << index_bits) - 1).any() or (len(codes) and codes[-1] == 0):
         raise PositionError("A filler does not have the largest gap, or follows the last non-zero code", offset)
@@ -138,7 +138,7 @@ def _huffman_bits(lengths: np.ndarray, symbols: np.ndarray) -> float:
 
 
 def _choose_index_bits(flat: np.ndarray) -> _IndexedCodes:
-    """Stores codes with the number of index bits that makes them smallest."""
+    """Indexes codes with the number of index bits that makes them smallest."""
     choices = [_IndexedCodes(0, flat.astype(np.int64), np.zeros(0, np.int64))]
     choices += [_IndexedCodes(bits, *to_relative_index(flat, bits)) for bits in range(1, MAX_INDEX_BITS + 1)]
     return min(choices, key=lambda choice: choice.estimated_bits)
@@ -163,7 +163,7 @@ def read(
         specs: Shape and range of each array of codes.
         planes_spec: What the planes hold.
         step_bytes: Number of bytes of the steps of all grids.
-        version: Version of the file. This profile is the same in both.
+        version: Version of the file. This profile is the same in both versions.
         count_bits: Whether to count the bits that arrays and planes take.
 
     Raises:
@@ -205,7 +205,7 @@ def _bit_counts(
 
     Args:
         tables: The code lengths of each Huffman table.
-        parts: Integers (n,), the symbols that are in the stream by each table.
+        parts: Integers (n,) for each table, the symbols that it codes.
         index_bits: The index bits of each array of codes.
         plane_sizes: Number of bytes of each plane.
         modes: Mode of each plane.

@@ -1,10 +1,11 @@
-"""Trellis-coded quantisation: arrays on a grid whose integers follow a machine of 8 states.
+"""Trellis-coded quantisation: arrays on a grid whose integers follow a state machine with 8 states.
 
 This is the dependent quantisation of ISO/IEC 15938-17. The integers of a filter (the last dimension of an array) depend
-on a state: in an even state they are even, in an odd state odd. So a code has one bit less than its integer, and all
-filters together fill space more densely than a plain grid does. Bit 1 of an integer leads to the next state.
+on a state: in an even state they are even, in an odd state odd. So a code has one bit fewer than its integer, and all
+filters together fill space more densely than a plain grid does. Bit 1 of an integer selects the next state.
 
-In a *dense* array every integer obeys, 0 too. In the others 0 is allowed in every state and leaves the state as it is.
+In a *dense* array every integer obeys its state, 0 included. In other arrays 0 is allowed in every state and does not
+change the state.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 STATES = 8
 MAX_FILTER_ELEMENTS = 1 << 16  # limit for the elements of one filter, which are decoded one after the other
 
-# Int64 (8, 2): the state that follows, given the state and bit 1 of the element's integer.
+# Int64 (8, 2): the next state, given the state and bit 1 of the element's integer.
 NEXT_STATE = np.array(
     [
         [(s >> 1 ^ s) & 1 | ((s >> 2 ^ bit) & 1) << 1 | (s & 1) << 2 for bit in (0, 1)]  # bits 0, 1 and 2
@@ -25,17 +26,17 @@ NEXT_STATE = np.array(
     ]
 )
 
-# What an element does to the state, by its class: _STAY, or 2 * (whether the code is positive) + parity of the code.
+# The class of an element says what it does to the state: _STAY, or 2 * (whether its code is positive) + parity of it.
 _STAY = 4
 
 
 def _steps(bits: np.ndarray) -> np.ndarray:
-    """Uint8 (5 * 8,): the state that follows, at the index class * 8 + state, given bit 1 of the integer there."""
+    """Returns uint8 (5 * 8,): the next state at index class * 8 + state, given bit 1 of the integer in each case."""
     states = np.arange(STATES)
     return np.append(NEXT_STATE[states, bits], [states], 0).astype(np.uint8).ravel()
 
 
-# In dense arrays, bit 1 of the integer is the parity of the code; in others c - 1 replaces a positive c in odd states.
+# Bit 1 of the integer is the parity of the code c; but in arrays that are not dense, of c - 1 if c > 0 in an odd state.
 _POSITIVE, _PARITY = np.divmod(np.arange(4)[:, None], 2)
 _STEP = _steps(_PARITY)
 _STEP_WITH_ZEROS = _steps(_PARITY ^ _POSITIVE & np.arange(STATES))
@@ -47,7 +48,7 @@ def fits(shape: tuple[int, ...]) -> bool:
 
 
 def by_filter(array: np.ndarray) -> np.ndarray:
-    """Returns an array of at least 2 dimensions as (elements of a filter, filters)."""
+    """Reshapes an array of at least 2 dimensions to (elements of a filter, filters)."""
     return array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
 
 
@@ -56,13 +57,13 @@ def to_codes(integers: np.ndarray, dense: bool) -> np.ndarray | None:
 
     Args:
         integers: Integers (elements of a filter, filters).
-        dense: Whether 0 obeys too.
+        dense: Whether 0 obeys its state too.
 
     Returns:
         Int64 codes in the same shape, or None if an integer does not obey its state.
     """
     integers = integers.astype(np.int64)
-    kinds = integers >> 1 & 1  # here the class gives bit 1 of the integer itself
+    kinds = integers >> 1 & 1  # here the class is bit 1 of the integer itself
     if not dense:
         kinds[integers == 0] = _STAY
     parities, exempt = integers & 1, kinds == _STAY
@@ -77,17 +78,17 @@ def to_codes(integers: np.ndarray, dense: bool) -> np.ndarray | None:
 
 
 def from_codes(codes: Sequence[np.ndarray], dense: Sequence[bool]) -> list[np.ndarray]:
-    """Turns the codes of arrays into integers; many arrays at once are faster than one by one.
+    """Turns the codes of arrays into integers. One call for many arrays is faster than a call for each.
 
     Args:
         codes: Integers (elements of a filter, filters) of each array, of at most 2**14 - 1 in magnitude.
-        dense: Whether 0 obeys too, in each array.
+        dense: Whether 0 obeys its state too, for each array.
 
     Returns:
         Int32 integers of each array, in its shape.
     """
     integers = [array.astype(np.int16) for array in codes]
-    # Filters of about the same length move together: from one power of 2 to the next.
+    # Filters of about the same length, from one power of 2 to the next, are decoded together.
     groups: dict[tuple[int, bool], list[int]] = {}
     for number, array in enumerate(integers):
         if array.size:
@@ -101,7 +102,7 @@ def from_codes(codes: Sequence[np.ndarray], dense: Sequence[bool]) -> list[np.nd
 
 
 def _odd_states(codes: list[np.ndarray], dense: bool) -> list[np.ndarray]:
-    """Returns uint8, 1 where the state is odd, in the shape of each array."""
+    """Returns a uint8 array in the shape of each array: 1 where the state is odd, else 0."""
     ends = np.cumsum([array.shape[1] for array in codes])
     steps = np.full((max(len(array) for array in codes), ends[-1]), _STAY * STATES, np.uint8)
     for array, end in zip(codes, ends, strict=True):

@@ -16,8 +16,8 @@ class CodesSpec:
         shape: Shape of the array.
         low: The lowest code, or 0 if all codes are higher.
         high: The highest code, or 0 if all codes are lower.
-        rows: Integers (n,), the row of each element, from 0 on, of an array of one dimension that is seen as rows of
-            different lengths and one column. Else None: the shape says where the elements are.
+        rows: Integers (n,), the row of each element, counted from 0, if a one-dimensional array is treated as rows of
+            different lengths and a single column. Otherwise None: the shape says where the elements are.
     """
 
     shape: tuple[int, ...]
@@ -60,7 +60,7 @@ class PlanesSpec:
 
     Args:
         float_shapes: Shape of each array that is stored as floats.
-        codebook_values: Number of values of all codebooks.
+        codebook_values: Number of values in all codebooks together.
     """
 
     float_shapes: list[tuple[int, ...]]
@@ -80,7 +80,7 @@ class EncodedStreams:
         table: The profile's part of the table of arrays.
         raw: Bytes stored as they are, the payload of the section VALS.
         coded: The entropy-coded stream, the payload of the section CODE.
-        version: The lowest version of the format that has what they need.
+        version: The lowest version of the format that supports these streams.
     """
 
     table: bytes
@@ -113,7 +113,7 @@ class DecodedStreams:
         planes: Uint8 (n,), the eight planes.
         steps: The steps of all grids, as float32 bytes.
         modes: The mode of each plane.
-        bits: The bits that all took, if they were counted.
+        bits: The bits of each array and plane; None if they were not counted.
     """
 
     codes: list[np.ndarray]

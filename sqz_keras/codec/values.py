@@ -90,7 +90,7 @@ def to_codes(array: np.ndarray) -> CodedArray | None:
     else:
         below = int((ranks < ZERO_RANK).sum())
         code_of_rank = np.arange(len(ranks)) - below
-        if len(codebook_ranks) == len(ranks):  # the array has no +0.0, so no value may get its code
+        if len(codebook_ranks) == len(ranks):  # the array has no +0.0, so no value may get code 0
             code_of_rank[below:] += 1
     counts = np.bincount(index_of_rank, minlength=len(ranks))
     if not _codes_are_smaller(array, counts, _STEP_BITS if codebook is None else _CODEBOOK_VALUE_BITS * len(codebook)):
@@ -113,12 +113,12 @@ def check_grid(values: np.ndarray, step: np.float32, offset: int) -> None:
 
 
 def codebook_values(below: int, codebook: np.ndarray) -> np.ndarray:
-    """Returns float32 (values + 1,): the values of the codes of a codebook, with +0.0 after the first `below` ones."""
+    """Returns float32 (values + 1,): the values of a codebook's codes, with +0.0 after the first `below` values."""
     return np.concatenate([codebook[:below], np.zeros(1, np.float32), codebook[below:]])
 
 
 def _codes_are_smaller(array: np.ndarray, counts: np.ndarray, side_bits: int) -> bool:
-    """Compares codes with byte planes, both at their entropy.
+    """Whether codes take fewer bits than byte planes, both at their entropy.
 
     Args:
         array: The float32 array.
@@ -162,7 +162,7 @@ def _find_grid(values: np.ndarray) -> tuple[np.float32, np.ndarray] | None:
 
 
 def _common_divisor(exact: np.ndarray) -> float | None:
-    """Returns a step of which all values are nearly multiples, by Euclid's algorithm with room for rounding errors.
+    """Finds a step that nearly divides all values, by Euclid's algorithm with a tolerance for rounding errors.
 
     Args:
         exact: Float64 values, not all 0.
@@ -185,7 +185,7 @@ def _common_divisor(exact: np.ndarray) -> float | None:
 
 
 def _refine(exact: np.ndarray, step: float) -> float:
-    """Corrects the step by values further and further from 0, in whose quotients the rounding error matters less."""
+    """Corrects the step with values further and further from 0: rounding errors matter less in their quotients."""
     for reach in (8, 64, 512, MAX_CODES):
         farthest = np.abs(exact[np.abs(exact) <= (reach + 0.5) * step]).max(initial=0.0)
         if farthest > step / 2:

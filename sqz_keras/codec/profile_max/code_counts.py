@@ -1,6 +1,6 @@
-"""Counts of the non-zero codes of each array, and the weights that they give to codes without any context.
+"""Counts of the non-zero codes of each array, and the weights that the counts give to codes without any context.
 
-The codes of all arrays are numbered through: the range of the first array, then that of the second, and so on.
+The codes of all arrays are numbered consecutively: the range of the first array, then that of the second, and so on.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sqz_keras.codec.profile_max.groups import sum_by_group
 
 BUCKETS = 16
 SHARE_BITS = 12  # a share of 1 is 2**12
-_REACH = 6  # counts are smoothed over that many codes on each side
+_REACH = 6  # counts are smoothed over this many codes on each side
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class CodeCounts:
     """Counts the codes of each array.
 
     Args:
-        ranges: The lowest and the highest code of each array; not both are 0.
+        ranges: The lowest and the highest code of each array; at least one of them is not 0.
 
     Attributes:
         low: Int64 (arrays,), the lowest code of each array.
@@ -60,7 +60,7 @@ class CodeCounts:
         out_of_range = (-code < self.low[self.array]) | (-code > high[self.array])
         self._opposite = np.where(out_of_range, 0, self.by_value - 2 * code)  # the index of the code -c
         self._has_opposite = np.where(out_of_range, 0, self.possible)
-        # The index of each code in a buffer with room between the arrays, so that smoothing does not mix them.
+        # The index of each code in a buffer with gaps between the arrays, so that smoothing does not mix them.
         self._padded_index = self.by_value + (2 * self.array + 1) * _REACH
         self._padded_size = len(code) + (2 * len(ranges) + 3) * _REACH
         self._room = np.maximum(self._smoothed(self.possible), 1)
@@ -95,7 +95,7 @@ class CodeCounts:
 
         Args:
             weights: Int64 (codes,), what `weights` returned.
-            array_weights: Int64 (arrays,), their sum in each array.
+            array_weights: Int64 (arrays,), the sum of `weights` in each array.
             order: `by_magnitude` or `by_value`: the order in which the buckets take codes.
         """
         weight = weights[order]

@@ -103,9 +103,9 @@ def _bit_counts(
 
     Args:
         spent: Float64 (2, coded arrays), the bits of the positions and of the codes.
-        specs: Shape and range of each array of codes, also of those of zeros alone, which are not coded.
+        specs: Shape and range of each array of codes, including those with only zeros, which are not coded.
         planes: Uint8 (n,), the eight planes.
-        floats: What codes the planes of floats.
+        floats: The coder of the planes of floats.
         modes: The mode of each plane.
     """
     remaining = iter(spent.T.tolist())
@@ -115,7 +115,7 @@ def _bit_counts(
 
 
 def _lane_count(specs: Sequence[CodesSpec], plane_sizes: Sequence[int], modes: Sequence[int], step_bytes: int) -> int:
-    """Returns the number of lanes: few if their states would fill most of the file, more if raw bytes fill the states.
+    """Returns the number of lanes: few in small files, which the states would fill; more if raw bytes fill the states.
 
     Args:
         specs: Shape and range of each coded array.
@@ -139,7 +139,7 @@ def _split_raw_bytes(payload: bytes, raw: Cursor, sizes: list[int], offset: int)
         offset: Byte of the file to report in errors.
 
     Raises:
-        PaddingError: The states have more bytes than all parts together, and they are not 0.
+        PaddingError: The states hold more bytes than all parts need, and the unused ones are not 0.
     """
     total = sum(sizes)
     joined = payload[:total] + raw.take(max(total - len(payload), 0))

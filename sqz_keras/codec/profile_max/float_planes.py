@@ -2,7 +2,7 @@
 
 - Plane 0, the exponents: the contexts of each array are the largest exponent among the neighbours in the slice.
 - Planes 1 and 2: the contexts are the exponents.
-- Plane 3, which has the sign: the contexts of each array are the sum of the neighbours' signs.
+- Plane 3, which contains the sign: the contexts of each array are the sum of the neighbours' signs.
 
 All arithmetic is in integers, so that every machine gets the same frequencies.
 """
@@ -34,7 +34,7 @@ _PRIOR_BYTES = 512  # weight of a group's counts in the counts of a context
 
 
 def to_bitmap(plane: np.ndarray) -> bytes:
-    """Returns 256 bits, bit s of which says whether the byte s occurs in a plane."""
+    """Returns 256 bits; bit s says whether the byte s occurs in a plane."""
     return np.packbits(np.bincount(plane, minlength=256) > 0, bitorder="little").tobytes()
 
 
@@ -44,7 +44,7 @@ def from_bitmap(bitmap: bytes) -> np.ndarray:
 
 
 class _Counts:
-    """Counts the symbols of each context, and those of its group of contexts, which it falls back on.
+    """Counts the symbols of each context and of each group of contexts. A context falls back on its group's counts.
 
     Args:
         group: Int64 (contexts,), the group of each context.
@@ -89,7 +89,7 @@ class FloatPlanes:
 
     @functools.cached_property
     def _batches(self) -> list[tuple[slice, int, Scan]]:
-        """Of each batch of arrays its part of the plane, the number of its arrays, and their elements."""
+        """For each batch of arrays: its part of the plane, the number of its arrays, and their elements."""
         scans, start = [], 0
         for batch in batches([(math.prod(shape), 0) for shape in self._shapes]):
             shapes = self._shapes[batch]
@@ -112,7 +112,7 @@ class FloatPlanes:
         Args:
             coder: An encoder or a decoder.
             number: Number of the plane, 0 to 3.
-            used: The bytes that occur in it, in ascending order.
+            used: The bytes that occur in the plane, in ascending order.
             exponents: Uint8 (n,), plane 0; only for planes 1 and 2.
             bytes_to_encode: Uint8 (n,), the plane, for an encoder.
             spent: Float64 (1,), to which the bits of the plane are added, for an encoder.
@@ -152,7 +152,7 @@ class FloatPlanes:
 
 
 class _NearExponents:
-    """Contexts by the array, and by the largest exponent of the known neighbours.
+    """Contexts given by the array and the largest exponent of the known neighbours.
 
     Args:
         scan: The elements of a batch.
@@ -166,7 +166,7 @@ class _NearExponents:
         self.group = np.repeat(np.arange(arrays), _NEAR_EXPONENTS)
 
     def of(self, places: np.ndarray) -> np.ndarray:
-        """Returns int64 (n,), the contexts of elements, given int64 (4, n) places, see `Scan`."""
+        """Returns int64 (n,), the contexts of the elements at int64 (4, n) places (see `Scan`)."""
         context = self._scan.array_of_row.take(places[1]) * _NEAR_EXPONENTS
         self._sliced, self._cell, around = _neighbours(self._scan, places, self._cells)
         largest = np.maximum.reduce(around).astype(np.int64)
@@ -174,12 +174,12 @@ class _NearExponents:
         return context
 
     def update(self, new: np.ndarray) -> None:
-        """Learns the bytes of the elements whose contexts were asked for last."""
+        """Learns the bytes of the elements whose contexts were requested last."""
         self._cells[self._cell] = new.take(self._sliced)
 
 
 class _NearSigns:
-    """Contexts by the array, and by the sum of the signs of the known neighbours.
+    """Contexts given by the array and the sum of the signs of the known neighbours.
 
     Args:
         scan: The elements of a batch.
@@ -192,22 +192,22 @@ class _NearSigns:
         self.group = np.tile(np.arange(_NEAR_SIGNS), arrays)
 
     def of(self, places: np.ndarray) -> np.ndarray:
-        """Returns int64 (n,), the contexts of elements, given int64 (4, n) places, see `Scan`."""
+        """Returns int64 (n,), the contexts of the elements at int64 (4, n) places (see `Scan`)."""
         context = self._scan.array_of_row.take(places[1]) * _NEAR_SIGNS + _NEAR_SIGNS // 2
         self._sliced, self._cell, around = _neighbours(self._scan, places, self._cells)
         context[self._sliced] += sum(around)
         return context
 
     def update(self, new: np.ndarray) -> None:
-        """Learns the bytes of the elements whose contexts were asked for last."""
+        """Learns the bytes of the elements whose contexts were requested last."""
         self._cells[self._cell] = 1 - 2 * (new.take(self._sliced) & 1).astype(np.int8)
 
 
 class _OwnExponents:
-    """Contexts by the exponents of the elements themselves.
+    """Contexts given by the exponents of the elements themselves.
 
     Args:
-        exponents: Uint8 (n,), those of a batch.
+        exponents: Uint8 (n,), the exponents of a batch.
     """
 
     def __init__(self, exponents: np.ndarray):
@@ -215,15 +215,15 @@ class _OwnExponents:
         self.group = np.zeros(256, np.int64)
 
     def of(self, places: np.ndarray) -> np.ndarray:
-        """Returns int64 (n,), the contexts of elements, given int64 (4, n) places, see `Scan`."""
+        """Returns int64 (n,), the contexts of the elements at int64 (4, n) places (see `Scan`)."""
         return self._exponents.take(places[0]).astype(np.int64)
 
     def update(self, new: np.ndarray) -> None:
-        """Does nothing: the exponents are all known."""
+        """Does nothing: all exponents are known already."""
 
 
 def _neighbours(scan: Scan, places: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-    """Finds the elements above, below, left and right in the slices.
+    """Finds the neighbours of elements above, below, left and right in their slices.
 
     Args:
         scan: The elements of a batch.

@@ -20,7 +20,7 @@ def sum_by_group(group: np.ndarray, values: np.ndarray, groups: int) -> np.ndarr
 
 
 def add_counts(counts: np.ndarray, group: np.ndarray, ones: np.ndarray) -> None:
-    """Counts the elements of each group, and those of them that are 1.
+    """Counts the elements of each group, and how many of them are 1.
 
     Args:
         counts: (2, groups), changed in place: the number of elements, and the number of ones.

@@ -1,4 +1,4 @@
-"""The byte planes in the profile `max`: in which mode each is stored, and the coding of a plane by its mode."""
+"""The byte planes in the profile `max`: the mode in which each is stored, and the coding of a plane in its mode."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class PlaneModes:
 
     Args:
         modes: `RAW`, `CODED` or `MODELLED` for each plane.
-        used: Int64, the bytes that occur, in ascending order; by number, for the modelled planes.
+        used: For each modelled plane, by number: int64, the bytes that occur in it, in ascending order.
     """
 
     modes: list[int]
@@ -31,7 +31,7 @@ class PlaneModes:
 
     @property
     def version(self) -> int:
-        """The version of the format that has these modes."""
+        """The lowest version of the format that has these modes."""
         return 2 if self.used else 1
 
 
@@ -40,7 +40,7 @@ def choose_modes(planes: Sequence[np.ndarray], floats: FloatPlanes) -> PlaneMode
 
     Args:
         planes: Uint8 (n,), the eight planes.
-        floats: What codes the planes of floats.
+        floats: The coder of the planes of floats.
     """
     modes = [_choose_mode(plane) for plane in planes]
     best = list(modes)
@@ -53,7 +53,7 @@ def choose_modes(planes: Sequence[np.ndarray], floats: FloatPlanes) -> PlaneMode
 
 
 def modelled(planes: Sequence[np.ndarray], modes: list[int]) -> PlaneModes:
-    """Adds the bytes that occur in the modelled planes to the modes."""
+    """Returns the modes together with the bytes that occur in the modelled planes."""
     numbers = [number for number, mode in enumerate(modes) if mode == MODELLED]
     return PlaneModes(modes, {number: _used_bytes(planes[number]) for number in numbers})
 
@@ -68,7 +68,7 @@ def read_modes(table: Cursor, floats: FloatPlanes, count: int, version: int) -> 
 
     Args:
         table: Cursor at the modes.
-        floats: What codes the planes of floats.
+        floats: The coder of the planes of floats.
         count: Number of planes.
         version: Version of the file.
 
@@ -92,10 +92,10 @@ def read_modes(table: Cursor, floats: FloatPlanes, count: int, version: int) -> 
 def read_planes(
     decoder: Decoder, modes: PlaneModes, sizes: Sequence[int], floats: FloatPlanes, offset: int
 ) -> list[np.ndarray | None]:
-    """Decodes the planes that are not raw, None instead of these.
+    """Decodes the planes that are not raw; the result has None for each raw plane.
 
     Raises:
-        TableError: A byte is declared to occur in a plane, and does not.
+        TableError: A byte is declared to occur in a plane, but does not.
     """
     planes: list[np.ndarray | None] = []
     for number, (mode, size) in enumerate(zip(modes.modes, sizes, strict=True)):
@@ -116,7 +116,7 @@ def write_planes(encoder: Encoder, modes: PlaneModes, planes: Sequence[np.ndarra
 
 
 def plane_bits(planes: Sequence[np.ndarray], floats: FloatPlanes, mode: int, number: int) -> float:
-    """Returns the bits of a plane, without those of its bitmap, if it is stored in the given mode."""
+    """Returns the bits that a plane takes in the given mode, without the bits of its bitmap."""
     if mode == RAW:
         return 8.0 * len(planes[number])
     bits = np.zeros(1)
@@ -141,7 +141,7 @@ def _encode(
 
 
 def _used_bytes(plane: np.ndarray) -> np.ndarray:
-    """The bytes that occur in a plane, ascending."""
+    """The bytes that occur in a plane, in ascending order."""
     return np.flatnonzero(np.bincount(plane))
 
 
@@ -151,7 +151,7 @@ def _needs_exponents(number: int) -> bool:
 
 
 def _choose_mode(plane: np.ndarray) -> int:
-    """Returns `CODED` if by its entropy the model of version 1 makes a plane smaller, else `RAW`."""
+    """Returns `CODED` if a plane's entropy says that the model of version 1 makes it smaller, else `RAW`."""
     counts = np.bincount(plane, minlength=256)
     return CODED if entropy_bits(counts) + 6 * np.count_nonzero(counts) + 64 < 8 * len(plane) else RAW
 
@@ -159,7 +159,7 @@ def _choose_mode(plane: np.ndarray) -> int:
 def code_plane(
     coder: Encoder | Decoder, size: int, bytes_to_encode: np.ndarray | None = None, spent: np.ndarray | None = None
 ) -> np.ndarray:
-    """Codes a plane of bytes by the counts of those coded so far.
+    """Codes a plane of bytes by the counts of the bytes coded so far.
 
     Args:
         coder: An encoder or a decoder.

@@ -2,7 +2,7 @@
 
 Symbol i of a call is in lane i modulo the number of lanes. A lane's state is in [2**16, 2**32), frequencies add up to
 2**15, words have 16 bits. `Encoder` and `Decoder` have the same methods, so that one model drives both: the encoder
-takes the symbols and returns them, the decoder returns those that it decodes.
+takes the symbols and returns them, the decoder returns the symbols that it decodes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sqz_keras.codec.errors import StreamError
 PRECISION = 15
 TOTAL = 1 << PRECISION  # the sum of the frequencies of a table
 _MIN_STATE = 1 << 16
-# The decoder's loops run thousands of times: these are made once, as arrays, which are used faster than scalars.
+# The decoder's loops run thousands of times, so these are made once, and as arrays, which are faster than scalars.
 _SLOT_MASK, _SLOT_BITS, _REFILL_BELOW = (np.array(n, np.uint32) for n in (TOTAL - 1, PRECISION, _MIN_STATE))
 
 
@@ -26,8 +26,8 @@ class FrequencyTables:
     """Tables of cumulative frequencies, one after the other.
 
     Args:
-        starts: Uint32 (symbols of all tables + 1,): number of the table times 2**15, plus the frequencies before the
-            symbol in its table. The last element is the number of tables times 2**15.
+        starts: Uint32 (symbols of all tables + 1,): index of the table times 2**15, plus the sum of the frequencies
+            before the symbol in its table. The last element is the number of tables times 2**15.
         first: Int64 (tables,), the index in `starts` of the first symbol of each table.
     """
 
@@ -39,9 +39,9 @@ def frequency_tables(blocks: Iterable[tuple[np.ndarray, np.ndarray]]) -> Frequen
     """Turns weights into frequencies that add up to 2**15 in each table.
 
     Args:
-        blocks: Tables of the same symbols, block by block: int64 (tables, symbols) weights, with a sum below 2**46 in
-            each table, 0 for impossible symbols; and int64 (symbols,), how many of the symbols up to each can occur;
-            these get a frequency of at least 1.
+        blocks: Blocks of tables with the same symbols. A block is int64 (tables, symbols) weights, with a sum below
+            2**46 in each table and 0 for impossible symbols; and int64 (symbols,), how many symbols up to and
+            including each one can occur. Symbols that can occur get a frequency of at least 1.
     """
     starts, sizes = [np.zeros(1, np.uint32)], []
     for weights, reserved in blocks:
@@ -58,7 +58,7 @@ def frequency_tables(blocks: Iterable[tuple[np.ndarray, np.ndarray]]) -> Frequen
 
 
 def bit_intervals(zero_frequencies: np.ndarray, bits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the begin and the frequency of bits.
+    """Returns where the interval of each bit begins, and its frequency.
 
     Args:
         zero_frequencies: Int64 (n,), the frequency of a 0 for each bit.
@@ -70,7 +70,7 @@ def bit_intervals(zero_frequencies: np.ndarray, bits: np.ndarray) -> tuple[np.nd
 def symbol_intervals(
     tables: FrequencyTables, table_of_symbol: np.ndarray, symbols: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the begin and the frequency of symbols in their tables.
+    """Returns where the interval of each symbol begins in its table, and its frequency.
 
     Args:
         tables: The tables.
@@ -108,7 +108,7 @@ class Encoder:
 
         Args:
             lanes: Number of lanes.
-            payload: At most 2 bytes per lane, stored at no cost in the states with which the lanes begin.
+            payload: At most 2 bytes per lane, stored at no cost in the lanes' initial states.
         """
         initial = np.frombuffer(payload.ljust(2 * lanes, b"\0"), "<u2")
         state = initial.astype(np.uint64) + np.uint64(_MIN_STATE)
@@ -186,11 +186,11 @@ class Decoder:
             Int64 (n,), the index of each symbol in its table.
         """
         state, table_count = self._state, len(tables.first)
-        # Lanes without a symbol in the last step have a table of one symbol.
+        # Lanes without a symbol in the last step get a table with one symbol.
         table = self._in_steps(table_of_symbol, table_count)
         starts = np.append(tables.starts, np.uint32((table_count + 1) << PRECISION))
         bounds = np.append(tables.first, [len(starts) - 2, len(starts) - 1])
-        # Each search is among the tables from the first to the last one that its symbols have.
+        # Each search covers only the tables from the first to the last one that the symbols of its step use.
         first, last = bounds[table.min(axis=1)], bounds[table.max(axis=1) + 1]
         decoded = np.empty(table.shape, np.int64)
         table <<= _SLOT_BITS
@@ -211,9 +211,9 @@ class Decoder:
         return decoded.ravel()[: len(table_of_symbol)] - tables.first[table_of_symbol]
 
     def _in_steps(self, values: np.ndarray, filler: int) -> np.ndarray:
-        """Returns uint32 (steps, lanes): what belongs to each symbol of a call, and `filler` in lanes without one.
+        """Returns uint32 (steps, lanes): the value of each symbol of a call, and `filler` in lanes without a symbol.
 
-        A filler stands for a symbol of the frequency `TOTAL`, which leaves a state as it is.
+        A filler stands for a symbol with the frequency `TOTAL`, which does not change a state.
         """
         lanes = len(self._state)
         steps = np.full((-(-len(values) // lanes), lanes), filler, np.uint32)
@@ -221,7 +221,7 @@ class Decoder:
         return steps
 
     def _refill(self) -> None:
-        """Refills the states that are too small with words."""
+        """Refills states that are too small with words of the stream."""
         (lanes,) = (self._state < _REFILL_BELOW).nonzero()
         if len(lanes):
             start, self._next_word = self._next_word, self._next_word + len(lanes)
@@ -234,7 +234,7 @@ class Decoder:
         """Returns the payload.
 
         Raises:
-            StreamError: Words are left over, or a lane does not end in a state with which an encoder begins.
+            StreamError: Words are left over, or a lane does not end in an initial state of an encoder.
         """
         if self._next_word != len(self._words):
             left = len(self._words) - self._next_word

@@ -1,9 +1,10 @@
-"""The scan: in which order the elements of a batch of arrays are coded, and what the models know about their places.
+"""The scan: the order in which the elements of a batch of arrays are coded, and what the models know of their places.
 
-An array is seen as (height, width, rows, columns): the last three dimensions, missing ones being 1, and the product of
-all others as the height. So the rows of a kernel are its input channels and the columns its output channels. A *tap* is
-one of the height * width positions of a kernel. A *slice* is what belongs to one pair of row and column: a small image
-of height * width elements. Arrays, rows, columns, taps and slices are numbered through all arrays of the batch.
+An array is treated as (height, width, rows, columns): the last three are its last three dimensions, or 1 if it has
+fewer, and the height is the product of all others. So the rows of a kernel are its input channels and the columns its
+output channels. A *tap* is one of the height * width positions of a kernel. A *slice* holds the elements of one row and
+one column: a small image of height * width elements. Arrays, rows, columns, taps and slices are numbered consecutively
+through all arrays of the batch.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-# Elements are coded in rounds, and the models learn from the rounds before. Each element has a key from 0 to 255;
+# Elements are coded in rounds, and the models learn from the earlier rounds. Each element has a key from 0 to 255;
 # round r takes the elements whose key is in [ROUND_BOUNDS[r], ROUND_BOUNDS[r + 1]).
 ROUND_BOUNDS = (0, 1, 3, 7, 13, 22, 34, 48, 64, 84, 107, 131, 156, 181, 206, 231, 256)
 _ROUNDS = len(ROUND_BOUNDS) - 1
@@ -31,12 +32,12 @@ class _ArrayScan:
 
     Args:
         order: Int32 (n,), the indices of the elements in the array, round by round.
-        bounds: Int64 (rounds + 1,), the index in `order` at which each round begins, and its length.
+        bounds: Int64 (rounds + 1,), the index in `order` at which each round begins, then the length of `order`.
         dense: Whether the array has no zeros.
         slice_count: Number of slices.
         column_count: Number of columns.
-        own_rows: Integers (n,), the row of each element, or None if its index says it.
-        first: Int64 (4, 1), the places of the element 0.
+        own_rows: Integers (n,), the row of each element, or None if the row follows from the element's index.
+        first: Int64 (4, 1), the place of element 0.
     """
 
     order: np.ndarray
@@ -61,11 +62,11 @@ class _ArrayScan:
 class Scan:
     """The elements of a batch.
 
-    *Places* of n elements are int64 (4, n): the index of each element in the batch, its row, its column and its tap. In
-    arrays whose slices have one element the tap is 0, and nowhere else.
+    *Places* of n elements are int64 (4, n): the index of each element in the batch, its row, its column and its tap.
+    The tap is 0 in arrays whose slices have one element, and only there.
 
     Args:
-        arrays: The elements of each array, first the arrays with zeros.
+        arrays: The elements of each array; arrays with zeros come first.
         array_of_row: Int64 (rows,), the array of each row.
         array_of_column: Int64 (columns,), the array of each column.
         array_of_tap: Int64 (taps,), the array of each tap.
@@ -88,10 +89,10 @@ class Scan:
     cell_count: int
 
     def rounds(self) -> Iterator[tuple[np.ndarray, int]]:
-        """Yields the places of the elements of each round, and how many are of arrays with zeros, which come first."""
+        """Yields the places of each round's elements, and how many are in arrays with zeros; these come first."""
         ends = np.cumsum([np.diff(array.bounds) for array in self.arrays], axis=0)
         of_zeros = ends[[not array.dense for array in self.arrays]].max(axis=0, initial=0)
-        buffer = np.empty((4, ends[-1].max()), np.int64)  # one for all rounds: new memory takes longer
+        buffer = np.empty((4, ends[-1].max()), np.int64)  # one for all rounds: allocating memory takes longer
         for turn in range(_ROUNDS):
             places = buffer[:, : ends[-1, turn]]
             for array, part in zip(self.arrays, np.split(places, ends[:-1, turn], axis=1), strict=True):
@@ -99,7 +100,7 @@ class Scan:
             yield places, of_zeros[turn]
 
     def slices(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns the indices of the elements whose slices have more than one, and int64 taps and slices of these."""
+        """Returns the indices of the elements whose slices have several elements, and their int64 taps and slices."""
         _, row, column, tap = places
         sliced = np.flatnonzero(tap)
         return sliced, tap.take(sliced), self.slice_of_row.take(row.take(sliced)) + column.take(sliced)
@@ -119,7 +120,7 @@ def batches(sizes: Sequence[tuple[int, int]]) -> Iterator[slice]:
     """Yields the arrays of each batch: as many as its limits allow, but at least one.
 
     Args:
-        sizes: The elements and the codes of each array.
+        sizes: The number of elements and the number of codes of each array.
     """
     start = elements = codes = 0
     for number, (array_elements, array_codes) in enumerate(sizes):
@@ -140,7 +141,7 @@ def scan_arrays(
     Args:
         shapes: Shape of each array.
         dense: Whether each array has no zeros.
-        own_rows: The rows of the elements of each array, see `CodesSpec`; empty if no array has any.
+        own_rows: `CodesSpec.rows` of each array; empty if no array has any.
     """
     round_of_element = _round_of_elements(max(map(math.prod, shapes)))
     arrays, sizes, slice_of_row = [], [], []
@@ -191,8 +192,8 @@ def scan_plane(size: int) -> tuple[np.ndarray, np.ndarray]:
         size: Number of bytes.
 
     Returns:
-        Int64 (size,), the bytes in the order of their rounds, and int64 (rounds + 1,), the index in it at which each
-        round begins.
+        Int64 (size,), the indices of the bytes, round by round; and int64 (rounds + 1,), where each round begins among
+        them, then their number.
     """
     return _sort_by_round(_round_of_elements(size))
 
@@ -210,13 +211,14 @@ def _sort_by_round(rounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rounds: Uint8 (n,), the round of each element.
 
     Returns:
-        Int64 (n,), the sorted elements, and int64 (rounds + 1,), the index in it at which each round begins.
+        Int64 (n,), the indices of the elements, round by round; and int64 (rounds + 1,), where each round begins among
+        them, then their number.
     """
     counts = np.bincount(rounds, minlength=_ROUNDS)
     return np.argsort(rounds, kind="stable"), np.concatenate([[0], np.cumsum(counts)])
 
 
 def _divide(numbers: np.ndarray, by: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns quotients and remainders, in half the time of `np.divmod`; of no numbers by 0 too."""
+    """Returns quotients and remainders in half the time of `np.divmod`. If there are no numbers, `by` may be 0."""
     quotients = numbers // max(by, 1)
     return quotients, numbers - quotients * by

@@ -26,8 +26,9 @@ from sqz_keras.codec.profile_max.scan_order import Scan
 
 _PRIOR_CODES = 40  # weight of a correction of 1 in the correction of a bucket
 _SCALES, _SIGNS = 5, 9  # contexts
-# The context of scale of a magnitude in 256ths of the array's mean magnitude, from 0 to 308, and the context of sign of
-# a sum in 8ths of it, from -25 to 24; what is beyond has the context of the nearest. A table is faster than a search.
+# The context of scale for each magnitude from 0 to 308, in 256ths of the array's mean magnitude, and the context of
+# sign for each sum from -25 to 24, in 8ths of it. Values beyond have the context of the nearest entry. A table is
+# faster than a search.
 _SCALE_OF = np.searchsorted([210, 241, 271, 307], np.arange(309))
 _LEAST_SIGN = -25
 _SIGN_OF = np.searchsorted([-24, -12, -4, 0, 1, 4, 12, 24], np.arange(_LEAST_SIGN, 25), "right")
@@ -39,9 +40,9 @@ class _TableContexts:
 
     Args:
         array: Int64 (tables,), the array of each table.
-        scale: Int64 (tables,), its context of scale.
-        sign: Int64 (tables,), its context of sign, numbered through all arrays.
-        elements: Int64 (tables,), the number of elements that use it.
+        scale: Int64 (tables,), the context of scale of each table.
+        sign: Int64 (tables,), the context of sign of each table, numbered through all arrays.
+        elements: Int64 (tables,), the number of elements that use each table.
         scale_buckets: The buckets of the contexts of scale.
         sign_buckets: The buckets of the contexts of sign.
     """
@@ -62,7 +63,7 @@ class ValuePrediction:
         places: Int64 (4, n), the places of the elements, sorted by table, see `Scan`.
         array: Int64 (n,), the array of each element.
         cell: Int64 (n,), its cell, or 0 if its slice has one element.
-        lowest: Int64 (n,), the lowest code of its array. The symbol of a code is the code less this one.
+        lowest: Int64 (n,), the lowest code of its array. The symbol of a code is the code minus the lowest.
         table_of_element: Int64 (n,), its table.
         tables: Frequencies of the symbols.
         contexts: Contexts of the tables.
@@ -110,11 +111,11 @@ class _BucketCounts:
 
 
 class ValueModel:
-    """Learns from the codes so far how likely others are.
+    """Learns from the codes so far how likely the next ones are.
 
     Args:
         scan: The elements.
-        ranges: The lowest and the highest code of each array; not both are 0.
+        ranges: The lowest and the highest code of each array; at least one of them is not 0.
     """
 
     def __init__(self, scan: Scan, ranges: Sequence[tuple[int, int]]):
@@ -185,7 +186,7 @@ class ValueModel:
     def _blocks(
         self, shares: np.ndarray, keys: np.ndarray, contexts: _TableContexts
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields the weights of the tables of each array, and how many of the symbols up to each can occur.
+        """Yields the weights of the tables of each array, and how many symbols up to and including each can occur.
 
         Args:
             shares: Int64 (codes,), the share of each code in the base weights of its array, times 2**20.
@@ -207,7 +208,7 @@ class ValueModel:
             yield weights, codes.reserved[part]
 
     def _scale_contexts(self, row: np.ndarray, column: np.ndarray) -> np.ndarray:
-        """Returns int64 (n,): mean magnitudes of row and column, relative to the array's mean magnitude."""
+        """Returns int64 (n,), contexts from the mean magnitudes of row and column, relative to that of the array."""
         count, magnitude = self._arrays[0], np.maximum(self._arrays[1], 1)
         product = 1
         for (line_count, line_magnitude, _), owner, line in self._lines(row, column):
@@ -218,7 +219,7 @@ class ValueModel:
     def _sign_contexts(
         self, row: np.ndarray, column: np.ndarray, array: np.ndarray, sliced: np.ndarray, neighbours: np.ndarray
     ) -> np.ndarray:
-        """Returns int64 (n,): the sum of the neighbours' codes, or how row and column differ from the array's mean."""
+        """Returns int64 (n,), contexts from the neighbours' sum, or else from the means of row, column and array."""
         count, magnitude, total = self._arrays
         tilt = np.zeros(len(array), np.int64)
         for (line_count, _, line_total), owner, line in self._lines(row, column):
@@ -230,7 +231,7 @@ class ValueModel:
         return _SIGN_OF.take(tilt - _LEAST_SIGN, mode="clip")
 
     def _lines(self, row: np.ndarray, column: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Yields for rows, then for columns: their sums, the array of each, and which of them each element is in."""
+        """Yields for rows, then for columns: their sums, the array of each, and the one that each element is in."""
         yield self._rows, self._scan.array_of_row, row
         yield self._columns, self._scan.array_of_column, column
 
@@ -239,7 +240,7 @@ class ValueModel:
 
         Args:
             prediction: What `predict` returned for the elements.
-            codes: Integers (n,), the code of each of `prediction.places`; none is 0.
+            codes: Integers (n,), the code at each of `prediction.places`; none is 0.
         """
         index = self._codes.index(prediction.array, codes)
         self._codes.update(index)

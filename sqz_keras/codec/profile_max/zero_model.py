@@ -12,9 +12,9 @@ from sqz_keras.codec.profile_max.scan_order import Scan
 
 _PRIOR_ELEMENTS = 120.0  # weight of the array's density in the density of a row, column or tap
 _CLASSES = 25  # of an element, by how many elements of its slice are decoded, and how many of them are not 0
-_FIRST_CLASS = np.array([0, 1, 7, 13, 19])  # by the number of decoded elements; that of 4 for more of them
+_FIRST_CLASS = np.array([0, 1, 7, 13, 19])  # by the number of decoded elements; the last entry is for 4 or more
 _CLASS_PRIOR_ELEMENTS = 20.0
-_MIN_FREQUENCY = 8  # for a 0 and for a 1
+_MIN_FREQUENCY = 8  # of a 0 and of a 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,12 +25,12 @@ class ZeroPrediction:
         zero_frequencies: Int64 (n,), the frequency out of 2**15 at which each element is 0.
         row: Int64 (n,), the row of each element.
         column: Int64 (n,), the column of each element.
-        sliced: Int64 (m,), the indices of the m elements whose slices have more than one element; the following fields
-            are about these.
+        sliced: Int64 (m,), the indices of the m elements whose slices have more than one element. The fields below are
+            only for these elements.
         tap: Int32 (m,), the tap.
         slice: Int32 (m,), the slice.
         slice_class: Int64 (m,), the class, numbered through all arrays.
-        prior: Float64 (m,), the frequency of a 1 without the correction of the class.
+        prior: Float64 (m,), the frequency of a 1 before the correction for the class.
     """
 
     zero_frequencies: np.ndarray
@@ -57,14 +57,14 @@ class ZeroModel:
 
     def __init__(self, scan: Scan, arrays: int):
         self._scan = scan
-        # Elements coded so far, and those of them that are not 0.
+        # Number of elements coded so far, and how many of them are not 0.
         self._arrays = np.zeros((2, arrays), np.int64)
         self._rows = np.zeros((2, len(scan.array_of_row)), np.int64)
         self._columns = np.zeros((2, len(scan.array_of_column)), np.int64)
         self._taps = np.zeros((2, len(scan.array_of_tap)), np.int64)
         self._slices = np.zeros((2, scan.slice_count), np.int64)
         self._classes = np.zeros((2, arrays * _CLASSES))
-        self._expected = np.zeros(arrays * _CLASSES)  # elements of each class that are not 0 by the prior, times 2**15
+        self._expected = np.zeros(arrays * _CLASSES)  # non-zero elements that the prior expects, times 2**15
 
     def predict(self, places: np.ndarray) -> ZeroPrediction:
         """Predicts how likely elements are to be 0.
@@ -99,7 +99,7 @@ class ZeroModel:
 
         Args:
             counts: Int64 (2, groups), elements and non-zero elements of each row, column or tap.
-            array: Int64 (groups,), the array of each.
+            array: Int64 (groups,), the array of each row, column or tap.
         """
         density = self._array_densities()[array]
         group_density = (counts[1] + _PRIOR_ELEMENTS * density) / (counts[0] + _PRIOR_ELEMENTS)
