@@ -1,1 +1,1 @@
-"""Methods of compression. They work on a ModelSpec and a dict of named arrays, kernels HWIO."""
+"""Compression methods. They work on a ModelSpec and a dict of named arrays; kernels are HWIO."""

@@ -14,7 +14,7 @@ with needs("tensorflow"):
 
 from sqz_keras.compression.layer_inputs import BATCH
 
-_MOST_POSITIONS = 400  # of an image, in the moments: more say nothing new
+_MOST_POSITIONS = 400  # of an image that the moments use: more add nothing new
 
 
 def convolutions(model: keras.Model) -> list[keras.layers.Layer]:
@@ -62,7 +62,7 @@ def layer_statistics(model: keras.Model, images: np.ndarray) -> dict[str, tuple[
 
 
 class Moments(NamedTuple):
-    """Moments of a convolution's K inputs q in one model with each other and with its O outputs y in another.
+    """Moments of a convolution's K inputs q in one model, with each other and with its O outputs y in another model.
 
     Args:
         inputs: Float64 (K, K), E[q q^T].
@@ -83,11 +83,12 @@ def input_moments(
     """Moments of a convolution's inputs in one model, with its outputs in another model as targets.
 
     Args:
-        inputs: Batches of the layer's inputs in this model, float32 (B, H, W, C); each output position of each image
-            gives one vector of K inputs, or some of the positions where there are many.
+        inputs: Batches of the layer's inputs in this model, float32 (B, H, W, C). Each output position of each image
+            gives one vector of K inputs; if there are many positions, only some are used.
         convolution: The layer.
-        kernel: Its weights in the other model; the targets are without its biases.
-        before: Batches of its inputs in the other model, of the same images; None if they are the same.
+        kernel: The layer's weights in the other model; the targets do not include its biases.
+        before: Batches of the layer's inputs in the other model, for the same images; None if both models have the
+            same inputs.
     """
     import tensorflow as tf
 
@@ -112,9 +113,9 @@ def input_moments(
 
 
 def traced_once(*inputs) -> Callable[[Callable], Callable]:
-    """A decorator that compiles a function of batches like the `inputs`, but of any size, and of scalars like them.
+    """A decorator that compiles a function of tensors like the `inputs`, which are scalars or batches of any size.
 
-    A `tf.function` would be traced again for the last, smaller batch, for each of the layers that it is made for.
+    A plain `tf.function` would be traced again for the last, smaller batch, once for each layer.
     """
     import tensorflow as tf
 
@@ -125,7 +126,7 @@ def traced_once(*inputs) -> Callable[[Callable], Callable]:
 def patches(inputs, layer, most: int | None = None):
     """(B, positions, K): what each output position of a convolution sees, in the order of its kernel.
 
-    At most `most` positions are taken, evenly from all rows and columns.
+    At most `most` positions are taken, spread evenly over all rows and columns.
     """
     import tensorflow as tf
 

@@ -1,7 +1,7 @@
-"""Biases whose changes since a base are rounded, so that a delta against the base holds them in few bytes.
+"""Rounds the changes of biases since a base, so that a delta against the base stores them in few bytes.
 
-The biases of a network that was trained further differ from those of before in most of their 32 bits, and nearly all of
-these bits are below what the network notices.
+Further training of a network changes most of the 32 bits of each bias, but nearly all of these changes are too small to
+affect the answers.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-BITS = 16  # of the largest bias of a layer: the precision that stays
-_MOST_STEPS = 2047  # either way: what codec's arrays of codes hold
+BITS = 16  # precision that is kept, relative to the largest bias of the layer
+_MOST_STEPS = 2047  # in either direction: what an array of codes can hold in the codec
 
 
 def round_bias_changes(
@@ -19,15 +19,15 @@ def round_bias_changes(
 ) -> dict[str, np.ndarray]:
     """Moves each bias to the base's value plus a multiple of a step.
 
-    The step of a layer is a power of two, 2**-16 of its largest bias or a little more, and larger where the layer's
-    largest change needs it. So a bias moves by at most half a step.
+    A layer's step is a power of two: 2**-16 to 2**-15 of its largest bias, or more if the layer's largest change needs
+    it. So a bias moves by at most half a step.
 
     Args:
         arrays: Weights by name, float32.
-        base_arrays: Those of the base.
+        base_arrays: The base's weights by name.
 
     Returns:
-        The arrays, in which biases that the base has in the same shape are new ones.
+        The arrays. Biases that the base has in the same shape are replaced.
     """
     return {
         name: _rounded(array, base_arrays[name])

@@ -1,6 +1,6 @@
-"""Bits of each layer's codes: those that a caller names, or for a file of a given size.
+"""Bits of each layer's codes: given by the caller, or chosen for a file of a given size.
 
-For a size, most bits go where rounding changes the answers most.
+For a given size, most bits go to the layers in which rounding changes the answers most.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from sqz_keras.compression.grids import grid_steps, on_grid
 
 Arrays = Mapping[str, np.ndarray]
 CHOICES = range(3, 9)
-_EARLY_COARSER = 1.4  # the best of five for the authors' v1.0, with sensitivities of single weights
+_EARLY_COARSER = 1.4  # the best of five values for the authors' v1.0, with sensitivities of single weights
 
 
 def check_bits(bits: int | Mapping[str, int], layers: Sequence[str], choices: range) -> dict[str, int]:
-    """Bits by layer, from a number for all layers or from those of some; each is one of the `choices`.
+    """Bits by layer, from one number for all layers or from numbers for some; each must be one of the `choices`.
 
     Raises:
-        ValueError: A layer is unknown, or a number is none of the choices.
+        ValueError: A layer is unknown, or a number is not one of the choices.
     """
     requested = bits if isinstance(bits, Mapping) else dict.fromkeys(layers, bits)
     by_layer = {layer: as_integer(number) for layer, number in requested.items()}
@@ -38,10 +38,11 @@ def check_bits(bits: int | Mapping[str, int], layers: Sequence[str], choices: ra
 def bits_for_size(
     arrays: Arrays, sensitivity: Mapping[str, float], target_bytes: int, profile: str = "max"
 ) -> dict[str, int]:
-    """Bits by layer, 3 to 8, with which evenly spaced weights need about `target_bytes`.
+    """Bits by layer, 3 to 8, with which weights rounded to evenly spaced values need about `target_bytes`.
 
-    All layers start with the fewest bits. One more bit then goes to the layer in which it removes most damage per byte,
-    and so on. The damage is the squared error of the weights in the steps that `quantize` would take for their layer.
+    All layers start with the fewest bits. Then one bit after the other goes to the layer in which it removes the most
+    damage per byte. The damage is the squared error of the weights, in units of the step that `quantize` would use for
+    their layer.
 
     Args:
         arrays: Weights by name, float32.
@@ -50,7 +51,7 @@ def bits_for_size(
         profile: Profile of the file.
 
     Raises:
-        ValueError: The fewest bits need more bytes.
+        ValueError: Even the fewest bits need more than `target_bytes`.
     """
     layers, steps = layer_names(arrays), grid_steps(sensitivity, 1.0, _EARLY_COARSER)
     damage, bytes_of = {}, {}
@@ -83,7 +84,7 @@ def bits_for_size(
 
 
 def round_evenly(arrays: Arrays, bits: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """The arrays with the kernels of the layers in `bits` on 2**bits - 1 evenly spaced values, of which one is 0."""
+    """The arrays; kernels of the layers in `bits` are rounded to 2**bits - 1 evenly spaced values, one of them 0."""
     rounded = dict(arrays)
     for layer, number in bits.items():
         kernel = arrays[f"{layer}/kernel"]

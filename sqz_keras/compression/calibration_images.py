@@ -1,19 +1,19 @@
-"""Whether images are fit to calibrate with: enough of them, different ones, and such as the network was trained for."""
+"""Whether images are fit for calibration: enough, not too similar, and of the kind that the network was trained for."""
 
 from __future__ import annotations
 
 import numpy as np
 
 ENOUGH = 32
-_MOST_ALIKE = 0.8  # of the images, in one class
-_MOST_DUPLICATES = 0.25  # of the images
-_THUMBNAIL, _SAME = 8, 0.02  # pixels a side; difference of two thumbnails as a share of the range of all
+_MOST_ALIKE = 0.8  # share of the images in one class
+_MOST_DUPLICATES = 0.25  # share of the images
+_THUMBNAIL, _SAME = 8, 0.02  # pixels a side; difference between two thumbnails, as a share of the range of them all
 
 
 def find_problems(images: np.ndarray, classes: np.ndarray) -> list[str]:
-    """What is wrong with images for calibration, a sentence each; an empty list where nothing is.
+    """What is wrong with images for calibration, one sentence per problem; an empty list if nothing is.
 
-    100 images of noise cost the quantised v1.0 ten points of agreement.
+    Calibration with 100 images of noise cost the quantised v1.0 ten points of agreement.
 
     Args:
         images: Network inputs or images, float32 (N, S, S, 3).

@@ -1,7 +1,7 @@
 """Two methods for tfmot's `ClusteringAlgorithm` that are as fast with 256 centroids as with few.
 
 As shipped, tfmot compares each weight with each centroid in every call, and returns the centroids' gradient with one
-entry per weight. These methods find the nearest centroid by binary search and sum the gradient at once.
+entry per weight. These methods find the nearest centroid by binary search and sum the gradient directly.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 def get_pulling_indices(algorithm, weight, centroids=None):
     """For each weight, of any shape, the int64 index of the nearest centroid; centroids need not be sorted.
 
-    Where two are equally near, the smaller one is taken; tfmot takes the first one.
+    If two centroids are equally near, the smaller one is taken; tfmot takes the first one.
     """
     import tensorflow as tf
 
@@ -25,7 +25,7 @@ def get_pulling_indices(algorithm, weight, centroids=None):
 
 
 def get_clustered_weight(algorithm, pulling_indices, original_weight):
-    """Each weight's centroid. The gradient passes to the weight; a centroid gets the sum over its weights.
+    """Each weight's centroid. The gradient passes through to the weight; a centroid gets the sum over its weights.
 
     These are tfmot's gradients with its default aggregation, SUM.
     """
@@ -45,9 +45,9 @@ def get_clustered_weight(algorithm, pulling_indices, original_weight):
 
 
 def same_answers(algorithm_class: type) -> bool:
-    """Whether both methods give on a sample what the methods of `algorithm_class` give.
+    """Whether both methods give the same results on a sample as the methods of `algorithm_class`.
 
-    The sample has unsorted centroids, some of them equal, and weights outside of them all. Ties may go either way.
+    The sample has unsorted centroids, some of them equal, and some weights beyond all of them. Ties may go either way.
     """
     import tensorflow as tf
 

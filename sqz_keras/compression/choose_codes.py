@@ -23,15 +23,16 @@ def choose_codes(
     report: Callable[[str], None] = lambda message: None,
     layers: Collection[str] | None = None,
 ) -> Arrays:
-    """Chooses the codes of clustered weights again, with compensation, so that the net answers most like another.
+    """Chooses the codes of clustered weights again, with compensation, so that the net answers more like another net.
 
     Args:
-        spec: The model of both.
-        arrays: The weights of the net to be like.
-        clustered: Kernels with few values, the only ones in the result; zeros stay 0 unless they are few.
+        spec: The model of both nets.
+        arrays: The weights of the net to imitate.
+        clustered: The clustered weights. Their kernels have few values, and the result has no others; zeros stay 0
+            unless they are few.
         images: Float32 (N, S, S, C), as the network takes them, unlabelled.
         report: Called with a line of progress.
-        layers: The layers whose codes are chosen; the others stay as they are in `clustered`. None is all layers.
+        layers: The layers whose codes are chosen; the others stay as they are in `clustered`. None means all layers.
 
     Returns:
         Float32 arrays; the biases of these layers correct the remaining errors of the mean outputs.

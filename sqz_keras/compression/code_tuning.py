@@ -1,16 +1,17 @@
 """Tuning the codes of a quantised net towards the answers of the uncompressed one, without labels.
 
-Behind each weight is a float in units of its grid's step. The network sees it rounded; its gradient is that of the
-rounded weight, as if rounding were not there (the straight-through estimator of Y. Bengio, N. Léonard and A. Courville,
-arXiv 1308.3432, section 4). So a weight stays on its grid, and changes its code once its float has crossed the border.
+Behind each weight is a float in units of its grid's step. The network sees the float rounded; the float's gradient is
+that of the rounded weight, as if there were no rounding (the straight-through estimator of Y. Bengio, N. Léonard and A.
+Courville, arXiv 1308.3432, section 4). So a weight stays on its grid, and its code changes once its float has crossed
+the border to the next code.
 
 The loss of a batch is the mean divergence KL(uncompressed || quantised) of answers softened by a temperature (G.
 Hinton, O. Vinyals and J. Dean, arXiv 1503.02531, section 2), plus a price for the bits. At temperature 1 only images
-with uncertain answers have a gradient to speak of, and that of a batch is mostly noise. A code's bits are those of a
-layer-wise entropy code, with one length for k and -k. At the operating point of an entropy-coded uniform quantiser the
-divergence falls by 2 ln(2) of itself for each bit that every weight gets more (H. Gish and J. Pierce, "Asymptotically
-Efficient Quantizing", 1968); the price of a bit is half of that, and is raised or lowered as long as the file is larger
-or smaller than the target.
+with uncertain answers have a gradient to speak of, and the gradient of a batch is mostly noise. The bits of a code are
+its length in an entropy code of its array, in which k and -k are equally long. For an entropy-coded uniform quantiser,
+one more bit for every weight reduces the divergence at a rate of 2 ln(2) times its value (H. Gish and J. Pierce,
+"Asymptotically Efficient Quantizing", 1968). The price of a bit is half of that; it is raised while the file is larger
+than the target, and lowered while it is smaller.
 """
 
 from __future__ import annotations
@@ -40,18 +41,18 @@ from sqz_keras.weights.arrays import check_shapes
 
 Arrays = dict[str, np.ndarray]
 _TEMPERATURE = 2.0
-_BIAS_RATE = 0.1  # times that of the kernels, whose errors a bias corrects
+_BIAS_RATE = 0.1  # times the rate of the kernels, whose errors a bias corrects
 _WARMUP = 20  # updates
 _SECOND_MOMENT = 0.999
-_FROM_CODE = 0.3  # steps, within which the floats begin: nearer to the border single batches move too many codes
-_WANDERED = 0.045  # steps, a quarter of the way from there to the border
+_FROM_CODE = 0.3  # steps: floats begin within this of their codes; nearer to the border a batch moves too many codes
+_WANDERED = 0.045  # steps: about a quarter of the way from there to the border
 _HIGHEST_RATE = 0.003  # at 0.01 the answers get worse
 _LARGEST = 12  # the largest code with a length of its own
 _LEAST_PROBABILITY = 1e-30
-_FOR_PRICE = 8  # batches on which the divergence at the beginning is measured
-_PRICE_CHANGE = 300.0  # a file that is larger by 1% has a price exp(3) times as high
+_FOR_PRICE = 8  # batches on which the initial divergence is measured
+_PRICE_CHANGE = 300.0  # if the file is 1% too large, the price is exp(3) times as high
 _UPDATES_BETWEEN_SIZES = 50
-_LOWERINGS = 12  # halvings of an interval of half a step
+_LOWERINGS = 12  # halvings of an interval of one step
 
 
 def tune(
@@ -68,20 +69,21 @@ def tune(
     workdir: str | os.PathLike | None = None,
     report: Callable[[int, int, float], None] = lambda update, updates, divergence: None,
 ) -> Arrays:
-    """Codes with which the quantised weights answer more like the uncompressed ones, in a file of the same size.
+    """Tunes the codes of quantised weights to answer more like the uncompressed ones, in a file of a given size.
 
     Args:
         spec: The model.
         arrays: The uncompressed weights by name; pruned ones stay 0.
-        quantized: The same on grids of their own (`Quantizer` with `trellis=False`). An array that is on none stays.
-        batches: From a number of updates to the batches after them: float32 images (B, S, S, C), as the network takes
-            them, and a weight for each, float32 (B,). Thousands of images and random crops of them are of use.
+        quantized: The same weights, each array on a grid of its own (`Quantizer` with `trellis=False`). An array that
+            is on no grid stays as it is.
+        batches: Function from the number of updates done to the batches that follow: float32 images (B, S, S, C), as
+            the network takes them, and a weight for each, float32 (B,). Thousands of images help, and random crops.
         target_bytes: The most bytes that `codec.encode(result, {}, profile=profile)` may have.
-        updates: How many. Thousands are of use.
-        learning_rate: Adam's highest, in steps of the grid, such as `learning_rate_for(updates)`. It rises for 20
-            updates and falls to 0 on a cosine.
+        updates: Number of updates. Thousands help.
+        learning_rate: Adam's highest rate, in steps of the grid, such as `learning_rate_for(updates)`. The rate rises
+            for 20 updates and then falls to 0 on a cosine.
         profile: Profile of the file.
-        source: What the batches are made of, in any words or as a hash: a run of another source is not resumed.
+        source: What the batches are made of, in any words or as a hash: a run with another source is not resumed.
         workdir: Folder of this stage alone. A run that was killed resumes from it, and a finished one is not repeated.
         report: Called after each update, as report(update, updates, divergence of the batch).
 
@@ -89,7 +91,7 @@ def tune(
         Float32 arrays on the grids of `quantized`.
 
     Raises:
-        ValueError: The arguments do not fit together, the batches ran out, or the answers are not finite any more.
+        ValueError: The arguments do not fit together, the batches ran out, or the answers are no longer finite.
     """
     check_is_tensorflow("Tuning")
     for name, value in (("arrays", arrays), ("quantized", quantized)):
@@ -118,11 +120,11 @@ def tune(
 
 
 def learning_rate_for(updates: int) -> float:
-    """The rate at which noise alone changes hardly any code in a run of so many updates.
+    """The learning rate at which noise alone changes hardly any code in a run of this many updates.
 
-    A weight whose gradient is only noise makes a random walk of steps of about the rate, the root of whose mean square
-    is sqrt(3/8) of the highest on the cosine. The more updates, the lower the rate, and the weaker the gradients that
-    stand out against their noise.
+    A weight whose gradient is only noise makes a random walk, with steps of about the learning rate. On the cosine the
+    root mean square of the rate is sqrt(3/8) of its highest value. With more updates the rate is lower, and weaker
+    gradients stand out from their noise.
     """
     return float(f"{min(_WANDERED / math.sqrt(3 / 8 * max(updates, 1)), _HIGHEST_RATE):.2g}")
 
@@ -132,13 +134,13 @@ def mean_divergence(
 ) -> tf.Tensor:
     """KL(teacher || student) of softened answers in nats, times the square of the temperature.
 
-    The square leaves the gradients about as large (arXiv 1503.02531, section 2).
+    The square keeps the gradients at about the same size (arXiv 1503.02531, section 2).
 
     Args:
         teacher: A network with softmax.
-        student: Another one of the same classes.
+        student: Another network with the same classes.
         images: Their inputs, float32 (B, S, S, C).
-        weights: Of the images in the mean, float32 (B,).
+        weights: The weight of each image in the mean, float32 (B,).
         temperature: Divides the logarithms of the probabilities.
 
     Returns:
@@ -167,7 +169,7 @@ def _run(
         manager.checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched()
     done = update = tuning.updates_done()
     for update, (images, weights) in zip(range(done + 1, updates + 1), batches(done), strict=False):
-        if (update - 1) % _UPDATES_BETWEEN_SIZES == 0:  # checkpoints are made there, so a resumed run goes the same way
+        if (update - 1) % _UPDATES_BETWEEN_SIZES == 0:  # checkpoints are made only here: a resumed run stays the same
             if manager is not None and update - 1 > done:
                 manager.save(checkpoint_number=update - 1)
             excess = _size(tuning.result(), profile) / target_bytes - 1
@@ -181,7 +183,7 @@ def _run(
 
 
 def _fitted(tuning: _Tuning, target_bytes: int, profile: str) -> Arrays:
-    """The result; where its file is too large, with the codes lowered whose floats have hardly crossed a border."""
+    """The result; if its file is too large, the codes whose floats have hardly crossed a border are lowered."""
     result = tuning.result()
     if _size(result, profile) <= target_bytes:
         return result
@@ -198,14 +200,14 @@ def _size(arrays: Arrays, profile: str) -> int:
 
 
 class _Tuning:
-    """The floats behind the codes, both networks, and an update.
+    """The floats behind the codes, both networks, and the update.
 
     Args:
         spec: The model.
         arrays: The uncompressed weights by name.
-        quantized: The quantised ones.
-        updates: In all.
-        learning_rate: The highest one.
+        quantized: The quantised weights by name.
+        updates: Number of updates in all.
+        learning_rate: The highest learning rate.
     """
 
     def __init__(self, spec: ModelSpec, arrays: Mapping, quantized: Mapping, updates: int, learning_rate: float):
@@ -237,20 +239,20 @@ class _Tuning:
         return tf.train.Checkpoint(variables=[variable.value for variable in variables])
 
     def updates_done(self) -> int:
-        """Counted from the very first one."""
+        """Number of updates, counted from the very first one."""
         return int(self._optimizers[0][0].iterations)
 
     def count_kept(self) -> int:
-        """The kernels' weights that are not pruned."""
+        """Number of weights in the kernels that are not pruned."""
         return int(sum(float(tf.reduce_sum(kept)) for name, kept in self._kept.items() if name.endswith("/kernel")))
 
     def measure_divergence(self, batches: tf.data.Dataset) -> float:
-        """The mean over some batches, in nats."""
+        """The mean divergence over some batches, in nats."""
         assign(self._student, self.result())
         return float(np.mean([self._divergence(*batch) for batch in batches.take(_FOR_PRICE)]))
 
     def result(self, lowered: float = 0.0) -> Arrays:
-        """The arrays on their grids; first, each float is drawn `lowered` steps towards 0."""
+        """The arrays on their grids, after the floats of kernels have moved `lowered` steps towards 0."""
         arrays = {}
         for name, array in self._fixed.items():
             if name in self._steps:
@@ -262,7 +264,7 @@ class _Tuning:
 
     @tf.function(reduce_retracing=True, autograph=False)
     def update(self, images: tf.Tensor, weights: tf.Tensor, price: tf.Tensor) -> tf.Tensor:
-        """Trains on a batch, at a price of a bit in nats; returns the divergence."""
+        """Trains on a batch, at a price in nats for each bit; returns the divergence."""
         for name, variable in self._weights.items():
             variable.assign(self._steps[name] * tf.round(self._floats[name].value))
         with tf.GradientTape() as tape:
@@ -276,7 +278,7 @@ class _Tuning:
         return divergence
 
     def _gradient(self, name: str, of_weight: tf.Tensor, price: tf.Tensor) -> tf.Tensor:
-        """That of a float, from that of its rounded weight."""
+        """The gradient of an array's floats, from that of its rounded weights."""
         gradient = self._steps[name] * of_weight
         if name.endswith("/kernel"):
             gradient += price * _bits_slope(self._floats[name].value, self._kept[name])
@@ -295,7 +297,7 @@ def _adam(learning_rate: float, updates: int) -> keras.optimizers.Adam:
 
 
 def _bits_slope(units: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
-    """How many bits more a code has for each step that its float goes up, estimated from the lengths next to it."""
+    """How many more bits a code has for each step that its float rises, estimated from the lengths next to its own."""
     codes = tf.cast(tf.minimum(tf.abs(tf.round(units)), _LARGEST), tf.int32)
     is_kept = tf.reshape(kept, [-1]) > 0
     counts = tf.math.bincount(tf.boolean_mask(tf.reshape(codes, [-1]), is_kept), minlength=_LARGEST + 1)

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-_DAMPING = 0.01  # of the mean squared input: how strongly a weight is held where the images say little about it
-_CHUNK, _CHUNK_BYTES = 128, 96 << 20  # filters, and bytes of the matrices, that are inverted at once
+_DAMPING = 0.01  # of the mean squared input: how strongly a weight is held if the images say little about it
+_CHUNK, _CHUNK_BYTES = 128, 96 << 20  # filters, and bytes of their matrices, that are inverted at once
 
 
 def round_to_nearest(
@@ -25,9 +25,9 @@ def round_to_nearest(
     """The allowed values with which the layer's outputs on its new inputs are closest to the old outputs.
 
     W are the old weights, y = W^T p their outputs for inputs p, and q the inputs that the layer gets now that the
-    layers before it are rounded. First W' is computed, which minimises E|y - W'^T q|^2 over the kept weights, one
-    filter at a time. Then it is rounded, weights with the largest inputs first; each error is spread over the rest by
-    the same rule.
+    layers before it are rounded. First, one filter at a time, the kept weights are fitted: the fitted W' minimises
+    E|y - W'^T q|^2. Then W' is rounded, weights with the largest inputs first; each error is spread over the weights
+    that remain, by the same rule.
 
     Args:
         weights: (K, O) float32, K inputs of each of O filters.
@@ -53,13 +53,13 @@ class Filters:
     """Some filters of a layer, fitted to its new inputs and not rounded yet.
 
     Args:
-        indices: Int64 (R,), which filters.
+        indices: Int64 (R,), the indices of the filters.
         places: Int64 (R, n), the inputs of their weights, in the order in which they are rounded.
-        real: Bool (R, n); False behind the last weight of a filter with fewer than n.
+        real: Bool (R, n); False after the last weight of a filter with fewer than n weights.
         values: Float64 (R, n), the fitted weights.
-        factors: Float64 (R, n, n), or (1, n, n) for all, upper Cholesky factors of the inverse moments: an error e of
-            weight t costs (e / factors[t, t])**2, if each later weight s is lowered by e * factors[t, s] /
-            factors[t, t].
+        factors: Float64 (R, n, n), or (1, n, n) if all filters share them: upper Cholesky factors of the inverse
+            moments. An error e of weight t costs (e / factors[t, t])**2 if each later weight s is lowered by
+            e * factors[t, s] / factors[t, t].
     """
 
     indices: np.ndarray
@@ -74,17 +74,17 @@ class Filters:
 
 
 def damped(moments: np.ndarray) -> np.ndarray:
-    """The moments (K, K) over their mean diagonal, which is not 0, with a little added to the diagonal."""
+    """The moments (K, K) over the mean of their diagonal, which must not be 0; a little is added to the diagonal."""
     return moments / (np.trace(moments) / len(moments)) + _DAMPING * np.eye(len(moments))
 
 
 def fitted_filters(
     weights: np.ndarray, kept: np.ndarray, moments: np.ndarray, targets: np.ndarray, *, largest_first: bool
 ) -> Iterator[Filters]:
-    """Yields all filters that keep a weight, fitted as `round_to_nearest` says, whose arguments these are.
+    """Yields all filters that keep a weight, fitted as in `round_to_nearest`, which describes the arguments.
 
-    The moments must not be all 0. With `largest_first` weights with the largest inputs come first; else the order of
-    the inputs stays.
+    The moments must not be all 0. With `largest_first`, weights with the largest inputs come first; otherwise weights
+    stay in the order of the inputs.
     """
     targets = targets / (np.trace(moments) / len(moments)) + _DAMPING * weights
     moments = damped(moments)
@@ -107,7 +107,8 @@ def fitted_filters(
 def factors_of_inverse(matrices: np.ndarray) -> np.ndarray:
     """The upper triangular U (R, n, n) with U^T U = the inverse of each positive definite matrix (R, n, n).
 
-    From the Cholesky factors of the matrix with its rows and columns reversed. TensorFlow does many small ones at once.
+    U is made from the Cholesky factor of the matrix with its rows and columns reversed. TensorFlow factorises many
+    small matrices at once.
     """
     import tensorflow as tf
 
@@ -119,11 +120,11 @@ def factors_of_inverse(matrices: np.ndarray) -> np.ndarray:
 
 
 def round_filters(weights: np.ndarray, covariance: np.ndarray, levels: int) -> np.ndarray:
-    """Each filter rounded to a grid of its own, whose step is its largest weight over `levels`, with compensation.
+    """Rounds each filter with compensation, to a grid of its own: the step is its largest weight divided by `levels`.
 
-    As in `round_to_nearest`, weights with the largest inputs are rounded first and the rest compensates for their
-    errors. The largest weight stays as it is, so that a grid derived from it is the same. The means of the inputs are
-    left to the bias.
+    As in `round_to_nearest`, weights with the largest inputs are rounded first and the others compensate for their
+    errors. The largest weight stays as it is, so that the grid can be derived again from the result. Errors of the mean
+    output are left to the bias.
 
     Args:
         weights: (K, O), K inputs of each of O filters; zeros may change too.
@@ -151,7 +152,7 @@ def round_filters(weights: np.ndarray, covariance: np.ndarray, levels: int) -> n
 
 
 def _chunks(kept: np.ndarray, key: np.ndarray):
-    """Yields filters with about as many weights: their indices (R,), the weights' places (R, n), which are real (R, n).
+    """Yields filters of about equal length: indices (R,), places of their weights (R, n), and which are real (R, n).
 
     Places with the smallest key (K,) come first. A filter with fewer than n weights is filled up with pruned places,
     which are not real.

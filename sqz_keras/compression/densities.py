@@ -1,4 +1,4 @@
-"""The density of each layer: from Table 1, from a scan of the layers' sensitivity, or given.
+"""The density of each layer: from Table 1, from a scan of the layers' sensitivity, or from the caller.
 
 A density is the share of a kernel's weights that are not zero, in [0, 1]; layers are named as in the arrays ("conv1",
 "fire2_squeeze1x1", ...). Biases are never pruned.
@@ -90,11 +90,11 @@ def parse_densities(text: str, layers: Sequence[str]) -> dict[str, float]:
 
 
 def check_named_once(text: str, flag: str, value: str) -> None:
-    """Refuses text with commas of which two items, LAYER=VALUE, name the same layer.
+    """Refuses comma-separated text in which two LAYER=VALUE items name the same layer.
 
     Args:
         text: The text.
-        flag: Where it comes from, for the message.
+        flag: Where the text comes from, for the message.
         value: What is given for each layer, for the message.
 
     Raises:
@@ -151,9 +151,9 @@ def sensitivity_densities(
 ) -> dict[str, float]:
     """Densities by layer that give a target density with the least damage, from a scan of one layer at a time.
 
-    Each layer alone is pruned, without training, to each of the scanned densities, and the damage is measured. Damages
-    are assumed to add up. Along the lower convex hull of each layer's damage over its density, the weights that cost
-    least are removed first, which for such curves is the optimum. The last step is taken only in part, so that the
+    Each layer is pruned alone, without training, to each of the scanned densities, and the damage is measured. Damages
+    are assumed to add up. Weights are removed along the lower convex hull of each layer's damage over its density,
+    those that cost least first; for such curves this is the optimum. The last step is taken only in part, so that the
     result has the target density.
 
     Args:
@@ -161,7 +161,7 @@ def sensitivity_densities(
         target_density: Density of all kernels together, in (0, 1].
         measure: Function from arrays to a damage, such as the mean cross-entropy on some images; smaller is better.
             It is called once for the arrays as they are and `len(scanned)` times per layer.
-        scanned: Densities relative to each layer's present one, in (0, 1); no layer gets less than the smallest one.
+        scanned: Densities relative to each layer's present density, in (0, 1); no layer goes below the smallest one.
 
     Raises:
         ValueError: A density is out of range, or the target is below what the scan allows.

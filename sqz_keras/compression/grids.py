@@ -12,12 +12,13 @@ _MOST_STEPS = 1500  # in the range of an array
 def grid_steps(
     sensitivity: Mapping[str, float], coarseness: float, early_coarser: float
 ) -> dict[str, np.float32 | None]:
-    """The step of each array's grid: coarseness / sqrt(sensitivity), None where the sensitivity is 0.
+    """The step of each array's grid: coarseness / sqrt(sensitivity), or None if the sensitivity is 0.
 
     Args:
-        sensitivity: By array in net order, in 1 / weight**2, as `sensitivities` returns it.
-        coarseness: The size of a typical step in these units.
-        early_coarser: Times the step of the first array, and by as much less of the last one, evenly in between.
+        sensitivity: Sensitivity by array in net order, in 1 / weight**2, as `sensitivities` returns it.
+        coarseness: The size of a typical step, as a multiple of 1 / sqrt(sensitivity).
+        early_coarser: Factor by which the first array's step is coarser and the last array's step finer; the exponent
+            of the factor falls evenly from 1 to -1.
     """
     steps = {}
     for (name, value), place in zip(sensitivity.items(), np.linspace(1, -1, len(sensitivity)), strict=True):
@@ -26,7 +27,7 @@ def grid_steps(
 
 
 def finest_step(array: np.ndarray) -> np.float32:
-    """The finest step that is of use: with a finer one a file stores the floats themselves."""
+    """The finest step that is useful: with a finer one, a file stores the floats themselves."""
     return np.float32(np.ptp(array) / min(_MOST_STEPS, 100 + array.size))
 
 

@@ -1,10 +1,10 @@
-"""Weights for a network whose weights and activations are all held in 8 bits, as LiteRT and others hold them.
+"""Weights for a network whose weights and activations are all stored in 8 bits, as in LiteRT and other runtimes.
 
 1. Channels are equalised (as weights are in arXiv 1906.04721, section 4.1): a ReLU lets positive factors through, so a
    channel is divided by a power of the largest value that it takes on the images, and the next layers' weights are
-   multiplied by it. The float network answers as before, and all channels fill the one range that a tensor has.
+   multiplied by it. The float network answers as before, and all channels fill the single range of their tensor.
 2. A tensor's range ends a little below its largest value. A few values lose accuracy there, and all others gain finer
-   steps. The factors put that end at 6, so that a calibrator sees it where a ReLU6 replaces the ReLU.
+   steps. The factors put that end at 6, so that a calibrator sees it if a ReLU6 replaces the ReLU.
 3. Each filter is rounded to the 255 steps that it will get, with compensation, and its bias corrects the remaining
    error of the mean output. Without this, equalised weights lose more than the activations gain.
 """
@@ -24,26 +24,26 @@ from sqz_keras.models.squeezenet import build
 Arrays = dict[str, np.ndarray]
 LEVELS = 127
 CLIP = 6.0
-# Chosen with the authors' v1.0, in a simulation on 100 images calibrated on 100 others: the divergence that 8-bit
-# activations cause was 0.0079 with whole equalisation and nothing clipped, 0.0066 with this power, 0.0052 with this end
-# of the range too (0.0062 at 0.8).
+# Chosen with the authors' v1.0, in a simulation on 100 images that was calibrated on 100 others. The divergence due to
+# 8-bit activations was 0.0079 with full equalisation and no clipping, 0.0066 with this power, and 0.0052 with this end
+# of the range as well (0.0062 with an end of 0.8).
 _POWER = 0.8
 _END = 0.9
-_LEAST = 1e-3  # of a tensor's largest value: channels below it, dead ones among them, count as that large
+_LEAST = 1e-3  # of a tensor's largest value: channels with smaller values, or dead ones, count as this large
 
 
 def prepare(spec: ModelSpec, arrays: Mapping[str, np.ndarray], images: np.ndarray) -> Arrays:
-    """The weights of a network whose answers are nearly the same, and stay so in 8 bits.
+    """Weights with which the network answers nearly as before, and still does in 8 bits.
 
     The convolutions that `clipped` names must be followed by a ReLU6.
 
     Args:
-        spec: The model. With bypasses only the squeeze layers' channels are equalised, because sums tie the others.
+        spec: The model. With bypasses only the squeeze layers' channels are equalised; additions tie all others.
         arrays: The model's weights by name.
         images: Float32 (N, S, S, C), as the network takes them: about a hundred unlabelled images.
 
     Returns:
-        float32 arrays; each filter of a kernel is integers in -127..127 times its largest weight over 127.
+        Float32 arrays; each filter of a kernel is integers in -127..127 times 1/127 of its largest weight.
     """
     statistics = layer_statistics(build(spec, dict(arrays)), images)
     multipliers, divisors = _factors(spec, {name: largest for name, (_, _, largest) in statistics.items()})
@@ -61,16 +61,16 @@ def prepare(spec: ModelSpec, arrays: Mapping[str, np.ndarray], images: np.ndarra
 
 
 def clipped(spec: ModelSpec) -> list[str]:
-    """The convolutions whose outputs end at `CLIP`: those whose channels can be scaled."""
+    """The convolutions whose outputs are clipped at `CLIP`: those whose channels can be scaled."""
     free = {name for producers, _ in _free_channels(spec) for name in producers}
     return [layer.name for layer in spec.layers() if layer.name in free]
 
 
 def _free_channels(spec: ModelSpec) -> list[tuple[list[str], list[str]]]:
-    """Convolutions whose outputs, one after the other, are the inputs of others: pairs of producers and consumers.
+    """Convolutions whose concatenated outputs are the inputs of other convolutions: pairs of producers and consumers.
 
-    Pools and concatenations lie between them. An addition ties the channels of what it adds, so in a net with bypasses
-    only those inside a fire module count: its squeeze layer and its expand layers.
+    Only pools and concatenations lie between them. An addition ties the channels of its inputs, so in a net with
+    bypasses only pairs inside a fire module count: its squeeze layer and its expand layers.
     """
     layers = {layer.name: layer for layer in spec.layers()}
 

@@ -1,12 +1,12 @@
-"""Weight sharing by one-dimensional k-means, a codebook a layer (Deep Compression, arXiv 1510.00149, section 3).
+"""Weight sharing by one-dimensional k-means, one codebook per layer (Deep Compression, arXiv 1510.00149, section 3).
 
-K-means finds a local optimum, which depends on the first centroids. They are spaced by a power of the weights' density:
+K-means finds a local optimum that depends on the first centroids. These are spaced by a power of the weights' density:
 
 - Exponent 0 spaces them evenly over [min, max]. In that paper this gave the best accuracy, and it gives the codes the
   least entropy. Large layers use it.
 - Exponent 1/3 gives the least squared error (P. F. Panter and W. Dite, 1951), at a higher entropy. Small layers use an
   exponent a little above 0: they take few of the file's bytes, but their errors change the answers as much as those of
-  large layers. With 6 bits on the authors' v1.0 this helps more than spending as many bytes on all layers.
+  large layers. With 6 bits on the authors' v1.0 this helps more than spending the same bytes on all layers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sqz_keras.compression.densities import count_nonzeros, layer_names
 BITS = range(1, 17)
 SMALL_LAYER = 1 / 16  # of the model's non-zero weights
 SMALL_LAYER_EXPONENT = 0.1
-_BINS = 64  # of the histogram that tells the density
+_BINS = 64  # of the histogram that estimates the density
 _MAX_ROUNDS = 1000  # Lloyd's algorithm ends by itself long before
 
 
@@ -73,7 +73,7 @@ def share_values(kernel: np.ndarray, count: int, exponent: float = 0.0) -> np.nd
 def _nearest_centroids(values: np.ndarray, members: np.ndarray, count: int, exponent: float) -> np.ndarray:
     """The centroid of each of the sorted, distinct values, after Lloyd's algorithm.
 
-    On sorted values a cluster is a range, so that prefix sums give every mean at once.
+    On sorted values a cluster is a range, so prefix sums give all means at once.
     """
     weights, sums = (np.concatenate([[0], np.cumsum(counts)]) for counts in (members, members * values))
     centroids = _first_centroids(values, members, count, exponent)
@@ -85,7 +85,7 @@ def _nearest_centroids(values: np.ndarray, members: np.ndarray, count: int, expo
             break
         borders = moved
         inside = np.diff(weights[borders])
-        # A centroid without members stays where it is: its neighbours may come to it.
+        # A centroid without members stays where it is: it may get some when its neighbours move.
         centroids = np.where(inside > 0, np.diff(sums[borders]) / np.maximum(inside, 1), centroids)
     means = centroids.astype(np.float32)
     # A cluster around 0 may have the mean 0, which would be the code of pruned weights.
@@ -97,6 +97,6 @@ def _first_centroids(values: np.ndarray, members: np.ndarray, count: int, expone
     if exponent == 0:
         return np.linspace(values[0], values[-1], count)
     histogram, edges = np.histogram(values, _BINS, weights=members)
-    steps = (histogram + 0.5) ** exponent  # half a value in an empty bin, through which the centroids are to reach
+    steps = (histogram + 0.5) ** exponent  # half a value more, so that the centroids also reach across empty bins
     quantiles = np.append(0, np.cumsum(steps)) / steps.sum()
     return np.interp(np.linspace(0, 1, count), quantiles, edges)

@@ -1,4 +1,4 @@
-"""The inputs of a model's convolutions, one after the other, while the weights before them change."""
+"""The inputs of a model's convolutions, one convolution after the other, while the weights before it change."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import numpy as np
 
 from sqz_keras.architecture.layers import IMAGES, Layer
 
-BATCH = 10  # images at a time; conv1's patches take 7 MB each
+BATCH = 10  # images at a time; conv1's patches take 7 MB per image
 
 
 class LayerInputs:
-    """What each convolution of a model sees of some images.
+    """The inputs that each convolution of a model gets for some images.
 
-    The inputs of a convolution are computed from those of the convolutions before it, with the weights that the model
-    has by then: whoever changes a model layer by layer runs each layer once. They are kept while a later one needs
-    them.
+    They are computed from outputs of earlier layers that were kept, with the weights that the model has by then. So
+    changing a model layer by layer runs each layer only once. An output is kept while a later layer needs it.
 
     Args:
         model: A model of these layers.
@@ -29,7 +28,7 @@ class LayerInputs:
         self._kept = {IMAGES: [images[start : start + BATCH] for start in range(0, len(images), BATCH)]}
 
     def of(self, convolution: str) -> list:
-        """Batches of its inputs, float32 tensors (B, H, W, channels). Ask for the convolutions in net order."""
+        """Batches of a convolution's inputs, float32 tensors (B, H, W, channels). Request convolutions in net order."""
         (source,) = self._layers[convolution].inputs
         if source not in self._kept:
             self._kept[source] = self._run(sorted(self._known([source])), self._tensor(source))
@@ -54,7 +53,7 @@ class LayerInputs:
         return self._model.input if name == IMAGES else self._model.get_layer(name).output
 
     def _known(self, names: list[str]) -> set[str]:
-        """The kept outputs from which those of the named layers are computed."""
+        """The kept outputs from which the outputs of the named layers are computed."""
         known = set()
         for name in names:
             known |= {name} if name in self._kept else self._known(list(self._layers[name].inputs))

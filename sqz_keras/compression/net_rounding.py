@@ -1,4 +1,4 @@
-"""Rounding a whole network layer by layer: in net order, each layer for the outputs of those before it, or alone."""
+"""Rounding a whole network: in net order, each layer fitted to the rounded layers before it, or each layer alone."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Rounding(NamedTuple):
     """How arrays are rounded.
 
     Args:
-        kernel: Function from a name, (K, O) weights, and the moments of their inputs.
-        bias: Function from a name and the bias.
+        kernel: Function from a name, (K, O) weights and the moments of their inputs to the rounded weights.
+        bias: Function from a name and the bias to the rounded bias.
     """
 
     kernel: Callable[[str, np.ndarray, Moments], np.ndarray]
@@ -38,16 +38,16 @@ class Rounding(NamedTuple):
 
 
 def kept_weights(kernel: np.ndarray) -> np.ndarray:
-    """The weights that may differ from 0, shaped (inputs, filters)."""
+    """Bool (inputs, filters): which weights may differ from 0."""
     kept = kernel.reshape(-1, kernel.shape[-1]) != 0
     return kept | (kept.mean() >= _NEARLY_DENSE)
 
 
 def check_inputs(spec: ModelSpec, arrays: Arrays, images: np.ndarray) -> None:
-    """Refuses what a net cannot be rounded with.
+    """Refuses arguments and settings with which a net cannot be rounded.
 
     Raises:
-        ValueError: The arrays or images are not the spec's, or Keras's backend or image data format is another.
+        ValueError: The arrays or images do not fit the spec, or Keras has the wrong backend or image data format.
     """
     check_shapes("arrays", arrays, spec.weight_shapes())
     shape = (spec.input_size, spec.input_size, spec.channels)
@@ -69,10 +69,10 @@ def round_net(
     report: Callable[[str], None],
     fixed: Mapping[str, np.ndarray] = types.MappingProxyType({}),
 ) -> tuple[Arrays, Moments | None]:
-    """Rounds layers in net order, each for the outputs of those before it; layers in `fixed` stay as they are.
+    """Rounds layers in net order, each fitted to the rounded layers before it; layers in `fixed` are taken from there.
 
     Returns:
-        The rounded arrays, and the moments of the last layer if it is not fixed.
+        The rounded arrays, and the moments of the last layer, or None if it is fixed.
     """
     after, result, moments = build(spec, arrays), {}, None
     layers = activations.convolutions(after)
@@ -91,7 +91,7 @@ def round_net(
 
 
 def round_alone(spec: ModelSpec, arrays: Arrays, before: keras.Model, images: np.ndarray, rounding: Rounding) -> Arrays:
-    """Rounds each layer as if the others were not."""
+    """Rounds each layer as if the others were not rounded."""
     result, inputs = {}, LayerInputs(before, spec.layers(), images)
     for layer in activations.convolutions(before):
         moments = activations.input_moments(inputs.of(layer.name), layer, arrays[f"{layer.name}/kernel"])

@@ -1,12 +1,12 @@
 """Quantisation without labels: each array has a grid of its own, and later layers compensate for its errors.
 
 1. Rounding a weight should cost the same in every array, which gives the least distortion for a given number of bits.
-   What it costs is first estimated from the sensitivity of the answers to single weights. Then each layer is rounded by
-   itself, and the steps follow from how far that moves the answers. They are a little coarser in early layers, whose
-   errors later ones compensate for, and finer in late ones.
+   The cost is first estimated from the sensitivity of the answers to single weights. Then each layer is rounded by
+   itself, and the steps follow from how far that moves the answers. Steps are a little coarser in early layers, whose
+   errors later layers compensate for, and finer in late ones.
 2. Layers are rounded in net order, on a trellis and with compensation (`trellis_rounding`). Each is first fitted to the
    outputs of the rounded layers before it; its bias corrects the remaining error of the mean output.
-3. The coarseness is the one that gives the file its requested size; the last layer's step makes up for what is left.
+3. The coarseness is chosen to give the file the requested size; the last layer's step makes up for what is left.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ from sqz_keras.models.squeezenet import build
 Arrays = dict[str, np.ndarray]
 Steps = dict[str, np.float32 | None]
 _FOR_SENSITIVITY = 20  # images; they only start the search for the steps
-_FOR_LAYERS_ALONE = 50  # images, where layers are rounded by themselves
-_FEW = 200  # images; mirrored ones help where there are no more, and more images help more
+_FOR_LAYERS_ALONE = 50  # images, when layers are rounded by themselves
+_FEW = 200  # images; if there are no more, mirrored copies help, though more images would help more
 _NEAR_ENOUGH = 0.003  # below the target, as a share of it, at the first attempt; twice as much at each further one
 _LAST_STEP_CHANGE = 0.2  # octaves by which the last layer's step may change to fill the file
 _ATTEMPTS = 6
 _EARLY_COARSER = 1.2  # see `grid_steps`
-_BITS_ALONE = 3  # of a weight that is kept, where layers are rounded by themselves
+_BITS_ALONE = 3  # per kept weight, when layers are rounded by themselves
 _DISAGREEMENT = 0.58  # times the square root of the divergence: from 76 to 98% agreement, for v1.0 and v1.1
-_COMPENSATED = 0.55  # of the sum of the divergences of layers rounded alone is what the whole net has; 0.45 to 0.7
+_COMPENSATED = 0.55  # the whole net's divergence, as a share of the sum of those of layers rounded alone; 0.45 to 0.7
 
 
 class TooFewBytesError(ValueError):
@@ -54,12 +54,13 @@ class TooFewBytesError(ValueError):
 
 
 class _Alone(NamedTuple):
-    """What rounding each layer by itself tells.
+    """What is known after each layer was rounded by itself.
 
     Args:
-        sensitivity: By array, in 1 / weight**2.
-        beside: Bytes that a file of plainly rounded arrays has more than their entropy; it may be negative.
-        size_ratio: Size on a trellis with compensation, by that of plain grids of the same steps.
+        sensitivity: Sensitivity by array, in 1 / weight**2.
+        beside: Bytes of a file of plainly rounded arrays beyond their entropy; may be negative.
+        size_ratio: Size with compensation (on a trellis, if there is one), divided by the size of plain rounding with
+            the same steps.
     """
 
     sensitivity: dict[str, float]
@@ -103,7 +104,7 @@ class Quantizer:
         spec: The model.
         arrays: The model's weights by name; pruned weights stay 0.
         images: Float32 (N, S, S, C), as the network takes them: a hundred unlabelled images, or better several hundred.
-            Rounding holds about 6 MB of memory for each, and twice as much if there are at most 200.
+            Rounding takes about 6 MB of memory per image, and twice as much if there are at most 200.
         profile: Profile of the files.
         trellis: Whether kernels are rounded on a trellis; else on plain grids, which can be tuned (`code_tuning`).
         report: Called with a line of progress.
@@ -162,20 +163,20 @@ class Quantizer:
             if at_the_finest or best_size >= (1 - _NEAR_ENOUGH * 2**attempt) * target_bytes:
                 break
             tried.append((size, aim))
-            # A small file follows the aim less smoothly: so the margin grows.
+            # The size of a small file follows the aim less smoothly, so the margin grows.
             aim = _next_aim(tried, (1 - _NEAR_ENOUGH / 2 * 2**attempt) * target_bytes)
         if best is None:
             raise TooFewBytesError(f"No quantised model of at most {target_bytes} bytes was found; ask for more bytes.")
         return best
 
     def _filled(self, candidate: Arrays, moments: Moments, steps: Steps, target_bytes: int) -> Arrays:
-        """The candidate with its last layer rounded again, where a slightly different step fills the file.
+        """The candidate, with its last layer rounded again if a slightly different step fills the file better.
 
         Args:
             candidate: Rounded arrays.
-            moments: Those of the last layer.
-            steps: With which the arrays were rounded.
-            target_bytes: As `to_size` takes them.
+            moments: Moments of the last layer.
+            steps: The steps with which the arrays were rounded.
+            target_bytes: As in `to_size`.
         """
         layer = convolutions(self._before)[-1].name
         kernel, octaves, best, best_size = f"{layer}/kernel", 0.0, candidate, self._size(candidate)
@@ -194,10 +195,11 @@ class Quantizer:
         return best
 
     def estimate_size(self, agreement: float) -> int:
-        """Bytes of a file whose answers are the model's for this share of images, such as the given ones.
+        """Estimated bytes of a file that gives the model's answers for this share of images like the given ones.
 
-        By the sensitivities alone; from 0.8 to 0.99 the agreement came out within 5 points of it. It is at least
-        `least_estimate`, in which a model that is very sure of its answers keeps more of them.
+        The estimate uses the sensitivities alone; for 0.8 to 0.99 the actual agreement came within 5 points of the
+        requested one. The estimate is at least `least_estimate`; at that size, a model that is very sure of its answers
+        keeps more of them than requested.
         """
         divergence = ((1 - agreement) / _DISAGREEMENT) ** 2
         entropy = _entropy_bytes(self._plain(self._alone.sensitivity, self._coarseness_of(divergence)))
@@ -205,16 +207,16 @@ class Quantizer:
 
     @property
     def least_estimate(self) -> int:
-        """The bytes below which nothing is estimated: a bit for each weight; with less, most weights become 0."""
+        """The smallest size that is estimated, in bytes: a bit per kept weight; with less, most weights become 0."""
         return self._kept_weights // 8
 
     def estimate_agreement(self, target_bytes: int) -> float:
-        """The share of images for which the answers of a file of this size are the model's."""
+        """The estimated share of images for which a file of this size gives the model's answers."""
         divergence = _COMPENSATED * self._coarseness_for(target_bytes) ** 2 * self._kept_weights
         return max(0.0, 1 - _DISAGREEMENT * float(np.sqrt(divergence)))
 
     def _coarseness_of(self, divergence: float) -> float:
-        """Sensitivities are divergences of one kept weight for a squared step, so this is what they add up to."""
+        """The coarseness for a divergence: each kept weight adds sensitivity * step**2, which is coarseness**2."""
         return float(np.sqrt(divergence / _COMPENSATED / self._kept_weights))
 
     @functools.cached_property
@@ -245,7 +247,7 @@ class Quantizer:
         )
 
     def _coarseness_for(self, target_bytes: float, closely: bool = False) -> float:
-        """The coarseness with which a file is estimated to have the target size; `closely` takes half a second more."""
+        """The coarseness for which a file is estimated to have the target size; `closely` takes half a second more."""
         plain_bytes = target_bytes / self._alone.size_ratio
 
         def plain(coarseness: float) -> Arrays:
@@ -256,7 +258,7 @@ class Quantizer:
 
         try:
             coarseness = with_entropy(plain_bytes - self._alone.beside)
-            if closely:  # by what a file of about this size has beside the entropy
+            if closely:  # by the bytes that a file of about this size has beyond the entropy
                 arrays = plain(coarseness)
                 coarseness = with_entropy(plain_bytes - (self._size(arrays) - _entropy_bytes(arrays)))
         except TooFewBytesError:
@@ -268,7 +270,7 @@ class Quantizer:
     def _plain(
         self, sensitivity: Mapping[str, float], coarseness: float, names: Collection[str] | None = None
     ) -> Arrays:
-        """The arrays of these names, or all, rounded to the grids of this coarseness."""
+        """The named arrays, or all arrays, rounded to grids of this coarseness without compensation."""
         steps = self._steps(sensitivity, coarseness)
         return {name: on_grid(self._arrays[name], steps[name]) for name in names or self._arrays}
 
@@ -289,7 +291,7 @@ class Quantizer:
 
 
 def _on_trellis(weights: np.ndarray, kept: np.ndarray, moments: Moments, step: np.float32) -> np.ndarray:
-    half = step / 2  # integers of a state are 2 apart
+    half = step / 2  # the integers that a state allows are 2 apart
     return half * round_on_trellis(weights, kept, moments.inputs, moments.targets, half).astype(np.float32)
 
 
@@ -303,12 +305,12 @@ def _on_plain_grid(weights: np.ndarray, kept: np.ndarray, moments: Moments, step
 def _with_divergences(
     sensitivity: Mapping[str, float], divergences: Mapping[str, float], steps: Steps, kept: Mapping[str, np.ndarray]
 ) -> dict[str, float]:
-    """The sensitivities, those of kernels from how far a layer's rounding to these steps moves the answers."""
+    """The sensitivities; those of kernels now follow from how far rounding to these steps moves the answers."""
     measured = {}
     for layer, divergence in divergences.items():
         name = f"{layer}/kernel"
         measured[name] = divergence / max(kept[name].sum(), 1) / float(steps[name] or 1) ** 2
-    # Biases keep their place among the kernels.
+    # The sensitivities of biases are scaled by the same factor as those of kernels on average.
     both = [(sensitivity[name], value) for name, value in measured.items() if value > 0 and sensitivity[name] > 0]
     factor = np.exp(np.mean([np.log(value / before) for before, value in both])) if both else 1.0
     return {name: measured.get(name, float(factor * value)) for name, value in sensitivity.items()}
@@ -319,12 +321,12 @@ def _entropy_bytes(arrays: Arrays) -> float:
 
 
 def _some(images: np.ndarray, count: int) -> np.ndarray:
-    """At most `count` of the images, evenly from all of them."""
+    """At most `count` of the images, spread evenly over all of them."""
     return images[:: -(-len(images) // count)]
 
 
 def _bisect(size: Callable[[float], float], target_bytes: float) -> float:
-    """The finest coarseness of at most the target size, to half a percent."""
+    """The finest coarseness whose size is at most the target, to half a percent."""
     finest, coarsest = (np.log2(bound) for bound in (1e-12, 1.0))
     if size(float(2.0**coarsest)) > target_bytes:
         raise TooFewBytesError(f"At any coarseness the arrays have more than {target_bytes:.0f} bytes.")
@@ -337,7 +339,7 @@ def _bisect(size: Callable[[float], float], target_bytes: float) -> float:
 
 
 def _next_aim(tried: list[tuple[int, float]], target: float) -> float:
-    """The aim for `target` bytes: between the (bytes, aim) nearest on both sides, else in proportion."""
+    """The aim for `target` bytes: interpolated between the nearest (bytes, aim) on both sides, else in proportion."""
     below = max((point for point in tried if point[0] <= target), default=None)
     above = min((point for point in tried if point[0] > target), default=None)
     if below and above:

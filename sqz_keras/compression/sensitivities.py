@@ -16,10 +16,10 @@ from sqz_keras.compression.layer_inputs import BATCH
 
 
 def sensitivities(model: keras.Model, images: np.ndarray) -> dict[str, float]:
-    """For each array, the mean squared derivative of the model's log-probability by one of its weights.
+    """For each array, the mean squared derivative of the model's log-probability with respect to one of its weights.
 
-    It is the diagonal of the Fisher information, averaged over the array's weights that are not 0, and so the second
-    derivative of KL(before || after). The class is drawn from the model's own answer, with a fixed seed, so that no
+    This is the diagonal of the Fisher information, averaged over the array's weights that are not 0, and therefore the
+    second derivative of KL(before || after). The class is drawn from the model's own answer, with a fixed seed, so no
     label is needed.
 
     Args:
@@ -27,7 +27,7 @@ def sensitivities(model: keras.Model, images: np.ndarray) -> dict[str, float]:
         images: Float32 (N, S, S, C), as the network takes them.
 
     Returns:
-        By names such as "conv1/kernel", in 1 / weight**2.
+        Sensitivities by name, such as "conv1/kernel", in 1 / weight**2.
     """
     import tensorflow as tf
 
@@ -49,7 +49,7 @@ def sensitivities(model: keras.Model, images: np.ndarray) -> dict[str, float]:
 
 
 def divergences(model: keras.Model, changed: Mapping[str, np.ndarray], images: np.ndarray) -> dict[str, float]:
-    """KL(model || the model with one layer's changed weights), for each layer, to the second order.
+    """KL(model || the model with one layer's changed weights), for each layer, to second order.
 
     It is half of the mean squared derivative of the log-probability along the change. The class is drawn from the
     model's own answer, as in `sensitivities`.
@@ -60,7 +60,7 @@ def divergences(model: keras.Model, changed: Mapping[str, np.ndarray], images: n
         images: Float32 (N, S, S, C), as the network takes them.
 
     Returns:
-        By layer, in nats.
+        Divergences by layer, in nats.
     """
     import tensorflow as tf
 
@@ -80,10 +80,10 @@ def divergences(model: keras.Model, changed: Mapping[str, np.ndarray], images: n
 
 
 def _mean_over_images(model: keras.Model, images: np.ndarray, squares: Callable) -> np.ndarray:
-    """For each convolution, the sum of `squares(layer, inputs, gradient)` over a batch, as a mean over all images.
+    """For each convolution, the mean over all images of `squares(layer, inputs, gradient)`, which sums over a batch.
 
-    The gradient is that of the log-probability of one class for each image, drawn by its probability, with respect to
-    the layer's outputs before the ReLU.
+    The gradient is that of each image's log-probability of one class, drawn by probability, with respect to the layer's
+    outputs before the ReLU.
     """
     import tensorflow as tf
 
@@ -94,7 +94,7 @@ def _mean_over_images(model: keras.Model, images: np.ndarray, squares: Callable)
     @traced_once(images, np.zeros((), np.int32))
     def of_batch(images, seed):
         with tf.GradientTape() as tape:
-            tape.watch(images)  # so that all that follows from them is on the tape
+            tape.watch(images)  # so that everything computed from them is on the tape
             *tensors, probabilities = probe(images, training=False)
             logarithms = tf.math.log(probabilities + 1e-20)
             drawn = tf.random.stateless_categorical(logarithms, 1, (0, seed))

@@ -57,7 +57,7 @@ class Stage:
 
     Args:
         name: Name for messages.
-        options: Options that decide the result besides the `Training`, as JSON values.
+        options: Options besides the `Training` that decide the result, as JSON values.
         wrap: See `to_tf_keras`.
         strip: Function from the trained tf_keras model to the same model without wrappers.
         check: Function that takes the result and raises a StageError if it is not what was requested.
@@ -76,7 +76,8 @@ def run_stage(stage: Stage, spec: ModelSpec, arrays: Mapping[str, np.ndarray], b
     """The weights after the stage, in net order.
 
     Raises:
-        ValueError: The arrays or batches do not fit the spec, or the workdir is another stage's; before any work.
+        ValueError: The arrays or batches do not fit the spec, or the workdir belongs to another stage; it is raised
+            before any work.
         StageError: The result is not what was requested.
     """
     shapes = spec.weight_shapes()
@@ -110,7 +111,7 @@ def _train(stage: Stage, spec: ModelSpec, arrays: Mapping, batches, training: Tr
         report=training.report,
     )
     trained = named_arrays(stage.strip(model) if stage.strip else model)
-    # A mask makes -0.0, which is a value of its own.
+    # A mask makes -0.0, which would count as a value of its own.
     result = {name: trained[name] + np.float32(0) for name in spec.weight_shapes()}
     if not all(np.isfinite(array).all() for array in result.values()):
         raise StageError(f"{stage.name}: the weights are not finite any more; give a smaller learning_rate.")
@@ -120,7 +121,7 @@ def _train(stage: Stage, spec: ModelSpec, arrays: Mapping, batches, training: Tr
 
 
 def check_batches(batches, spec: ModelSpec) -> None:
-    """Refuses a dataset whose element types are not those that a stage trains on.
+    """Refuses a dataset whose elements do not have the types that a stage trains on.
 
     Raises:
         ValueError: The types differ; the message says what is expected.

@@ -30,7 +30,8 @@ class StageFolder:
         config: Everything that decides the result, as JSON values.
 
     Raises:
-        ValueError: The folder belongs to a stage of another request; the message names what differs.
+        ValueError: The folder belongs to a stage with another request, and the message says what differs; or its
+            `config.json` is damaged.
         OSError: The folder cannot be written to.
     """
 
@@ -59,14 +60,14 @@ class StageFolder:
         """The stage's arrays: read if the stage is finished, else computed and stored.
 
         Args:
-            shapes: Of the arrays by name.
-            compute: The stage. Its checkpoints are removed after it.
+            shapes: Shapes of the arrays by name.
+            compute: Runs the stage. Its checkpoints are removed afterwards.
 
         Returns:
             The arrays, in the order of `shapes`.
 
         Raises:
-            ValueError: The stored arrays are damaged, or of other shapes.
+            ValueError: The stored arrays are damaged or have other shapes.
         """
         if self._folder is not None and self._result_path.exists():
             return self._read_result(shapes)
@@ -91,7 +92,7 @@ class StageFolder:
     def checkpoints(self, checkpoint):
         """The `tf.train.CheckpointManager` of a `tf.train.Checkpoint`, or None if nothing is kept.
 
-        It names a checkpoint as its latest only after all its files are written.
+        The manager names a checkpoint as its latest only after all files of the checkpoint are written.
         """
         if self._folder is None:
             return None

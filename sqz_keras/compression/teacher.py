@@ -12,13 +12,13 @@ from sqz_keras.models.squeezenet import build
 
 
 def teach(batches, spec: ModelSpec, arrays: Mapping[str, np.ndarray]):
-    """Replaces labels by a net's probabilities; a stage that trains on them needs no labelled images.
+    """Replaces labels with a net's probabilities; a stage that trains on these needs no labelled images.
 
     Args:
         batches: A tf.data.Dataset of float32 network inputs (B, S, S, C), or of tuples that begin with them: labels, if
             there are any, are replaced, sample weights kept.
         spec: The net.
-        arrays: The net's weights by name, which are not trained.
+        arrays: The net's weights by name; they are not trained.
 
     Returns:
         A tf.data.Dataset of (images, float32 probabilities (B, classes)), followed by the sample weights if

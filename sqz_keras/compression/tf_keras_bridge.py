@@ -1,4 +1,4 @@
-"""The bridge between Keras 3, whose models this project builds, and tf_keras, the only one that tfmot supports.
+"""The bridge between Keras 3, whose models this project builds, and tf_keras, the only Keras that tfmot supports.
 
 This is the only file that names tf_keras. A model crosses in either direction layer by layer, from a whitelist of
 layers, with its weights by layer name. Nothing is serialised and the process's state is not changed. The first call
@@ -15,7 +15,8 @@ from sqz_keras.extras import needs
 with needs("compress"):
     import keras
 
-# The layers of a SqueezeNet, and what of their configs decides what they compute; the names are the same in both.
+# The layers of a SqueezeNet, and the parts of their configs that decide what they compute; Keras 3 and tf_keras use the
+# same names.
 _CONFIGS = {
     "Conv2D": (
         "filters",
@@ -39,7 +40,7 @@ _CONFIGS = {
 }
 _STEPS_BETWEEN_REPORTS = 10
 _TEMPERATURE = 4.0
-_LEAST_PROBABILITY = 1e-37  # float32's softmax gives 0 below
+_LEAST_PROBABILITY = 1e-37  # below this, float32's softmax gives 0
 
 
 def to_tf_keras(model: keras.Model, wrap: Callable | None = None):
@@ -53,7 +54,7 @@ def to_tf_keras(model: keras.Model, wrap: Callable | None = None):
         A `tf_keras.Model`.
 
     Raises:
-        ValueError: The model is not one of Keras 3, or has a layer that the bridge does not know.
+        ValueError: The model is not a Keras 3 model, or has a layer that the bridge does not know.
     """
     import tf_keras
 
@@ -63,7 +64,7 @@ def to_tf_keras(model: keras.Model, wrap: Callable | None = None):
 
 
 def to_keras(model) -> keras.Model:
-    """The Keras 3 model of a tf_keras one without wrappers; the other direction of `to_tf_keras`.
+    """The Keras 3 twin of a tf_keras model without wrappers; the opposite of `to_tf_keras`.
 
     Args:
         model: A functional `tf_keras.Model`.
@@ -72,7 +73,7 @@ def to_keras(model) -> keras.Model:
         A functional `keras.Model` with the same layers, names and weights.
 
     Raises:
-        ValueError: The model is not one of tf_keras, or has a layer that the bridge does not know.
+        ValueError: The model is not a tf_keras model, or has a layer that the bridge does not know.
     """
     import tf_keras
 
@@ -102,7 +103,7 @@ def train(
         batches: A tf.data.Dataset of (images, targets) or (images, targets, sample weights). Targets are class indices
             (integers), with the cross-entropy as the loss, or another net's probabilities (floats), see
             `_softened_divergence`.
-        steps: Number of updates in all; those that a checkpoint holds are not repeated, and their batches are skipped.
+        steps: Number of updates in all. Those before a checkpoint are not repeated, and their batches are skipped.
         learning_rate: Learning rate of the first update.
         callbacks: Callbacks of tf_keras, called before the checkpoint is written.
         checkpoints: Function from the checkpoint of (model=, optimizer=) to a tf.train.CheckpointManager, or None to
@@ -135,7 +136,7 @@ def train(
 
 
 def _softened_divergence(targets, probabilities):
-    """For each image the divergence KL(targets || probabilities) of both at a higher temperature, times its square.
+    """For each image, KL(targets || probabilities) with both softened by a temperature, times the temperature squared.
 
     A trained net is so sure of most images that its plain probabilities hold little information; softened, they show
     for every image how similar the classes look. The square keeps the size of the gradient (G. Hinton, O. Vinyals and
@@ -155,7 +156,7 @@ def _make_watch(done: int, steps: int, manager, checkpoint_every_steps: int, rep
     import tf_keras
 
     class Watch(tf_keras.callbacks.Callback):
-        step = done  # the optimizer counts also the step for which there was no batch
+        step = done  # the optimizer also counts the step for which there was no batch
 
         def on_train_batch_end(self, batch, logs=None):
             self.step += 1
@@ -173,7 +174,7 @@ def _make_watch(done: int, steps: int, manager, checkpoint_every_steps: int, rep
 
 
 def _rebuild(model, target, wrap: Callable | None):
-    """A functional model's graph, rebuilt from the layers of `target`, the module keras or tf_keras."""
+    """A functional model's graph, rebuilt with the layers of `target`, which is the module keras or tf_keras."""
     tensors = {}
     for layer in model.layers:
         kind = type(layer).__name__

@@ -1,19 +1,19 @@
-"""Pruning, clustering and fine-tuning by tfmot, on the tf_keras twin: arrays in, arrays out.
+"""Pruning, clustering and fine-tuning with tfmot, on the tf_keras twin: arrays in, arrays out.
 
 This is the only file that names tfmot; the first call imports it. Common to all stages:
 
 - `batches` is an endless tf.data.Dataset of (images float32 (B, S, S, C) as the network takes them, targets), with
   optional sample weights as a third part. Targets are class indices (B,), integers, or probabilities
-  (B, classes), floats, such as a teacher's. The loss is the cross-entropy with labels, and a divergence between
-  softened answers with probabilities (`tf_keras_bridge.train`).
-- `learning_rate` is Adam's at the first of `steps` updates and falls linearly to 0.
-- With a `workdir`, which is this stage's alone, a stage that was killed resumes from its last checkpoint if it is
+  (B, classes), floats, such as a teacher's. The loss is the cross-entropy for class indices, and a divergence between
+  softened answers for probabilities (`tf_keras_bridge.train`).
+- `learning_rate` is Adam's learning rate at the first of `steps` updates; it falls linearly to 0.
+- With a `workdir`, which must be this stage's alone, a stage that was killed resumes from its last checkpoint if it is
   called with the same arrays, options, batches and `source`, and a finished stage returns its result at once. `source`
-  is what the batches are made of, in any words or as a hash; a stage of another source is refused. On resuming, the
-  batches of finished updates are read and skipped. Without dropout the result equals, to rounding, that of a run
-  without interruption.
+  is what the batches are made of, in any words or as a hash; a stage with another source is refused. On resuming, the
+  batches of finished updates are read and skipped. Without dropout the result equals that of an uninterrupted run, up
+  to rounding.
 - `report(step, steps, loss)` is called every ten steps.
-- At its end a stage measures its result, and raises a StageError if that is not what was requested.
+- At its end a stage measures its result, and raises a StageError if it is not what was requested.
 
 Dense-sparse-dense training takes two more calls after `prune`: `finetune`, which keeps the zeros, and then `finetune`
 with `keep_zeros=False` and a smaller rate, in which the pruned weights start again from 0.
@@ -155,7 +155,7 @@ def finetune(
 
     Raises:
         ValueError: An option is out of range; it is raised before any work.
-        StageError: A zero did not stay one.
+        StageError: A zero did not stay zero.
     """
     training = Training(steps, learning_rate, dropout_rate, workdir, checkpoint_every_steps, report, source)
     if not keep_zeros:
@@ -207,7 +207,7 @@ def cluster(
 
     Raises:
         ValueError: An option is out of range; it is raised before any work.
-        StageError: A layer has too many values, or a zero did not stay one.
+        StageError: A layer has too many values, or a zero did not stay zero.
     """
     training = Training(steps, learning_rate, dropout_rate, workdir, checkpoint_every_steps, report, source)
     by_layer = check_bits(bits, layer_names(spec.weight_shapes()), BITS)
@@ -242,14 +242,14 @@ def cluster(
 
 @contextlib.contextmanager
 def sorted_search() -> Iterator[bool]:
-    """While the context is open, tfmot clusters by the methods of `centroid_search`; graphs traced in it keep them.
+    """While the context is open, tfmot clusters with the methods of `centroid_search`; graphs traced in it keep them.
 
-    With the methods of tfmot 0.8.1, a step with 256 centroids takes several times as long and twice the memory. The
+    With tfmot 0.8.1's own methods, a step with 256 centroids takes several times as long and twice the memory. The
     replacement affects the whole process. If tfmot has another version, or its methods give other results on a sample,
     nothing is replaced and a warning says so.
 
     Yields:
-        Whether the methods are in use.
+        Whether the methods of `centroid_search` are in use.
     """
     tfmot = import_tfmot()
     from tensorflow_model_optimization.python.core.clustering.keras.clustering_algorithm import ClusteringAlgorithm
@@ -274,8 +274,8 @@ def sorted_search() -> Iterator[bool]:
 def import_tfmot():
     """Imports the package without side effects on the process.
 
-    The import sets TF_USE_LEGACY_KERAS, which child processes would inherit. At the first use of `tf.keras` the
-    variable also decides which Keras that is; so `tf.keras` is used before the import, and the variable is restored
+    The import sets TF_USE_LEGACY_KERAS, which child processes would inherit. The variable also decides, at the first
+    use of `tf.keras`, which Keras `tf.keras` is. So `tf.keras` is used before the import, and the variable is restored
     afterwards.
     """
     with needs("compress"):

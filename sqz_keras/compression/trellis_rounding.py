@@ -1,8 +1,8 @@
-"""Rounding a layer on a trellis, with compensation: dependent quantisation (ISO/IEC 15938-17) inside of GPTQ.
+"""Rounding a layer on a trellis, with compensation: dependent quantisation (ISO/IEC 15938-17) inside GPTQ.
 
-`codec.trellis` says which integers a state allows. Each of its 8 states keeps the best way to it, the *survivor*, with
-the weights that are not rounded yet, adjusted for that survivor's errors. A code's estimated bits are part of its cost,
-so that rare codes are chosen only where they help.
+`codec.trellis` says which integers a state allows. Each of its 8 states keeps the best path that leads to it, the
+*survivor*, with the weights that are not rounded yet, adjusted for the survivor's errors. A code's estimated bits are
+part of its cost, so rare codes are chosen only where they help.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import numpy as np
 from sqz_keras.codec.trellis import NEXT_STATE, STATES
 from sqz_keras.compression.compensation import Filters, damped, factors_of_inverse, fitted_filters
 
-# A bit costs as much as this share of a squared step, in a weight of typical inputs. From 0.2 to 0.6 it matters little.
+# The cost of a bit, as a share of a squared step, for a weight with typical inputs. From 0.2 to 0.6 it matters little.
 _BIT_COST = 0.4
 _SMOOTHING = np.array([1, 2, 3, 2, 1]) / 18
 _STATES = np.arange(STATES)
-# The two ways into each state, (8, 2): the state from which it comes, and bit 1 of the integer.
+# The two ways into each state, (8, 2): the previous state, and bit 1 of the integer.
 _FROM, _BIT = (
     np.array(ways).reshape(STATES, 2)
     for ways in zip(*sorted(np.ndindex(STATES, 2), key=lambda way: NEXT_STATE[way]), strict=True)
@@ -28,13 +28,13 @@ _RESIDUES = (_ODD + 2 * np.arange(2)).astype(np.float32)  # (8, 2), of the integ
 def round_on_trellis(
     weights: np.ndarray, kept: np.ndarray, moments: np.ndarray, targets: np.ndarray, step: float
 ) -> np.ndarray:
-    """As `compensation.round_to_nearest`, in the order of the inputs, to integers that a trellis allows.
+    """Rounds as `compensation.round_to_nearest` does, but in the order of the inputs and to integers on a trellis.
 
     Args:
         weights: (K, O) float32, K inputs of each of O filters.
         kept: (K, O) bool, the weights that may differ from 0. If all are kept, 0 is a value like any other.
         moments: (K, K) float64, E[q q^T].
-        targets: (K, O) float64, E[q y^T], the moments of the inputs with the outputs to be like.
+        targets: (K, O) float64, E[q y^T], the moments of the inputs with the outputs to imitate.
         step: The step of the grid.
 
     Returns:
@@ -54,18 +54,18 @@ def round_on_trellis(
 
 
 def _nearest_codes(multiples: np.ndarray, dense: bool) -> np.ndarray:
-    """The codes of single weights, as even and odd integers are equally likely."""
+    """The codes of single weights, if a weight is equally likely to need an even or an odd integer."""
     if dense:
         return np.rint((multiples - 0.5) / 2).astype(np.int64)
     return (np.sign(multiples) * np.rint((np.abs(multiples) + 0.5) / 2)).astype(np.int64)
 
 
 def _code_bits(codes: np.ndarray, dense: bool) -> np.ndarray:
-    """Estimated bits of the codes -m ... m, from how often those of single weights occur; m is larger than any code."""
+    """Estimated bits of the codes -m ... m, from how often the given codes occur; m is larger than any of them."""
     most = 2 * int(np.abs(codes).max(initial=0)) + 8
     counts = np.bincount(codes + most, minlength=2 * most + 1).astype(np.float64)
     zeros = 0.0
-    if not dense:  # pruned weights are zeros too, but say nothing about the codes beside 0
+    if not dense:  # pruned weights are zeros too, but say nothing about the codes next to 0
         zeros, counts[most] = counts[most], 0.0
     counts += np.convolve(counts, _SMOOTHING, "same")
     counts[most] += zeros
@@ -74,7 +74,7 @@ def _code_bits(codes: np.ndarray, dense: bool) -> np.ndarray:
 
 
 def _best_path(filters: Filters, step: float, dense: bool, rates: np.ndarray) -> np.ndarray:
-    """Int64 (R, n): the integers of the path of least cost. `rates` are the costs of codes -m ... m."""
+    """Int64 (R, n): the integers of the path with the least cost. `rates` are the costs of codes -m ... m."""
     count, length = filters.values.shape
     free = np.repeat((filters.values / step).astype(np.float32)[:, None], STATES, axis=1)  # (R, 8, n), in steps
     factors = filters.factors.astype(np.float32)
@@ -93,14 +93,14 @@ def _best_path(filters: Filters, step: float, dense: bool, rates: np.ndarray) ->
     for place in range(length):
         exact, weight = free[:, :, place], 1 / diagonal[:, place] ** 2
         nearest = 4 * np.rint((exact[:, :, None] - _RESIDUES) / 4) + _RESIDUES  # (R, 8, 2), by state and bit
-        if not dense:  # where 0 has no bit of its own
+        if not dense:  # 0 is a choice of its own, below
             nearest = np.where(nearest == 0, np.where(exact < 0, -4, 4)[:, :, None], nearest)
         smaller = nearest - 4 * np.sign(nearest)
         if not dense:
             smaller = np.where(smaller * nearest > 0, smaller, nearest)
         costs, of_smaller = choice_cost(exact, weight, nearest), choice_cost(exact, weight, smaller)
         choices = np.where(of_smaller < costs, smaller, nearest)
-        costs = (cost[:, :, None] + np.minimum(costs, of_smaller))[:, _FROM, _BIT]  # (R, 8, 2), by state to come
+        costs = (cost[:, :, None] + np.minimum(costs, of_smaller))[:, _FROM, _BIT]  # (R, 8, 2), by next state
         second = costs[:, :, 1] < costs[:, :, 0]
         choices = choices[:, _FROM, _BIT]
         integer = np.where(second, choices[:, :, 1], choices[:, :, 0])

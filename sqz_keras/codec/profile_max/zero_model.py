@@ -27,8 +27,8 @@ class ZeroPrediction:
         column: Int64 (n,), the column of each element.
         sliced: Int64 (m,), the indices of the m elements whose slices have more than one element. The fields below are
             only for these elements.
-        tap: Int32 (m,), the tap.
-        slice: Int32 (m,), the slice.
+        tap: Int64 (m,), the tap.
+        slice: Int64 (m,), the slice.
         slice_class: Int64 (m,), the class, numbered through all arrays.
         prior: Float64 (m,), the frequency of a 1 before the correction for the class.
     """
