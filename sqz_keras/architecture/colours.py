@@ -1,4 +1,4 @@
-"""Colours as arithmetic: what each mode of `Preprocessing` does to a channel, and the same as part of conv1."""
+"""Colours as arithmetic: what each mode of `Preprocessing` does to a channel, and how conv1 can do the same."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COLOURS = {
 
 
 def fold_colours(spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Weights for RGB in 0..255: the order, scale and means of the colours go into conv1, which has no padding."""
+    """Weights for RGB in 0..255: colour order, scale and means go into conv1. It has no padding, so this is exact."""
     order, scale, shift = COLOURS[spec.preprocessing.mode]
     kernel = arrays["conv1/kernel"].astype(np.float64)
     bias = arrays["conv1/bias"] + np.einsum("hwio,i->o", kernel, shift)

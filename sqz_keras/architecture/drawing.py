@@ -10,7 +10,7 @@ from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.architecture.summary import Row, table
 from sqz_keras.extras import needs
 
-_WIDTH, _MIDDLE = 560, 240  # pixels; the boxes' centre is left of the page's, as bypasses run on the right
+_WIDTH, _MIDDLE = 560, 240  # pixels; the boxes are left of the page's centre, because bypasses run on the right
 _BOX, _STEP = 30, 56  # height of a box, and from one box's top to the next one's
 _NARROWEST, _WIDEST = 70, 300
 _FILL = {"conv": "#cfe3f5", "pool": "#e9e9e9", "fire": "#fbdcc4"}
@@ -59,7 +59,7 @@ def drawing(spec: ModelSpec, path: str | os.PathLike) -> bytes:
     """The content of a file with the drawing; the suffix of the file's name, .svg or .png, selects the format.
 
     Raises:
-        ValueError: The suffix is another one.
+        ValueError: The suffix is neither .svg nor .png.
         MissingExtraError: The package vl-convert-python, which makes the PNG, is not installed.
     """
     suffix = pathlib.Path(path).suffix.lower()

@@ -13,7 +13,7 @@ _MODES = {
 
 
 def describe_architecture(spec: ModelSpec) -> str:
-    """Such as "SqueezeNet 1.0, simple bypass"."""
+    """The version and the bypass, such as "SqueezeNet 1.0, simple bypass"."""
     net = f"SqueezeNet {spec.version}" if spec.version else "SqueezeNet with metaparameters of its own"
     return f"{net}, {spec.bypass} bypass" if spec.bypass else net
 
@@ -36,7 +36,7 @@ def describe_labels(spec: ModelSpec) -> str:
 
 
 def describe(spec: ModelSpec) -> list[tuple[str, str]]:
-    """Rows of a table: pairs of a row's name and its value."""
+    """Rows of a table about the model: pairs of a name and a value."""
     return [
         ("Architecture", describe_architecture(spec)),
         ("Parameters", f"{spec.count_params():,}"),

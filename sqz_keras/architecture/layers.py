@@ -1,8 +1,8 @@
-"""The layers of a SqueezeNet, in the order in which they run. Whatever needs to know a net reads this one list.
+"""The layers of a SqueezeNet, in the order in which they run. All code that needs a net's layers reads this one list.
 
 Weight shapes, the summary, the drawing, the ONNX file and the 8-bit preparation are interpretations of it. The Keras
-model (`sqz_keras.models`) and the served network (`export.graph.network`) are written by hand, as the two that people
-read, and tests hold them against the list.
+model (`sqz_keras.models`) and the served network (`export.graph.network`) are written by hand, because people read
+these two; tests compare them with the list.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Layer:
         name: Name of the Keras layer, such as "fire2_squeeze1x1".
         kind: What the layer computes. A ReLU belongs to each convolution; "average" is global, and a softmax follows.
         block: Row of the paper's Table 1 to which the layer belongs: "conv1", "pool1", "fire2", ...
-        inputs: Names of the layers whose outputs it reads, and `IMAGES` for the input.
+        inputs: Names of the layers whose outputs it reads; `IMAGES` is the network's input.
         kernel: Height and width of its window, in pixels.
         stride: Step of the window, in pixels.
         padding: Rows and columns of zeros on each side of the input. Max pools are in ceil mode instead.
@@ -84,7 +84,7 @@ def list_layers(
     Args:
         net: The metaparameters.
         bypass: One of `BYPASSES`.
-        input_size: Height and width of the input, in pixels. Sizes of a net that needs a larger one come out below 1.
+        input_size: Height and width of the input, in pixels. If the net needs a larger input, some sizes are below 1.
         channels: Channels of the input.
         classes: Number of classes.
         conv10_padding: Rows and columns of zeros around conv10's input.
@@ -108,8 +108,8 @@ def list_layers(
 def bypass_kinds(net: Metaparameters, bypass: str | None) -> tuple[str | None, ...]:
     """What goes around each fire module: None, "identity" or "convolution" (1x1, with a ReLU).
 
-    An identity stands wherever a module's input and output have the same number of channels; the complex bypass puts a
-    1x1 convolution around the others (paper, section 6 and figure 2).
+    A module whose input and output have the same number of channels gets an identity; the complex bypass puts a 1x1
+    convolution around the other modules (paper, section 6 and figure 2).
 
     Raises:
         ValueError: `bypass` is unknown, or it is "simple" and no module's channels match.
@@ -131,7 +131,7 @@ def bypass_kinds(net: Metaparameters, bypass: str | None) -> tuple[str | None, .
 
 @dataclasses.dataclass(frozen=True)
 class _Output:
-    """What a layer needs to know about its input: the shape, the receptive field and the distance of its pixels."""
+    """What a layer needs to know about its input: shape, receptive field, and the distance between its pixels."""
 
     size: int
     channels: int

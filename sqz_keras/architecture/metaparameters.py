@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from sqz_keras.architecture.plain_numbers import as_integer, as_number, require_integer
 
-_MOST = 1 << 16  # filters of a layer's kind, and whatever else is counted: far beyond any use, and no memory is at risk
+_MOST = 1 << 16  # limit for counts, such as numbers of filters: far beyond any use, but no risk to memory
 _INTEGERS = {  # least and greatest
     "base_e": (2, _MOST),
     "incr_e": (0, _MOST),
@@ -24,7 +24,7 @@ _MOST_SQUEEZE = 1_000.0
 
 @dataclasses.dataclass(frozen=True)
 class FireFilters:
-    """Filters of one fire module: `squeeze1x1`, `expand1x1` and `expand3x3`, and the layer number its name carries."""
+    """Filters of one fire module: `squeeze1x1`, `expand1x1` and `expand3x3`, and the layer number in its name."""
 
     number: int
     squeeze1x1: int
@@ -55,7 +55,7 @@ class Metaparameters:
         freq: Modules between two increments, at least 1.
         pct_3x3: Share of 3x3 filters among the expand filters, a fraction in [0, 1].
         squeeze_ratio: Squeeze filters per expand filter, above 0 and at most 1,000. At 1 or more the squeeze
-            layer is no narrower than the expand layers, which draws a warning.
+            layer is no narrower than the expand layers, which causes a warning.
         num_fire_modules: Number of fire modules, 1 to 1,000; they are called fire2, fire3, ...
         stem_filters: Filters of conv1.
         stem_kernel: Height and width of conv1's kernel, in pixels, at most 1,000; its stride is 2.
@@ -125,7 +125,7 @@ class Metaparameters:
 
 
 def parse_metaparameters(text: str) -> dict[str, int | float | tuple[int, ...]]:
-    """Fields of `Metaparameters` from text: "squeeze_ratio=0.25,pool_after=1:3:5"; "" names none.
+    """Fields of `Metaparameters` from text: "squeeze_ratio=0.25,pool_after=1:3:5"; none from "".
 
     "pool_after=" describes a net without pools.
 
@@ -171,7 +171,7 @@ VERSIONS = {
 
 
 def version_of_stem(window: list[int] | None, filters: int | None) -> str | None:
-    """The version whose conv1 has this window, [height, width], and so many filters; None where none has."""
+    """The version whose conv1 has this window, [height, width], and this many filters; None if there is none."""
     stems = {name: ([net.stem_kernel] * 2, net.stem_filters) for name, net in VERSIONS.items()}
     return next((name for name, stem in stems.items() if stem == (window, filters)), None)
 
@@ -179,11 +179,11 @@ def version_of_stem(window: list[int] | None, filters: int | None) -> str | None
 def fit_metaparameters(
     fires: Sequence[FireFilters], *, candidates: Iterable[Metaparameters] = (), **stem
 ) -> Metaparameters | None:
-    """Metaparameters from which these fire modules follow, or None where there are none.
+    """Metaparameters from which these fire modules follow, or None if there are none.
 
     Args:
         fires: The fire modules, first to last.
-        candidates: What is tried first; then the versions, and what follows from the modules.
+        candidates: Metaparameters to try first, before the versions and those derived from the modules.
         **stem: `stem_filters`, `stem_kernel` and `pool_after`.
     """
     fires, widths = tuple(fires), [fire.channels for fire in fires]
@@ -192,7 +192,7 @@ def fit_metaparameters(
     nets = [*candidates, *VERSIONS.values()]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for fire in (fires[-1], fires[0]):  # the shares of one module, as those of others are rounded
+        for fire in (fires[-1], fires[0]):  # shares of a single module, because each module's are rounded
             shares = {"pct_3x3": fire.expand3x3 / fire.channels, "squeeze_ratio": fire.squeeze1x1 / fire.channels}
             with contextlib.suppress(ValueError):
                 nets.append(Metaparameters(widths[0], incr, freq, **shares, num_fire_modules=len(fires), **stem))

@@ -1,4 +1,4 @@
-"""Numbers that callers give, as plain Python ones: NumPy's scalars are numbers, True and False are none."""
+"""Callers' numbers as plain Python numbers: NumPy's scalars count as numbers, True and False do not."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import numbers
 
 
 def as_integer(value: object) -> int | None:
-    """The int that `value` is, NumPy's integers included; None where it is no integer."""
+    """The int that `value` is, NumPy's integers included; None if it is not an integer."""
     return int(value) if isinstance(value, numbers.Integral) and not isinstance(value, bool) else None
 
 
 def as_number(value: object) -> float | None:
-    """The float that `value` is, NumPy's numbers and integers included; None where it is no number."""
+    """`value` as a float, NumPy's numbers and integers included; None if it is not a number."""
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
         return None
     try:
@@ -24,7 +24,7 @@ def require_integer(name: str, value: object, least: int, most: int | None = Non
     """The int that `value` is.
 
     Raises:
-        ValueError: it is no integer, or below `least`, or above `most`; the message begins with `name`.
+        ValueError: It is not an integer, or below `least`, or above `most`; the message begins with `name`.
     """
     number = as_integer(value)
     if number is None or number < least or (most is not None and number > most):

@@ -22,9 +22,9 @@ from sqz_keras.architecture.plain_numbers import require_integer
 PREPROCESSING_MODES = ("authors", "caffe", "torch", "tf")
 RESIZES = ("stretch", "shortest_side")
 MAX_JSON_BYTES = 1 << 20
-# Of an input or a resized image, and of conv10: far beyond any use, and so that no small file needs all memory.
+# Limits for an input or a resized image, and for conv10: far beyond any use, but no small file can exhaust memory.
 MOST_PIXELS, MOST_PADDING = 4096, 16
-# Characters that a terminal would act on, or that end a line, and bytes of a folder's name that are no UTF-8.
+# Characters that a terminal would act on or that end a line, and surrogates: bytes of a folder's name outside UTF-8.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -50,9 +50,9 @@ class Preprocessing:
             116.779, 123.68); "torch": RGB / 255, minus (.485, .456, .406), over (.229, .224, .225); "tf":
             RGB / 127.5 - 1.
         resize: "stretch" to a square of `resize_to` pixels, or "shortest_side" to `resize_to` with the aspect kept.
-            Bilinear in both cases; the centre of the network's input size is cut out after it.
+            Both are bilinear; then the centre is cropped to the network's input size.
         resize_to: Side that images are resized to, in pixels, at most 4,096.
-        antialias: Whether the bilinear filter widens when it shrinks an image, as Pillow's and torchvision's does.
+        antialias: Whether the bilinear filter widens when it shrinks an image, as in Pillow and torchvision.
 
     Raises:
         ValueError: A value is not one of those described here.
@@ -77,15 +77,15 @@ class Preprocessing:
 
 @dataclasses.dataclass(frozen=True)
 class ModelSpec:
-    """The description of a model that its weights alone do not give.
+    """A description of what a model's weights alone do not say.
 
     Args:
-        version: "1.0", "1.1", or None where `metaparameters` are the caller's own.
+        version: "1.0", "1.1", or None if `metaparameters` are the caller's own.
         bypass: None, "simple" or "complex".
         metaparameters: The network's metaparameters; if omitted, they follow from `version`.
         classes: Number of classes, at least 2.
-        labels: Names in the order of the class indices (wnids for ImageNet), or None where unknown. A name is not
-            blank, has no control characters, such as tabs, and is valid UTF-8.
+        labels: Names in the order of the class indices (wnids for ImageNet), or None if unknown. A name must not be
+            blank or have control characters, such as tabs, and must be valid UTF-8.
         input_size: Height and width of the network's input, in pixels, at most 4,096.
         channels: Channels of the network's input.
         preprocessing: How an image becomes the network's input.
@@ -164,8 +164,8 @@ class ModelSpec:
         """The same model with another network.
 
         Args:
-            version: "1.0" or "1.1"; None keeps this one's metaparameters.
-            bypass: "none", "simple" or "complex"; None keeps this one's.
+            version: "1.0" or "1.1"; None keeps this spec's metaparameters.
+            bypass: "none", "simple" or "complex"; None keeps this spec's bypass.
             metaparameters: Fields of `Metaparameters` to change on top of that.
 
         Returns:

@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from sqz_keras.architecture.layers import IMAGES, Layer
 from sqz_keras.architecture.spec import ModelSpec
 
-# Weights and biases of AlexNet (Caffe's bvlc_alexnet): 243.9 MB in float32, which the paper calls 240 MB. Whatever this
-# project calls "times smaller than AlexNet" is a multiple of it.
+# Weights and biases of AlexNet (Caffe's bvlc_alexnet): 243.9 MB in float32, which the paper calls 240 MB. Every "times
+# smaller than AlexNet" in this project refers to it.
 ALEXNET_PARAMETERS = 60_965_224
 ALEXNET_BYTES = 4 * ALEXNET_PARAMETERS
 
 
 def checked_layers(spec: ModelSpec) -> tuple[Layer, ...]:
-    """The layers of a network whose input is large enough for it.
+    """The layers of a network, after a check that its input is large enough.
 
     Raises:
         ValueError: The input is too small for the network.
@@ -70,7 +70,7 @@ def count_kept(spec: ModelSpec, densities: Mapping[str, float]) -> dict[str, int
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A row of Table 1: a layer or a whole fire module. Its fields are those of its last `Layer`, or sums over all.
+    """A row of Table 1: a layer or a whole fire module. Fields are those of its last `Layer`, or sums over its layers.
 
     Args:
         name: "conv1", "pool1", "fire2", ...
@@ -78,7 +78,7 @@ class Row:
         channels: See `Layer`; for a fire module, the channels of both expand layers together.
         window: Kernel size and stride, such as "7x7/2"; "average" for the global average; "" for a fire module.
         filters: A fire module's filters as "squeeze1x1/expand1x1/expand3x3", else "".
-        densities: Shares of the weights that pruning leaves, in percent, in the order of the filters, else "".
+        densities: Shares of the weights that pruning leaves, in percent, one per convolution; "" if there is none.
         parameters: Sum over the layers.
         kept: Parameters after pruning.
         multiply_accumulates: Sum over the layers.

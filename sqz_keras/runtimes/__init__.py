@@ -1,1 +1,1 @@
-"""A model as the file of another runtime, written from its arrays: numpy alone, no TensorFlow and no Keras."""
+"""A model as the file of another runtime, written from its arrays with numpy, without TensorFlow or Keras."""

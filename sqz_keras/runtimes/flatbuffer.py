@@ -1,4 +1,4 @@
-"""Writing FlatBuffers from plain values: tables are dicts by the numbers of their fields in the schema."""
+"""Writes FlatBuffers from plain values: a table is a dict from the schema's field numbers to values."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _SCALARS = {
     np.dtype(np.uint32): number_types.Uint32Flags,
     np.dtype(np.float32): number_types.Float32Flags,
 }
-_ALIGNMENT = 16  # of a vector of bytes, in bytes; runtimes compute on these where they lie
-_SPARE = 1 << 16  # bytes for everything but the vectors of bytes; the builder grows where that is too little
+_ALIGNMENT = 16  # of a vector of bytes, in bytes; runtimes use these vectors in place, without a copy
+_SPARE = 1 << 16  # bytes for everything but the vectors of bytes; the builder grows if that is too little
 
 
 def write_root(table: dict[int, object], identifier: bytes, data_bytes: int) -> bytes:
     """The file whose root is a table.
 
     Args:
-        table: By the number of a field: a NumPy scalar of the field's type, a string, bytes (a vector of `ubyte`), an
+        table: Values by field number: a NumPy scalar of the field's type, a string, bytes (a vector of `ubyte`), an
             int32 array (a vector of `int`), another table, or a list of tables. Fields that are left out have the
             defaults of the schema.
         identifier: The four letters that mark files of the schema.
-        data_bytes: About how many bytes the vectors of bytes have together.
+        data_bytes: About how many bytes all vectors of bytes have together.
     """
     builder = flatbuffers.Builder(data_bytes + _SPARE)
     builder.Finish(_write(builder, table), file_identifier=identifier)
@@ -34,7 +34,7 @@ def write_root(table: dict[int, object], identifier: bytes, data_bytes: int) -> 
 
 
 def _write(builder: flatbuffers.Builder, value: object) -> int:
-    """Writes a value that is no scalar, whatever it refers to first, and returns its offset."""
+    """Writes a value that is not a scalar, after everything that it refers to, and returns its offset."""
     if isinstance(value, str):
         return builder.CreateString(value)
     if isinstance(value, bytes):
@@ -62,7 +62,7 @@ def _write_table(builder: flatbuffers.Builder, table: dict[int, object]) -> int:
 
 
 def _write_bytes(builder: flatbuffers.Builder, data: bytes) -> int:
-    """As the builder's CreateByteVector, which aligns to one byte."""
+    """Like the builder's CreateByteVector, which aligns to only one byte."""
     builder.StartVector(1, len(data), _ALIGNMENT)
     builder.head -= len(data)
     builder.Bytes[builder.head : builder.head + len(data)] = data

@@ -1,8 +1,8 @@
-"""Models as LiteRT (TensorFlow Lite) files, written by the public schema from the ModelSpec and its arrays.
+"""Models as LiteRT (TensorFlow Lite) files, written according to the public schema from the ModelSpec and its arrays.
 
-The numbers below are those of the schema, tensorflow/compiler/mlir/lite/schema/schema.fbs: a table's fields count from
-0 in the order in which they are declared. `tests/runtimes/test_litert_file.py` reads them back by TensorFlow's own
-classes of the schema.
+The numbers below are those of the schema, tensorflow/compiler/mlir/lite/schema/schema.fbs: a table's fields are
+numbered from 0 in the order of their declarations. `tests/runtimes/test_litert_file.py` reads the files back with
+TensorFlow's own classes for the schema.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.runtimes import flatbuffer
 from sqz_keras.weights.description import SPEC_KEY, spec_text
 
-# As TensorFlow's converter calls them in files of the same model.
+# The names that TensorFlow's converter uses in files of the same model.
 SIGNATURE, SIGNATURE_INPUT, SIGNATURE_OUTPUT = "serving_default", "images", "output_0"
 INPUT_TENSOR, OUTPUT_TENSOR = "serving_default_images:0", "StatefulPartitionedCall_1:0"
 
@@ -46,8 +46,8 @@ def convert(spec: ModelSpec, arrays: Mapping[str, np.ndarray], *, float16: bool 
     """The model as the content of a `.tflite` file.
 
     Input `images`: float32 (1, S, S, 3), RGB in 0..255, with S the network's input size; an interpreter may resize the
-    first dimension. Output: the probabilities, float32 (1, classes). The order and the means of the colours are folded
-    into conv1, and the ModelSpec is in the metadata under the name `model_spec`.
+    first dimension. Output: the probabilities, float32 (1, classes). The order, scale and means of the colours are
+    folded into conv1, and the ModelSpec is in the metadata under the name `model_spec`.
 
     Args:
         spec: Describes the model; its input has 3 channels.
@@ -82,7 +82,7 @@ class _Output:
 
 
 class _Graph:
-    """The tensors, buffers and operators so far, as tables of the schema; tensors are known by their indices."""
+    """The tensors, buffers and operators so far, as tables of the schema; a tensor is identified by its index."""
 
     def __init__(self, weights: Mapping[str, np.ndarray], float16: bool):
         self._weights = weights
@@ -124,7 +124,7 @@ class _Graph:
         output = self.add_tensor(layer.name, (1, layer.size, layer.size, layer.channels))
         tensors = [input.tensor for input in inputs]
         if layer.kind == "max pool":
-            # In ceil mode an even size has one row and column of padding at the end, as SAME means; an odd one none.
+            # In ceil mode an even size gets one row and column of padding at the end, as with SAME; an odd size none.
             padding = _SAME if inputs[0].size % 2 == 0 else _VALID
             stride, window = np.int32(layer.stride), np.int32(layer.kernel)
             options = {0: padding, 1: stride, 2: stride, 3: window, 4: window}

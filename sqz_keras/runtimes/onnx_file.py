@@ -1,7 +1,7 @@
-"""Models as ONNX: the graph is written node by node from the ModelSpec, NCHW inside.
+"""Models as ONNX: the graph is written node by node from the ModelSpec, with NCHW inside.
 
-The numbers below are those of the fields in onnx.proto. `tests/runtimes/test_onnx_file.py` reads them back by the
-package `onnx`, whose checker finds nothing wrong.
+The numbers below are the field numbers of onnx.proto. `tests/runtimes/test_onnx_file.py` reads the files back with the
+package `onnx`, whose checker must find nothing wrong.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def convert(spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 class _Graph:
-    """The nodes and weights so far; each tensor is named by the number of the node that makes it."""
+    """The nodes and weights so far; a tensor is named after the operator and number of the node that makes it."""
 
     def __init__(self, arrays: Mapping[str, np.ndarray]):
         self._arrays = arrays
@@ -131,6 +131,6 @@ def _tensor(array: np.ndarray, name: str | None = None) -> dict:
 
 
 def _value(name: str, shape: Sequence[int | str]) -> dict:
-    """A float32 input or output; a dimension that is a string is any size, of that name."""
+    """A float32 input or output; a dimension given as a string has any size, and that name."""
     dimensions = [{2: size} if isinstance(size, str) else {1: size} for size in shape]
     return {1: name, 2: {1: {1: _TYPES[np.dtype(np.float32)], 2: {1: dimensions}}}}

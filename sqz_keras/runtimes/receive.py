@@ -1,4 +1,4 @@
-"""From a `.sqz` file that was sent, read or applied to its base by `sqz.read_model`, to the file of a runtime."""
+"""Turns a `.sqz` file that was sent, once `sqz.read_model` has read it, into the file of a runtime."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SUFFIXES = (".tflite", ".onnx", ".npz", ".sqz")
 
 
 def check_output(output: str | os.PathLike) -> None:
-    """Refuses a file that cannot be written, or whose suffix is none of `SUFFIXES`.
+    """Refuses a file that cannot be written, or whose suffix is not one of `SUFFIXES`.
 
     Raises:
         ValueError: The file is refused.
@@ -31,13 +31,13 @@ def write_received(model: SqzModel, output: str | os.PathLike, *, float16: bool 
 
     Args:
         model: The model.
-        output: The file, whose suffix says what it becomes: `.tflite`; `.onnx`; `.npz` with the arrays by name, as
-            `numpy.load` reads them; or `.sqz`: the whole file, the base of the next delta. If a whole file was
-            sent, these are its bytes.
+        output: The file, whose suffix selects the format: `.tflite`; `.onnx`; `.npz` with the arrays by name, as
+            `numpy.load` reads them; or `.sqz`, a whole file, which is the base of the next delta. If a whole file was
+            sent, its bytes are written as they are.
         float16: Whether a `.tflite` has its kernels in float16.
 
     Returns:
-        The bytes that were written.
+        The number of bytes written.
 
     Raises:
         ValueError: The suffix is none of these, or the format cannot hold the model.
@@ -51,7 +51,7 @@ def write_received(model: SqzModel, output: str | os.PathLike, *, float16: bool 
 
 
 def encode_received(model: SqzModel, output: str | os.PathLike, *, float16: bool = False) -> bytes:
-    """What `write_received` writes, with its arguments and errors; `check_output` comes first."""
+    """What `write_received` writes, with its arguments and errors; call `check_output` first."""
     suffix = pathlib.Path(output).suffix.lower()
     if suffix == ".tflite":
         from sqz_keras.runtimes import litert_file
@@ -65,6 +65,6 @@ def encode_received(model: SqzModel, output: str | os.PathLike, *, float16: bool
         file = io.BytesIO()
         np.savez(file, **model.arrays)
         return file.getvalue()
-    if model.data is not None:  # encoded anew, it could have other bytes, and then no delta on the file would fit
+    if model.data is not None:  # encoded again, it could have other bytes, and then no delta would fit it
         return model.data
     return codec.encode(model.arrays, model.header, profile=model.profile)

@@ -1,4 +1,4 @@
-"""Running the files of other runtimes on a CPU, each by its own package, which is imported here."""
+"""Runs the files of other runtimes on a CPU, each with its own package, which is imported only when it is needed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run_litert(data: bytes, images: np.ndarray) -> np.ndarray:
 
 
 def litert_runner(data: bytes) -> Callable[[np.ndarray], np.ndarray]:
-    """The function of the images that `run_litert` calls, for several calls."""
+    """The function from images to probabilities that `run_litert` calls; for several calls."""
     interpreter = load_litert(data)
     (input,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
 
@@ -58,14 +58,14 @@ def load_litert(data: bytes):
                 raise missing from None
             Interpreter = tf.lite.Interpreter  # noqa: N806
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that TensorFlow's class moves to the package ai-edge-litert
+            warnings.simplefilter("ignore", UserWarning)  # which says that TensorFlow's class moves to ai-edge-litert
             interpreter = Interpreter(model_content=data)
         interpreter.allocate_tensors()
     return interpreter
 
 
 def run_onnx(data: bytes, images: np.ndarray) -> np.ndarray:
-    """Probabilities (N, classes) of images (N, S, S, 3), RGB in 0..255, by the content of an `.onnx` file.
+    """Probabilities (N, classes) of images (N, S, S, 3), RGB in 0..255, from the content of an `.onnx` file.
 
     Raises:
         ModuleNotFoundError: onnxruntime is not installed.
@@ -74,7 +74,7 @@ def run_onnx(data: bytes, images: np.ndarray) -> np.ndarray:
 
 
 def onnx_runner(data: bytes) -> Callable[[np.ndarray], np.ndarray]:
-    """The function of the images that `run_onnx` calls, for several calls."""
+    """The function from images to probabilities that `run_onnx` calls; for several calls."""
     import onnxruntime
 
     from sqz_keras.runtimes.onnx_file import INPUT, OUTPUT

@@ -1,7 +1,7 @@
-"""A known picture with its known answer: by these a device tells whether a model works where it is to work.
+"""A known picture and its known answer, with which a device can check that a model works on it.
 
-The picture is 8 x 8 colours drawn at random, each of which becomes a tile of the network's input. With the answer it is
-a JSON object, which the header of a `.sqz` file carries under the name `self_test`.
+The picture is 8 x 8 random colours, each of which becomes a tile of the network's input. Picture and answer are a JSON
+object, which the header of a `.sqz` file holds under the name `self_test`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from sqz_keras.architecture.spec import ModelSpec
 
-TOLERANCE = 0.02  # largest difference of a probability; kernels in float16 cost some thousandths
+TOLERANCE = 0.02  # largest allowed difference of a probability; kernels in float16 change it by some thousandths
 _SIDE, _CLASSES = 8, 5
 _KEYS = {"tiles", "classes", "probabilities"}
 
@@ -23,7 +23,7 @@ Run = Callable[[np.ndarray], np.ndarray]  # images (N, S, S, 3), RGB in 0..255 -
 
 
 class SelfTestError(ValueError):
-    """A model does not give the known answer, or its file holds none."""
+    """A model does not give the known answer, or its file has no valid self-test."""
 
 
 def make(spec: ModelSpec, run: Run) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def make(spec: ModelSpec, run: Run) -> dict[str, Any]:
 
     Args:
         spec: Describes the model.
-        run: Runs the model, by any runtime.
+        run: Runs the model, in any runtime.
 
     Returns:
         `tiles`, the picture's RGB bytes in base64; `classes`, the indices of the most probable classes, and their
@@ -51,12 +51,12 @@ def check(self_test: object, spec: ModelSpec, run: Run) -> None:
     """Runs a model on the known picture.
 
     Args:
-        self_test: What `make` returned for the model, as its file holds it.
+        self_test: What `make` returned for the model, as read from its file.
         spec: Describes the model.
         run: Runs the model as it will be used.
 
     Raises:
-        SelfTestError: A probability differs by more than `TOLERANCE`, or `self_test` is none of this model's.
+        SelfTestError: A probability differs by more than `TOLERANCE`, or `self_test` is not valid for this model.
     """
     tiles, classes, expected = _parse(self_test, spec)
     actual = run(_picture(spec, tiles))[0][classes]
