@@ -172,7 +172,7 @@ class ModelSpec:
             The spec with that network; nothing else changes.
 
         Raises:
-            ValueError: There is no such version, or `Metaparameters` or the bypass refuses a value.
+            ValueError: The version is unknown, or a metaparameter or the bypass is refused.
         """
         if version is not None and version not in VERSIONS:
             raise ValueError(f"version must be one of {tuple(VERSIONS)}, got {version!r}.")

@@ -64,8 +64,8 @@ def check_code_lengths(lengths: np.ndarray, needed: bool, offset: int) -> None:
         offset: Byte of the file to report in errors.
 
     Raises:
-        HuffmanError: The lengths do not make a complete prefix code, a needed table is empty, or an unneeded one is
-            not.
+        HuffmanError: The lengths do not make a complete prefix code, or are all 0 although the table is needed, or are
+            not all 0 although it is not needed.
     """
     used = lengths[lengths > 0].astype(np.int64)
     if lengths.max(initial=0) > MAX_LENGTH:

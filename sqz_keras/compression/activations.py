@@ -14,7 +14,7 @@ with needs("tensorflow"):
 
 from sqz_keras.compression.layer_inputs import BATCH
 
-_MOST_POSITIONS = 400  # of an image that the moments use: more add nothing new
+_MOST_POSITIONS = 400  # per image, in the moments: more add nothing new
 
 
 def convolutions(model: keras.Model) -> list[keras.layers.Layer]:

@@ -40,9 +40,9 @@ def bits_for_size(
 ) -> dict[str, int]:
     """Bits by layer, 3 to 8, with which weights rounded to evenly spaced values need about `target_bytes`.
 
-    All layers start with the fewest bits. Then one bit after the other goes to the layer in which it removes the most
-    damage per byte. The damage is the squared error of the weights, in units of the step that `quantize` would use for
-    their layer.
+    All layers start with the fewest bits. Then one bit at a time goes to the layer in which it removes the most damage
+    per byte. The damage is the squared error of the weights, in units of the step that `quantize` would use for their
+    layer.
 
     Args:
         arrays: Weights by name, float32.

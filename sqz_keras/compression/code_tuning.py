@@ -169,7 +169,7 @@ def _run(
         manager.checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched()
     done = update = tuning.updates_done()
     for update, (images, weights) in zip(range(done + 1, updates + 1), batches(done), strict=False):
-        if (update - 1) % _UPDATES_BETWEEN_SIZES == 0:  # checkpoints are made only here: a resumed run stays the same
+        if (update - 1) % _UPDATES_BETWEEN_SIZES == 0:  # checkpoints are made only here, so resuming changes nothing
             if manager is not None and update - 1 > done:
                 manager.save(checkpoint_number=update - 1)
             excess = _size(tuning.result(), profile) / target_bytes - 1

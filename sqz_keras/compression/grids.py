@@ -17,8 +17,8 @@ def grid_steps(
     Args:
         sensitivity: Sensitivity by array in net order, in 1 / weight**2, as `sensitivities` returns it.
         coarseness: The size of a typical step, as a multiple of 1 / sqrt(sensitivity).
-        early_coarser: Factor by which the first array's step is coarser and the last array's step finer; the exponent
-            of the factor falls evenly from 1 to -1.
+        early_coarser: The first array's step is multiplied by this factor and the last array's is divided by it; in
+            between, the factor's exponent falls evenly from 1 to -1.
     """
     steps = {}
     for (name, value), place in zip(sensitivity.items(), np.linspace(1, -1, len(sensitivity)), strict=True):

@@ -29,7 +29,7 @@ CLIP = 6.0
 # of the range as well (0.0062 with an end of 0.8).
 _POWER = 0.8
 _END = 0.9
-_LEAST = 1e-3  # of a tensor's largest value: channels with smaller values, or dead ones, count as this large
+_LEAST = 1e-3  # of a tensor's largest value: smaller channels, dead ones among them, count as this large
 
 
 def prepare(spec: ModelSpec, arrays: Mapping[str, np.ndarray], images: np.ndarray) -> Arrays:

@@ -13,8 +13,8 @@ BATCH = 10  # images at a time; conv1's patches take 7 MB per image
 class LayerInputs:
     """The inputs that each convolution of a model gets for some images.
 
-    They are computed from outputs of earlier layers that were kept, with the weights that the model has by then. So
-    changing a model layer by layer runs each layer only once. An output is kept while a later layer needs it.
+    They are computed from kept outputs of earlier layers, with the weights that the model has by then. So changing a
+    model layer by layer runs each layer only once. An output is kept while a later layer needs it.
 
     Args:
         model: A model of these layers.

@@ -103,7 +103,8 @@ def train(
         batches: A tf.data.Dataset of (images, targets) or (images, targets, sample weights). Targets are class indices
             (integers), with the cross-entropy as the loss, or another net's probabilities (floats), see
             `_softened_divergence`.
-        steps: Number of updates in all. Those before a checkpoint are not repeated, and their batches are skipped.
+        steps: Number of updates in all. Updates up to the last checkpoint are not repeated, and their batches are
+            skipped.
         learning_rate: Learning rate of the first update.
         callbacks: Callbacks of tf_keras, called before the checkpoint is written.
         checkpoints: Function from the checkpoint of (model=, optimizer=) to a tf.train.CheckpointManager, or None to

@@ -296,7 +296,7 @@ def import_tfmot():
 def _pruning_steps(steps: int, begin_step: int, end_step: int | None, frequency: int | None) -> dict[str, int]:
     """The begin_step, end_step and frequency with which the last pruning is at end_step.
 
-    tfmot counts from 1, prunes where (step - begin_step) % frequency == 0, and is silent if that never happens.
+    tfmot counts from 1, prunes when (step - begin_step) % frequency == 0, and is silent if that never happens.
     """
     last = max(3 * steps // 4, begin_step + (frequency or 1)) if end_step is None else end_step
     if frequency is None:

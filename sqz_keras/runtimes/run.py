@@ -27,7 +27,7 @@ def run_litert(data: bytes, images: np.ndarray) -> np.ndarray:
 
 
 def litert_runner(data: bytes) -> Callable[[np.ndarray], np.ndarray]:
-    """The function from images to probabilities that `run_litert` calls; for several calls."""
+    """The function from images to probabilities that `run_litert` calls, to call it several times."""
     interpreter = load_litert(data)
     (input,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
 
@@ -74,7 +74,7 @@ def run_onnx(data: bytes, images: np.ndarray) -> np.ndarray:
 
 
 def onnx_runner(data: bytes) -> Callable[[np.ndarray], np.ndarray]:
-    """The function from images to probabilities that `run_onnx` calls; for several calls."""
+    """The function from images to probabilities that `run_onnx` calls, to call it several times."""
     import onnxruntime
 
     from sqz_keras.runtimes.onnx_file import INPUT, OUTPUT

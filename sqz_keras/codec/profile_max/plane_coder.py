@@ -36,7 +36,7 @@ class PlaneModes:
 
 
 def choose_modes(planes: Sequence[np.ndarray], floats: FloatPlanes) -> PlaneModes:
-    """Chooses the modes of version 1, or those of version 2 if a plane is smaller when it is modelled.
+    """Chooses the modes of version 1, or the modes of version 2 if modelling makes a plane smaller.
 
     Args:
         planes: Uint8 (n,), the eight planes.

@@ -83,7 +83,7 @@ def symbol_intervals(
 
 
 def spent_bits(frequencies: np.ndarray) -> np.ndarray:
-    """Returns the bits that the coder spends on symbols of these frequencies."""
+    """Returns the bits that the coder spends on symbols with these frequencies."""
     return PRECISION - np.log2(frequencies)
 
 

@@ -219,7 +219,7 @@ class ValueModel:
     def _sign_contexts(
         self, row: np.ndarray, column: np.ndarray, array: np.ndarray, sliced: np.ndarray, neighbours: np.ndarray
     ) -> np.ndarray:
-        """Returns int64 (n,), contexts from the neighbours' sum, or else from the means of row, column and array."""
+        """Returns int64 (n,), contexts from the neighbours' sum, or from how row and column differ from the array."""
         count, magnitude, total = self._arrays
         tilt = np.zeros(len(array), np.int64)
         for (line_count, _, line_total), owner, line in self._lines(row, column):
