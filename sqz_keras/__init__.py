@@ -45,7 +45,7 @@ __all__ = [
     "squeezenet_from_metaparameters",
 ]
 
-# Where the names are, but for those of sqz_keras.models.squeezenet.
+# The module of each name; names that are not listed here are in sqz_keras.models.squeezenet.
 _MODULES = {
     "Metaparameters": "architecture.metaparameters",
     "ModelSpec": "architecture.spec",
@@ -66,10 +66,10 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-if not typing.TYPE_CHECKING:  # a type checker would take any misspelt name for one that this function finds
+if not typing.TYPE_CHECKING:  # a type checker that saw this function would accept any misspelt name
 
     def __getattr__(name: str):
-        """Imports a name when it is first used: a command, or a client's start, waits only for what it needs."""
+        """Imports a name on first use, so that a command, or a client at its start, waits only for what it needs."""
         if name not in __all__:
             raise AttributeError(f"module 'sqz_keras' has no attribute {name!r}")
         if name in ("applications", "explain"):

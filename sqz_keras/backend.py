@@ -18,8 +18,8 @@ _BACKENDS = (*KERAS, "openvino")
 def import_keras() -> types.ModuleType:
     """Imports Keras on the backend that the user has chosen, or else on one that is installed.
 
-    Keras takes TensorFlow where neither KERAS_BACKEND nor its keras.json names another, and it writes that file itself.
-    So a backend of keras.json that is not installed is no choice.
+    Keras uses TensorFlow unless KERAS_BACKEND or its keras.json names another backend, and it writes that file itself.
+    So a backend in keras.json that is not installed does not count as the user's choice.
 
     Raises:
         MissingExtraError: Keras, or the backend, is not installed.
@@ -48,10 +48,10 @@ def use_default_settings() -> None:
 
 
 def check_is_tensorflow(what: str) -> None:
-    """Refuses any other backend.
+    """Refuses any backend but TensorFlow.
 
     Args:
-        what: What needs TensorFlow, to begin the message.
+        what: What needs TensorFlow; the message begins with it.
 
     Raises:
         ValueError: Keras runs on another backend.
@@ -63,7 +63,7 @@ def check_is_tensorflow(what: str) -> None:
 
 
 def _configured() -> str:
-    """The backend of keras.json, or Keras's default."""
+    """The backend that keras.json names, or Keras's default."""
     home = os.environ.get("KERAS_HOME", os.path.join("~", ".keras"))
     try:
         config = json.loads(pathlib.Path(os.path.expanduser(home), "keras.json").read_text("utf-8"))

@@ -36,24 +36,23 @@ def run(
 ) -> None:
     """Runs `main(argv)` as a console script; does not return.
 
-    Every option is a flag. A command with a `positional` argument, so named in errors, takes one, which is then in
-    argv[1]; where it is `repeated`, it takes any number of them, and `main` checks them. Each of `extras` brings what
-    the command needs beyond the base.
+    Every option is a flag. A command may take one other argument, in argv[1]; `positional` is its name in errors. If
+    it is `repeated`, the command takes any number of them, and `main` checks them. Each of `extras` brings what the
+    command needs beyond the base installation.
 
     `--help` prints the description and the flags that `define_flags` declares, with their defaults. A ValueError or
-    OSError, which the package raises for what a user can mend, and a package that is missing, end in one line on
-    stderr and exit status 1; whatever else is raised is a defect and shows its traceback. `main` may return an
-    exit status.
+    OSError, which the package raises for what a user can mend, or a missing package ends in one line on stderr and
+    exit status 1; any other exception is a defect and shows its traceback. `main` may return an exit status.
 
     The logs of TensorFlow and gRPC are hidden, unless --verbosity is 1 or more, or the environment asks for them.
-    TensorFlow uses oneDNN on every x86 processor, unless the environment says otherwise; by itself it does so only on
-    newer ones, and is slower on the others.
+    TensorFlow uses oneDNN on every x86 processor, unless the environment says otherwise. By default TensorFlow uses it
+    only on newer processors, and is slower on the others.
     """
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     before = set(flags.FLAGS)
     define_flags()
     for name in set(flags.FLAGS) - before:
-        # absl lists the flags of the module that defines them; the script that pip writes defines none.
+        # absl's help lists the flags that the main script defines; the script that pip writes defines none.
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
     sys.modules["__main__"].__doc__ = description
 
@@ -64,7 +63,7 @@ def run(
         if unexpected:
             raise app.UsageError(f"Unexpected arguments: {' '.join(unexpected)}. Every option is a --flag.")
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a file's name may be no text
+            sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does: a file name may not be valid text
         _expand_home()
         argv = [os.path.expanduser(argument) for argument in argv]
         _set_verbosity(flags.FLAGS["verbosity"])
@@ -82,7 +81,7 @@ def run(
 
 
 def _set_verbosity(flag: flags.Flag) -> None:
-    """Warnings of the project alone; by --verbosity more, and from 1 on the logs of TensorFlow and gRPC."""
+    """Shows the project's warnings, or what --verbosity says; from 1 on, the logs of TensorFlow and gRPC too."""
     if not flag.present:
         absl_logging.set_verbosity(absl_logging.WARNING)  # absl.app sets INFO
     if flag.value >= 1:
@@ -105,7 +104,7 @@ def given_images(argv: Sequence[str], flag: Sequence[str] | None) -> list[str]:
 
 
 def _expand_home() -> None:
-    """Replaces the ~ of paths in flags, which the shell leaves alone behind the "=" of --flag=~/path."""
+    """Expands the ~ of paths in flags, which the shell leaves alone after the "=" of --flag=~/path."""
     for name in flags.FLAGS:
         flag = flags.FLAGS[name]
         if isinstance(flag.value, str):
@@ -115,7 +114,7 @@ def _expand_home() -> None:
 
 
 def define_model_flags(default: str | None = "imagenet") -> None:
-    """`--model`, `--version` and `--bypass`: what `resolve_model` takes, one meaning in every command."""
+    """Defines `--model`, `--version` and `--bypass`, the arguments of `resolve_model`, alike in every command."""
     flags.DEFINE_string(
         "model", default, "Name of pretrained weights, or any file or folder of weights.", required=default is None
     )
@@ -133,14 +132,14 @@ def flag_field(default: object, text: str, **limits):
 
 
 def define_field_flags(*configs: type) -> None:
-    """The flag of each `flag_field` of the dataclasses, with its default; flags that exist already stay."""
+    """Defines a flag for each `flag_field` of the dataclasses, with its default; existing flags are left alone."""
     for field in (field for config in configs for field in dataclasses.fields(config)):
         if field.name not in flags.FLAGS:
             define_field_flag(field, field.default)
 
 
 def define_field_flag(field: dataclasses.Field, default: object) -> None:
-    """The flag of a `flag_field`, of its name, type and help."""
+    """Defines the flag of a `flag_field`, with the field's name, type and help."""
     limits = {name: value for name, value in field.metadata.items() if name not in ("help", "choices")}
     if "choices" in field.metadata:
         flags.DEFINE_enum(field.name, default, list(field.metadata["choices"]), field.metadata["help"], **limits)
@@ -149,7 +148,7 @@ def define_field_flag(field: dataclasses.Field, default: object) -> None:
 
 
 def config_of_method(methods: Mapping[str, type], method: str, args: flags.FlagValues) -> object:
-    """The config of a method, from the flags of its fields.
+    """The config of a method, from the flags named like its fields.
 
     Args:
         methods: The dataclass of each method.
@@ -173,6 +172,6 @@ def config_of_method(methods: Mapping[str, type], method: str, args: flags.FlagV
 
 
 def config_of(config: type, args: flags.FlagValues, **others: object) -> object:
-    """The dataclass with the values of the flags of its fields, and with `others`."""
+    """An instance of the dataclass: `others`, and for each other field the value of its flag."""
     names = [field.name for field in dataclasses.fields(config) if field.name not in others]
     return config(**others, **{name: args[name].value for name in names})

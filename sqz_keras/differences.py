@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 
 def describe_changes(before: Mapping, after: Mapping, ignore: Collection[str] = (), prefix: str = "") -> str:
-    """The fields that differ, as "name was 1, now 2; group.name was ..."; "" where none does.
+    """The fields that differ, as "name was 1, now 2; group.name was ..."; "" if none differ.
 
     Args:
         before: Parsed JSON.

@@ -1,4 +1,4 @@
-"""Where a network sees a class: conv10's own map of the class, and a picture of it over the image.
+"""Where a network sees a class: conv10's own map of the class, and that map drawn over the image.
 
 Zhou et al. (arXiv 1512.04150) compute a class activation map from a linear layer behind the global average. Here the
 classifier is a convolution before that average (paper, section 3 and Table 1), so the map is there already.
@@ -19,14 +19,14 @@ from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.images.preprocessing import check_spec, warn_if_scaled
 from sqz_keras.images.resizing import target_size
 
-# Inferno, of van der Walt and Smith (CC0), in equal steps. Its lightness rises evenly, so it reads without colours too.
+# Inferno, by van der Walt and Smith (CC0), in equal steps. Its lightness rises evenly, so it is readable in grey too.
 _COLOURS = ("000004", "210c4a", "56106e", "89226a", "bb3754", "e35932", "f98c0a", "f9c932", "fcffa4")
-_LARGEST_PREPARED = 255 - min(map(min, BGR_MEANS.values()))  # of all modes
+_LARGEST_PREPARED = 255 - min(map(min, BGR_MEANS.values()))  # the largest value that any mode gives
 _LEAST_COVER, _MOST_COVER = 0.35, 0.7  # share of the colour in a pixel, where the map is 0 and where it is largest
 
 
 class ClassMaps:
-    """Maps of classes of one model, for many images; `class_map` is for one.
+    """The class maps of one model, for many images; `class_map` is for a single image.
 
     Args:
         model: A SqueezeNet of any architecture with its top, as the builders and `load` return it.
@@ -45,7 +45,7 @@ class ClassMaps:
                 "build it with include_top=True, and pass the SqueezeNet itself if another model contains it."
             )
         self._channels_first = conv10.data_format == "channels_first"
-        self._takes_prepared = model.layers[1].name == "conv1"  # and not layers that prepare the image
+        self._takes_prepared = model.layers[1].name == "conv1"  # not a layer that prepares the image
         self._expected = (1, *model.input_shape[1:])
         self._to_maps = keras.Model(model.input, conv10.output)
 
@@ -79,12 +79,12 @@ class ClassMaps:
     def _has_map(self, shape: tuple[int, ...]) -> bool:
         try:
             return 0 not in self._to_maps.compute_output_shape(shape)
-        except ValueError:  # some layers of Keras refuse it themselves
+        except ValueError:  # some Keras layers refuse such a shape themselves
             return False
 
 
 def _check_is_prepared(dtype: np.dtype, inputs: np.ndarray) -> None:
-    """Refuses a picture in its own type, and warns of values that are probably those of a picture."""
+    """Refuses an image that is still uint8, and warns of values that look like an unprepared image's."""
     if dtype == np.uint8:
         raise ValueError(
             "image must be the model's input, and uint8 is a picture's own type: give what prepare_images returns."
@@ -105,38 +105,38 @@ def class_map(model: keras.Model, image: typing.Any, class_id: int | None = None
     Args:
         model: A SqueezeNet of any architecture with its top, as the builders and `load` return it.
         image: The model's input for one image, as `prepare_images` returns it: array or tensor (S, S, 3) or
-            (1, S, S, 3), channels first where the model is.
+            (1, S, S, 3), channels first if the model is.
         class_id: Index of the class. None: the class with the highest mean, which is the model's answer.
 
     Returns:
         float32 (H, W), at least 0 and without an upper bound, in conv10's resolution. For an input of 227x227 that is
-        (13, 13) with v1.0 and (14, 14) with v1.1, and 2 more on each axis where conv10 is padded by 1. `overlay` lays
+        (13, 13) with v1.0 and (14, 14) with v1.1, and 2 more on each axis if conv10 is padded by 1. `overlay` draws
         it over the image.
 
     Raises:
-        ValueError: The model has no top, the image does not fit the model, holds NaN or is uint8, which no model's
-            input is, or there is no such class.
+        ValueError: The model has no top; the image does not fit the model, holds NaN or infinity, or is uint8, which
+            no model's input is; or there is no such class.
     """
     return ClassMaps(model)(image, class_id)
 
 
 def overlay(image: np.ndarray, values: np.ndarray, spec: ModelSpec) -> np.ndarray:
-    """A class map in colours over the whole image, which becomes grey.
+    """The whole image in grey, with a class map over it in colours.
 
-    Each value is drawn at the centre of the pixels that it was computed from, with straight lines to its neighbours;
-    the resizing and cropping of `prepare_images` is undone. Black is 0 and light yellow the map's largest value, so
-    colours of two maps are not comparable. What the crop left out is dark and without colour.
+    Each value is drawn at the centre of the pixels that it was computed from, and interpolated linearly between these
+    centres; the resizing and cropping of `prepare_images` is undone. Black is 0 and light yellow the map's largest
+    value, so the colours of two maps cannot be compared. What the crop left out is dark and uncoloured.
 
     Args:
         image: The image before `prepare_images`: (H, W, 3), RGB in 0..255, any numeric dtype.
         values: What `class_map` returned for it.
-        spec: Of the model, with the preprocessing and the input size that the image got.
+        spec: The model's, with the preprocessing and the input size that were used for the image.
 
     Returns:
-        RGB, uint8 (H, W, 3), in the size of the image.
+        RGB, uint8 (H, W, 3), as large as the image.
 
     Raises:
-        ValueError: The image has another shape or range, or the map is not one of this spec's network.
+        ValueError: The image has another shape or range, or the map does not come from this spec's network.
     """
     check_spec(spec)
     image, values = np.asarray(image), np.asarray(values, np.float32)
@@ -177,15 +177,15 @@ def colour_scale() -> np.ndarray:
 
 
 def _weights(size: int, new_size: int, side: int, spec: ModelSpec) -> tuple[np.ndarray, np.ndarray]:
-    """Float32 (size, side): the weights of a line of a map in each pixel of the image; and which pixels were seen.
+    """Float32 (size, side), the weights of a map's values in each pixel, along one axis; and which pixels were seen.
 
     Args:
         size: Pixels of the image's height or width.
         new_size: What it is resized to before the crop.
-        side: Values of a line of the map.
-        spec: Of the network.
+        side: The map's height or width.
+        spec: The network's.
     """
-    start, step = 0.5, 1  # the centre of the first value, and the way to the next, in pixels of the network's input
+    start, step = 0.5, 1  # the first value's centre, and the distance to the next, in the input's pixels
     for layer in spec.layers():
         if layer.kind in ("convolution", "max pool"):
             start += step * ((layer.kernel - 1) / 2 - layer.padding)

@@ -1,4 +1,4 @@
-"""Packages that only some uses need: one that is missing is named in one line, with the extra that brings it."""
+"""Packages that only some uses need: a missing one is named in one line, with the extra that brings it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib.util
 import sys
 from collections.abc import Iterator
 
-KERAS = ("tensorflow", "jax", "torch")  # extras that bring Keras, each with the backend of its name
+KERAS = ("tensorflow", "jax", "torch")  # extras that bring Keras, each with the backend that it names
 _OURS = ("sqz_keras", "trainers", "export")
 
 
@@ -16,7 +16,7 @@ class MissingExtraError(ModuleNotFoundError):
 
     Args:
         package: The package, by the name under which it is imported.
-        extras: Extras each of which brings it.
+        extras: The extras that bring it; one is enough.
     """
 
     def __init__(self, package: str, extras: tuple[str, ...]):
@@ -28,11 +28,11 @@ class MissingExtraError(ModuleNotFoundError):
 
 @contextlib.contextmanager
 def needs(*extras: str) -> Iterator[None]:
-    """Says which extra brings a package that an import in the block misses.
+    """Names the extra that brings a package if an import in the block finds it missing.
 
     Args:
-        extras: Extras each of which brings what the block imports. An inner block knows better, but where it only knows
-            that Keras is needed.
+        extras: The extras that bring what the block imports; one is enough. The extras of an inner block take
+            precedence, unless they only say that Keras is needed.
 
     Raises:
         MissingExtraError: A package is missing.
@@ -51,10 +51,10 @@ def needs(*extras: str) -> Iterator[None]:
 
 
 def require(package: str, *extras: str) -> None:
-    """Says which extra brings a package, where it is missing; the package is not imported.
+    """Names the extra that brings a package if it is missing; does not import the package.
 
     Raises:
-        MissingExtraError: It is not installed.
+        MissingExtraError: The package is not installed.
     """
     if importlib.util.find_spec(package) is None:
         raise MissingExtraError(package, extras)

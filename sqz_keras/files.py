@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 
 def check_writable(path: str | os.PathLike) -> None:
-    """Refuses a file that could not be written, before the work that it would hold.
+    """Refuses a file that could not be written, before the work whose result it is to hold.
 
     Raises:
         ValueError: `path` is a folder, or the folder it belongs in does not exist or takes no files.
@@ -22,15 +22,15 @@ def check_writable(path: str | os.PathLike) -> None:
 
 
 def check_is_no_input(flag: str, path: str | os.PathLike, inputs: Mapping[str, str | os.PathLike | None]) -> None:
-    """Refuses a file to write that is one of those that are read.
+    """Refuses an output file that is also an input.
 
     Args:
         flag: The name of the flag that names the file.
-        path: The file.
-        inputs: Files that are read, by what a message calls them, such as "--model"; None for those that are not given.
+        path: The output file.
+        inputs: Input files by what the message calls them, such as "--model"; None for those that are not given.
 
     Raises:
-        ValueError: They are the same file.
+        ValueError: The output is one of the inputs.
     """
     for name, read in inputs.items():
         if read and os.path.realpath(read) == os.path.realpath(path):
@@ -38,9 +38,9 @@ def check_is_no_input(flag: str, path: str | os.PathLike, inputs: Mapping[str, s
 
 
 def write_file(path: str | os.PathLike, data: bytes) -> None:
-    """Writes a file whole or not at all, and to the disk; one that is there already is replaced.
+    """Writes a file whole or not at all, and flushes it to the disk; an existing file is replaced.
 
-    Several processes may write one file at once: it then holds what one of them wrote.
+    Several processes may write the same file at once; it then holds what one of them wrote.
 
     Raises:
         OSError: It cannot be written; what was there before is still there.
@@ -59,7 +59,7 @@ def write_file(path: str | os.PathLike, data: bytes) -> None:
 
 
 def sync(path: str | os.PathLike) -> None:
-    """Flushes a file, or the names in a folder, to the disk: files written later are then not there without it."""
+    """Flushes a file, or the names in a folder, to the disk, so that no file written later can survive without it."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -86,12 +86,12 @@ class InUseError(ValueError):
 
 @contextlib.contextmanager
 def locked(folder: str | os.PathLike) -> Iterator[None]:
-    """Keeps other processes out of a folder that call this too. A killed process locks nothing.
+    """Keeps other processes that call this out of a folder. A killed process leaves no lock.
 
-    Where the file system has no locks, nothing is kept out.
+    On a file system without locks, nothing is kept out.
 
     Raises:
-        InUseError: Another process works in it.
+        InUseError: Another process works in the folder.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -105,7 +105,7 @@ def lock(descriptor: int, message: str) -> None:
     """Locks an open file or folder until it is closed, as `locked` does.
 
     Args:
-        descriptor: Of the open file.
+        descriptor: File descriptor of the open file or folder.
         message: What the error says.
 
     Raises:
@@ -117,5 +117,5 @@ def lock(descriptor: int, message: str) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise InUseError(message) from error
-    except OSError:  # no locks, or none of folders
+    except OSError:  # the file system has no locks, or none for folders
         pass

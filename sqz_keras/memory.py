@@ -1,4 +1,4 @@
-"""How a process keeps memory for later blocks."""
+"""Keeps a process's freed memory for later blocks."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _MOST = (1 << 31) - 1  # mallopt takes an int
 def keep_blocks(largest: int = 1 << 30, in_all: int = _MOST) -> None:
     """Lets the C library keep freed blocks of memory for the next ones, in the whole process.
 
-    By default glibc gives large blocks back to the system at once. Where a process makes such blocks again and again,
-    the activations of an update or the copies of a message, it then takes longer to map all their pages anew than to
-    fill them. Other C libraries are left as they are.
+    By default glibc gives large blocks back to the system at once. A process that allocates them again and again, such
+    as the activations of an update or the copies of a message, then spends longer on mapping their pages anew than on
+    filling them. Other C libraries are left as they are.
 
     Args:
-        largest: Bytes of the largest block that is kept.
-        in_all: Bytes above which free memory goes back after all.
+        largest: Bytes of the largest block to keep.
+        in_all: Bytes of free memory above which it goes back to the system after all.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)

@@ -1,6 +1,6 @@
 """Protocol Buffers' wire format, from and to plain values.
 
-Reading builds no objects, so that no file can use much memory. The format is that of
+Reading builds no objects, so no file can make it use much memory. The format is specified at
 https://protobuf.dev/programming-guides/encoding/.
 """
 
@@ -21,7 +21,7 @@ class Field(NamedTuple):
     Args:
         number: At least 1.
         wire_type: VARINT, FIXED64, BYTES or FIXED32.
-        value: An unsigned int for a varint, else the bytes without a length.
+        value: An unsigned int for a varint, otherwise the bytes without their length.
         start: Where the field begins in its message.
         end: The position after it.
     """
@@ -37,7 +37,7 @@ def read_fields(message: memoryview) -> Iterator[Field]:
     """The fields of a message, in order. Groups, which are deprecated, are refused.
 
     Raises:
-        ValueError: The bytes are no message.
+        ValueError: The bytes are not a message.
     """
     at = 0
     while at < len(message):
@@ -63,7 +63,7 @@ def read_fields(message: memoryview) -> Iterator[Field]:
 
 
 def read_varint(message: memoryview, at: int) -> tuple[int, int]:
-    """An unsigned number of 7 bits a byte, the lowest first, and the position after it.
+    """An unsigned number, stored as 7 bits a byte with the lowest first, and the position after it.
 
     Raises:
         ValueError: The bytes end inside it, or it has more than 10.
@@ -84,7 +84,7 @@ def write_message(fields: Mapping[int, object]) -> bytes:
     """The bytes of a message.
 
     Args:
-        fields: By the number of a field, in the order to write: an integer of at least 0 (any integer type or enum),
+        fields: Values by field number, in the order to write them: an integer of at least 0 (any integer type or enum),
             a string, bytes, another message, or a list of these for a repeated field, which is not packed.
     """
     return b"".join(_parts(fields))

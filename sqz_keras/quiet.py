@@ -1,4 +1,4 @@
-"""Commands without the logs of TensorFlow and gRPC: what their C++ code prints is no part of a command's output."""
+"""Keeps what the C++ code of TensorFlow and gRPC logs out of a command's output."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 
-LEVEL = "TF_CPP_MIN_LOG_LEVEL"  # of the environment; 0 shows everything, 3 fatal errors alone
+LEVEL = "TF_CPP_MIN_LOG_LEVEL"  # environment variable: 0 shows everything, 3 only fatal errors
 _SILENT = "3"
 _GRPC_LEVEL = "GRPC_VERBOSITY"
-# Passes on what is no line of TensorFlow's log below FATAL.
+# Passes on every line except those that TensorFlow logs below FATAL.
 _FILTER = r"""
 import re, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -30,13 +30,12 @@ for line in sys.stdin.buffer:
 
 
 def silence() -> None:
-    """Hides the logs, unless the user's environment asks for them or TensorFlow is imported already.
+    """Hides the logs, unless the user's environment asks for them or TensorFlow is already imported.
 
     Errors stay: they are Python's exceptions, gRPC's own, and TensorFlow's FATAL lines, with which it ends the process.
 
-    The level in the environment does not hold for what TensorFlow prints while its libraries are loaded. Those lines
-    are filtered, for as long as `import tensorflow` takes, by a process of its own: it still passes on what is printed
-    by a library that ends this one.
+    TensorFlow ignores the level in the environment while its libraries are loaded. For as long as `import tensorflow`
+    takes, a separate process filters what it prints; the last lines of a library that ends this process still appear.
     """
     os.environ.setdefault(_GRPC_LEVEL, "ERROR")
     if os.environ.setdefault(LEVEL, _SILENT) == _SILENT and "tensorflow" not in sys.modules:
@@ -50,7 +49,7 @@ def show() -> None:
 
 
 class _FilteredImport(importlib.abc.MetaPathFinder):
-    """Finds TensorFlow as others do, and filters stderr while it is loaded."""
+    """Finds TensorFlow as the other finders do, and filters stderr while it is loaded."""
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, target=None):
         if name != "tensorflow":
@@ -73,7 +72,7 @@ class _FilteredImport(importlib.abc.MetaPathFinder):
 
 @contextlib.contextmanager
 def filtered_stderr() -> Iterator[None]:
-    """Leaves out TensorFlow's log from what is written to stderr in the block, where it is silent."""
+    """Filters TensorFlow's log out of what the block writes to stderr, if the logs are hidden."""
     if os.environ.get(LEVEL) != _SILENT:
         yield
         return
@@ -81,7 +80,7 @@ def filtered_stderr() -> Iterator[None]:
         stderr = os.dup(2)
         command = [sys.executable, "-I", "-S", "-c", _FILTER]
         passing = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=stderr)
-    except OSError:  # no stderr, or no more processes: then nothing is filtered
+    except OSError:  # no stderr, or no process to be had: then nothing is filtered
         yield
         return
     try:
@@ -93,4 +92,4 @@ def filtered_stderr() -> Iterator[None]:
         os.dup2(stderr, 2)
         os.close(stderr)
         with contextlib.suppress(subprocess.TimeoutExpired):  # a process that the block started may hold the pipe
-            passing.wait(5)  # until then, its lines might come behind this process's next ones
+            passing.wait(5)  # without the wait, its lines might come after this process's next ones

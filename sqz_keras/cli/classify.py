@@ -39,7 +39,7 @@ Arrays = Mapping[str, np.ndarray]
 
 
 class _ByKeras:
-    """Keeps its model, of which --explain takes the maps."""
+    """Keeps its model, from which --explain makes the map."""
 
     def __init__(self, spec: ModelSpec, arrays: Arrays):
         from sqz_keras.models.squeezenet import build
@@ -70,7 +70,7 @@ def _by_onnx(spec: ModelSpec, arrays: Arrays) -> Callable:
 
 
 KERAS = "keras"
-# What runs a network: a function of a model that gives one from an image (H, W, 3) to its probabilities (classes,).
+# What runs a network: from a spec and its arrays, makes a function image (H, W, 3) -> probabilities (classes,).
 RUNTIMES = {KERAS: _ByKeras, "litert": _by_litert, "onnx": _by_onnx}
 
 

@@ -31,7 +31,7 @@ def main(argv) -> None:
     if args.float16 and not any(output.lower().endswith(".tflite") for output in args.output):
         raise ValueError("--float16 is for .tflite files; leave it out, or add --output=NAME.tflite.")
     model = sqz.read_model(argv[1], args.base)
-    # All are made before the first is written, as one of them may be refused.
+    # All outputs are encoded before the first is written, because any of them may be refused.
     contents = [encode_received(model, output, float16=args.float16) for output in args.output]
     for output, data in zip(args.output, contents, strict=True):
         write_file(output, data)

@@ -109,7 +109,7 @@ def _table(rows: list[summary.Row]) -> list[str]:
 
 
 def _memory(spec: ModelSpec, bits: int, on_chip_bytes: int | None) -> list[str]:
-    """Bytes of the weights in three forms, of the activations, and whether both fit."""
+    """Lines with the bytes of the weights in three forms and of the activations, and whether both fit the chip."""
     parameters, peak = spec.count_params(), summary.peak_activations(spec)
     lines = [f"weights, and the activations that must be held at once ({peak:,} values):"]
     for form, weights, itemsize in (

@@ -1,6 +1,6 @@
 """SqueezeNet among KerasHub's models: `keras_hub.models.ImageClassifier.from_preset` loads presets that hold a `.sqz`.
 
-Importing this package is what lets KerasHub know the classes. Keras must run on TensorFlow.
+Importing this package registers its classes with KerasHub. Keras must run on TensorFlow.
 """
 
 from sqz_keras.hub.backbone import SqueezeNetBackbone

@@ -1,4 +1,4 @@
-"""The network up to its last fire module, and the file of a preset that holds all weights."""
+"""The network up to its last fire module, and the file of a preset that holds the weights of the whole network."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from sqz_keras.models.squeezenet import assign, named_arrays, squeezenet_from_me
 from sqz_keras.weights import sqz
 from sqz_keras.weights.arrays import check_shapes
 
-WEIGHTS = "model.sqz"  # of a preset
-_WEIGHTS_ALONE = "model.weights.h5"  # as KerasHub writes them
+WEIGHTS = "model.sqz"  # in a preset
+_WEIGHTS_ALONE = "model.weights.h5"  # as KerasHub writes them, in one file
 _OF_ANY_MODEL = ("name", "trainable", "dtype", "compile")
-_ONE_SHARD = 1e-9  # GB: KerasHub writes larger weights as shards, by an index that names their files
+_ONE_SHARD = 1e-9  # GB: KerasHub writes larger weights as shards, with an index that names their files
 
 
 def check_kwargs(kwargs: Mapping[str, Any]) -> None:
@@ -44,8 +44,8 @@ class SqueezeNetBackbone(keras_hub.models.Backbone):
 
     Args:
         spec: The `ModelSpec`, or its JSON form, of the whole network.
-        dtype: As Keras takes it; None is Keras's own setting.
-        **kwargs: `name` and `trainable`, as of any Keras model.
+        dtype: As in Keras; None means Keras's own setting.
+        **kwargs: `name` and `trainable`, as for any Keras model.
 
     Raises:
         ValueError: `spec` does not describe a network, or there are other arguments.
@@ -67,7 +67,7 @@ class SqueezeNetBackbone(keras_hub.models.Backbone):
             keras.config.set_dtype_policy(before)
         super().__init__(inputs=network.input, outputs=network.output, dtype=dtype, **kwargs)
         self.spec = spec
-        self._head: dict[str, np.ndarray] = {}  # conv10's arrays, before there is a classifier
+        self._head: dict[str, np.ndarray] = {}  # conv10's arrays, until there is a classifier
         self._set_classifier(None, takes_weights=True)
 
     def get_config(self) -> dict[str, Any]:
@@ -75,7 +75,7 @@ class SqueezeNetBackbone(keras_hub.models.Backbone):
         return {**super().get_config(), "spec": self.spec.to_json()}
 
     def assign(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Takes the weights of the whole network; conv10's are kept for a classifier of as many classes.
+        """Takes the weights of the whole network; conv10's are kept for a classifier with the same classes.
 
         Args:
             arrays: Weights by name, float32.
@@ -91,11 +91,11 @@ class SqueezeNetBackbone(keras_hub.models.Backbone):
             conv10.set_weights(list(self._head.values()))
 
     def attach(self, conv10: keras.layers.Layer, classes: int | None) -> None:
-        """Makes conv10 of a classifier the one whose weights are saved.
+        """Makes a classifier's conv10 the one whose weights are saved.
 
         Args:
             conv10: The layer.
-            classes: Number of its classes, where they are new; None loads conv10's weights into the layer too.
+            classes: Number of classes if the layer is new; None also loads the kept conv10 weights into the layer.
         """
         if classes is not None:
             self.spec = ModelSpec.from_json({**self.spec.to_json(), "classes": classes, "labels": None})
@@ -104,23 +104,23 @@ class SqueezeNetBackbone(keras_hub.models.Backbone):
         self._set_classifier(conv10, takes_weights=classes is None)
 
     def _set_classifier(self, conv10: keras.layers.Layer | None, *, takes_weights: bool) -> None:
-        # Keras would count the layer among the backbone's own.
+        # An ordinary attribute would make Keras count the layer as the backbone's own.
         object.__setattr__(self, "_classifier", (conv10, takes_weights))
 
     def save_to_preset(self, preset_dir: str | os.PathLike, max_shard_size: float | None = None) -> None:
-        """Writes the preset, with the weights of the whole network in `model.sqz`; a backbone alone as KerasHub does.
+        """Writes the preset, with all weights in `model.sqz`; without conv10's, as KerasHub writes any backbone.
 
         Args:
             preset_dir: Folder of the preset.
-            max_shard_size: Only a backbone without a classifier has any use for it.
+            max_shard_size: Used only without conv10's weights.
         """
         has_head = self._classifier[0] is not None or bool(self._head)
         super().save_to_preset(os.fspath(preset_dir), _ONE_SHARD if has_head else max_shard_size)
-        if has_head:  # a backbone that was saved here alone before left weights, which KerasHub would load instead
+        if has_head:  # weights of a backbone that was saved here alone before; KerasHub would load them instead
             pathlib.Path(preset_dir, _WEIGHTS_ALONE).unlink(missing_ok=True)
 
     def save_weights(self, filepath: str | os.PathLike, *args, **kwargs) -> None:
-        """As of any Keras model; as an index of shards, which KerasHub asks for, `model.sqz` beside it."""
+        """Saves as any Keras model does; for an index of shards, which KerasHub asks for, `model.sqz` beside it."""
         if pathlib.Path(filepath).suffix != ".json":
             super().save_weights(filepath, *args, **kwargs)
             return
@@ -134,16 +134,16 @@ class SqueezeNetBackbone(keras_hub.models.Backbone):
         write_json(filepath, index)
 
     def load_weights(self, filepath: str | os.PathLike, *args, **kwargs) -> None:
-        """As of any Keras model; from an index of shards, `model.sqz` beside it, which must be of the same network."""
+        """Loads as any Keras model does; for an index of shards, `model.sqz` beside it, of the same network."""
         if pathlib.Path(filepath).suffix != ".json":
             super().load_weights(filepath, *args, **kwargs)
             return
         path = pathlib.Path(filepath).with_name(WEIGHTS)
         model = sqz.read_model(path)
         arrays = model.arrays
-        classes = {name: arrays[name].shape for name in ("conv10/kernel", "conv10/bias")}  # perhaps others than now
+        classes = {name: arrays[name].shape for name in ("conv10/kernel", "conv10/bias")}  # may have changed
         check_shapes(path, arrays, self.spec.weight_shapes() | classes)
-        for field in ("metaparameters", "bypass", "conv10_padding"):  # weights of the same shapes may have others
+        for field in ("metaparameters", "bypass", "conv10_padding"):  # may differ for weights of equal shapes
             expected, actual = getattr(self.spec, field), getattr(model.spec, field)
             if actual != expected:
                 raise ValueError(f"{path}: the weights of another network: expected {field} {expected}, got {actual}.")

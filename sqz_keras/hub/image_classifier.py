@@ -23,13 +23,13 @@ from sqz_keras.weights.resolve import resolve_model
 
 @keras.saving.register_keras_serializable(package="sqz_keras")
 class SqueezeNetImageClassifier(keras_hub.models.ImageClassifier):
-    """The whole network: images of any size with its preprocessor, network inputs without.
+    """The whole network; takes images of any size with its preprocessor, or network inputs without.
 
     Args:
         backbone: A `SqueezeNetBackbone`.
-        num_classes: For a new conv10 with so many filters, at least 2; None keeps the backbone's classes and their
+        num_classes: Number of classes of a new conv10, at least 2; None keeps the backbone's classes and their
             weights.
-        preprocessor: Function of the images; None takes network inputs.
+        preprocessor: Function that is applied to the images; with None, the classifier takes network inputs.
         activation: "softmax" for probabilities; None gives conv10's averages, which are never negative.
         dropout: Dropout rate of drop9.
         **kwargs: `name` and `compile`, as KerasHub takes them.
@@ -41,7 +41,7 @@ class SqueezeNetImageClassifier(keras_hub.models.ImageClassifier):
 
     backbone_cls = SqueezeNetBackbone
     preprocessor_cls = SqueezeNetImageClassifierPreprocessor
-    # KerasHub's own presets are files at Kaggle; these are the records of `sqz_keras`, which `from_preset` takes too.
+    # KerasHub's own presets are files on Kaggle; these are the records of `sqz_keras`, which `from_preset` takes too.
     presets = {name: {"metadata": {"description": "See sqz_keras.get_record."}} for name in list_records()}  # noqa: RUF012
 
     def __init__(
@@ -67,7 +67,7 @@ class SqueezeNetImageClassifier(keras_hub.models.ImageClassifier):
 
     @classmethod
     def from_preset(cls, preset: str | os.PathLike, load_weights: bool = True, **kwargs) -> SqueezeNetImageClassifier:
-        """As of any KerasHub model; a record's name, such as "squeezenet1.1_authors", is a preset too."""
+        """Loads a preset as KerasHub's models do; a record's name, such as "squeezenet1.1_authors", is a preset too."""
         preset = os.fspath(preset)
         if preset not in cls.presets:
             return super().from_preset(preset, load_weights=load_weights, **kwargs)
@@ -75,7 +75,7 @@ class SqueezeNetImageClassifier(keras_hub.models.ImageClassifier):
 
     @classmethod
     def from_model(cls, model: str | os.PathLike, load_weights: bool = True, **kwargs) -> SqueezeNetImageClassifier:
-        """A classifier of whatever `sqz_keras.resolve_model` takes: a record's name, or a file or folder of weights.
+        """A classifier from whatever `sqz_keras.resolve_model` takes: a record's name, or a file or folder of weights.
 
         Args:
             model: The name or path.

@@ -1,4 +1,4 @@
-"""From images of any size to the network's inputs, as the weights expect it."""
+"""From images of any size to the network inputs that the weights expect."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from sqz_keras.images.preprocessing import prepare_images
 class SqueezeNetImageConverter(keras_hub.layers.ImageConverter):
     """Resizes, crops the centre and changes the colours: `sqz_keras.prepare_images` as a layer.
 
-    Takes images (N, H, W, 3) or (H, W, 3), RGB in 0..255, any numeric dtype; gives float32 (N, S, S, 3) or (S, S, 3).
+    Takes images (N, H, W, 3) or (H, W, 3), RGB in 0..255, any numeric dtype; returns float32 (N, S, S, 3) or (S, S, 3).
 
     Args:
         input_size: S, the height and width of the network's input in pixels.
         preprocessing: A `Preprocessing`, or its fields.
-        **kwargs: As of any Keras layer.
+        **kwargs: As for any Keras layer.
     """
 
     backbone_cls = SqueezeNetBackbone
@@ -56,7 +56,7 @@ class SqueezeNetImageConverter(keras_hub.layers.ImageConverter):
         """The network's inputs.
 
         Args:
-            inputs: Images, as the class says.
+            inputs: Images, as the class takes them.
 
         Returns:
             Float32 (N, S, S, 3) or (S, S, 3).

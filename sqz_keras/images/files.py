@@ -30,7 +30,7 @@ SUFFIXES = (
     ".tiff",
     ".webp",
 )
-_NAMED = 3  # of the files that are left out
+_NAMED = 3  # how many of the files that are left out are named
 
 
 def find_images(image_dir: str | os.PathLike, at_most: int | None = None) -> list[pathlib.Path]:
@@ -62,7 +62,7 @@ def find_images(image_dir: str | os.PathLike, at_most: int | None = None) -> lis
 def files_below(folder: str | os.PathLike) -> Iterator[pathlib.Path]:
     """The files of a folder at any depth; folders whose names start with a dot are skipped.
 
-    Links to folders elsewhere are followed. No folder is listed twice, so links may run in circles.
+    Links to folders elsewhere are followed. No folder is listed twice, so links may form circles.
 
     Raises:
         OSError: a folder cannot be listed.
@@ -89,7 +89,7 @@ def _fail(error: OSError) -> None:
 def split_by_suffix(paths: Iterable[pathlib.Path]) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
     """Files with the suffix of an image, and other files, both sorted; names that start with a dot are in neither.
 
-    Links to nothing with the suffix of an image are among the others.
+    Broken links with the suffix of an image are among the others.
     """
     images, others = [], []
     for path in sorted(path for path in paths if not path.name.startswith(".")):
@@ -102,7 +102,7 @@ def split_by_suffix(paths: Iterable[pathlib.Path]) -> tuple[list[pathlib.Path], 
 
 
 def report_left_out(root: pathlib.Path, others: Sequence[pathlib.Path], why: str | None = None) -> None:
-    """Counts the files of a folder that are not read on stderr, and names the first ones.
+    """Reports on stderr how many files of a folder are not read, and names the first ones.
 
     Args:
         root: The folder.
@@ -121,12 +121,12 @@ def report_left_out(root: pathlib.Path, others: Sequence[pathlib.Path], why: str
 
 
 def report_misplaced(root: pathlib.Path, folders: Iterable[pathlib.Path], others: Iterable[pathlib.Path] = ()) -> None:
-    """Counts the images that are not in one of a folder's folders of classes itself, and names the first ones.
+    """Reports how many images are not directly in one of the classes' folders, and names the first ones.
 
     Args:
         root: The folder.
-        folders: Those of its classes.
-        others: Folders in it of which nothing is read.
+        folders: The classes' folders in it.
+        others: Folders in it from which nothing is read.
     """
     inside = [
         # DirEntry.is_dir fails on a link to itself.
@@ -141,7 +141,7 @@ def report_misplaced(root: pathlib.Path, folders: Iterable[pathlib.Path], others
 
 
 def read_image(source: str | os.PathLike | bytes) -> np.ndarray:
-    """Decodes an image of one of the formats of `SUFFIXES`, whatever its name; of several frames, the first.
+    """Decodes an image in any format of `SUFFIXES`, whatever its name says; of several frames, only the first.
 
     EXIF orientation is applied, CMYK and grey become RGB, 16 bits become 8, transparent pixels are laid over white.
 

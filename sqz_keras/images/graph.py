@@ -8,22 +8,22 @@ import tensorflow as tf
 
 from sqz_keras.images.pillow import JPEG_END, MAX_ASPECT_RATIO, MAX_PIXELS, MISSING_GREY, MORE_PIXELS
 
-_MISSING_INK = 64  # or 63: what TensorFlow makes of four missing colours
+_MISSING_INK = 64  # or 63: what TensorFlow makes of a missing pixel of four inks
 JPEG_START, PNG_START = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _ADOBE = b"\xff\xee\x00\x0eAdobe\x00d" + bytes(5)  # a JPEG's segment that says: four inks, inverted
 
-# Of a PNG: where its header (the chunk IHDR) has its width and height, its bits per sample, and its kind of colours.
+# Where a PNG's header (the chunk IHDR) has the width and height, the bits per sample, and the kind of colours.
 _PNG_SIZE, _PNG_DEPTH, _PNG_COLOUR = 16, 24, 25
 _PALETTE = 3
-_PNG_CHUNKS = 33  # where those behind the header begin
-_PNG_LAST_BYTES = 4096  # in which EXIF behind the pixels is looked for
+_PNG_CHUNKS = 33  # where the chunks after the header begin
+_PNG_LAST_BYTES = 4096  # where EXIF after the pixels is looked for
 
-# What is behind the chunk's name eXIf; some programs begin it as in a JPEG. (?s)\C is any byte.
+# What follows the chunk's name eXIf; some programs begin it as in a JPEG. (?s)\C is any byte.
 _BEHIND_NAME = r"(?s)\C*?(?:eXIf(?:Exif\x00\x00)?((?:II\*\x00|MM\x00\*)\C*)|\z)"
 _EXIF_WORDS = (0x4578, 0x6966, 0)  # "Exif" and two zeros, in 16 bits each
 _APP1, _PIXELS_OR_END = 0xFFE1, (0xFFDA, 0xFFD9)  # markers of a JPEG
-_MOST_SEGMENTS = 10_000  # that are looked at; a hostile file has millions of fill bytes
-_JPEG_LOOK = 10  # bytes of a segment, up to where EXIF's begins
+_MOST_SEGMENTS = 10_000  # to look at; a hostile file has millions of fill bytes
+_JPEG_LOOK = 10  # bytes of a segment to look at: up to where the EXIF itself begins
 # An image directory of EXIF, up to the entry "orientation" (tag 0x0112, one value, of 2 or 4 bytes) that is not 1; an
 # entry has 12 bytes.
 _HAS_TURN = (
@@ -31,14 +31,14 @@ _HAS_TURN = (
     r"|\x01\x12\x00(?:\x03\x00\x00\x00\x01|\x04\x00\x00\x00\x01\x00\x00)\x00([\x02-\x08]))\C*"
 )
 
-# A function that stays one operation: those of a branch that is not taken take time too.
+# Keeps a function as one operation: each operation of a branch takes time even if the branch is not taken.
 _SEPARATE = tf.function(
     input_signature=[tf.TensorSpec((), tf.string)], autograph=False, experimental_attributes={"_noinline": True}
 )
 
 
 def starts_with(data: tf.Tensor, start: bytes) -> tf.Tensor:
-    """Whether an encoded image, a scalar string, is of the kind that begins with `start`; a scalar bool."""
+    """Whether an encoded image, a scalar string, begins with `start`; a scalar bool."""
     return tf.equal(tf.strings.substr(data, 0, len(start)), start)
 
 
@@ -48,7 +48,7 @@ def jpeg_size(data: tf.Tensor) -> tf.Tensor:
 
 
 def png_size(data: tf.Tensor) -> tf.Tensor:
-    """(height, width) that a PNG declares, int32; negative where they do not fit into it."""
+    """(height, width) that a PNG declares, int32; negative if they do not fit into int32."""
     width_and_height = tf.io.decode_raw(tf.strings.substr(data, _PNG_SIZE, 8), tf.int32, little_endian=False)
     return tf.reverse(tf.ensure_shape(width_and_height, [2]), [0])
 
@@ -64,16 +64,16 @@ def fits(size: tf.Tensor) -> tf.Tensor:
 def decode_jpeg(data: tf.Tensor) -> tf.Tensor:
     """RGB, uint8 (H, W, 3), from a colour, grey or CMYK JPEG; see `decode_whole`.
 
-    The DCT is Pillow's; the default one is up to 6 levels off. CMYK may differ from Pillow's RGB by one
-    level, as TensorFlow truncates where Pillow rounds.
+    The DCT is the one that Pillow uses; TensorFlow's default is up to 6 levels off. The RGB of a CMYK image may differ
+    from Pillow's by one level, because TensorFlow truncates and Pillow rounds.
     """
     return decode_whole(lambda data: tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE"), data)
 
 
 def decode_whole(decoder: Callable[[tf.Tensor], tf.Tensor], data: tf.Tensor) -> tf.Tensor:
-    """What `decoder` makes of a JPEG, all of it or a window; InvalidArgumentError where pixels are missing.
+    """What `decoder` makes of a JPEG, all of it or a window; InvalidArgumentError if pixels are missing.
 
-    Four colours are read as Adobe writes them, inverted, whether the file says so or not: as Pillow and browsers do.
+    Like Pillow and browsers, this reads four inks as Adobe writes them, inverted, whether the file says so or not.
     """
     image = decoder(data)
     is_cmyk = tf.equal(tf.io.extract_jpeg_shape(data)[2], 4)
@@ -82,15 +82,15 @@ def decode_whole(decoder: Callable[[tf.Tensor], tf.Tensor], data: tf.Tensor) -> 
     may_end_early = tf.reduce_all(tf.equal(last, MISSING_GREY) | is_missing_ink)
 
     def in_doubt():
-        # The library warns of missing pixels where nobody sees it. They are where more of them change the image. Of
-        # these it warns too, on stderr, so good images of four colours do not get them.
+        # The JPEG library's warning of missing pixels reaches nobody. Pixels are missing if adding more changes the
+        # image. The library warns of added pixels too, on stderr, so a good image of four inks does not get any.
         end = tf.strings.length(data) - len(JPEG_END)
         more = tf.where(may_end_early, MORE_PIXELS, b"")
         longer = tf.strings.join([tf.strings.substr(data, 0, end), more, JPEG_END])
         has_end = tf.equal(tf.strings.substr(data, end, -1), JPEG_END)
         is_whole = ~has_end | tf.reduce_all(tf.equal(*(tf.io.decode_jpeg(file, channels=3) for file in (longer, data))))
         inverted = tf.strings.join([JPEG_START[:2], _ADOBE, tf.strings.substr(data, 2, -1)])
-        # An assertion would make this condition, and with it every image, take longer.
+        # An assertion would slow down this condition, and with it every image.
         return decoder(tf.where(is_whole, tf.where(is_cmyk, inverted, data), "pixels are missing"))
 
     return tf.cond(is_cmyk | may_end_early, in_doubt, lambda: image)
@@ -102,14 +102,14 @@ def decode_png(data: tf.Tensor) -> tf.Tensor:
     is_small_palette = (_byte(data, _PNG_COLOUR) == _PALETTE) & (depth < 8)
 
     def of_small_palette():
-        # Three channels where the file has no transparency. With channels=4, it would be given an alpha of 1 to 15.
+        # Gives three channels if the file has no transparency; channels=4 would add an alpha of 1 to 15.
         image = tf.cast(tf.io.decode_png(data, channels=0), tf.int32)
         alpha = tf.cond(tf.shape(image)[2] == 4, lambda: image[..., 3:], lambda: tf.fill(tf.shape(image[..., :1]), 255))
         return tf.concat([image[..., :3], alpha], -1)
 
     def of_other():
         rgba = tf.cast(tf.io.decode_png(data, channels=4), tf.int32)
-        # The alpha that TensorFlow gives a grey file of `depth` bits without transparency; with it, alpha is 0 or 255.
+        # TensorFlow gives a grey file of `depth` bits this alpha if it has no transparency, and 0 or 255 if it has.
         filled = tf.bitwise.left_shift(1, tf.minimum(depth, 8)) - 1
         alpha = tf.where(rgba[..., 3:] == filled, 255, rgba[..., 3:])
         return tf.concat([rgba[..., :3], alpha], -1)
@@ -120,22 +120,22 @@ def decode_png(data: tf.Tensor) -> tf.Tensor:
 
 
 def _byte(data: tf.Tensor, position: int) -> tf.Tensor:
-    """One byte of a file, a scalar uint8; InvalidArgumentError where the file is shorter."""
+    """One byte of a file, a scalar uint8; InvalidArgumentError if the file is shorter."""
     return tf.ensure_shape(tf.io.decode_raw(tf.strings.substr(data, position, 1), tf.uint8), [1])[0]
 
 
 def jpeg_upright(image: tf.Tensor, data: tf.Tensor) -> tf.Tensor:
-    """An image (H, W, C), or a window of it, as the EXIF of its JPEG says that it is to be seen.
+    """An image (H, W, C), or a window of it, turned upright as the EXIF of its JPEG says.
 
     Args:
-        image: What was decoded.
+        image: The decoded image, or the window.
         data: The file, a scalar string.
     """
     return _upright(image, data, _is_plain_jpeg, _jpeg_turn)
 
 
 def png_upright(image: tf.Tensor, data: tf.Tensor) -> tf.Tensor:
-    """As `jpeg_upright`, of a PNG."""
+    """As `jpeg_upright`, for a PNG."""
     return _upright(image, data, _is_plain_png, _png_turn)
 
 
@@ -143,8 +143,8 @@ def _upright(image: tf.Tensor, data: tf.Tensor, is_plain: Callable, find_turn: C
 
     def upright():
         turn = find_turn(data)
-        # Orientations 5 to 8 have rows and columns exchanged; then some of them are mirrored. There are no conditions,
-        # since each of them makes the graph larger.
+        # Orientations 5 to 8 have rows and columns exchanged; then some orientations are mirrored. There are no
+        # conditions, because each one would make the graph larger.
         exchanged = tf.transpose(image, tf.where(turn >= 5, [1, 0, 2], [0, 1, 2]))
         mirrored = [tf.reduce_any(tf.equal(turn, values)) for values in ((3, 4, 7, 8), (2, 3, 6, 7))]
         return tf.reverse(exchanged, tf.boolean_mask([0, 1], mirrored))
@@ -153,17 +153,17 @@ def _upright(image: tf.Tensor, data: tf.Tensor, is_plain: Callable, find_turn: C
 
 
 def _is_plain_jpeg(data: tf.Tensor) -> tf.Tensor:
-    """Whether a JPEG surely has no EXIF, as many have none; this search is quicker than `_jpeg_turn`."""
+    """Whether a JPEG surely has no EXIF, like many JPEGs; this search is quicker than `_jpeg_turn`."""
     without = tf.strings.regex_replace(data, r"Exif\x00\x00", "", False)
     return tf.equal(tf.strings.length(without), tf.strings.length(data))
 
 
 @_SEPARATE
 def _jpeg_turn(data: tf.Tensor) -> tf.Tensor:
-    """The orientation in the EXIF of a JPEG that could be decoded, 1 to 8; 1 where it has none."""
+    """The orientation in the EXIF of a JPEG that could be decoded, 1 to 8; 1 if it has none."""
     last = tf.strings.length(data) - _JPEG_LOOK
 
-    def words(at):  # marker, length, and what EXIF begins with
+    def words(at):  # the marker, the length, and the place of EXIF's first bytes
         return tf.ensure_shape(
             tf.io.decode_raw(tf.strings.substr(data, at, _JPEG_LOOK), tf.uint16, little_endian=False), [5]
         )
@@ -176,7 +176,7 @@ def _jpeg_turn(data: tf.Tensor) -> tf.Tensor:
         return (at < last) & is_before_pixels & ~is_exif(segment)
 
     def following(at, segment):
-        # A marker may be behind any number of bytes 0xFF.
+        # A marker may follow any number of bytes 0xFF.
         size = tf.where(tf.equal(segment[0], 0xFFFF), 1, 2 + tf.cast(segment[1], tf.int32))
         at = tf.minimum(at + size, last)
         return at, words(at)
@@ -187,16 +187,16 @@ def _jpeg_turn(data: tf.Tensor) -> tf.Tensor:
 
 
 def _is_plain_png(data: tf.Tensor) -> tf.Tensor:
-    """Whether a PNG has a header, one chunk of pixels and the end, so that it has no EXIF; small files do."""
+    """Whether a PNG is a header, one chunk of pixels and the end, and so has no EXIF, like small files."""
     end = _PNG_CHUNKS + 12 + _number(data, _PNG_CHUNKS, 4) + 12
     return tf.equal(_chunk_name(data, _PNG_CHUNKS), b"IDAT") & tf.equal(tf.strings.length(data), end)
 
 
 @_SEPARATE
 def _png_turn(data: tf.Tensor) -> tf.Tensor:
-    """The orientation in the EXIF of a PNG that could be decoded, 1 to 8; 1 where it has none.
+    """The orientation in the EXIF of a PNG that could be decoded, 1 to 8; 1 if it has none.
 
-    EXIF behind the pixels is seen where it begins in the last 4 KB.
+    EXIF after the pixels is found only if it begins in the last 4 KB.
     """
     length = tf.strings.length(data)
 
@@ -218,7 +218,7 @@ def _chunk_name(data: tf.Tensor, at) -> tf.Tensor:
 
 
 def _orientation(exif: tf.Tensor) -> tf.Tensor:
-    """The orientation in the first image directory of EXIF, 1 to 8; 1 where it says none, or is damaged."""
+    """The orientation in the first image directory of EXIF, 1 to 8; 1 if it states none or is damaged."""
     exif = tf.strings.join([exif, bytes(10)])
     is_big = tf.equal(tf.strings.substr(exif, 0, 4), b"MM\0*")
     is_known = is_big | tf.equal(tf.strings.substr(exif, 0, 4), b"II*\0")
@@ -230,7 +230,7 @@ def _orientation(exif: tf.Tensor) -> tf.Tensor:
 
 
 def _number(data: tf.Tensor, at, size: int, is_big=True) -> tf.Tensor:
-    """The number in `size` bytes of a string, int32; of four bytes, the three lower ones."""
+    """The number in `size` bytes of a string, int32; of four bytes, only the lower three count."""
     digits = tf.ensure_shape(tf.io.decode_raw(tf.strings.substr(data, at, size), tf.uint8), [size])
     digits = tf.cast(tf.where(is_big, digits, tf.reverse(digits, [0])), tf.int32)[-3:]
     return tf.reduce_sum(digits * [65536, 256, 1][-min(size, 3) :])

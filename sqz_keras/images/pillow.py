@@ -1,4 +1,4 @@
-"""What Pillow makes of an image file, as a person sees it: bounds, orientation, and where Pillow reads it wrongly."""
+"""Image files as a person sees them, read with Pillow: bounds, orientation, and fixes for what it reads wrongly."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ MAX_ASPECT_RATIO = 100  # long side over short side
 # Pillow's names of the formats that are read. It opens others too, some of them by running another program.
 _FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
-_BRANDS_BYTES = 255  # of HEIC and AVIF: a box with its size, then the main brand, then those that fit too
+_BRANDS_BYTES = 255  # of HEIC and AVIF: a box with its size, then the main brand, then the compatible ones
 _LFS_POINTER = b"version https://git-lfs.github.com/"
-_ORIENTATION = 0x0112  # of EXIF
+_ORIENTATION = 0x0112  # EXIF's tag
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -28,7 +28,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# TIFF's tags, and what they say where they are left out.
+# TIFF's tags, each with the value that holds if it is left out.
 _TIFF_BITS, _TIFF_COLOURS, _TIFF_PALETTE, _TIFF_NUMBERS = (258, (1,)), (262, 1), (320, (0xFFFF,)), (339, (1,))
 _TIFF_COMPRESSION, _TIFF_PLANES = (259, 1), (284, 1)
 _WHITE_IS_0, _LAB, _SIGNED, _UNCOMPRESSED, _SEPARATE = 0, 8, 2, 1, 2
@@ -36,13 +36,13 @@ _TOO_MANY_BITS = "its pixels have more than 16 bits; save it with 8 or 16 bits"
 _ENDS_EARLY = "the file ends early: some of its pixels are missing"
 JPEG_END = b"\xff\xd9"
 _JPEG_PIXELS = b"\xff\xda"
-MISSING_GREY = 128  # JPEG's library paints pixels that a file lacks, and warns of them where nobody sees it
-# Compressed ones of nobody knows what, each time behind another marker of a restart.
+MISSING_GREY = 128  # the JPEG library paints missing pixels in it, and its warning reaches nobody
+# Arbitrary compressed pixels, eight times, each time followed by another restart marker.
 MORE_PIXELS = b"".join(bytes([*range(1, 100, 3), 0xFF, 0xD0 + count]) for count in range(8))
 
 
 def open_image(file: BinaryIO) -> Image.Image:
-    """`PIL.Image.open` for the formats of `files.SUFFIXES`; HEIC where the package pillow-heif is installed."""
+    """`PIL.Image.open` for the formats of `files.SUFFIXES`; HEIC if the package pillow-heif is installed."""
     Image.init()
     start = file.read(_BRANDS_BYTES)
     file.seek(0)
@@ -63,7 +63,7 @@ def open_image(file: BinaryIO) -> Image.Image:
 
 
 def _reason(file: BinaryIO, start: bytes) -> str | None:
-    """Why a file is no image, or Pillow does not open a JPEG or TIFF, which `Image.open` keeps to itself."""
+    """Why a file is not an image, or why Pillow does not open a JPEG or TIFF, which `Image.open` does not say."""
     if not start:
         return "an empty file"
     if start.startswith(_LFS_POINTER):
@@ -80,15 +80,15 @@ def _reason(file: BinaryIO, start: bytes) -> str | None:
 
 
 def pixels_of(image: Image.Image, file: BinaryIO | None) -> np.ndarray:
-    """What `read_image` returns, of an image that Pillow has opened.
+    """What `read_image` returns, for an image that Pillow has opened.
 
     Args:
         image: The image.
-        file: What it was opened from; None where the image has been loaded already, or never was a file.
+        file: What it was opened from; None if the image has been loaded already, or never was a file.
 
     Raises:
         ValueError: As `read_image`, without the file's name.
-        Exception: It is damaged; Pillow raises nearly any kind.
+        Exception: The image is damaged; Pillow raises nearly any kind.
     """
     check_size(image)
     if image.mode == "I" and image.format is None:
@@ -116,24 +116,24 @@ def check_size(image: Image.Image) -> None:
 
 
 def is_upright(image: Image.Image) -> bool:
-    """Whether the pixels are stored as they are to be seen."""
+    """Whether the pixels are stored the way up that they are to be seen."""
     return _turn(image) is None
 
 
 def _turned_upright(image: Image.Image) -> Image.Image:
-    """An image as it is to be seen. `ImageOps.exif_transpose` writes the EXIF anew, and fails on tags of odd types."""
+    """An image turned upright. `ImageOps.exif_transpose` would rewrite the EXIF, and fails on tags of odd types."""
     turn = _turn(image)
     return image if turn is None else image.transpose(turn)
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What turns an image upright, by its EXIF; None where nothing does, or the EXIF is damaged.
+    """What turns an image upright, by its EXIF; None if it is upright, or the EXIF is damaged.
 
-    Pillow would take XMP and ImageMagick's own text for EXIF too; viewers and the served graph do not. It turns a TIFF
-    itself.
+    Pillow's own method would also read XMP and ImageMagick's text; viewers and the served graph do not. Pillow turns a
+    TIFF itself.
     """
     if image.format == "PNG":
-        image.load()  # its EXIF may be behind the pixels
+        image.load()  # its EXIF may come after the pixels
     exif = Image.Exif()
     try:
         exif.load(image.info.get("exif"))
@@ -143,9 +143,9 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 
 def _check_end(image: Image.Image, file: BinaryIO) -> None:
-    """Refuses a JPEG whose end comes before all pixels have come; Pillow takes it.
+    """Refuses a JPEG that ends before all of its pixels, and a lossless one; Pillow accepts both.
 
-    It takes lossless JPEGs too, which have no tables of quantisation; TensorFlow and browsers do not.
+    Lossless JPEGs have no quantisation tables; TensorFlow and browsers do not read them.
     """
     if image.format not in ("JPEG", "MPO"):
         return
@@ -157,7 +157,7 @@ def _check_end(image: Image.Image, file: BinaryIO) -> None:
     if image.format == "MPO" or not data.endswith(JPEG_END):  # an MPO ends where its last image does
         return
     last = np.ravel(image.getpixel((image.width - 1, image.height - 1)))
-    inks = {255 - MISSING_GREY} if image.mode == "CMYK" else set()  # Pillow inverts them, or the last one of four
+    inks = {255 - MISSING_GREY} if image.mode == "CMYK" else set()  # Pillow inverts all four, or only the last
     if set(last) <= {MISSING_GREY} | inks:
         longer = data.removesuffix(JPEG_END) + MORE_PIXELS + JPEG_END
         with open_image(io.BytesIO(longer)) as other:
@@ -166,24 +166,24 @@ def _check_end(image: Image.Image, file: BinaryIO) -> None:
 
 
 def _lacks_end(data: bytes) -> bool:
-    """Whether a JPEG has no end behind its first pixels, as where zeros take the place of the rest."""
+    """Whether a JPEG has no end marker after its first pixels, as when zeros replace the rest."""
     at = 2
     while data[at : at + 2] != _JPEG_PIXELS and at < len(data) - 4:
-        # A marker may be behind any number of bytes 0xFF. A thumbnail in the EXIF has pixels and an end of its own.
+        # A marker may follow any number of bytes 0xFF. A thumbnail in the EXIF has pixels and an end of its own.
         is_segment = data[at] == 0xFF and data[at + 1] not in (0, 0xFF)
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big") if is_segment else 1
     return data.find(JPEG_END, at) < 0
 
 
 def _lacks_rows(image: Image.Image, file: BinaryIO) -> bool:
-    """Whether a PNG may be black somewhere because its pixels are fewer than it says."""
+    """Whether a PNG holds fewer pixels than it declares, so that some may appear black."""
     if not image.info.get("interlace") and np.any(image.crop((0, image.height - 1, *image.size))):
         return False
     return png.lacks_rows(content(file), *image.size)
 
 
 def content(file: BinaryIO) -> bytes:
-    """All bytes of an open file, which is left where it was."""
+    """All bytes of an open file, whose position is left as it was."""
     position = file.tell()
     file.seek(0)
     data = file.read()
@@ -192,13 +192,13 @@ def content(file: BinaryIO) -> bytes:
 
 
 def _with_exact_tiff(image: Image.Image) -> Image.Image:
-    """A grey TIFF with its samples as 16 bits, 0 for black; Pillow leaves 12 bits as they are, and white at 0.
+    """A grey TIFF with samples of 16 bits, 0 for black; Pillow does not scale 12 bits, and leaves white at 0.
 
-    It is upright, as Pillow turns a TIFF when it loads the samples. Palettes whose colours have 8 bits instead of 16
-    are read as such. Every other image is returned as it is.
+    It is upright, because Pillow turns a TIFF when it loads the samples. Palettes whose colours have 8 bits instead of
+    16 are read as 8 bits. Every other image is returned as it is.
 
     Raises:
-        ValueError: Its samples have another range, are signed, or lie in planes that Pillow mixes up.
+        ValueError: Its samples have more than 16 bits, are signed, or lie in planes that Pillow mixes up.
     """
     if image.format != "TIFF":
         return image
@@ -224,9 +224,9 @@ def _with_exact_tiff(image: Image.Image) -> Image.Image:
 
 
 def _without_gaps(image: Image.Image) -> Image.Image:
-    """A BMP whose pixels are all transparent as an opaque one, and white where the first frame of a GIF has no pixels.
+    """Makes a BMP opaque if all of it is transparent, and fills what the first frame of a GIF leaves out with white.
 
-    Many programs leave the fourth byte of a BMP's pixels 0. Pillow gives the gaps of a GIF some colour of its palette.
+    Many programs set the fourth byte of a BMP's pixels to 0. Pillow fills a GIF's gaps with some colour of its palette.
     """
     if image.format == "BMP" and image.mode == "RGBA" and image.getextrema()[3] == (0, 0):
         return image.convert("RGB")
@@ -240,7 +240,7 @@ def _without_gaps(image: Image.Image) -> Image.Image:
 
 
 def _with_exact_transparency(image: Image.Image, file: BinaryIO) -> Image.Image:
-    """A PNG's transparent colour, compared with the samples of its file.
+    """A PNG with its transparent colour compared with the samples as they are in the file.
 
     Pillow compares it with samples that it has scaled to 8 bits, which is wrong for 2, 4 and 16 bits.
     """
@@ -261,7 +261,7 @@ def _with_exact_transparency(image: Image.Image, file: BinaryIO) -> Image.Image:
             samples = samples << 8 | np.asarray(low)
     is_opaque = (samples != key).reshape(*samples.shape[:2], -1).any(-1)
     rgb = to_rgb(image) if image.mode == "RGB" else Image.fromarray((samples >> 8).astype(np.uint8)).convert("RGB")
-    rgb.info = {name: value for name, value in image.info.items() if name != "transparency"}  # EXIF among it
+    rgb.info = {name: value for name, value in image.info.items() if name != "transparency"}  # keeps the EXIF
     rgb.putalpha(Image.fromarray(np.where(is_opaque, 255, 0).astype(np.uint8)))
     return rgb
 
@@ -270,7 +270,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """Any image as 8-bit RGB, as a person sees it: transparent pixels are laid over white.
 
     Raises:
-        ValueError: pixels of more than 16 bits, or floats, whose range nobody knows.
+        ValueError: pixels of more than 16 bits, or floats, whose range is unknown.
     """
     if image.mode == "F":
         raise ValueError("its pixels are floats of an unknown range; save it with 8 or 16 bits")
@@ -279,7 +279,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         if samples.min() < 0 or samples.max() > 0xFFFF:
             raise ValueError(_TOO_MANY_BITS)
         image = Image.fromarray((samples >> 8).astype(np.uint8))
-    if image.mode in ("RGBa", "La"):  # colours that are multiplied by their alpha
+    if image.mode in ("RGBa", "La"):  # colours premultiplied by their alpha
         image = image.convert(image.mode.upper())
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")

@@ -1,4 +1,4 @@
-"""PNG files by their chunks: those that say what is seen, and whether all pixels are there."""
+"""The chunks of PNG files: which ones determine what is seen, and whether all pixels are there."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Iterator, Set
 
 START = b"\x89PNG\r\n\x1a\n"
 _END = b"\0\0\0\0IEND\xaeB`\x82"
-# Where the header has its bits per sample, its kind of colours, and whether the file is interlaced.
+# Positions of the bits per sample, the kind of colours, and whether the file is interlaced.
 _DEPTH, _KIND, _INTERLACED = 24, 25, 28
 _GREY, _RGB, _PALETTE = 0, 2, 3
-_SAMPLES = {_GREY: 1, _RGB: 3, _PALETTE: 1, 4: 2, 6: 4}  # of a pixel, by the kind of colours
-# The parts of a file that is interlaced: the first row and column, and how far the next ones are.
+_SAMPLES = {_GREY: 1, _RGB: 3, _PALETTE: 1, 4: 2, 6: 4}  # per pixel, by the kind of colours
+# The parts of an interlaced file: the first row and column, and the steps to the next ones.
 _PARTS = (0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)
 _INFLATED_AT_ONCE = 1 << 24
 
 
 def essential(data: bytes) -> bytes:
-    """The chunks of a file from which libpng, and so TensorFlow and browsers, makes what is seen, and its EXIF.
+    """The chunks of a file that determine what libpng, and so TensorFlow and browsers, shows; and its EXIF.
 
-    Pillow stops at a large ICC profile or text and at a wrong checksum of any chunk, takes transparency that libpng
-    leaves out, and reads files that libpng refuses, such as those without their end.
+    Pillow refuses a large ICC profile or text and a wrong checksum of any chunk, applies transparency that libpng
+    ignores, and reads files that libpng refuses, such as those that lack their end.
 
     Raises:
         ValueError: libpng refuses the file.
@@ -32,7 +32,7 @@ def essential(data: bytes) -> bytes:
         if len(whole) < 12 + size:
             raise ValueError("the file ends early")
         is_right = int.from_bytes(whole[-4:], "big") == zlib.crc32(whole[4:-4])
-        if not name[0] & 0x20:  # a capital letter: who does not understand the chunk cannot read the file
+        if not name[0] & 0x20:  # a capital letter: a reader that does not know the chunk cannot read the file
             _check_critical(name, is_right, names, previous, kind)
         if name == b"PLTE":
             colours = size // 3
@@ -65,7 +65,7 @@ def _is_seen(name: bytes, size: int, names: Set[bytes], kind: int | None, colour
 
 
 def lacks_rows(data: bytes, width: int, height: int) -> bool:
-    """Whether the pixels of a file that Pillow has read are fewer than it says."""
+    """Whether a file that Pillow has read holds fewer pixels than it declares."""
     depth, kind, is_interlaced = data[_DEPTH], data[_KIND], data[_INTERLACED]
     needed = 0
     for top, left, down, right in _PARTS if is_interlaced else ((0, 0, 1, 1),):
@@ -81,7 +81,7 @@ def lacks_rows(data: bytes, width: int, height: int) -> bool:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    """The name and the whole of each chunk up to the end; the last may be cut off."""
+    """The name and all bytes of each chunk, up to the end chunk; the last one may be cut off."""
     view, at, name = memoryview(data), len(START), b""
     while name != b"IEND" and at + 8 <= len(data):
         end = at + 12 + int.from_bytes(view[at : at + 4], "big")

@@ -14,7 +14,7 @@ from sqz_keras.architecture.plain_numbers import as_integer
 from sqz_keras.architecture.spec import PREPROCESSING_MODES, ModelSpec, Preprocessing, imagenet_classes
 from sqz_keras.backend import import_keras
 
-_OVERSHOOT = 64  # what resampling may add to colours
+_OVERSHOOT = 64  # how far resampling may leave the range of colours
 _LARGEST_STANDARDIZED = 3  # above all values that the modes "torch" and "tf" give
 
 
@@ -23,7 +23,7 @@ def preprocess_input(
     data_format: typing.Literal["channels_last", "channels_first"] | None = None,
     mode: typing.Literal["authors", "caffe", "torch", "tf"] = "authors",
 ) -> typing.Any:
-    """Colours from RGB in 0..255 to what the network was trained on; never changes the caller's array.
+    """Converts RGB in 0..255 to what the network was trained on; never changes the caller's array.
 
     Works inside `tf.data.Dataset.map` with every Keras backend.
 
@@ -36,7 +36,7 @@ def preprocess_input(
             torchvision's and Gluon's) or "tf" (RGB / 127.5 - 1). Each record's `spec.preprocessing.mode` names its own.
 
     Returns:
-        A new float32 array (for an array) or tensor (for a tensor; TensorFlow's for TensorFlow's) of x's shape.
+        A new float32 array (for an array) or tensor (for a tensor; TensorFlow's if x is) of x's shape.
 
     Raises:
         ValueError: unknown mode or data format, or not 3 channels.
@@ -81,7 +81,7 @@ def _as_array(name: str, images: typing.Any) -> typing.Any:
 
 
 def warn_if_scaled(function: str, images: typing.Any) -> None:
-    """Warns of an array that is hardly RGB in 0..255; one that is nearly black may be, so none is refused."""
+    """Warns of an array that is probably not RGB in 0..255; a nearly black one may be, so none is refused."""
     if not isinstance(images, np.ndarray) or images.dtype == np.uint8 or images.dtype.kind not in "buif":
         return
     low, high = (images.min(), images.max()) if images.size else (0, 0)
@@ -98,7 +98,7 @@ def warn_if_scaled(function: str, images: typing.Any) -> None:
 def _float32_and_tools(x) -> tuple[typing.Any, Callable, Callable]:
     """`x` as float32, and two functions for its kind: to reverse an axis, and to make a constant.
 
-    Inside `tf.data.Dataset.map` a tensor is TensorFlow's whatever Keras's backend is, and keras.ops then takes none.
+    Inside `tf.data.Dataset.map`, tensors are TensorFlow's whatever Keras's backend is, and keras.ops may not take them.
     """
     if isinstance(x, np.ndarray):
         return x.astype(np.float32), np.flip, np.asarray
@@ -110,7 +110,7 @@ def _float32_and_tools(x) -> tuple[typing.Any, Callable, Callable]:
 
 
 def restore_rgb(inputs: np.ndarray, mode: typing.Literal["authors", "caffe", "torch", "tf"] = "authors") -> np.ndarray:
-    """The colours of network inputs, to show them: the inverse of `preprocess_input`, rounded to 8 bits.
+    """The RGB colours of network inputs, for display: the inverse of `preprocess_input`, rounded to 8 bits.
 
     Args:
         inputs: Network inputs, float array (..., H, W, 3).
@@ -136,21 +136,21 @@ def restore_rgb(inputs: np.ndarray, mode: typing.Literal["authors", "caffe", "to
 
 
 def prepare_images(images: typing.Any, spec: ModelSpec) -> typing.Any:
-    """Whole images to the network's inputs: resize, centre crop, `preprocess_input`, as the spec says.
+    """Turns whole images into the network's inputs: resize, centre crop, `preprocess_input`, as the spec says.
 
     Evaluation, classification, training and the exported graph all call this one function, inside a TensorFlow graph
     too (where height and width may be unknown).
 
     Args:
         images: array or tensor (N, H, W, 3) or (H, W, 3), RGB in 0..255, any numeric dtype.
-        spec: of the model that takes them; S is its `input_size`.
+        spec: the spec of the model that takes them; S is its `input_size`.
 
     Returns:
         A float32 tensor (N, S, S, 3) or (S, S, 3), channels last whatever Keras's image data format is.
 
     Raises:
-        ValueError: `images` has another shape, no pixels, or as a Keras tensor an unknown size that the spec's resizing
-            needs; `spec` is not a `ModelSpec`, or its model takes another number of channels.
+        ValueError: `images` has another shape or no pixels, or is a Keras tensor whose size is unknown although the
+            spec's resizing needs it; `spec` is not a `ModelSpec`, or its model takes another number of channels.
     """
     check_spec(spec)
     check_takes_rgb(spec)
@@ -159,10 +159,10 @@ def prepare_images(images: typing.Any, spec: ModelSpec) -> typing.Any:
 
 
 def check_spec(spec: ModelSpec) -> None:
-    """Refuses what callers give instead of a model's description.
+    """Refuses anything but a model's description.
 
     Raises:
-        ValueError: It is no `ModelSpec`.
+        ValueError: `spec` is not a `ModelSpec`.
     """
     if not isinstance(spec, ModelSpec):
         raise ValueError(
@@ -172,10 +172,10 @@ def check_spec(spec: ModelSpec) -> None:
 
 
 def check_takes_rgb(spec: ModelSpec) -> None:
-    """Refuses a model that images cannot be given to.
+    """Refuses a model that cannot take images.
 
     Raises:
-        ValueError: Its input has another number of channels than 3.
+        ValueError: Its input does not have 3 channels.
     """
     if spec.channels != 3:
         raise ValueError(
@@ -185,11 +185,11 @@ def check_takes_rgb(spec: ModelSpec) -> None:
 
 
 def prepare_image(image: np.ndarray, spec: ModelSpec) -> np.ndarray:
-    """`prepare_images` of one image, as an array: what `predict_on_batch` takes on every backend.
+    """`prepare_images` for one image, as an array, which `predict_on_batch` takes on every backend.
 
     Args:
         image: (H, W, 3), RGB in 0..255.
-        spec: Of the model that takes it; S is its `input_size`.
+        spec: The spec of the model that takes it; S is its `input_size`.
 
     Returns:
         A float32 array (S, S, 3).
@@ -198,17 +198,17 @@ def prepare_image(image: np.ndarray, spec: ModelSpec) -> np.ndarray:
 
 
 def resize_and_crop(images, spec: ModelSpec):
-    """`prepare_images` without its last part: RGB in 0..255 still.
+    """`prepare_images` without its last step: the result is still RGB in 0..255.
 
     Args:
         images: As in `prepare_images`.
-        spec: Of the model that takes them; S is its `input_size`.
+        spec: The spec of the model that takes them; S is its `input_size`.
 
     Returns:
         A float32 tensor (N, S, S, 3) or (S, S, 3).
 
     Raises:
-        ValueError: As `prepare_images`.
+        ValueError: `images` is one that `prepare_images` refuses.
     """
     ops = import_keras().ops
     how, crop = spec.preprocessing, spec.input_size
@@ -224,12 +224,12 @@ def resize_and_crop(images, spec: ModelSpec):
     images = _resize(images, height, width, how.antialias)
     top, left = (height - crop) // 2, (width - crop) // 2
     images = images[..., top : top + crop, left : left + crop, :]
-    # A crop of a size that only the running graph knows has lost its static shape.
+    # A crop loses its static shape if only the running graph knows the size of the image.
     return ops.reshape(images, (crop, crop, 3) if len(images.shape) == 3 else (-1, crop, crop, 3))
 
 
 def _check_shape(images, how: Preprocessing) -> None:
-    if getattr(images.shape, "rank", 0) is None:  # a tf.TensorShape that only the running graph knows
+    if getattr(images.shape, "rank", 0) is None:  # a tf.TensorShape whose rank only the running graph knows
         return
     shape = tuple(images.shape)
     if len(shape) not in (3, 4) or shape[-1] not in (3, None):
@@ -251,7 +251,7 @@ def _resize(images, height, width, antialias: bool):
         return import_keras().ops.image.resize(
             images, (height, width), antialias=antialias, data_format="channels_last"
         )
-    # keras.ops takes no size that is known only when the graph runs; the op that it would call does.
+    # keras.ops takes no size that is known only when the graph runs; the TensorFlow op behind it does.
     import tensorflow as tf
 
     return tf.image.resize(images, (height, width), antialias=antialias)
@@ -270,7 +270,7 @@ def decode_predictions(preds: typing.Any, top: int = 5) -> list[list[tuple[str, 
     Raises:
         ValueError: `preds` has another shape or holds NaN or infinity, or `top` is out of range.
     """
-    if not isinstance(preds, np.ndarray | list | tuple):  # PyTorch's may be on a GPU, and with a gradient
+    if not isinstance(preds, np.ndarray | list | tuple):  # a PyTorch tensor may be on a GPU, or have a gradient
         preds = import_keras().ops.convert_to_numpy(preds)
     preds = np.asarray(preds).astype(np.float64)  # an unsigned integer has no negative to sort by
     if preds.ndim != 2 or preds.shape[1] != 1000:

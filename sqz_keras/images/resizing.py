@@ -1,4 +1,4 @@
-"""`preprocessing.resize_and_crop` once more, in numpy alone, for runtimes without Keras."""
+"""`preprocessing.resize_and_crop` in numpy alone, for runtimes without Keras."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def resize_and_crop(image: np.ndarray, spec: ModelSpec) -> np.ndarray:
 
     Args:
         image: (H, W, 3), RGB in 0..255, any numeric dtype.
-        spec: Of the model that takes it; S is its `input_size`.
+        spec: The spec of the model that takes it; S is its `input_size`.
 
     Returns:
         Float32 (S, S, 3), RGB in 0..255, not rounded.
@@ -36,10 +36,10 @@ def target_size(height: int, width: int, spec: ModelSpec) -> tuple[int, int]:
 
 
 def _weights(size: int, new_size: int, crop: int, antialias: bool) -> np.ndarray:
-    """Float32 (crop, size): the weights of the pixels of a line in each of the central ones of `new_size` pixels.
+    """Float32 (crop, size): the weights of a line's old pixels in each of the `crop` central ones of `new_size`.
 
-    Bilinear: a triangle around the place of the new pixel among the old ones. With `antialias` it is as wide as the new
-    pixels, where these are further apart.
+    Bilinear: the weights form a triangle around the new pixel's place among the old ones. With `antialias`, the
+    triangle is as wide as the new pixels if they are further apart than the old ones.
     """
     scale = size / new_size
     places = (np.arange(crop) + (new_size - crop) // 2 + 0.5) * scale - 0.5

@@ -2,4 +2,4 @@
 
 from sqz_keras.backend import import_keras
 
-import_keras()  # a missing package is named before a module of this room imports it
+import_keras()  # names a missing package before a module of this package imports it

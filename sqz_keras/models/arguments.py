@@ -1,4 +1,4 @@
-"""What the builders are given: its types, and its checks, all made before anything is downloaded or built."""
+"""The builders' arguments: their types, and their checks, all made before anything is downloaded or built."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import keras
 from sqz_keras.architecture.metaparameters import Metaparameters
 from sqz_keras.architecture.plain_numbers import as_integer, as_number, require_integer
 
-Integer = typing.SupportsIndex  # an int, or one of NumPy's
-Number = typing.SupportsFloat  # a float, an int, or one of NumPy's
+Integer = typing.SupportsIndex  # an int, or a NumPy integer
+Number = typing.SupportsFloat  # a float, an int, or a NumPy number
 Shape = Sequence[Integer | None]
 Weights = typing.Literal["imagenet"] | str | os.PathLike[str] | None
 Pooling = typing.Literal["avg", "max"] | None
 Activation = str | Callable[..., typing.Any] | None
 
 DEFAULT_SIZE = 227
-# Of averages of ReLU outputs these never fall below 0.5, or log(0.5).
+# Applied to averages of ReLU outputs, these never fall below 0.5, or log(0.5).
 _SIGMOIDS = ("sigmoid", "hard_sigmoid", "log_sigmoid", "sparse_sigmoid")
 _OWN_HEAD = (
     "put a head of your own, such as keras.layers.Dense({units}, activation='sigmoid'), on a model with "
@@ -35,7 +35,7 @@ def check_choices(include_top: bool, weights: Weights, pooling: Pooling, activat
     if not include_top:
         return
     if pooling is not None:
-        # The caller's line is three calls up: a builder calls the private one, which calls this.
+        # The caller's line is three calls up: a public builder calls the private one, which calls this.
         warnings.warn(f"pooling={pooling!r} has no effect with include_top=True, and is ignored.", stacklevel=4)
     function = keras.activations.get(activation)
     if function in map(keras.activations.get, _SIGMOIDS):
@@ -53,7 +53,7 @@ def check_choices(include_top: bool, weights: Weights, pooling: Pooling, activat
 def check_numbers(
     include_top: bool, classes: Integer, dropout_rate: Number, conv10_padding: Integer | None
 ) -> tuple[int, float, int | None]:
-    """The last three arguments as plain Python numbers."""
+    """`classes`, `dropout_rate` and `conv10_padding` as plain Python numbers."""
     classes = require_integer("classes", classes, 1)
     if include_top and classes == 1:
         raise ValueError(

@@ -20,8 +20,8 @@ def conv_relu(x, filters: int, kernel_size: int, name: str, data_format: str, **
 def max_pool(x, name: str, data_format: str):
     """Caffe's max pool of 3x3 with stride 2, in ceil mode: (N, H, W, C) -> (N, ceil((H - 3) / 2) + 1, ..., C).
 
-    One row and one column of zeros at the bottom and right, then a "valid" pool. Where H is odd the extra row lies
-    outside every window. The zeros never win over values of at least 0, which is what every pooled map holds here:
+    Adds one row and one column of zeros at the bottom and right, then does a "valid" pool. If H is odd, the extra row
+    lies outside every window. The zeros never win, because every map that is pooled here holds values of at least 0:
     outputs of a ReLU, or sums of them.
     """
     x = layers.ZeroPadding2D(((0, 1), (0, 1)), data_format=data_format, name=f"{name}_pad")(x)

@@ -246,8 +246,8 @@ def load(model: str | os.PathLike, *, version: str | None = None, bypass: str | 
 
     Args:
         model: "imagenet", another record's name, or a path; see `resolve_model`.
-        version: "1.0" or "1.1", where the file does not say.
-        bypass: "simple" or "complex", where the file does not say.
+        version: "1.0" or "1.1", if the file does not say.
+        bypass: "simple" or "complex", if the file does not say.
 
     Returns:
         A functional `keras.Model` with the top and a softmax.
@@ -259,7 +259,7 @@ def load(model: str | os.PathLike, *, version: str | None = None, bypass: str | 
 
 
 def build(spec: ModelSpec, arrays: dict[str, np.ndarray] | None = None, dropout_rate: float = 0.5) -> keras.Model:
-    """The model that a `ModelSpec` describes, with the top and a softmax, holding `arrays` where they are given."""
+    """The model that a `ModelSpec` describes, with the top and a softmax, and with `arrays` if given as weights."""
     model = _build_graph(
         spec, image_shape(spec.input_size, spec.channels), True, None, None, "softmax", "squeezenet", dropout_rate
     )
@@ -269,14 +269,14 @@ def build(spec: ModelSpec, arrays: dict[str, np.ndarray] | None = None, dropout_
 
 
 def assign(model: keras.Model, arrays: dict[str, np.ndarray]) -> None:
-    """Puts named arrays ("conv1/kernel", ...; kernels HWIO) into the layers of those names, and skips other layers."""
+    """Puts named arrays ("conv1/kernel", ...; kernels HWIO) into the layers that they name, and skips other layers."""
     for layer in model.layers:
         if f"{layer.name}/kernel" in arrays:
             layer.set_weights([arrays[f"{layer.name}/kernel"], arrays[f"{layer.name}/bias"]])
 
 
 def named_arrays(model: keras.Model) -> dict[str, np.ndarray]:
-    """A model's convolution weights by name, in net order, a tf_keras model's too; the other direction of `assign`."""
+    """A Keras or tf_keras model's convolution weights by name, in net order; the inverse of `assign`."""
     arrays = {}
     for layer in model.layers:
         if type(layer).__name__ == "Conv2D":
@@ -297,7 +297,7 @@ def _squeezenet(
     dropout_rate: Number,
     conv10_padding: Integer | None,
 ) -> keras.Model:
-    """Checks the arguments, finds the weights, builds the graph, fills it: in this order."""
+    """Checks the arguments, finds the weights, builds the graph and fills it, in this order."""
     check_choices(include_top, weights, pooling, activation)
     classes, dropout_rate, conv10_padding = check_numbers(include_top, classes, dropout_rate, conv10_padding)
     shape = check_input_shape(architecture.metaparameters, input_shape, input_tensor, include_top)
