@@ -13,7 +13,7 @@ import numpy as np
 from sqz_keras.architecture.layers import FIRE_PARTS
 
 _LFS_POINTER = b"version https://git-lfs.github.com/"
-MAX_BYTES = 256 << 20  # of a file, and of all its arrays as float32; the largest net of the paper needs 24 MiB
+MAX_BYTES = 256 << 20  # in a file, and in all its arrays as float32; the paper's largest net needs 24 MiB
 
 _LAYER = re.compile(rf"conv1|conv10|fire([1-9][0-9]{{0,3}})_({'|'.join(FIRE_PARTS)})")
 _WEIGHT = re.compile(f"({_LAYER.pattern})/(kernel|bias)")
@@ -77,7 +77,7 @@ def check_declared(path: str | os.PathLike, shapes: Mapping[str, Sequence[int]])
 
 
 def layer_name(name: str) -> str | None:
-    """Our name of a layer that another project calls `name`, or None where it is no convolution of a SqueezeNet.
+    """Our name of a layer that another project calls `name`; None if it is not a convolution of a SqueezeNet.
 
     The releases use `fire2/squeeze1x1`; the dense-sparse-dense release `fire2/conv1x1_1`, `conv1x1_2` and `conv3x3_2`
     for squeeze, expand1x1 and expand3x3, and `conv_final` for conv10.
@@ -88,7 +88,7 @@ def layer_name(name: str) -> str | None:
 
 
 def fire_number(layer: str) -> int | None:
-    """The number in our name of a fire module's layer; None for another layer."""
+    """The number of the fire module, from our name of one of its layers; None for any other layer."""
     return int(layer[4:].partition("_")[0]) if layer.startswith("fire") else None
 
 
@@ -96,7 +96,7 @@ def plain_net_layers(path: str | os.PathLike, count: int) -> list[str]:
     """Names of the `count` convolutions of a net without bypass convolutions, in net order.
 
     Raises:
-        WeightsFileError: No such net has that many.
+        WeightsFileError: No such net has that many convolutions.
     """
     if count < 5 or count % 3 != 2:
         raise WeightsFileError(
@@ -107,14 +107,14 @@ def plain_net_layers(path: str | os.PathLike, count: int) -> list[str]:
 
 
 def decode_floats(data: bytes, dtype: str) -> np.ndarray:
-    """Little-endian values as they lie in a file; NumPy has no bfloat16, which is the upper half of a float32.
+    """Decodes little-endian values of a file; NumPy has no bfloat16, which is the upper half of a float32.
 
     Args:
         data: the values, a whole number of them.
         dtype: a NumPy name, such as "float16", or "bfloat16".
 
     Returns:
-        A flat array; float32 with the same values for bfloat16, else of that dtype.
+        A flat array; float32 with the same values for bfloat16, otherwise of that dtype.
     """
     if dtype == "bfloat16":
         return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
@@ -127,7 +127,7 @@ def hwio(array: np.ndarray) -> np.ndarray:
 
 
 def hwio_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    """The shape that `hwio` makes of this one; of a dense layer's (out, in) it is (in, out)."""
+    """The shape of what `hwio` makes of an array of this shape; (in, out) for a dense layer's (out, in)."""
     return (*shape[2:], *shape[1::-1]) if len(shape) in (2, 4) else tuple(shape)
 
 

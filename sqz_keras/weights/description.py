@@ -21,15 +21,15 @@ from sqz_keras.version import __version__
 from sqz_keras.weights.arrays import WeightsFileError
 
 SPEC_NAME = "model.spec.json"
-PACKAGE_VERSION_KEY = "package_version"  # in it
+PACKAGE_VERSION_KEY = "package_version"  # in that file
 EXTRA_FOLDER = "assets.extra"  # of a SavedModel: where TensorFlow leaves room for files like SPEC_NAME
 # What the description is called in a file: a dataset of a `.weights.h5` file, a constant of a SavedModel's graph, an
 # entry of the metadata of ONNX and LiteRT files.
 SPEC_KEY = "model_spec"
 _SUFFIXES = (".weights.h5", ".keras")
 _DESCRIBED = (*_SUFFIXES, ".tflite", ".onnx")  # files that may share one description
-# Labels with the index of their class before or behind them, as other programs keep them, and the first index.
-# "1 euro" may be a name; "0 tench", "1. tench" and "#1 tench" are none.
+# Labels with the index of their class before or after them, as other programs write them, and what the first index may
+# be. "1 euro" may be a name; "0 tench", "1. tench" and "#1 tench" are not names.
 _NUMBERED = (
     (re.compile(r"([0-9]{1,6})(?:[.)](?![0-9]) *| +- +)(\S.*)"), (0, 1)),
     (re.compile(r"([0-9]{1,6}) +(\S.*)"), (0,)),
@@ -38,18 +38,18 @@ _NUMBERED = (
 )
 _NUMBER = re.compile("[0-9]{1,6}")
 _SEPARATORS = ",;\t|=:"
-_IN_QUOTES = re.compile(r"""(["']).*\1,?|[-*] .*|.*[,;]""")  # or in a list of YAML, or of something else
+_IN_QUOTES = re.compile(r"""(["']).*\1,?|[-*] .*|.*[,;]""")  # or in a list, of YAML or something else
 _WITH_WNID = re.compile(r"n[0-9]{8}[ ,;:\t]+\S.*|\S.*[ ,;:\t]+n[0-9]{8}")  # as in Caffe's synset_words.txt
 
 
 @dataclasses.dataclass(frozen=True)
 class Stated:
-    """What a file of weights says of its own model.
+    """What a file of weights says about its own model.
 
     Args:
         spec: The model.
-        is_whole: Whether the file states preprocessing and labels too, as files of this project do. Otherwise they are
-            the authors' preprocessing, and no labels.
+        is_whole: Whether the file states preprocessing and labels too, as files of this project do. Otherwise the spec
+            has the authors' preprocessing and no labels.
         activation: The classifier's activation by its name in Keras, or None for a model without the top.
     """
 
@@ -60,14 +60,14 @@ class Stated:
 
 @dataclasses.dataclass(frozen=True)
 class Hints:
-    """What a file of weights says of its network without describing all of it; None for what it does not say.
+    """What a file of weights says about its network without a full description; None for what it does not say.
 
     Args:
         input_size: Height and width of the input, in pixels.
         conv10_padding: Rows and columns of zeros around conv10's input.
         has_bypass: Whether outputs of fire modules are added to something.
-        other_colours: How images were prepared for training, where that is not the authors' way.
-        mean_file: Whether the means that were subtracted are in another file.
+        other_colours: How images were prepared for training, if not in the authors' way.
+        mean_file: Whether the subtracted means are in another file.
     """
 
     input_size: int | None = None
@@ -100,7 +100,7 @@ def parse_spec(path: str | os.PathLike, data: bytes | str) -> ModelSpec:
     """The description that a file of weights holds as JSON.
 
     Raises:
-        WeightsFileError: It is not one of ours.
+        WeightsFileError: The JSON is not a description of ours.
     """
     try:
         return ModelSpec.from_json(json.loads(data))
@@ -109,13 +109,13 @@ def parse_spec(path: str | os.PathLike, data: bytes | str) -> ModelSpec:
 
 
 def read_labels(path: str | os.PathLike) -> tuple[str, ...]:
-    """The names of the classes in a text file, a line for each class in the order of the class indices.
+    """The class names in a text file, one a line, in the order of the class indices.
 
-    Spaces around a name and blank lines at the end are no part of it.
+    Spaces around a name and blank lines at the end are ignored.
 
     Raises:
-        ValueError: The file is empty, too large or no text in UTF-8, is JSON, Python or YAML, numbers its lines, or has
-            a blank line before its end.
+        ValueError: The file is empty, too large or not UTF-8 text, is JSON, Python or YAML, numbers its lines, has ids
+            of ImageNet beside the names, or has a blank line before its end.
         OSError: The file cannot be read.
     """
     expected = f"{os.fspath(path)}: expected text in UTF-8 with the name of a class on each line"
@@ -123,7 +123,7 @@ def read_labels(path: str | os.PathLike) -> tuple[str, ...]:
         data = file.read(MAX_JSON_BYTES + 1)
     if len(data) > MAX_JSON_BYTES:
         raise ValueError(f"{expected}, got more than {MAX_JSON_BYTES} bytes.")
-    text = data.decode("utf-8", "replace").replace("\ufeff", "")  # a mark that some editors begin files with
+    text = data.decode("utf-8", "replace").replace("\ufeff", "")  # the byte order mark of some editors
     if "\N{REPLACEMENT CHARACTER}" in text or "\0" in text:
         raise ValueError(f"{expected}, got another encoding. Save it as UTF-8.")
     labels = tuple(line.strip() for line in text.rstrip().splitlines())
@@ -149,10 +149,10 @@ def read_labels(path: str | os.PathLike) -> tuple[str, ...]:
 
 
 def with_labels(spec: ModelSpec, labels: Sequence[str]) -> ModelSpec:
-    """The model with other names of its classes.
+    """The model with other names for its classes.
 
     Raises:
-        ValueError: They are its own names in another order, or not one name for each class.
+        ValueError: The labels are the model's own names in another order, or not one name for each class.
     """
     for own in (spec.labels, spec.class_names()) if spec.labels else ():
         if sorted(labels) == sorted(own) and tuple(labels) != own:
@@ -171,20 +171,20 @@ def _are_numbered(labels: Sequence[str]) -> bool:
             return True
     for separator in _SEPARATORS:
         rows = [[cell.strip(" \"'") for cell in line.split(separator)] for line in labels]
-        if _is_index(rows, (0, 1)) or (len(rows) > 2 and _is_index(rows[1:], (0, 1))):  # without a header
+        if _is_index(rows, (0, 1)) or (len(rows) > 2 and _is_index(rows[1:], (0, 1))):  # after a header
             return True
     return False
 
 
 def _is_index(rows: Sequence[Sequence[str]], starts: Sequence[int]) -> bool:
-    """Whether a column of the rows, or their last, numbers them in any order; numbers of one thing are its names."""
+    """Whether a column numbers the rows, in any order; if the rest is mostly equal, the numbers belong to the names."""
     width = min(map(len, rows))
     for column in (-1, *range(width)) if width > 1 else ():
         cells = [row[column] for row in rows]
         if all(map(_NUMBER.fullmatch, cells)):
             numbers, names = sorted(map(int, cells)), {(*row[:column], *row[column:][1:]) for row in rows}
             is_index = any(numbers == list(range(start, start + len(rows))) for start in starts)
-            if is_index and 2 * len(names) > len(rows):  # two of ImageNet's names are there twice
+            if is_index and 2 * len(names) > len(rows):  # two of ImageNet's names occur twice
                 return True
     return False
 
@@ -198,10 +198,10 @@ def _is_literal(text: str) -> bool:
 
 
 def write_spec(path: str | os.PathLike, spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -> pathlib.Path:
-    """Writes the description that belongs beside a file of weights, `model.weights.h5` -> `model.spec.json`.
+    """Writes the description beside a file of weights: `model.weights.h5` -> `model.spec.json`.
 
     It holds the version of this package, the ModelSpec (with the hash of the weights) and each tensor's shape and hash,
-    so that tensors which were swapped, or a file that was replaced, are noticed when they are read back.
+    so that swapped tensors or a replaced file are noticed when they are read back.
 
     Returns:
         The path that was written.
@@ -218,11 +218,11 @@ def _form(spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -> dict:
 
 
 def check_no_other_spec(path: str | os.PathLike, spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -> None:
-    """Refuses to write a file whose description would replace that of another model.
+    """Refuses to write a file whose description would replace another model's.
 
     Raises:
-        ValueError: There is another description than `write_spec` writes, and it is not that of the file alone: the
-            file does not exist, or a file of another format has the same description.
+        ValueError: A description is there that differs from the one to write, and it does not belong to this file
+            alone: the file does not exist, or a file of another format shares the description.
     """
     described, path = spec_path(path), pathlib.Path(path)
     if not described.exists():
@@ -241,7 +241,7 @@ def check_no_other_spec(path: str | os.PathLike, spec: ModelSpec, arrays: Mappin
 
 
 def spec_path(path: str | os.PathLike) -> pathlib.Path:
-    """Where the description of a file of weights is: its name with the suffix replaced by `.spec.json`."""
+    """The path of a weights file's description: the file's own, with the suffix replaced by `.spec.json`."""
     path = pathlib.Path(path)
     for suffix in _SUFFIXES:
         if path.name.lower().endswith(suffix):

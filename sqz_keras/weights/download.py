@@ -23,14 +23,14 @@ def cache_path(record: Record) -> pathlib.Path:
 
 
 def fetch(record: Record) -> pathlib.Path:
-    """The verified file of a record, downloaded where the cache does not hold it.
+    """The verified file of a record, downloaded if the cache does not hold it.
 
-    It is downloaded to a temporary file, verified, and then renamed, so that several processes can do it at once. A
+    It is downloaded to a temporary file, verified and then renamed, so that several processes can do this at once. A
     cached file that no longer verifies is deleted and downloaded again.
 
     Raises:
-        OSError: It could not be downloaded, or what came is another file; the message names the URL, the place in the
-            cache and what to do without a network.
+        OSError: The download failed, or brought another file; the message names the URL, the place in the cache and
+            what to do without a network.
     """
     path = cache_path(record)
     if path.is_file():

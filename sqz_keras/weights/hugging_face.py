@@ -17,10 +17,10 @@ _HANDLE = re.compile(
 
 
 def fetch(handle: str) -> pathlib.Path:
-    """The file of a handle; it is downloaded where the cache of huggingface_hub does not hold it.
+    """The file of a handle; it is downloaded if the cache of huggingface_hub does not hold it.
 
     Args:
-        handle: `hf://owner/name/file`. `@revision` behind the name is a branch, tag or commit, by default "main";
+        handle: `hf://owner/name/file`. `@revision` after the name is a branch, tag or commit, by default "main";
             `#sha256=...` at the end is what the file's hash must be.
 
     Raises:
@@ -49,7 +49,7 @@ def fetch(handle: str) -> pathlib.Path:
         ) from error
     except (OSError, ValueError):
         raise
-    except Exception as error:  # of httpx and hf_xet, which have kinds of their own
+    except Exception as error:  # httpx and hf_xet raise kinds of their own
         raise OSError(f"{handle} could not be downloaded: {error}. Try again, or give the path of a copy.") from error
     path = pathlib.Path(path)
     if parts["sha256"]:

@@ -1,4 +1,4 @@
-"""Model cards: the `README.md` that model hubs read, with fields for them in front and text for people."""
+"""Model cards: the `README.md` that model hubs read, first fields for the hubs, then text for people."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sqz_keras.weights.records import IMAGENET, RECORDS, Record
 
 NAME = "README.md"
 _MARK = "<!-- written by sqz-keras -->"
-# Identifiers of model hubs for the licences of the records.
+# Model hubs' identifiers for the licences of the records.
 _LICENCES = {"BSD": "bsd", "MIT": "mit", "Apache 2.0": "apache-2.0", "BSD-3-Clause (torchvision)": "bsd-3-clause"}
 _METRICS = {"top1_accuracy": ("accuracy", "Top-1 accuracy"), "top5_accuracy": ("top5_accuracy", "Top-5 accuracy")}
 
@@ -26,11 +26,11 @@ class Evaluation:
 
     Args:
         dataset: Name of the dataset.
-        split: The part of it.
+        split: The part of the dataset.
         source: Where the figures come from.
         accuracies: Fractions by "top1_accuracy" and "top5_accuracy".
         intervals: The 95% interval of some of them.
-        num_images: How many images, or None where the source does not say.
+        num_images: How many images, or None if the source does not say.
     """
 
     dataset: str
@@ -42,7 +42,7 @@ class Evaluation:
 
 
 def find_record(model: str | os.PathLike, spec: ModelSpec) -> Record | None:
-    """The record that a model is, by its name or by the hash of its weights."""
+    """The record that has a model's name or the hash of its weights; None if no record has."""
     name = IMAGENET.get((spec.version, spec.bypass)) if model == "imagenet" else os.fspath(model)
     digest = spec.weights_sha256
     return next((r for r in RECORDS if r.name == name or (digest and r.spec.weights_sha256 == digest)), None)
@@ -61,7 +61,7 @@ def training_evaluation(results: Mapping) -> Evaluation:
         results: The content of evaluation.json.
 
     Raises:
-        ValueError: It is not what `sqz-train` writes.
+        ValueError: The content is not what `sqz-train` writes.
     """
     try:
         config = results["config"]
@@ -81,7 +81,7 @@ def training_evaluation(results: Mapping) -> Evaluation:
 
 
 def find_evaluation(model: str | os.PathLike, record: Record | None) -> Evaluation | None:
-    """The accuracies that a record or the folder of `sqz-train` holds for a model; None where neither does."""
+    """The accuracies that a record or the folder of `sqz-train` holds for a model; None if neither does."""
     if record is not None:
         return record_evaluation(record)
     path = pathlib.Path(model, "evaluation.json")
@@ -107,7 +107,7 @@ def model_card(
         files: The bytes of each file that the card describes, by its name.
         loading: Markdown that says how to load them.
         record: Where the weights come from, if that is known.
-        evaluation: What is known of the accuracy.
+        evaluation: What is known about the accuracy.
     """
     title = f"{describe_architecture(spec)}, {spec.classes:,} classes"
     licence = _LICENCES.get(record.licence, "other") if record else "unknown"
@@ -139,7 +139,7 @@ def check_card(path: pathlib.Path) -> None:
     """Refuses to replace a `README.md` that is not a card of this project.
 
     Raises:
-        ValueError: Such a file is there.
+        ValueError: There is such a file.
     """
     if path.exists() and _MARK not in path.read_text("utf-8", "replace"):
         raise ValueError(f"{path} exists and is not a model card of sqz-keras; move it, or choose another folder.")
@@ -149,10 +149,10 @@ def write_card(path: pathlib.Path, text: str) -> None:
     """Writes a card, whole or not at all; an older one is replaced.
 
     Raises:
-        ValueError: Another file is there.
+        ValueError: There is a file that is not a card of this project.
     """
     check_card(path)
-    write_file(path, text.encode("utf-8", "replace"))  # a folder's name may hold what UTF-8 cannot
+    write_file(path, text.encode("utf-8", "replace"))  # a folder's name may hold what UTF-8 cannot encode
 
 
 def _index_entry(title: str, evaluation: Evaluation) -> dict:

@@ -35,16 +35,16 @@ Arrays = dict[str, np.ndarray]
 def resolve_model(
     model: str | os.PathLike, *, version: str | None = None, bypass: str | None = None, include_top: bool = True
 ) -> tuple[ModelSpec, Arrays]:
-    """What every `--model=` means: a model's description and its weights.
+    """The description and the weights of the model that `--model=` names, in every command.
 
     Args:
         model: "imagenet" (of `version` and `bypass`, by default v1.0); a record's name; a file of weights
             (`.sqz`, `.weights.h5`, `.keras`, or any that a reader takes); a folder that `sqz-train` or `sqz-export`
-            wrote, or of `.npy` files; `hf://owner/name/file` of the Hugging Face Hub (see `hugging_face.fetch`).
+            wrote, or one of `.npy` files; `hf://owner/name/file` of the Hugging Face Hub (see `hugging_face.fetch`).
         version: "1.0" or "1.1". It must agree with the file's own description; if the file has none, the version
             follows from the weights' shapes, and must agree with them.
         bypass: "simple" or "complex", likewise.
-        include_top: whether conv10 is needed. Where it is not, a file may have no head, or any other.
+        include_top: whether conv10 is needed. If not, a file may have no head, or any other head.
 
     Returns:
         The ModelSpec and the float32 weights by name ("conv1/kernel", ...; kernels HWIO), checked against it.
@@ -85,10 +85,10 @@ def for_architecture(
     conv10_padding: int | None,
     activation: str | None = "softmax",
 ) -> tuple[ModelSpec, Arrays | None]:
-    """What a builder's `weights=` means: the architecture filled in, and the arrays for it (None for random ones).
+    """The completed architecture and the arrays that a builder's `weights=` names (None for random ones).
 
     `classes` is None for a model without the top, which takes whatever trunk the weights hold. `activation` is the
-    classifier's, by its name in Keras; None where it does not matter.
+    classifier's, by its name in Keras; None if it does not matter.
 
     Raises:
         ValueError: Unknown weights, or weights that do not fit the architecture.
@@ -120,9 +120,9 @@ def for_architecture(
 
 
 def _local_path(name: str) -> pathlib.Path | None:
-    """Where a path or a handle of the Hugging Face Hub is on this machine; None if nothing has this name."""
+    """A path, or the local copy of a handle of the Hugging Face Hub; None if nothing has this name."""
     path = hugging_face.fetch(name) if name.startswith(hugging_face.PREFIX) else pathlib.Path(name)
-    return path if name and path.exists() else None  # no name is no path, and not the current folder
+    return path if name and path.exists() else None  # an empty name does not mean the current folder
 
 
 def _imagenet_name(version: str | None, bypass: str | None) -> str:
@@ -151,8 +151,8 @@ def _read_path(
 ) -> tuple[ModelSpec, Arrays]:
     """Weights and description of a file or folder.
 
-    The description is beside it, in it, or found by the hashes of the records; else it is `architecture`, or what the
-    shapes say. With `trunk_only` a conv10 of any size, none or another head will do; it is not checked.
+    The description is beside it, in it, or found by the hashes of the records; otherwise it is `architecture`, or
+    follows from the shapes. With `trunk_only`, the head is not checked: a conv10 of any size, no head or another one.
     """
     described = path / SPEC_NAME if path.is_dir() else spec_path(path)
     if path.is_dir() and (path / "saved_model.pb").exists():
@@ -194,7 +194,7 @@ def _read_sqz(path: pathlib.Path) -> tuple[ModelSpec, Arrays]:
 
 
 def _stated_spec(path: pathlib.Path, arrays: Arrays, stated: Stated, architecture: ModelSpec | None) -> ModelSpec:
-    """The spec that a file states; preprocessing and labels that it does not say are a record's, or assumed."""
+    """The spec that a file states; preprocessing and labels that it does not state are a record's, or assumed."""
     if stated.is_whole:
         return stated.spec
     record_spec = _record_spec(path, arrays)
@@ -236,7 +236,7 @@ def _undescribed_spec(
             f"{spec.metaparameters.pool_after} and conv10_padding={spec.conv10_padding}, "
             f"mode={spec.preprocessing.mode!r}",
         )
-    elif path.is_dir():  # of .npy files, which Gluon writes as well as others
+    elif path.is_dir():  # of .npy files, which may be Gluon's or another program's
         _warn_of_preprocessing(path, spec, architecture)
     return spec
 
@@ -255,7 +255,7 @@ def _with_hints(path: pathlib.Path, spec: ModelSpec, arrays: Arrays, hints: Hint
 
 
 def _warn_of_preprocessing(path: pathlib.Path, spec: ModelSpec, architecture: ModelSpec | None) -> None:
-    """Warns, but not a builder's caller, who prepares images and names classes by other means."""
+    """Warns, unless a builder is the caller: then the user prepares images and names classes without the spec."""
     if architecture is not None:
         return
     how = spec.preprocessing
@@ -275,7 +275,7 @@ def _warn(path: pathlib.Path, what: str) -> None:
 
 
 def _check_activation(path: pathlib.Path, stated: Stated | None, activation: str | None) -> None:
-    """Refuses the default of a softmax for a file that ends in something else; another request is a choice."""
+    """Refuses the default softmax for a file that ends in something else; any other activation is the user's choice."""
     if activation == "softmax" and stated is not None and stated.activation not in (None, "softmax"):
         raise ValueError(
             f"{path} ends in classifier_activation={stated.activation!r}, not in a softmax. Build its "
@@ -301,10 +301,10 @@ def _read_onnx(
 
 
 def _spec_beside(described: pathlib.Path, path: pathlib.Path, arrays: Arrays, inside: ModelSpec | None) -> ModelSpec:
-    """The description beside weights, whose labels and preprocessing may differ from those in the file.
+    """The description beside the weights; its labels and preprocessing may differ from those in the weights file.
 
     Raises:
-        WeightsFileError: it describes another network than the file does, or other weights.
+        WeightsFileError: it describes another network than the weights file does, or other weights.
     """
     beside = read_spec(described, path, arrays)
     if inside is not None:
@@ -322,7 +322,7 @@ def _trunk(by_name: Mapping) -> dict:
 
 
 def _record_spec(path: pathlib.Path, arrays: Arrays) -> ModelSpec | None:
-    """The spec of the record whose file, or whose weights, these are."""
+    """The spec of the record that has this file, or these weights; None if no record has."""
     content = path.read_bytes() if path.is_file() else b""
     tensors = hash_arrays(arrays)
     for record in RECORDS:
@@ -334,7 +334,7 @@ def _record_spec(path: pathlib.Path, arrays: Arrays) -> ModelSpec | None:
 def _infer_spec(
     path: pathlib.Path, arrays: Arrays, version: str | None, bypass: str | None, input_size: int | None
 ) -> ModelSpec:
-    """A spec from names and shapes; the preprocessing is what the kind of file is usually made for."""
+    """A spec from names and shapes; the preprocessing is the usual one for the kind of file."""
     trunk = _trunk(arrays).keys()
     fitting = [kind for kind in BYPASSES if _trunk(ModelSpec("1.0", kind).weight_shapes()).keys() == trunk]
     if fitting and bypass not in fitting:
@@ -350,10 +350,10 @@ def _infer_spec(
 
 
 def check_agrees(name: str, spec: ModelSpec, version: str | None, bypass: str | None) -> None:
-    """Refuses another network than was requested; None leaves a choice to the file.
+    """Refuses a network other than the requested one; None accepts what the file has.
 
     Raises:
-        ValueError: The file holds another one.
+        ValueError: The file holds another network.
     """
     if version not in (None, spec.version) or bypass not in (None, spec.bypass):
         raise ValueError(
@@ -363,7 +363,7 @@ def check_agrees(name: str, spec: ModelSpec, version: str | None, bypass: str | 
 
 
 def _network(spec: ModelSpec) -> tuple:
-    """What two networks share that compute the same; fractions that round to the same filters do not count."""
+    """What is equal in two networks that compute the same; fractions that round to the same filters may differ."""
     net = spec.metaparameters
     return net.fire_modules(), net.stem_filters, net.stem_kernel, net.pool_after, spec.bypass
 
@@ -374,7 +374,7 @@ def _described_network(spec: ModelSpec) -> str:
 
 
 def _check_fits(name: str, spec: ModelSpec, architecture: ModelSpec, classes: int | None) -> None:
-    """Whether weights of this spec belong into this architecture."""
+    """Refuses weights of a spec that does not fit this architecture."""
     if _network(spec) != _network(architecture):
         raise ValueError(
             f"weights={name!r} are of {_described_network(spec)}, and the model is of "

@@ -13,9 +13,9 @@ from sqz_keras import codec
 from sqz_keras.architecture.spec import ModelSpec, hash_arrays
 from sqz_keras.weights.arrays import WeightsFileError, check_shapes, float32_arrays, read_bytes
 
-SELF_TEST_KEY = "self_test"  # of the header: what `sqz_keras.runtimes.self_test` makes
+SELF_TEST_KEY = "self_test"  # in the header: what `sqz_keras.runtimes.self_test` makes
 _SELF_TEST = 500  # bytes at most
-_SLACK = 16  # bytes by which a header of another hash may deflate worse
+_SLACK = 16  # bytes that a header with another hash may take more when deflated
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,7 @@ class SqzModel:
 
 def read(path: str | os.PathLike, trunk_only: bool = False) -> dict[str, np.ndarray]:
     """The arrays of a `.sqz` file by name; see `read_model`."""
-    del trunk_only  # its head is conv10
+    del trunk_only  # the head is always conv10
     return read_model(path).arrays
 
 

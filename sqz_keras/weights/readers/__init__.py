@@ -1,7 +1,7 @@
 """Readers of weights files: each gives a dict of named float32 arrays, and none executes what a file says.
 
-Each module has `read(path, trunk_only)`, and where files say something of their model `read_described`; the arguments
-are those of the functions here.
+Each module has `read(path, trunk_only)`, and also `read_described` if its files say something about their model; the
+arguments are those of the functions here.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ TORCH_SUFFIXES = [
 def read_described(
     path: str | os.PathLike, trunk_only: bool = False
 ) -> tuple[dict[str, np.ndarray], Stated | Hints | None]:
-    """The arrays of `read_arrays`, and what the file says of its model, which some kinds of files cannot."""
+    """The arrays of `read_arrays`, and what the file says about its model; None if it is of a kind that cannot."""
     reader = _reader(path)
     if hasattr(reader, "read_described"):
         return reader.read_described(path, trunk_only)
@@ -54,12 +54,12 @@ def read_arrays(path: str | os.PathLike, trunk_only: bool = False) -> dict[str, 
 
     Args:
         path: a file, whose suffix tells its kind in upper or lower case, or a folder.
-        trunk_only: whether heads of other names than conv10 are left out. Else one of another name is taken for conv10
-            where it is the only one, and refused where it is not.
+        trunk_only: whether heads that are not named conv10 are left out. Otherwise such a head is taken for conv10 if
+            it is the only head, and refused if it is not.
 
     Returns:
         float32 arrays by name ("conv1/kernel", "conv1/bias", "fire2_squeeze1x1/kernel", ...) in net order; kernels are
-        (height, width, in, out). Whether they fit a net is checked by `check_shapes`.
+        (height, width, in, out). `check_shapes` checks whether they fit a net.
 
     Raises:
         WeightsFileError: the kind is unknown, or the file is damaged, too large or not a SqueezeNet's.

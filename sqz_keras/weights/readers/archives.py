@@ -1,4 +1,4 @@
-"""Zip archives (`.keras`, torch's `.pth`) whose members are stored plainly and read within limits."""
+"""Zip archives (`.keras`, torch's `.pth`) whose members are not compressed, read within limits."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def open_archive(path: str | os.PathLike) -> Iterator[zipfile.ZipFile]:
     """Opens a zip archive whose directory is of a reasonable size.
 
     Raises:
-        WeightsFileError: the file is no zip archive, too large, or damaged.
+        WeightsFileError: the file is not a zip archive, too large, or damaged.
     """
     size = file_size(path)
     with open(path, "rb") as file:
@@ -45,7 +45,7 @@ def open_archive(path: str | os.PathLike) -> Iterator[zipfile.ZipFile]:
 
 
 def read_member(path: str | os.PathLike, archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
-    """One member's content, after its checksum.
+    """One member's content, verified by its checksum.
 
     Raises:
         WeightsFileError: there is no such member, or it is compressed, encrypted, damaged or above `limit` bytes.
@@ -62,7 +62,7 @@ def read_member(path: str | os.PathLike, archive: zipfile.ZipFile, name: str, li
 
 
 def _check_directory_size(path: str | os.PathLike, tail: bytes) -> None:
-    """`zipfile` turns the whole directory into objects, many times its size: bound it first."""
+    """Bounds the directory, which `zipfile` turns into objects of many times its size."""
     end = tail[-_END:]
     if not end.startswith(b"PK\5\6") or end[-2:] != b"\0\0":
         raise WeightsFileError(

@@ -1,4 +1,4 @@
-"""Caffe's `.caffemodel`: a NetParameter message, of which the layers' blobs are read, and what the layers compute.
+"""Caffe's `.caffemodel`, a NetParameter message: the layers' blobs are read, and what the layers compute.
 
 Fields of the public message layout (caffe.proto), beside those in the tables below:
 NetParameter: layers (V1LayerParameter) 2, layer (LayerParameter) 100.
@@ -35,8 +35,8 @@ from sqz_keras.weights.description import Hints
 from sqz_keras.weights.readers.heads import find_head
 from sqz_keras.weights.readers.wire import WireReader
 
-# Field of NetParameter that holds layers -> the fields of such a layer that are read. Those named like a type hold what
-# a layer of this type computes: ConvolutionParameter and so on. TransformationParameter is what a layer that reads
+# Field of NetParameter that holds layers -> the fields of these layers that are read. A field named after a type says
+# what a layer of this type computes: ConvolutionParameter and so on. TransformationParameter is what a layer that reads
 # images does to them.
 _LAYERS = {
     2: {4: "name", 5: "type", 2: "bottoms", 3: "tops", 6: "blobs"}
@@ -44,12 +44,12 @@ _LAYERS = {
     100: {1: "name", 2: "type", 3: "bottoms", 4: "tops", 7: "blobs"}
     | {106: "Convolution", 121: "Pooling", 110: "Eltwise", 123: "ReLU", 100: "Transformation"},
 }
-# V1LayerParameter's numbers of the types that a SqueezeNet has.
+# V1LayerParameter's numbers for the types that a SqueezeNet has.
 _V1_TYPES = {1: "Accuracy", 3: "Concat", 4: "Convolution", 6: "Dropout", 8: "Flatten", 17: "Pooling", 18: "ReLU"}
 _V1_TYPES |= {20: "Softmax", 21: "SoftmaxWithLoss", 22: "Split", 25: "Eltwise", 30: "ArgMax", 36: "Silence"}
-_BEFORE_RELU = frozenset(("Split", "Concat", "Dropout", "Pooling"))  # as well as behind it; an average is refused there
+_BEFORE_RELU = frozenset(("Split", "Concat", "Dropout", "Pooling"))  # and after it; an average is refused there
 _BEHIND_AVERAGE = frozenset(("Accuracy", "ArgMax", "Flatten", "Reshape", "Softmax", "SoftmaxWithLoss"))
-# What a layer computes: name -> field for all sides, fields for height and width, and the value where none is given.
+# What a layer computes: name -> field for all sides, fields for height and width, and the default.
 _CONVOLUTION = {"pad": (3, 9, 10, 0), "stride": (6, 13, 14, 1), "dilation": (18, 18, 18, 1), "group": (5, 5, 5, 1)}
 _POOLING = {"pool": (1, 1, 1, 0), "kernel_size": (2, 5, 6, 0), "stride": (3, 7, 8, 1), "pad": (4, 9, 10, 0)}
 _POOLING |= {"global_pooling": (12, 12, 12, 0), "round_mode": (13, 13, 13, 0)}
@@ -66,15 +66,15 @@ _DATA = {5: np.dtype("<f4"), 8: np.dtype("<f8")}
 
 @dataclasses.dataclass(frozen=True)
 class _Layer:
-    """A layer as it lies in the file.
+    """A layer as it is in the file.
 
     Args:
-        name: the file's own.
-        type: as LayerParameter calls it; None where it is left out.
+        name: its name in the file.
+        type: its name in LayerParameter; None if it is left out.
         bottoms: the blobs that it reads.
-        tops: the blobs that it writes, which may be the same.
+        tops: the blobs that it writes, which may be those that it reads.
         blobs: the BlobProtos of its kernel and bias; none for a layer without weights.
-        parameters: by the type that they are for.
+        parameters: its parameter messages by the type that they are for.
     """
 
     name: str
@@ -91,17 +91,17 @@ def read(path: str | os.PathLike, trunk_only: bool = False) -> dict[str, np.ndar
 
 
 def read_described(path: str | os.PathLike, trunk_only: bool = False) -> tuple[dict[str, np.ndarray], Hints]:
-    """Reads the convolutions of a `.caffemodel`, and what its layers say of the network.
+    """Reads the convolutions of a `.caffemodel`, and what its layers say about the network.
 
     Args:
-        path: of the file.
-        trunk_only: whether heads of other names than conv10, such as the "conv10-new" of a fine-tuned net, are left
+        path: the file.
+        trunk_only: whether heads that are not named conv10, such as the "conv10-new" of a fine-tuned net, are left
             out.
 
     Returns:
         float32 arrays by name, kernels HWIO, in net order. The input's channels stay in the file's order (BGR in the
-        authors' releases). And conv10's padding, whether there is a bypass, and how images were prepared for training,
-        as far as the file says it.
+        authors' releases). Also conv10's padding, whether there is a bypass, and how images were prepared for training,
+        as far as the file says.
 
     Raises:
         WeightsFileError: the file is damaged or too large, has weights or layers that no SqueezeNet has, or pads the
@@ -187,14 +187,14 @@ def _preparation(reader: WireReader, layers: list[_Layer]) -> dict[str, object]:
     size, scale, means = numbers["crop_size"][-1] or None, numbers["scale"][-1], numbers["mean_value"]
     if any(number == _MEAN_FILE for number, _, _ in reader.fields(message)):
         return {"input_size": size, "mean_file": True}
-    # Less than a level of 255 makes no difference.
+    # A difference of less than one level out of 255 does not matter.
     is_authors = scale == 1 and len(means) == 3 and np.allclose(means, BGR_MEANS["authors"], rtol=0, atol=1)
     text = f"mean_value={', '.join(f'{mean:g}' for mean in means[:4]) if any(means) else 'none'} and scale={scale:g}"
     return {"input_size": size, "other_colours": None if is_authors else text}
 
 
 def _numbers(reader: WireReader, message: memoryview, fields: Mapping[str, tuple]) -> dict[str, list[float]]:
-    """The numbers of a message by their names in `fields`, whose defaults tell integers from floats."""
+    """The numbers of a message by their names in `fields`; the type of a default says if they are floats."""
     given: dict[int, list[float]] = {}
     kinds = {number: type(default) for *numbers, default in fields.values() for number in numbers}
     for number, wire_type, value in reader.fields(message):
@@ -211,7 +211,7 @@ def _numbers(reader: WireReader, message: memoryview, fields: Mapping[str, tuple
 def _changes(
     reader: WireReader, layers: list[_Layer], head: str, net: Metaparameters | None, trunk_only: bool
 ) -> list[str]:
-    """Where the layers are not those of a SqueezeNet, a clause each; `net` is the version of its conv1."""
+    """Says where the layers are not a SqueezeNet's, in a clause for each place; `net` is the version of its conv1."""
     ours = {layer.name: layer_name(layer.name) for layer in layers if layer.blobs and layer.name != head}
     trunk = [at for at, layer in enumerate(layers) if ours.get(layer.name)]
     changes, pool_after, added, place, is_averaged = [], [], [], 1, False
@@ -250,21 +250,21 @@ def _changes(
 def _other_places(
     net: Metaparameters, pool_after: list[int], added: list[int], bypass: str, trunk_only: bool
 ) -> list[str]:
-    """Where max pools and bypasses of a version are around or behind other modules, a clause each."""
+    """Says which modules max pools are after, and bypasses around, if they are not the version's; a clause each."""
     changes = []
     if tuple(pool_after) != net.pool_after:
         changes.append(f"it has max pools behind {pool_after[:9]}, expected {list(net.pool_after)}")
     kinds = zip(net.fire_modules(), bypass_kinds(net, bypass), strict=True)
     around = [fire.number for fire, kind in kinds if kind]
-    # The last addition may be behind the trunk's last layer with weights.
+    # The last addition may come after the trunk's last layer with weights.
     if added and added != (around[: len(added)] if trunk_only else around):
         changes.append(f"it has bypasses around fire modules {added[:9]}, expected {around}")
     return changes
 
 
 def _linear(layers: list[_Layer], head: str, convolutions: set[str]) -> list[str]:
-    """Those of the convolutions whose values are read by something else than a ReLU, or by nothing."""
-    waiting: dict[str, str | None] = {}  # blob -> a convolution in it that no ReLU has read; all of them may be many
+    """The convolutions whose values are read by something other than a ReLU, or by nothing."""
+    waiting: dict[str, str | None] = {}  # blob -> one convolution in it that no ReLU has read: all could be many
     unread, found = set(), []
     for layer in layers:
         convolution = next(filter(None, map(waiting.get, layer.bottoms)), None)
@@ -280,7 +280,7 @@ def _linear(layers: list[_Layer], head: str, convolutions: set[str]) -> list[str
 def _other_values(
     reader: WireReader, layer: _Layer, fields: Mapping[str, tuple], expected: Mapping[str, int]
 ) -> list[str]:
-    """Where numbers of a layer's parameters are others, a clause each."""
+    """Names numbers of a layer's parameters that are not as expected, in a clause for each."""
     numbers = _numbers(reader, layer.parameters.get(layer.type, memoryview(b"")), fields)
     texts = {name: ", ".join(f"{number:g}" for number in sorted({*values})[:4]) for name, values in numbers.items()}
     return [
@@ -325,7 +325,7 @@ def _keras_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 def _blob(
     path: str | os.PathLike, reader: WireReader, name: str, blob: memoryview, ours: str | None
 ) -> tuple[tuple[int, ...], np.ndarray]:
-    """Shape (out, in, height, width) or (out,), and the values, still unshaped and not yet copied."""
+    """Shape (out, in, height, width) or (out,), and the values, still flat and not yet copied."""
     legacy, shape, values = [1, 1, 1, 1], None, None
     for number, wire_type, value in reader.fields(blob):
         if number in _LEGACY_SHAPE and wire_type == VARINT:

@@ -29,7 +29,7 @@ def read(path: str | os.PathLike, trunk_only: bool = False) -> dict[str, np.ndar
     Raises:
         WeightsFileError: the file departs from the layout above in any way.
     """
-    del trunk_only  # its head is conv10
+    del trunk_only  # the head is always conv10
     data = read_bytes(path)
     shapes = ModelSpec(version="1.0").weight_shapes()
     kernels = {name.removesuffix("/kernel"): shape for name, shape in shapes.items() if name.endswith("/kernel")}

@@ -1,10 +1,10 @@
-"""Takes the layers out of Keras's HDF5 files, in a process of its own: the HDF5 library crashes on some damaged files.
+"""Reads the layers of Keras's HDF5 files, in a process of its own: the HDF5 library crashes on some damaged files.
 
-Run as a script by `keras_h5`; it needs numpy and h5py alone. On standard input: files, each behind its length in 8
-bytes (little-endian). On standard output, in the same framing, a reply for each: a line of JSON, then the arrays'
+`keras_h5` runs it as a script; it needs only numpy and h5py. Standard input holds files, each after its length in 8
+bytes (little-endian). Standard output gets a reply for each, framed in the same way: a line of JSON, then the arrays'
 bytes. The JSON is {"error": text} or {"layers": [[name, [[dtype, shape], ...]], ...], "names": [text, ...], "backend":
-text or null, "model_config": JSON or null, "model_spec": JSON or null}, the last two as text, as they are in the file;
-"names" has the layers without weights too, which only a legacy file lists.
+text or null, "model_config": JSON or null, "model_spec": JSON or null}. The JSON of the last two is text, as it is in
+the file; "names" also has the layers without weights, which only a legacy file lists.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def answer(data: bytes, max_bytes: int) -> bytes:
-    """The reply for one file whose arrays have at most `max_bytes`."""
+    """The reply for one file; arrays of more than `max_bytes` in all are refused."""
     try:
         with h5py.File(io.BytesIO(data), "r") as file:
             root = get(file, "model_weights") if "model_weights" in file else file
@@ -66,7 +66,7 @@ def answer(data: bytes, max_bytes: int) -> bytes:
 
 
 def keras3_layers(file: h5py.File) -> Iterator[tuple[str, list[h5py.Dataset]]]:
-    """Layers of a file where each group `vars` has a layer's variables as "0", "1" and its name as an attribute."""
+    """Layers of a Keras 3 file: a group `vars` holds a layer's variables as "0", "1", and its name as an attribute."""
     groups, seen = [(file, 0)], 0
     while groups:
         group, depth = groups.pop()
@@ -86,7 +86,7 @@ def keras3_layers(file: h5py.File) -> Iterator[tuple[str, list[h5py.Dataset]]]:
 
 
 def legacy_layers(root: h5py.Group) -> Iterator[tuple[str, list[h5py.Dataset]]]:
-    """Layers of a file that lists them, and in each layer's group its weights, in attributes."""
+    """Layers of a legacy file: attributes list the layers and, in each layer's group, its weights."""
     for name in strings(root, "layer_names"):
         group = get(root, name)
         weights = strings(group, "weight_names")
@@ -116,7 +116,7 @@ def get(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
 
 
 def strings(group: h5py.Group, name: str) -> list[str]:
-    """An attribute that holds a string or a list of them."""
+    """The strings of an attribute that holds one or a list of them."""
     if name not in group.attrs:
         raise RefusedError(f"{group.name} lacks the attribute {name!r}; this is not a Keras file")
     attribute = group.attrs.get_id(name)
@@ -140,7 +140,7 @@ def _layer_name(variables: h5py.Group) -> str:
 
 
 def _checked_bytes(dataset: object) -> int:
-    """A dataset's size as float32, if all its values are plain numbers inside the file."""
+    """A dataset's bytes as float32; refuses values that are not plain numbers inside the file."""
     if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
         raise RefusedError(f"{getattr(dataset, 'name', dataset)} is not an array")
     if (dataset.dtype.kind != "f" or dataset.dtype.itemsize not in (2, 4, 8)) and not _is_bfloat16(dataset):
@@ -153,7 +153,7 @@ def _checked_bytes(dataset: object) -> int:
 
 
 def _is_bfloat16(dataset: h5py.Dataset) -> bool:
-    """HDF5 has no such type: Keras writes two bytes a value, and the type's name as an attribute."""
+    """Whether values are bfloat16. HDF5 lacks this type: Keras writes two bytes a value, and an attribute names it."""
     return dataset.dtype == np.dtype("V2") and "dtype" in dataset.attrs and strings(dataset, "dtype") == ["bfloat16"]
 
 

@@ -1,6 +1,6 @@
-"""Heads of another name than conv10: which of them is conv10, and what is left out where only the trunk is needed.
+"""Heads that are not named conv10: which of them is conv10, and what is left out if only the trunk is needed.
 
-Fine-tuned nets often carry a head of a new name ("conv10-new" in Caffe, where that is how a layer is trained anew), or
+Fine-tuned nets often have a head with a new name ("conv10-new" in Caffe, where a layer is renamed to train it anew), or
 a second head beside the first.
 """
 
@@ -20,20 +20,20 @@ def find_head(
     shapes: Mapping[str, Sequence[int]],
     trunk_only: bool,
 ) -> str | None:
-    """Which of the layers of unknown names is conv10.
+    """Which of the layers with unknown names is conv10.
 
     Args:
         path: named in errors.
-        others: kernel shape by the file's own name of each layer that is none of ours: (height, width, in, out), or
-            (in, out) of a dense layer.
-        shapes: of the weights that have our names, kernels HWIO.
-        trunk_only: whether heads are not needed. All are then left out, whatever their number.
+        others: kernel shape of each layer that is not one of ours, by its name in the file: (height, width, in, out),
+            or (in, out) for a dense layer.
+        shapes: shapes of the weights that have our names, kernels HWIO.
+        trunk_only: whether no head is needed: all of them are left out, however many there are.
 
     Returns:
-        A key of `others`, or None where conv10 is there by its name, or `trunk_only` is set.
+        A key of `others`, or None if `others` is empty, or `trunk_only` is set.
 
     Raises:
-        WeightsFileError: a layer of `others` is no head, or it is not clear which head is conv10.
+        WeightsFileError: a layer of `others` is not a head, it is not clear which head is conv10, or it is dense.
     """
     channels = _trunk_channels(shapes)
     inputs = {channels, *(shape[-1] for shape in others.values() if shape)}
@@ -62,7 +62,7 @@ def find_head(
 
 
 def _trunk_channels(shapes: Mapping[str, Sequence[int]]) -> int | None:
-    """Channels that the last fire module gives."""
+    """The channels of the last fire module's output; None if they are unknown."""
     last = max(filter(None, map(fire_number, shapes)), default=None)
     if last is None:
         return None

@@ -14,7 +14,7 @@ from sqz_keras.weights.arrays import WeightsFileError, fire_number, layer_name
 from sqz_keras.weights.description import Hints, Stated
 from sqz_keras.weights.records import authors_preprocessing
 
-# What the config of a layer must say, by the kind of layer in `ModelSpec.layers()`.
+# The class of a layer in a config, by the layer's kind in `ModelSpec.layers()`.
 _CLASSES = {
     "convolution": "Conv2D",
     "max pool": "MaxPooling2D",
@@ -22,35 +22,35 @@ _CLASSES = {
     "addition": "Add",
     "average": "GlobalAveragePooling2D",
 }
-_BESIDE = re.compile(r"drop9|pool\d+_pad|conv10_pad|pool10|predictions")  # layers that are in no such list
+_BESIDE = re.compile(r"drop9|pool\d+_pad|conv10_pad|pool10|predictions")  # layers that are not listed there
 _HARMLESS = re.compile(r"InputLayer|Random.*|.*Dropout.*|GaussianNoise")  # classes that change nothing after training
-_CEIL_MODE = [[0, 1], [0, 1]]  # what is padded before a max pool
-_ONLY_OURS = re.compile(r"pool\d+_pad|predictions")  # layers by which this project's networks are known
-# What is between and behind the convolutions of other projects' networks, whose places of pools follow from the order.
+_CEIL_MODE = [[0, 1], [0, 1]]  # the zeros before a max pool
+_ONLY_OURS = re.compile(r"pool\d+_pad|predictions")  # layers by which this project's networks are recognised
+# Classes between and after the convolutions of other projects' networks; their order says where the pools are.
 _OF_OTHERS = re.compile(
     rf"{_HARMLESS.pattern}|(Global)?AveragePooling2D|MaxPooling2D|Concatenate|Merge|Activation|ReLU|Softmax|Flatten|"
     "Reshape|ZeroPadding2D|Conv(olution)?2D"
 )
-_BEFORE_RELU = re.compile(rf"{_HARMLESS.pattern}|Concatenate|Merge|MaxPooling2D|ZeroPadding2D")  # as well as behind it
+_BEFORE_RELU = re.compile(rf"{_HARMLESS.pattern}|Concatenate|Merge|MaxPooling2D|ZeroPadding2D")  # and after it
 
 
 def describe(path: str | os.PathLike, config: object, trunk_only: bool = False) -> Stated | Hints | None:
-    """What a Keras model's config says of its network.
+    """What a Keras model's config says about its network.
 
-    The network may lie in another model, such as a Sequential.
+    The network may be inside another model, such as a Sequential.
 
     Args:
         path: Named in errors.
         config: The parsed JSON of `config.json` in a `.keras` file, or of an `.h5` file's attribute `model_config`.
-        trunk_only: Whether layers before and behind the network do not matter.
+        trunk_only: Whether layers before and after the trunk do not matter.
 
     Returns:
-        The description of a network of this project, with the authors' preprocessing and no labels, of which a config
-        says nothing; what is known of another project's SqueezeNet; None where it is the config of another model.
+        The description of a network of this project, with the authors' preprocessing and no labels, because a config
+        does not state these; what is known about another project's SqueezeNet; None for the config of another model.
 
     Raises:
-        WeightsFileError: The layers have our names or those of other SqueezeNets, and one of them computes something
-            else, or another is between.
+        WeightsFileError: The layers have the names of a SqueezeNet's, ours or another project's, but one of them
+            computes something else, or another layer is between them.
     """
     try:
         listed = list(_innermost(config))
@@ -72,7 +72,7 @@ def describe(path: str | os.PathLike, config: object, trunk_only: bool = False) 
             stated = Stated(spec, is_whole=False, activation=activation)
     if stated is None:
         changes = _changes_of_others(classes, layers, read_by, trunk_only)
-        stated = Hints(_input_size(listed), conv10_padding=0, has_bypass=False)  # others are refused as changes
+        stated = Hints(_input_size(listed), conv10_padding=0, has_bypass=False)  # other values are refused as changes
     if changes:
         raise WeightsFileError(
             f"{path}: its network is not a SqueezeNet: {changes[0]}. Open it with keras.saving.load_model, or save the "
@@ -88,7 +88,7 @@ def describe(path: str | os.PathLike, config: object, trunk_only: bool = False) 
 
 
 def _innermost(model: Mapping) -> Iterator[Mapping]:
-    """The layers of a model, those of models in it included, in the order of the config."""
+    """The layers of a model, including those of models inside it, in the order of the config."""
     for layer in model["config"]["layers"]:
         if "layers" in layer["config"]:
             yield from _innermost(layer)
@@ -97,9 +97,9 @@ def _innermost(model: Mapping) -> Iterator[Mapping]:
 
 
 def _connect(model: Mapping, read_by: dict[object, list]) -> None:
-    """Adds which layers read the output of each, in a model and in those in it.
+    """Adds to `read_by` which layers read each layer's output, in a model and in the models inside it.
 
-    A model's input is an entry of its name, and its output one of its name in a tuple.
+    The key for a model's input is its name; the key for its output is a tuple with its name.
     """
     config = model["config"]
     names = [layer["config"]["name"] for layer in config["layers"]]
@@ -114,7 +114,7 @@ def _connect(model: Mapping, read_by: dict[object, list]) -> None:
             read_by.setdefault(outputs[source], []).append(reader)
 
     for before, name, layer in zip([None, *names], names, config["layers"], strict=False):
-        # The layers of a Sequential do not say what they read: the one before.
+        # A layer of a Sequential does not say what it reads: the layer before it.
         for source in _sources(layer["inbound_nodes"]) if "inbound_nodes" in layer else [before]:
             connect(source, name)
     for source in _sources(config["output_layers"]) if "output_layers" in config else names[-1:]:
@@ -124,7 +124,7 @@ def _connect(model: Mapping, read_by: dict[object, list]) -> None:
 
 
 def _sources(node: object) -> Iterator[str]:
-    """The layers that a node reads: lists that begin with a name in Keras 2, and dicts in Keras 3."""
+    """The layers that a node reads: Keras 2 writes lists that begin with a name, Keras 3 dicts."""
     if isinstance(node, Mapping) and "keras_history" in node:
         yield str(node["keras_history"][0])
     elif isinstance(node, list) and node and isinstance(node[0], str):
@@ -135,7 +135,7 @@ def _sources(node: object) -> Iterator[str]:
 
 
 def _input_shape(listed: list[Mapping]) -> list:
-    """Height, width and channels of the last input before conv1: an outer model's comes before."""
+    """Height, width and channels of the last input before conv1; an outer model's input comes earlier."""
     at = [layer["config"]["name"] for layer in listed].index("conv1")
     last = [layer["config"] for layer in listed[:at] if layer["class_name"] == "InputLayer"][-1]
     shape = (last.get("batch_shape") or last["batch_input_shape"])[1:]  # Keras 3's, and Keras 2's
@@ -143,14 +143,14 @@ def _input_shape(listed: list[Mapping]) -> list:
 
 
 def _input_size(listed: list[Mapping]) -> int | None:
-    """The side of a square input, in pixels; None for another, or where any size will do."""
+    """The side of a square input, in pixels; None if it is not square, or any size will do."""
     with contextlib.suppress(KeyError, IndexError, TypeError):
         height, width = _input_shape(listed)[:2]
         return height if height == width and isinstance(height, int) else None
 
 
 def _changes(spec: ModelSpec, classes: Mapping[str, str], layers: Mapping[str, Mapping], trunk_only: bool) -> list[str]:
-    """Where the layers differ from those of the spec's network, a clause each."""
+    """Says where the layers differ from those of the spec's network, in a clause for each difference."""
     changes, ours = [], {layer.name: layer for layer in spec.layers() if layer.name in layers}
     for name, layer in ours.items():
         expected = {}
@@ -182,12 +182,12 @@ def _changes(spec: ModelSpec, classes: Mapping[str, str], layers: Mapping[str, M
 def _changes_of_others(
     classes: Mapping[str, str], layers: Mapping[str, Mapping], read_by: Mapping[object, list], trunk_only: bool
 ) -> list[str]:
-    """Where the layers, whose names are another project's, cannot be those of a SqueezeNet, a clause each."""
+    """Says where layers with another project's names cannot be a SqueezeNet's, in a clause for each place."""
     convolutions = {name: ours for name in layers if (ours := layer_name(name))}
     names = list(layers)
     trunk = [names.index(name) for name, ours in convolutions.items() if ours != "conv10"]
     matter = names[min(trunk) : max(trunk) + 1] if trunk_only else names
-    # A convolution of another name is conv10, for which `find_head` took it.
+    # A convolution with another name is the one that `find_head` took for conv10.
     convolutions |= {name: "conv10" for name in matter if classes[name].startswith("Conv") and name not in convolutions}
     changes, pool_after, fire = [], [], 1
     for name, kind in classes.items():
@@ -223,9 +223,12 @@ def _changes_of_others(
 
 
 def _changes_of_average(matter: list[tuple[str, str, str | None]]) -> list[str]:
-    """Averages other than the one behind conv10, or none there, a clause each; of layers' names, classes and our names.
+    """Names averages other than the one after conv10, or says that there is none, in a clause for each.
 
-    The same layers in another order give other answers, as conv10's ReLU is between it and the average.
+    The order matters, because conv10's ReLU is between conv10 and the average.
+
+    Args:
+        matter: For each layer, its name, its class and our name.
     """
     conv10 = next((at for at, (_, _, ours) in enumerate(matter) if ours == "conv10"), len(matter))
     averages = [at for at, (_, kind, _) in enumerate(matter) if kind.endswith("AveragePooling2D")]
@@ -243,7 +246,7 @@ def _changes_behind(
     layers: Mapping[str, Mapping],
     read_by: Mapping[object, list],
 ) -> list[str]:
-    """Zeros that something other than a max pool reads, and which of the linear convolutions no ReLU reads."""
+    """Names zeros that something other than a max pool reads, and linear convolutions that no ReLU reads."""
     changes = []
     for name in matter:
         if classes[name] == "ZeroPadding2D":
@@ -251,8 +254,8 @@ def _changes_behind(
             if kinds != {"MaxPooling2D"} or layers[name].get("padding") != _CEIL_MODE:
                 changes.append(f"{name} pads something other than max pools in ceil mode")
     ways, seen = [(name, reader) for name in linear for reader in read_by.get(name, [None])], set()
-    for name, reader in ways:  # which grow
-        kind = classes.get(reader)  # None for a model, which is read through
+    for name, reader in ways:  # they grow in the loop
+        kind = classes.get(reader)  # None for a model, whose readers are followed
         if kind == "ReLU" or (kind == "Activation" and layers[reader].get("activation") == "relu") or reader in seen:
             continue
         seen.add(reader)
@@ -264,7 +267,7 @@ def _changes_behind(
 
 
 def _other_values(config: Mapping, expected: Mapping) -> list[str]:
-    """Where fields of a layer's config have other values, a clause each; one that is left out has the expected one."""
+    """Names fields of a layer's config with unexpected values, a clause each; a missing field counts as expected."""
     return [
         f"{config['name']} has {field}={config[field]!s:.40}, expected {value}"
         for field, value in expected.items()
@@ -273,7 +276,7 @@ def _other_values(config: Mapping, expected: Mapping) -> list[str]:
 
 
 def _pools_leave_rest(listed: list[Mapping]) -> bool:
-    """Whether a max pool of another project's network leaves out the last row of its input, or may."""
+    """Whether a max pool of another project's network leaves out, or may leave out, the last row of its input."""
     rows = padding = None
     for layer in listed:
         config = layer["config"]
@@ -306,7 +309,7 @@ def _spec(layers: Mapping[str, Mapping], shape: list) -> ModelSpec:
     if any(f"fire{n}_add" in layers for n in numbers):
         bypass = "complex" if any(f"fire{n}_bypass1x1" in layers for n in numbers) else "simple"
     padding = layers["conv10_pad"]["padding"] if "conv10_pad" in layers else [[0, 0], [0, 0]]
-    size = shape[0] if shape[0] == shape[1] and shape[0] else ModelSpec().input_size  # a ModelSpec has one
+    size = shape[0] if shape[0] == shape[1] and shape[0] else ModelSpec().input_size  # a ModelSpec needs a size
     if padding != [[padding[0][0]] * 2] * 2:
         raise ValueError("a ModelSpec has one padding")
     return ModelSpec(

@@ -1,9 +1,9 @@
-"""Keras's HDF5 files: `.weights.h5`, the one inside `.keras`, and the legacy `.h5` (also of keras-squeezenet).
+"""Keras's HDF5 files: `.weights.h5`, the one inside `.keras`, and the legacy `.h5` (also keras-squeezenet's).
 
 Weights are found by their layer's name, an attribute that current versions of Keras 3 write into a `.weights.h5`. The
-groups' own names ("conv2d_1") only tell a class and an order, which do not say which layer is meant.
+groups' own names ("conv2d_1") only give a class and a number, which do not say which layer is meant.
 
-The HDF5 library is kept in a process of its own (`h5_worker`): some damaged files make it crash or loop for ever.
+The HDF5 library runs in a process of its own (`h5_worker`): some damaged files make it crash or loop for ever.
 """
 
 from __future__ import annotations
@@ -30,30 +30,31 @@ from sqz_keras.weights.readers.theano_kernels import to_hwio
 
 _WORKER = pathlib.Path(__file__).with_name("h5_worker.py")
 _SECONDS = 60
-_CONFIG = "config.json"  # of a .keras file
-_ADDITION = re.compile(r"(.*[_/])?add(_\d+)?")  # of a bypass
+_CONFIG = "config.json"  # in a .keras file
+_ADDITION = re.compile(r"(.*[_/])?add(_\d+)?")  # the addition of a bypass
 _MAGIC = b"\x89HDF\r\n\x1a\n"
 _END_AT = {0: 40, 2: 28, 3: 28}  # superblock's version -> where it says the file's length
 
 
 def read(path: str | os.PathLike, trunk_only: bool = False) -> dict[str, np.ndarray]:
-    """The arrays of `read_described`, whatever the file says of its model."""
+    """The arrays of `read_described`, whatever the file says about its model."""
     return _read(path, trunk_only)[0]
 
 
 def read_described(
     path: str | os.PathLike, trunk_only: bool = False
 ) -> tuple[dict[str, np.ndarray], Stated | Hints | None]:
-    """Reads the convolutions of a Keras file, and what it says of its model; nothing is deserialised.
+    """Reads the convolutions of a Keras file, and what it says about its model; nothing is deserialised.
 
     Args:
-        path: of the file.
-        trunk_only: whether heads of other names than conv10 are left out.
+        path: the file.
+        trunk_only: whether heads that are not named conv10 are left out.
 
     Returns:
-        float32 arrays by name, kernels HWIO, in net order. And the ModelSpec that this project put into the file; else
-        the network that the model's config describes, or what the config of another project's network says; else what
-        the names of the layers tell, of which a legacy file has all; else None, as in a `.weights.h5` that Keras wrote.
+        float32 arrays by name, kernels HWIO, in net order; and the first of these that the file has: the ModelSpec
+        that this project put into it; what the model's config says about the network, this project's or another's;
+        what the names of the layers tell, in a legacy file, which lists all of them. A `.weights.h5` that Keras wrote
+        has none of these: None.
 
     Raises:
         WeightsFileError: the file is damaged or too large, points outside itself, does not name its layers, or has
@@ -63,7 +64,7 @@ def read_described(
     if spec is not None:
         return arrays, Stated(parse_spec(path, spec))
     if not config and names:
-        # Without an addition or a padding, they tell nothing: either may be in a layer of any name.
+        # The absence of these two names tells nothing: an addition or a padding may have any name.
         has_bypass = any(map(_ADDITION.fullmatch, names)) or None
         return arrays, Hints(conv10_padding=1 if "conv10_pad" in names else None, has_bypass=has_bypass)
     with refuse(path, ValueError, RecursionError, TypeError, AttributeError, LookupError):
@@ -73,7 +74,7 @@ def read_described(
 def _read(
     path: str | os.PathLike, trunk_only: bool
 ) -> tuple[dict[str, np.ndarray], str | bytes | None, str | bytes | None, list[str]]:
-    """The arrays; as JSON this project's description and Keras's config, and the layers' names, where it has them."""
+    """The arrays; this project's description and Keras's config as JSON, if any; and the layers' names, if any."""
     require("h5py", *KERAS)
     data, spec, config = read_bytes(path), None, None
     if data.startswith(b"PK"):
@@ -102,8 +103,8 @@ def _parsed(path: str | os.PathLike, reply: bytes) -> tuple[dict, bytes]:
 
 
 def ask_worker(files: Sequence[bytes]) -> list[bytes]:
-    """The worker's reply for each file, up to the first that it crashes or hangs on."""
-    # The worker finds numpy and h5py where this process does, and nothing in the folder that it lies in.
+    """The worker's reply for each file, up to the first file on which it crashes or hangs."""
+    # The worker imports numpy and h5py from where this process does, and nothing from its own folder.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
     process = subprocess.Popen(
         [sys.executable, "-P", os.fspath(_WORKER), str(MAX_BYTES)],
@@ -130,7 +131,7 @@ def ask_worker(files: Sequence[bytes]) -> list[bytes]:
 
 
 def _check_end(path: str | os.PathLike, data: bytes) -> None:
-    """Compares the length with what the superblock says; HDF5 itself ignores bytes behind the end."""
+    """Compares the length with what the superblock says; HDF5 itself ignores bytes after the end."""
     at = _END_AT.get(data[8]) if data.startswith(_MAGIC) and len(data) > 64 else None
     if at is None:
         raise WeightsFileError(f"{path}: expected an HDF5 file, or a .keras file with one in it.")

@@ -1,4 +1,4 @@
-"""A folder of NumPy arrays, a file a weight, as in exports of Gluon's model zoo.
+"""A folder of NumPy arrays, one file for each weight, as in exports of Gluon's model zoo.
 
 The files are `<anything>conv<N>_weight.npy` (OIHW) and `<anything>conv<N>_bias.npy`, where N counts the convolutions in
 net order from 0.
@@ -48,7 +48,7 @@ def read(path: str | os.PathLike, trunk_only: bool = False) -> dict[str, np.ndar
         float32 arrays by name, kernels HWIO, in net order.
 
     Raises:
-        WeightsFileError: a file is missing, damaged, of another name, or too large.
+        WeightsFileError: a file is missing, damaged, too large, or has another name.
     """
     del trunk_only  # the last convolution is conv10
     folder = os.fspath(path)
@@ -88,7 +88,7 @@ def _files(folder: str) -> dict[str, str]:
 
 
 def _declared_shape(file: str, name: str) -> tuple[int, ...]:
-    """The shape in a file's header, once the file is known to have just as many bytes."""
+    """The shape in a file's header, after a check that the file has exactly as many bytes."""
     size = file_size(file)
     with refuse(file, *_HEADER_ERRORS), open(file, "rb") as stream:
         version = np.lib.format.read_magic(stream)

@@ -1,7 +1,7 @@
-"""ONNX models, read by the structure of their graphs: the names of nodes and tensors mean nothing.
+"""ONNX models, read by the structure of their graphs: the names of nodes and tensors do not matter.
 
 Files that this project exports have the model's description in their metadata. For others it follows from the graph:
-the network, the input's size, and the colours where the graph prepares them itself.
+the network, the input's size, and the colours if the graph prepares them itself.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class OnnxModel:
     """What an ONNX file holds.
 
     Args:
-        path: of the file.
+        path: the file.
         arrays: the weights by name, float32, kernels HWIO.
-        structure: of the graph.
-        spec: the description in the file's metadata, checked against the graph, or None where it has none.
-        producer: what the file says of the program that wrote it.
+        structure: the structure of the graph.
+        spec: the description in the file's metadata, checked against the graph; None if it has none.
+        producer: what the file says about the program that wrote it.
     """
 
     path: str
@@ -63,15 +63,15 @@ def read_model(path: str | os.PathLike, trunk_only: bool = False) -> OnnxModel:
     """Reads the convolutions of an ONNX graph; nothing is run and no other file is opened.
 
     Args:
-        path: of the file.
+        path: the file.
         trunk_only: whether a head that is not a SqueezeNet's is left out.
 
     Returns:
         The model; its arrays are in net order.
 
     Raises:
-        WeightsFileError: the file is damaged, too large or quantised, keeps its weights in another file, is no
-            SqueezeNet, or describes another model than it holds.
+        WeightsFileError: the file is damaged, too large or quantised, keeps its weights in another file, is not
+            a SqueezeNet, or describes another model than it holds.
         MissingExtraError: The package onnx is not installed.
     """
     with needs(*KERAS):
@@ -80,7 +80,7 @@ def read_model(path: str | os.PathLike, trunk_only: bool = False) -> OnnxModel:
 
     data = read_bytes(path)
     _check_structure(path, data)
-    # A name that is not UTF-8 comes back as bytes: a TypeError.
+    # A name that is not UTF-8 comes back as bytes, which raise a TypeError.
     with refuse(path, DecodeError, UnicodeDecodeError, *_DAMAGE):
         model = onnx.ModelProto.FromString(data)
         network = read_graph(path, model.graph)
@@ -91,7 +91,7 @@ def read_model(path: str | os.PathLike, trunk_only: bool = False) -> OnnxModel:
 
 
 def _check_structure(path: str | os.PathLike, data: bytes) -> None:
-    """Bounds all that is not a tensor's values: parsed, an empty message takes far more memory than its two bytes."""
+    """Bounds all but the tensors' values: an empty message of two bytes takes far more memory once it is parsed."""
     reader, structure = WireReader(path), len(data)
     for graph in reader.inner(memoryview(data), _GRAPH):
         tensors = [*reader.inner(graph, _INITIALIZER), *reader.inner(graph, _NODE, _ATTRIBUTE, _TENSOR)]
@@ -105,7 +105,7 @@ def _check_structure(path: str | os.PathLike, data: bytes) -> None:
 
 
 def _arrays(network: Network, structure: Structure) -> dict[str, np.ndarray]:
-    """The weights of the convolutions, once their sizes are known to be reasonable."""
+    """The weights of the convolutions, after a check that their sizes are reasonable."""
     steps, values = structure.convolutions, network.constants.values
     check_declared(network.path, {f"{layer}/kernel": step.kernel.shape for layer, step in steps.items()})
     arrays = {}

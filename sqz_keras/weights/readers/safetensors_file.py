@@ -31,8 +31,8 @@ def read(path: str | os.PathLike, trunk_only: bool = False) -> dict[str, np.ndar
     """Reads a `.safetensors` file with the weights of torchvision's SqueezeNet.
 
     Args:
-        path: of the file.
-        trunk_only: whether heads of other names than classifier.1 are left out.
+        path: the file.
+        trunk_only: whether heads that are not named classifier.1 are left out.
 
     Returns:
         float32 arrays by name, kernels HWIO, in net order.
@@ -85,7 +85,7 @@ def _without_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _entry(path: str | os.PathLike, name: str, entry: object) -> tuple[str, list[int], tuple[int, int]]:
-    """One tensor's dtype, shape and offsets, which have just the bytes that its shape needs."""
+    """One tensor's dtype, shape and offsets, which span exactly the bytes that its shape needs."""
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise WeightsFileError(
             f"{path}: {name!r:.80} must have a dtype, a shape and data_offsets; the file is damaged."

@@ -1,4 +1,4 @@
-"""A SavedModel folder of this project: the constants of its graph are read, and nothing of it is loaded or run."""
+"""A SavedModel folder of this project: only the constants of its graph are read, and nothing is loaded or run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sqz_keras.weights.readers.wire import WireReader
 
 _NAME = re.compile(rb"([a-z0-9_]+)/(kernel|bias)")
 _FLOAT = 1  # TensorFlow's DT_FLOAT
-# Field numbers of saved_model.proto and what it holds: the path to the operations of the functions in the graph.
+# Field numbers of saved_model.proto and its messages: the path to the operations of the graph's functions.
 _META_GRAPHS, _GRAPH, _LIBRARY, _FUNCTION, _NODE = 2, 2, 2, 1, 3
 _NODE_NAME, _NODE_OP, _NODE_ATTR = 1, 2, 5
 _KEY, _VALUE, _TENSOR = 1, 2, 8
@@ -32,15 +32,15 @@ def read(path: str | os.PathLike, trunk_only: bool = False) -> dict[str, np.ndar
 def read_described(path: str | os.PathLike, trunk_only: bool = False) -> tuple[dict[str, np.ndarray], Stated | None]:
     """Reads a SavedModel folder that was exported by this project. TensorFlow is not needed.
 
-    The weights are the graph's constants of their names ("conv1/kernel", ...). Another constant is the ModelSpec.
+    The weights are the graph's constants with their names ("conv1/kernel", ...); another constant is the ModelSpec.
 
     Returns:
-        float32 arrays by name, kernels HWIO, in net order. And the ModelSpec, or None in folders of older versions.
+        float32 arrays by name, kernels HWIO, in net order; and the ModelSpec, or None for folders of older versions.
 
     Raises:
-        WeightsFileError: there is no graph in the folder, it is damaged, or it is not of this project.
+        WeightsFileError: there is no graph in the folder, it is damaged, or it is not this project's.
     """
-    del trunk_only  # its head is conv10
+    del trunk_only  # the head is always conv10
     reader = WireReader(path)
     tensors: dict[str, memoryview] = {}
     stated = None
@@ -92,7 +92,7 @@ def _shape(reader: WireReader, tensor: memoryview) -> list[int]:
 
 
 def _values(path: str | os.PathLike, reader: WireReader, name: str, tensor: memoryview, shape: list[int]) -> np.ndarray:
-    """A tensor's values, once their number is known to be what its shape says."""
+    """A tensor's values, after a check that there are as many as its shape says."""
     dtypes = [value for number, kind, value in reader.fields(tensor) if number == _DTYPE and kind == VARINT]
     if dtypes != [_FLOAT]:
         raise WeightsFileError(f"{path}: {name} must be float32, got TensorFlow's data types {dtypes[:4]}.")

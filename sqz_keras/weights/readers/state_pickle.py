@@ -1,8 +1,8 @@
-"""Reads the pickles of PyTorch state dicts without unpickling: a whitelist of opcodes over data, nothing is called.
+"""Reads the pickles of PyTorch state dicts without unpickling: opcodes from a whitelist only; nothing is called.
 
-Every global that a pickle names must be in `GLOBALS`; calling one of them makes a plain Python value that this module
-builds itself. Those in `_PLACEHOLDERS` stand beside the weights of a training checkpoint: what they would make is never
-looked at, and a `Placeholder` takes its place.
+Every global that a pickle names must be in `GLOBALS`; for a call of one, this module itself builds a plain Python
+value. The globals in `_PLACEHOLDERS` occur beside the weights in training checkpoints: what they would make is never
+used, and a `Placeholder` stands for it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Placeholder:
-    """A value that is no weight and is not read: a NumPy scalar, a set, a device, a namespace of options."""
+    """A value that is not a weight and is not read: a NumPy scalar, a set, a device, a namespace of options."""
 
     name: str
 
@@ -71,9 +71,9 @@ _DTYPES = {
 }
 _ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "int64": 8, "int32": 4, "int16": 2, "int8": 1}
 _ITEMSIZE |= {"uint8": 1, "bool": 1}
-_OTHER_KEYS = (type(None), bytes, tuple)  # in dicts beside the weights; what they stand for is left out
+_OTHER_KEYS = (type(None), bytes, tuple)  # of dicts beside the weights; these entries are left out
 _ORDERED_DICT = "collections OrderedDict"
-_REBUILD_TENSOR = ("torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_tensor")  # the second before PyTorch 0.4
+_REBUILD_TENSOR = ("torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_tensor")  # the second: before PyTorch 0.4
 _REBUILD_PARAMETER = "torch._utils _rebuild_parameter"
 _PLACEHOLDERS = frozenset(
     (
@@ -92,7 +92,7 @@ _PLACEHOLDERS = frozenset(
         "torch Size",
     )
 )
-# Tensors of other kinds than are read, which a state dict may hold by itself, and what is saved instead of them.
+# Kinds of tensors that a state dict may hold but that are not read, and what to save instead of them.
 _OTHER_TENSORS = {
     "torch._utils _rebuild_qtensor": "a quantised tensor. Save the state dict of the float model",
     "torch._utils _rebuild_sparse_tensor": "a sparse tensor. Save tensor.to_dense() of each",
@@ -104,7 +104,7 @@ GLOBALS = frozenset((_ORDERED_DICT, *_REBUILD_TENSOR, _REBUILD_PARAMETER, *_DTYP
 
 
 def read_pickle(path: str | os.PathLike, stream: io.BytesIO) -> object:
-    """The value of the pickle at the stream's position, which is left behind its end.
+    """The value of the pickle at the stream's position; the stream is left after the pickle's end.
 
     Args:
         path: named in errors.
@@ -120,7 +120,7 @@ def read_pickle(path: str | os.PathLike, stream: io.BytesIO) -> object:
 
 
 def read_checkpoint(path: str | os.PathLike, stream: io.BytesIO) -> tuple[object, dict[str, Storage]]:
-    """The value of the pickle at the stream's position, as `read_pickle`, and all storages that it names, by key."""
+    """The value that `read_pickle` returns, and all storages that the pickle names, by key."""
     damage = (ValueError, IndexError, KeyError, TypeError, struct.error, OverflowError, AttributeError)
     with refuse(path, *damage):
         machine = _Machine(path)
@@ -192,7 +192,7 @@ class _Machine:
                 self.set_items(list(pair))
         elif function.name in _REBUILD_TENSOR:
             storage, offset, shape, strides = arguments[:4]
-            if any(arguments[6:]):  # such as a negation that is still to be done
+            if any(arguments[6:]):  # such as a negation that is still pending
                 raise WeightsFileError(
                     f"{self._path}: a tensor is a view that torch has not computed yet. Save tensor.clone() of each."
                 )

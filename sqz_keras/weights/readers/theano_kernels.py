@@ -1,9 +1,9 @@
-"""Kernels of Keras 1 and of Keras on Theano, which lie in another order, or are turned by 180 degrees, or both.
+"""Kernels of Keras 1 and of Keras on Theano: their axes are in another order, they are turned by 180 degrees, or both.
 
-Keras 1 with `image_dim_ordering="th"` stored kernels as (filters, channels, rows, columns); their shapes tell. Theano
-computes convolutions, every other backend correlations, so kernels that were trained on Theano have to be turned. A
-file of Keras 2 names its backend. For older ones, Keras's own releases have "th_kernels" or "tf_kernels" in their
-names.
+Keras 1 with `image_dim_ordering="th"` stored kernels as (filters, channels, rows, columns), which their shapes show.
+Theano computes convolutions, every other backend correlations, so kernels that were trained on Theano have to be
+turned. A file of Keras 2 names its backend. Among older files, Keras's own releases have "th_kernels" or "tf_kernels"
+in their names.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ def to_hwio(
     """The layers with kernels in Keras's order, for correlations.
 
     Args:
-        path: of the file; its name may say whether its kernels are turned.
-        layers: kernel and bias by layer, whose names are ours or unknown.
-        backend: Keras's backend when the file was written, None where the file does not say.
+        path: the file; its name may say whether its kernels are turned.
+        layers: kernel and bias by the name of the layer, which is ours or unknown.
+        backend: Keras's backend when the file was written, None if the file does not say.
 
     Raises:
         WeightsFileError: the kernels are in Theano's order, and nothing says whether they are turned.
@@ -53,7 +53,7 @@ def to_hwio(
 
 
 def _trained_on_theano(path: str | os.PathLike, backend: str | None) -> bool | None:
-    """What the file says, or else its name; None where both say nothing."""
+    """Whether kernels were trained on Theano, by the file or else by its name; None if neither says."""
     if backend:
         return backend == "theano"
     named = set(_IN_NAME.findall(os.path.basename(path).lower()))
@@ -61,7 +61,7 @@ def _trained_on_theano(path: str | os.PathLike, backend: str | None) -> bool | N
 
 
 def _fits(layer: str, kernel: np.ndarray, bias: np.ndarray, order: str) -> bool:
-    """Whether a kernel's shape is that of the layer in this order of its axes."""
+    """Whether a kernel has the layer's shape if its axes are in this order."""
     if kernel.ndim != 4 or bias.ndim != 1:
         return False
     *window, _, filters = kernel.shape if order == "hwio" else [kernel.shape[i] for i in (2, 3, 1, 0)]

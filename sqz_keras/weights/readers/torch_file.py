@@ -1,6 +1,6 @@
 """torchvision's state dicts, `.pth` or `.pt`, zipped or in the older format; neither torch nor unpickling is needed.
 
-The state dict may lie in a training checkpoint, beside the epoch, the optimizer's state and whatever else is no weight.
+The state dict may be in a training checkpoint, beside the epoch, the optimizer's state and other values.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ _PROTOCOL_VERSION = 1001
 _PICKLE = b"\x80"  # the first byte of a pickle of protocol 2 or later, torch.save's lowest
 _MAX_PICKLE_BYTES = 1 << 20
 _MAX_NESTED = 8  # dicts in dicts
-_STATE_DICTS = ("state_dict", "model_state_dict", "model_state", "model", "net")  # where training scripts put it
+_STATE_DICTS = ("state_dict", "model_state_dict", "model_state", "model", "net")  # keys for it in training scripts
 
 
 def read(path: str | os.PathLike, trunk_only: bool = False) -> dict[str, np.ndarray]:
     """Reads a state dict of torchvision's SqueezeNet, or the one in a checkpoint.
 
     Args:
-        path: of the file.
-        trunk_only: whether heads of other names than classifier.1 are left out.
+        path: the file.
+        trunk_only: whether heads that are not named classifier.1 are left out.
 
     Returns:
         float32 arrays by name, kernels HWIO, in net order.
@@ -86,7 +86,7 @@ def _read_zip(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, byt
 def _read_legacy(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, bytes]]:
     data = read_bytes(path)
     stream, end = io.BytesIO(data), len(data)
-    is_pickle = data.startswith(_PICKLE)  # else it is of another program, such as OpenVINO's .bin, and not damaged
+    is_pickle = data.startswith(_PICKLE)  # otherwise it is another program's, such as OpenVINO's .bin, not damaged
     if not is_pickle or read_pickle(path, stream) != _MAGIC_NUMBER or read_pickle(path, stream) != _PROTOCOL_VERSION:
         raise WeightsFileError(
             f"{path}: not a file that torch.save wrote. If its model is one of PyTorch, save it again: "
@@ -117,7 +117,7 @@ def _read_legacy(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, 
 
 
 def _state_dict(path: str | os.PathLike, value: object) -> tuple[dict[str, Tensor], dict[str, Storage]]:
-    """The tensors by torchvision's names, and their storages by key, none larger than what is read."""
+    """The tensors by torchvision's names, and their storages by key, all within the limits."""
     state = _find_state_dict(path, value)
     storages = {tensor.storage.key: tensor.storage for tensor in state.values()}
     check_declared(path, {f"storage {key:.20}": (storage.size,) for key, storage in storages.items()})
@@ -130,7 +130,7 @@ def _find_state_dict(path: str | os.PathLike, value: object) -> dict[str, Tensor
     if isinstance(value, dict):
         found = [key for key in _STATE_DICTS if _holds_tensors(value.get(key), any)]
         places = [(key,) for key in found]
-        lists = []  # of averages without names, which cannot be saved alone
+        lists = []  # places of averages without names, which cannot be saved alone
         if len(found) == 1:
             twins, lists = _twins(value, found[0])
             places += twins
@@ -150,11 +150,11 @@ def _find_state_dict(path: str | os.PathLike, value: object) -> dict[str, Tensor
 
 
 def _twins(checkpoint: dict, key: str) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
-    """Where else a checkpoint has all weights of `key`: their averages (EMA), those of the best epoch, a teacher's.
+    """Where else a checkpoint has weights like those of `key`: averages (EMA), the best epoch's, a teacher's.
 
     Returns:
-        The places of dicts with their names, and those of dicts and lists whose tensors have the shapes of all weights
-        in their order.
+        The places of dicts whose tensors have the names of all weights, or their shapes in the same order; and the
+        places of lists whose items have these shapes in the same order.
     """
     weights = {bare(str(name)): shape for name, shape in _shapes(checkpoint[key]).items()}
     names, shapes = weights.keys(), list(weights.values())
@@ -180,7 +180,7 @@ def _shapes(values: dict) -> dict[object, tuple[int, ...]]:
 
 
 def _holds_tensors(value: object, which: Callable[[Iterable[bool]], bool]) -> bool:
-    """Whether it is a dict with something in it, of whose values any or all are tensors."""
+    """Whether a value is a dict that is not empty, and any or all (`which`) of its values are tensors."""
     return isinstance(value, dict) and bool(value) and which(isinstance(item, Tensor) for item in value.values())
 
 

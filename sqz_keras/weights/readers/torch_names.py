@@ -1,10 +1,9 @@
-"""torchvision's names of the weights of a SqueezeNet, in `.pth` and `.safetensors` files.
+"""torchvision's names for the weights of a SqueezeNet, in `.pth` and `.safetensors` files.
 
-features.0 is conv1; features.N.squeeze, .expand1x1 and .expand3x3 are the fire modules, N ascending, and an N that is
-left out between them is a pool; classifier.1 is conv10. What wraps a model adds to the names: DataParallel puts
-"module." before them, torch.compile "_orig_mod.", and a LightningModule the name of its attribute, most often "model."
-or "net.". Another one is taken off where all names have it. Single integers are counters, such as an AveragedModel's
-`n_averaged`.
+features.0 is conv1; features.N.squeeze, .expand1x1 and .expand3x3 are the fire modules in ascending order of N, and an
+N missing between them is a pool; classifier.1 is conv10. Wrappers add to the names: DataParallel puts "module." before
+them, torch.compile "_orig_mod.", and a LightningModule the name of its attribute, most often "model." or "net.". Any
+other prefix is removed if all names have it. Single integers are counters, such as an AveragedModel's `n_averaged`.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from sqz_keras.weights.readers.heads import find_head
 _LAYER = re.compile(r"features\.(\d{1,4})(?:\.(squeeze|expand1x1|expand3x3))?|classifier\.1")
 _BEFORE_LAYERS = re.compile(r"(?<![^.])(?:features|classifier)\.")
 _WRAPPERS = frozenset(("module", "_orig_mod"))  # anywhere in a name: single children may be wrapped too
-_ATTRIBUTES = ("model", "net")  # in front only
-# Parts of a weight that torch.nn.utils.prune, weight_norm, spectral_norm or parametrize computes.
+_ATTRIBUTES = ("model", "net")  # only at the start of a name
+# Parts from which torch.nn.utils.prune, weight_norm, spectral_norm or parametrize compute a weight.
 _COMPUTED = re.compile(r"\.(weight|bias)_(orig|mask|g|v|u)$|\.parametrizations\.")
 _PARTS = {"weight": "kernel", "bias": "bias"}
 
@@ -31,19 +30,19 @@ _PARTS = {"weight": "kernel", "bias": "bias"}
 def name_weights(
     path: str | os.PathLike, shapes: Mapping[str, Sequence[int]], trunk_only: bool = False
 ) -> dict[str, str]:
-    """Our name of each weight in a state dict of torchvision's SqueezeNet.
+    """Our name for each weight in a state dict of torchvision's SqueezeNet.
 
     Args:
         path: named in errors.
         shapes: by the file's names; kernels are (out, in, height, width).
-        trunk_only: whether heads of other names than classifier.1 are left out.
+        trunk_only: whether heads that are not named classifier.1 are left out.
 
     Returns:
-        Our names by the file's, without those that are left out.
+        Our names by the file's names, without weights that are left out.
 
     Raises:
-        WeightsFileError: a weight is there twice or in parts, is none of torchvision's SqueezeNet, or has the wrong
-            rank; or the pools of a version are in other places.
+        WeightsFileError: a weight occurs twice or in parts, is not one of torchvision's SqueezeNet, or has the wrong
+            rank; or the network has a version's filters, but pools in other places.
     """
     layers: dict[str, dict[str, str]] = {}
     attribute = _shared_attribute(shapes)
@@ -99,7 +98,7 @@ def read_weights(
 
 
 def is_counter(shape: Sequence[int], dtype: str) -> bool:
-    """Whether a tensor is a single integer, which is no weight: it is left out."""
+    """Whether a tensor is a single integer, which is not a weight and is left out."""
     return not shape and dtype.lstrip("u").startswith("int")
 
 
@@ -128,7 +127,7 @@ def _fire_positions(layers: Iterable[str]) -> list[int]:
 
 
 def _check_pools(path: str | os.PathLike, layers: Iterable[str], shapes: Mapping[str, Sequence[int]]) -> None:
-    """Refuses a network with the filters of a version, and pools in other places; features.1 is conv1's ReLU."""
+    """Refuses a network with a version's filters but pools in other places; features.1 is conv1's ReLU."""
     positions = _fire_positions(layers)
     gaps = [position - before - 1 for before, position in zip([1, *positions], positions, strict=False)]
     pool_after = [place for place, gap in enumerate(gaps, start=1) for _ in range(gap)]
@@ -143,7 +142,7 @@ def _check_pools(path: str | os.PathLike, layers: Iterable[str], shapes: Mapping
 
 
 def _our_layers(path: str | os.PathLike, layers: Mapping[str, object]) -> dict[str, str | None]:
-    """Our name of each layer, None for one that torchvision's SqueezeNet does not have."""
+    """Our name for each layer; None for a layer that torchvision's SqueezeNet does not have."""
     matches = {layer: _LAYER.fullmatch(layer) for layer in layers}
     fires = _fire_positions(layers)
     ours: dict[str, str | None] = {}

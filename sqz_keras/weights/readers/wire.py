@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from sqz_keras.protobuf import BYTES, VARINT, read_fields, read_varint
 from sqz_keras.weights.arrays import WeightsFileError
 
-MAX_FIELDS = 100_000  # of one file; a SqueezeNet has some thousand
+MAX_FIELDS = 100_000  # in one file; a SqueezeNet has a few thousand
 
 
 class WireReader:
-    """Walks the messages of one file; the number of fields is bounded over all of them.
+    """Walks the messages of one file; the number of fields in all of them together is bounded.
 
     Args:
         path: named in errors.
@@ -23,10 +23,10 @@ class WireReader:
         self._left = MAX_FIELDS
 
     def fields(self, message: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
-        """Yields (field number, wire type, value): an unsigned int for a varint, else the bytes without a length.
+        """Yields (field number, wire type, value): an unsigned int for a varint, else the bytes without their length.
 
         Raises:
-            WeightsFileError: the bytes are no message, or the file has more than `MAX_FIELDS` fields.
+            WeightsFileError: the bytes are not a message, or the file has more than `MAX_FIELDS` fields.
         """
         try:
             for number, wire_type, value, _, _ in read_fields(message):
@@ -38,13 +38,13 @@ class WireReader:
             raise WeightsFileError(f"{self._path}: {error}") from None
 
     def inner(self, message: memoryview, number: int, *numbers: int) -> Iterator[memoryview]:
-        """Yields the messages, strings and bytes in a field, or at the end of a path of fields, in their order."""
+        """Yields the messages, strings or bytes in a field, or at the end of a path of nested fields, in order."""
         for field, wire_type, value in self.fields(message):
             if field == number and wire_type == BYTES:
                 yield from self.inner(value, *numbers) if numbers else (value,)
 
     def varints(self, wire_type: int, value: int | memoryview) -> list[int]:
-        """The values of a repeated integer field's occurrence: one, or several packed.
+        """The values in one occurrence of a repeated integer field: one, or several packed ones.
 
         Raises:
             WeightsFileError: the field is of another type, or holds more than 16 values.
