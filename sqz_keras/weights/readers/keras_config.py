@@ -22,7 +22,7 @@ _CLASSES = {
     "addition": "Add",
     "average": "GlobalAveragePooling2D",
 }
-_BESIDE = re.compile(r"drop9|pool\d+_pad|conv10_pad|pool10|predictions")  # layers that are not listed there
+_BESIDE = re.compile(r"drop9|pool\d+_pad|conv10_pad|pool10|predictions")  # layers allowed beside those
 _HARMLESS = re.compile(r"InputLayer|Random.*|.*Dropout.*|GaussianNoise")  # classes that change nothing after training
 _CEIL_MODE = [[0, 1], [0, 1]]  # the zeros before a max pool
 _ONLY_OURS = re.compile(r"pool\d+_pad|predictions")  # layers by which this project's networks are recognised

@@ -1,1 +1,1 @@
-"""The graph of an ONNX file, step by step, and the network that it is."""
+"""The graph of an ONNX file, step by step, and the network that it describes."""

@@ -1,4 +1,4 @@
-"""The constants of an ONNX graph: initializers and what nodes make of them alone, kept as descriptions until needed."""
+"""The constants of an ONNX graph: initializers, and what nodes make from these alone, described until needed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sqz_keras.weights.arrays import WeightsFileError
 if typing.TYPE_CHECKING:
     import onnx
 
-MAX_SMALL = 1 << 16  # values of a constant that may be reshaped or computed with: biases, shapes, axes
+MAX_SMALL = 1 << 16  # values at most in a constant that is reshaped or computed with: biases, shapes, axes
 _MAX_SMALL_IN_ALL = 1 << 22
 FLOATS = {1: 4, 11: 8, 10: 2, 16: 2}  # TensorProto's data types FLOAT, DOUBLE, FLOAT16, BFLOAT16 -> bytes of a value
 _INTEGERS = {2: 1, 3: 1, 6: 4, 7: 8, 9: 1}  # UINT8, INT8, INT32, INT64, BOOL
@@ -22,13 +22,13 @@ _INTEGERS = {2: 1, 3: 1, 6: 4, 7: 8, 9: 1}  # UINT8, INT8, INT32, INT64, BOOL
 
 @dataclasses.dataclass(frozen=True)
 class Constant:
-    """A constant: a tensor of the file, or a small array that was made of one.
+    """A constant: a tensor of the file, or a small array that was made from one.
 
     Args:
-        name: of the tensor in the file, for messages.
-        shape: after `axes`.
-        tensor: of the file, or None where `array` is set.
-        axes: the order of the tensor's axes, where it is transposed.
+        name: the name of the tensor in the file, for messages.
+        shape: the shape after `axes` are applied.
+        tensor: the tensor in the file, or None if `array` is set.
+        axes: the order of the tensor's axes, if it is transposed.
         casts: data types that its values are rounded to, in order.
         array: the values.
     """
@@ -53,7 +53,7 @@ class Constants:
         self._left = _MAX_SMALL_IN_ALL
 
     def of_tensor(self, tensor: onnx.TensorProto) -> Constant:
-        """The constant of a tensor, whose values are known to be in the file and as many as its shape says."""
+        """The constant of a tensor, after a check that its values are in the file and as many as its shape says."""
         name, shape = tensor.name, tuple(tensor.dims)
         if tensor.data_location == 1 or tensor.external_data:
             raise WeightsFileError(
@@ -83,7 +83,7 @@ class Constants:
         return Constant(name, array.shape, array=array)
 
     def values(self, constant: Constant) -> np.ndarray:
-        """The values in the constant's shape and, but for bfloat16, in the file's dtype."""
+        """The values in the constant's shape and, except for bfloat16, in the dtype of the file or of the last cast."""
         import onnx
 
         if constant.array is not None:
@@ -95,7 +95,7 @@ class Constants:
         return array if constant.axes is None else array.transpose(constant.axes)
 
     def small(self, constant: Constant) -> np.ndarray:
-        """The values of a constant that should be short."""
+        """The values of a constant that should be small; refuses a large one."""
         if math.prod(constant.shape) > MAX_SMALL:
             raise WeightsFileError(f"{self._path}: {constant.name!r:.80} is too large for what it is used as.")
         return self.values(constant)
@@ -109,7 +109,7 @@ class Constants:
         return dataclasses.replace(constant, shape=shape, axes=tuple(before[axis] for axis in axes))
 
     def cast(self, constant: Constant, data_type: int) -> Constant:
-        """The constant in another dtype; only floats matter here, so others keep theirs."""
+        """The constant cast to another dtype; only casts to floats matter here, so others are ignored."""
         if data_type not in FLOATS or constant.array is not None:
             return constant
         if len(constant.casts) == 8:

@@ -1,6 +1,6 @@
-"""An ONNX graph as the steps of a network: constants evaluated, and what only moves values about left out.
+"""An ONNX graph as the steps of a network: constants are evaluated, and what only moves values around is left out.
 
-Exporters write the same network in many ways: weights as initializers, as Constant nodes or behind Transpose and Cast;
+Exporters write the same network in many ways: weights as initializers, as Constant nodes or after Transpose and Cast;
 images with channels first or last; padding in a node of its own; biases added afterwards. Here all of these become
 convolutions, ReLUs, pools, concatenations and additions over (N, C, H, W).
 """
@@ -24,10 +24,10 @@ if typing.TYPE_CHECKING:
     import onnx
 
 _QUANTISED = ("quantize", "qlinear", "integer")  # parts of operators' names
-_SHAPES = ("Shape", "Size")  # read the form of a tensor, not its values
+_SHAPES = ("Shape", "Size")  # read the shape of a tensor, not its values
 _KEPT = ("Identity", "Dropout")
 _FLOAT_TYPES = tuple(FLOATS)
-_NUMBERS = ("value_float", "value_floats", "value_int", "value_ints")  # of a Constant, instead of a tensor
+_NUMBERS = ("value_float", "value_floats", "value_int", "value_ints")  # attributes of a Constant, instead of a tensor
 # What may follow the average: none of them has weights.
 _TAIL = ("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "ReduceMean")
 _SOFTMAX = ("Softmax", "LogSoftmax")
@@ -38,7 +38,7 @@ def read_graph(path: str | os.PathLike, graph: onnx.GraphProto) -> Network:
 
     Args:
         path: named in errors.
-        graph: of the file; the memory that it takes is bounded already.
+        graph: the file's graph; the memory that it takes is already bounded.
 
     Raises:
         WeightsFileError: the graph is malformed, quantised or in need of other files.
@@ -110,7 +110,7 @@ def _read_node(network: Network, node: onnx.NodeProto) -> None:
 
 
 def _constant(constants: Constants, node: onnx.NodeProto, inputs: list[Constant]) -> Constant | None:
-    """What a node makes of constants alone, None where that is nothing that weights go through."""
+    """What a node makes from constants alone; None if weights do not go through such a node."""
     attributes = _attributes(node)
     if node.op_type == "Constant":
         if "value" in attributes:
@@ -137,7 +137,7 @@ def _constant(constants: Constants, node: onnx.NodeProto, inputs: list[Constant]
 
 
 def _reshaped(op_type: str, array: np.ndarray, numbers: list[int] | None) -> np.ndarray:
-    """The array after a Reshape to `numbers`, or a Squeeze or Unsqueeze of these axes; None squeezes all of size 1."""
+    """The array after a Reshape to `numbers`, or a Squeeze or Unsqueeze of these axes; None: all of size 1."""
     if op_type == "Squeeze":
         return np.squeeze(array, None if numbers is None else tuple(numbers))
     if op_type == "Unsqueeze":
@@ -146,7 +146,7 @@ def _reshaped(op_type: str, array: np.ndarray, numbers: list[int] | None) -> np.
 
 
 def _data(network: Network, node: onnx.NodeProto, inputs: list) -> Data:
-    """What a node makes of tensors that depend on the images, at least one of which is among its inputs."""
+    """What a node makes if at least one of its inputs depends on the images."""
     first = next(given for given in inputs if isinstance(given, Data))
     result = _read_step(network, node, inputs, first)
     if isinstance(result, Data):
@@ -156,7 +156,7 @@ def _data(network: Network, node: onnx.NodeProto, inputs: list) -> Data:
 
 
 def _read_step(network: Network, node: onnx.NodeProto, inputs: list, first: Data) -> Data | str:
-    """The tensor that a node makes, or why it is no step of a SqueezeNet."""
+    """The tensor that a node makes, or why the node is not a step of a SqueezeNet."""
     attributes = _attributes(node)
     if first.step.kind in ("average", "tail", "softmax"):
         is_behind, is_softmax = first.step.kind == "softmax", node.op_type in _SOFTMAX

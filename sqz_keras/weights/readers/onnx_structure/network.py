@@ -26,17 +26,17 @@ class Step:
 
     Args:
         kind: "images", "convolution", "relu", "max pool", "average", "concatenation", "addition", "tail" (after the
-            average, without weights), "softmax" (that one, and what follows it) or "other".
+            average, without weights), "softmax" (and what follows it) or "other".
         label: the node, for messages.
         inputs: the steps whose outputs it reads.
-        size: height and width of its output, None where the file does not say.
+        size: height and width of its output; None if the file does not say.
         kernel: (out, in, height, width) of a convolution.
-        bias: (out,) or any shape with as many values; None for none.
+        bias: (out,) or any shape with as many values; None if there is none.
         stride: of a convolution.
         pads: zeros around the input of a convolution: top, left, bottom, right.
-        leaves_rest: whether a max pool rounds down, so that it leaves out a last row or column of its input, or may.
-        biased_late: whether the bias is that of a node behind it.
-        reason: why an "other" step is none of the other kinds.
+        leaves_rest: whether a max pool rounds down, or may, and so leaves out a last row or column of its input.
+        biased_late: whether a node after the convolution adds the bias.
+        reason: why an "other" step has none of the named kinds.
         users: the steps that read its output.
     """
 
@@ -67,9 +67,9 @@ class Data:
     """A tensor that depends on the images.
 
     `axes` says what each of its axes is: an axis of the graph's input (0 to 3) before the first convolution, a letter
-    of "NCHW" after it. `pads` are zeros around it that no step has taken up yet. `colours` are operations on the
-    channels of the images: the operation, the axis or None, the values. `biased` says that a bias behind its
-    convolution is part of it.
+    of "NCHW" after it. `pads` are zeros around it that are not yet part of a step. `colours` are operations on the
+    channels of the images: the operation, the axis or None, the values. `biased` says that it includes a bias that is
+    added after its convolution.
     """
 
     step: Step
@@ -80,16 +80,16 @@ class Data:
 
 
 class Network:
-    """What is known of a network while its graph is read.
+    """What is known about a network while its graph is read.
 
     Args:
         path: named in errors.
 
     Attributes:
         images: the first step.
-        input_shape: of the images, in the graph's own order, None where a dimension is not fixed.
+        input_shape: the images' shape, in the graph's own order; None for a dimension that is not fixed.
         convolutions: all of them, in the order of the nodes.
-        colours: what happens to an image before the first of them.
+        colours: what happens to an image before the first convolution.
         constants: makes and evaluates constants.
         values: each tensor by its name; None for one that is neither a constant nor depends on the images' values.
         uses: how often each tensor is read, or is an output of the graph.
@@ -106,10 +106,10 @@ class Network:
         self.uses: dict[str, int] = {}
 
     def define(self, name: str, value: Constant | Data | None) -> None:
-        """Gives a tensor its name.
+        """Records a tensor by its name.
 
         Raises:
-            WeightsFileError: another one has it.
+            WeightsFileError: another tensor has this name.
         """
         if name in self.values:
             raise WeightsFileError(f"{self.path}: two tensors are called {name!r:.80}; the file is damaged.")
@@ -131,6 +131,6 @@ class Network:
 
 
 def label(node: onnx.NodeProto) -> str:
-    """What messages call a node: its kind and its name, or that of its output."""
+    """What messages call a node: its operator and its name, or its output's name."""
     name = node.name or (node.output[0] if node.output else "")
     return f"{node.op_type[:40]} {name!r:.80}"

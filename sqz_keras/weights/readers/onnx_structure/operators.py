@@ -18,8 +18,8 @@ if typing.TYPE_CHECKING:
 
 _SEVERAL = object()
 
-# Readers of operators. Each returns the tensor that the node makes, or says why it is no step of a SqueezeNet. Inputs
-# are constants, tensors that depend on the images, or None for others; one at least depends on the images.
+# Readers of operators. Each returns the tensor that the node makes, or says why it is not a step of a SqueezeNet.
+# Inputs are constants, tensors that depend on the images, or None for others; at least one depends on the images.
 
 
 def _convolution(network: Network, node: onnx.NodeProto, attributes: dict, inputs: list) -> Data | str:
@@ -58,7 +58,7 @@ def _convolution(network: Network, node: onnx.NodeProto, attributes: dict, input
 def _read_colours(network: Network, source: Data, channels: int) -> None:
     order, scale, shift = np.arange(channels), np.ones(channels), np.zeros(channels)
     for operation, axis, values in source.colours:
-        # Whatever is infinite or no number here is no mode of preprocessing.
+        # Infinite or NaN values need no check here: no mode of preprocessing has them.
         fits = axis in (None, source.axes[1]) and (values.size == 1 or operation == "gather" or values.size == channels)
         if not fits or (operation == "gather" and sorted(values.tolist()) != list(range(channels))):
             raise WeightsFileError(
@@ -158,7 +158,7 @@ def _arithmetic(network: Network, node: onnx.NodeProto, attributes: dict, inputs
 
 
 def _late_bias(network: Network, node: onnx.NodeProto, source: Data, constant: Constant, axis) -> Data | str:
-    """A bias that is added behind its convolution."""
+    """Takes up a bias that is added after its convolution."""
     step, name = source.step, next(name for name in node.input if network.values[name] is source)
     fits = step.kind == "convolution" and node.op_type in ("Add", "Sum") and axis in ("C", None)
     if not fits or step.bias is not None or step.users or network.uses[name] != 1:
@@ -186,7 +186,7 @@ def _gather(network: Network, node: onnx.NodeProto, attributes: dict, inputs: li
 
 
 def _pad(network: Network, node: onnx.NodeProto, attributes: dict, inputs: list) -> Data | str:
-    """Zeros around a feature map, which the convolution or pool that reads it takes up."""
+    """Zeros around a feature map, which become padding of the convolution or pool that reads it."""
     source, given = inputs[0], list(inputs[1:4])
     if source.step is network.images or attributes.get("mode", b"constant") != b"constant":
         return "the images are padded, or not with zeros"
@@ -227,7 +227,7 @@ READERS = {
 
 
 def _padding(attributes, kernel: Sequence[int], stride: int, size) -> tuple[int, int, int, int] | None:
-    """Zeros at the top, left, bottom and right; None where they depend on a size that is not known."""
+    """Zeros at the top, left, bottom and right; None if they depend on an unknown size, or are invalid."""
     mode = attributes.get("auto_pad", b"NOTSET")
     if mode in (b"", b"NOTSET"):
         pads = tuple(attributes.get("pads", (0, 0, 0, 0)))
@@ -248,7 +248,7 @@ def _padding(attributes, kernel: Sequence[int], stride: int, size) -> tuple[int,
 
 
 def _only_axis(shape: Sequence[int], axes: Sequence[int | str]) -> object:
-    """The axis along which a constant that is broadcast to `axes` has more than one value; None for a single value."""
+    """The axis along which a constant that is broadcast to `axes` has several values; None if it has a single one."""
     if len(shape) > len(axes):
         return _SEVERAL
     found = [axis for size, axis in zip(shape[::-1], axes[::-1], strict=False) if size != 1]

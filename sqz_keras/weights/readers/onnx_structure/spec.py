@@ -36,10 +36,10 @@ def described_spec(
     structure: Structure,
     arrays: Mapping[str, np.ndarray],
 ) -> ModelSpec | None:
-    """The description in a file's metadata, None where it has none of ours.
+    """The description in a file's metadata; None if it has none of ours.
 
     Raises:
-        WeightsFileError: it is malformed, or describes another model than the graph.
+        WeightsFileError: it is malformed, or describes another model than the graph does.
     """
     values = [entry.value for entry in metadata if entry.key == SPEC_KEY]
     if not values:
@@ -85,14 +85,14 @@ def inferred_spec(
 
     Args:
         path: named in errors.
-        structure: of the graph.
-        arrays: its weights.
-        producer: what the file says of the program that wrote it; PyTorch and MXNet stand for torchvision's colours.
-        known: what is known of these weights: labels, and colours unless the graph has its own; its metaparameters are
-            tried first.
+        structure: the structure of the graph.
+        arrays: the graph's weights.
+        producer: what the file says about the program that wrote it; PyTorch and MXNet imply torchvision's colours.
+        known: what is known about these weights: labels, and colours unless the graph has its own; its metaparameters
+            are tried first.
 
     Raises:
-        WeightsFileError: it is no member of SqueezeNet's family.
+        WeightsFileError: the graph is not a member of SqueezeNet's family.
     """
     net = _metaparameters(path, structure, arrays, known)
     bypass = _bypass(path, structure, net, known)
@@ -136,7 +136,7 @@ def _is_torch(producer: str) -> bool:
 def _metaparameters(
     path, structure: Structure, arrays: Mapping[str, np.ndarray], known: ModelSpec | None
 ) -> Metaparameters:
-    """The metaparameters of which these are the filters and pools."""
+    """The metaparameters that give the graph's filters and pools."""
     kernel = arrays["conv1/kernel"].shape
     fires = tuple(
         FireFilters(
@@ -159,7 +159,7 @@ def _metaparameters(
 
 
 def _bypass(path, structure: Structure, net: Metaparameters, known: ModelSpec | None) -> str | None:
-    """The bypass of the structure; complex is simple where all channels match, so the known one is tried first."""
+    """The bypass of the structure. If all channels match, complex is the same as simple; so the known one is first."""
     for bypass in (*([known.bypass] if known else []), *BYPASSES):
         with contextlib.suppress(ValueError):  # this network has no such bypass
             if bypass_kinds(net, bypass) == structure.bypasses:
@@ -172,10 +172,10 @@ def _bypass(path, structure: Structure, net: Metaparameters, known: ModelSpec | 
 
 
 def _mode(path: str | os.PathLike, colours: Colours) -> str | None:
-    """The mode of the preprocessing that a graph does itself, None where it does none.
+    """The mode of the preprocessing that a graph does itself; None if it does none.
 
     Raises:
-        WeightsFileError: it does another one.
+        WeightsFileError: it does one that is not any of the modes.
     """
     channels = len(colours.order)
     if _close(colours, (tuple(range(channels)), np.ones(channels), np.zeros(channels))):

@@ -13,17 +13,18 @@ _MOST_FIRES = 1000
 
 @dataclasses.dataclass(frozen=True)
 class Structure:
-    """What a graph says of its network beside the weights.
+    """What a graph says about its network, apart from the weights.
 
     Args:
-        convolutions: by our names, in net order; conv10 is missing where only the trunk was needed.
+        convolutions: by our names, in net order; conv10 is missing if there is another head, and only the trunk was
+            needed.
         pool_after: as in `Metaparameters`.
         bypasses: what goes around each fire module: None, "identity" or "convolution".
         conv10_padding: rows and columns of zeros around conv10's input.
-        input_size: height and width of the input, None where they are not fixed, or differ.
-        is_square: whether they may be the same.
+        input_size: height and width of the input; None if they are not fixed, or differ.
+        is_square: whether height and width may be equal.
         colours: what happens to an image before conv1.
-        leaves_rest: whether a max pool rounds down where ours, in ceil mode, would round up, or may.
+        leaves_rest: whether a max pool rounds down, or may, where ours would round up, in ceil mode.
     """
 
     convolutions: dict[str, Step]
@@ -40,8 +41,8 @@ def walk(network: Network, trunk_only: bool = False) -> Structure:
     """Walks a network from its input to its end.
 
     Args:
-        network: of the file.
-        trunk_only: whether whatever 1x1 convolution follows the last fire module is left out.
+        network: the file's.
+        trunk_only: whether a head other than a SqueezeNet's, from a 1x1 convolution on, is accepted and left out.
 
     Raises:
         WeightsFileError: the graph is not a SqueezeNet; the message names the node at which the walk stopped.
@@ -122,7 +123,7 @@ class _Walk:
         return self._bypassed(name, x, squeeze, outputs)
 
     def _joined(self, name: str, expand1x1: Step, expand3x3: Step) -> Step:
-        """Both halves, concatenated; the ReLUs stand before or behind."""
+        """Both halves, concatenated; the ReLUs come before or after."""
         halves = [self._only_user(expand, None, f"{name}: ReLUs") for expand in (expand1x1, expand3x3)]
         late = halves[0] is halves[1]
         if late:
@@ -135,7 +136,7 @@ class _Walk:
         return self._only_user(concat, "relu", f"{name}: ReLUs behind both expand layers") if late else concat
 
     def _bypassed(self, name: str, x: Step, squeeze: Step, outputs: Step) -> Step:
-        """The fire module's outputs, with what is added to them."""
+        """The fire module's outputs, with the bypass added to them if there is one."""
         others = [user for user in x.users if user is not squeeze]
         if not others:
             self._bypasses.append(None)
