@@ -1,6 +1,6 @@
 """Where a network sees a class: conv10's own map of the class, and that map drawn over the image.
 
-Zhou et al. (arXiv 1512.04150) compute a class activation map from a linear layer behind the global average. Here the
+Zhou et al. (arXiv 1512.04150) compute a class activation map from a linear layer after the global average. Here the
 classifier is a convolution before that average (paper, section 3 and Table 1), so the map is there already.
 """
 
@@ -130,7 +130,7 @@ def overlay(image: np.ndarray, values: np.ndarray, spec: ModelSpec) -> np.ndarra
     Args:
         image: The image before `prepare_images`: (H, W, 3), RGB in 0..255, any numeric dtype.
         values: What `class_map` returned for it.
-        spec: The model's, with the preprocessing and the input size that were used for the image.
+        spec: The model's spec, with the preprocessing and the input size that were used for the image.
 
     Returns:
         RGB, uint8 (H, W, 3), as large as the image.
@@ -183,7 +183,7 @@ def _weights(size: int, new_size: int, side: int, spec: ModelSpec) -> tuple[np.n
         size: Pixels of the image's height or width.
         new_size: What it is resized to before the crop.
         side: The map's height or width.
-        spec: The network's.
+        spec: The network's spec.
     """
     start, step = 0.5, 1  # the first value's centre, and the distance to the next, in the input's pixels
     for layer in spec.layers():

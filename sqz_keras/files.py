@@ -14,7 +14,7 @@ def check_writable(path: str | os.PathLike) -> None:
     """Refuses a file that could not be written, before the work whose result it is to hold.
 
     Raises:
-        ValueError: `path` is a folder, or the folder it belongs in does not exist or takes no files.
+        ValueError: `path` is a folder, or the folder that it belongs in does not exist or takes no files.
     """
     path = pathlib.Path(path)
     if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):

@@ -80,7 +80,7 @@ def filtered_stderr() -> Iterator[None]:
         stderr = os.dup(2)
         command = [sys.executable, "-I", "-S", "-c", _FILTER]
         passing = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=stderr)
-    except OSError:  # no stderr, or no process to be had: then nothing is filtered
+    except OSError:  # no stderr, or no more processes: then nothing is filtered
         yield
         return
     try:

@@ -23,7 +23,7 @@ from sqz_keras.weights import sqz
 from sqz_keras.weights.arrays import check_shapes
 
 WEIGHTS = "model.sqz"  # in a preset
-_WEIGHTS_ALONE = "model.weights.h5"  # as KerasHub writes them, in one file
+_WEIGHTS_ALONE = "model.weights.h5"  # what KerasHub writes for a backbone alone
 _OF_ANY_MODEL = ("name", "trainable", "dtype", "compile")
 _ONE_SHARD = 1e-9  # GB: KerasHub writes larger weights as shards, with an index that names their files
 
@@ -75,7 +75,7 @@ class SqueezeNetBackbone(keras_hub.models.Backbone):
         return {**super().get_config(), "spec": self.spec.to_json()}
 
     def assign(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Takes the weights of the whole network; conv10's are kept for a classifier with the same classes.
+        """Takes the weights of the whole network; conv10's are kept for a classifier with the same number of classes.
 
         Args:
             arrays: Weights by name, float32.
@@ -108,11 +108,13 @@ class SqueezeNetBackbone(keras_hub.models.Backbone):
         object.__setattr__(self, "_classifier", (conv10, takes_weights))
 
     def save_to_preset(self, preset_dir: str | os.PathLike, max_shard_size: float | None = None) -> None:
-        """Writes the preset, with all weights in `model.sqz`; without conv10's, as KerasHub writes any backbone.
+        """Writes the preset, with the weights of the whole network in `model.sqz`.
+
+        A backbone without weights of conv10 is written as KerasHub writes any backbone.
 
         Args:
             preset_dir: Folder of the preset.
-            max_shard_size: Used only without conv10's weights.
+            max_shard_size: Used only for a backbone without weights of conv10.
         """
         has_head = self._classifier[0] is not None or bool(self._head)
         super().save_to_preset(os.fspath(preset_dir), _ONE_SHARD if has_head else max_shard_size)
@@ -120,7 +122,7 @@ class SqueezeNetBackbone(keras_hub.models.Backbone):
             pathlib.Path(preset_dir, _WEIGHTS_ALONE).unlink(missing_ok=True)
 
     def save_weights(self, filepath: str | os.PathLike, *args, **kwargs) -> None:
-        """Saves as any Keras model does; for an index of shards, which KerasHub asks for, `model.sqz` beside it."""
+        """Saves as any Keras model does; if the file is an index of shards, saves `model.sqz` beside it too."""
         if pathlib.Path(filepath).suffix != ".json":
             super().save_weights(filepath, *args, **kwargs)
             return
@@ -134,7 +136,7 @@ class SqueezeNetBackbone(keras_hub.models.Backbone):
         write_json(filepath, index)
 
     def load_weights(self, filepath: str | os.PathLike, *args, **kwargs) -> None:
-        """Loads as any Keras model does; for an index of shards, `model.sqz` beside it, of the same network."""
+        """Loads as any Keras model does; from an index of shards, the same network's `model.sqz` beside it."""
         if pathlib.Path(filepath).suffix != ".json":
             super().load_weights(filepath, *args, **kwargs)
             return

@@ -163,7 +163,7 @@ def _jpeg_turn(data: tf.Tensor) -> tf.Tensor:
     """The orientation in the EXIF of a JPEG that could be decoded, 1 to 8; 1 if it has none."""
     last = tf.strings.length(data) - _JPEG_LOOK
 
-    def words(at):  # the marker, the length, and the place of EXIF's first bytes
+    def words(at):  # the marker, the length, and the bytes with which EXIF would begin
         return tf.ensure_shape(
             tf.io.decode_raw(tf.strings.substr(data, at, _JPEG_LOOK), tf.uint16, little_endian=False), [5]
         )
@@ -187,7 +187,7 @@ def _jpeg_turn(data: tf.Tensor) -> tf.Tensor:
 
 
 def _is_plain_png(data: tf.Tensor) -> tf.Tensor:
-    """Whether a PNG is a header, one chunk of pixels and the end, and so has no EXIF, like small files."""
+    """Whether a PNG is just a header, one chunk of pixels and the end, and so has no EXIF, as small files are."""
     end = _PNG_CHUNKS + 12 + _number(data, _PNG_CHUNKS, 4) + 12
     return tf.equal(_chunk_name(data, _PNG_CHUNKS), b"IDAT") & tf.equal(tf.strings.length(data), end)
 

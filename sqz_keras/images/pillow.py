@@ -116,7 +116,7 @@ def check_size(image: Image.Image) -> None:
 
 
 def is_upright(image: Image.Image) -> bool:
-    """Whether the pixels are stored the way up that they are to be seen."""
+    """Whether the image is stored upright."""
     return _turn(image) is None
 
 
@@ -127,7 +127,7 @@ def _turned_upright(image: Image.Image) -> Image.Image:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What turns an image upright, by its EXIF; None if it is upright, or the EXIF is damaged.
+    """The transposition that turns an image upright, by its EXIF; None if it is upright, or the EXIF is damaged.
 
     Pillow's own method would also read XMP and ImageMagick's text; viewers and the served graph do not. Pillow turns a
     TIFF itself.
@@ -240,7 +240,7 @@ def _without_gaps(image: Image.Image) -> Image.Image:
 
 
 def _with_exact_transparency(image: Image.Image, file: BinaryIO) -> Image.Image:
-    """A PNG with its transparent colour compared with the samples as they are in the file.
+    """A PNG with its transparent colour applied by comparison with the samples in the file.
 
     Pillow compares it with samples that it has scaled to 8 bits, which is wrong for 2, 4 and 16 bits.
     """

@@ -14,7 +14,7 @@ from sqz_keras.architecture.plain_numbers import as_integer
 from sqz_keras.architecture.spec import PREPROCESSING_MODES, ModelSpec, Preprocessing, imagenet_classes
 from sqz_keras.backend import import_keras
 
-_OVERSHOOT = 64  # how far resampling may leave the range of colours
+_OVERSHOOT = 64  # how far resampling may overshoot the range of colours
 _LARGEST_STANDARDIZED = 3  # above all values that the modes "torch" and "tf" give
 
 
@@ -81,7 +81,7 @@ def _as_array(name: str, images: typing.Any) -> typing.Any:
 
 
 def warn_if_scaled(function: str, images: typing.Any) -> None:
-    """Warns of an array that is probably not RGB in 0..255; a nearly black one may be, so none is refused."""
+    """Warns of an array that is probably not RGB in 0..255. It is not refused: it may be a nearly black image."""
     if not isinstance(images, np.ndarray) or images.dtype == np.uint8 or images.dtype.kind not in "buif":
         return
     low, high = (images.min(), images.max()) if images.size else (0, 0)
@@ -98,7 +98,7 @@ def warn_if_scaled(function: str, images: typing.Any) -> None:
 def _float32_and_tools(x) -> tuple[typing.Any, Callable, Callable]:
     """`x` as float32, and two functions for its kind: to reverse an axis, and to make a constant.
 
-    Inside `tf.data.Dataset.map`, tensors are TensorFlow's whatever Keras's backend is, and keras.ops may not take them.
+    Inside `tf.data.Dataset.map`, tensors are TensorFlow's whatever Keras's backend is; other backends' ops refuse them.
     """
     if isinstance(x, np.ndarray):
         return x.astype(np.float32), np.flip, np.asarray
@@ -138,8 +138,8 @@ def restore_rgb(inputs: np.ndarray, mode: typing.Literal["authors", "caffe", "to
 def prepare_images(images: typing.Any, spec: ModelSpec) -> typing.Any:
     """Turns whole images into the network's inputs: resize, centre crop, `preprocess_input`, as the spec says.
 
-    Evaluation, classification, training and the exported graph all call this one function, inside a TensorFlow graph
-    too (where height and width may be unknown).
+    Evaluation, classification, training and the exported graph all call this one function, also inside a
+    TensorFlow graph, where height and width may be unknown.
 
     Args:
         images: array or tensor (N, H, W, 3) or (H, W, 3), RGB in 0..255, any numeric dtype.

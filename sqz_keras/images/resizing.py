@@ -36,7 +36,7 @@ def target_size(height: int, width: int, spec: ModelSpec) -> tuple[int, int]:
 
 
 def _weights(size: int, new_size: int, crop: int, antialias: bool) -> np.ndarray:
-    """Float32 (crop, size): the weights of a line's old pixels in each of the `crop` central ones of `new_size`.
+    """Float32 (crop, size): the weights of a line's `size` pixels in each of the central ones of `new_size` pixels.
 
     Bilinear: the weights form a triangle around the new pixel's place among the old ones. With `antialias`, the
     triangle is as wide as the new pixels if they are further apart than the old ones.

@@ -259,7 +259,7 @@ def load(model: str | os.PathLike, *, version: str | None = None, bypass: str | 
 
 
 def build(spec: ModelSpec, arrays: dict[str, np.ndarray] | None = None, dropout_rate: float = 0.5) -> keras.Model:
-    """The model that a `ModelSpec` describes, with the top and a softmax, and with `arrays` if given as weights."""
+    """The model that a `ModelSpec` describes, with the top and a softmax; its weights are `arrays`, if given."""
     model = _build_graph(
         spec, image_shape(spec.input_size, spec.channels), True, None, None, "softmax", "squeezenet", dropout_rate
     )

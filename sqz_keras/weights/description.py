@@ -22,7 +22,7 @@ from sqz_keras.weights.arrays import WeightsFileError
 
 SPEC_NAME = "model.spec.json"
 PACKAGE_VERSION_KEY = "package_version"  # in that file
-EXTRA_FOLDER = "assets.extra"  # of a SavedModel: where TensorFlow leaves room for files like SPEC_NAME
+EXTRA_FOLDER = "assets.extra"  # in a SavedModel: the folder that TensorFlow leaves for files like SPEC_NAME
 # What the description is called in a file: a dataset of a `.weights.h5` file, a constant of a SavedModel's graph, an
 # entry of the metadata of ONNX and LiteRT files.
 SPEC_KEY = "model_spec"

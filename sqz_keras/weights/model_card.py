@@ -42,7 +42,7 @@ class Evaluation:
 
 
 def find_record(model: str | os.PathLike, spec: ModelSpec) -> Record | None:
-    """The record that has a model's name or the hash of its weights; None if no record has."""
+    """The record with a model's name or with the hash of its weights; None if there is none."""
     name = IMAGENET.get((spec.version, spec.bypass)) if model == "imagenet" else os.fspath(model)
     digest = spec.weights_sha256
     return next((r for r in RECORDS if r.name == name or (digest and r.spec.weights_sha256 == digest)), None)
@@ -104,7 +104,7 @@ def model_card(
 
     Args:
         spec: Describes the model.
-        files: The bytes of each file that the card describes, by its name.
+        files: The size in bytes of each file that the card describes, by its name.
         loading: Markdown that says how to load them.
         record: Where the weights come from, if that is known.
         evaluation: What is known about the accuracy.

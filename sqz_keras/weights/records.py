@@ -57,7 +57,7 @@ class Record:
         return self.hash_kind == "sha256" and hashlib.sha256(content).hexdigest() == self.digest
 
 
-# Caffe and Gluon resize with OpenCV, which has no antialiasing; torchvision resizes with Pillow, which has.
+# Caffe and Gluon resize with OpenCV, without antialiasing; torchvision resizes with Pillow, with antialiasing.
 AUTHORS = Preprocessing("authors", "stretch", 256, antialias=False)
 TORCHVISION = Preprocessing("torch", "shortest_side", 256, antialias=True)
 GLUON = Preprocessing("torch", "shortest_side", 256, antialias=False)

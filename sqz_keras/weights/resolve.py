@@ -151,7 +151,7 @@ def _read_path(
 ) -> tuple[ModelSpec, Arrays]:
     """Weights and description of a file or folder.
 
-    The description is beside it, in it, or found by the hashes of the records; otherwise it is `architecture`, or
+    The description is beside the file, in it, or found by the hashes of the records; otherwise it is `architecture`, or
     follows from the shapes. With `trunk_only`, the head is not checked: a conv10 of any size, no head or another one.
     """
     described = path / SPEC_NAME if path.is_dir() else spec_path(path)
@@ -322,7 +322,7 @@ def _trunk(by_name: Mapping) -> dict:
 
 
 def _record_spec(path: pathlib.Path, arrays: Arrays) -> ModelSpec | None:
-    """The spec of the record that has this file, or these weights; None if no record has."""
+    """The spec of the record with this file, or with these weights; None if there is none."""
     content = path.read_bytes() if path.is_file() else b""
     tensors = hash_arrays(arrays)
     for record in RECORDS:

@@ -15,7 +15,7 @@ from sqz_keras.weights.arrays import WeightsFileError, check_shapes, float32_arr
 
 SELF_TEST_KEY = "self_test"  # in the header: what `sqz_keras.runtimes.self_test` makes
 _SELF_TEST = 500  # bytes at most
-_SLACK = 16  # bytes that a header with another hash may take more when deflated
+_SLACK = 16  # extra bytes that a header with another hash may take when deflated
 
 
 @dataclasses.dataclass(frozen=True)

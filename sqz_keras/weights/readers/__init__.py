@@ -42,7 +42,7 @@ TORCH_SUFFIXES = [
 def read_described(
     path: str | os.PathLike, trunk_only: bool = False
 ) -> tuple[dict[str, np.ndarray], Stated | Hints | None]:
-    """The arrays of `read_arrays`, and what the file says about its model; None if it is of a kind that cannot."""
+    """The arrays of `read_arrays`, and what the file says about its model; None for a kind of file that cannot."""
     reader = _reader(path)
     if hasattr(reader, "read_described"):
         return reader.read_described(path, trunk_only)

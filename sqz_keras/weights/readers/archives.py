@@ -32,7 +32,7 @@ def open_archive(path: str | os.PathLike) -> Iterator[zipfile.ZipFile]:
     """Opens a zip archive whose directory is of a reasonable size.
 
     Raises:
-        WeightsFileError: the file is not a zip archive, too large, or damaged.
+        WeightsFileError: the file is not a zip archive, is too large, or is damaged.
     """
     size = file_size(path)
     with open(path, "rb") as file:

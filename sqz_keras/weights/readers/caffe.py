@@ -47,7 +47,7 @@ _LAYERS = {
 # V1LayerParameter's numbers for the types that a SqueezeNet has.
 _V1_TYPES = {1: "Accuracy", 3: "Concat", 4: "Convolution", 6: "Dropout", 8: "Flatten", 17: "Pooling", 18: "ReLU"}
 _V1_TYPES |= {20: "Softmax", 21: "SoftmaxWithLoss", 22: "Split", 25: "Eltwise", 30: "ArgMax", 36: "Silence"}
-_BEFORE_RELU = frozenset(("Split", "Concat", "Dropout", "Pooling"))  # and after it; an average is refused there
+_BEFORE_RELU = frozenset(("Split", "Concat", "Dropout", "Pooling"))  # not only after it; an average is refused
 _BEHIND_AVERAGE = frozenset(("Accuracy", "ArgMax", "Flatten", "Reshape", "Softmax", "SoftmaxWithLoss"))
 # What a layer computes: name -> field for all sides, fields for height and width, and the default.
 _CONVOLUTION = {"pad": (3, 9, 10, 0), "stride": (6, 13, 14, 1), "dilation": (18, 18, 18, 1), "group": (5, 5, 5, 1)}
@@ -194,7 +194,7 @@ def _preparation(reader: WireReader, layers: list[_Layer]) -> dict[str, object]:
 
 
 def _numbers(reader: WireReader, message: memoryview, fields: Mapping[str, tuple]) -> dict[str, list[float]]:
-    """The numbers of a message by their names in `fields`; the type of a default says if they are floats."""
+    """The numbers of a message by their names in `fields`; the default's type tells floats from integers."""
     given: dict[int, list[float]] = {}
     kinds = {number: type(default) for *numbers, default in fields.values() for number in numbers}
     for number, wire_type, value in reader.fields(message):
@@ -250,7 +250,7 @@ def _changes(
 def _other_places(
     net: Metaparameters, pool_after: list[int], added: list[int], bypass: str, trunk_only: bool
 ) -> list[str]:
-    """Says which modules max pools are after, and bypasses around, if they are not the version's; a clause each."""
+    """Says where max pools and bypasses are if not in the places of the version `net`, in a clause for each."""
     changes = []
     if tuple(pool_after) != net.pool_after:
         changes.append(f"it has max pools behind {pool_after[:9]}, expected {list(net.pool_after)}")
@@ -264,7 +264,7 @@ def _other_places(
 
 def _linear(layers: list[_Layer], head: str, convolutions: set[str]) -> list[str]:
     """The convolutions whose values are read by something other than a ReLU, or by nothing."""
-    waiting: dict[str, str | None] = {}  # blob -> one convolution in it that no ReLU has read: all could be many
+    waiting: dict[str, str | None] = {}  # blob -> one of the convolutions in it, maybe many, that no ReLU has read
     unread, found = set(), []
     for layer in layers:
         convolution = next(filter(None, map(waiting.get, layer.bottoms)), None)

@@ -166,7 +166,7 @@ def _values(dataset: h5py.Dataset) -> np.ndarray:
 
 
 def _is_plain(dataset: h5py.Dataset) -> bool:
-    """Whether all its values are in the file, uncompressed and unchunked."""
+    """Whether all values of a dataset are in the file, uncompressed and unchunked."""
     properties = dataset.id.get_create_plist()
     inside = properties.get_layout() in (h5py.h5d.CONTIGUOUS, h5py.h5d.COMPACT) and not properties.get_external_count()
     return inside and dataset.id.get_storage_size() == math.prod(dataset.shape) * dataset.dtype.itemsize

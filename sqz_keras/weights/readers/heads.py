@@ -33,7 +33,7 @@ def find_head(
         A key of `others`, or None if `others` is empty, or `trunk_only` is set.
 
     Raises:
-        WeightsFileError: a layer of `others` is not a head, it is not clear which head is conv10, or it is dense.
+        WeightsFileError: a layer of `others` is not a head, it is not clear which one is conv10, or it is dense.
     """
     channels = _trunk_channels(shapes)
     inputs = {channels, *(shape[-1] for shape in others.values() if shape)}

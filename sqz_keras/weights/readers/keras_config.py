@@ -31,7 +31,7 @@ _OF_OTHERS = re.compile(
     rf"{_HARMLESS.pattern}|(Global)?AveragePooling2D|MaxPooling2D|Concatenate|Merge|Activation|ReLU|Softmax|Flatten|"
     "Reshape|ZeroPadding2D|Conv(olution)?2D"
 )
-_BEFORE_RELU = re.compile(rf"{_HARMLESS.pattern}|Concatenate|Merge|MaxPooling2D|ZeroPadding2D")  # and after it
+_BEFORE_RELU = re.compile(rf"{_HARMLESS.pattern}|Concatenate|Merge|MaxPooling2D|ZeroPadding2D")  # not only after it
 
 
 def describe(path: str | os.PathLike, config: object, trunk_only: bool = False) -> Stated | Hints | None:
@@ -99,7 +99,7 @@ def _innermost(model: Mapping) -> Iterator[Mapping]:
 def _connect(model: Mapping, read_by: dict[object, list]) -> None:
     """Adds to `read_by` which layers read each layer's output, in a model and in the models inside it.
 
-    The key for a model's input is its name; the key for its output is a tuple with its name.
+    The key for a model's input is the model's name; the key for its output is a tuple with that name.
     """
     config = model["config"]
     names = [layer["config"]["name"] for layer in config["layers"]]

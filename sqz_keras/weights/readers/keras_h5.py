@@ -51,10 +51,9 @@ def read_described(
         trunk_only: whether heads that are not named conv10 are left out.
 
     Returns:
-        float32 arrays by name, kernels HWIO, in net order; and the first of these that the file has: the ModelSpec
-        that this project put into it; what the model's config says about the network, this project's or another's;
-        what the names of the layers tell, in a legacy file, which lists all of them. A `.weights.h5` that Keras wrote
-        has none of these: None.
+        float32 arrays by name, kernels HWIO, in net order; and what the file says about its model, by the first of
+        these that it has: the ModelSpec that this project put into it; the model's config, this project's or
+        another's; the names of all layers, in a legacy file. None for a `.weights.h5` that Keras wrote.
 
     Raises:
         WeightsFileError: the file is damaged or too large, points outside itself, does not name its layers, or has

@@ -88,7 +88,7 @@ def _files(folder: str) -> dict[str, str]:
 
 
 def _declared_shape(file: str, name: str) -> tuple[int, ...]:
-    """The shape in a file's header, after a check that the file has exactly as many bytes."""
+    """The shape in a file's header, after a check that the file has exactly the bytes for it."""
     size = file_size(file)
     with refuse(file, *_HEADER_ERRORS), open(file, "rb") as stream:
         version = np.lib.format.read_magic(stream)

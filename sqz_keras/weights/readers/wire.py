@@ -1,4 +1,4 @@
-"""A weights file of Protocol Buffers, read field by field."""
+"""A weights file in the format of Protocol Buffers, read field by field."""
 
 from __future__ import annotations
 

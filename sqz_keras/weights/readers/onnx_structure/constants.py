@@ -1,4 +1,4 @@
-"""The constants of an ONNX graph: initializers, and what nodes make from these alone, described until needed."""
+"""The constants of an ONNX graph: initializers, and what nodes make from these alone, evaluated when needed."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ def _constant(constants: Constants, node: onnx.NodeProto, inputs: list[Constant]
 
 
 def _reshaped(op_type: str, array: np.ndarray, numbers: list[int] | None) -> np.ndarray:
-    """The array after a Reshape to `numbers`, or a Squeeze or Unsqueeze of these axes; None: all of size 1."""
+    """The array after a Reshape to `numbers`, or a Squeeze or Unsqueeze of these axes; None squeezes all of size 1."""
     if op_type == "Squeeze":
         return np.squeeze(array, None if numbers is None else tuple(numbers))
     if op_type == "Unsqueeze":

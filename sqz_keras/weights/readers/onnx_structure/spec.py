@@ -159,7 +159,7 @@ def _metaparameters(
 
 
 def _bypass(path, structure: Structure, net: Metaparameters, known: ModelSpec | None) -> str | None:
-    """The bypass of the structure. If all channels match, complex is the same as simple; so the known one is first."""
+    """The bypass of the structure. If all channels match, complex equals simple, so the known one is tried first."""
     for bypass in (*([known.bypass] if known else []), *BYPASSES):
         with contextlib.suppress(ValueError):  # this network has no such bypass
             if bypass_kinds(net, bypass) == structure.bypasses:
@@ -175,7 +175,7 @@ def _mode(path: str | os.PathLike, colours: Colours) -> str | None:
     """The mode of the preprocessing that a graph does itself; None if it does none.
 
     Raises:
-        WeightsFileError: it does one that is not any of the modes.
+        WeightsFileError: its preprocessing is not that of any mode.
     """
     channels = len(colours.order)
     if _close(colours, (tuple(range(channels)), np.ones(channels), np.zeros(channels))):

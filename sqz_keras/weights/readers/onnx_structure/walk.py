@@ -41,8 +41,8 @@ def walk(network: Network, trunk_only: bool = False) -> Structure:
     """Walks a network from its input to its end.
 
     Args:
-        network: the file's.
-        trunk_only: whether a head other than a SqueezeNet's, from a 1x1 convolution on, is accepted and left out.
+        network: the file's network.
+        trunk_only: whether a head that is not a SqueezeNet's is accepted, and left out.
 
     Raises:
         WeightsFileError: the graph is not a SqueezeNet; the message names the node at which the walk stopped.
