@@ -32,23 +32,23 @@ _ARGUMENTS = """
     mode that the weights' record names: for "imagenet" BGR in about [-123, 151].
 
     Args:
-        input_shape: (height, width, channels), or channels first where that is Keras's image data format. Height and
-            width may be None; images smaller than the network's least size (21 pixels in v1.0, 17 in v1.1) then give
-            NaN or an error. By default (227, 227, 3) with the top, (None, None, 3) without.
+        input_shape: (height, width, channels), or channels first if that is Keras's image data format. Height and width
+            may be None; images smaller than the network's minimum (21 pixels in v1.0, 17 in v1.1) then give NaN or an
+            error. The default is (227, 227, 3) with the top, and (None, None, 3) without it.
         include_top: whether drop9, conv10, pool10 and the activation are part of the model.
-        weights: None (random: the authors' initialisers), "imagenet" (0.7 MB are downloaded at first use for v1.0, 2.5
-            MB for v1.1), another record's name (`sqz_keras.list_records()`), or a path to a file or folder of weights:
+        weights: None (random: the authors' initialisers), "imagenet" (downloaded at first use: 0.7 MB for v1.0, 2.5 MB
+            for v1.1), another record's name (`sqz_keras.list_records()`), or a path to a file or folder of weights:
             `.weights.h5`, `.keras`, or another file that a reader takes.
         input_tensor: a floating-point Keras tensor to use as the model's input, instead of a new `keras.Input`.
         pooling: without the top: None (feature maps (N, H, W, 512), outputs of ReLUs), "avg" or "max" (N, 512). With
             the top it has no effect, and a warning says so.
-        classes: number of classes, at least 2; 1000 where the weights are ImageNet's.
-        classifier_activation: "softmax", another activation, or None. conv10 is followed by a ReLU, so that with None
-            the model returns averages of ReLU outputs, never below 0, not logits in the usual sense. A sigmoid of
-            those is never below 0.5 and is refused: put a head of your own on the model.
+        classes: number of classes, at least 2; 1000 if the weights are ImageNet's.
+        classifier_activation: "softmax", another activation, or None. conv10 is followed by a ReLU, so with None the
+            model returns averages of ReLU outputs: never below 0, and not logits in the usual sense. A sigmoid of such
+            averages is never below 0.5, so it is refused: put a head of your own on the model.
         name: Name of the model.
         dropout_rate: Dropout rate of drop9, in [0, 1).
-        conv10_padding: rows and columns of zeros around conv10's input. By default 0, as in the paper's Table 1,
+        conv10_padding: rows and columns of zeros around conv10's input. The default is 0, as in the paper's Table 1,
             or what the record of the weights says: the released v1.0 was trained with 1.
 """
 _VERSION = """        version: "1.0" or "1.1".
