@@ -231,8 +231,8 @@ def cluster(
         for layer, count in count_values(result).items():
             if layer in by_layer and count > 2 ** by_layer[layer] - 1:
                 raise StageError(
-                    f"cluster: {layer} should have at most {2 ** by_layer[layer] - 1} values beside 0, but has {count}."
-                    f" {_REPORT_IT}"
+                    f"cluster: {layer} should have at most {2 ** by_layer[layer] - 1} values besides 0, but has "
+                    f"{count}. {_REPORT_IT}"
                 )
 
     with sorted_search():

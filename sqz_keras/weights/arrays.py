@@ -33,7 +33,7 @@ def refuse(path: str | os.PathLike, *errors: type[Exception]) -> Iterator[None]:
         raise
     except errors as error:
         raise WeightsFileError(
-            f"{path}: the file is damaged or of another kind than its name says "
+            f"{path}: the file is damaged, or not of the kind that its name says "
             f"({type(error).__name__}: {error!s:.200}). Fetch or save it again."
         ) from error
 

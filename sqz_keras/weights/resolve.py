@@ -311,8 +311,8 @@ def _spec_beside(described: pathlib.Path, path: pathlib.Path, arrays: Arrays, in
         changes = describe_changes(inside.to_json(), beside.to_json(), ("labels", "preprocessing", "weights_sha256"))
         if changes:
             raise WeightsFileError(
-                f"{path} describes another model than {described.name} beside it: {changes}. Remove {described.name} "
-                "to load the file as it describes itself."
+                f"{path} describes a different model from {described.name} beside it: {changes}. Remove "
+                f"{described.name} to load the file as it describes itself."
             )
     return beside
 

@@ -98,7 +98,7 @@ def find_space(name: str) -> Space:
     if name in SPACES:
         return SPACES[name]
     if not os.path.isfile(name):
-        raise ValueError(f"--space={name} must be one of {', '.join(SPACES)}, or a JSON file, and no such file exists.")
+        raise ValueError(f"--space={name} must be one of {', '.join(SPACES)}, or an existing JSON file.")
     if os.path.getsize(name) > MAX_JSON_BYTES:
         raise ValueError(f"--space={name} has more than {MAX_JSON_BYTES} bytes, which no space needs.")
     try:

@@ -205,7 +205,9 @@ class TrainConfig:
             if type(field.default) is float and not 0 <= value < math.inf:
                 raise ValueError(f"{field.name} must be a finite number of at least 0, got {value!r}.")
         if self.bypass_scale == 0:
-            raise ValueError("bypass_scale must be above 0: from 0 the ReLU behind those convolutions lets none learn.")
+            raise ValueError(
+                "bypass_scale must be above 0: with 0, the ReLU after those convolutions would keep them from learning."
+            )
         for name in ("momentum", "dropout_rate", "label_smoothing", "ema_decay"):
             if getattr(self, name) >= 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}.")

@@ -65,7 +65,7 @@ def _kernel(
     """One layer's kernel, HWIO."""
     gaps = np.stack([packed_gaps & 15, packed_gaps >> 4], axis=1).ravel()
     if gaps[len(codes) :].any():
-        raise WeightsFileError(f"{where}: the padding behind the last gap must be 0; the file is damaged.")
+        raise WeightsFileError(f"{where}: the padding after the last gap must be 0; the file is damaged.")
     gaps = gaps[: len(codes)]
     if codebook[0] != 0 or not np.isfinite(codebook).all():
         raise WeightsFileError(f"{where}: the codebook must be finite with 0 as its first entry; the file is damaged.")

@@ -49,7 +49,7 @@ def find_head(
         return None
     names = ", ".join(f"{name!r:.80}" for name in list(others)[:4])
     if "conv10/kernel" in shapes:
-        raise WeightsFileError(f"{path}: beside conv10 it has another head, {names}. {_REMEDY}.")
+        raise WeightsFileError(f"{path}: besides conv10 it has another head, {names}. {_REMEDY}.")
     if len(others) > 1:
         raise WeightsFileError(f"{path}: it has no conv10, and any of {names} could be its head. {_REMEDY}.")
     ((name, shape),) = others.items()

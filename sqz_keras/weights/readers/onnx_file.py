@@ -71,7 +71,7 @@ def read_model(path: str | os.PathLike, trunk_only: bool = False) -> OnnxModel:
 
     Raises:
         WeightsFileError: the file is damaged, too large or quantised, keeps its weights in another file, is not
-            a SqueezeNet, or describes another model than it holds.
+            a SqueezeNet, or describes a different model from it holds.
         MissingExtraError: The package onnx is not installed.
     """
     with needs(*KERAS):

@@ -57,8 +57,8 @@ def _header(path: str | os.PathLike, data: bytes) -> tuple[dict[str, tuple], int
     size = int.from_bytes(data[:8], "little")
     if len(data) < 8 or size > min(_MAX_HEADER_BYTES, len(data) - 8):
         raise WeightsFileError(
-            f"{path}: expected a header of at most {_MAX_HEADER_BYTES} bytes and the values behind it; the file is "
-            "truncated or another kind than its name says."
+            f"{path}: expected a header of at most {_MAX_HEADER_BYTES} bytes followed by the values; the file is "
+            "truncated, or not of the kind that its name says."
         )
     with refuse(path, ValueError, RecursionError):
         header = json.loads(data[8 : 8 + size].decode("utf-8"), object_pairs_hook=_without_repetition)

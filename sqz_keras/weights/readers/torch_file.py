@@ -112,7 +112,7 @@ def _read_legacy(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, 
         else:
             stream.seek(declared[key].bytes, io.SEEK_CUR)
     if stream.read(1):
-        raise WeightsFileError(f"{path}: bytes are left behind the last storage; the file is damaged.")
+        raise WeightsFileError(f"{path}: bytes are left after the last storage; the file is damaged.")
     return state, storages
 
 

@@ -63,7 +63,7 @@ def test_the_only_head_is_conv10(write, name):
 
 def test_a_second_head_is_refused_and_does_not_matter_to_the_trunk(write):
     path = write(random_arrays() | head("extra"))
-    with pytest.raises(WeightsFileError, match=r"beside conv10 it has another head, 'extra'.*include_top=False"):
+    with pytest.raises(WeightsFileError, match=r"besides conv10 it has another head, 'extra'.*include_top=False"):
         read_arrays(path)
     assert_equal(read_arrays(path, trunk_only=True), random_arrays())
     path = write(TRUNK | head("one") | head("two", 3))

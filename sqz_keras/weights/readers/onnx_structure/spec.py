@@ -39,7 +39,7 @@ def described_spec(
     """The description in a file's metadata; None if it has none of ours.
 
     Raises:
-        WeightsFileError: it is malformed, or describes another model than the graph does.
+        WeightsFileError: it is malformed, or describes a different model from the graph does.
     """
     values = [entry.value for entry in metadata if entry.key == SPEC_KEY]
     if not values:
@@ -64,7 +64,7 @@ def described_spec(
     for name, (described, actual) in facts.items():
         if described != actual:
             raise WeightsFileError(
-                f"{path}: its metadata describes another model than its graph: {name} {described} in the metadata, "
+                f"{path}: its metadata describes a different model from its graph: {name} {described} in the metadata, "
                 f"{actual} in the graph. Export the model again."
             )
     if whole and spec.weights_sha256 not in (None, hash_arrays(arrays)):
