@@ -7,7 +7,7 @@ import json
 import os
 import pathlib
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 
 def check_writable(path: str | os.PathLike) -> None:
@@ -78,6 +78,20 @@ def write_json(path: str | os.PathLike, value: object) -> None:
         OSError: It cannot be written; what was there before is still there.
     """
     write_file(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def distinct_keys(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object as `json.loads` makes it by its `object_pairs_hook`, which otherwise takes the last of equal keys.
+
+    Raises:
+        ValueError: A key occurs twice.
+    """
+    result = {}
+    for key, value in pairs:
+        if key in result:
+            raise ValueError(f"{key!r:.80} occurs twice in one object")
+        result[key] = value
+    return result
 
 
 class InUseError(ValueError):

@@ -21,6 +21,7 @@ from sqz_keras.codec.errors import (
     TruncatedError,
     VersionError,
 )
+from sqz_keras.files import distinct_keys
 
 MAGIC = b"\x89SQZ"
 VERSIONS = (1, 2)
@@ -173,7 +174,7 @@ def read_json(cursor: Cursor, dictionary: bytes = b"") -> tuple[dict, dict[str, 
     text = json_text(cursor, dictionary)
     try:
         document = json.loads(
-            text.decode(), parse_int=_integer, parse_constant=_refuse_constant, object_pairs_hook=_distinct_keys
+            text.decode(), parse_int=_integer, parse_constant=_refuse_constant, object_pairs_hook=distinct_keys
         )
         _check_limits(document, MAX_LEVELS)
     except (ValueError, RecursionError) as error:
@@ -200,13 +201,6 @@ def read_json(cursor: Cursor, dictionary: bytes = b"") -> tuple[dict, dict[str, 
 def _bounded_size(shape: Sequence[int]) -> int:
     """Number of elements, with empty dimensions counted as 1: numpy bounds that product even for empty arrays."""
     return math.prod(max(size, 1) for size in shape)
-
-
-def _distinct_keys(pairs: list[tuple[str, object]]) -> dict:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("a key occurs twice in one object")
-    return result
 
 
 def _check_limits(value: object, left: int) -> None:

@@ -145,19 +145,24 @@ def find_builder(name: str, data_dir: str | os.PathLike | None = None) -> tfds.c
     """The builder of an image classification dataset, prepared or not.
 
     Raises:
-        ValueError: no dataset has this name or version, or it has no features "image" and "label" (classes).
+        ValueError: no dataset has this name or version, it cannot be found, or it has no features "image" (of integers)
+            and "label" (classes).
     """
     try:
         builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
     except tfds.core.DatasetNotFoundError as error:
         raise ValueError(f"No dataset is called {name!r}; name one of TensorFlow Datasets, or 'digits'.") from error
-    except (AssertionError, TypeError) as error:  # a version or an argument that does not exist
+    except Exception as error:  # TensorFlow Datasets and the packages that it finds datasets with each have their own
         raise ValueError(f"Dataset {name!r} cannot be opened: {' '.join(str(error).split())}") from error
     features = builder.info.features
     kinds = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
-    wrong = [key for key, kind in kinds.items() if key not in features or not isinstance(features[key], kind)]
-    if wrong:
-        raise ValueError(f"Dataset {name!r} is not for image classification: it needs the features {list(kinds)}.")
+    are_there = all(key in features and isinstance(features[key], kind) for key, kind in kinds.items())
+    # Floats are stored as the four bytes of a pixel, which would be read as its colours and alpha.
+    if not are_there or features["image"].dtype not in (np.uint8, np.uint16):
+        raise ValueError(
+            f'Dataset {name!r} is not for image classification: it needs the features "image" (Image of uint8 or '
+            f'uint16) and "label" (ClassLabel), and has {" ".join(repr(features).split()):.300}.'
+        )
     return builder
 
 

@@ -11,11 +11,13 @@ import tensorflow as tf
 
 from sqz_keras.images.files import SUFFIXES, report_left_out, report_misplaced, split_by_suffix
 from trainers.data.batches import Source
+from trainers.progress import say
 
 # The folders that are splits, by the split's name.
 _SPLIT_FOLDERS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 _SPLIT_NAMES = {name for names in _SPLIT_FOLDERS.values() for name in names}
 _EVERY_FIFTH = 5
+_NAMED = 3  # of the classes that a split lacks
 _DECODED_BY_TENSORFLOW = (".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".png")
 
 
@@ -27,7 +29,7 @@ def open_image_dir(image_dir: str | os.PathLike) -> Source:
             images per class. Or it holds the class folders themselves: then every fifth image of a class, by name, is
             for validation and the others for training. Files and folders whose names start with a dot are skipped.
             Files without the suffix of an image, and images outside the class folders or deeper in them, are left out
-            and counted on stderr; so are images in other folders beside "train".
+            and counted on stderr; so are images in other folders beside "train", and the classes that a split lacks.
 
     Returns:
         A source with the splits "train" and "validation", and "test" if there is one. Its ids are paths below
@@ -61,6 +63,12 @@ def open_image_dir(image_dir: str | os.PathLike) -> Source:
         unknown = sorted(set(paths) - set(labels))
         if unknown:
             raise ValueError(f"{root}: the {split} split holds {unknown[0]!r}, a class that the train split lacks.")
+        lacking = [label for label in labels if label not in paths]
+        if lacking:
+            say(
+                f"{root}: the {split} split has no images of {len(lacking)} of {len(labels)} classes, whose accuracy "
+                f"is not measured there: {', '.join(lacking[:_NAMED])}{', ...' if len(lacking) > _NAMED else ''}"
+            )
     files = {split: _mixed(paths, labels) for split, paths in classes.items()}
     return Source(
         name=str(root),

@@ -35,9 +35,9 @@ def prepare_imagenet(
         The number of records of each split.
 
     Raises:
-        ValueError: a tar is missing, incomplete or laid out in another way; the disk is too small; `data_dir` holds
-            part of a dataset, or another process is preparing it; or the label of a record is not the one that its file
-            name calls for. `data_dir` is then left as it was.
+        ValueError: a tar is missing, incomplete, damaged or laid out in another way; the disk is too small; `data_dir`
+            holds part of a dataset, or another process is preparing it; or the label of a record is not the one that
+            its file name calls for. `data_dir` is then left as it was.
     """
     import tensorflow_datasets as tfds
 
@@ -64,7 +64,13 @@ def prepare_imagenet(
             )
         staged = tfds.builder(NAME, data_dir=staging, try_gcs=False)
         config = tfds.download.DownloadConfig(manual_dir=manual_dir, try_download_gcs=False)
-        staged.download_and_prepare(download_dir=pathlib.Path(staging) / "downloads", download_config=config)
+        try:
+            staged.download_and_prepare(download_dir=pathlib.Path(staging) / "downloads", download_config=config)
+        except (tarfile.TarError, AssertionError) as error:  # AssertionError: no images, or one that is there twice
+            raise ValueError(
+                f"A tar in {manual_dir}, or in one of its tars, is damaged, empty or has an image twice: "
+                f"{' '.join(str(error).split()):.300}. Download it again."
+            ) from error
         counts = verify(staged, allow_partial=allow_partial)
         os.replace(staged.data_dir, final)
     return counts

@@ -92,23 +92,21 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 def _confusions(confusion: np.ndarray, names: list[str]) -> list[Section]:
     """Which classes are taken for which, and the accuracy by class with its interval; no two names may be equal."""
     totals = confusion.sum(axis=1)
-    shares = confusion / np.maximum(totals, 1)[:, None]
-    wrong = confusion.copy()
-    np.fill_diagonal(wrong, 0)
-    order = np.argsort(wrong, axis=None, kind="stable")[::-1][:_MOST_PAIRS]
-    pairs = [divmod(int(place), len(names)) for place in order if wrong.flat[place]]
     if len(names) <= _MOST_CLASSES_DRAWN:
         note = "Rows are the truth, columns the prediction."
+        shares = confusion / np.maximum(totals, 1)[:, None]
         first = Section("Confusion matrix", chart=_heat_map(confusion, shares, names), note=note)
     else:
-        rows = [(names[t], names[p], confusion[t, p], round(float(shares[t, p]), 4)) for t, p in pairs]
-        first = Section("Worst confusions", table=Table(("truth", "taken for", "images", "share of the class"), rows))
-    rows = []
+        table = Table(("truth", "taken for", "images", "share of the class"), _worst_pairs(confusion, totals, names))
+        first = Section("Worst confusions", table=table)
+    rows, most_lack_images = [], np.mean(totals > 0) < 0.5
     for index, name in enumerate(names):
-        if not totals[index] and np.mean(totals > 0) < 0.5:
+        if most_lack_images and not totals[index]:
             continue  # for example most of ImageNet's classes if the folder holds only a few
-        right, total, rival = int(confusion[index, index]), int(totals[index]), int(wrong[index].argmax())
-        taken = names[rival] if wrong[index, rival] else None
+        right, total, others = int(confusion[index, index]), int(totals[index]), confusion[index].copy()
+        others[index] = 0
+        rival = int(others.argmax())
+        taken = names[rival] if others[rival] else None
         accuracy = [None] * 3
         if total:
             accuracy = [round(share, 4) for share in (right / total, *wilson_interval(right, total))]
@@ -116,6 +114,18 @@ def _confusions(confusion: np.ndarray, names: list[str]) -> list[Section]:
     columns = ("class", "images", "right", "accuracy", "at least", "at most", "most often taken for")
     note = "At least and at most: the 95% interval (Wilson) of the accuracy, which is wide where images are few."
     return [first, Section("Accuracy by class", table=Table(columns, rows), note=note)]
+
+
+def _worst_pairs(confusion: np.ndarray, totals: np.ndarray, names: list[str]) -> list[tuple]:
+    """Rows of the most frequent confusions."""
+    truth, predicted = np.nonzero(confusion)  # most pairs have none, and with 10,000 classes all of them take 800 MB
+    is_wrong = truth != predicted
+    truth, predicted = truth[is_wrong], predicted[is_wrong]
+    counts = confusion[truth, predicted]
+    return [
+        (names[truth[place]], names[predicted[place]], counts[place], round(counts[place] / totals[truth[place]], 4))
+        for place in np.argsort(counts, kind="stable")[::-1][:_MOST_PAIRS]
+    ]
 
 
 def _heat_map(confusion: np.ndarray, shares: np.ndarray, names: list[str]) -> alt.LayerChart:

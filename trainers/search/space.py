@@ -16,6 +16,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from sqz_keras.architecture.layers import BYPASS_NAMES
 from sqz_keras.architecture.metaparameters import Metaparameters, format_metaparameters, parse_metaparameters
 from sqz_keras.architecture.spec import MAX_JSON_BYTES, ModelSpec
+from sqz_keras.files import distinct_keys
 
 Point = Mapping[str, int | float | str]
 
@@ -102,8 +103,10 @@ def find_space(name: str) -> Space:
     if os.path.getsize(name) > MAX_JSON_BYTES:
         raise ValueError(f"--space={name} has more than {MAX_JSON_BYTES} bytes, which no space needs.")
     try:
-        form = json.loads(pathlib.Path(name).read_text("utf-8-sig"))
+        form = json.loads(pathlib.Path(name).read_text("utf-8-sig"), object_pairs_hook=distinct_keys)
         return _from_json(pathlib.Path(name).stem, form)
+    except UnicodeDecodeError:
+        raise ValueError(f"--space={name} is not text in UTF-8; save it as that.") from None
     except RecursionError:
         raise ValueError(f"--space={name}: lists within lists within lists, which no space needs.") from None
     except ValueError as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 
 import optuna
 import sqlalchemy
@@ -31,11 +33,33 @@ def open_storage(url: str, heartbeat_seconds: int) -> optuna.storages.RDBStorage
         except Exception as error:  # SQLAlchemy, its drivers and Optuna each raise their own
             # If two workers find an empty database, both create its tables, and the later one fails.
             if last:
-                raise ValueError(f"--storage: {url} cannot be opened: {error!s:.300}") from error
+                raise ValueError(f"--storage: {url} cannot be opened: {_first_line(error)}") from error
             time.sleep(POLL_SECONDS)
     if storage.engine.dialect.name == "sqlite":
         _lock_at_once(storage.engine)
     return storage
+
+
+@contextlib.contextmanager
+def storage_errors() -> Iterator[None]:
+    """Turns Optuna's errors about its database into one line.
+
+    Raises:
+        OSError: The database cannot be read or written.
+    """
+    try:
+        yield
+    except optuna.exceptions.StorageInternalError as error:
+        raise OSError(
+            f"The sweep's database cannot be read or written: {_first_line(error.__cause__ or error)}. Free some disk "
+            "if that is full, and give the command again. If the database is damaged, restore it, or remove it "
+            "together with trials.json and the report: the networks in trials/ are not trained again."
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    """What went wrong, without the SQL that SQLAlchemy adds."""
+    return f"{error}\n".splitlines()[0][:300]
 
 
 def _lock_at_once(engine: sqlalchemy.Engine) -> None:

@@ -22,15 +22,17 @@ from trainers.search.config import SweepConfig
 from trainers.search.objective import COPY, HELD, INVALID, QUEUED, Objective, enqueue
 from trainers.search.samplers import make_sampler
 from trainers.search.space import Space
-from trainers.search.storage import POLL_SECONDS, open_storage
+from trainers.search.storage import POLL_SECONDS, open_storage, storage_errors
 
 STUDY = "sqz-sweep"
+_DATABASE = "study.db"
 _FILES = ("trials.json", "report.html", "report.svg", "report.png")
 _MOST_INVALID = 200
 _SUBJECT = "subject"  # the study's attribute that says what is swept
 _BAD_IN_URL = "?%{}"  # SQLAlchemy or Optuna read these differently in the path of a database
 
 
+@storage_errors()
 def sweep(config: SweepConfig, workdir: str | os.PathLike, data_dir: str | None = None) -> list[dict[str, Any]]:
     """Runs trials until `config.trials` are finished, together with any other workers of the same study.
 
@@ -42,6 +44,7 @@ def sweep(config: SweepConfig, workdir: str | os.PathLike, data_dir: str | None 
     Raises:
         ValueError: The study belongs to another sweep, the storage cannot be opened, hardly any point is valid, or the
             recipe does not fit the dataset.
+        OSError: The database cannot be read or written, as when the disk is full.
         Interrupted, KeyboardInterrupt: A signal was received; finished trials are kept.
     """
     workdir = pathlib.Path(workdir)
@@ -78,8 +81,10 @@ def open_study(config: SweepConfig, workdir: pathlib.Path) -> optuna.Study:
     """
     if not config.storage and set(_BAD_IN_URL) & set(str(workdir)):
         raise ValueError(f"--workdir={workdir} must not contain {_BAD_IN_URL}, unless --storage names the database.")
+    if not config.storage and not (workdir / _DATABASE).exists():
+        _check_replaces_nothing(workdir)  # before opening makes an empty database
     workdir.mkdir(parents=True, exist_ok=True)
-    url = config.storage or f"sqlite:///{workdir / 'study.db'}"
+    url = config.storage or f"sqlite:///{workdir / _DATABASE}"
     storage = open_storage(url, config.heartbeat_seconds)
     if STUDY not in optuna.get_all_study_names(storage):
         _check_replaces_nothing(workdir)

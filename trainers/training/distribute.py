@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 
 import tensorflow as tf
 
@@ -17,6 +18,7 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
 
     Raises:
         ValueError: "multiworker" without a TF_CONFIG that names workers.
+        OSError: This worker's port is taken.
     """
     if name == "one":
         return tf.distribute.get_strategy()
@@ -24,7 +26,13 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
         return tf.distribute.MirroredStrategy()
     if name == "multiworker":
         _check_tf_config()
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        try:
+            return tf.distribute.MultiWorkerMirroredStrategy()
+        except tf.errors.UnknownError as error:
+            raise OSError(
+                f"This worker cannot start at its address in TF_CONFIG ({error.message:.200}). Stop what uses that "
+                "port, perhaps an earlier run, or give another one to all workers."
+            ) from error
     resolver = tf.distribute.cluster_resolver.TPUClusterResolver()
     tf.config.experimental_connect_to_cluster(resolver)
     tf.tpu.experimental.initialize_tpu_system(resolver)
@@ -60,15 +68,23 @@ def spread(batch: tuple[tf.Tensor, ...], strategy: tf.distribute.Strategy) -> tu
 
 
 def _check_tf_config() -> None:
+    """Refuses a cluster that TensorFlow does, in its own words, or whose workers would wait for each other in vain."""
     try:
         config = json.loads(os.environ["TF_CONFIG"])
-        workers = [*config["cluster"].get("chief", []), *config["cluster"]["worker"]]
-        is_member = config["task"]["type"] in ("chief", "worker") and 0 <= config["task"]["index"] < len(workers)
+        cluster, task = config["cluster"], config["task"]
+        addresses = [address for job in cluster.values() for address in job]
+        is_member = 0 <= task["index"] < len(cluster.get(task["type"], ()))
+        are_addresses = all(re.fullmatch(r"[^/\s]+:\d+", address) for address in addresses)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise ValueError(
             "strategy='multiworker' needs the environment variable TF_CONFIG, such as "
             '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}; '
             f"here it is {os.environ.get('TF_CONFIG')!r:.200}."
         ) from error
+    if not are_addresses or len(set(addresses)) < len(addresses) or not cluster.keys() <= {"chief", "worker"}:
+        raise ValueError(
+            "TF_CONFIG's cluster must have lists of different addresses, HOST:PORT, under worker, and one under chief "
+            f"if there is one; got {cluster!r:.200}."
+        )
     if not is_member:
-        raise ValueError(f"TF_CONFIG's task {config['task']} is none of its cluster {config['cluster']}.")
+        raise ValueError(f"TF_CONFIG's task {task} is none of its cluster {cluster}.")

@@ -10,7 +10,7 @@ import tensorflow as tf
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.models.squeezenet import assign, build
 from trainers.data.batches import Source, evaluation_batches
-from trainers.evaluation.metrics import Predictions
+from trainers.evaluation.metrics import LossNotFiniteError, Predictions
 
 _BATCH = 128  # images at a time
 
@@ -38,11 +38,17 @@ class Evaluator:
 
         Raises:
             ValueError: None of the images can be read.
+            LossNotFiniteError: The answers are not finite.
         """
         assign(self.model, arrays)
         parts = []
         for images, labels, weights in self._batches(split):
             scores = self._predict(images).numpy()
+            if not np.isfinite(scores).all():  # as after an update with too high a rate, whose own loss was finite
+                raise LossNotFiniteError(
+                    f"The network's answers to the {split!r} split are not finite; training stopped. Lower "
+                    "base_learning_rate."
+                )
             parts.append((weights.numpy() > 0, labels.numpy(), scores.argmax(1), scores.max(1)))
         read, *columns = map(np.concatenate, zip(*parts, strict=True))
         if not read.any():

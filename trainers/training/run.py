@@ -87,7 +87,7 @@ class Run:
             stop_signal: Returns the signal that asks the run to end, or None.
 
         Raises:
-            Interrupted: A signal was received; a checkpoint was written, unless conv10 was still being fitted.
+            Interrupted: A signal was received; a checkpoint was written, unless images were still read for conv10.
         """
         config, updates, validation = self.config, [], ""
         self.callbacks.on_train_begin()
@@ -95,6 +95,8 @@ class Run:
             self._fit_head(stop_signal)
         started, earlier_seconds = time.monotonic(), self.seconds
         if not config.max_steps:
+            if stop_signal() is not None:  # while conv10 was fitted: a sweep would train its next net
+                raise Interrupted(stop_signal(), self.step)
             self.callbacks.on_train_end()
             return
         with progress_bar(config.max_steps, "step", initial=self.step) as bar:

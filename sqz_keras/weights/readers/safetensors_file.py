@@ -13,6 +13,7 @@ import os
 
 import numpy as np
 
+from sqz_keras.files import distinct_keys
 from sqz_keras.weights.arrays import (
     WeightsFileError,
     check_declared,
@@ -61,7 +62,7 @@ def _header(path: str | os.PathLike, data: bytes) -> tuple[dict[str, tuple], int
             "truncated, or not of the kind that its name says."
         )
     with refuse(path, ValueError, RecursionError):
-        header = json.loads(data[8 : 8 + size].decode("utf-8"), object_pairs_hook=_without_repetition)
+        header = json.loads(data[8 : 8 + size].decode("utf-8"), object_pairs_hook=distinct_keys)
     if not isinstance(header, dict):
         raise WeightsFileError(f"{path}: its header must be a JSON object; the file is damaged.")
     header.pop("__metadata__", None)
@@ -75,13 +76,6 @@ def _header(path: str | os.PathLike, data: bytes) -> tuple[dict[str, tuple], int
     if at != len(data) - 8 - size:
         raise WeightsFileError(f"{path}: {len(data) - 8 - size} bytes of values, but its tensors need {at}.")
     return tensors, 8 + size
-
-
-def _without_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    entries = dict(pairs)
-    if len(entries) != len(pairs):
-        raise ValueError("a name occurs twice")
-    return entries
 
 
 def _entry(path: str | os.PathLike, name: str, entry: object) -> tuple[str, list[int], tuple[int, int]]:

@@ -1,4 +1,5 @@
 import itertools
+import types
 
 import keras
 import numpy as np
@@ -170,6 +171,33 @@ def test_what_is_unknown_is_refused(digits, tmp_path):
         evaluation_batches(digits, "dev", SPEC, batch_size=1)
     with pytest.raises(ValueError, match=r"'modern'.*'mixup'"):
         _train(digits, augmentation="mixup")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"image": tfds.features.Image(shape=(8, 8, 1), dtype=np.float32)},
+            "'image': Image.*float32",
+        ),  # such as depths
+        ({"image": tfds.features.Tensor(shape=(8, 8, 3), dtype=np.uint8)}, "'image': Tensor"),
+        ({"label": tfds.features.Scalar(np.int64)}, "'label': Scalar"),
+        ({"label": tfds.features.Text()}, "'label': Text"),
+    ],
+)
+def test_a_dataset_with_other_features_is_refused(tmp_path, monkeypatch, changes, message):
+    features = {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(names=["a", "b"])} | changes
+    info = types.SimpleNamespace(features=tfds.features.FeaturesDict(features))
+    monkeypatch.setattr(tfds, "builder", lambda *_, **__: types.SimpleNamespace(info=info))
+    with pytest.raises(ValueError, match=f"^Dataset 'x' is not for image classification: .*{message}"):
+        open_dataset("x", tmp_path)
+
+
+def test_a_dataset_that_is_looked_up_in_vain_is_refused(tmp_path, monkeypatch):
+    """As one of Hugging Face without a network."""
+    monkeypatch.setattr(tfds, "builder", lambda *_, **__: raised(RuntimeError("Name or\nservice not known")))
+    with pytest.raises(ValueError, match=r"^Dataset 'huggingface:x' cannot be opened: Name or service not known$"):
+        open_dataset("huggingface:x", tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,17 @@ def test_images_of_other_folders_beside_the_splits_are_named(tmp_path, capsys):
     assert "more/1.jpg, valid/cat/1.jpg" in error
 
 
+def test_classes_that_a_split_lacks_are_named(tmp_path, capsys):
+    _write(
+        tmp_path, *(f"train/{label}/1.jpg" for label in "abcdef"), "val/f/1.jpg", *(f"test/{x}/1.jpg" for x in "abcdef")
+    )
+    assert open_image_dir(tmp_path).class_sizes["validation"].tolist() == [0, 0, 0, 0, 0, 1]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(
+        "validation split has no images of 5 of 6 classes, whose accuracy is not measured there: a, b, c, ..."
+    )
+
+
 def test_a_folder_to_write_to_is_no_class(tmp_path):
     _write(tmp_path, "flat/cat/1.jpg", "split/train/cat/1.jpg", "split/val/cat/1.jpg")
     (tmp_path / "link").symlink_to(tmp_path / "flat")

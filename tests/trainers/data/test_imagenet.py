@@ -138,6 +138,21 @@ def test_a_training_image_in_another_class_is_found(manual_dir, images, tmp_path
     _refused(tars, tmp_path, "1 train records have a wrong label, such as n02105855_6.JPEG", allow_partial=True)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tar: tar[:1500], r"damaged, empty or .*unexpected end of data\. Download it again"),
+        (lambda tar: b"<html>" * 1000, "damaged, empty or .*invalid header"),
+        (lambda tar: bytes(10240), "damaged, empty or .*No examples were yielded"),
+    ],
+)
+def test_a_broken_tar_of_a_class_is_refused(manual_dir, images, tmp_path, change, message):
+    tars = _copied(manual_dir, tmp_path)
+    inner = change(_tar_bytes({"n01440764_5.JPEG": images[0]}, tmp_path))
+    _tar(tars / "ILSVRC2012_img_train.tar", {"n01440764.tar": inner})
+    _refused(tars, tmp_path, message, allow_partial=True)
+
+
 def test_partial_tars_are_refused_unless_allowed(manual_dir, tmp_path):
     _refused(manual_dir, tmp_path, r"bytes, and the official one 147,897,477,120.*--allow_partial")
 

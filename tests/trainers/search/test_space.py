@@ -104,6 +104,7 @@ def test_a_file_describes_a_space(tmp_path):
         ('{"parameters": {"freq": [1, 2], "pool_after": ["1:4:8,freq=3"]}}', "got '1:4:8,freq=3'"),
         ('{"parameters": {"pool_after": ["8:4:1"]}}', "ascending and each once"),
         ('{"base": {"freq": 4}, "parameters": {"freq": [1, 2]}}', "freq must be in base or in parameters, not in both"),
+        ('{"parameters": {"freq": [1, 2], "base_e": [64], "freq": [3, 4]}}', "'freq' occurs twice in one object"),
         ('{"base": {"base_e": 0}, "parameters": {"freq": [1]}}', "base_e must be an integer of at least 2"),
         ('{"base": {"pool_after": [1.0, 3.0]}, "parameters": {"freq": [1]}}', "pool_after must name layers"),
         ('{"base": {"pool_after": "1:3"}, "parameters": {"freq": [1]}}', "must be a list of layers"),
@@ -112,6 +113,13 @@ def test_a_file_describes_a_space(tmp_path):
 def test_a_bad_file_is_refused(tmp_path, form, message):
     (tmp_path / "bad.json").write_text(form)
     with pytest.raises(ValueError, match=message):
+        find_space(str(tmp_path / "bad.json"))
+
+
+def test_a_file_in_utf_16_is_refused(tmp_path):
+    """As PowerShell's `>` writes it."""
+    (tmp_path / "bad.json").write_text('{"parameters": {"freq": [1]}}', "utf-16")
+    with pytest.raises(ValueError, match=r"bad.json is not text in UTF-8; save it as that"):
         find_space(str(tmp_path / "bad.json"))
 
 

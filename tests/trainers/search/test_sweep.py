@@ -160,6 +160,25 @@ def test_a_storage_that_cannot_be_opened_is_refused_before_a_trial(tmp_path, mon
     assert not (tmp_path / "trials").exists()
 
 
+def test_a_damaged_database_is_refused_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "POLL_SECONDS", 0)
+    monkeypatch.setattr(objective, "run_point", trained)
+    grid, database = config(space=SPACES["bypass"], sampler="grid"), tmp_path / "study.db"
+    sweep(grid, tmp_path)
+    data = database.read_bytes()
+    database.write_bytes(data[:20_000] + bytes(8_000) + data[28_000:])
+    with pytest.raises(OSError, match=r"^The sweep's database cannot be read or written: .*malformed") as refusal:
+        sweep(grid, tmp_path)
+    database.write_bytes(b"no database")
+    with pytest.raises(ValueError, match=r"cannot be opened: .*file is not a database$"):
+        sweep(grid, tmp_path)
+    assert "\n" not in str(refusal.value)
+    # What the line says.
+    for name in ("study.db", "trials.json", "report.html", "report.svg", "report.png"):
+        (tmp_path / name).unlink()
+    assert len(sweep(grid, tmp_path)) == 3
+
+
 def test_another_sweep_in_the_same_study_is_refused(tmp_path):
     sweep_study.open_study(config(), tmp_path)
     changed = dataclasses.replace(DIGITS, max_steps=7)
@@ -175,10 +194,14 @@ def test_a_new_study_replaces_no_files_of_another_kind(tmp_path):
         for _ in range(2):  # a refusal makes no study
             with pytest.raises(ValueError, match=f"holds {name}, which a sweep would replace, and no study"):
                 sweep_study.open_study(config(), tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == [name]
         (tmp_path / name).unlink()
     sweep_study.open_study(config(), tmp_path)
     (tmp_path / "report.html").write_text("the sweep's")
     sweep_study.open_study(config(), tmp_path)
+    for _ in range(2):  # refusing makes no study in a database that is elsewhere, either
+        with pytest.raises(ValueError, match=r"holds report\.html"):
+            sweep_study.open_study(config(storage=f"sqlite:///{tmp_path}/other.db"), tmp_path)
 
 
 def test_what_does_not_change_the_results_may_change(tmp_path):

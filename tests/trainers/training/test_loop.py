@@ -25,7 +25,7 @@ from sqz_keras.images.files import read_image
 from sqz_keras.models.squeezenet import named_arrays
 from trainers.data.batches import BadImages, evaluation_batches, training_batches
 from trainers.data.image_folder import open_image_dir
-from trainers.evaluation.metrics import Predictions
+from trainers.evaluation.metrics import LossNotFiniteError, Predictions
 from trainers.training import checkpoints, loop, workdir
 from trainers.training.config import RUN_FILES, TrainConfig
 from trainers.training.dry_run import describe
@@ -117,12 +117,18 @@ def test_conv10_alone_is_fitted_where_no_update_follows(trained, tfds_dir, digit
         assert [row["step"] for row in csv.DictReader(file)] == ["0"]
 
 
-def test_a_signal_ends_the_fit_of_conv10(trained, tfds_dir, digits, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "stop_signals", lambda: contextlib.nullcontext(lambda: signal.SIGTERM))
+@pytest.mark.parametrize("batches", [0, 4])  # four are all that there are
+def test_a_signal_ends_the_fit_of_conv10(trained, tfds_dir, digits, tmp_path, monkeypatch, batches):
+    asked = iter([None] * batches)
+    monkeypatch.setattr(loop, "stop_signals", lambda: contextlib.nullcontext(lambda: next(asked, signal.SIGTERM)))
     config = dataclasses.replace(CONFIG, weights=str(trained[0]), head_images=200, max_steps=0)
     with pytest.raises(Interrupted, match="SIGTERM at step 0"):
         loop.train_and_evaluate(config, tmp_path, tfds_dir)
     assert not (tmp_path / "model.keras").exists()
+    assert checkpoints.steps(tmp_path / "checkpoints") == [0] * bool(batches)  # what was fitted is kept
+    if batches:
+        monkeypatch.setattr(loop, "stop_signals", lambda: contextlib.nullcontext(lambda: None))
+        assert loop.train_and_evaluate(config, tmp_path, tfds_dir)["steps"] == 0
 
 
 def test_updates_follow_the_fit_and_the_test_is_not_evaluated_between(trained, tfds_dir, digits, tmp_path):
@@ -206,9 +212,13 @@ def test_a_workdir_that_is_a_file_is_refused(tmp_path, tfds_dir):
         loop.train_and_evaluate(CONFIG, tmp_path / "file" / "below", tfds_dir)
 
 
-def test_a_loss_that_is_not_finite_names_its_step_and_is_never_saved(tmp_path, tfds_dir, digits):
-    config = dataclasses.replace(CONFIG, base_learning_rate=1e30, max_steps=30)
-    with pytest.raises(ValueError, match=r"The loss is (nan|inf) at step [1-9]\b"):
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [(30, r"The loss is (nan|inf) at step [1-9]\b"), (1, "answers to the 'validation' split are not finite")],
+)
+def test_a_loss_that_is_not_finite_is_never_saved(tmp_path, tfds_dir, digits, steps, message):
+    config = dataclasses.replace(CONFIG, base_learning_rate=1e30, max_steps=steps)
+    with pytest.raises(LossNotFiniteError, match=message):
         loop.train_and_evaluate(config, tmp_path, tfds_dir)
     assert not (tmp_path / "model.keras").exists()
     for step in checkpoints.steps(tmp_path / "checkpoints"):
