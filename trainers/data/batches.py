@@ -158,7 +158,7 @@ def find_builder(name: str, data_dir: str | os.PathLike | None = None) -> tfds.c
     kinds = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
     are_there = all(key in features and isinstance(features[key], kind) for key, kind in kinds.items())
     # Floats are stored as the four bytes of a pixel, which would be read as its colours and alpha.
-    if not are_there or features["image"].dtype not in (np.uint8, np.uint16):
+    if not are_there or features["image"].np_dtype not in (np.uint8, np.uint16):
         raise ValueError(
             f'Dataset {name!r} is not for image classification: it needs the features "image" (Image of uint8 or '
             f'uint16) and "label" (ClassLabel), and has {" ".join(repr(features).split()):.300}.'
@@ -262,6 +262,7 @@ def training_batches(
     if augmentation not in AUGMENTATIONS:
         raise ValueError(f"augmentation must be one of {AUGMENTATIONS}, got {augmentation!r}.")
     records = source.records(split)
+    buffer_size = min(shuffle_buffer_size, size)  # places for more would be reserved, in the same order of images
 
     @tf.autograph.experimental.do_not_convert
     def epoch_records(epoch):
@@ -269,7 +270,7 @@ def training_batches(
         tf.random.set_seed(1)
         epoch_seed = tf.random.stateless_uniform((), seed=[seed, epoch], maxval=_FOREVER, dtype=tf.int64)
         # Shuffles encoded images, because decoded ones would need many times the memory.
-        return records.shuffle(shuffle_buffer_size, seed=epoch_seed, reshuffle_each_iteration=False)
+        return records.shuffle(buffer_size, seed=epoch_seed, reshuffle_each_iteration=False)
 
     epoch, position = divmod(start_example, size)
     stream = tf.data.Dataset.range(epoch, _FOREVER).flat_map(epoch_records).skip(position)
