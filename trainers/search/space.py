@@ -104,7 +104,7 @@ def find_space(name: str) -> Space:
         raise ValueError(f"--space={name} has more than {MAX_JSON_BYTES} bytes, which no space needs.")
     try:
         form = json.loads(pathlib.Path(name).read_text("utf-8-sig"), object_pairs_hook=distinct_keys)
-        return _from_json(pathlib.Path(name).stem, form)
+        return _from_json(pathlib.Path(name).name, form)  # with its suffix: squeeze_ratio.json is not the paper's space
     except UnicodeDecodeError:
         raise ValueError(f"--space={name} is not text in UTF-8; save it as that.") from None
     except RecursionError:

@@ -99,7 +99,8 @@ def open_study(config: SweepConfig, workdir: pathlib.Path) -> optuna.Study:
     stored = study.user_attrs.get(_SUBJECT)
     if stored not in (subject, None):
         raise ValueError(
-            f"{url} holds a sweep of another kind: {describe_changes(json.loads(stored), json.loads(subject))}."
+            f"{url} holds a sweep of another kind: {describe_changes(json.loads(stored), json.loads(subject))}. Run "
+            "with the earlier values, or choose another --workdir or --storage."
         )
     if [direction.name.lower() for direction in study.directions] != directions or (stored is None and study.trials):
         raise ValueError(f"{url} holds a study called {STUDY} that sqz-sweep did not make; give another --storage.")

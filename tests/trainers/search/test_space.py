@@ -65,7 +65,7 @@ def test_a_file_describes_a_space(tmp_path):
     }
     (tmp_path / "mine.json").write_text(json.dumps(form))
     space = find_space(str(tmp_path / "mine.json"))
-    assert space.name == "mine" and len(list(space.grid())) == 6
+    assert space.name == "mine.json" and len(list(space.grid())) == 6
     spec = space.spec(ModelSpec(), {"base_e": 16, "bypass": "complex"})
     assert (spec.metaparameters.base_e, spec.metaparameters.pool_after, spec.bypass) == (16, (1, 3), "complex")
 
