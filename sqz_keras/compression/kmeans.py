@@ -51,7 +51,8 @@ def kmeans(arrays: Mapping[str, np.ndarray], bits: int | Mapping[str, int]) -> d
 def share_values(kernel: np.ndarray, count: int, exponent: float = 0.0) -> np.ndarray:
     """The array with each non-zero value replaced by the nearest of at most `count` centroids.
 
-    If there are no more than `count` different values, they stay as they are. A value that is not 0 never becomes 0.
+    If there are no more than `count` different values, they stay as they are. A value that is not 0 never becomes 0,
+    and -0.0 becomes 0.
 
     Args:
         kernel: Float32 of any shape.
@@ -61,10 +62,11 @@ def share_values(kernel: np.ndarray, count: int, exponent: float = 0.0) -> np.nd
     Returns:
         A new float32 array of the same shape.
     """
+    kernel = kernel + np.float32(0)  # weights that a mask pruned may be -0.0, a value of its own in a file
     values, inverse, members = np.unique(kernel, return_inverse=True, return_counts=True)
     kept = values != 0
     if kept.sum() <= count:
-        return np.array(kernel, np.float32)
+        return kernel
     shared = values.astype(np.float32)
     shared[kept] = _nearest_centroids(values[kept].astype(np.float64), members[kept], count, exponent)
     return shared[inverse].reshape(kernel.shape)
