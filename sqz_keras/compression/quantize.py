@@ -339,10 +339,19 @@ def _bisect(size: Callable[[float], float], target_bytes: float) -> float:
 
 
 def _next_aim(tried: list[tuple[int, float]], target: float) -> float:
-    """The aim for `target` bytes: interpolated between the nearest (bytes, aim) on both sides, else in proportion."""
+    """The aim for `target` bytes: between the nearest (bytes, aim) on both sides, or beyond those on the only side.
+
+    With a single attempt, the aim changes in proportion. With several on one side, the line through the nearest and the
+    farthest shows how much of the file follows the aim. In a small file that may be half, and in proportion the aim
+    would approach the target too slowly.
+    """
     below = max((point for point in tried if point[0] <= target), default=None)
     above = min((point for point in tried if point[0] > target), default=None)
     if below and above:
         return below[1] + (above[1] - below[1]) * (target - below[0]) / (above[0] - below[0])
     size, aim = below or above
-    return aim * target / size
+    far_size, far_aim = min(tried) if below else max(tried)
+    if far_size == size:
+        return aim * target / size
+    per_byte = max((far_aim - aim) / (far_size - size), aim / size)
+    return float(np.clip(aim + per_byte * (target - size), aim / 2, 2 * aim))
