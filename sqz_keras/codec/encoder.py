@@ -26,7 +26,8 @@ def encode(
     Args:
         arrays: Finite float32 arrays by name.
         header: A JSON object.
-        profile: "max" for the smallest file, "paper" for the coding of Deep Compression.
+        profile: "max" for the smallest file, except that for tiny or constant arrays it can be some hundred bytes
+            larger than "paper", which codes as Deep Compression does.
         base: Another `.sqz` file, not itself a delta. If it is given, the result is a delta: what the arrays share
             with the base's arrays is not stored again.
 

@@ -52,7 +52,7 @@ def quantize(
     _say_estimates(quantizer, header)
     say(f"quantising to {config.target_bytes:,} bytes")
     target = config.target_bytes - header
-    if target < quantizer.least_estimate:
+    if target <= quantizer.least_estimate:
         say("Warning: in so few bytes most weights become 0; how many answers will stay the same cannot be predicted.")
     elif (estimated := quantizer.estimate_agreement(target)) < SENSIBLE:
         say(f"Warning: in so few bytes only about {estimated:.0%} of the answers will stay the same.")
@@ -78,9 +78,13 @@ def read_calibration(config: CalibratedConfig, spec: ModelSpec, model: keras.Mod
 
 
 def _say_estimates(quantizer: Quantizer, header: int) -> None:
-    shares = {quantizer.estimate_size(share): share for share in _SHARES}  # of shares with the same size, the largest
-    sizes = ", ".join(f"{share:.0%} in {size + header:,}" for size, share in shares.items())
-    say(f"answers that will stay as they are, by bytes: about {sizes}")
+    least = quantizer.least_estimate
+    estimates = {share: quantizer.estimate_size(share) for share in _SHARES}
+    sizes = ", ".join(f"{share:.0%} in {size + header:,}" for share, size in estimates.items() if size > least)
+    if sizes:
+        say(f"answers that will stay as they are, by bytes: about {sizes}")
+    if least in estimates.values():
+        say(f"In {least + header:,} bytes and fewer, how many answers will stay the same cannot be predicted.")
 
 
 def _answers(model: keras.Model, images: np.ndarray) -> np.ndarray:
