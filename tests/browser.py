@@ -1,4 +1,4 @@
-"""A headless Chromium that tests steer over a pipe, with real keys, real files and the page's own policy."""
+"""A headless Chromium that tests control over a pipe, with real keys, real files and the page's own policy."""
 
 import base64
 import itertools
@@ -16,13 +16,13 @@ SECONDS = 30
 
 
 class Browser:
-    """One process; `open` gives a tab."""
+    """One browser process; `open` returns a tab."""
 
     def __init__(self, program, profile):
         to_browser, self._write = os.pipe()
         self._read, from_browser = os.pipe()
 
-        def install():  # Chromium reads commands from 3 and writes answers to 4
+        def install():  # Chromium reads commands from descriptor 3 and writes answers to 4
             for index, end in enumerate((to_browser, from_browser)):
                 os.dup2(end, 10 + index)
             os.dup2(10, 3)
@@ -41,7 +41,7 @@ class Browser:
         os.close(self._read)
 
     def call(self, method, session=None, **params):
-        """The result of one command of the DevTools protocol; messages that come in the meantime go to `events`."""
+        """The result of one command of the DevTools protocol; messages that arrive in the meantime go to `events`."""
         number = next(self._numbers)
         message = {"id": number, "method": method, "params": params} | ({"sessionId": session} if session else {})
         os.write(self._write, json.dumps(message).encode() + b"\0")
@@ -119,7 +119,7 @@ class Tab:
         return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
     def wait_for_event(self, method):
-        """Waits until an event of this name has come since the last call."""
+        """Waits until an event of this name has arrived since the last call."""
         deadline = time.monotonic() + SECONDS
         while not (events := [event for event in self._mine() if event["method"] == method]):
             assert time.monotonic() < deadline, f"{method} never came"
@@ -128,12 +128,12 @@ class Tab:
             self._browser.events.remove(event)
 
     def events(self, *methods):
-        """Events of this tab with these names."""
+        """The parameters of this tab's events with these names."""
         self.run("0")  # earlier events have arrived when this is answered
         return [event["params"] for event in self._mine() if event["method"] in methods]
 
     def complaints(self):
-        """What the page's scripts have thrown or written to the console, and what the browser has said about it."""
+        """Exceptions and console messages of the page's scripts, and the browser's log entries about the page."""
         return self.events("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")
 
     def _mine(self):

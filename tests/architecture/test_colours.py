@@ -1,4 +1,4 @@
-"""The arithmetic of colours is that of `preprocess_input`, also as part of conv1."""
+"""The arithmetic of colours matches `preprocess_input`, also when it is folded into conv1."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The one list of a net's layers is what the Keras model is made of, and what the released nets are known to be."""
+"""The one list of a net's layers matches the Keras model and what is known about the released nets."""
 
 import keras
 import pytest
@@ -26,7 +26,7 @@ KINDS = {
 
 
 def source_of(tensor):
-    """Name of the layer whose output a Keras tensor is, through layers that the list does not have."""
+    """Name of the layer that a Keras tensor comes from, skipping layers that the list does not have."""
     layer = tensor._keras_history.operation
     if isinstance(layer, keras.layers.InputLayer):
         return IMAGES
@@ -34,7 +34,7 @@ def source_of(tensor):
 
 
 def padding_of(layer):
-    """Zeros on each side of a convolution's input, by its own padding or a layer before it."""
+    """Zeros on each side of a convolution's input, from its own padding or from a layer before it."""
     if layer.padding == "same":
         return layer.kernel_size[0] // 2
     before = layer.input._keras_history.operation

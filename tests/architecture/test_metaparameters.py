@@ -111,7 +111,7 @@ def test_a_metaparameter_is_given_once():
 
 
 def test_numpy_numbers_become_plain_ones():
-    """A search hands over NumPy's numbers, and JSON takes none."""
+    """A search passes NumPy numbers, which JSON does not accept."""
     integers = ("base_e", "incr_e", "freq", "num_fire_modules", "stem_filters", "stem_kernel")
     values = {name: np.int64(getattr(Metaparameters(), name)) for name in integers}
     values |= {"pct_3x3": np.float32(0.5), "squeeze_ratio": np.float16(0.125), "pool_after": np.array([1, 4, 8])}

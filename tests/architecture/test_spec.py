@@ -126,7 +126,7 @@ def test_one_class_is_refused():
         (lambda: ModelSpec(classes=3, labels="abc"), "labels must be a tuple of strings, got 'abc'"),
         (lambda: ModelSpec(classes=2, labels=(1, 2)), "labels must be a tuple of strings"),
         (lambda: ModelSpec(classes=2, labels=("a", None)), "labels must be a tuple of strings"),
-        (lambda: ModelSpec(classes=2, labels={"a", "b"}), "labels must be a tuple of strings"),  # in any order
+        (lambda: ModelSpec(classes=2, labels={"a", "b"}), "labels must be a tuple of strings"),  # has no order
         (lambda: ModelSpec(labels=5), "labels must be a tuple of strings, got 5"),
         (lambda: ModelSpec(None, metaparameters={"freq": 2}), r"a Metaparameters; got \{'freq': 2\}"),
         (lambda: Preprocessing(antialias="no"), "antialias must be True or False, got 'no'"),

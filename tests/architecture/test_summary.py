@@ -44,11 +44,11 @@ def test_multiply_accumulates_are_those_of_the_releases():
 def test_a_value_depends_on_the_pixels_of_its_receptive_field():
     spec = ModelSpec(None, "complex", OTHER, classes=7, input_size=101)
     model = squeezenet.build(spec)
-    for layer in model.layers:  # all positive, so that nothing is cut off and every pixel counts
+    for layer in model.layers:  # all positive, so that no ReLU cuts anything off and every pixel counts
         if layer.get_weights():
             layer.set_weights([np.abs(weights) + 0.01 for weights in layer.get_weights()])
     fields = {row.name: row.receptive_field for row in summary.table(spec, {}) if row.name != "pool10"}
-    # A pool hands back the gradient of one pixel alone, the first of equal ones: averages stand in for it.
+    # A max pool passes the gradient on to one of equal pixels only, so these layers are before the first pool.
     for name in ("conv1", "fire2_add"):
         part = keras.Model(model.inputs, model.get_layer(name).output)
         images = tf.ones((1, 101, 101, 3))
@@ -64,7 +64,7 @@ def test_peak_activations_of_a_net_that_can_be_counted_by_hand():
     net = Metaparameters(num_fire_modules=1, base_e=4, stem_filters=4, stem_kernel=1, pool_after=())
     spec = ModelSpec(None, "complex", net, classes=2, input_size=9)
     # conv1 5x5x4 = 100 values, squeeze 1 channel, both expands 2; "complex" adds an identity, as 4 channels stay 4.
-    # Reading 9x9x3 = 243 and writing 100 is the most.
+    # The peak is at conv1, which reads 9x9x3 = 243 values and writes 100.
     assert summary.peak_activations(spec) == 343
     wide = Metaparameters(num_fire_modules=1, base_e=40, stem_filters=4, stem_kernel=1, pool_after=())
     # At the addition: both halves, the bypass convolution's 1000, and the sum of 1000.

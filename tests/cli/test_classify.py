@@ -28,7 +28,7 @@ def run(*arguments, **env):
 
 
 def test_images_of_every_kind(test_data, cached_weights, tmp_path):
-    """One elephant as JPEG, CMYK JPEG, grey PNG and turned JPEG; among them a file that is broken."""
+    """One elephant as JPEG, CMYK JPEG, grey PNG and rotated JPEG, with a broken file among them."""
     path = test_data / "images" / "imagenet_sample" / "n02504013_Indian_elephant.JPEG"
     assert path.exists()
     with Image.open(path) as image:
@@ -88,7 +88,7 @@ def test_explain_refuses_before_any_work(arguments, message, tmp_path, monkeypat
 
 @pytest.mark.large
 def test_light_runtimes_answer_as_keras_without_it(test_data, tmp_path):
-    """The same five classes in the same order, their shares to 0.02 points."""
+    """The five classes and their order are the same, and the percentages differ by at most 0.02 points."""
     network = test_data / "weights" / "deep_compression" / "compressed_SqueezeNet.net"
     (tmp_path / "net.sqz").write_bytes(sqz.encode(*resolve_model(network), profile="paper"))
     paths = sorted((test_data / "images" / "imagenet_sample").iterdir())[:40:4]

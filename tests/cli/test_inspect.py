@@ -59,7 +59,7 @@ def test_any_file_of_the_format_is_shown(tmp_path):
 
 
 def test_entropy_is_shown_only_of_what_is_coded(tmp_path, path):
-    """Of a delta whose arrays are the base's, nothing is."""
+    """In a delta whose arrays are those of its base, nothing is coded."""
     base = path.read_bytes()
     (tmp_path / "delta.sqz").write_bytes(codec.encode(codec.decode(base).arrays, {}, base=base))
     tables = run(path).stdout, run(tmp_path / "delta.sqz", f"--base={path}").stdout

@@ -1,4 +1,4 @@
-"""sqz-receive turns a sent file into the file of a runtime, with numpy and flatbuffers alone."""
+"""sqz-receive turns a sent file into a file for a runtime, with numpy and flatbuffers alone."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def arrays():
 
 @pytest.fixture
 def sent(tmp_path, arrays):
-    """A whole file, installed.sqz, and a delta on it, update.sqz, which changes a bias."""
+    """Writes installed.sqz, a whole file, and update.sqz, a delta against it that changes a bias; gives its arrays."""
     changed = arrays | {"conv10/bias": arrays["conv10/bias"] + np.arange(10, dtype=np.float32)}
     whole = sqz.encode(SPEC, arrays, {"made_by": "a test"})
     (tmp_path / "installed.sqz").write_bytes(whole)
@@ -38,7 +38,7 @@ def sent(tmp_path, arrays):
 
 
 def receive_without(absent, folder, *argv):
-    """Runs the command in a process where packages cannot be imported."""
+    """Runs the command in a process that cannot import the packages in `absent`."""
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({absent}));"
         "from sqz_keras.cli import receive; sys.argv[0] = 'sqz-receive'; receive.run()"
@@ -71,7 +71,7 @@ def test_a_delta_becomes_every_file_without_keras(tmp_path, sent):
 
 
 def test_a_whole_file_keeps_its_bytes(tmp_path, sent, monkeypatch):
-    """Whatever this release would make of its content: the next delta is made against the file that was sent."""
+    """The next delta is made against the file that was sent, even if this release would encode it differently."""
     sent_file = tmp_path / "installed.sqz"
     model = sqz.read_model(sent_file)
     monkeypatch.setattr(codec, "encode", lambda *_, **__: b"by another zlib")

@@ -26,7 +26,7 @@ def test_the_table_of_the_paper(run_command, capsys):
 def test_a_file_of_weights_is_summarized(run_command, capsys, tmp_path, test_data):
     file = test_data / "weights" / "deep_compression" / "compressed_SqueezeNet.net"
     run_command(summary, f"--model={file}", "--densities=1")
-    assert "15x15x1000" in capsys.readouterr().out  # conv10's padding, which the paper's table does not have
+    assert "15x15x1000" in capsys.readouterr().out  # with conv10's padding, which is not in the paper's table
 
 
 @pytest.mark.parametrize("bypass", [None, "simple", "complex"])

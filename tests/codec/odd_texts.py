@@ -1,10 +1,10 @@
-"""JSON texts and zlib streams that are right, nearly right, or damaged, for comparing readers of `.sqz` files."""
+"""JSON texts and zlib streams that are valid, nearly valid, or damaged, for comparing readers of `.sqz` files."""
 
 import itertools
 import random
 import zlib
 
-# What follows "header": in a text, one per line.
+# Values of "header" in a text, one per line.
 HEADERS = r"""
 {}
  { "a" : [ 1 , 2.5e+3 , -0 , -0.0e-9 , true , false , null , "" ] }
@@ -63,12 +63,12 @@ def _headers():
     yield from ('{"a":%s}' % ("9" * digits) for digits in (4300, 4301))
     yield from ('{"a":-%s.5}' % ("9" * digits) for digits in (4300, 4301))
     yield from ('{"a":' + "[" * levels + "]" * levels + "}" for levels in (61, 62, 63, 2000))
-    for members in (2999, 3001):  # 3000 keys, in no order: one twice, or each once
+    for members in (2999, 3001):  # 3000 unordered keys: one occurs twice, or all differ
         yield "{" + ",".join(f'"{number * 7919 % members}":0' for number in range(3000)) + "}"
 
 
 def documents():
-    """Texts for a file of one array, which has 8 elements."""
+    """Texts for a file with one array of 8 elements."""
     whole = '{"arrays":{"%s":%s},"header":%s}'
     yield from (whole % ("k", "[8]", header) for header in _headers())
     yield from (whole % ("k", shape, "{}") for shape in [*SHAPES.split(), "[ 8 ]"])
@@ -109,7 +109,7 @@ def damaged_documents(count):
 
 
 def odd_bytes():
-    """Texts with a string whose bytes are UTF-8, or nearly."""
+    """Texts with a string whose bytes are valid or nearly valid UTF-8."""
     strings = [bytes(pair) for pair in itertools.product((34, 127, 128, 191), repeat=2)]
     heads = [0xC0, 0xC1, 0xC2, 0xDF, 0xE0, 0xED, 0xEF, 0xF0, 0xF4, 0xF5, 0xFF]
     tails = [b"\x80", b"\x9f\xbf", b"\xa0\x80", b"\x8f\xbf\xbf", b"\x90\x80\x80", b"\xbf\xbf\xbf\xbf"]
@@ -118,7 +118,7 @@ def odd_bytes():
 
 
 def zlib_streams(text, count):
-    """Streams of every kind of block, and `count` damaged ones whose checksum is right for what they inflate to."""
+    """Streams with every kind of block, and `count` damaged streams whose checksum matches what they inflate to."""
     for level, strategy, bits in itertools.product((0, 1, 9), (0, 1, 2, 3, 4), (9, 15)):
         packer = zlib.compressobj(level, zlib.DEFLATED, bits, 9, strategy)
         yield packer.compress(text[:9]) + packer.flush(zlib.Z_FULL_FLUSH) + packer.compress(text[9:]) + packer.flush()

@@ -10,7 +10,7 @@ HEADER = {"model_spec": {"version": "1.0"}, "provenance": {"from": "a formula"}}
 
 
 def noise(count, seed):
-    """int64 in 0..65535, from a linear congruence."""
+    """int64 in 0..65535, from a linear congruential generator."""
     state, result = seed * 7919 + 1, np.zeros(count, np.int64)
     for number in range(count):
         state = (state * 1103515245 + 12345) % (1 << 31)
@@ -24,21 +24,21 @@ def bell(count, seed):
 
 
 def grid(shape, seed, density=3):
-    """Values on a grid of step 1/64; one in `density` is not 0."""
+    """Values on a grid of step 1/64; about one in `density` is not 0."""
     count = int(np.prod(shape))
     codes = bell(count, seed) * (noise(count, seed + 1) % density == 0)
     return (codes / 64).astype(np.float32).reshape(shape)
 
 
 def codebook(shape, seed, density=3):
-    """Values of a codebook without a grid."""
+    """Values of a codebook, not on a grid."""
     values = grid(shape, seed, density).astype(np.float64)
     # Products and roots of float64 are rounded alike by every processor; powers of float32 are not.
     return (values * np.sqrt(np.abs(values))).astype(np.float32)
 
 
 def trellis(shape, seed, dense, density=3):
-    """Values on the trellis of a grid of step 1/64; unless `dense`, zeros are kept apart: one in `density` is not 0."""
+    """Values on a trellis of step 1/64; unless `dense`, zeros are kept apart and about one in `density` is not 0."""
     count, filters = int(np.prod(shape)), shape[-1]
     goals = bell(count, seed) * (1 if dense else noise(count, seed + 1) % density == 0)
     integers, states = np.zeros(count, np.int64), [0] * filters
@@ -54,7 +54,7 @@ def trellis(shape, seed, dense, density=3):
 
 
 def floats(shape, seed):
-    """Values with 5 bits of mantissa (one of them in the third byte) or none; the elements of a slice are alike."""
+    """Values with 5 mantissa bits (one in the third byte) or none; those with the same last two indices are alike."""
     count, slices = int(np.prod(shape)), int(np.prod(shape[-2:]))
     slice_noise = noise(slices, seed)[np.arange(count) % slices]
     magnitudes = (noise(count, seed + 1) + 1.0) * 2.0 ** (slice_noise % 5 * 2 - 24)
@@ -65,7 +65,7 @@ def floats(shape, seed):
 
 
 def arrays_of_version_2():
-    """A small net with both kinds of trellis codes, and with enough floats for a model of their planes."""
+    """A small net with both kinds of trellis codes, and enough floats for their planes to be modelled."""
     return {
         "conv1/kernel": trellis((3, 3, 3, 8), 11, True),
         "conv1/bias": (bell(8, 2) / 8).astype(np.float32),
@@ -81,7 +81,7 @@ def arrays_of_version_2():
 
 
 def arrays():
-    """A small net, and every kind of array."""
+    """A small net with every kind of array."""
     return {
         "conv1/kernel": codebook((3, 3, 3, 8), 1, 1),
         "conv1/bias": (bell(8, 2) / 8).astype(np.float32),
@@ -107,9 +107,9 @@ def changed(old):
 
 
 def changed_in_every_way(old):
-    """The arrays after fine-tuning has changed them in every way: every kind that a delta of version 2 has."""
+    """The arrays after changes of every sort, so that a delta of version 2 has every kind of array that it can have."""
     new = {name: array for name, array in changed(old).items() if name != "empty"}
-    for name in ("conv1/kernel", "fire3/kernel"):  # codes of a codebook: some of the odd ones move up by one
+    for name in ("conv1/kernel", "fire3/kernel"):  # codes of a codebook: some odd codes move up by one
         values = np.unique(old[name])
         places = np.searchsorted(values, old[name].ravel())
         moved = places + np.where((places % 2 == 1) & (noise(places.size, 10) % 4 > 0), 1 - places % 4 % 3, 0)

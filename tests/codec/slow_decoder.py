@@ -42,7 +42,7 @@ def float32(value):
 
 
 def decode(data, base=None):
-    """{name: (shape, flat list of values)} of a file without a base, or with one."""
+    """{name: (shape, flat list of values, flat list of codes or None)} of a file, with its base if it is a delta."""
     at, parts = 16, {}
     while at < len(data):
         tag, size = data[at : at + 4].decode(), int.from_bytes(data[at + 4 : at + 8], "little")
@@ -203,7 +203,7 @@ class Coder:
         self.words = list(struct.unpack(f"<{len(data) // 2 - 2 * lanes}H", data[4 * lanes :]))
 
     def call(self, tables):
-        """The symbols of a call; for each of them, `tables` holds the (begin, end) of all possible symbols."""
+        """The symbols of a call. For each symbol, `tables` holds the (begin, end) of every symbol that is possible."""
         symbols, lanes = [], len(self.states)
         for start in range(0, len(tables), lanes):
             for lane, spans in enumerate(tables[start : start + lanes]):
@@ -296,7 +296,7 @@ def modelled_plane(coder, number, floats, used, planes):
 
 
 class Array:
-    """An array of codes while it is decoded."""
+    """An array of codes while it is being decoded."""
 
     def __init__(self, shape, low, high, rows=None):
         self.rows = rows
@@ -338,7 +338,7 @@ class Array:
         return shrunk / (1.0 - shrunk) / (density / (1.0 - density))
 
     def odds(self, index):
-        """Frequency of a 1; class and prior frequency of an element in an image."""
+        """Frequency of a 1, and the element's class and prior frequency; these are None if there is only one spot."""
         decoded, ones = self.mask.get(("array", 0), (0, 0))
         density = (ones + 0.5) / (decoded + 1.0)
         _, row, column, spot = self.lines(index)
@@ -365,7 +365,7 @@ class Array:
             seen[0], seen[1], seen[2] = seen[0] + 1, seen[1] + bit, seen[2] + prior
 
     def prepare(self):
-        """Base weights, buckets and shares of this round."""
+        """Sets the base weights, buckets and shares of this round."""
         span = range(self.low, self.high + 1)
         count = self.counts.get
         smooth = {}

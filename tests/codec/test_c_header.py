@@ -52,7 +52,7 @@ def program(compiler, tmp_path_factory):
 
 
 def verdicts(program, files, folder):
-    """The lines that the program prints about files, each of which is given with its base or None."""
+    """The lines that the program prints about `files`, which are pairs of a file and its base or None."""
     corpus = folder / "corpus"
     parts = itertools.chain.from_iterable(
         (struct.pack("<II", len(base or b""), len(data)), base or b"", data) for data, base in files
@@ -66,7 +66,7 @@ def verdicts(program, files, folder):
 
 
 def expected(data, base):
-    """The line for a file that the Python reader accepts; None for another one."""
+    """What the line about a file must say if the Python reader accepts the file, else None."""
     try:
         contents = codec.decode(data, base)
     except codec.SqzError:
@@ -89,14 +89,14 @@ def json_text(data, base):
 
 
 def bound(data):
-    """The bytes of workspace that are always enough for a file that is no delta, as `sqz.h` documents them."""
+    """Bytes of workspace that are always enough for a file that is not a delta, as `sqz.h` documents."""
     text = zlib.decompress(sections(data)["JSON"])
     sizes = [math.prod(shape) for shape in json.loads(text)["arrays"].values()]
     return (1 << 20) + (64 << 10) * len(sizes) + 4 * (len(data) + len(text)) + (16 + 80) * sum(sizes)
 
 
 def compare(program, files, folder):
-    """Compares the verdicts of both readers. Returns how many files are accepted."""
+    """Compares the verdicts of both readers. Returns how many files they accept."""
     accepted = 0
     for (data, base), line in zip(files, verdicts(program, files, folder), strict=True):
         known = expected(data, base)
@@ -121,7 +121,7 @@ def test_golden_files(program, tmp_path):
 
 
 def test_deltas(program, tmp_path):
-    """Against bases of both versions and profiles, with arrays of all kinds, and with longer dictionaries."""
+    """Deltas against bases of both versions and profiles, with every kind of array and with long dictionaries."""
     files = []
     for profile in ("paper", "max"):
         for old, new in deltas():
@@ -132,7 +132,7 @@ def test_deltas(program, tmp_path):
 
 
 def deltas():
-    """Arrays of bases, and what they become."""
+    """Pairs of a base's arrays and what they become."""
     yield arrays(), changed_in_every_way(arrays())
     yield arrays(), arrays()
     old = arrays_of_version_2()
@@ -143,7 +143,7 @@ def deltas():
 
 
 def test_dictionaries(program, tmp_path):
-    """The dictionary of a delta's JSON is that of its base, and only a delta of version 2 has one."""
+    """The dictionary for a delta's JSON is the JSON of its base, and only a delta of version 2 has a dictionary."""
     base, text = load("max"), zlib.decompress(sections(load("max"))["JSON"])
     delta, json_bytes = (
         load("delta2_max"),
@@ -175,7 +175,7 @@ def test_every_fiftieth_damaged_file(program, tmp_path):
 
 @pytest.mark.large
 def test_every_damaged_file(program, tmp_path):
-    """More than 30,000 of them, as in `test_mutations.py`."""
+    """More than 30,000 files, those of `test_mutations.py`."""
     files = list(test_mutations.corpus())
     assert len(files) > 30_000 and 0 < compare(program, files, tmp_path) < len(files) / 4
 
@@ -204,7 +204,7 @@ def test_real_weights(program, test_data, tmp_path, profile):
 
 
 def awkward():
-    """Arrays that take much workspace for their size, or lie at the limits of the models."""
+    """Arrays that need much workspace for their size, or are at the limits of the models."""
     wide = np.zeros((1, 5000), np.float32)
     wide[0, ::3] = 1
     spread = np.zeros(9, np.float32)
@@ -232,7 +232,7 @@ def test_awkward_arrays(program, tmp_path, profile):
 
 @pytest.mark.large
 def test_the_largest_arrays_that_are_modelled(compiler, tmp_path):
-    """2**22 codes in a row, and a plane of two parts: what is learned in its first 2**22 bytes holds for the rest."""
+    """2**22 codes in a row, and a plane in two parts: what is learned from its first 2**22 bytes holds for the rest."""
     program = tmp_path / "sqz"
     flags = ["-O1", "-fsanitize=undefined", "-fno-sanitize-recover=all"]
     subprocess.run([compiler, *STRICT, *flags, "-o", program, SOURCES / "sqz.c"], check=True)

@@ -1,4 +1,4 @@
-"""Files of both versions stay readable for good, and what is written stays what it was."""
+"""Files of both versions stay readable for good, and the same arrays are still written in the same bytes."""
 
 import pathlib
 
@@ -34,7 +34,7 @@ def test_files_are_read_and_written_as_ever(profile, version):
     again = codec.encode(expected, HEADER, profile=profile)
     assert container.read(again).version == container.read(data).version == version
     written, golden = sections(again), sections(data)
-    assert written["VALS"] == golden["VALS"] and written["CODE"] == golden["CODE"]  # the rest is zlib's business
+    assert written["VALS"] == golden["VALS"] and written["CODE"] == golden["CODE"]  # the rest depends on zlib
     assert len(written["ARRS"]) == pytest.approx(len(golden["ARRS"]), abs=20)
 
 
@@ -91,7 +91,7 @@ def test_a_description_of_version_2_adds_up(profile):
     held = {section.name: section.bytes - 12 for section in layout.sections}
     assert spent == pytest.approx(
         held["VALS"] + held["CODE"], abs=24 if profile == "max" else 200
-    )  # paper: the lanes' lengths too
+    )  # paper: CODE also holds the lanes' lengths
     kinds = {array.name: array.kind for array in layout.arrays}
     assert kinds["conv1/kernel"] == "trellis_dense" and kinds["fire2/kernel"] == "trellis"
     assert kinds["table"] == "grid" and kinds["fire4/kernel"] == "planes"

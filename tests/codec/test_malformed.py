@@ -1,4 +1,4 @@
-"""One malformation at a time, each with its own error and the byte at which it was noticed."""
+"""One malformation at a time, each with its own error and the byte at which it is noticed."""
 
 import hashlib
 import sys
@@ -40,7 +40,7 @@ def refused(data, error, match, offset=None):
 
 
 def changed(data, at, new):
-    """The file with other bytes at `at`, checksums corrected."""
+    """The file with `new` at byte `at`, and its checksums corrected."""
     return sealed(data[:at] + new + data[at + len(new) :])
 
 
@@ -121,7 +121,7 @@ def test_the_zlib_stream():
 
 
 def rows(first, rest=None):
-    """The table of arrays with another first row, for a file of the array k."""
+    """A file of the array k whose table begins with another row; `rest` replaces what follows the row."""
     data = whole(arrays={"k": ARRAYS["k"]})
     table = sections(data)["ARRS"]
     return with_section(data, "ARRS", first + (table[3:] if rest is None else rest))
@@ -147,7 +147,7 @@ TRELLIS = {"t": trellis((4, 5), 1, True)}
 
 
 def row_of_version_2(row, shape=(4, 5)):
-    """A paper file of version 2 with another first row, and its array declared in another shape."""
+    """A file of version 2, profile paper, whose table has another first row and whose JSON declares another shape."""
     data = codec.encode(TRELLIS, {}, profile="paper")
     json = b'{"arrays":{"t":%s},"header":{}}' % str(list(shape)).encode()
     return with_section(with_section(data, "JSON", zlib.compress(json)), "ARRS", row + sections(data)["ARRS"][3:])
@@ -192,7 +192,7 @@ def test_trellis_codes():
 
 
 def test_the_json_of_a_delta():
-    """Its zlib stream may refer to the JSON of the base, in version 2 alone, and to no other text."""
+    """In version 2 only, its zlib stream may refer to the JSON of the base, and to no other text."""
     base = codec.encode(ARRAYS, {"name": "a header that repeats itself"})
     delta = codec.encode(ARRAYS, {"name": "a header that repeats itself"}, base=base)
     assert len(sections(delta)["JSON"]) < 30 < len(sections(base)["JSON"])
@@ -230,7 +230,7 @@ def test_what_is_added_to_the_base():
 
 
 def test_modelled_planes():
-    """Where version 2 allows a plane to be modelled, and what its bitmap says."""
+    """When version 2 allows a plane to be modelled, and what its bitmap may say."""
     data = codec.encode({"f": floats((3, 3, 12, 20), 14)}, {})
     table, frame = sections(data)["ARRS"], container.read(data)
     modes, bitmap = table[1:9], table[9:41]
@@ -246,7 +246,7 @@ def test_modelled_planes():
     refused(declared(modes, bytes(32) + table[41:]), codec.TableError, "No byte is declared")
     refused(declared(modes, table[9:-1]), codec.TruncatedError, "32 more bytes")
     refused(declared(modes, table[9:] + b"\0"), codec.TrailingBytesError, "too many")
-    for byte in (0, 31):  # a byte more than the plane has, before and behind those that it has
+    for byte in (0, 31):  # a byte that the plane does not have, below or above those that it has
         more = bytearray(bitmap)
         more[byte] |= 128
         with pytest.raises(codec.SqzError):
@@ -264,7 +264,7 @@ def test_modelled_planes():
 
 
 def test_a_declared_byte_must_occur():
-    """A bitmap with a byte more, of which the coder knows: everything else is as it should be."""
+    """The bitmap has a byte too many, and the coder knows about it: everything else is correct."""
     from sqz_keras.codec.profile_max import float_planes, plane_coder
     from sqz_keras.codec.profile_max.rans import Decoder, Encoder
 
@@ -301,7 +301,7 @@ def test_grids_and_codebooks():
 
 
 def test_ranges_that_are_not_used():
-    """A table may not declare a code that never comes."""
+    """A table may not declare a code that never occurs."""
     data = whole(arrays={"k": ARRAYS["k"]})
     table = sections(data)["ARRS"]
     low, high, index_bits = table[1], table[2], table[3]
@@ -356,7 +356,7 @@ def test_padding_of_the_huffman_stream():
 
 
 def test_huffman_tables_take_64_kib_each():
-    """Whatever their number, which a small file may declare."""
+    """This limit holds for any number of tables; even a small file may declare many."""
     tables, symbols = [np.array([1, 1], np.uint8)] * 500, [np.array([0, 1])] * 500
     stream = huffman.write_stream(tables, symbols)
     tracemalloc.start()
@@ -369,7 +369,7 @@ def test_huffman_tables_take_64_kib_each():
 
 
 def test_the_largest_symbols_of_a_huffman_table():
-    """4095 is the highest, here with a code of 15 bits."""
+    """The highest symbol is 4095, here with a code of 15 bits."""
     table = np.full(4096, 15, np.uint8)
     table[:6] = 1, 2, 3, 14, 14, 14
     huffman.check_code_lengths(table, True, 0)

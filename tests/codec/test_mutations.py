@@ -30,7 +30,7 @@ VERSIONS = {1: arrays, 2: arrays_of_version_2}
 
 
 def tiny():
-    """A codebook, a grid and plain floats, as small as they can be."""
+    """A codebook, a grid and plain floats, as small as possible."""
     return {
         "k": grid((3, 3, 2, 4), 1),
         "b": codebook((12,), 2, 1),
@@ -39,7 +39,7 @@ def tiny():
 
 
 def tiny_of_version_2():
-    """Both kinds of trellis codes, and floats of which profile max models some planes."""
+    """Both kinds of trellis codes, and floats with some planes that profile max models."""
     return {
         "t": trellis((3, 3, 2, 4), 4, False, 2),
         "d": trellis((5, 8), 5, True),
@@ -58,7 +58,7 @@ def flips(data, count, seed, start=0):
 
 
 def check(copies, expected=None, base=None):
-    """Checks that every copy is refused or gives the expected arrays (any finite ones if None). Returns both counts."""
+    """Checks that every copy is refused or gives the expected arrays (None: any finite arrays). Returns both counts."""
     count = refused = 0
     for copy in copies:
         count += 1
@@ -76,7 +76,7 @@ def check(copies, expected=None, base=None):
 
 
 def damaged(profile, version):
-    """A file as it would come from a bad disk: with flipped bytes, cut, longer, and with two bytes swapped."""
+    """Copies of a file as a bad disk might return it: with flipped bytes, cut or longer, and with two bytes swapped."""
     data = codec.encode(VERSIONS[version](), {}, profile=profile)
     assert container.read(data).version == version
     cut = [data[:size] for size in range(len(data))]
@@ -98,7 +98,7 @@ def damaged_deltas(name, count):
 
 
 def shorter_and_longer(profile, tag, version):
-    """Files with another length of a section."""
+    """Files in which one section is shorter or longer."""
     data = codec.encode(VERSIONS[version](), {}, profile=profile)
     payload = sections(data)[tag]
     sizes = np.unique(np.linspace(0, len(payload) - 1, 25).astype(int)) if payload else []
@@ -139,7 +139,7 @@ def test_flipped_bytes_and_truncations(profile, version):
 
 @pytest.mark.parametrize(("profile", "count", "make"), SEALED)
 def test_flipped_bytes_behind_corrected_checksums(profile, count, make):
-    """What a checksum cannot catch is refused by what reads it, or is another file of finite arrays."""
+    """What the checksums cannot catch is refused by the code that reads it, or is a valid file of finite arrays."""
     done, refused = check(damaged_behind_checksums(profile, count, make))
     assert done == count and refused > count / 2
 
@@ -168,7 +168,7 @@ def test_shorter_and_longer_sections(profile, tag, version):
 
 
 def declare(data, shapes):
-    """The file, its JSON declaring other arrays."""
+    """The file with other arrays declared in its JSON."""
     text = json.dumps({"arrays": shapes, "header": {}}, separators=(",", ":")).encode()
     return with_section(data, "JSON", zlib.compress(text))
 

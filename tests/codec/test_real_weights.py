@@ -24,7 +24,7 @@ def release(test_data):
 
 
 def nearest(array, values):
-    """Replaces every non-zero element by the nearest of some non-zero values."""
+    """Replaces every non-zero element by the nearest of `values`, none of which is zero."""
     values = np.sort(values).astype(np.float32)
     nearest_values = values[np.searchsorted((values[1:] + values[:-1]) / 2, array)]
     return np.where(array == 0, np.float32(0), nearest_values)
@@ -49,7 +49,7 @@ def test_the_release_without_loss(release, profile, limit):
 
 
 def test_max_is_smaller_than_paper_on_few_bits(release):
-    """63 values a kernel, and a uniform grid with biases on grids, as quantisation writes them."""
+    """On 63 values per kernel, and on uniform grids for kernels and biases, as quantisation writes them."""
     shared = {name: evenly(array, 63) if name.endswith("kernel") else array for name, array in release.items()}
     steps = {name: np.float32(0.25 * np.sqrt(np.square(array[array != 0]).mean())) for name, array in release.items()}
     steps |= {name: np.float32(np.abs(array).max() / 100) for name, array in release.items() if name.endswith("bias")}
@@ -71,7 +71,7 @@ NETS = {
 
 
 def spent_on_floats(test_data, net):
-    """A net's arrays, its file in profile max, the planes of its floats, and the bytes that these take in the file."""
+    """A net's arrays, its file in profile max, the planes of its floats, and the bytes of the planes in the file."""
     path, rounded = NETS[net]
     arrays = read_arrays(test_data / "weights" / path)
     if rounded:
@@ -88,7 +88,7 @@ def spent_on_floats(test_data, net):
 @pytest.mark.large
 @pytest.mark.parametrize("net", NETS)
 def test_max_is_never_larger_than_general_compressors(test_data, net):
-    """The whole file beside `paper`, and the planes of floats beside xz and zlib."""
+    """Compares the whole file with `paper`, and the planes of floats with xz and zlib."""
     arrays, data, byte_planes, spent = spent_on_floats(test_data, net)
     assert_same(codec.decode(data).arrays, arrays)
     assert len(data) <= len(codec.encode(arrays, HEADER, profile="paper"))
@@ -105,7 +105,7 @@ def test_max_is_never_larger_than_brotli(test_data, net):
 
 
 def on_trellis(array):
-    """Nearest integers on the trellis, one element of all filters after the other; zeros stay."""
+    """Rounds to the nearest values on a trellis, one element of every filter at a time; zeros stay 0."""
     step = np.float32(0.2 * np.sqrt(np.square(array[array != 0]).mean()))
     goals = (array / step).reshape(-1, array.shape[-1])
     integers, state = np.zeros(goals.shape, np.int64), np.zeros(array.shape[-1], np.int64)

@@ -36,7 +36,7 @@ def clustered(draw):
 
 @st.composite
 def anything(draw):
-    """Arrays of any finite bits, or rounded to few mantissa bits."""
+    """Arrays of any finite floats, or of floats with few mantissa bits."""
     shape = draw(st.lists(st.integers(0, 9), max_size=3).map(tuple))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     bits = rng.integers(0, 2**32, shape, dtype=np.uint32)
@@ -93,7 +93,7 @@ def test_any_delta(old, new, profile, random):
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_larger_arrays_of_each_kind(profile):
-    """Several rounds, lanes and tables; also an array with zeros in only one place, and long gaps."""
+    """Several rounds, lanes and tables; also an array with a single zero, and one with long gaps."""
     rng = np.random.default_rng(3)
     gaps = np.zeros(70_000, np.float32)
     gaps[[0, 40_000, 69_999]] = 1.5, -2.5, 1.5
@@ -165,7 +165,7 @@ def test_what_cannot_be_written_is_refused():
         ({str(number): one for number in range(1025)}, {}, "1024"),
         ({"a": np.broadcast_to(one, (1 << 13, 1 << 14))}, {}, "bytes"),
         ({"a": one}, {"n": float("nan")}, "JSON compliant"),
-        ({"a": one}, {1: "a", "1": "b"}, "keys"),  # `decode` would refuse them, as one key that occurs twice
+        ({"a": one}, {1: "a", "1": "b"}, "keys"),  # `decode` would refuse the file: a key occurs twice
         ({"a": one}, {"n": [{None: 1}]}, "keys"),
     ]:
         with pytest.raises(ValueError, match=message):
@@ -199,7 +199,7 @@ def test_a_delta_takes_only_its_base():
     ],
 )
 def test_deltas_of_extreme_floats(old, new):
-    """What no step leads to is stored as it is, and nothing warns."""
+    """A float that no step leads to is stored as it is, and nothing warns."""
     others = (noise(40, 3) / 40503 - 0.5).astype(np.float32)
     before, after = (np.append(others, np.float32(value)) for value in (old, new))
     base = codec.encode({"f": before}, {})

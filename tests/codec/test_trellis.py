@@ -1,4 +1,4 @@
-"""Trellis codes: the state machine, the choice of the encoder, and arrays back bit for bit."""
+"""Trellis codes: the state machine, the encoder's choice, and arrays that come back bit for bit."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ SETTINGS = settings(max_examples=80, deadline=None, derandomize=True, database=N
 
 @st.composite
 def codes(draw, max_rank=4):
-    """Small arrays of codes, (elements of a filter, filters), some filters all 0."""
+    """Small arrays of codes with the filters on the last axis, some filters all 0."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     shape = draw(st.lists(st.integers(1, 6), min_size=2, max_size=max_rank).map(tuple))
     reach, density = draw(st.integers(1, 9)), draw(st.sampled_from([0.05, 0.4, 1.0]))
@@ -35,7 +35,7 @@ def test_the_next_state_is_that_of_the_standard():
 @SETTINGS
 @given(st.lists(st.tuples(codes(max_rank=2), st.booleans()), min_size=1, max_size=5))
 def test_codes_and_integers(arrays):
-    """Many arrays at once, one at a time, and one element at a time."""
+    """Converting many arrays at once, one array at a time, or one element at a time gives the same."""
     joined = trellis.from_codes([array for array, _ in arrays], [dense for _, dense in arrays])
     for integers, (array, dense) in zip(joined, arrays, strict=True):
         slow = slow_decoder.trellis_integers(array.ravel().tolist(), array.shape[1], 7 if dense else 6)
@@ -71,7 +71,7 @@ def test_the_encoder_finds_the_trellis(profile, dense, kind):
     plain = codec.encode({"layer/kernel": values.ravel()}, {}, profile=profile)  # one dimension: no trellis
     assert codec.describe(plain).arrays[0].kind == "grid" and container.read(plain).version == 1
     assert len(data) < len(plain) - (50 if not dense else 200)
-    values[0, 0, 0, 3] = 1 / 64  # the first state is even
+    values[0, 0, 0, 3] = 1 / 64  # no trellis: the first state is even
     broken = codec.encode(once, {}, profile=profile)
     assert codec.describe(broken).arrays[0].kind == "grid" and container.read(broken).version == 1
 
@@ -84,7 +84,7 @@ def test_a_common_divisor_is_a_plain_grid():
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_deltas(profile):
-    """A trellis is stored as the same or whole, whichever side of the delta has it."""
+    """An array that is on a trellis in the base, the delta or both is stored as `same` or whole."""
     on_trellis, grid = samples.trellis((3, 3, 6, 10), 7, False), samples.grid((3, 3, 6, 10), 8)
     other = samples.trellis((3, 3, 6, 10), 9, True)
     old = {"same": on_trellis, "to trellis": grid, "to grid": on_trellis, "to another": on_trellis}
@@ -99,7 +99,7 @@ def test_deltas(profile):
 
 
 def test_long_filters():
-    """The limit of a filter, and arrays of very different lengths together."""
+    """The longest allowed filters, filters that are longer, and short filters, all in one file."""
     long = np.zeros((trellis.MAX_FILTER_ELEMENTS, 2), np.float32)
     long[::7] = samples.trellis((len(long[::7]), 2), 5, False, 1)
     longer = np.concatenate([long, long[:1]])
