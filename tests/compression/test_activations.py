@@ -1,4 +1,4 @@
-"""Statistics of activations, against convolutions by hand."""
+"""Statistics of activations, against convolutions computed by hand."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def test_moments_give_the_mean_outputs(model, layer):
 
 
 def test_moments_in_one_network(model):
-    """The targets follow from the moments of the inputs."""
+    """Without another network's inputs, the targets follow from the moments of the inputs."""
     images, convolution = tiny_images(12, seed=5)[0], model.get_layer("fire2_expand3x3")
     inputs, kernel = LayerInputs(model, SPEC.layers(), images).of(convolution.name), convolution.get_weights()[0]
     alone = input_moments(inputs, convolution, kernel)
@@ -50,7 +50,7 @@ def test_moments_in_one_network(model):
 
 
 def test_moments_of_many_positions_are_those_of_a_sample(model):
-    """Here of every third row and column of 60 x 60."""
+    """The sample here is every third row and column of 60 x 60."""
     import keras
 
     inputs = keras.Input((60, 60, 2))

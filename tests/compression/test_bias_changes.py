@@ -1,4 +1,4 @@
-"""Biases move by multiples of a step, which the codec then finds, and by nothing that a network notices."""
+"""Biases move by multiples of a step that the codec then finds; the rounding is too small for a network to notice."""
 
 import numpy as np
 import pytest

@@ -22,7 +22,7 @@ def tuned(pruned, quantized):
 
 
 def batches_after(updates):
-    """Endless batches of 16 images and weights; every image of weight 0 is noise that would lead astray."""
+    """Endless batches of 16 images and weights, after the first `updates`; images of weight 0 are misleading noise."""
     images = tiny_images(256, seed=3)[0]
     images[::8] *= 1e3
     weights = np.ones(len(images), np.float32)

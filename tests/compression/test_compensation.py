@@ -20,7 +20,7 @@ def correlated_inputs(count, width, seed=0):
 
 
 def solve_and_round(weights, kept, moments, targets, step):
-    """One filter, by the definition: minimise the quadratic again over what is free, after each rounding."""
+    """Rounds one filter by the definition: after each rounding, minimises the quadratic over the weights still free."""
     scale = np.trace(moments) / len(moments)
     damped = moments / scale + DAMPING * np.eye(len(moments))
     aim = targets / scale + DAMPING * weights
@@ -64,7 +64,7 @@ def test_what_the_layers_before_lost_is_made_up_for():
     after = 0.5 * before  # as if everything before had been rounded down
     weights = random.normal(size=(10, 5)).astype(np.float32)
     integers = round_to_grid(weights, weights != 0, after.T @ after / 2000, after.T @ (before @ weights) / 2000, 0.01)
-    # The damping holds the weights where they were; what it costs is small beside the factor of 2.
+    # The damping holds the weights near their old values; its cost is small compared with the factor of 2.
     lost = after @ (0.01 * integers) - before @ weights
     assert np.mean(lost**2) < 0.02 * np.mean((after @ weights - before @ weights) ** 2)
 

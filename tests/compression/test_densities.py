@@ -72,13 +72,13 @@ def test_magnitudes():
     before = kernels(conv1=[[-4, 1], [3, -2]], conv10=[5, 5, 5, 5])
     after = prune_magnitudes(before, {"conv1": 0.5, "conv10": 0.25})
     np.testing.assert_array_equal(after["conv1/kernel"], [[-4, 0], [3, 0]])
-    assert np.count_nonzero(after["conv10/kernel"]) == 1  # also among equals
+    assert np.count_nonzero(after["conv10/kernel"]) == 1  # one of four equal weights
     assert np.count_nonzero(before["conv1/kernel"]) == 4
     np.testing.assert_array_equal(prune_magnitudes(after, {"conv1": 0.9})["conv1/kernel"], after["conv1/kernel"])
 
 
 def test_sensitivity_takes_the_weights_that_cost_least():
-    """Layers whose damage is known: quadratic in the share that is cut, with a weight each."""
+    """The damage is known: for each layer, a cost times the square of the share that is cut."""
     random = np.random.default_rng(0)
     arrays = kernels(**{layer: random.normal(size=1000) for layer in LAYERS})
     costs = {"conv1": 16.0, "fire2_expand3x3": 1.0, "conv10": 4.0}
@@ -92,7 +92,7 @@ def test_sensitivity_takes_the_weights_that_cost_least():
     densities = sensitivity_densities(arrays, 0.6, damage, scanned=scanned)
     assert len(calls) == 1 + 3 * len(scanned)
     assert sum(densities.values()) / 3 == pytest.approx(0.6)
-    # The optimum has equal slopes, cuts in the ratio of 1/cost; fire2_expand3x3 stops at the least that was scanned.
+    # At the optimum all slopes are equal, so cuts are as 1/cost; fire2_expand3x3 stops at the lowest density scanned.
     cuts = {layer: 1 - density for layer, density in densities.items()}
     assert cuts["fire2_expand3x3"] == pytest.approx(0.9)
     assert cuts["conv10"] == pytest.approx(0.3 * 0.8, abs=0.1)

@@ -5,7 +5,7 @@ from sqz_keras.compression.kmeans import kmeans, share_values
 
 
 def lloyd(values, count):
-    """The same algorithm with every distance written out."""
+    """The same algorithm, with every distance computed."""
     centroids = np.linspace(values.min(), values.max(), count)
     for _ in range(1000):
         nearest = np.abs(values[:, None] - centroids).argmin(axis=1)
@@ -65,7 +65,7 @@ def test_few_different_values_stay(arrays):
 
 
 def test_dense_ranges_get_more_centroids():
-    """With an exponent the error falls and the entropy rises, which is what it trades."""
+    """An exponent trades entropy for error: the error falls and the entropy rises."""
     kernel = np.random.default_rng(0).laplace(size=20_000).astype(np.float32)
     even, cubic = share_values(kernel, 31), share_values(kernel, 31, 1 / 3)
     assert np.square(cubic - kernel).sum() < 0.8 * np.square(even - kernel).sum()

@@ -45,7 +45,7 @@ def test_pruned_weights_stay_and_all_lie_on_trellises(pruned, quantized):
     assert not quantized[0]["fire2_expand3x3/kernel"][pruned["fire2_expand3x3/kernel"] == 0].any()
     kinds = {array.name: array.kind for array in codec.describe(codec.encode(quantized[0], {})).arrays}
     kernels = {kind for name, kind in kinds.items() if name.endswith("/kernel")}
-    assert kernels <= {"trellis", "trellis_dense"}  # with few values both may fit
+    assert kernels <= {"trellis", "trellis_dense"}  # if an array has few values, both may fit
 
 
 def test_answers_are_nearer_than_with_plain_rounding_to_as_many_bytes(pruned, quantized):
@@ -79,7 +79,7 @@ def test_codes_chosen_anew_answer_more_alike(pruned):
 
 @pytest.mark.parametrize("sureness", [20, 80])
 def test_a_model_that_is_very_sure_fills_the_file_too(pruned, sureness):
-    """Its answers hardly depend on its weights: the finest grids, of which more bytes are of no use, take 1,156."""
+    """Its answers hardly depend on its weights: the finest grids take 1,156 bytes, and more would be of no use."""
     sure = pruned | {"conv10/kernel": sureness * pruned["conv10/kernel"]}
     result = quantize(SPEC, sure, tiny_images(64)[0], target_bytes=1500)
     assert len(codec.encode(result, {})) > 1100
@@ -123,7 +123,7 @@ def test_arrays_of_another_net_are_refused(pruned):
 
 
 def test_no_result_has_a_negative_zero(pruned, quantized):
-    """The codec takes -0.0 for a value of its own, and gives up the grid."""
+    """The codec would treat -0.0 as a value of its own, and give up the grid."""
     masked = {name: np.where(array == 0, np.float32(-0.0), array) for name, array in pruned.items()}
     results = [
         quantized[0],

@@ -1,4 +1,4 @@
-"""Against GradientTape on the weights themselves."""
+"""Sensitivities, compared with GradientTape on the weights themselves."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def test_sensitivity_is_the_mean_squared_derivative(model):
 
 
 def test_divergence_of_a_small_change(model):
-    """Against the divergence itself, of a change to one layer. It is drawn, so many images are needed."""
+    """Compares the estimate for a change to one layer with the actual divergence; being drawn, it needs many images."""
     images = tiny_images(400, seed=7)[0]
     arrays = {
         f"{layer.name}/{kind}": weights

@@ -11,7 +11,7 @@ from tests.compression.tiny_net import SPEC, tiny_images
 def test_the_targets_are_the_nets_probabilities(arrays):
     images, _ = tiny_images()
     taught = teach(tf.data.Dataset.from_tensor_slices(images).batch(8).repeat(), SPEC, arrays)
-    gc.collect()  # the net lives as long as the dataset
+    gc.collect()  # the dataset must keep the net alive
     for place, (inputs, targets) in enumerate(taught.take(4)):
         mine = images[8 * place : 8 * place + 8]
         np.testing.assert_array_equal(inputs, mine)

@@ -54,7 +54,7 @@ def test_refusals_name_the_mistake(arrays):
 
 
 def test_probabilities_are_learnt_at_a_higher_temperature(arrays):
-    """The loss is 16 KL(softmax(z / 4) || softmax(z' / 4)), of a teacher that is sure and of answers that are not."""
+    """The loss is 16 KL(softmax(z / 4) || softmax(z' / 4)), for a teacher that is sure and a student that is not."""
     images, labels = tiny_images(8)
     logits = np.where(np.arange(4) == labels[:, None], 30.0, np.arange(4))
     batches = tf.data.Dataset.from_tensors((images, np.exp(log_softmax(logits)).astype(np.float32))).repeat()

@@ -203,12 +203,12 @@ def test_an_interrupted_stage_goes_on_where_it_was(arrays, batches, tmp_path, mo
         prune(SPEC, arrays, batches, **options, workdir=tmp_path, report=interrupted_at(20))
     reports = []
     resumed = prune(SPEC, arrays, batches, **options, workdir=tmp_path, report=lambda step, *_: reports.append(step))
-    assert reports == [20, 30]  # 17 was the first
+    assert reports == [20, 30]  # the first step after resuming is 17
     for name in whole:
         np.testing.assert_allclose(resumed[name], whole[name], rtol=0, atol=1e-5)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "result.npz"]
 
-    monkeypatch.setattr(stage.bridge, "train", None)  # it is finished
+    monkeypatch.setattr(stage.bridge, "train", None)  # the stage is finished: no more training
     again = prune(SPEC, arrays, batches, **options, workdir=tmp_path)
     assert list(again) == list(whole) and all(np.array_equal(again[name], resumed[name]) for name in whole)
     with pytest.raises(ValueError, match=r"stage of another request: learning_rate was 0\.001, now 0\.002"):
@@ -265,7 +265,7 @@ print(os.environ.get("TF_USE_LEGACY_KERAS"), tensorflow.keras.__version__[:2], "
 
 @pytest.mark.large
 def test_the_process_stays_as_it_was():
-    """tfmot's import would turn TensorFlow's Keras into tf_keras, here and in child processes."""
+    """Importing tfmot would turn TensorFlow's Keras into tf_keras, here and in child processes."""
     environment = {name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"}
     environment |= {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
     output = subprocess.check_output([sys.executable, "-c", PROCESS], env=environment, text=True)

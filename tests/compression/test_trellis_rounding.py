@@ -1,4 +1,4 @@
-"""Rounding on a trellis: allowed integers, against trying every path, and nearer outputs than a plain grid's."""
+"""Rounding on a trellis: the integers are allowed, match a search of all paths, and beat a plain grid's outputs."""
 
 import itertools
 

@@ -9,7 +9,7 @@ SPEC = ModelSpec(None, metaparameters=TINY, classes=4, input_size=33)
 
 
 def tiny_arrays(spec):
-    """Random weights with which no class is silent: the ReLU would keep a silent class silent for good."""
+    """Random weights with which no class always scores 0: the ReLU would keep such a class at 0 for good."""
     random = np.random.default_rng(2)
     arrays = {}
     for name, shape in spec.weight_shapes().items():
@@ -21,7 +21,7 @@ def tiny_arrays(spec):
 
 
 def tiny_images(count=32, seed=0):
-    """Noise of one of four mean colours: float32 (count, 33, 33, 3) and its int64 class."""
+    """Images of noise around one of four colours, float32 (count, 33, 33, 3), and their int64 classes."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, 4, count)
     colours = np.array([[2, 0, 0], [0, 2, 0], [0, 0, 2], [1, 1, 1]], np.float32)
@@ -30,7 +30,7 @@ def tiny_images(count=32, seed=0):
 
 
 def tiny_batches():
-    """Endless batches of eight images and their labels, four different ones in turn."""
+    """Endless batches of eight images and their labels; four different batches come in turn."""
     import tensorflow as tf
 
     return tf.data.Dataset.from_tensor_slices(tiny_images()).batch(8).repeat()

@@ -1,4 +1,4 @@
-"""An update of a device is verified, tried and rolled back; whatever it is killed at, a slot that works is left."""
+"""A device's update is verified, tried and rolled back; wherever it is killed, a slot that works is left."""
 
 import builtins
 import json
@@ -25,14 +25,14 @@ SPEC = small_spec()
 
 
 def sqz_file(arrays, answers_of=None, base=None):
-    """A .sqz file with a self-test whose answers are those of `answers_of`, by default its own."""
+    """A .sqz file with a self-test whose answers come from the weights `answers_of`, by default from its own."""
     data = litert_file.convert(SPEC, arrays if answers_of is None else answers_of)
     test = self_test.make(SPEC, lambda images: run_litert(data, images))
     return sqz.encode(SPEC, arrays, {}, base=base, self_test=test)
 
 
 def test_the_guide_shows_the_example():
-    """Its functions `update` and `start`, word by word."""
+    """It shows the functions `update` and `start` word for word."""
     page, example = ((ROOT / path).read_text("utf-8") for path in ("docs/device.md", "examples/ab_update.py"))
     functions = re.findall(r"^def (?:update|start)\(.*?(?=^(?:```|def ))", page, re.MULTILINE | re.DOTALL)
     assert len(functions) == 2 and all(function.strip() in example for function in functions)
@@ -66,7 +66,7 @@ def delta(tmp_path, device, new):
 
 
 def works_as(model, arrays):
-    """Whether a device's model is that of the arrays, byte for byte."""
+    """Whether a device's model is, byte for byte, what the arrays are converted to."""
     return model.read_bytes() == litert_file.convert(SPEC, arrays)
 
 
@@ -88,7 +88,7 @@ def test_a_failed_self_test_rolls_back(device, new, old, tmp_path, capsys):
 
 
 def test_a_whole_file_replaces_what_no_delta_fits(device, new, tmp_path):
-    """Here because the installed file is damaged; other releases of zlib may have the same effect."""
+    """Here the installed file is damaged; another release of zlib may have the same effect."""
     (device / "a" / "model.sqz").write_bytes(b"damaged")
     (tmp_path / "whole.sqz").write_bytes(sqz_file(new))
     model = ab_update.update(device, tmp_path / "whole.sqz")
@@ -151,7 +151,7 @@ def test_a_crash_in_the_self_test_rolls_back(device, delta, old, monkeypatch):
 
 
 def end_at(monkeypatch, call):
-    """Ends this process at its n-th open, flush, rename, making or removal, before it is done; a write is cut short."""
+    """Ends this process before its n-th open, fsync, rename, mkdir or removal, or in the middle of its n-th write."""
     count = 0
 
     def ends():
@@ -199,7 +199,7 @@ def end_at(monkeypatch, call):
 
 @pytest.mark.large
 def test_killed_at_every_write(device, delta, old, new, monkeypatch, tmp_path):
-    """After each kill the device starts with the old model or the new one, and takes the update again."""
+    """After each kill the device starts with the old model or the new one, and accepts the update again."""
     monkeypatch.setattr(ab_update, "run_litert", None)  # no runtime in a forked process
     monkeypatch.setattr(ab_update, "passes", lambda slot: (slot / "model.tflite").stat().st_size > 0)
     seen = []

@@ -1,4 +1,4 @@
-"""The notebooks run from their first cell to their last, in a folder with photos/, and hold no outputs in git."""
+"""The notebooks run from the first cell to the last, in a folder with photos/, and have no outputs in git."""
 
 import pathlib
 import re
@@ -44,7 +44,7 @@ def folder(test_data, cached_weights, tmp_path_factory):
 
 @pytest.fixture
 def run(folder, monkeypatch):
-    """Runs a notebook as Jupyter does; returns what each of its code cells printed, and its pictures' number."""
+    """A function that runs a notebook as Jupyter does; it returns what the cells printed and how many pictures."""
     from nbclient import NotebookClient
 
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "2")

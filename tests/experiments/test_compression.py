@@ -1,4 +1,4 @@
-"""The comparison of ways to compress: its bytes are right, and nothing is judged on what it was calibrated on."""
+"""The comparison of ways to compress: its bytes are right, and nothing is evaluated on images that calibrated it."""
 
 import sys
 
@@ -142,7 +142,7 @@ def decode(stream):
 
 
 def test_a_peer_runs_in_its_own_interpreter(tmp_path, monkeypatch):
-    """With a stand-in for the package, which rounds to integers."""
+    """A stand-in for the package rounds to integers."""
     (tmp_path / "nncodec").mkdir()
     (tmp_path / "nncodec" / "nn.py").write_text(NNCODEC)
     (tmp_path / "nncodec-9.1.dist-info").mkdir()
@@ -158,7 +158,7 @@ def test_a_peer_runs_in_its_own_interpreter(tmp_path, monkeypatch):
 
 
 def test_the_layout_without_entropy_coding_is_the_authors(test_data):
-    """Codes, gaps and codebooks of the released net as they are: the size of its file, to the byte."""
+    """The codes, gaps and codebooks of the released net have the size of its file, to the byte."""
     path = test_data / "weights" / "deep_compression" / "compressed_SqueezeNet.net"
     spec, arrays = resolve_model(path)
     rows = {(row.method, row.setting): row for row in compression_rows.shared(spec, arrays)}

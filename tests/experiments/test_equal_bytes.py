@@ -1,4 +1,4 @@
-"""How nets of two kinds are compared, once their runs are measured; to measure them takes too long for a test."""
+"""How nets of two kinds are compared once their runs are measured; measuring takes too long for a test."""
 
 import dataclasses
 import json
@@ -41,7 +41,7 @@ def test_the_nets_that_are_best_on_validation_are_compared_on_test(tmp_path, run
                 }
                 if tests:
                     results[key]["test"] = tests[seed]
-    add_run(tmp_path / "searched" / "trials" / "alone", 2, "complex")  # one seed is no net
+    add_run(tmp_path / "searched" / "trials" / "alone", 2, "complex")  # one seed is not enough
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "results.json").write_text(json.dumps(results))
     flags = [f"--{kind}={tmp_path / kind}" for kind in ("family", "searched")]

@@ -1,4 +1,4 @@
-"""What is made of a family's trained points, whose training takes too long for a test."""
+"""What is computed from a family's trained points; training them takes too long for a test."""
 
 import pytest
 from PIL import Image
@@ -10,7 +10,7 @@ from trainers.reports.page import save_chart
 
 
 def tables(space, accuracies):
-    """A table a seed, from the accuracies of each point by seed."""
+    """One table per seed, from each point's accuracies, which are listed by seed."""
     seeds = zip(*accuracies.values(), strict=True)
     return [
         {
@@ -29,7 +29,7 @@ def test_means_intervals_and_findings(tmp_path):
     assert rows[1]["top1"] == pytest.approx(0.8) and rows[1]["half"] == pytest.approx(4.303 * 0.1 / 3**0.5)
     lines = "\n".join(family.describe("bypass", rows, seen))
     assert "| none | 5 | 1.50 | 1,001 | 60.0% | +- 24.8 |" in lines
-    # Seed by seed simple bypass is 20 points better than none, whatever the seeds differ by.
+    # For every seed, simple bypass is 20 points better than none, however much the seeds differ.
     assert "| simple bypass beats none: simple less none | +20.0 | +20.0 to +20.0 |" in lines
     assert "| simple bypass beats complex: simple less complex | +0.0 | -24.8 to +24.8 |" in lines
 

@@ -8,7 +8,7 @@ from experiments import own_images
 
 
 def write(folder, names):
-    """Images of these names, and files that are none."""
+    """Writes images with these names, and files that are not images."""
     folder.mkdir(parents=True)
     for name in names:
         (folder / f"{name}.jpg").write_text(f"{folder.name} {name}")
@@ -42,7 +42,7 @@ def test_it_runs_the_public_command_and_prints_its_result(tmp_path, monkeypatch,
     def train(words, **_):
         flags = dict(word[2:].split("=") for word in words[3:])
         assert words[1:3] == ["-m", "trainers.train"] and set(flags) == {"image_dir", "workdir"}
-        assert all(pathlib.Path(path).is_absolute() for path in flags.values())  # it runs in another folder
+        assert all(pathlib.Path(path).is_absolute() for path in flags.values())  # the command runs in another folder
         assert listed(pathlib.Path(flags["image_dir"])) == {"train/own a/1", "val/own a/2"}
         pathlib.Path(flags["workdir"]).mkdir()
         results = {"top1_accuracy": 0.875, "top1_interval": [0.8, 0.9], "num_images": 8}

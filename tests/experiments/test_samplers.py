@@ -1,4 +1,4 @@
-"""The samplers are compared on a recorded table, and one that cannot run is refused before the work."""
+"""The samplers are compared on a recorded table; a sampler that cannot run is refused before any work is done."""
 
 import importlib.util
 import itertools

@@ -1,4 +1,4 @@
-"""The heads are trained on the drawn images and judged on the others, on the features that the guide's trunk gives."""
+"""The heads are trained on the drawn images and evaluated on the others, with the features of the guide's trunk."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def test_a_head_learns_to_tell_the_classes_apart(head):
 
 @pytest.mark.large
 def test_only_the_drawn_images_are_trained_on_and_only_the_others_are_for_test():
-    """The others look like the other class."""
+    """The images that are not drawn look like the other class."""
     labels, features = two_classes()
     order = np.random.default_rng(0).permutation(len(labels))
     drawn = np.concatenate([order[labels[order] == label][:4] for label in (0, 1)])
@@ -57,6 +57,6 @@ def test_the_command_prints_each_head(tmp_path, run_command, capsys):
 
 
 def two_classes():
-    """The first 32 features are those of class 0, the others those of class 1."""
+    """Labels, and features of which the first 32 belong to class 0 and the others to class 1."""
     labels = np.repeat([0, 1], 20)
     return labels, 40 * np.repeat(np.eye(2, dtype=np.float32), 32, axis=1)[labels]

@@ -1,4 +1,4 @@
-"""The arithmetic of the comparison over seeds, whose runs take too long for a test."""
+"""The arithmetic of the comparison over seeds; the runs take too long for a test."""
 
 import pytest
 

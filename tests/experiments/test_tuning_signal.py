@@ -1,4 +1,4 @@
-"""The estimates of signal and direction, on gradients whose own are known."""
+"""The estimates of signal and direction, on gradients whose signal and direction are known."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""SqueezeNet as KerasHub's users meet it: presets saved, loaded by KerasHub's own classes, and trained on."""
+"""SqueezeNet for users of KerasHub: presets are saved, loaded by KerasHub's own classes, and trained further."""
 
 import dataclasses
 import json
@@ -148,7 +148,7 @@ def test_the_size_of_images_belongs_to_the_weights(preset):
 
 @pytest.mark.parametrize("options", [{"classes": 3}, {"image_shape": (48, 48, 3)}])
 def test_arguments_that_keras_would_ignore_are_refused(path, preset, options):
-    """KerasHub's other image models take an `image_shape`."""
+    """For example, KerasHub's other image models take an `image_shape`."""
     for make in (hub.SqueezeNetImageClassifier.from_preset, keras_hub.models.ImageClassifier.from_preset):
         with pytest.raises((ValueError, TypeError), match=rf"Unknown arguments \['{next(iter(options))}'\]"):
             make(preset, **options)

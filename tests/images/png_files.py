@@ -1,4 +1,4 @@
-"""Every kind of PNG file, written without Pillow, and what a person sees in it."""
+"""Every kind of PNG file, written without Pillow, with the colours that a person sees."""
 
 import struct
 import zlib
@@ -13,7 +13,7 @@ _PASSES = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2),
 
 
 def all_kinds(height: int = 13, width: int = 21) -> Iterator[tuple[str, bytes, np.ndarray]]:
-    """(name, file, RGB on white as float64 (H, W, 3)) for each kind of colours, depth, interlacing and tRNS."""
+    """(name, file, RGB on white as float64 (H, W, 3)) for each colour type, depth, interlacing and tRNS."""
     generator = np.random.default_rng(0)
     for kind, depths in _DEPTHS.items():
         for depth in depths:
@@ -44,7 +44,7 @@ def write_png(
 
 
 def chunk(name: bytes, content: bytes) -> bytes:
-    """A part of a PNG file."""
+    """A chunk of a PNG file, with its length and checksum."""
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
 

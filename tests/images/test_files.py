@@ -23,7 +23,7 @@ def encode(image: Image.Image, **options) -> bytes:
 
 @pytest.fixture
 def image():
-    """Left half red, right half blue, 40 wide and 20 high, so that every turn is seen."""
+    """Left half red, right half blue, 40 wide and 20 high, so that every rotation is visible."""
     pixels = np.zeros((20, 40, 3), np.uint8)
     pixels[:, :20] = (230, 20, 20)
     pixels[:, 20:] = (20, 20, 230)
@@ -62,7 +62,7 @@ def test_exif_orientation_is_undone(image, orientation):
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
 def test_exif_with_a_tag_of_an_odd_type_turns_the_image_too(image, format):
-    """Pillow fails on it where it writes the EXIF anew."""
+    """Pillow fails on such a tag when it rewrites the EXIF."""
     exif = Image.Exif()
     exif[0x0112], exif[0x011A] = 8, 72.0
     odd = (
@@ -76,7 +76,7 @@ def test_exif_with_a_tag_of_an_odd_type_turns_the_image_too(image, format):
 
 
 def test_orientation_elsewhere_than_in_exif_is_not_applied(image):
-    """Viewers and the served graph do not know it; Pillow takes it for EXIF."""
+    """Viewers and the served graph ignore it; Pillow treats it as EXIF."""
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
     assert_shows(read_image(encode(image, format="JPEG", quality=95, xmp=xmp)), image)
 
@@ -103,7 +103,7 @@ def test_16_bits_become_8():
 
 @pytest.mark.parametrize(("bits", "colours"), [(8, 0), (8, 1), (12, 1), (16, 0), (16, 1)])
 def test_grey_tiff_of_every_depth(bits, colours):
-    """Pillow leaves 12 bits as they are, nearly black, and shows 16 bits of which 0 is white as a negative."""
+    """Pillow leaves 12-bit samples as they are, nearly black, and shows 16 bits in which 0 is white as a negative."""
     levels = np.arange(256).reshape(16, 16)
     samples = levels << (bits - 8)
     data = write_tiff(samples if colours else 2**bits - 1 - samples, bits, colours=colours)
@@ -153,7 +153,7 @@ def test_half_a_file_is_refused(image):
 
 
 def test_damage_of_any_kind_is_refused(image):
-    """Pillow raises RuntimeError, TypeError and others."""
+    """On damaged files, Pillow raises RuntimeError, TypeError and others."""
     random = np.random.default_rng(0)
     for format in ("AVIF", "GIF", "TIFF", "WEBP"):
         content = np.frombuffer(encode(image.resize((60, 30)), format=format), np.uint8)
@@ -165,7 +165,7 @@ def test_damage_of_any_kind_is_refused(image):
 
 
 def with_early_end(content: bytes, part: float = 0.5) -> bytes:
-    """A JPEG file without its last pixels, with the marker that says that it ends."""
+    """A JPEG file without its last pixels, but with the end marker."""
     start = content.index(b"\xff\xda")
     return content[: start + int(part * (len(content) - start))] + b"\xff\xd9"
 
@@ -181,7 +181,7 @@ def noise_jpeg(mode: str, **options) -> bytes:
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK", "YCCK"])
 @pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"restart_marker_blocks": 1}], ids=str)
 def test_a_jpeg_that_ends_early_is_refused(mode, options):
-    """The JPEG library paints the rest grey and only warns."""
+    """The JPEG library paints the missing pixels grey and only warns."""
     content = noise_jpeg(mode, **options)
     for part in (0.3, 0.9):
         with pytest.raises(ValueError, match="the file ends early: some of its pixels are missing"):
@@ -191,7 +191,7 @@ def test_a_jpeg_that_ends_early_is_refused(mode, options):
 
 @pytest.mark.parametrize("format", ["JPEG", "MPO"])
 def test_a_jpeg_whose_end_is_zeros_is_refused(format):
-    """As of an interrupted download, or from a damaged card. Pillow decodes the zeros; TensorFlow refuses the file."""
+    """Interrupted downloads and damaged cards leave such files; TensorFlow refuses them, and Pillow decodes the zeros."""
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
     thumbnail = b"Exif\0\0" + encode(Image.new("RGB", (8, 8)), format="JPEG")
     content = encode(Image.fromarray(pixels), format=format, exif=thumbnail)
@@ -219,7 +219,7 @@ def test_a_png_without_its_end_is_refused(image):
 @pytest.mark.parametrize("kind", [GREY, COLOUR])
 @pytest.mark.parametrize("depth", [8, 16])
 def test_a_png_of_too_few_rows_is_refused(kind, depth):
-    """Pillow leaves the others black."""
+    """Pillow leaves the missing rows black."""
     samples = np.random.default_rng(0).integers(1, 255, (8, 6, 3 if kind == COLOUR else 1))
     samples[-1] = 0
     whole = write_png(samples, kind, depth, {})
@@ -251,7 +251,7 @@ def test_a_later_image_of_an_mpo_may_end_in_grey(image):
 
 
 def test_a_lossless_jpeg_is_refused():
-    """Of 8 x 8 grey pixels. Pillow reads it; TensorFlow, which trains and serves, does not."""
+    """Pillow reads it; TensorFlow, which trains and serves, does not. The image is 8 x 8 grey pixels."""
     header = "ffd8 ffc3 000b 08 0008 0008 01 011100 ffc4 0014 00 01 000000000000000000000000000000 00"
     content = bytes.fromhex(f"{header} ffda 0008 01 0100 010000 {64 * '0'} ffd9")
     assert np.asarray(Image.open(io.BytesIO(content))).shape == (8, 8)
@@ -269,7 +269,7 @@ def test_colours_that_are_multiplied_by_their_alpha(mode):
 
 
 def test_a_tiff_whose_colours_pillow_mixes_up_is_refused():
-    """Uncompressed planes of more than 8 bits, or of LAB."""
+    """Pillow mixes up uncompressed planes of more than 8 bits, and of LAB."""
     samples = np.arange(3 * 256).reshape(3, 16, 16) % 256
     np.testing.assert_array_equal(read_image(planar_tiff(samples, 8)), samples.transpose(1, 2, 0))
     for bits, colours in ((16, 2), (8, 8)):
@@ -282,7 +282,7 @@ def test_a_bmp_whose_pixels_are_all_transparent(image):
     for alpha, expected in ((0, np.asarray(image)), (128, np.asarray(image) / 2 + 128)):
         clear.putalpha(alpha)
         content = bytearray(encode(clear, format="BMP"))
-        # Pillow writes the fourth byte and calls it unused; the longer header of type 4 has a mask for it.
+        # Pillow writes the fourth byte, but calls it unused; the longer header of type 4 has a mask for it.
         masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
         header = struct.pack("<I", 108) + content[18:30] + struct.pack("<I", 3) + content[34:54] + masks + bytes(52)
         content = content[:10] + struct.pack("<I", 14 + len(header)) + header + content[54:]
@@ -290,7 +290,7 @@ def test_a_bmp_whose_pixels_are_all_transparent(image):
 
 
 def test_a_gif_whose_first_frame_leaves_a_gap():
-    """Browsers show the page behind it; Pillow shows the first colour of the palette."""
+    """Browsers show the page behind the gap; Pillow shows the first colour of the palette."""
     content = encode(Image.new("RGB", (4, 4), "blue"), format="GIF")
     content = content[:6] + struct.pack("<HH", 8, 6) + content[10:]
     expected = np.full((6, 8, 3), 255)
@@ -299,7 +299,7 @@ def test_a_gif_whose_first_frame_leaves_a_gap():
 
 
 def test_a_tiff_palette_of_8_bits():
-    """TIFF's palettes have 16 bits; those of some programs have 8, which Pillow makes black."""
+    """TIFF palettes have 16 bits, but some programs write 8, which Pillow turns black."""
     colours = np.random.default_rng(0).integers(0, 256, (256, 3), np.uint8)
     image = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))
     for factor in (1, 257):
@@ -386,7 +386,7 @@ def test_pixels_of_an_unknown_range_are_refused():
 
 def test_jpegs_and_tiffs_of_a_kind_that_is_not_read_say_so():
     data = encode(Image.new("RGB", (16, 16)), format="JPEG")
-    start = data.index(b"\xff\xc0") + 4  # of the header, whose first byte is the number of bits
+    start = data.index(b"\xff\xc0") + 4  # start of the frame header; its first byte is the number of bits
     with pytest.raises(ValueError, match=r"a JPEG .* \(cannot handle 12-bit layers\); save it anew, with 8 bits"):
         read_image(data[:start] + bytes([12]) + data[start + 1 :])
     floats = encode(Image.fromarray(np.zeros((4, 4), np.float32)), format="TIFF")

@@ -1,4 +1,4 @@
-"""What a TensorFlow graph decodes is what `read_image` reads."""
+"""A TensorFlow graph decodes image files to the same pixels as `read_image`."""
 
 import struct
 import zlib
@@ -38,7 +38,7 @@ def test_every_kind_of_png(name):
 
 
 def test_a_palette_whose_colours_are_all_nearly_transparent():
-    """Its alphas are 15, the value that TensorFlow gives all pixels where 4 bits have no transparency."""
+    """Its alphas are 15, the value that TensorFlow gives to all pixels of a 4-bit image without transparency."""
     palette, samples = np.zeros((16, 3), np.uint8), np.arange(16).reshape(4, 4, 1)
     data = write_png(samples, PALETTE, 4, {b"PLTE": palette.tobytes(), b"tRNS": bytes([15] * 16)})
     np.testing.assert_array_equal(decode_png(tf.constant(data)), np.full((4, 4, 3), 240))
@@ -124,7 +124,7 @@ def test_damaged_exif_turns_nothing():
 
 
 def exif_of(order: str, *directories: dict[int, int], kind: int = 3, before: bytes = b"") -> bytes:
-    """EXIF of some image directories of (tag: value), with bytes before the first."""
+    """EXIF with image directories of {tag: value}, and bytes before the first directory."""
     number = "H" if kind == 3 else "I"
     content = struct.pack(f"{order}HI", 42, 8 + len(before)) + before
     for place, entries in enumerate(directories):
@@ -137,7 +137,7 @@ def exif_of(order: str, *directories: dict[int, int], kind: int = 3, before: byt
 
 
 def in_jpeg(exif: bytes, *segments: tuple[int, bytes], fill: bytes = b"", before: bytes | None = None) -> bytes:
-    """A JPEG, 8 high and 16 wide, with other segments before its EXIF, fill bytes, or all that is before a marker."""
+    """A JPEG, 8 high and 16 wide, with segments and fill bytes before its EXIF; `before` is the marker that follows."""
     segments = [*segments, (0xE1, b"Exif\0\0" + exif)]
     added = b"".join(fill + b"\xff" + struct.pack(">BH", marker, len(data) + 2) + data for marker, data in segments)
     data = encode(Image.new("RGB", (16, 8), "red"), format="JPEG")
@@ -207,7 +207,7 @@ def test_a_grey_jpeg_ends_where_it_should():
 
 
 def test_four_inks_without_a_word_about_them():
-    """Pillow and browsers take them as inverted. TensorFlow does so only where the file names Adobe."""
+    """Pillow and browsers treat the inks as inverted; TensorFlow does so only if the file names Adobe."""
     inks = np.random.default_rng(0).integers(0, 256, (2, 2, 4), np.uint8).repeat(16, 0).repeat(16, 1)
     data = encode(Image.fromarray(inks, "CMYK"), format="JPEG", quality=95)
     start = data.index(b"\xff\xee")

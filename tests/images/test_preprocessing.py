@@ -75,7 +75,7 @@ def test_colours_are_restored_from_network_inputs(mode):
     assert restored.dtype == np.uint8
     np.testing.assert_array_equal(restored, images)
     np.testing.assert_array_equal(restore_rgb(inputs[1], mode), images[1])
-    # Resized images have values between the levels, and a little outside of them.
+    # Resized images have values between the levels, and slightly outside their range.
     between = np.random.default_rng(1).uniform(-5, 260, (8, 8, 3)).astype(np.float32)
     restored = restore_rgb(preprocess_input(between, "channels_last", mode), mode)
     assert np.abs(restored - np.clip(between, 0, 255)).max() <= 0.501
@@ -155,7 +155,7 @@ def test_stretch_and_centre_crop_against_numpy():
 
 
 def test_shortest_side_is_torchvisions(tmp_path):
-    """Pillow's antialiased bilinear with the short side at 256 and the centre 224, as torchvision's transform is."""
+    """As torchvision's transform: Pillow's antialiased bilinear to a short side of 256, then the centre 224."""
     smooth = np.add.outer(np.arange(300), np.arange(451))[..., None] % 256 * np.ones(3)
     image = smooth.astype(np.uint8)
     spec = ModelSpec(input_size=224, preprocessing=Preprocessing("torch", "shortest_side", 256))
@@ -200,7 +200,7 @@ def test_decode_predictions_refuses_top(top):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, ml_dtypes.bfloat16])
 def test_decode_predictions_of_quantised_models(dtype):
-    """-x of an unsigned x is not below 0, and -(-128) of 8 bits is -128."""
+    """Negating the scores to sort them would fail: -x of an unsigned x is not below 0, and in int8 -(-128) is -128."""
     preds = np.full((1, 1000), np.iinfo(dtype).min if dtype in (np.uint8, np.int8) else 0, dtype)
     preds[0, 281], preds[0, 0] = 100, 50
     (row,) = decode_predictions(preds, top=2)
@@ -221,7 +221,7 @@ def test_decode_predictions_refuses_infinity():
     "shape", [(3, 20, 30, 4), (3, 20, 30, 1), (2, 3, 20, 30), (20, 30, 4), (20, 30), (1, 1, 20, 30, 3)]
 )
 def test_images_of_another_shape_are_refused(shape):
-    """Three RGBA images have as many values as four RGB ones, which they became."""
+    """Three RGBA images have as many values as four RGB images, and used to be read as four."""
     for images in (np.zeros(shape, np.uint8), tf.zeros(shape)):
         with pytest.raises(ValueError, match=r"\(N, H, W, 3\) or \(H, W, 3\), got .*convert\('RGB'\)"):
             prepare_images(images, ModelSpec())
@@ -262,7 +262,7 @@ def test_other_things_than_a_spec_are_refused():
 
 
 def test_decode_predictions_takes_tensors_as_keras_does(monkeypatch):
-    """NumPy itself refuses PyTorch's on a GPU or with a gradient."""
+    """NumPy itself refuses PyTorch tensors that are on a GPU or have a gradient."""
     monkeypatch.setattr(keras.ops, "convert_to_numpy", lambda tensor: np.eye(1000)[[3]])
     assert decode_predictions(object(), top=1)[0][0][1] == "tiger_shark"
 

@@ -1,4 +1,4 @@
-"""Resizing in numpy gives what Keras's does."""
+"""Resizing in numpy gives the same as resizing in Keras."""
 
 import numpy as np
 import pytest

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def write_tiff(samples: np.ndarray, bits: int, *, colours: int = 1, numbers: int = 1, orientation: int = 1) -> bytes:
-    """A file of samples (16, 16); `colours` is 0 for white at 0, `numbers` 2 for signed."""
+    """A file of samples (16, 16); `colours` is 0 if 0 is white, `numbers` is 2 if the samples are signed."""
     data = np.packbits((samples.reshape(-1, 1) >> np.arange(bits - 1, -1, -1)) & 1).tobytes()
     if bits in (16, 32):
         data = samples.astype(f"<u{bits // 8}").tobytes()
