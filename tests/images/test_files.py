@@ -191,7 +191,7 @@ def test_a_jpeg_that_ends_early_is_refused(mode, options):
 
 @pytest.mark.parametrize("format", ["JPEG", "MPO"])
 def test_a_jpeg_whose_end_is_zeros_is_refused(format):
-    """Interrupted downloads and damaged cards leave such files; TensorFlow refuses them, and Pillow decodes the zeros."""
+    """Interrupted downloads and damaged cards leave such a file. Pillow decodes the zeros; TensorFlow refuses it."""
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
     thumbnail = b"Exif\0\0" + encode(Image.new("RGB", (8, 8)), format="JPEG")
     content = encode(Image.fromarray(pixels), format=format, exif=thumbnail)

@@ -1,4 +1,4 @@
-"""What every backend of Keras is asked, in a process of its own: `python -m tests.models.answers FOLDER`.
+"""What every Keras backend is asked to compute, in a process of its own: `python -m tests.models.answers FOLDER`.
 
 FOLDER holds `inputs.npy`, the weights of `BUILDERS` and `NETS`, `importers/` and `photos/`. The answers are
 written to `FOLDER/<backend>.npz`.
@@ -33,12 +33,12 @@ BUILDERS = {
     "simple": (SqueezeNetSimpleBypass, ModelSpec(bypass="simple")),
     "complex": (SqueezeNetComplexBypass, ModelSpec(bypass="complex")),
 }
-# One network per bypass, for the questions that are not only for the builders.
+# One network per bypass, small, for `squeezenet_from_metaparameters` and the commands.
 NETS = {name: ModelSpec(None, name or None, SMALL, classes=10, input_size=35) for name in ("", "simple", "complex")}
 
 
 def answer(folder: pathlib.Path) -> dict[str, np.ndarray]:
-    """Runs everything that any backend can do, and returns the results by name."""
+    """Runs everything that every backend can do, and returns the results by name."""
     inputs = np.load(folder / "inputs.npy")
     answers = {}
 
@@ -75,7 +75,7 @@ def answer(folder: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def fit(folder: pathlib.Path) -> None:
-    """Trains a network by Keras's own loop."""
+    """Trains a network with Keras's own loop."""
     inputs = np.load(folder / "inputs.npy")
     model = squeezenet_from_metaparameters(SMALL, (64, 64, 3), classes=10, weights=folder / "net.sqz")
     before = named_arrays(model)

@@ -1,4 +1,4 @@
-"""What commands print on the backend that is installed: `python -m tests.models.commands FOLDER`, as JSON.
+"""What commands print with the backend that is installed: `python -m tests.models.commands FOLDER`, as JSON.
 
 FOLDER holds `net.sqz`, `v1_1.sqz` and `photos/`; files go to `FOLDER/of_<backend>/`.
 """

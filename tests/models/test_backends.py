@@ -1,4 +1,4 @@
-"""Builders, importers and commands on each backend of Keras, alone in an environment: TensorFlow's answers."""
+"""Builders, importers and commands on each Keras backend, alone in its environment, answer as on TensorFlow."""
 
 import importlib.util
 import json
@@ -32,7 +32,7 @@ TOLERANCES = {"openvino": 0.05}
 
 
 def write_sqz(path, spec):
-    """A network whose weights keep the size of what goes through them; returns the weights."""
+    """Writes a network whose weights keep activations at about the scale of the inputs; returns the weights."""
     random = np.random.default_rng(0)
     arrays = {}
     for name, shape in spec.weight_shapes().items():
@@ -43,7 +43,7 @@ def write_sqz(path, spec):
 
 
 def write_importers(folder, v1_1, monkeypatch):
-    """A file or folder of every kind that is read, but for `.net`, which the record of "imagenet" is."""
+    """Writes a file or folder of every kind that is read, except `.net`, which the record of "imagenet" covers."""
     folder.mkdir()
     spec, arrays = mutations.SPEC, mutations.random_arrays()
     model = build(spec, arrays)
@@ -56,14 +56,14 @@ def write_importers(folder, v1_1, monkeypatch):
     state = test_torch_file.state_dict(arrays)
     (folder / "net.safetensors").write_bytes(test_safetensors_file.build(state))
     (folder / "net.pth").write_bytes(test_torch_file.Writer(monkeypatch).zipped(state))
-    write_spec(folder / "net.weights.h5", spec, arrays)  # beside all of them
+    write_spec(folder / "net.weights.h5", spec, arrays)  # one spec for all files of the net
     test_npy_folder.write(folder / "npy", v1_1)
     test_saved_model.export(folder / "saved_model", v1_1)
 
 
 @pytest.fixture(scope="module")
 def folder(test_data, tmp_path_factory):
-    """What `tests.models.answers` and the commands read."""
+    """A folder with what `tests.models.answers` and the commands read."""
     folder = tmp_path_factory.mktemp("answers")
     np.save(folder / "inputs.npy", np.random.default_rng(0).uniform(-1, 1, (2, 64, 64, 3)).astype(np.float32))
     for name, spec in NETS.items():
@@ -83,14 +83,14 @@ def folder(test_data, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ask(folder):
-    """A function of a backend, which gives its answers and what its commands print."""
+    """A function that gives a backend's answers and what its commands print."""
 
     def ask(backend):
         others = set(BACKENDS) - {backend}
         packages = environments.make(folder / f"packages_{backend}", without={*others, f"{backend}_cpu"})
 
         def run(*arguments, chosen=""):
-            # On CPUs only oneDNN's kernels take channels first; TensorFlow leaves them off without AVX-512.
+            # On CPUs only oneDNN's kernels support channels first; without AVX-512, TensorFlow leaves them off.
             env = {"KERAS_HOME": str(folder / "home"), "KERAS_BACKEND": chosen, "TF_ENABLE_ONEDNN_OPTS": "1"}
             result = environments.run(packages, *arguments, env=env, cwd=folder)
             assert result.returncode == 0, result.stderr
@@ -123,7 +123,7 @@ def test_the_answers_of_tensorflow(expected, ask, folder, backend):
         assert np.abs(theirs[name]).max() > 0.05
         largest = max(1.0, float(np.abs(theirs[name]).max()))  # 1 for probabilities
         exact = name.startswith("importer")
-        # Of 255 levels, a resized picture may differ by 0.005.
+        # Resized images, in levels of 0..255, may differ by 0.005.
         tolerance = 0 if exact else 0.005 if name == "prepared" else largest * TOLERANCES.get(backend, 1e-5)
         np.testing.assert_allclose(answer, theirs[name], rtol=0, atol=tolerance, err_msg=name)
     for name in ("summary", "inspect"):

@@ -22,7 +22,7 @@ def network():
 
 
 def exported_twice(model, folder):
-    """The answers, none of them 0, of two calls of the exported model to the same images, and the images."""
+    """The exported model's answers in two calls with the same images, none of them 0, and the images."""
     model.export(folder, verbose=False)
     loaded = tf.saved_model.load(folder)
     images = np.random.default_rng(0).uniform(-120, 140, (4, *SIZE)).astype(np.float32)
@@ -42,7 +42,7 @@ def test_preprocessing_layers_before_a_nested_model_leave_its_dropout_on(layer, 
 
 
 def test_training_false_turns_the_dropout_off(tmp_path):
-    """The guide's way to export a model with a Resizing in it."""
+    """This is the guide's way to export a model that contains a Resizing."""
     net, inputs = network(), keras.Input(SIZE)
     model = keras.Model(inputs, net(keras.layers.Resizing(32, 32)(inputs), training=False))
     (first, second), images = exported_twice(model, tmp_path)

@@ -114,7 +114,7 @@ def test_pool_against_a_direct_ceil_mode_pool(size):
 
 @pytest.mark.parametrize(("version", "bypass"), SIX)
 def test_every_pooled_map_is_a_relu_output_or_a_sum_of_them(version, bypass):
-    """What makes padding with zeros exact. Structural: no path reaches a pool without passing a ReLU."""
+    """This makes padding with zeros exact. The check is structural: no path reaches a pool without passing a ReLU."""
     model = SqueezeNet(weights=None, version=version, bypass=bypass, input_shape=(48, 48, 3))
 
     def not_negative(tensor):
@@ -278,7 +278,7 @@ def test_classifier_activation():
 
 @pytest.mark.parametrize("activation", ["sigmoid", "hard_sigmoid", "log_sigmoid", "sparse_sigmoid"])
 def test_what_a_sigmoid_would_give_after_the_relu(activation):
-    """The reason why these are refused."""
+    """The reason why these activations are refused."""
     scores = keras.activations.get(activation)(np.linspace(0, 100, 101, dtype=np.float32))
     least = np.log(0.5) if activation == "log_sigmoid" else 0.5
     assert float(tf.reduce_min(scores)) == pytest.approx(least)
@@ -309,7 +309,7 @@ def test_every_builder_warns_at_the_callers_line():
 
 
 def test_pooling_with_the_top_is_ignored_with_a_warning():
-    """As keras.applications ignores it; scripts pass it."""
+    """keras.applications ignores it too, and scripts pass it."""
     with pytest.warns(UserWarning, match="pooling='avg' has no effect with include_top=True") as warned:
         model = small(pooling="avg", classes=6)
     assert warned[0].filename == __file__

@@ -1,4 +1,4 @@
-"""Networks whose files the tests write: the six of the paper and others, small enough to run in Keras."""
+"""Networks for the files that tests write: the paper's six and others, small enough to run in Keras."""
 
 import keras
 import numpy as np
@@ -11,18 +11,18 @@ SIX = [(version, bypass) for version in ("1.0", "1.1") for bypass in (None, "sim
 
 
 def paper_net(version: str, bypass: str | None, input_size: int = 99) -> ModelSpec:
-    """A net of the paper for ten classes, so that their probabilities differ; pools meet odd and even sizes."""
+    """A net of the paper with ten classes, so that the probabilities differ; pools get odd and even sizes."""
     return ModelSpec(version, bypass, classes=10, input_size=input_size, conv10_padding=int(version == "1.0"))
 
 
 def odd_net(bypass: str | None, conv10_padding: int, input_size: int) -> ModelSpec:
-    """A net of metaparameters of its own."""
+    """A net with metaparameters that the paper does not have."""
     net = Metaparameters(num_fire_modules=3, base_e=8, incr_e=8, freq=2, stem_filters=4, pool_after=(1, 3))
     return small_spec(metaparameters=net, bypass=bypass, conv10_padding=conv10_padding, input_size=input_size)
 
 
 def coloured_net(mode: str) -> ModelSpec:
-    """A net with the preprocessing of a mode."""
+    """A net with the preprocessing of the given mode."""
     return small_spec(preprocessing=Preprocessing(mode, resize_to=36))
 
 

@@ -30,7 +30,7 @@ def test_the_six_nets(version, bypass):
 @pytest.mark.parametrize("size", [31, 32, 33, 34])
 @pytest.mark.parametrize(("bypass", "padding"), [(None, 1), ("simple", 0), ("complex", 2)])
 def test_every_size_and_bypass(size, bypass, padding):
-    """Pools in ceil mode, sums, and conv10's padding."""
+    """Covers pools in ceil mode, sums, and conv10's padding."""
     check_answers(odd_net(bypass, padding, size))
 
 
@@ -77,7 +77,7 @@ def interpreters():
 
 
 def test_the_converter_of_tensorflow_writes_a_file_of_the_same_use():
-    """Names, types and shapes are its own, and so are the answers, one by one and as a batch, in each interpreter."""
+    """Both files have the same names, types, shapes and signatures, and give the same answers in each interpreter."""
     import tensorflow as tf
 
     from export.formats.litert_int8 import quiet
@@ -110,7 +110,7 @@ def test_the_converter_of_tensorflow_writes_a_file_of_the_same_use():
 
 
 def test_the_schema_reads_back_what_was_written():
-    """TensorFlow's classes of the schema find every field where the file has it, and the ModelSpec in the metadata."""
+    """TensorFlow's classes for the schema read back the fields that were written, and the ModelSpec in the metadata."""
     spec = small_spec(conv10_padding=1)
     arrays = random_arrays(spec)
     data = litert_file.convert(spec, arrays)
@@ -135,7 +135,7 @@ def test_the_schema_reads_back_what_was_written():
 
 
 def test_weights_lie_where_runtimes_can_use_them():
-    """The schema asks for 16 bytes of alignment."""
+    """The schema asks for an alignment of 16 bytes."""
     spec = small_spec()
     arrays = random_arrays(spec)
     data = litert_file.convert(spec, arrays)

@@ -29,7 +29,7 @@ def test_the_six_nets(version, bypass):
 @pytest.mark.parametrize("size", [31, 32, 33, 34])
 @pytest.mark.parametrize(("bypass", "padding"), [(None, 1), ("simple", 0), ("complex", 2)])
 def test_every_size_and_bypass(size, bypass, padding):
-    """Pools in ceil mode, sums, and conv10's padding."""
+    """Covers pools in ceil mode, sums, and conv10's padding."""
     check_file(odd_net(bypass, padding, size))
 
 

@@ -1,4 +1,4 @@
-"""The self-test passes on the right model by any runtime, and fails on a wrong one."""
+"""The self-test passes for the right model in any runtime, and fails for a wrong model."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The pictures of the README: a report's part as a person sees it, and none that is too large."""
+"""The README's pictures: they show part of a report as a person sees it, and none is too large."""
 
 import pytest
 from PIL import Image
@@ -26,7 +26,7 @@ def test_a_part_of_a_report(browser, images):
 
 
 def test_a_sweep_that_was_stopped_is_resumed(tmp_path, monkeypatch):
-    """It has a report, too, of the networks that were finished."""
+    """A stopped sweep has a report too, about the networks that are finished."""
     commands = []
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "report.html").touch()

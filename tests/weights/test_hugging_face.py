@@ -85,7 +85,7 @@ def test_a_failed_download_is_one_of_the_system(monkeypatch):
     import huggingface_hub
 
     class ProxyError(Exception):
-        """As httpx has it."""
+        """Stands in for httpx's."""
 
     def fail(*_, **__):
         raise ProxyError("407")

@@ -1,4 +1,4 @@
-"""Model cards, read by huggingface_hub as the hub reads them."""
+"""Model cards, read by huggingface_hub as the Hub reads them."""
 
 import dataclasses
 

@@ -63,7 +63,7 @@ def test_the_trunk_of_pretrained_weights(test_data):
 
 
 def test_onnxruntime_on_the_file_as_it_is(onnx_path, images):
-    """float16 and 224 pixels, where floor and ceil pooling coincide."""
+    """The file is in float16 and for 224 pixels, a size at which floor and ceil pooling agree."""
     spec = ModelSpec("1.1", input_size=224, preprocessing=Preprocessing())
     inputs = np.stack([prepare_images(image, spec) for image in images[::4]])
     session = onnxruntime.InferenceSession(onnx_path, providers=["CPUExecutionProvider"])

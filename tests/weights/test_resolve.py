@@ -102,7 +102,7 @@ def test_a_file_with_another_activation_is_refused(tmp_path):
     assert_same(named_arrays(built), named_arrays(model))
     with pytest.warns(UserWarning, match="does not say how images are prepared"):
         assert "conv10/kernel" in resolve_model(path, include_top=False)[1]
-    embed_spec(path, SPEC)  # a file of this project ends in a softmax, and may be built with logits
+    embed_spec(path, SPEC)  # this project's files end in a softmax, and may be built with logits
     sqz_keras.squeezenet_from_metaparameters(SMALL, classes=3, classifier_activation=None, weights=path)
     model.save(path)
     for build_it in (
@@ -145,7 +145,7 @@ def test_a_config_of_another_network_is_refused(tmp_path, layer, change, message
 
 
 def test_layers_around_the_network_are_refused_but_for_the_trunk(tmp_path):
-    """Weights alone would say nothing of the colours that this model takes."""
+    """The weights alone would not say which colours this model takes."""
     images = keras.Input((48, 48, 3), name="images")
     flipped = keras.layers.RandomFlip("horizontal")(images)
     path = tmp_path / "own.keras"
@@ -211,7 +211,7 @@ def of_another_project(
     module=keras,
     **conv1,
 ):
-    """keras-squeezenet's names, with fewer filters: a ReLU is a layer of its own."""
+    """A net with keras-squeezenet's names and fewer filters; each ReLU is a layer of its own."""
     layers, act = module.layers, act or (lambda name: module.layers.Activation("relu", name=name))
 
     def convolution(x, filters, kernel, name, **options):
@@ -234,7 +234,7 @@ def of_another_project(
 
 
 def linear(*names):
-    """ReLUs, but for the layers of these names, which change nothing."""
+    """A maker of ReLUs, except that layers with these names change nothing."""
     return lambda name: keras.layers.Activation("linear" if name in names else "relu", name=name)
 
 
@@ -294,7 +294,7 @@ def test_a_config_with_the_names_of_another_project_is_checked(tmp_path, change,
 
 
 def zeros_behind_conv1(name):
-    """ReLUs, and behind that of conv1 a dropout and the zeros that make its pool one in ceil mode."""
+    """A ReLU; conv1's is followed by a dropout, and by zeros that turn the pool after it into one in ceil mode."""
     relu = keras.layers.ReLU(name=name)
     zeros, dropout = keras.layers.ZeroPadding2D(((0, 1), (0, 1))), keras.layers.Dropout(0.5)
     return (lambda x: zeros(dropout(relu(x)))) if name == "relu_conv1" else relu
@@ -365,7 +365,7 @@ def test_weights_alone_are_warned_about(tmp_path):
     [((), None, 0), (("fire3_add",), "simple", 0), (("conv10_pad",), None, 1), (("add_2",), "simple", 0)],
 )
 def test_layers_without_weights_tell_the_bypass_and_the_padding(tmp_path, names, bypass, padding):
-    """In a legacy file of weights alone."""
+    """The file is a legacy one with weights alone."""
 
     def edit(file):
         file.attrs["layer_names"] = [*file.attrs["layer_names"], *(name.encode() for name in names)]
@@ -412,7 +412,7 @@ def test_a_trunk_saved_alone_is_loaded(tmp_path):
 
 
 def test_swapped_tensors_are_noticed(saved):
-    """Two tensors of one shape, exchanged: Keras loads such a file without a word."""
+    """Two tensors of the same shape are swapped: Keras loads such a file without complaint."""
     folder, _ = saved
     model = build(SPEC, resolve_model(folder)[1])
     one, other = model.get_layer("fire2_expand3x3"), model.get_layer("fire3_expand3x3")
@@ -493,7 +493,7 @@ def test_torch_files_are_prepared_as_torchvision_does(tmp_path, monkeypatch, suf
 
 
 def test_heads_of_other_names(tmp_path):
-    """One that may be conv10 is; several are no hindrance to a model without the top."""
+    """A single candidate is read as conv10; several are refused, except for a model without the top."""
     spec = ModelSpec("1.0", classes=4)
     arrays = random_arrays(spec.weight_shapes())
     head = {part: arrays.pop(f"conv10/{part}") for part in ("kernel", "bias")}
@@ -511,7 +511,7 @@ def test_heads_of_other_names(tmp_path):
 
 
 def test_what_a_caffemodel_says_of_its_network_is_read(tmp_path, recwarn):
-    """Fine-tuned nets, which are no record's."""
+    """The nets are fine-tuned, so they are not those of a record."""
     path, spec = tmp_path / "tuned.caffemodel", ModelSpec("1.0", classes=4)
     arrays = random_arrays(spec.weight_shapes())
     for bypass, padding in ((None, 0), (None, 1), ("simple", 1)):
@@ -661,7 +661,7 @@ def test_download_is_cached_and_works_offline(downloadable, capsys):
 
 
 def test_four_processes_download_at_once(downloadable):
-    """They once wrote to one temporary file, and all failed."""
+    """They used to write to the same temporary file, and all failed."""
     record, source = downloadable
     source.write_bytes(b"weights" * 300_000)
     record = dataclasses.replace(record, digest=hashlib.sha256(source.read_bytes()).hexdigest(), megabytes=2.1)
@@ -703,7 +703,7 @@ def test_a_record_without_a_url_asks_for_a_path():
 
 
 def test_a_changed_value_is_refused_where_a_record_has_a_hash(test_data, monkeypatch, tmp_path):
-    """A file that would decode, with one bit of one codebook changed, in the place of the record's."""
+    """The record's file in the cache has one bit of a codebook changed, and would still decode."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     record = dataclasses.replace(records.RECORDS[0], url="http://127.0.0.1:9/none")
     path = download.cache_path(record)

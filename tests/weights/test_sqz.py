@@ -1,4 +1,4 @@
-"""A `.sqz` file as a model: whatever takes weights takes it; and files that hold no model are refused by name."""
+"""A `.sqz` file as a model: whatever takes weights takes it, and a file that holds no model is refused by name."""
 
 import dataclasses
 

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 from sqz_keras.architecture.layers import IMAGES
 from tests.weights.readers.mutations import SPEC, oihw
 
-# Ways of writing a network: how constants are kept, where channels lie, what pools, biases and the end look like.
+# Ways of writing a network: how constants are stored, where channels are, what pools, biases and the end look like.
 STYLES = {
     "caffe2": {"softmax": True},
     "pytorch": {"ceil": True, "end": "flatten"},
@@ -81,7 +81,7 @@ class _Writer:
         return self.add("Add", [x, self.constant(bias if last else bias.reshape(1, -1, 1, 1), names[1])])
 
     def around(self, op, x, others=(), **attributes):
-        """The node, between transposes if every layer of the original has its channels last."""
+        """Adds a node, between transposes if every layer of the original has its channels last."""
         if not self.style.get("between"):
             return self.add(op, [x, *others], **attributes)
         x = self.add(op, [self.add("Transpose", [x], perm=[0, 3, 1, 2]), *others], **attributes)
@@ -106,7 +106,7 @@ class _Writer:
         return self.around("MaxPool", x, **window, **ceil)
 
     def end(self, x):
-        """The average, and what comes after it."""
+        """Adds the average, and what comes after it."""
         end = self.style.get("end")
         if end == "reduce mean":
             x = self.add("ReduceMean", [x, self.integers(-1, -2)], keepdims=1)
@@ -147,7 +147,7 @@ class _Writer:
 
 
 def renamed(model):
-    """A copy in which the names tell nothing."""
+    """A copy whose names carry no meaning."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     names = {"": ""}

@@ -165,8 +165,8 @@ def encode(
 ):
     """A net as Caffe saves it.
 
-    `pad` is conv10's, a number or the fields of its ConvolutionParameter. With `eltwise` there are bypasses: around all
-    fire modules where there are convolutions for them, and else around every other one. `edit` may change the layers.
+    `pad` is conv10's padding: a number, or the fields of its ConvolutionParameter. `eltwise` adds bypasses, around all
+    fire modules if `arrays` has bypass convolutions, else around every other fire module. `edit` may change the layers.
     """
     net = Net(messages, legacy, weights_alone)
     net.add("data", "Data")
@@ -185,7 +185,7 @@ def encode(
         elif part.startswith("expand"):
             fields, source = {"pad": [1]} if part == "expand3x3" else {}, rename(f"{block}_squeeze1x1")
         elif part == "bypass1x1":
-            source = rename(f"{block}_squeeze1x1")  # whatever it is
+            source = rename(f"{block}_squeeze1x1")  # any source will do
         message = net.add(name, "Convolution", [source], **fields)
         for array in parts.values():
             add_blob(message.blobs, oihw(array), legacy, double)
@@ -260,7 +260,7 @@ def test_what_the_layers_say_of_the_network(path, legacy, pad):
 
 
 def set_fields(name, kind, **fields):
-    """An edit of a layer's parameters."""
+    """An edit that sets fields of a layer's parameters."""
 
     def edit(layers):
         message = getattr(layers[name], f"{kind}_param")
@@ -280,7 +280,7 @@ def rename_type(name, kind):
 
 
 def skip(name):
-    """Whatever reads the layer's output reads its input: the layer is still there, and nothing needs it."""
+    """An edit after which all readers of the layer's output read its input: the layer remains, but nothing uses it."""
 
     def edit(layers):
         layer = layers[name]
@@ -339,7 +339,7 @@ def test_layers_of_another_network_are_refused(path, legacy):
 
 
 def with_splits(layers):
-    """As Caffe writes a blob that several layers read."""
+    """An edit that adds a Split layer, as Caffe does for a blob that several layers read."""
     relu = layers["relu_conv1"]
     relu.top[0] = "conv1_relu"  # not in place
     for name, layer in layers.items():

@@ -18,7 +18,7 @@ def data(test_data):
 
 
 def sections(data):
-    """Each kernel's name, shape and offsets of codebook, bias, codes and gaps, read anew."""
+    """Each kernel's name, shape, number of codes, and offsets of codebook, bias, codes and gaps, computed again."""
     counts = [int.from_bytes(data[4 * i : 4 * i + 4], "little") for i in range(26)]
     at = 104
     for (name, shape), count in zip(KERNELS.items(), counts, strict=True):

@@ -1,4 +1,4 @@
-"""Heads of other names than conv10, in each of the formats whose layers have names."""
+"""Heads with other names than conv10, in every format whose layers have names."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def head(name, classes=6, kernel=None):
 
 
 def torch_state(arrays):
-    """As `state_dict`, with layers of other names under their own."""
+    """As `test_torch_file.state_dict`, but layers that are not SqueezeNet's keep their names."""
     state = {}
     for name, array in arrays.items():
         layer, part = name.split("/")
@@ -30,13 +30,13 @@ def torch_state(arrays):
 
 
 def dense_transposed(arrays):
-    """Caffe's dense layers have (out, in)."""
+    """The arrays with dense kernels as (out, in), the order in Caffe."""
     return {name: array.T if array.ndim == 2 else array for name, array in arrays.items()}
 
 
 @pytest.fixture(params=["net.caffemodel", "old.caffemodel", "net.h5", "net.weights.h5", "net.pth", "net.safetensors"])
 def write(request, tmp_path, monkeypatch):
-    """Writes arrays into a file of some format and returns its path."""
+    """A function that writes arrays into a file of some format and returns its path."""
     writers = {
         "net.caffemodel": lambda arrays: test_caffe.encode(dense_transposed(arrays), rename=str),
         "old.caffemodel": lambda arrays: test_caffe.encode(dense_transposed(arrays), legacy=True, rename=str),

@@ -68,7 +68,7 @@ def archived(data, name="model.weights.h5", compression=zipfile.ZIP_STORED):
 
 @pytest.fixture(autouse=True)
 def a_process_for_each_file(ask_worker, monkeypatch):
-    """As for users: some of these files make it crash."""
+    """Reads every file in a process of its own, as for users: some of these files make the process crash."""
     monkeypatch.setattr(keras_h5, "ask_worker", ask_worker)
 
 
@@ -121,7 +121,7 @@ def test_reads_what_keras_writes(tmp_path):
 
 @pytest.mark.parametrize("name", ["net.weights.h5", "net.keras"])
 def test_bfloat16_is_read(tmp_path, name):
-    """Keras writes it as two bytes without a meaning, and the type as an attribute."""
+    """Keras writes each value as two opaque bytes, and the type as an attribute."""
     keras.config.set_dtype_policy("bfloat16")
     try:
         model = build(keras, random_arrays())
@@ -148,7 +148,7 @@ def test_reads_what_tf_keras_writes(tmp_path, separator):
 
 
 def replace(name, make):
-    """An edit that puts something else in a dataset's place."""
+    """An edit that replaces a dataset with what `make` creates."""
 
     def edit(file):
         group, _, key = name.rpartition("/")
@@ -211,7 +211,7 @@ def structural(write, arrays):
 
 
 def contained(copy):
-    """What `read` would hand to the worker, or None where it refuses the file before."""
+    """The bytes that `read` would pass to the worker, or None if it refuses the file before that."""
     if not copy.startswith(b"PK"):
         return copy
     try:
@@ -223,7 +223,7 @@ def contained(copy):
 
 @pytest.fixture
 def one_worker(ask_worker, monkeypatch):
-    """Lets one process answer many files instead of one, and a new one where it crashes: a process a file is slow."""
+    """Lets one process read many files, and a new one take over after a crash, since a process per file is slow."""
 
     def answer_beforehand(copies):
         answers = {}

@@ -73,7 +73,7 @@ def test_gluon_release(test_data):
 
 
 def put(folder, name, arrays):
-    """Writes one of the arrays, or removes its file where it is not among them."""
+    """Writes the array called `name`, or removes its file if there is no such array."""
     path = folder / file_name(name)
     path.unlink(missing_ok=True)
     if name in arrays:

@@ -37,7 +37,7 @@ BYPASSES = [None, "simple", "complex"]
 
 
 def rounded(spec=SPEC):
-    """Eighths of small integers, which are the same in every dtype."""
+    """Weights rounded to eighths, which have the same value in every dtype."""
     return {name: np.round(array * 8) / 8 for name, array in random_arrays(spec.weight_shapes()).items()}
 
 
@@ -116,7 +116,7 @@ def test_reads_what_pytorch_exports(torch, path, dynamo, bypass, half):
         module, images = module.half(), images.half()
     options = {"external_data": False, "verbose": False} if dynamo else {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the older exporter is deprecated, and PyTorch warns of itself
+        warnings.simplefilter("ignore")  # the older exporter is deprecated, and PyTorch's own code causes warnings
         torch.onnx.export(module, (images,), str(path), dynamo=dynamo, **options)
     read_spec, read = resolve_model(path)
     assert_equal(read, rounded(spec))
@@ -149,14 +149,14 @@ def set_attribute(model, op, index, **attributes):
 
 
 def insert(model, index, op, **attributes):
-    """A node behind the output of the node at `index`."""
+    """Inserts a node after the node at `index`."""
     before = model.graph.node[index]
     after = helper.make_node(op, ["between"], [before.output[0]], name="inserted", **attributes)
     before.output[0] = "between"
     model.graph.node.insert(index + 1, after)
 
 
-# What is done to a graph, and which node or tensor the message names.
+# Edits of a graph, each with a pattern for the message, which often names the node or tensor.
 EDITS = {
     "external data": (external, "is kept in another file"),
     "external entry": (lambda m: tensor(m, "conv1/bias").external_data.add(key="location", value="x"), "another file"),
@@ -305,7 +305,7 @@ def test_a_pool_of_padding_is_refused(path):
 
 
 def test_a_bias_behind_a_convolution_belongs_to_all_that_reads_it(path):
-    """A second reader of the sum without the bias would make another network."""
+    """If a second node read the sum without the bias, it would be another network."""
     spec = ModelSpec(None, "complex", SMALL, classes=5, input_size=39)
     model = build(rounded(spec), spec, late_bias=True)
     path.write_bytes(model.SerializeToString())
@@ -320,7 +320,7 @@ def test_a_bias_behind_a_convolution_belongs_to_all_that_reads_it(path):
 
 @pytest.mark.parametrize("style", ["constant nodes", "tf2onnx"])
 def test_constants_that_are_not_understood_are_not_left_out(path, style):
-    """A bias, or pads, whose constant has no value that is known."""
+    """The constants are biases or pads, stored in a way that is not understood."""
     spec = ModelSpec(None, "complex", SMALL, classes=5, input_size=39)
     model = build(rounded(spec), spec, **STYLES[style])
     data = model.SerializeToString()
@@ -377,7 +377,7 @@ def test_random_damage_is_refused_or_gives_finite_weights(path, style):
 
 @pytest.mark.parametrize("style", STYLES)
 def test_damage_to_the_graph_is_refused_or_gives_finite_weights(path, style):
-    """As above, with weights so small that most of the damage is to nodes."""
+    """As above, with so few weights that most of the damage hits nodes."""
     spec = ModelSpec(None, "complex", dataclasses.replace(SMALL, base_e=4, incr_e=2, stem_filters=2), classes=2)
     data = build(random_arrays(spec.weight_shapes()), spec, **STYLES[style]).SerializeToString()
     assert check_harmless(path, flips(data, 300, seed=8), spec.weight_shapes()) == 300
@@ -459,7 +459,7 @@ def test_other_preparations_of_images_are_refused(path, nodes):
 
 
 def described(spec, value=None, mode="torch", **style):
-    """The file of a spec that has `value`, else the spec, in its metadata."""
+    """The model of a spec, with `value` in its metadata, or the spec if there is no value."""
     model = build(rounded(spec), spec, prepare=prepare(mode), **style)
     text = value if isinstance(value, str) else json.dumps((value or spec).to_json())
     helper.set_model_props(model, {"model_spec": text})

@@ -23,7 +23,7 @@ DTYPES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F6
 
 
 def build(state, edit=lambda header: None, metadata=True):
-    """The bytes of a file, whose header `edit` may change."""
+    """The bytes of a file; `edit` may change its header."""
     header, values = {"__metadata__": {"format": "pt"}} if metadata else {}, b""
     for name, array in state.items():
         offsets = [len(values), len(values) + array.nbytes]

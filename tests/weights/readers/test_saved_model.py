@@ -16,7 +16,7 @@ GRAPH = "saved_model.pb"
 
 
 def export(folder, arrays, prefix=""):
-    """A SavedModel with these constants in a function of its graph."""
+    """Writes a SavedModel with the arrays as constants in a function of its graph."""
 
     @tf.function(input_signature=[])
     def constants():

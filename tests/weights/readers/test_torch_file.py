@@ -56,7 +56,7 @@ def theirs(name, modules=V1_0):
 
 
 def state_dict(arrays, modules=None):
-    """As torchvision names the weights of v1.1, and of all other networks as those of v1.0."""
+    """The weights under torchvision's names: for v1.1 its own, for all other networks those of v1.0."""
     if modules is None:
         kernel = arrays.get("conv1/kernel", np.empty(0))
         modules = V1_1 if kernel.shape[:1] + kernel.shape[3:] == (3, 64) else V1_0
@@ -228,7 +228,7 @@ def test_the_numbers_of_the_fire_modules_tell_the_pools(writer, path, version, r
 
 
 def test_an_ordered_dict_of_python_2_is_read(writer, path):
-    """It pickles a call with a list of pairs."""
+    """Python 2 pickles it as a call with a list of pairs."""
 
     class OrderedDict:
         def __init__(self, items):
@@ -283,7 +283,7 @@ def test_several_state_dicts_are_refused(writer, path):
     ],
 )
 def test_averages_of_the_weights_beside_them_are_refused(writer, path, wrap, place):
-    """As timm, torchvision's references and others save them; some load the averages, and some the plain ones."""
+    """timm, torchvision's references and others save both; some load the averages, and some the plain weights."""
     state = state_dict(random_arrays())
     both = state | {f"module.{name}": array + 1 for name, array in state.items()}
 
@@ -308,7 +308,7 @@ def test_a_state_dict_in_two_places_is_one(writer, path):
 
 @pytest.mark.parametrize("name", ["n_averaged", "num_batches_tracked", "accuracy.total"])
 def test_counters_are_left_out(writer, path, name):
-    """The first is of torch.optim.swa_utils.AveragedModel."""
+    """The first name is a counter of torch.optim.swa_utils.AveragedModel."""
     state = {f"module.{name}": array for name, array in state_dict(random_arrays()).items()}
     path.write_bytes(writer.zipped({name: np.array(5), **state}))
     assert_equal(load(path), random_arrays())
@@ -350,7 +350,7 @@ def test_what_is_no_layer_of_a_squeezenet_says_what_to_save(writer, path, name):
 
 @pytest.mark.parametrize("parts", [("weight_orig", "weight_mask"), ("parametrizations.weight.original0",)])
 def test_weights_in_parts_say_how_to_make_them_whole(writer, path, parts):
-    """As torch.nn.utils.prune and torch.nn.utils.parametrize leave them."""
+    """torch.nn.utils.prune and torch.nn.utils.parametrize leave weights in such parts."""
     state = state_dict(random_arrays())
     kernel = state.pop("features.0.weight")
     path.write_bytes(writer.zipped({f"features.0.{part}": kernel for part in parts} | state))
@@ -367,7 +367,7 @@ def test_weights_in_parts_say_how_to_make_them_whole(writer, path, parts):
     ],
 )
 def test_tensors_of_other_kinds_say_what_to_save(writer, path, function, message):
-    """The state dict is alone already."""
+    """The file already holds nothing but the state dict."""
     state = state_dict(random_arrays())
     pickled = writer.pickle(state).replace(b"_rebuild_tensor_v2", function.encode())
     path.write_bytes(writer.zipped(state, pickled))
@@ -376,7 +376,7 @@ def test_tensors_of_other_kinds_say_what_to_save(writer, path, function, message
 
 
 def test_a_dense_layer_in_the_place_of_conv10_does_not_matter_to_the_trunk(writer, path):
-    """model.classifier[1] = nn.Linear(512, 6)."""
+    """This is what `model.classifier[1] = nn.Linear(512, 6)` makes."""
     state, channels = state_dict(random_arrays()), SHAPES["conv10/kernel"][2]
     state |= {"classifier.1.weight": np.ones((6, channels), np.float32), "classifier.1.bias": np.ones(6, np.float32)}
     path.write_bytes(writer.zipped(state))
@@ -462,7 +462,7 @@ def test_a_module_that_torch_saves_says_what_to_save(torch, path):
     with pytest.raises(WeightsFileError, match=r"torch\.save\(model\.state_dict\(\)"):
         torch_file.read(path)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # TorchScript is deprecated, and many files of it are about
+        warnings.simplefilter("ignore")  # TorchScript is deprecated, but many of its files are about
         torch.jit.script(torch.nn.Conv2d(3, 4, 3)).save(path)
     with pytest.raises(WeightsFileError, match=r"torch\.save\(model\.state_dict\(\)"):
         torch_file.read(path)
@@ -508,7 +508,7 @@ EDITS = (
 
 @pytest.mark.parametrize("data", [np.float32([0.25, -2, 1]).tobytes(), b"\0\0\1\5conv1", pickle.dumps({"a": 1})])
 def test_a_file_of_another_program_is_not_called_damaged(path, data):
-    """As the .bin of OpenVINO, a .ckpt of TensorFlow, and a dict that pickle itself wrote."""
+    """For example, OpenVINO's .bin, TensorFlow's .ckpt, and a dict that pickle itself wrote."""
     path.write_bytes(data)
     with pytest.raises(WeightsFileError, match=r"not a file that torch\.save wrote"):
         torch_file.read(path)
