@@ -1,10 +1,10 @@
-"""Milliseconds in which the decoder in C reads a `.sqz` file, beside the Python reader. Needs a C compiler.
+"""Milliseconds in which the decoder in C reads a `.sqz` file, compared with the Python reader. Needs a C compiler.
 
     python benchmarks/c_reader.py [--model=imagenet] [--rounds=31]
 
-Encodes the model in the profile `max`, builds `c/sqz.c` with -O2, and lets both read the file in turn; medians. Prints
-`c_milliseconds=` and how many times longer Python takes. Required are at most 30 ms for a v1.0 of about 400,000 bytes:
-`--model=small.sqz`, written by sqz-compress --method=quantize --target_bytes=400000.
+Encodes the model in the profile `max`, builds `c/sqz.c` with -O2, and lets both read the file, one after the other.
+Prints medians: `c_milliseconds=`, and how many times as long Python takes. Required: at most 30 ms for a v1.0 of about
+400,000 bytes: `--model=small.sqz`, written by sqz-compress --method=quantize --target_bytes=400000.
 """
 
 from __future__ import annotations

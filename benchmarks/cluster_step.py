@@ -1,4 +1,4 @@
-"""One training step while clustering to 256 values per layer, beside a plain step of the same net, interleaved.
+"""One training step while clustering to 256 values per layer, compared with a plain step of the same net, interleaved.
 
     python benchmarks/cluster_step.py [--rounds=20] [--batch=8] [--input_size=227] [--version=1.0] [--clusters=256]
 

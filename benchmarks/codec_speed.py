@@ -1,9 +1,9 @@
-"""Seconds to read a `.sqz` file of either profile, beside reading the same weights from a deflated .npz.
+"""Seconds to read a `.sqz` file of either profile, compared with reading the same weights from a deflated .npz.
 
     python benchmarks/codec_speed.py [--model=imagenet] [--rounds=9]
 
-All run in turn in one process; medians. Prints `decode_seconds=` and `ratio=` to the .npz for each profile, and the
-seconds of lossless encoding; required are at most 0.25 s and 5 s on two cores.
+All run in turn in one process. Prints the median `decode_seconds=` and its `ratio=` to the .npz for each profile, and
+the seconds that lossless encoding takes. Required: at most 0.25 s to decode and 5 s to encode, on two cores.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Images a second of the training pipeline beside bare `decode_and_crop_jpeg`.
+"""Images per second of the training pipeline, compared with bare `decode_and_crop_jpeg`.
 
     python benchmarks/input_pipeline.py --image_dir=DIR [--input_size=227] [--rounds=7]
 
-The bare side decodes the same bytes in the same windows from one thread a core, and does nothing else; the pipeline
-also resizes, mirrors and batches. Both run in turn in one process; the ratio is that of the medians. The pipeline is
-timed once its batches flow, as training waits for its start only once. Prints `ratio=`; required: at least 0.85. Where
-other work shares the cores, the ratio of CPU times, printed above it, says more. DIR is any folder with JPEG images in
-it, at any depth; those as large as ImageNet's (110 KB on average) give the number that matters.
+The bare side decodes the same bytes in the same windows with one thread per core, and does nothing else; the pipeline
+also resizes, mirrors and batches. Both run in turn in one process. The pipeline's start is not timed, as training
+waits for it only once. Prints `ratio=`, the ratio of the medians; required: at least 0.85. If other work shares the
+cores, the ratio of CPU times, printed above it, says more. DIR is any folder with JPEG images, at any depth; images as
+large as ImageNet's (110 KB on average) give the number that matters.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python benchmarks/inspect_start.py [--model=imagenet] [--rounds=9]
 
-Medians, for both profiles; the file is written to a temporary folder first. Beside them: `python -c "import numpy"`.
-Prints `first_line_seconds=` of the slower profile; required: at most 0.3. Ends with an error where the command imports
-Keras.
+Prints medians for both profiles, and for `python -c "import numpy"`; the file is first written to a temporary folder.
+Then prints `first_line_seconds=` of the slower profile; required: at most 0.3. Ends with an error if the command
+imports Keras.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     python benchmarks/install_size.py [--extras=,tensorflow,jax] [--folder=DIR]
 
-Needs a package index, and disk for one environment at a time, which takes gigabytes for `tensorflow` and what builds on
-it. The versions are those of constraints.txt. For `torch` PyTorch's CPU wheel comes from --torch_index, since PyPI's
-brings CUDA on Linux. What is counted is what the wheels hold; the byte-code that Python writes later is not. Prints a
-line for each, with its largest packages; required: at most 90 MB for the base.
+Needs a package index, and disk space for one environment at a time: gigabytes for `tensorflow` and the extras that
+build on it. The versions are those of constraints.txt. For `torch`, PyTorch's CPU wheel comes from --torch_index, since
+PyPI's wheel brings CUDA on Linux. Counts what the wheels contain, without the byte-code that Python writes later.
+Prints a line for each environment, with its largest packages; required: at most 90 MB for the base.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""LiteRT in 8 bits beside LiteRT in float32: how often they agree with Keras, and how much faster 8 bits are.
+"""LiteRT in 8 bits and in float32: how often they agree with Keras, and how much faster 8 bits are.
 
     python benchmarks/litert.py --image_dir=DIR [--model=imagenet] [--threads=2] [--rounds=50]
 
-Every other image calibrates and the rest are compared with Keras, and the other way round; intervals are 95%, Wilson's.
-Times are of one image, all files in turn in one run, medians, with XNNPACK, which is the default, and without. Prints
-`agreement=`, of which 0.94 is required, and `ratio=`, of which 2.5 is. The interpreter is ai-edge-litert's where that
-is installed, else TensorFlow's own. `control=` is the ratio of a plain conversion to 8 bits: it depends on the
-processor and the interpreter alone.
+Every other image calibrates and the rest are compared with Keras, then the other way round; intervals are Wilson's, at
+95%. Times are medians for one image, all files in turn in one run, with XNNPACK (the default) and without. Prints
+`agreement=` (required: at least 0.94) and `ratio=` (required: at least 2.5). The interpreter is ai-edge-litert's if
+that is installed, else TensorFlow's own. `control=` is the ratio of a plain conversion to 8 bits, which depends only
+on the processor and the interpreter.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Seconds and memory of quantising without labels, as a user runs it.
+"""Seconds and memory that quantising without labels takes, as a user runs it.
 
     python benchmarks/quantize_speed.py --image_dir=DIR [--model=imagenet] [--target_bytes=400000]
 
-DIR holds images, of which 100 calibrate. Runs sqz-compress in a process of its own, and prints what is required of
+DIR holds images; 100 of them calibrate. Runs sqz-compress in a process of its own, and prints what is required on
 2 cores with nothing else running.
 """
 

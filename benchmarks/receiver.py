@@ -1,10 +1,10 @@
-"""Seconds and memory of sqz-receive, from the start of the process to its end, beside a process that imports numpy.
+"""Seconds and memory of sqz-receive, from the start of the process to its end, against a process that imports numpy.
 
     python benchmarks/receiver.py [--model=imagenet] [--rounds=9]
 
 Receives the model as a whole file of each profile, and as a delta with another bias in conv10, and writes a LiteRT and
-an ONNX file. Prints the median of `seconds=`, of which at most 1 is required, and the highest `megabytes_above_numpy=`
-of resident memory, of which at most 100 are. Linux alone notes the memory.
+an ONNX file. Prints the median `seconds=` (required: at most 1) and the highest `megabytes_above_numpy=` of resident
+memory (required: at most 100). Memory is measured on Linux only.
 """
 
 from __future__ import annotations

@@ -2,9 +2,8 @@
 
     python benchmarks/report_speed.py [--trials=1000] [--rounds=5]
 
-The trials are made up, in the space `full`, with two objectives. Prints the median seconds, the browser's start left
-out, and `ratio=`, how many times as long as a report of ten trials takes. Required: at most 3 s for 1,000 trials on two
-cores.
+The trials are made up, in the space `full`, with two objectives. Prints the median seconds, without the browser's
+start, and their `ratio=` to a report of ten trials. Required: at most 3 s for 1,000 trials on two cores.
 """
 
 from __future__ import annotations

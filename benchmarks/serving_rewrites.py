@@ -2,8 +2,8 @@
 
     python benchmarks/serving_rewrites.py --image_dir=DIR [--model=imagenet] [--seconds=40]
 
-The network alone with the threads of a server, on prepared images, 1, 8 and 32 in a call; all variants in turn in one
-run, medians. Prints milliseconds an image and `gain=`: the time with the rewrite undone, divided by the time of the
+Only the network runs, with a server's threads, on calls of 1, 8 and 32 prepared images; all variants run in turn.
+Prints the median milliseconds per image and `gain=`: the time with the rewrite undone, divided by the time of the
 network as it is.
 """
 

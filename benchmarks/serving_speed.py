@@ -1,10 +1,10 @@
-"""Milliseconds an image of the served model and of other ways to run the same net, on the same images.
+"""Milliseconds per image of the served model and of other ways to run the same net, on the same images.
 
     python benchmarks/serving_speed.py --image_dir=DIR [--model=imagenet] [--base_path=DIR] [--seconds=40]
 
-All take images of the network's size, float32 RGB in 0..255, and give probabilities. Each is in a process of its own
-with its own threads. Calls of 1, 8 and 32 images, all in turn in one run, medians; `ratio=` is to onnxruntime. Prints
-what is required beside it, and how often a runtime's top class is onnxruntime's. PyTorch is measured where it is
+All take images of the network's size, float32 RGB in 0..255, and give probabilities. Each runs in a process of its own
+with its own threads. Prints medians for calls of 1, 8 and 32 images, made in turn in one run, and `ratio=` to
+onnxruntime with the required ratio, and how often a runtime's top class is onnxruntime's. PyTorch is measured if it is
 installed. --base_path keeps the exports for the next run on the same model.
 """
 

@@ -2,9 +2,10 @@
 
     python benchmarks/sweep_overhead.py [--max_steps=1000] [--rounds=1]
 
-Prints `ratio=`: the seconds of whole sweeps over those that they spent in training. Required: at most 1.05. The rest is
-the database, loading and measuring each net, and the report. Equal trainings differ by more than that in time, so those
-without a sweep, in turn with the sweeps, only tell whether training is slower inside of one: `inside_over_alone=`.
+Prints `ratio=`: the seconds of whole sweeps divided by the seconds that they spent in training. Required: at most 1.05.
+The rest is the database, loading and measuring each net, and the report. The time of equal trainings varies by more
+than that, so trainings without a sweep, in turn with the sweeps, tell only whether training is slower inside a sweep:
+`inside_over_alone=`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One update of the trainer beside a bare `tf.function` step of the same net and batch, interleaved in one run.
+"""One update of the trainer, compared with a bare `tf.function` step of the same net and batch, interleaved in one run.
 
     python benchmarks/train_step.py [--rounds=30] [--batch=32] [--input_size=128]
 

@@ -1,17 +1,17 @@
-"""Ways of making one net smaller, side by side: bytes, agreement with the net as it was, top-1.
+"""Ways of making one net smaller, side by side: bytes, agreement with the original net, top-1.
 
     python experiments/compression.py --image_dir=DIR [--model=imagenet] [--rows=lossless,shared] [--output=FILE]
 
 DIR holds images, with or without labels in their names as for sqz-evaluate. Methods that need images (label-free,
-LiteRT int8) run twice: one half of the images calibrates and the other half evaluates, and the other way round; their
-bytes are those of the larger file. With --calibration_dir they run once: its images calibrate, and all of --image_dir
+LiteRT int8) run twice: one half of the images calibrates and the other half evaluates, then the other way round; the
+larger file gives the bytes. With --calibration_dir they run once: its images calibrate, and all images of --image_dir
 evaluate. Prints a table with what is required, and writes FILE.json, row by row, and the plot FILE.svg and FILE.png.
 --earlier=OTHER.json adds the rows of an earlier run, so that the work can be split or continued. The divergence is
-KL(uncompressed || compressed) of the answers, in nats, the mean over the images.
+KL(uncompressed || compressed) of the answers, in nats, averaged over the images.
 
 --files=FILE.sqz,... adds files that sqz-compress made of this net, under the names of their methods.
---peers=PYTHON adds NNCodec, run by that interpreter: it needs NumPy 1, so it has an environment of its own, for which
-`pip install nncodec` is enough where compilers are at hand.
+--peers=PYTHON adds NNCodec, run by that interpreter: it needs NumPy 1, so it has an environment of its own;
+`pip install nncodec` is enough for that environment if compilers are available.
 """
 
 from __future__ import annotations

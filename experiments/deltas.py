@@ -4,9 +4,9 @@
 
 DIR holds labelled images, as for sqz-evaluate. The net is fine-tuned on some of them: conv10's bias, conv10 alone or
 everything; pruned weights stay 0. K-means shares the weights before and after fine-tuning, and the file from before is
-the base of the delta; the changes of the biases are rounded, as sqz-compress does. Prints a table of bytes: the whole
-file, the delta, and what bsdiff and xdelta3 need from the old file to the new one, for the .sqz files and for LiteRT
-files in float32, where these programs are on the PATH. Then how far a probability moves by the rounding of the biases,
+the base of the delta; the changes of the biases are rounded, as in sqz-compress. Prints a table of bytes: the whole
+file, the delta, and the patches of bsdiff and xdelta3 from the old file to the new one, for the .sqz files and for
+LiteRT files in float32, if these programs are on the PATH. Then prints how far rounding the biases moves a probability,
 and the loss of the first and last ten updates, which shows that the net has learnt something.
 """
 

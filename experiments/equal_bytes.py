@@ -2,11 +2,12 @@
 
     python experiments/equal_bytes.py --workdir=DIR --bytes=100000 --family=RUNS,... --searched=RUNS,...
 
-RUNS is a folder with runs of sqz-train and sqz-sweep on a dataset, at any depth; runs that differ in their seed alone
+RUNS is a folder with runs of sqz-train and sqz-sweep on a dataset, at any depth; runs that differ only in their seed
 are one net, and a net needs two seeds or more. Each run is compressed below `--bytes`: by k-means with 6 bits if that
-is enough, else in two ways, of which the more accurate one on the validation split is taken: quantised without labels,
-as `sqz-compress --method=quantize` does it; and pruned, clustered to 4 bits and fine-tuned towards its own answers, as
-`sqz-compress --method=finetune --densities=sensitivity=D --bits=4 --teacher` does it, with as many weights kept as fit.
+is enough, else in two ways, and the result that is more accurate on the validation split is taken. One way quantises
+without labels, as `sqz-compress --method=quantize` does; the other prunes, clusters to 4 bits and fine-tunes towards
+the net's own answers, as `sqz-compress --method=finetune --densities=sensitivity=D --bits=4 --teacher` does, with as
+many weights kept as fit.
 
 The net of each kind that is best on the validation split, on average over its seeds, is then evaluated on the test
 split: the last line is the difference in points, over the seeds that both have, with its 95% interval (Student's).

@@ -3,13 +3,13 @@
     python experiments/family.py --workdir=DIR [--spaces=squeeze_ratio,pct_3x3,bypass,pool_after] [--seeds=0,1,2]
         [--config=digits] [--input_size=32] [--max_steps=500] ...
 
-For each space and seed DIR/SPACE/seed-N/ holds what `sqz-sweep --space=SPACE --sampler=grid --seed=N
---objectives=top1,compressed_bytes` makes with the same recipe; finished nets are read, an unfinished one is resumed,
-and the same command in a second shell shares the work. Every field of a recipe but the seed is a flag.
+For each space and seed, DIR/SPACE/seed-N/ holds what `sqz-sweep --space=SPACE --sampler=grid --seed=N
+--objectives=top1,compressed_bytes` makes with the same recipe. Finished nets are read, an unfinished net is resumed,
+and the same command in a second shell shares the work. Every field of a recipe except the seed is a flag.
 
-Prints for each point the mean test top-1 over the seeds with its 95% interval (Student's), then each finding of the
-paper as the difference between two points, taken seed by seed, with the interval of its mean: if that includes 0,
-the difference is not significant. Writes the figure as DIR/family.svg and .png.
+Prints, for each point, the mean test top-1 over the seeds with its 95% interval (Student's), then each finding of the
+paper as the difference between two points, taken seed by seed, with the interval of its mean: if the interval includes
+0, the difference is not significant. Writes the figure as DIR/family.svg and .png.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     PYTHON experiments/nncodec_worker.py SOURCE.npz RESULT.npz QP
 
-Prints NNCodec's version and the bytes of its stream. It needs the package nncodec, and nothing of this project.
+Prints NNCodec's version and the number of bytes in its stream. Needs the package nncodec, and nothing of this project.
 """
 
 import importlib.metadata

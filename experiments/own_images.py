@@ -2,10 +2,10 @@
 
     python experiments/own_images.py --image_dir=DIR --workdir=DIR --train=30 [--test=10]
 
---image_dir holds a folder of images a class, of which the first --train by name are for training and the next --test
-for test; or `train/` and `val/` with such folders, of which the first --train of `train/` are for training and all of
-`val/` for test. They are copied into --workdir, into folders whose names are no labels of ImageNet: from those,
-sqz-train would take conv10's weights over. What sqz-train prints is printed, then its time, top-1, and the machine.
+--image_dir holds a folder of images per class: the first --train images by name are for training and the next --test
+for test. Or it holds `train/` and `val/` with such folders: the first --train images in `train/` are for training and
+all in `val/` for test. They are copied into --workdir, into folders whose names are not ImageNet labels: for such
+labels sqz-train would reuse conv10's weights. Prints what sqz-train prints, then its time, top-1, and the machine.
 """
 
 from __future__ import annotations

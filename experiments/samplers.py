@@ -2,11 +2,11 @@
 
     python experiments/samplers.py --trials=SWEEP/trials.json [--samplers=random,tpe] [--budget=20] [--repeats=100]
 
-The table is that of a grid which sqz-sweep trained. Each sampler draws `--budget` points of that grid, and gets the
-recorded accuracies instead of training; 100 times with as many seeds. Prints, for each, the mean best validation top-1
-that it found with its 95% interval (of the mean), and `ratio=`: its mean distance from the best point over that of
-random sampling. Below 1 is better than random. Numbers are drawn by rank, so that samplers know which ones are
-neighbours. The sampler gp needs PyTorch.
+The table comes from a grid that sqz-sweep trained. Each sampler draws `--budget` points of that grid, and gets the
+recorded accuracies instead of training; this is repeated `--repeats` times, each with another seed. Prints, for each
+sampler, the mean of the best validation top-1 that it found with the 95% interval of the mean, and `ratio=`: its mean
+distance from the best point divided by that of random sampling. Below 1 is better than random. Numbers are drawn by
+rank, so that samplers know which are neighbours. The sampler gp needs PyTorch.
 """
 
 from __future__ import annotations

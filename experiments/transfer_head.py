@@ -1,11 +1,11 @@
-"""Transfer from a few pictures a class: a linear head on the trunk's averages, as they are and brought to a scale of 1.
+"""Transfer from a few pictures per class: a linear head on the trunk's averages, as they are and scaled to about 1.
 
     python experiments/transfer_head.py --image_dir=DIR [--model=imagenet] [--version=1.1] [--images_per_class=5]
 
-DIR holds a folder of images a class. For each seed so many images of every class are drawn for training, and all others
-are for test. The trunk is frozen, so its features are computed once. The heads are trained as in docs/models.md: Adam
-with Keras's learning rate. Prints the mean and the maximum of the features, and the top-1 accuracy of each head over
-the seeds, which differ in the images and in the initial weights.
+DIR holds a folder of images per class. For each seed, --images_per_class images of every class are drawn for training,
+and all others are for test. The trunk is frozen, so its features are computed once. The heads are trained as in
+docs/models.md: Adam with Keras's learning rate. Prints the mean and the maximum of the features, and the top-1 accuracy
+of each head over the seeds, which differ in the images and in the initial weights.
 """
 
 from __future__ import annotations

@@ -3,10 +3,11 @@
     python experiments/tuned.py --workdir=DIR --image_dir=IMAGENETTE [--seeds=0,1,2]
     python experiments/tuned.py --workdir=DIR --dataset=digits --share=0.94 [--data_dir=TFDS_DIR]
 
-For each seed the recipe is trained (`transfer` on images, else the one of the dataset's name), and the net then pruned,
-clustered and fine-tuned as by sqz-compress, with the uncompressed net as the teacher on its training images. Both are
-evaluated on the recipe's test split, or on its validation split if it has no test split. DIR/seed-N/ holds the net
-(`net/`, by sqz-train; an existing one is used), the stages and the file; a run that was killed resumes from there.
+For each seed the recipe is trained (`transfer` on images, else the recipe named after the dataset), and the net is then
+pruned, clustered and fine-tuned as in sqz-compress, with the uncompressed net as the teacher on its training images.
+Both nets are evaluated on the recipe's test split, or on its validation split if it has no test split. DIR/seed-N/
+holds the net (`net/`, by sqz-train; an existing net is used), the stages and the file; a run that was killed resumes
+from there.
 
 Prints one line per seed, then the mean loss in top-1 with its 95% interval over the seeds (Student's), and what is
 required: at most a tenth of the float32 bytes, and with images at most 0.5 points.

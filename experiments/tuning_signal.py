@@ -2,13 +2,13 @@
 
     python experiments/tuning_signal.py --model=MODEL --file=TUNED.sqz --image_dir=DIR --other_dir=OTHER [--batches=40]
 
-The gradient of the divergence between the answers of MODEL and of the file is taken for batches of DIR at some
-temperatures, and at temperature 1 for batches of OTHER, whose images should be of kinds that DIR does not have.
-Gradients are in units of each weight's step, divided by the root of their mean square.
+The gradient of the divergence between the answers of MODEL and of the file is computed for batches of DIR at several
+temperatures, and for batches of OTHER at temperature 1; OTHER's images should be of kinds that DIR does not have.
+Gradients are in units of each weight's step, divided for each weight by its root mean square over the batches.
 
-Prints for each temperature: the ratio of signal to noise of a batch (power), the cosine of the mean gradient with that
-of OTHER, both corrected for noise, and the cosine of one batch with the mean of OTHER. All come from means of halves of
-the batches.
+Prints, for each temperature, the signal-to-noise ratio of a batch (power), the cosine of the mean gradient with OTHER's
+mean gradient, both corrected for noise, and the cosine of one batch's gradient with OTHER's mean. All are computed from
+the means of halves of the batches.
 """
 
 from __future__ import annotations
