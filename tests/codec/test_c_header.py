@@ -175,7 +175,7 @@ def test_every_fiftieth_damaged_file(program, tmp_path):
 
 @pytest.mark.large
 def test_every_damaged_file(program, tmp_path):
-    """More than 30,000 files, those of `test_mutations.py`."""
+    """The more than 30,000 files of `test_mutations.py`."""
     files = list(test_mutations.corpus())
     assert len(files) > 30_000 and 0 < compare(program, files, tmp_path) < len(files) / 4
 

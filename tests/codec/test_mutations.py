@@ -114,7 +114,7 @@ TAGS = ["ARRS", "VALS", "CODE"]
 
 
 def corpus():
-    """Every damaged file of the tests of this module, with its base or None."""
+    """Every damaged file in the tests of this module, with its base or None."""
     for profile in PROFILES:
         for version in VERSIONS:
             yield from ((copy, None) for part in damaged(profile, version) for copy in part)

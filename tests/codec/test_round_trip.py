@@ -135,7 +135,7 @@ def test_modelled_planes_in_batches(monkeypatch):
 
 @pytest.mark.parametrize("shape", [(0, 3_000_000), (3_000_000, 0), (3_000_000, 1, 1, 0)])
 def test_arrays_without_elements_take_no_memory(shape):
-    """Neither among floats in modelled planes, nor among codes."""
+    """This holds both among floats in modelled planes and among codes."""
     arrays = {"empty": np.zeros(shape, np.float32), "floats": floats((3, 3, 20, 30), 7)}
     data = codec.encode(arrays, {})
     tracemalloc.start()

@@ -35,7 +35,7 @@ def test_sensitivity_is_the_mean_squared_derivative(model):
 
 
 def test_divergence_of_a_small_change(model):
-    """Compares the estimate for a change to one layer with the actual divergence; being drawn, it needs many images."""
+    """The estimate for one layer's change is near the actual divergence; it draws classes, so it needs many images."""
     images = tiny_images(400, seed=7)[0]
     arrays = {
         f"{layer.name}/{kind}": weights

@@ -1,4 +1,4 @@
-"""Rounding on a trellis: the integers are allowed, match a search of all paths, and beat a plain grid's outputs."""
+"""Rounding on a trellis: the integers are allowed, match a search of all paths, and give nearer outputs than a grid."""
 
 import itertools
 

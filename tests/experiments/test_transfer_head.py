@@ -57,6 +57,6 @@ def test_the_command_prints_each_head(tmp_path, run_command, capsys):
 
 
 def two_classes():
-    """Labels, and features of which the first 32 belong to class 0 and the others to class 1."""
+    """Labels and features: the first 32 features belong to class 0, the others to class 1."""
     labels = np.repeat([0, 1], 20)
     return labels, 40 * np.repeat(np.eye(2, dtype=np.float32), 32, axis=1)[labels]
