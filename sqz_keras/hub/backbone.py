@@ -122,7 +122,7 @@ class SqueezeNetBackbone(keras_hub.models.Backbone):
             pathlib.Path(preset_dir, _WEIGHTS_ALONE).unlink(missing_ok=True)
 
     def save_weights(self, filepath: str | os.PathLike, *args, **kwargs) -> None:
-        """Saves as any Keras model does; if the file is an index of shards, saves `model.sqz` beside it too."""
+        """As for any Keras model; if the file is an index of shards, `model.sqz` is written beside it too."""
         if pathlib.Path(filepath).suffix != ".json":
             super().save_weights(filepath, *args, **kwargs)
             return
@@ -136,7 +136,7 @@ class SqueezeNetBackbone(keras_hub.models.Backbone):
         write_json(filepath, index)
 
     def load_weights(self, filepath: str | os.PathLike, *args, **kwargs) -> None:
-        """Loads as any Keras model does; from an index of shards, the same network's `model.sqz` beside it."""
+        """As for any Keras model; from an index of shards, the same network's `model.sqz` beside it is read."""
         if pathlib.Path(filepath).suffix != ".json":
             super().load_weights(filepath, *args, **kwargs)
             return

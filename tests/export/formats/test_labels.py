@@ -117,7 +117,7 @@ def test_spaces_and_blank_lines_at_the_end_are_no_part_of_a_name(tmp_path, text)
 def test_the_own_names_of_a_model_in_another_order_are_refused(flags, spec, tmp_path, run_command):
     """A program may list them in an order of its own; classes would then get each other's names."""
     (tmp_path / "labels.txt").write_text("\n".join(reversed(spec.labels)))
-    with pytest.raises(ValueError, match=f"the model's own names in another order, first {spec.labels[-1]!r} in place"):
+    with pytest.raises(ValueError, match=f"the model's own names in another order, first {spec.labels[-1]!r} instead"):
         run_command(export, *flags)
     assert not (tmp_path / "served").exists()
     with pytest.raises(ValueError, match="in another order"):
