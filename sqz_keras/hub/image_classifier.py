@@ -67,7 +67,7 @@ class SqueezeNetImageClassifier(keras_hub.models.ImageClassifier):
 
     @classmethod
     def from_preset(cls, preset: str | os.PathLike, load_weights: bool = True, **kwargs) -> SqueezeNetImageClassifier:
-        """Loads a preset as KerasHub's models do; a record's name, such as "squeezenet1.1_authors", is a preset too."""
+        """As for any KerasHub model; a record's name, such as "squeezenet1.1_authors", is a preset too."""
         preset = os.fspath(preset)
         if preset not in cls.presets:
             return super().from_preset(preset, load_weights=load_weights, **kwargs)
