@@ -30,7 +30,7 @@ SUFFIXES = (
     ".tiff",
     ".webp",
 )
-_NAMED = 3  # how many of the files that are left out are named
+_NAMED = 3  # how many things of a kind are named in a message
 
 
 def find_images(image_dir: str | os.PathLike, at_most: int | None = None) -> list[pathlib.Path]:
@@ -101,6 +101,11 @@ def split_by_suffix(paths: Iterable[pathlib.Path]) -> tuple[list[pathlib.Path], 
     return images, others
 
 
+def first_names(names: Sequence[object], most: int = _NAMED) -> str:
+    """The first `most` names for a message, separated by commas, and "..." if there are more."""
+    return f"{', '.join(map(str, names[:most]))}{', ...' if len(names) > most else ''}"
+
+
 def report_left_out(root: pathlib.Path, others: Sequence[pathlib.Path], why: str | None = None) -> None:
     """Reports on stderr how many files of a folder are not read, and names the first ones.
 
@@ -112,12 +117,8 @@ def report_left_out(root: pathlib.Path, others: Sequence[pathlib.Path], why: str
     if others:
         has_links = any(path.suffix.lower() in SUFFIXES for path in others)
         why = why or f"without the suffix of an image{', or links to nothing' * has_links}"
-        names = ", ".join(str(path.relative_to(root)) for path in others[:_NAMED])
-        print(
-            f"{root}: left out {len(others)} file{'s' * (len(others) != 1)} {why}: {names}"
-            f"{', ...' if len(others) > _NAMED else ''}",
-            file=sys.stderr,
-        )
+        names = first_names([path.relative_to(root) for path in others[: _NAMED + 1]])  # one more for the dots
+        print(f"{root}: left out {len(others)} file{'s' * (len(others) != 1)} {why}: {names}", file=sys.stderr)
 
 
 def report_misplaced(root: pathlib.Path, folders: Iterable[pathlib.Path], others: Iterable[pathlib.Path] = ()) -> None:

@@ -17,6 +17,7 @@ from absl import logging
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
 from sqz_keras.architecture.spec import ModelSpec
+from sqz_keras.images.files import first_names
 from sqz_keras.images.preprocessing import prepare_images
 from trainers.data.augmentation import AUGMENTATIONS, augmented, decode
 from trainers.datasets import digits as _digits  # noqa: F401 - registers its builder
@@ -106,8 +107,8 @@ class BadImages:
         names = self.names
         if len(names) > self.limit:
             raise ValueError(
-                f"{len(names)} images cannot be decoded, and at most {self.limit} may be: {', '.join(names[:5])}"
-                f"{', ...' if len(names) > 5 else ''}. Replace them, or raise --max_bad_pictures."
+                f"{len(names)} images cannot be decoded, and at most {self.limit} may be: "
+                f"{first_names(names, 5)}. Replace them, or raise --max_bad_pictures."
             )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from sqz_keras.images.files import SUFFIXES, report_left_out, report_misplaced, split_by_suffix
+from sqz_keras.images.files import SUFFIXES, first_names, report_left_out, report_misplaced, split_by_suffix
 from trainers.data.batches import Source
 from trainers.progress import say
 
@@ -17,7 +17,6 @@ from trainers.progress import say
 _SPLIT_FOLDERS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 _SPLIT_NAMES = {name for names in _SPLIT_FOLDERS.values() for name in names}
 _EVERY_FIFTH = 5
-_NAMED = 3  # of the classes that a split lacks
 _DECODED_BY_TENSORFLOW = (".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".png")
 
 
@@ -67,7 +66,7 @@ def open_image_dir(image_dir: str | os.PathLike) -> Source:
         if lacking:
             say(
                 f"{root}: the {split} split has no images of {len(lacking)} of {len(labels)} classes, whose accuracy "
-                f"is not measured there: {', '.join(lacking[:_NAMED])}{', ...' if len(lacking) > _NAMED else ''}"
+                f"is not measured there: {first_names(lacking)}"
             )
     files = {split: _mixed(paths, labels) for split, paths in classes.items()}
     return Source(

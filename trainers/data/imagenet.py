@@ -12,13 +12,13 @@ import tempfile
 
 from sqz_keras.architecture.spec import imagenet_wnids
 from sqz_keras.files import locked
+from sqz_keras.images.files import first_names
 
 NAME = "imagenet2012"
 TARS = {"train": "ILSVRC2012_img_train.tar", "validation": "ILSVRC2012_img_val.tar"}
 TAR_BYTES = {"train": 147_897_477_120, "validation": 6_744_924_160}
 COUNTS = {"train": 1_281_167, "validation": 50_000}
 _VALIDATION_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
-_MOST_NAMED = 3
 
 
 def prepare_imagenet(
@@ -132,7 +132,7 @@ def _names(path: pathlib.Path) -> list[str]:
 
 
 def _some(items: list) -> str:
-    return f"{', '.join(map(str, items[:_MOST_NAMED]))}{', ...' if len(items) > _MOST_NAMED else ''}" or "it holds none"
+    return first_names(items) or "it holds none"
 
 
 def verify(builder, *, allow_partial: bool) -> dict[str, int]:
