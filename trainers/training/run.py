@@ -95,8 +95,9 @@ class Run:
             self._fit_head(stop_signal)
         started, earlier_seconds = time.monotonic(), self.seconds
         if not config.max_steps:
-            if stop_signal() is not None:  # while conv10 was fitted: a sweep would train its next net
-                raise Interrupted(stop_signal(), self.step)
+            signal = stop_signal()
+            if signal is not None:  # while conv10 was fitted: a sweep would train its next net
+                raise Interrupted(signal, self.step)
             self.callbacks.on_train_end()
             return
         with progress_bar(config.max_steps, "step", initial=self.step) as bar:

@@ -119,8 +119,8 @@ def test_conv10_alone_is_fitted_where_no_update_follows(trained, tfds_dir, digit
 
 @pytest.mark.parametrize("batches", [0, 4])  # four are all that there are
 def test_a_signal_ends_the_fit_of_conv10(trained, tfds_dir, digits, tmp_path, monkeypatch, batches):
-    asked = iter([None] * batches)
-    monkeypatch.setattr(loop, "stop_signals", lambda: contextlib.nullcontext(lambda: next(asked, signal.SIGTERM)))
+    before = iter([None] * batches)
+    monkeypatch.setattr(loop, "stop_signals", lambda: contextlib.nullcontext(lambda: next(before, signal.SIGTERM)))
     config = dataclasses.replace(CONFIG, weights=str(trained[0]), head_images=200, max_steps=0)
     with pytest.raises(Interrupted, match="SIGTERM at step 0"):
         loop.train_and_evaluate(config, tmp_path, tfds_dir)
