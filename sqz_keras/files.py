@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and folders in which one process works at a time."""
+"""Files that appear whole or not at all, folders in which one process works at a time, and what files may hold."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import os
 import pathlib
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+
+LFS_POINTER = b"version https://git-lfs.github.com/"  # how a file of Git LFS begins whose content was not fetched
 
 
 def check_writable(path: str | os.PathLike) -> None:

@@ -8,6 +8,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
+from sqz_keras.files import LFS_POINTER
 from sqz_keras.images import png
 
 # An image of more pixels, or more elongated, is refused: resizing the short side up must not make a huge image.
@@ -17,7 +18,6 @@ MAX_ASPECT_RATIO = 100  # long side over short side
 _FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 _BRANDS_BYTES = 255  # of HEIC and AVIF: a box with its size, then the main brand, then the compatible ones
-_LFS_POINTER = b"version https://git-lfs.github.com/"
 _ORIENTATION = 0x0112  # EXIF's tag
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -66,7 +66,7 @@ def _reason(file: BinaryIO, start: bytes) -> str | None:
     """Why a file is not an image, or why Pillow does not open a JPEG or TIFF, which `Image.open` does not say."""
     if not start:
         return "an empty file"
-    if start.startswith(_LFS_POINTER):
+    if start.startswith(LFS_POINTER):
         return "a pointer of Git LFS, not the image itself; fetch it: git lfs pull"
     for format in ("JPEG", "TIFF"):
         factory, accept = Image.OPEN[format]

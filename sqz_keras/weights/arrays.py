@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from sqz_keras.architecture.layers import FIRE_PARTS
+from sqz_keras.files import LFS_POINTER
 
-_LFS_POINTER = b"version https://git-lfs.github.com/"
 MAX_BYTES = 256 << 20  # in a file, and in all its arrays as float32; the paper's largest net needs 24 MiB
 
 _LAYER = re.compile(rf"conv1|conv10|fire([1-9][0-9]{{0,3}})_({'|'.join(FIRE_PARTS)})")
@@ -50,7 +50,7 @@ def file_size(path: str | os.PathLike) -> int:
     if size > MAX_BYTES:
         raise WeightsFileError(f"{path}: {size} bytes; weights files of at most {MAX_BYTES} bytes are read.")
     with open(path, "rb") as file:
-        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
             raise WeightsFileError(f"{path}: a pointer of Git LFS, not the file itself. Fetch it: git lfs pull")
     return size
 
