@@ -31,8 +31,8 @@ ROWS = [
     ["trainers.data", "export.graph", "export.client", "export.warmup"],
     ["trainers.evaluation", "trainers.reports", "export.verify"],
     ["trainers.training", "export.formats", "export.page"],
-    ["trainers.configs", "export.server"],
-    ["trainers.config_flags", "trainers.compression", "trainers.search"],
+    ["trainers.configs", "trainers.evaluation.config", "export.server"],
+    ["trainers.config_flags", "trainers.compression", "trainers.evaluation.run", "trainers.search"],
     ["trainers", "export"],
 ]
 # Third-party packages that only some parts may name, and never at a module's top level inside sqz_keras.

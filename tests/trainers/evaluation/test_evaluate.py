@@ -13,7 +13,6 @@ from PIL import Image
 
 from sqz_keras import ModelSpec, Preprocessing, get_record, resolve_model
 from sqz_keras.backend import use_default_settings
-from sqz_keras.models import squeezenet
 from sqz_keras.models.squeezenet import build, named_arrays
 from sqz_keras.weights import sqz
 from sqz_keras.weights.description import write_spec
@@ -21,7 +20,9 @@ from sqz_keras.weights.download import cache_path
 from tests.weights.readers.mutations import random_arrays
 from trainers import evaluate
 from trainers.data.image_reader import class_labels, find_labelled_images
+from trainers.evaluation import run
 from trainers.evaluation.accuracy import evaluate_images
+from trainers.evaluation.config import EvaluationConfig
 
 SPEC = ModelSpec("1.1", classes=3, labels=("a", "b", "c"), input_size=32, preprocessing=Preprocessing(resize_to=36))
 
@@ -67,9 +68,11 @@ def main(model_path, image_dir, tmp_path, monkeypatch):
     """Runs the command's main with these values of its flags instead of those that absl would parse."""
 
     def call(**values):
-        defaults = {"model": str(model_path), "version": None, "bypass": None, "image_dir": str(image_dir)}
-        defaults |= {"batch_size": 3, "labels": None, "report": str(tmp_path / "report.json"), "report_html": None}
-        monkeypatch.setattr(flags, "FLAGS", types.SimpleNamespace(**defaults | values))
+        defaults = {field.name: field.default for field in dataclasses.fields(EvaluationConfig)}
+        defaults |= {"model": str(model_path), "image_dir": str(image_dir), "batch_size": 3}
+        values = {"report": str(tmp_path / "report.json"), **values}
+        args = {name: types.SimpleNamespace(value=value) for name, value in (defaults | values).items()}
+        monkeypatch.setattr(flags, "FLAGS", args)
         return evaluate.main(["sqz-evaluate"])
 
     call.model_path = model_path
@@ -129,7 +132,7 @@ def test_a_broken_image_is_named_and_left_out(main, image_dir, tmp_path, capsys)
 
 def test_the_html_report_shows_classes_and_mistakes_with_their_maps(main, image_dir, tmp_path, monkeypatch):
     built = []
-    monkeypatch.setattr(squeezenet, "build", lambda *arguments: built.append(build(*arguments)) or built[-1])
+    monkeypatch.setattr(run, "build", lambda *arguments: built.append(build(*arguments)) or built[-1])
     (image_dir / "a" / "text.jpg").write_text("no image")  # it takes a position, but gives no prediction
     page = tmp_path / "report.html"
     assert main(report_html=str(page)) == 1
@@ -152,17 +155,17 @@ def test_a_report_does_not_replace_what_is_read(main, image_dir, tmp_path, monke
         with pytest.raises(ValueError, match=f"--{flag}=.* would replace --model: give another name"):
             main(**{flag: main.model_path})
     assert resolve_model(main.model_path)
-    run = pathlib.Path(main.model_path).parent
+    workdir = pathlib.Path(main.model_path).parent
     for name in ("evaluation.json", "report.html", "model.spec.json"):
         with pytest.raises(ValueError, match="would replace --model: give another name"):
-            main(model=str(run), report=str(run / name))
+            main(model=str(workdir), report=str(workdir / name))
         with pytest.raises(ValueError, match="would replace --model: give another name"):
-            main(report=str(run / name))
-    assert main(model=str(run), report=str(run / "own.json")) == 0
-    (run / "own.json").unlink()
+            main(report=str(workdir / name))
+    assert main(model=str(workdir), report=str(workdir / "own.json")) == 0
+    (workdir / "own.json").unlink()
     monkeypatch.chdir(tmp_path)
     (tmp_path / "imagenet").mkdir()  # a folder of reports with the name of a record
-    evaluate._check_outputs({"report": "imagenet/evaluation.json"}, "imagenet", None)
+    EvaluationConfig(image_dir="images", report="imagenet/evaluation.json")
     image = image_dir / "a" / "0.png"
     before = image.read_bytes()
     with pytest.raises(ValueError, match="would replace an image of --image_dir"):
