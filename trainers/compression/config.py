@@ -20,6 +20,7 @@ SENSITIVITY = "sensitivity="  # in --densities, before a density
 ROUNDING = "rounding"  # in --densities
 FINETUNING_STEPS, TUNING_STEPS = 500, 6000
 _ROUNDING_IMAGES, _TUNING_IMAGES = 100, 800
+UNSEEN_IMAGES = 500  # that --agreement evaluates at most; 95% of them has a standard error of one point
 _BITS = (
     "Bits of each layer's codes, 1 to 16 (2 to 12 with --method=finetune): 6, or 6,conv1=8. Layers without a number "
     "stay as they are. With --method=finetune also size=290000, for a file of about that many bytes."
@@ -140,7 +141,8 @@ class QuantizeConfig(CalibratedConfig):
     agreement: float = flag_field(
         0.0,
         "Instead of a size: the share of images whose answer must stay the same, such as 0.95. Of the files found that "
-        "achieve it, the smallest is written. Half of the images calibrate, the other half are evaluated.",
+        f"achieve it, the smallest is written. Up to {UNSEEN_IMAGES} images of --calibration_dir that do not calibrate "
+        "are evaluated; in a small folder, half of the images.",
         lower_bound=0.0,
     )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -14,7 +16,7 @@ from sqz_keras.compression.quantize import Quantizer, TooFewBytesError
 from sqz_keras.images.files import find_images
 from sqz_keras.models.squeezenet import assign, build
 from sqz_keras.weights import sqz
-from trainers.compression.config import CalibratedConfig, QuantizeConfig
+from trainers.compression.config import UNSEEN_IMAGES, CalibratedConfig, QuantizeConfig
 from trainers.data.image_reader import read_inputs
 from trainers.progress import say
 from trainers.training.interruption import mendable_errors
@@ -38,18 +40,16 @@ def quantize(
         OSError: Memory is exhausted.
     """
     model = build(spec, arrays)
-    images, answers = read_calibration(config, spec, model)
+    paths, others = _split_images(config)
+    images = read_calibration(config, spec, model, paths)
+    unseen = read_inputs(others, spec) if others else None
     stage = {"stage": "quantize", "images": len(images)}
     stage |= {"agreement": config.agreement} if config.agreement else {"target_bytes": config.target_bytes}
     header = header_bytes(config, spec, arrays, provenance, stage)
-    if config.agreement:
-        if len(images) < 2:
-            raise ValueError("--agreement needs at least 2 images, to calibrate and to evaluate; only 1 could be read.")
-        quantizer = Quantizer(spec, arrays, images[::2], profile=config.profile, report=say)
-        _say_estimates(quantizer, header)
-        return _smallest(quantizer, config.agreement, model, images[1::2], answers[1::2], header), [stage]
     quantizer = Quantizer(spec, arrays, images, profile=config.profile, report=say)
     _say_estimates(quantizer, header)
+    if unseen is not None:
+        return _smallest(quantizer, config.agreement, model, unseen, header), [stage]
     say(f"quantising to {config.target_bytes:,} bytes")
     target = config.target_bytes - header
     if target <= quantizer.least_estimate:
@@ -66,15 +66,28 @@ def header_bytes(
     return sqz.header_bytes(spec, arrays, {**provenance, "stages": [*provenance["stages"], *stages]}, config.self_test)
 
 
-def read_calibration(config: CalibratedConfig, spec: ModelSpec, model: keras.Model) -> tuple[np.ndarray, np.ndarray]:
-    """The images to round with, as network inputs, and the class that the model gives each; warns if they are unfit."""
-    paths = find_images(config.calibration_dir, config.calibration_images)
+def _split_images(config: QuantizeConfig) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
+    """The images to round with, and with --agreement others to evaluate: at least half of those that are used."""
+    if not config.agreement:
+        return find_images(config.calibration_dir, config.calibration_images), []
+    paths = find_images(config.calibration_dir, config.calibration_images + UNSEEN_IMAGES)
+    if len(paths) < 2:
+        raise ValueError(
+            f"--agreement needs at least 2 images, to calibrate and to evaluate; {config.calibration_dir} holds 1."
+        )
+    every = max(2, math.ceil(len(paths) / config.calibration_images))
+    return paths[::every], [path for index, path in enumerate(paths) if index % every]
+
+
+def read_calibration(
+    config: CalibratedConfig, spec: ModelSpec, model: keras.Model, paths: Sequence[pathlib.Path]
+) -> np.ndarray:
+    """The images to round with, as network inputs; warns if they are unfit for this model."""
     say(f"reading {len(paths)} images of {config.calibration_dir}")
     images = read_inputs(paths, spec)
-    answers = _answers(model, images)
-    for problem in find_problems(images, answers):
+    for problem in find_problems(images, _answers(model, images)):
         say(f"Warning: {problem}")
-    return images, answers
+    return images
 
 
 def _say_estimates(quantizer: Quantizer, header: int) -> None:
@@ -91,19 +104,17 @@ def _answers(model: keras.Model, images: np.ndarray) -> np.ndarray:
     return model.predict(images, batch_size=32, verbose=0).argmax(axis=1)
 
 
-def _smallest(
-    quantizer: Quantizer, target: float, model: keras.Model, unseen: np.ndarray, expected: np.ndarray, header: int
-) -> Arrays:
+def _smallest(quantizer: Quantizer, target: float, model: keras.Model, unseen: np.ndarray, header: int) -> Arrays:
     """The smallest weights found that give the expected answer on enough of the unseen images.
 
     Args:
         quantizer: Makes weights of a requested size.
         target: The share of the images whose answer must stay the same.
-        model: A model of the same kind, whose weights are replaced.
+        model: The uncompressed model; its weights are replaced.
         unseen: Network inputs.
-        expected: The expected class of each input, int64 (N,).
         header: Bytes of the file other than its weights.
     """
+    expected = _answers(model, unseen)
     best, best_size, too_small, size = None, None, 0, quantizer.estimate_size(target)
     for _ in range(_SEARCHES):
         say(f"quantising to {size + header:,} bytes")

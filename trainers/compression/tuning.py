@@ -14,6 +14,7 @@ from sqz_keras.architecture.spec import ModelSpec, hash_arrays
 from sqz_keras.compression import code_tuning
 from sqz_keras.compression.quantize import Quantizer, TooFewBytesError
 from sqz_keras.compression.stage_folder import StageFolder
+from sqz_keras.images.files import find_images
 from sqz_keras.models.squeezenet import build
 from sqz_keras.weights import sqz
 from trainers.compression.config import TuneConfig
@@ -120,7 +121,8 @@ def _check_fits(start: Arrays, target: int, profile: str) -> None:
 
 def _round(config: TuneConfig, spec: ModelSpec, arrays: Arrays, target: int) -> Arrays:
     """The weights on plain grids, as a stage: if the workdir already holds its result, it is not computed again."""
-    images, _ = read_calibration(config, spec, build(spec, arrays))
+    paths = find_images(config.calibration_dir, config.calibration_images)
+    images = read_calibration(config, spec, build(spec, arrays), paths)
     request = {
         "stage": "round",
         "arrays": hash_arrays(arrays),

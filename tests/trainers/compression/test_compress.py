@@ -282,8 +282,8 @@ def test_sizes_of_a_bit_for_each_weight_are_not_forecast(run, monkeypatch, capsy
 
 
 @pytest.mark.parametrize("smaller", ["zeros", "nothing"])
-def test_the_smallest_size_that_agrees(run, monkeypatch, capsys, smaller):
-    """Half of the images calibrate, and the other half decide: here 1,500 bytes are enough."""
+def test_the_smallest_size_that_agrees(run, monkeypatch, capsys, tmp_path, smaller):
+    """Of a small folder, half of the images calibrate, and the others decide: here 1,500 bytes are enough."""
     requests = []
 
     def results(size, arrays):
@@ -296,14 +296,29 @@ def test_the_smallest_size_that_agrees(run, monkeypatch, capsys, smaller):
     sizes = [size for _, _, size in requests]
     assert sizes[:3] == [900, 1035, 1190] and min(size for size in sizes if size >= 1500) < 1580
     assert len(requests[0][1]) == 9 and report["lossless"]
-    assert report["provenance"]["stages"] == [{"stage": "quantize", "images": 18, "agreement": 0.9}]
+    assert report["provenance"]["stages"] == [{"stage": "quantize", "images": 9, "agreement": 0.9}]
     assert "95% in 1," in capsys.readouterr().err
     monkeypatch.setattr(quantization, "Quantizer", fake_quantizer([], lambda size, arrays: results(0, arrays)))
     with pytest.raises(ValueError, match="was not achieved"):
         run("--method=quantize", "--agreement=0.9", "--calibration_dir=photos", name="none.sqz")
+    folder = tmp_path / "one"
+    folder.mkdir()
+    shutil.copy(next(pathlib.Path("photos").rglob("*.png")), folder)
     with pytest.raises(ValueError, match="needs at least 2 images"):
-        options = ("--method=quantize", "--agreement=0.9", "--calibration_images=1")
-        run(*options, "--calibration_dir=photos", name="one.sqz")
+        run("--method=quantize", "--agreement=0.9", f"--calibration_dir={folder}", name="one.sqz")
+
+
+@pytest.mark.parametrize(("calibration_images", "calibrate", "evaluated"), [(2, 2, 10), (5, 5, 10), (100, 9, 9)])
+def test_agreement_evaluates_the_images_that_do_not_calibrate(
+    run, monkeypatch, capsys, calibration_images, calibrate, evaluated
+):
+    requests = []
+    monkeypatch.setattr(quantization, "Quantizer", fake_quantizer(requests, lambda size, arrays: arrays))
+    monkeypatch.setattr(quantization, "UNSEEN_IMAGES", 10)
+    options = ("--calibration_dir=photos", f"--calibration_images={calibration_images}")
+    run("--method=quantize", "--agreement=0.9", *options)
+    assert len(requests[0][1]) == calibrate
+    assert f"100.0% of {evaluated} unseen images" in capsys.readouterr().err
 
 
 def test_a_size_without_labels(run, monkeypatch):
