@@ -169,6 +169,7 @@ def test_a_backend_that_was_chosen_and_is_missing_is_named(tmp_path):
         assert re.search(rf"needs the package {missing}; .*'sqz-keras\[{missing}\]'", last), last
 
 
+@pytest.mark.large
 def test_what_needs_tensorflow_says_so_on_another_backend(tmp_path):
     packages = environments.make(tmp_path / "packages", without=("tensorflow", "torch"))
     code = "from sqz_keras.backend import check_is_tensorflow; check_is_tensorflow('Training')"

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.large
 ROOT = pathlib.Path(__file__).parents[1]
 
 GOOD = """

@@ -27,6 +27,7 @@ def run(*arguments, **env):
     )
 
 
+@pytest.mark.large
 def test_images_of_every_kind(test_data, cached_weights, tmp_path):
     """One elephant as JPEG, CMYK JPEG, grey PNG and rotated JPEG, with a broken file among them."""
     path = test_data / "images" / "imagenet_sample" / "n02504013_Indian_elephant.JPEG"

@@ -265,6 +265,7 @@ def test_what_the_decoder_cannot_be_compiled_with_is_refused(compiler, tmp_path,
     assert result.returncode and message in result.stderr
 
 
+@pytest.mark.large
 @pytest.mark.parametrize(
     "flags",
     [["-O0"], ["-O2"], ["-O3", "-march=native", "-ffp-contract=fast"], ["-O2", "-fsingle-precision-constant"]],

@@ -40,6 +40,7 @@ def divergence(arrays, others):
     return np.mean(np.sum(np.exp(before) * (before - after), axis=1))
 
 
+@pytest.mark.large
 def test_unseen_images_are_answered_more_like_the_uncompressed_net_in_as_many_bytes(pruned, quantized, tuned):
     assert size(tuned) <= TARGET
     assert divergence(pruned, tuned) < 0.9 * divergence(
@@ -47,6 +48,7 @@ def test_unseen_images_are_answered_more_like_the_uncompressed_net_in_as_many_by
     )  # 0.79 on one processor, less than 0.7 on others
 
 
+@pytest.mark.large
 def test_weights_stay_on_their_grids_and_pruned_ones_0(pruned, quantized, tuned):
     for name, array in tuned.items():
         if quantized[name].any():
@@ -56,6 +58,7 @@ def test_weights_stay_on_their_grids_and_pruned_ones_0(pruned, quantized, tuned)
     assert not tuned["fire2_expand3x3/kernel"][pruned["fire2_expand3x3/kernel"] == 0].any()
 
 
+@pytest.mark.large
 def test_a_killed_run_resumes_and_a_finished_one_is_not_repeated(pruned, quantized, tuned, tmp_path):
     options = {"target_bytes": TARGET, "updates": UPDATES, "learning_rate": 0.003, "workdir": tmp_path}
 

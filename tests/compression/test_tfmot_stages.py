@@ -64,6 +64,7 @@ def test_pruning_starts_from_the_present_density_and_never_adds_weights(pruned, 
     assert zeros_kept(pruned, sparser)
 
 
+@pytest.mark.large
 def test_a_bypass_net_goes_through_pruning_and_clustering(batches):
     spec = dataclasses.replace(SPEC, bypass="complex", conv10_padding=1)
     before = tiny_arrays(spec)

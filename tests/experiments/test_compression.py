@@ -157,6 +157,7 @@ def test_a_peer_runs_in_its_own_interpreter(tmp_path, monkeypatch):
         assert row.bytes > 4 * kernel.size
 
 
+@pytest.mark.large
 def test_the_layout_without_entropy_coding_is_the_authors(test_data):
     """The codes, gaps and codebooks of the released net have the size of its file, to the byte."""
     path = test_data / "weights" / "deep_compression" / "compressed_SqueezeNet.net"

@@ -42,6 +42,7 @@ def test_only_the_drawn_images_are_trained_on_and_only_the_others_are_for_test()
     assert transfer_head.train(transfer_head.HEADS[1], opposite, labels, per_class=4, epochs=40, seed=0) == 0
 
 
+@pytest.mark.large
 def test_the_command_prints_each_head(tmp_path, run_command, capsys):
     spec = ModelSpec(None, metaparameters=NET, classes=4, input_size=32, preprocessing=Preprocessing(resize_to=36))
     (tmp_path / "model.sqz").write_bytes(sqz.encode(spec, named_arrays(build(spec))))

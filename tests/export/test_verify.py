@@ -57,6 +57,7 @@ def test_command(base_path, spec, run_command, capsys):
             run_command(export, f"--verify={folder}")
 
 
+@pytest.mark.large
 def test_bfloat16(tmp_path, spec, arrays, answer, in_this_process):
     """Its answers differ a little from Keras's, and it is recognised as bfloat16."""
     folder = export_saved_model(spec, arrays, tmp_path, precision="bfloat16")

@@ -59,6 +59,7 @@ def killed_at(monkeypatch, call, after):
         monkeypatch.setattr(os, name, patched(getattr(os, name)))
 
 
+@pytest.mark.large
 @pytest.mark.parametrize("after", [False, True])
 def test_killed_at_every_moment(tmp_path, monkeypatch, spec, arrays, after):
     """A forked child ends at each of its calls in turn: the old version, the new one or both are then there, whole."""

@@ -192,6 +192,7 @@ def test_shortest_side_resize_and_fewer_classes_than_top_k(tmp_path):
     assert sorted(outputs["classes"].numpy()[0]) == [b"0", b"1", b"2"]
 
 
+@pytest.mark.large
 def test_full_size_net(tmp_path):
     spec = ModelSpec("1.0", labels=tuple(f"{index:04}" for index in range(1000)))
     arrays = random_arrays(spec)

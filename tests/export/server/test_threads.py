@@ -24,6 +24,7 @@ print(json.dumps([sorted(os.sched_getaffinity(int(thread))) for thread in names 
 """
 
 
+@pytest.mark.large
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux says which thread runs on which core")
 def test_threads_are_kept_on_cores_of_their_own():
     output = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True).stdout

@@ -597,6 +597,7 @@ def test_every_flag_has_a_help_and_one_default():
             assert defaults.setdefault(field.name, field.default) == field.default
 
 
+@pytest.mark.large
 def test_layers_without_bits_stay_as_they_are(run):
     before = resolve_model("model.weights.h5")[1]
     path, _ = run("--method=kmeans", "--bits=conv1=2")

@@ -27,6 +27,7 @@ from trainers.evaluation.config import EvaluationConfig
 SPEC = ModelSpec("1.1", classes=3, labels=("a", "b", "c"), input_size=32, preprocessing=Preprocessing(resize_to=36))
 
 
+@pytest.mark.large
 @pytest.mark.parametrize(("version", "top1", "top5"), [("1.0", 135, 178), ("1.1", 144, 181)])
 def test_imagenet_weights_name_the_sample_images(test_data, version, top1, top5):
     files = {"1.0": "squeezenet1.0_deep_compression", "1.1": "squeezenet1.1_authors"}

@@ -96,6 +96,7 @@ def sparse(trained, tfds_dir, tmp_path_factory):
     return folder, config
 
 
+@pytest.mark.large
 def test_what_was_pruned_stays_sparse_where_conv10_is_fitted(trained, tfds_dir, digits, tmp_path):
     options = {"weights": str(trained[0]), "head_images": 200, "max_steps": 0, "densities": "0.5,conv10=0.25,conv1=1"}
     loop.train_and_evaluate(dataclasses.replace(CONFIG, **options), tmp_path, tfds_dir)
@@ -117,6 +118,7 @@ def test_conv10_alone_is_fitted_where_no_update_follows(trained, tfds_dir, digit
         assert [row["step"] for row in csv.DictReader(file)] == ["0"]
 
 
+@pytest.mark.large
 @pytest.mark.parametrize("batches", [0, 4])  # four are all that there are
 def test_a_signal_ends_the_fit_of_conv10(trained, tfds_dir, digits, tmp_path, monkeypatch, batches):
     before = iter([None] * batches)
@@ -131,6 +133,7 @@ def test_a_signal_ends_the_fit_of_conv10(trained, tfds_dir, digits, tmp_path, mo
         assert loop.train_and_evaluate(config, tmp_path, tfds_dir)["steps"] == 0
 
 
+@pytest.mark.large
 def test_updates_follow_the_fit_and_the_test_is_not_evaluated_between(trained, tfds_dir, digits, tmp_path):
     options = {"weights": str(trained[0]), "head_images": 200, "max_steps": 2, "ema_decay": 0.9}
     config = dataclasses.replace(CONFIG, validation_split="test", base_learning_rate=1e-6, **options)
@@ -256,9 +259,8 @@ def modern(tfds_dir, tmp_path_factory):
 STOPS = ((0, signal.SIGTERM), (1, signal.SIGINT), (2, signal.SIGTERM))  # the last one after the last update
 
 
-@pytest.mark.parametrize(
-    "run", ["trained", pytest.param("modern", marks=pytest.mark.large), pytest.param("sparse", marks=pytest.mark.large)]
-)
+@pytest.mark.large
+@pytest.mark.parametrize("run", ["trained", "modern", "sparse"])
 def test_a_stopped_run_resumes_to_the_same_bits(request, tmp_path, tfds_dir, run):
     """Dropout, the order of the images and their crops included; the sparse phase is resumed in its middle."""
     whole, config = request.getfixturevalue(run)
@@ -298,6 +300,7 @@ def test_dense_sparse_dense(trained, sparse):
             assert np.all(arrays[f"weight/{name}"][~gone] != pruned[~gone])
 
 
+@pytest.mark.large
 def test_another_config_is_refused(tmp_path, tfds_dir):
     with pytest.raises(Interrupted):
         loop.train_and_evaluate(CONFIG, tmp_path, tfds_dir, callbacks=[Signal(0)])
@@ -320,6 +323,7 @@ def test_the_history(trained):
     assert {"loss", "validation_top1_accuracy"} <= tags
 
 
+@pytest.mark.large
 def test_the_best_weights_are_kept_not_the_last(tmp_path, tfds_dir, monkeypatch):
     """With a rate that ruins the net after the first evaluation, the weights of that evaluation are what is saved."""
     rates = iter([1e-3] * 3 + [0.3] * 5)
@@ -394,6 +398,7 @@ def test_a_stuck_run_is_reported(tmp_path, tfds_dir, caplog):
     assert "warmup_steps" in caplog.text
 
 
+@pytest.mark.large
 def test_keras_callbacks_work(tmp_path, tfds_dir):
     callbacks = [
         keras.callbacks.CSVLogger(tmp_path / "log.csv"),
@@ -545,7 +550,8 @@ def test_a_dataset_of_one_class_is_refused(tmp_path, images):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.large)])
+@pytest.mark.large
+@pytest.mark.parametrize("replicas", [1, 2])
 def test_the_guard_takes_over_at_the_batch_with_the_damaged_image(tmp_path, images, monkeypatch, replicas):
     """It loses, repeats and changes nothing, wherever the run begins; and the image is named."""
     source = open_image_dir(images)

@@ -112,6 +112,7 @@ def assert_close(state, other, atol):
         np.testing.assert_allclose(other.arrays()[name], array, rtol=0, atol=atol, err_msg=name)
 
 
+@pytest.mark.large
 def test_slices_and_replicas_change_nothing():
     """One device, accumulation, and two replicas of a mirrored strategy: the same updates up to rounding."""
     state, result = run(CONFIG)
