@@ -44,7 +44,8 @@ def main(argv) -> None:
     from benchmarks.serving_server import jpeg_files
     from sqz_keras.architecture.spec import ModelSpec, Preprocessing
     from trainers.data.augmentation import random_window
-    from trainers.data.batches import Source, training_batches
+    from trainers.data.batches import training_batches
+    from trainers.data.source import Source
 
     args = flags.FLAGS
     images = [path.read_bytes() for path in jpeg_files(args.image_dir)]

@@ -118,7 +118,8 @@ def measure(folder: pathlib.Path, args) -> dict | None:
     from sqz_keras.compression.kmeans import kmeans
     from sqz_keras.weights import sqz
     from sqz_keras.weights.resolve import resolve_model
-    from trainers.data.batches import open_dataset, readable_batches
+    from trainers.data.batches import readable_batches
+    from trainers.data.source import open_dataset
     from trainers.evaluation.agreement import compare_models
     from trainers.search.point import COMPRESSED_BITS
 

@@ -26,6 +26,6 @@ def digits_builder(digits, tfds_dir):
 @pytest.fixture(scope="session")
 def digits(tfds_dir):
     """The digits as a source of labelled images."""
-    from trainers.data.batches import open_dataset
+    from trainers.data.source import open_dataset
 
     return open_dataset("digits", tfds_dir)

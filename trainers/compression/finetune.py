@@ -27,8 +27,9 @@ from sqz_keras.models.squeezenet import assign, build
 from sqz_keras.weights import sqz
 from trainers.compression.config import ROUNDING, SENSITIVITY, SIZE, FinetuneConfig, parse_bits
 from trainers.compression.inputs import SPLIT, input_batches, unlabelled_source
-from trainers.data.batches import Source, has_labels, open_dataset, readable_batches
+from trainers.data.batches import readable_batches
 from trainers.data.image_folder import check_is_no_class, open_image_dir
+from trainers.data.source import Source, has_labels, open_dataset
 from trainers.progress import say
 from trainers.training.interruption import mendable_errors
 

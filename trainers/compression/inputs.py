@@ -10,8 +10,9 @@ import tensorflow as tf
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.images.files import find_images
 from sqz_keras.images.preprocessing import preprocess_input
-from trainers.data.batches import Source, training_batches
+from trainers.data.batches import training_batches
 from trainers.data.image_folder import file_records
+from trainers.data.source import Source
 
 SPLIT = "train"
 _SHUFFLE_BUFFER = 4096

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from sqz_keras.images.files import SUFFIXES, first_names, report_left_out, report_misplaced, split_by_suffix
-from trainers.data.batches import Source
+from trainers.data.source import Source
 from trainers.progress import say
 
 # The folders that are splits, by the split's name.

@@ -9,8 +9,8 @@ import numpy as np
 
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.weights.records import get_record
-from trainers.data.batches import Source
 from trainers.data.image_folder import open_image_dir
+from trainers.data.source import Source
 from trainers.training.config import HEAD_STRATEGIES, TrainConfig
 
 WEIGHTS = "squeezenet1.1_authors"

@@ -9,7 +9,7 @@ import os
 
 from sqz_keras.architecture.summary import ALEXNET_PARAMETERS
 from sqz_keras.models.squeezenet import build
-from trainers.data.batches import find_builder
+from trainers.data.source import find_builder
 from trainers.training.config import TrainConfig
 from trainers.training.initial_weights import read_pretrained
 from trainers.training.loop import open_source

@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.models.squeezenet import assign, build
-from trainers.data.batches import Source, evaluation_batches
+from trainers.data.batches import evaluation_batches
+from trainers.data.source import Source
 from trainers.evaluation.metrics import LossNotFiniteError, Predictions
 
 _BATCH = 128  # images at a time

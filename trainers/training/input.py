@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from sqz_keras.architecture.spec import ModelSpec
-from trainers.data.batches import BadImages, Source, training_batches
+from trainers.data.batches import BadImages, training_batches
+from trainers.data.source import Source
 from trainers.training.config import TrainConfig
 from trainers.training.distribute import spread, worker_index
 

@@ -17,8 +17,8 @@ with needs("train"):
     import keras
     import tensorflow as tf
 
-    from trainers.data.batches import Source, check_labels, check_split, open_dataset
     from trainers.data.image_folder import check_is_no_class, open_image_dir
+    from trainers.data.source import Source, check_labels, check_split, open_dataset
     from trainers.training import checkpoints, workdir
     from trainers.training.distribute import is_chief, make_strategy
     from trainers.training.interruption import lost_workers, mendable_errors, stop_signals

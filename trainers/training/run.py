@@ -16,7 +16,8 @@ from absl import logging
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.images.preprocessing import preprocess_input
 from sqz_keras.models.squeezenet import assign, build
-from trainers.data.batches import BadImages, Source, training_batches
+from trainers.data.batches import BadImages, training_batches
+from trainers.data.source import Source
 from trainers.evaluation.metrics import Predictions, accuracy_fields
 from trainers.progress import progress_bar, say
 from trainers.training import checkpoints, log, workdir

@@ -22,7 +22,7 @@ from sqz_keras.images.files import read_image
 from sqz_keras.models.squeezenet import build
 from sqz_keras.weights import model_card
 from sqz_keras.weights.description import SPEC_NAME, embed_spec, write_spec
-from trainers.data.batches import Source
+from trainers.data.source import Source
 from trainers.evaluation.metrics import Predictions
 from trainers.reports.answers import MOST_MISTAKES, Mistake
 from trainers.reports.thumbnails import reduce_image

@@ -31,8 +31,8 @@ from trainers import compress
 from trainers.compression import finetune, quantization, tuning
 from trainers.compression.config import METHODS, FinetuneConfig, parse_bits
 from trainers.compression.inputs import unlabelled_source
-from trainers.data.batches import Source
 from trainers.data.image_reader import read_inputs
+from trainers.data.source import Source
 
 SMALL = Metaparameters(
     base_e=8, incr_e=8, squeeze_ratio=0.5, num_fire_modules=2, stem_filters=4, stem_kernel=3, pool_after=(1,)

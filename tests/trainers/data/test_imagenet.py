@@ -13,7 +13,8 @@ from sqz_keras.architecture.spec import imagenet_wnids
 from sqz_keras.files import locked
 from sqz_keras.images.files import read_image
 from trainers.data import imagenet
-from trainers.data.batches import evaluation_batches, open_dataset
+from trainers.data.batches import evaluation_batches
+from trainers.data.source import open_dataset
 
 # Two of the odd images of the real training set, under their own names: CMYK, and PNG called .JPEG.
 CMYK, PNG = "n01739381_1309.JPEG", "n02105855_2933.JPEG"
