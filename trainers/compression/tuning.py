@@ -20,6 +20,7 @@ from sqz_keras.weights import sqz
 from trainers.compression.config import TuneConfig
 from trainers.compression.inputs import SPLIT, input_batches, unlabelled_source
 from trainers.compression.quantization import header_bytes, read_calibration
+from trainers.data.source import Source
 from trainers.progress import progress_bar, say
 from trainers.training.interruption import mendable_errors
 
@@ -49,9 +50,8 @@ def tune(
     stage = {"stage": "tune", "images": images}
     if start is None:
         stage["calibration_images"] = min(config.calibration_images, images)
-    stage |= {"steps": config.steps, "batch_size": config.batch_size}
-    learning_rate = config.learning_rate or code_tuning.learning_rate_for(config.steps)
-    stage |= {"target_bytes": config.target_bytes, "learning_rate": learning_rate}
+    stage |= {name: getattr(config, name) for name in ("steps", "batch_size", "target_bytes")}
+    stage["learning_rate"] = config.learning_rate or code_tuning.learning_rate_for(config.steps)
     stages = [*earlier, stage]
     target = config.target_bytes - header_bytes(config, spec, arrays, provenance, *stages)
     if start is not None:
@@ -62,38 +62,8 @@ def tune(
         return rounded, []
     if images < _ENOUGH_IMAGES:
         say(f"Warning: tuning on {images} images may overfit to them; use {_ENOUGH_IMAGES:,} or more.")
-
-    def batches(updates: int) -> tf.data.Dataset:
-        options = {"batch_size": config.batch_size, "seed": config.seed, "augmentation": "authors"}
-        dataset = input_batches(source, spec, start_example=updates * config.batch_size, **options)
-        return dataset.map(lambda inputs, labels, weights: (inputs, weights))
-
     say(f"tuning for {config.steps} updates on {images} images")
-    bar = None
-
-    def report(update: int, updates: int, divergence: float) -> None:
-        nonlocal bar
-        if bar is None:
-            bar = progress_bar(updates, "update", initial=update - 1)
-        bar.update()
-        bar.set_postfix_str(f"divergence {divergence:.4f}", refresh=False)
-
-    result = code_tuning.tune(
-        spec,
-        arrays,
-        rounded,
-        batches,
-        target_bytes=target,
-        updates=config.steps,
-        learning_rate=learning_rate,
-        profile=config.profile,
-        source=f"files {source.files_sha256}, seed {config.seed}",
-        workdir=config.folder_of("tune"),
-        report=report,
-    )
-    if bar is not None:
-        bar.close()
-    return result, stages
+    return _train(config, spec, arrays, rounded, source, target, stage["learning_rate"]), stages
 
 
 def _read_start(path: str, provenance: Mapping[str, Any]) -> tuple[Arrays, list[dict]]:
@@ -136,3 +106,40 @@ def _round(config: TuneConfig, spec: ModelSpec, arrays: Arrays, target: int) -> 
         return Quantizer(spec, arrays, images, profile=config.profile, trellis=False, report=say).to_size(target)
 
     return StageFolder(config.folder_of("round"), request).once(spec.weight_shapes(), compute)
+
+
+def _train(
+    config: TuneConfig, spec: ModelSpec, arrays: Arrays, rounded: Arrays, source: Source, target: int, rate: float
+) -> Arrays:
+    """The rounded weights after the updates, in `target` bytes; the bar begins where an earlier run was stopped."""
+
+    def batches(updates: int) -> tf.data.Dataset:
+        options = {"batch_size": config.batch_size, "seed": config.seed, "augmentation": "authors"}
+        dataset = input_batches(source, spec, start_example=updates * config.batch_size, **options)
+        return dataset.map(lambda inputs, labels, weights: (inputs, weights))
+
+    bar = None
+
+    def report(update: int, updates: int, divergence: float) -> None:
+        nonlocal bar
+        if bar is None:
+            bar = progress_bar(updates, "update", initial=update - 1)
+        bar.update()
+        bar.set_postfix_str(f"divergence {divergence:.4f}", refresh=False)
+
+    result = code_tuning.tune(
+        spec,
+        arrays,
+        rounded,
+        batches,
+        target_bytes=target,
+        updates=config.steps,
+        learning_rate=rate,
+        profile=config.profile,
+        source=f"files {source.files_sha256}, seed {config.seed}",
+        workdir=config.folder_of("tune"),
+        report=report,
+    )
+    if bar is not None:
+        bar.close()
+    return result
