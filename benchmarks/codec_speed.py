@@ -16,6 +16,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
+import numpy as np
 from absl import flags
 
 from sqz_keras import command
@@ -30,8 +31,6 @@ def define_flags() -> None:
 
 def main(argv) -> None:
     del argv
-    import numpy as np
-
     from sqz_keras import codec
     from sqz_keras.weights import sqz
     from sqz_keras.weights.resolve import resolve_model

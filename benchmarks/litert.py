@@ -19,6 +19,7 @@ import warnings
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
+import numpy as np
 from absl import flags
 
 from sqz_keras import command
@@ -36,8 +37,6 @@ def define_flags() -> None:
 
 def main(argv) -> None:
     del argv
-    import numpy as np
-
     from export.formats import litert_int8, single_file
     from sqz_keras.images.files import find_images
     from sqz_keras.models.squeezenet import build
@@ -87,8 +86,6 @@ def convert_plainly(spec, arrays, images) -> bytes:
 
 
 def _milliseconds(files: dict[str, bytes], delegates: bool, threads: int, rounds: int) -> dict[str, float]:
-    import numpy as np
-
     runs = {name: _interpreter(data, delegates, threads) for name, data in files.items()}
     generator = np.random.default_rng(0)
     for run in runs.values():

@@ -14,6 +14,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
+import numpy as np
 from absl import flags
 
 from benchmarks.serving_sides import second_call, use_threads_of_a_server
@@ -29,8 +30,6 @@ def define_flags() -> None:
 
 def main(argv) -> None:
     del argv
-    import numpy as np
-
     from sqz_keras import prepare_images
     from sqz_keras.images.files import read_image
     from sqz_keras.weights.resolve import resolve_model

@@ -24,6 +24,7 @@ from collections.abc import Callable, Mapping
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
+import numpy as np
 from absl import flags
 
 from benchmarks.serving_sides import BFLOAT16, IMAGES, MODEL, REFERENCE, SAVED, SERVED, SIDES, TARGET, Side
@@ -74,8 +75,6 @@ def write_inputs(args, folder: pathlib.Path) -> int:
     Raises:
         ValueError: There are too few images, or `folder` holds the exports of another model.
     """
-    import numpy as np
-
     from export import contract
     from export.formats.saved_model import export_saved_model
     from export.formats.single_file import read_images
@@ -143,8 +142,6 @@ def in_turn(sides: Mapping[str, Callable[[int], float]], batch: int, seconds: fl
 
 
 def report_agreement(sides: Mapping[str, Side], count: int) -> None:
-    import numpy as np
-
     reference = None
     for name, side in sides.items():
         parts = [side.probabilities(at, at + 32) for at in range(0, count, 32)]

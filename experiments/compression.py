@@ -23,6 +23,7 @@ from collections.abc import Sequence
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
+import numpy as np
 from absl import flags
 
 from sqz_keras import command
@@ -135,8 +136,6 @@ def measure(
         peers: Python interpreter that has NNCodec, which then adds rows.
         save: Called after each row with the rows so far.
     """
-    import numpy as np
-
     from experiments import compression_rows as ways
     from sqz_keras.models.squeezenet import assign, build
     from sqz_keras.runtimes.run import run_litert
@@ -191,8 +190,6 @@ def measure(
 
 def spread(places, count: int):
     """At most `count` of the places, spread evenly over all of them."""
-    import numpy as np
-
     return places[np.linspace(0, len(places) - 1, min(len(places), count)).round().astype(int)]
 
 

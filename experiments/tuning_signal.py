@@ -20,6 +20,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
+import numpy as np
 from absl import flags
 
 from sqz_keras import command
@@ -40,7 +41,6 @@ def define_flags() -> None:
 
 def main(argv) -> None:
     del argv
-    import numpy as np
     import tensorflow as tf
 
     from sqz_keras.weights.resolve import resolve_model
@@ -74,7 +74,6 @@ def main(argv) -> None:
 
 def gradient_function(spec, arrays, quantized):
     """A function of inputs and a temperature: the gradient of the kernel weights that are not pruned, float32 (n,)."""
-    import numpy as np
     import tensorflow as tf
 
     from sqz_keras.codec.values import to_codes
@@ -104,8 +103,6 @@ def normalized(rows):
 
 def compare(rows, others) -> tuple[float, float, float]:
     """For gradients (batches, n): a batch's signal over noise; cosine of the means; cosine of a batch and the mean."""
-    import numpy as np
-
     rng, half = np.random.default_rng(0), len(rows) // 2
     splits = [cosines_of_halves(rng.permutation(len(rows)), rows, others) for _ in range(SPLITS)]
     same, same_of_others, cross = np.mean(splits, axis=0)
