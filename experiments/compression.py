@@ -27,9 +27,10 @@ import numpy as np
 from absl import flags
 
 from sqz_keras import command
-from sqz_keras.files import check_writable
+from sqz_keras.files import check_writable, write_json
 
 ROWS = ("zipped", "svd", "pruning", "shared", "lossless", "litert", "label_free")
+CALIBRATED = ("litert", "label_free")
 # Figures that others report for a thousand images of imagenet-sample-images: method, bytes, agreement.
 PUBLISHED = (
     ("the authors' .net", 675_763, 1.0),
@@ -69,8 +70,6 @@ def define_flags() -> None:
 
 def main(argv) -> None:
     del argv
-    from sqz_keras.files import write_json
-
     args = flags.FLAGS
     unknown = sorted(set(args.rows) - set(ROWS))
     if unknown:
@@ -148,6 +147,8 @@ def measure(
     indices = [index for _, index in labelled_images]
     labels = None if None in indices else np.array(indices)
     everything, model = np.arange(len(images)), build(spec, arrays)
+    reference = model.predict(images, batch_size=32, verbose=0)
+    rows = []
 
     def answers(candidate, places):
         if candidate.litert is not None:
@@ -155,42 +156,39 @@ def measure(
         assign(model, candidate.arrays)
         return model.predict(images[places], batch_size=32, verbose=0)
 
-    reference = model.predict(images, batch_size=32, verbose=0)
-    rows = []
-
-    def add(candidate, size, probabilities):
-        row = {"method": candidate.method, "setting": candidate.setting, "bytes": size}
+    def add(candidates, unseen):
+        """Adds a row, from one candidate for each half of the images, or for all, given by their places."""
+        probabilities, first = np.empty_like(reference), candidates[0]
+        for candidate, places in zip(candidates, unseen, strict=True):
+            probabilities[places] = answers(candidate, places)
+        row = {"method": first.method, "setting": first.setting, "bytes": max(one.bytes for one in candidates)}
         row["divergence"] = mean_divergence(reference, probabilities)
         rows.append(row | agreement_fields(reference.argmax(axis=1), probabilities.argmax(axis=1), labels))
         print(describe(rows[-1], spec.version), flush=True)
         save(rows)
 
     for kind in kinds:
-        if kind not in ("litert", "label_free"):
-            for candidate in getattr(ways, kind)(spec, arrays):
-                add(candidate, candidate.bytes, answers(candidate, everything))
-            continue
-        made = {"litert": ways.litert, "label_free": lambda *a: ways.label_free(*a, targets)}[kind]
-        folds = [(calibration, everything)]
-        if calibration is None:
-            halves = [everything[0::2], everything[1::2]]
-            folds = [
-                (images[spread(seen, calibration_images)], unseen)
-                for seen, unseen in zip(halves, reversed(halves), strict=True)
-            ]
-        for candidates in zip(*(made(spec, arrays, seen) for seen, _ in folds), strict=True):
-            probabilities = np.empty_like(reference)
-            for candidate, (_, unseen) in zip(candidates, folds, strict=True):
-                probabilities[unseen] = answers(candidate, unseen)
-            add(candidates[0], max(candidate.bytes for candidate in candidates), probabilities)
+        make, options = getattr(ways, kind), (targets,) if kind == "label_free" else ()
+        if kind in CALIBRATED:
+            seen, unseen = folds(images, calibration, calibration_images)
+            for candidates in zip(*(make(spec, arrays, inputs, *options) for inputs in seen), strict=True):
+                add(candidates, unseen)
+        else:
+            for candidate in make(spec, arrays):
+                add([candidate], [everything])
     for candidate in (*ways.files(files), *(ways.nncodec(arrays, peers) if peers else ())):
-        add(candidate, candidate.bytes, answers(candidate, everything))
+        add([candidate], [everything])
     return rows
 
 
-def spread(places, count: int):
-    """At most `count` of the places, spread evenly over all of them."""
-    return places[np.linspace(0, len(places) - 1, min(len(places), count)).round().astype(int)]
+def folds(images, calibration, at_most: int) -> tuple[list, list]:
+    """The network inputs that calibrate, once or twice, and the places of the images that then evaluate."""
+    everything = np.arange(len(images))
+    if calibration is not None:
+        return [calibration], [everything]
+    halves = [everything[0::2], everything[1::2]]
+    spread = (np.linspace(0, len(half) - 1, min(len(half), at_most)).round().astype(int) for half in halves)
+    return [images[half[places]] for half, places in zip(halves, spread, strict=True)], halves[::-1]
 
 
 def describe(row: dict, version: str | None) -> str:
