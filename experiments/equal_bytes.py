@@ -149,7 +149,8 @@ def measure(folder: pathlib.Path, args) -> dict | None:
 
 def quantized(spec, arrays, images, most: int):
     """The weights quantised without labels, or None if nothing useful fits."""
-    from sqz_keras.compression.quantize import TooFewBytesError, quantize
+    from sqz_keras.compression.quantize import quantize
+    from sqz_keras.compression.size_search import TooFewBytesError
     from sqz_keras.weights import sqz
 
     try:

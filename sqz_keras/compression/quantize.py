@@ -32,6 +32,7 @@ from sqz_keras.compression.net_rounding import (
     round_layer,
     round_net,
 )
+from sqz_keras.compression.size_search import TooFewBytesError, finest_coarseness, next_aim
 from sqz_keras.compression.trellis_rounding import round_on_trellis
 from sqz_keras.models.squeezenet import build
 
@@ -47,10 +48,6 @@ _EARLY_COARSER = 1.2  # see `grid_steps`
 _BITS_ALONE = 3  # per kept weight, when layers are rounded by themselves
 _DISAGREEMENT = 0.58  # times the square root of the divergence: from 76 to 98% agreement, for v1.0 and v1.1
 _COMPENSATED = 0.55  # the whole net's divergence, as a share of the sum of those of layers rounded alone; 0.45 to 0.7
-
-
-class TooFewBytesError(ValueError):
-    """Nothing useful fits into the requested number of bytes."""
 
 
 class _Alone(NamedTuple):
@@ -164,7 +161,7 @@ class Quantizer:
                 break
             tried.append((size, aim))
             # The size of a small file follows the aim less smoothly, so the margin grows.
-            aim = _next_aim(tried, (1 - _NEAR_ENOUGH / 2 * 2**attempt) * target_bytes)
+            aim = next_aim(tried, (1 - _NEAR_ENOUGH / 2 * 2**attempt) * target_bytes)
         if best is None:
             raise TooFewBytesError(f"No quantised model of at most {target_bytes} bytes was found; ask for more bytes.")
         return best
@@ -233,7 +230,7 @@ class Quantizer:
             )
         kernels = [name for name in self._arrays if name.endswith("/kernel")]
         target = _entropy_bytes({name: self._kept[name] for name in kernels}) + _BITS_ALONE / 8 * self._kept_weights
-        coarseness = _bisect(lambda tried: _entropy_bytes(self._plain(sensitivity, tried, kernels)), target)
+        coarseness = finest_coarseness(lambda tried: _entropy_bytes(self._plain(sensitivity, tried, kernels)), target)
         steps = self._steps(sensitivity, coarseness)
         images = _some(self._images, _FOR_LAYERS_ALONE)
         rounded = round_alone(self._spec, self._arrays, self._before, images, self._rounding(steps))
@@ -241,7 +238,7 @@ class Quantizer:
         plain = self._plain(sensitivity, coarseness)
         plain_size = self._size(plain)
         return _Alone(
-            _with_divergences(sensitivity, divergences, steps, self._kept),
+            sensitivities.with_divergences(sensitivity, divergences, steps, self._kept),
             plain_size - _entropy_bytes(plain),
             self._size(rounded) / plain_size,
         )
@@ -249,13 +246,8 @@ class Quantizer:
     def _coarseness_for(self, target_bytes: float, closely: bool = False) -> float:
         """The coarseness for which a file is estimated to have the target size; `closely` takes half a second more."""
         plain_bytes = target_bytes / self._alone.size_ratio
-
-        def plain(coarseness: float) -> Arrays:
-            return self._plain(self._alone.sensitivity, coarseness)
-
-        def with_entropy(target: float) -> float:
-            return _bisect(lambda coarseness: _entropy_bytes(plain(coarseness)), target)
-
+        plain = functools.partial(self._plain, self._alone.sensitivity)
+        with_entropy = functools.partial(finest_coarseness, lambda coarseness: _entropy_bytes(plain(coarseness)))
         try:
             coarseness = with_entropy(plain_bytes - self._alone.beside)
             if closely:  # by the bytes that a file of about this size has beyond the entropy
@@ -302,20 +294,6 @@ def _on_plain_grid(weights: np.ndarray, kept: np.ndarray, moments: Moments, step
     return round_to_nearest(weights, kept, moments.inputs, moments.targets, nearest)
 
 
-def _with_divergences(
-    sensitivity: Mapping[str, float], divergences: Mapping[str, float], steps: Steps, kept: Mapping[str, np.ndarray]
-) -> dict[str, float]:
-    """The sensitivities; those of kernels now follow from how far rounding to these steps moves the answers."""
-    measured = {}
-    for layer, divergence in divergences.items():
-        name = f"{layer}/kernel"
-        measured[name] = divergence / max(kept[name].sum(), 1) / float(steps[name] or 1) ** 2
-    # The sensitivities of biases are scaled by the same factor as those of kernels on average.
-    both = [(sensitivity[name], value) for name, value in measured.items() if value > 0 and sensitivity[name] > 0]
-    factor = np.exp(np.mean([np.log(value / before) for before, value in both])) if both else 1.0
-    return {name: measured.get(name, float(factor * value)) for name, value in sensitivity.items()}
-
-
 def _entropy_bytes(arrays: Arrays) -> float:
     return sum(entropy_bits(symbol_counts(array)) for array in arrays.values()) / 8
 
@@ -323,35 +301,3 @@ def _entropy_bytes(arrays: Arrays) -> float:
 def _some(images: np.ndarray, count: int) -> np.ndarray:
     """At most `count` of the images, spread evenly over all of them."""
     return images[:: -(-len(images) // count)]
-
-
-def _bisect(size: Callable[[float], float], target_bytes: float) -> float:
-    """The finest coarseness whose size is at most the target, to half a percent."""
-    finest, coarsest = (np.log2(bound) for bound in (1e-12, 1.0))
-    if size(float(2.0**coarsest)) > target_bytes:
-        raise TooFewBytesError(f"At any coarseness the arrays have more than {target_bytes:.0f} bytes.")
-    while finest > -60 and size(float(2.0**finest)) <= target_bytes:  # the model is very sure of its answers
-        finest, coarsest = 2 * finest, finest
-    while coarsest - finest > 0.005:
-        middle = (finest + coarsest) / 2
-        finest, coarsest = (finest, middle) if size(float(2.0**middle)) <= target_bytes else (middle, coarsest)
-    return float(2.0**coarsest)
-
-
-def _next_aim(tried: list[tuple[int, float]], target: float) -> float:
-    """The aim for `target` bytes: between the nearest (bytes, aim) on both sides, or beyond those on the only side.
-
-    With a single attempt, the aim changes in proportion. With several on one side, the line through the nearest and the
-    farthest shows how much of the file follows the aim. In a small file that may be half, and in proportion the aim
-    would approach the target too slowly.
-    """
-    below = max((point for point in tried if point[0] <= target), default=None)
-    above = min((point for point in tried if point[0] > target), default=None)
-    if below and above:
-        return below[1] + (above[1] - below[1]) * (target - below[0]) / (above[0] - below[0])
-    size, aim = below or above
-    far_size, far_aim = min(tried) if below else max(tried)
-    if far_size == size:
-        return aim * target / size
-    per_byte = max((far_aim - aim) / (far_size - size), aim / size)
-    return float(np.clip(aim + per_byte * (target - size), aim / 2, 2 * aim))

@@ -79,6 +79,23 @@ def divergences(model: keras.Model, changed: Mapping[str, np.ndarray], images: n
     return dict(zip((layer.name for layer in layers), halves.tolist(), strict=True))
 
 
+def with_divergences(
+    sensitivity: Mapping[str, float],
+    divergences: Mapping[str, float],
+    steps: Mapping[str, np.float32 | None],
+    kept: Mapping[str, np.ndarray],
+) -> dict[str, float]:
+    """The sensitivities; those of kernels now follow from how far rounding to these steps moves the answers."""
+    measured = {}
+    for layer, divergence in divergences.items():
+        name = f"{layer}/kernel"
+        measured[name] = divergence / max(kept[name].sum(), 1) / float(steps[name] or 1) ** 2
+    # The sensitivities of biases are scaled by the same factor as those of kernels on average.
+    both = [(sensitivity[name], value) for name, value in measured.items() if value > 0 and sensitivity[name] > 0]
+    factor = np.exp(np.mean([np.log(value / before) for before, value in both])) if both else 1.0
+    return {name: measured.get(name, float(factor * value)) for name, value in sensitivity.items()}
+
+
 def _mean_over_images(model: keras.Model, images: np.ndarray, squares: Callable) -> np.ndarray:
     """For each convolution, the mean over all images of `squares(layer, inputs, gradient)`, which sums over a batch.
 

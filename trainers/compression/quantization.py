@@ -12,7 +12,8 @@ import numpy as np
 
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.compression.calibration_images import find_problems
-from sqz_keras.compression.quantize import Quantizer, TooFewBytesError
+from sqz_keras.compression.quantize import Quantizer
+from sqz_keras.compression.size_search import TooFewBytesError
 from sqz_keras.images.files import find_images
 from sqz_keras.models.squeezenet import assign, build
 from sqz_keras.weights import sqz

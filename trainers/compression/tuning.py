@@ -12,7 +12,8 @@ import tensorflow as tf
 from sqz_keras import codec
 from sqz_keras.architecture.spec import ModelSpec, hash_arrays
 from sqz_keras.compression import code_tuning
-from sqz_keras.compression.quantize import Quantizer, TooFewBytesError
+from sqz_keras.compression.quantize import Quantizer
+from sqz_keras.compression.size_search import TooFewBytesError
 from sqz_keras.compression.stage_folder import StageFolder
 from sqz_keras.images.files import find_images
 from sqz_keras.models.squeezenet import build

@@ -19,7 +19,7 @@ from PIL import Image
 from sqz_keras import Metaparameters, ModelSpec, Preprocessing, codec, resolve_model
 from sqz_keras.compression import tfmot_stages
 from sqz_keras.compression.kmeans import kmeans
-from sqz_keras.compression.quantize import TooFewBytesError
+from sqz_keras.compression.size_search import TooFewBytesError
 from sqz_keras.compression.teacher import teach
 from sqz_keras.images.preprocessing import restore_rgb
 from sqz_keras.models.squeezenet import build, named_arrays
