@@ -24,8 +24,9 @@ import numpy as np
 
 from sqz_keras import ModelSpec
 from sqz_keras.compression import tf_keras_bridge as bridge
+from sqz_keras.compression.centroid_search import sorted_search
 from sqz_keras.compression.densities import TABLE1, prune_magnitudes
-from sqz_keras.compression.tfmot_stages import import_tfmot, sorted_search
+from sqz_keras.compression.tfmot_stages import import_tfmot
 from sqz_keras.models.squeezenet import build, named_arrays
 
 REQUIRED = 1.3
@@ -41,7 +42,8 @@ def main():
     parser.add_argument("--clusters", type=int, default=256)
     options = parser.parse_args()
 
-    clustering = import_tfmot().clustering.keras
+    tfmot = import_tfmot()
+    clustering = tfmot.clustering.keras
     spec = ModelSpec(options.version, input_size=options.input_size)
     net = build(spec, prune_magnitudes(named_arrays(build(spec)), TABLE1), dropout_rate=0)
     random = np.random.default_rng(0)
@@ -62,7 +64,7 @@ def main():
 
     steps = {
         "plain": make_step(None, contextlib.nullcontext()),
-        "clustering": make_step(clustered, sorted_search()),
+        "clustering": make_step(clustered, sorted_search(tfmot)),
         "clustering as shipped": make_step(clustered, contextlib.nullcontext()),
     }
     taken = {name: [] for name in steps}

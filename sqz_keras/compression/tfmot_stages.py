@@ -21,18 +21,15 @@ with `keep_zeros=False` and a smaller rate, in which the pruned weights start ag
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
-import unittest.mock
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
 from sqz_keras.architecture.spec import ModelSpec
-from sqz_keras.compression import centroid_search
 from sqz_keras.compression.bits import check_bits
+from sqz_keras.compression.centroid_search import sorted_search
 from sqz_keras.compression.densities import check_densities, count_kept, count_nonzeros, count_values, layer_names
 from sqz_keras.compression.stage import Arrays, Report, Stage, StageError, Training, run_stage
 from sqz_keras.extras import needs
@@ -41,7 +38,6 @@ from sqz_keras.weights.arrays import check_shapes
 INITIALIZATIONS = {"linear": "LINEAR", "density": "DENSITY_BASED", "kmeans++": "KMEANS_PLUS_PLUS"}
 BITS = range(2, 13)
 _PRUNINGS = 64
-_PATCHED_VERSION = "0.8.1"
 _REPORT_IT = "This is a defect of the stage; please report it."
 
 
@@ -217,7 +213,8 @@ def cluster(
     nonzeros = count_nonzeros(arrays)
     clusters = {layer: _cluster_count(by_layer[layer], nonzeros[layer]) for layer in by_layer}
     options = {"bits": by_layer, "initialization": initialization}
-    keras_api = import_tfmot().clustering.keras
+    tfmot = import_tfmot()
+    keras_api = tfmot.clustering.keras
     centroids = getattr(keras_api.CentroidInitialization, INITIALIZATIONS[initialization])
 
     def wrap(layer):
@@ -235,39 +232,9 @@ def cluster(
                     f"{count}. {_REPORT_IT}"
                 )
 
-    with sorted_search():
+    with sorted_search(tfmot):
         stage = Stage("cluster", options, wrap, keras_api.strip_clustering, check)
         return run_stage(stage, spec, arrays, batches, training)
-
-
-@contextlib.contextmanager
-def sorted_search() -> Iterator[bool]:
-    """While the context is open, tfmot clusters with the methods of `centroid_search`; graphs traced in it keep them.
-
-    With tfmot 0.8.1's own methods, a step with 256 centroids takes several times as long and twice the memory. The
-    replacement affects the whole process. If tfmot has another version, or its methods give other results on a sample,
-    nothing is replaced and a warning says so.
-
-    Yields:
-        Whether the methods of `centroid_search` are in use.
-    """
-    tfmot = import_tfmot()
-    from tensorflow_model_optimization.python.core.clustering.keras.clustering_algorithm import ClusteringAlgorithm
-
-    if tfmot.__version__ != _PATCHED_VERSION:
-        reason = f"tensorflow-model-optimization is {tfmot.__version__}, and what is known is {_PATCHED_VERSION}"
-    elif not centroid_search.same_answers(ClusteringAlgorithm):
-        reason = "its answers on a sample are not those of tensorflow-model-optimization"
-    else:
-        with unittest.mock.patch.multiple(
-            ClusteringAlgorithm,
-            get_pulling_indices=centroid_search.get_pulling_indices,
-            get_clustered_weight=centroid_search.get_clustered_weight,
-        ):
-            yield True
-        return
-    warnings.warn(f"Clustering runs without sorted search, and is slow with many clusters: {reason}.", stacklevel=3)
-    yield False
 
 
 @functools.cache

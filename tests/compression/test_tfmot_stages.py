@@ -13,7 +13,7 @@ from sqz_keras.compression import centroid_search, stage, tfmot_stages
 from sqz_keras.compression.densities import count_nonzeros, count_values, layer_names, measure_densities
 from sqz_keras.compression.stage import StageError
 from sqz_keras.compression.teacher import teach
-from sqz_keras.compression.tfmot_stages import cluster, finetune, prune, sorted_search
+from sqz_keras.compression.tfmot_stages import cluster, finetune, import_tfmot, prune
 from sqz_keras.models.squeezenet import build
 from tests.compression.tiny_net import SPEC, tiny_arrays, tiny_images
 
@@ -95,7 +95,7 @@ def test_a_schedule_that_cannot_reach_the_densities_is_refused(arrays, batches, 
 
 @pytest.mark.parametrize("options", [{}, {"frequency": 7}, {"begin_step": 3}, {"end_step": 9}])
 def test_schedules_left_alone_reach_their_end_as_tfmot_counts(options):
-    tfmot = tfmot_stages.import_tfmot()
+    tfmot = import_tfmot()
     for steps in (10, 11, 63, 100, 999, 1000, 20_000):
         schedule = tfmot_stages._pruning_steps(
             steps, **{"begin_step": 1, "end_step": None, "frequency": None} | options
@@ -164,7 +164,7 @@ def test_the_sorted_search_is_the_same_clustering(pruned, batches, monkeypatch):
     options = {"bits": 4, "steps": 3, "learning_rate": 1e-3}
     quick = cluster(SPEC, pruned, batches, **options)
     assert ClusteringAlgorithm.get_pulling_indices is shipped
-    monkeypatch.setattr(tfmot_stages, "_PATCHED_VERSION", "0.8.2")
+    monkeypatch.setattr(centroid_search, "_PATCHED_VERSION", "0.8.2")
     with pytest.warns(UserWarning, match=r"slow with many clusters: .* is 0\.8\.1"):
         slow = cluster(SPEC, pruned, batches, **options)
     for name in quick:
@@ -174,7 +174,7 @@ def test_the_sorted_search_is_the_same_clustering(pruned, batches, monkeypatch):
 def test_the_sorted_search_is_used_only_where_it_agrees(monkeypatch):
     from tensorflow_model_optimization.python.core.clustering.keras.clustering_algorithm import ClusteringAlgorithm
 
-    with sorted_search() as used:
+    with centroid_search.sorted_search(import_tfmot()) as used:
         assert used and ClusteringAlgorithm.get_pulling_indices is centroid_search.get_pulling_indices
     assert ClusteringAlgorithm.get_clustered_weight.__module__.startswith("tensorflow_model_optimization")
     indices, weights = ClusteringAlgorithm.get_pulling_indices, ClusteringAlgorithm.get_clustered_weight
@@ -185,7 +185,7 @@ def test_the_sorted_search_is_used_only_where_it_agrees(monkeypatch):
     for method, other in others.items():
         with monkeypatch.context() as patch:
             patch.setattr(ClusteringAlgorithm, method, other)
-            with pytest.warns(UserWarning, match="on a sample"), sorted_search() as used:
+            with pytest.warns(UserWarning, match="on a sample"), centroid_search.sorted_search(import_tfmot()) as used:
                 assert not used
 
 
