@@ -8,10 +8,11 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 
-from sqz_keras.architecture.metaparameters import VERSIONS, FireFilters, fit_metaparameters, version_of_stem
+from sqz_keras.architecture.metaparameters import FireFilters, fit_metaparameters
 from sqz_keras.architecture.spec import ModelSpec
-from sqz_keras.weights.arrays import WeightsFileError, fire_number, layer_name
+from sqz_keras.weights.arrays import WeightsFileError
 from sqz_keras.weights.description import Hints, Stated
+from sqz_keras.weights.readers.keras_others import CEIL_MODE, HARMLESS, changes_of_others, other_values, pools_drop_rows
 from sqz_keras.weights.records import authors_preprocessing
 
 # The class of a layer in a config, by the layer's kind in `ModelSpec.layers()`.
@@ -23,15 +24,7 @@ _CLASSES = {
     "average": "GlobalAveragePooling2D",
 }
 _BESIDE = re.compile(r"drop9|pool\d+_pad|conv10_pad|pool10|predictions")  # layers allowed beside those
-_HARMLESS = re.compile(r"InputLayer|Random.*|.*Dropout.*|GaussianNoise")  # classes that change nothing after training
-_CEIL_MODE = [[0, 1], [0, 1]]  # the zeros before a max pool
 _ONLY_OURS = re.compile(r"pool\d+_pad|predictions")  # layers by which this project's networks are recognised
-# Classes between and after the convolutions of other projects' networks; their order says where the pools are.
-_OF_OTHERS = re.compile(
-    rf"{_HARMLESS.pattern}|(Global)?AveragePooling2D|MaxPooling2D|Concatenate|Merge|Activation|ReLU|Softmax|Flatten|"
-    "Reshape|ZeroPadding2D|Conv(olution)?2D"
-)
-_BEFORE_RELU = re.compile(rf"{_HARMLESS.pattern}|Concatenate|Merge|MaxPooling2D|ZeroPadding2D")  # not only after it
 
 
 def describe(path: str | os.PathLike, config: object, trunk_only: bool = False) -> Stated | Hints | None:
@@ -71,14 +64,14 @@ def describe(path: str | os.PathLike, config: object, trunk_only: bool = False) 
             changes = _changes(spec, classes, layers, trunk_only)
             stated = Stated(spec, is_whole=False, activation=activation)
     if stated is None:
-        changes = _changes_of_others(classes, layers, read_by, trunk_only)
+        changes = changes_of_others(classes, layers, read_by, trunk_only)
         stated = Hints(_input_size(listed), conv10_padding=0, has_bypass=False)  # other values are refused as changes
     if changes:
         raise WeightsFileError(
             f"{path}: its network is not a SqueezeNet: {changes[0]}. Open it with keras.saving.load_model, or save the "
             "network alone, without the change."
         )
-    if isinstance(stated, Hints) and _pools_leave_rest(listed):
+    if isinstance(stated, Hints) and pools_drop_rows(listed):
         warnings.warn(
             f"{path}: its max pools round down, and this project's round up, as the authors' do: check the accuracy, "
             "or train them further.",
@@ -149,149 +142,6 @@ def _input_size(listed: list[Mapping]) -> int | None:
         return height if height == width and isinstance(height, int) else None
 
 
-def _changes(spec: ModelSpec, classes: Mapping[str, str], layers: Mapping[str, Mapping], trunk_only: bool) -> list[str]:
-    """Says where the layers differ from those of the spec's network, in a clause for each difference."""
-    changes, ours = [], {layer.name: layer for layer in spec.layers() if layer.name in layers}
-    for name, layer in ours.items():
-        expected = {}
-        if layer.kind in ("convolution", "max pool"):
-            expected["strides"] = [layer.stride] * 2
-        if layer.kind == "convolution":
-            padding = "same" if layer.kernel == 3 and layer.padding else "valid"
-            expected |= {"kernel_size": [layer.kernel] * 2, "dilation_rate": [1, 1], "groups": 1}
-            expected |= {"padding": padding, "activation": "relu", "use_bias": True}
-        if layer.kind == "max pool":
-            expected |= {"pool_size": [layer.kernel] * 2, "padding": "valid"}
-            if layers.get(f"{name}_pad", {}).get("padding") != _CEIL_MODE:
-                changes.append(f"{name} must be behind {name}_pad, a ZeroPadding2D of {_CEIL_MODE}")
-        if classes[name] != _CLASSES[layer.kind]:
-            changes.append(f"{name} is a {classes[name]!s:.40}, expected a {_CLASSES[layer.kind]}")
-        changes += _other_values(layers[name], expected)
-    if trunk_only:
-        return changes
-    for name, kind in classes.items():
-        if not (name in ours or _BESIDE.fullmatch(name) or _HARMLESS.fullmatch(kind)):
-            changes.append(f"it has the layer {name!s:.40} ({kind!s:.40}), of which weights say nothing")
-    if "conv10" in layers and "pool10" not in layers:
-        changes.append("it ends before pool10, the average of conv10's map")
-    if classes.get("predictions", "Activation") != "Activation":
-        changes.append(f"predictions is a {classes['predictions']!s:.40}, expected an Activation")
-    return changes
-
-
-def _changes_of_others(
-    classes: Mapping[str, str], layers: Mapping[str, Mapping], read_by: Mapping[object, list], trunk_only: bool
-) -> list[str]:
-    """Says where layers with another project's names cannot be a SqueezeNet's, in a clause for each place."""
-    convolutions = {name: ours for name in layers if (ours := layer_name(name))}
-    names = list(layers)
-    trunk = [names.index(name) for name, ours in convolutions.items() if ours != "conv10"]
-    matter = names[min(trunk) : max(trunk) + 1] if trunk_only else names
-    # A convolution with another name is the one that `find_head` took for conv10.
-    convolutions |= {name: "conv10" for name in matter if classes[name].startswith("Conv") and name not in convolutions}
-    changes, pool_after, fire = [], [], 1
-    for name, kind in classes.items():
-        ours, expected = convolutions.get(name), {}
-        if name in matter and not _OF_OTHERS.fullmatch(kind):
-            changes.append(f"it has the layer {name!s:.40} ({kind!s:.40}), of which weights say nothing")
-        if ours:
-            fire = fire_number(ours) or fire
-            expected |= {"strides": [2, 2] if ours == "conv1" else [1, 1], "dilation_rate": [1, 1], "groups": 1}
-            if ours == "conv1" or ours.endswith("3x3"):
-                expected["padding"] = "valid" if ours == "conv1" else "same"
-        elif kind == "Merge":
-            expected["mode"] = "concat"
-        elif kind == "MaxPooling2D":
-            pool_after.append(fire)
-            expected |= {"pool_size": [3, 3], "strides": [2, 2], "padding": "valid"}
-        elif kind == "ReLU" and name in matter:
-            expected |= {"max_value": None, "negative_slope": 0, "threshold": 0}
-        if name in matter and layers[name].get("activation", "relu") not in ("relu", "linear", "softmax"):
-            changes.append(f"{name} has activation={layers[name]['activation']!s:.40}, expected relu")
-        for new, old in (("strides", "subsample"), ("padding", "border_mode")):  # Keras 1's names
-            expected |= {old: expected[new]} if new in expected else {}
-        changes += _other_values(layers[name], expected)
-    conv1 = layers["conv1"]
-    net = VERSIONS.get(version_of_stem(conv1.get("kernel_size"), conv1.get("filters")))
-    if net is not None and tuple(pool_after) != net.pool_after:
-        changes.append(f"it has max pools behind {pool_after}, expected {list(net.pool_after)}")
-    softmaxes = [name for name in matter if "softmax" in (classes[name].lower(), layers[name].get("activation"))]
-    changes += [f"{name} is a second softmax" for name in softmaxes[1:]]
-    changes += _changes_of_average([(name, classes[name], convolutions.get(name)) for name in matter])
-    linear = [name for name in matter if name in convolutions and layers[name].get("activation", "relu") != "relu"]
-    return changes + _changes_behind(matter, linear, classes, layers, read_by)
-
-
-def _changes_of_average(matter: list[tuple[str, str, str | None]]) -> list[str]:
-    """Names averages other than the one after conv10, or says that there is none, in a clause for each.
-
-    The order matters, because conv10's ReLU is between conv10 and the average.
-
-    Args:
-        matter: For each layer, its name, its class and our name.
-    """
-    conv10 = next((at for at, (_, _, ours) in enumerate(matter) if ours == "conv10"), len(matter))
-    averages = [at for at, (_, kind, _) in enumerate(matter) if kind.endswith("AveragePooling2D")]
-    changes = [f"{matter[at][0]} averages what conv10 reads" for at in averages if at < conv10]
-    behind = [matter[at][0] for at in averages if at > conv10]
-    if conv10 < len(matter) and len(behind) != 1:
-        changes.append(f"it has {len(behind)} averages behind conv10, expected one")
-    return changes
-
-
-def _changes_behind(
-    matter: list[str],
-    linear: list[str],
-    classes: Mapping[str, str],
-    layers: Mapping[str, Mapping],
-    read_by: Mapping[object, list],
-) -> list[str]:
-    """Names zeros that something other than a max pool reads, and linear convolutions that no ReLU reads."""
-    changes = []
-    for name in matter:
-        if classes[name] == "ZeroPadding2D":
-            kinds = {classes.get(reader) for reader in read_by.get(name, [])}
-            if kinds != {"MaxPooling2D"} or layers[name].get("padding") != _CEIL_MODE:
-                changes.append(f"{name} pads something other than max pools in ceil mode")
-    ways, seen = [(name, reader) for name in linear for reader in read_by.get(name, [None])], set()
-    for name, reader in ways:  # they grow in the loop
-        kind = classes.get(reader)  # None for a model, whose readers are followed
-        if kind == "ReLU" or (kind == "Activation" and layers[reader].get("activation") == "relu") or reader in seen:
-            continue
-        seen.add(reader)
-        if read_by.get(reader) and (kind is None or _BEFORE_RELU.fullmatch(kind)):
-            ways += [(name, following) for following in read_by[reader]]
-        else:
-            changes.append(f"{name} has no ReLU behind it")
-    return changes
-
-
-def _other_values(config: Mapping, expected: Mapping) -> list[str]:
-    """Names fields of a layer's config with unexpected values, a clause each; a missing field counts as expected."""
-    return [
-        f"{config['name']} has {field}={config[field]!s:.40}, expected {value}"
-        for field, value in expected.items()
-        if config.get(field, value) != value
-    ]
-
-
-def _pools_leave_rest(listed: list[Mapping]) -> bool:
-    """Whether a max pool of another project's network leaves out, or may leave out, the last row of its input."""
-    rows = padding = None
-    for layer in listed:
-        config = layer["config"]
-        if layer["class_name"] == "InputLayer":
-            rows = (config.get("batch_shape") or config.get("batch_input_shape") or [None] * 2)[1]
-        elif layer_name(config["name"]) == "conv1" and rows and "kernel_size" in config:
-            rows = (rows - config["kernel_size"][0]) // 2 + 1
-        elif layer["class_name"] == "MaxPooling2D":
-            if padding != _CEIL_MODE and (not rows or rows % 2 == 0):
-                return True
-            rows = rows and rows // 2
-        padding = config.get("padding")
-    return False
-
-
 def _spec(layers: Mapping[str, Mapping], shape: list) -> ModelSpec:
     numbers = sorted(int(name[4:-7]) for name in layers if name.startswith("fire") and name.endswith("_concat"))
     net = fit_metaparameters(
@@ -322,3 +172,33 @@ def _spec(layers: Mapping[str, Mapping], shape: list) -> ModelSpec:
         preprocessing=authors_preprocessing(size),
         conv10_padding=padding[0][0],
     ).with_net()
+
+
+def _changes(spec: ModelSpec, classes: Mapping[str, str], layers: Mapping[str, Mapping], trunk_only: bool) -> list[str]:
+    """Says where the layers differ from those of the spec's network, in a clause for each difference."""
+    changes, ours = [], {layer.name: layer for layer in spec.layers() if layer.name in layers}
+    for name, layer in ours.items():
+        expected = {}
+        if layer.kind in ("convolution", "max pool"):
+            expected["strides"] = [layer.stride] * 2
+        if layer.kind == "convolution":
+            padding = "same" if layer.kernel == 3 and layer.padding else "valid"
+            expected |= {"kernel_size": [layer.kernel] * 2, "dilation_rate": [1, 1], "groups": 1}
+            expected |= {"padding": padding, "activation": "relu", "use_bias": True}
+        if layer.kind == "max pool":
+            expected |= {"pool_size": [layer.kernel] * 2, "padding": "valid"}
+            if layers.get(f"{name}_pad", {}).get("padding") != CEIL_MODE:
+                changes.append(f"{name} must be behind {name}_pad, a ZeroPadding2D of {CEIL_MODE}")
+        if classes[name] != _CLASSES[layer.kind]:
+            changes.append(f"{name} is a {classes[name]!s:.40}, expected a {_CLASSES[layer.kind]}")
+        changes += other_values(layers[name], expected)
+    if trunk_only:
+        return changes
+    for name, kind in classes.items():
+        if not (name in ours or _BESIDE.fullmatch(name) or HARMLESS.fullmatch(kind)):
+            changes.append(f"it has the layer {name!s:.40} ({kind!s:.40}), of which weights say nothing")
+    if "conv10" in layers and "pool10" not in layers:
+        changes.append("it ends before pool10, the average of conv10's map")
+    if classes.get("predictions", "Activation") != "Activation":
+        changes.append(f"predictions is a {classes['predictions']!s:.40}, expected an Activation")
+    return changes
