@@ -204,6 +204,11 @@ def check_shapes(
         )
 
 
+def trunk_of(by_name: Mapping[str, object]) -> dict:
+    """The arrays, or their shapes, without conv10's."""
+    return {name: value for name, value in by_name.items() if not name.startswith("conv10/")}
+
+
 def _net_order(name: str) -> tuple[int, int, bool]:
     """The sort key of a weight's name."""
     layer, fire, part, kind = _WEIGHT.fullmatch(name).groups()

@@ -5,29 +5,20 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-import warnings
-from collections.abc import Mapping
 
 import numpy as np
 
 from sqz_keras import codec
 from sqz_keras.architecture.layers import BYPASSES
-from sqz_keras.architecture.metaparameters import VERSIONS, version_of_stem
+from sqz_keras.architecture.metaparameters import VERSIONS
 from sqz_keras.architecture.spec import ModelSpec, hash_arrays
 from sqz_keras.differences import describe_changes
 from sqz_keras.weights import download, hugging_face, readers, sqz
-from sqz_keras.weights.arrays import WeightsFileError, check_shapes
+from sqz_keras.weights.arrays import WeightsFileError, check_shapes, trunk_of
+from sqz_keras.weights.assumptions import spec_of_record, stated_spec, undescribed_spec, warn_of_preprocessing
 from sqz_keras.weights.description import EXTRA_FOLDER, SPEC_NAME, Hints, Stated, read_spec, spec_path
-from sqz_keras.weights.readers import TORCH_SUFFIXES, onnx_file
-from sqz_keras.weights.records import (
-    IMAGENET,
-    RECORDS,
-    TORCHVISION,
-    Record,
-    authors_preprocessing,
-    get_record,
-    list_records,
-)
+from sqz_keras.weights.readers import onnx_file
+from sqz_keras.weights.records import IMAGENET, Record, get_record, list_records
 
 Arrays = dict[str, np.ndarray]
 
@@ -115,7 +106,7 @@ def for_architecture(
         )
     spec = dataclasses.replace(spec, **padding)
     if classes is None:
-        arrays = _trunk(arrays)
+        arrays = trunk_of(arrays)
     return spec, arrays
 
 
@@ -172,12 +163,12 @@ def _read_path(
         if described.exists():
             spec = _spec_beside(described, path, arrays, stated.spec if stated and stated.is_whole else None)
         elif stated is not None:
-            spec = _stated_spec(path, arrays, stated, architecture)
+            spec = stated_spec(path, arrays, stated, architecture)
         else:
-            spec = _undescribed_spec(path, arrays, hints, architecture, version, bypass, trunk_only)
+            spec = undescribed_spec(path, arrays, hints, architecture, version, bypass, trunk_only)
     check_agrees(str(path), spec, version, bypass)
     shapes = spec.weight_shapes()
-    check_shapes(path, *((_trunk(arrays), _trunk(shapes)) if trunk_only else (arrays, shapes)))
+    check_shapes(path, *((trunk_of(arrays), trunk_of(shapes)) if trunk_only else (arrays, shapes)))
     return dataclasses.replace(spec, weights_sha256=hash_arrays(arrays)), arrays
 
 
@@ -191,87 +182,6 @@ def _read_sqz(path: pathlib.Path) -> tuple[ModelSpec, Arrays]:
             f"{error} Make the whole file of the two: sqz-receive {path} --base=OLD.sqz --output=NEW.sqz"
         ) from error.__cause__
     return model.spec, model.arrays
-
-
-def _stated_spec(path: pathlib.Path, arrays: Arrays, stated: Stated, architecture: ModelSpec | None) -> ModelSpec:
-    """The spec that a file states; preprocessing and labels that it does not state are a record's, or assumed."""
-    if stated.is_whole:
-        return stated.spec
-    record_spec = _record_spec(path, arrays)
-    if record_spec is not None:
-        return dataclasses.replace(stated.spec, preprocessing=record_spec.preprocessing, labels=record_spec.labels)
-    _warn_of_preprocessing(path, stated.spec, architecture)
-    return stated.spec
-
-
-def _undescribed_spec(
-    path: pathlib.Path,
-    arrays: Arrays,
-    hints: Hints,
-    architecture: ModelSpec | None,
-    version: str | None,
-    bypass: str | None,
-    trunk_only: bool,
-) -> ModelSpec:
-    """The spec of weights that nothing describes; what their file does not say is assumed, with a warning."""
-    record_spec = _record_spec(path, arrays)
-    if record_spec is not None:
-        return record_spec
-    if hints.other_colours is not None and architecture is None:
-        raise WeightsFileError(
-            f"{path} was trained on images with {hints.other_colours}, which no mode of preprocessing does. Build its "
-            f"model with sqz_keras.SqueezeNet(weights={str(path)!r}, classes=...), and prepare the images yourself."
-        )
-    spec = architecture or _infer_spec(path, arrays, version, bypass, hints.input_size)
-    spec = _with_hints(path, spec, arrays, hints)
-    is_caffe = path.suffix.lower() == ".caffemodel"
-    is_keras = path.name.lower().endswith((".h5", ".keras")) or (path / "saved_model.pb").exists()
-    if hints.has_bypass is not None and (trunk_only or hints.conv10_padding is not None):
-        if not is_caffe or hints.mean_file:  # else its preprocessing is the authors'
-            _warn_of_preprocessing(path, spec, architecture)
-    elif (is_caffe or is_keras) and not (architecture and trunk_only):
-        _warn(
-            path,
-            f"which network it holds: it is taken as version {spec.version} with bypass={spec.bypass!r}, pools behind "
-            f"{spec.metaparameters.pool_after} and conv10_padding={spec.conv10_padding}, "
-            f"mode={spec.preprocessing.mode!r}",
-        )
-    elif path.is_dir():  # of .npy files, which may be Gluon's or another program's
-        _warn_of_preprocessing(path, spec, architecture)
-    return spec
-
-
-def _with_hints(path: pathlib.Path, spec: ModelSpec, arrays: Arrays, hints: Hints) -> ModelSpec:
-    """The spec with the bypass and conv10's padding of the file, or with the padding that such files usually have."""
-    changes = {}
-    if hints.conv10_padding is not None:
-        changes["conv10_padding"] = hints.conv10_padding
-    elif path.suffix.lower() == ".caffemodel" and spec.version == "1.0":
-        changes["conv10_padding"] = 1  # as in every v1.0 that was released for Caffe
-    if hints.has_bypass is not None:
-        is_complex = any("_bypass1x1/" in name for name in arrays)
-        changes["bypass"] = "complex" if is_complex else "simple" if hints.has_bypass else None
-    return dataclasses.replace(spec, **changes)
-
-
-def _warn_of_preprocessing(path: pathlib.Path, spec: ModelSpec, architecture: ModelSpec | None) -> None:
-    """Warns, unless a builder is the caller: then the user prepares images and names classes without the spec."""
-    if architecture is not None:
-        return
-    how = spec.preprocessing
-    _warn(
-        path,
-        f"how images are prepared, nor its labels: they are resized to {how.resize_to} pixels, cropped to "
-        f"{spec.input_size}x{spec.input_size} and prepared as by preprocess_input(mode={how.mode!r})",
-    )
-
-
-def _warn(path: pathlib.Path, what: str) -> None:
-    warnings.warn(
-        f"{path} does not say {what}. Keep its {SPEC_NAME} beside it, or give a .sqz file or a file of sqz-export, "
-        "which say it.",
-        stacklevel=2,
-    )
 
 
 def _check_activation(path: pathlib.Path, stated: Stated | None, activation: str | None) -> None:
@@ -293,10 +203,10 @@ def _read_onnx(
         return _spec_beside(described, path, model.arrays, model.spec), model.arrays
     if model.spec is not None:
         return model.spec, model.arrays
-    record_spec = _record_spec(path, model.arrays)
+    record_spec = spec_of_record(path, model.arrays)
     spec = model.infer_spec(record_spec or architecture)
     if record_spec is None and not (model.tells_colours() and model.structure.is_square):
-        _warn_of_preprocessing(path, spec, architecture)
+        warn_of_preprocessing(path, spec, architecture)
     return spec, model.arrays
 
 
@@ -315,38 +225,6 @@ def _spec_beside(described: pathlib.Path, path: pathlib.Path, arrays: Arrays, in
                 f"{described.name} to load the file as it describes itself."
             )
     return beside
-
-
-def _trunk(by_name: Mapping) -> dict:
-    return {name: value for name, value in by_name.items() if not name.startswith("conv10/")}
-
-
-def _record_spec(path: pathlib.Path, arrays: Arrays) -> ModelSpec | None:
-    """The spec of the record with this file, or with these weights; None if there is none."""
-    content = path.read_bytes() if path.is_file() else b""
-    tensors = hash_arrays(arrays)
-    for record in RECORDS:
-        if record.spec.weights_sha256 == tensors or record.verifies(content):
-            return record.spec
-    return None
-
-
-def _infer_spec(
-    path: pathlib.Path, arrays: Arrays, version: str | None, bypass: str | None, input_size: int | None
-) -> ModelSpec:
-    """A spec from names and shapes; the preprocessing is the usual one for the kind of file."""
-    trunk = _trunk(arrays).keys()
-    fitting = [kind for kind in BYPASSES if _trunk(ModelSpec("1.0", kind).weight_shapes()).keys() == trunk]
-    if fitting and bypass not in fitting:
-        bypass = fitting[0]
-    size = input_size or ModelSpec().input_size
-    *window, channels, filters = arrays.get("conv1/kernel", np.empty((0, 0, 3, 0))).shape
-    options = {"bypass": bypass, "input_size": size, "preprocessing": authors_preprocessing(size), "channels": channels}
-    if path.suffix.lower() in TORCH_SUFFIXES:
-        options |= {"input_size": 224, "preprocessing": TORCHVISION}
-    if "conv10/bias" in arrays and arrays["conv10/bias"].size:
-        options["classes"] = int(arrays["conv10/bias"].size)
-    return ModelSpec(version or version_of_stem(window, filters) or "1.0", **options)
 
 
 def check_agrees(name: str, spec: ModelSpec, version: str | None, bypass: str | None) -> None:

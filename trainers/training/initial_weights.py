@@ -10,7 +10,7 @@ import numpy as np
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.compression.densities import layer_names, parse_densities, prune_magnitudes
 from sqz_keras.models.squeezenet import assign, named_arrays
-from sqz_keras.weights.readers import check_shapes
+from sqz_keras.weights.arrays import check_shapes, trunk_of
 from sqz_keras.weights.resolve import resolve_model
 from trainers.progress import say
 from trainers.training.config import TrainConfig
@@ -28,9 +28,7 @@ def read_pretrained(config: TrainConfig, spec: ModelSpec) -> tuple[ModelSpec, di
         OSError: They could not be downloaded.
     """
     theirs, pretrained = resolve_model(config.weights, version=spec.version, include_top=False)
-    trunk = {name: array for name, array in pretrained.items() if not name.startswith("conv10/")}
-    shapes = {name: shape for name, shape in spec.weight_shapes().items() if not name.startswith("conv10/")}
-    check_shapes(config.weights, trunk, shapes)
+    check_shapes(config.weights, trunk_of(pretrained), trunk_of(spec.weight_shapes()))
     ours = (spec.bypass, spec.metaparameters.pool_after)
     if (theirs.bypass, theirs.metaparameters.pool_after) != ours:
         say(
@@ -70,7 +68,7 @@ def initialise(model: keras.Model, config: TrainConfig, spec: ModelSpec) -> None
                 for name in ("conv10/kernel", "conv10/bias"):
                     arrays[name] = np.array(arrays[name])
                     arrays[name][..., index] = pretrained[name][..., their_indices[label]]
-        arrays |= {name: array for name, array in pretrained.items() if not name.startswith("conv10/")}
+        arrays |= trunk_of(pretrained)
         if config.densities:
             arrays = prune(arrays, config, spec)
     else:
