@@ -27,7 +27,7 @@ import numpy as np
 from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc, predict_pb2
 
 from benchmarks import serving_malformed
-from benchmarks.serving_server import Server, read_images, right_answers, serving
+from benchmarks.serving_server import Server, ask, read_images, right_answers, serving
 from export import contract
 from export.client.client import Client, ServingError
 
@@ -46,11 +46,8 @@ class Questions:
             for number in itertools.count(first, CLIENTS):
                 if self._ended.is_set():
                     return
-                row = number % len(self._images)
                 try:
-                    (prediction,) = client.predict(self._images[row])
-                    right = np.allclose(prediction.probabilities, self._answers[row], atol=1e-5)
-                    result = "right" if right else "wrong"
+                    result = ask(client, self._images, self._answers, number)
                 except ServingError as error:
                     result = error.code.name
                 with self._lock:

@@ -25,7 +25,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 import grpc
 import numpy as np
 
-from benchmarks.serving_server import read_images, right_answers, serving
+from benchmarks.serving_server import ask, read_images, right_answers, serving
 from export.client.client import Client, ServingError
 
 CAPACITY_SECONDS = 15
@@ -42,11 +42,8 @@ class Tally:
 
     def ask(self, client: Client, number: int, arrival: float) -> None:
         """Sends an image, and counts the result."""
-        row = number % len(self._images)
         try:
-            (prediction,) = client.predict(self._images[row])
-            right = np.allclose(prediction.probabilities, self._answers[row], atol=1e-5)
-            result = "right" if right else "wrong"
+            result = ask(client, self._images, self._answers, number)
         except ServingError as error:
             result = "refused" if error.code == grpc.StatusCode.RESOURCE_EXHAUSTED else "lost"
         with self._lock:
