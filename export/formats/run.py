@@ -84,7 +84,7 @@ def _export_file(config: FileConfig) -> str:
 
 def _resolve(config: SavedModelConfig | FileConfig) -> tuple[ModelSpec, dict[str, np.ndarray]]:
     """The config's model, with the config's labels."""
-    from sqz_keras.weights.description import read_labels, with_labels
+    from sqz_keras.weights.labels import read_labels, with_labels
     from sqz_keras.weights.resolve import resolve_model
 
     labels = read_labels(config.labels) if config.labels else None

@@ -15,7 +15,7 @@ from sqz_keras.extras import needs
 from sqz_keras.files import write_json
 from sqz_keras.images.preprocessing import check_takes_rgb
 from sqz_keras.models.squeezenet import build
-from sqz_keras.weights.description import read_labels, with_labels
+from sqz_keras.weights.labels import read_labels, with_labels
 from sqz_keras.weights.resolve import resolve_model
 from trainers.data.image_reader import class_labels, find_labelled_images
 from trainers.evaluation.accuracy import evaluate_images

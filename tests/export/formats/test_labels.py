@@ -6,7 +6,7 @@ from export import export
 from sqz_keras import ModelSpec, codec, resolve_model
 from sqz_keras.architecture.spec import imagenet_classes, imagenet_wnids
 from sqz_keras.weights import sqz
-from sqz_keras.weights.description import read_labels, with_labels
+from sqz_keras.weights.labels import read_labels, with_labels
 
 
 @pytest.fixture
