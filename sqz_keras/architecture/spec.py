@@ -140,23 +140,26 @@ class ModelSpec:
                 f"input_size={self.input_size}, which is more; give preprocessing.resize_to >= input_size."
             )
         if self.labels is not None:
-            has_order = isinstance(self.labels, Iterable) and not isinstance(self.labels, str | set | frozenset)
-            if not has_order or not all(isinstance(label, str) for label in self.labels):
-                raise ValueError(f"ModelSpec: labels must be a tuple of strings, got {self.labels!r:.80}.")
-            object.__setattr__(self, "labels", tuple(map(str, self.labels)))
-            if len(self.labels) != self.classes or len(set(self.labels)) != self.classes:
-                again = next((label for label, count in collections.Counter(self.labels).items() if count > 1), None)
-                raise ValueError(
-                    f"ModelSpec: labels must be {self.classes} different names, one per class; got {len(self.labels)}, "
-                    f"{len(set(self.labels))} of them different"
-                    + (f": {again!r:.80} is there more than once." if again is not None else ".")
-                )
-            wrong = next((label for label in self.labels if not label.strip() or _CONTROL.search(label)), None)
-            if wrong is not None:
-                raise ValueError(
-                    f"ModelSpec: labels must be names without control characters, and not blank; got {wrong!r:.80}. "
-                    "Name its class, in UTF-8."
-                )
+            self._check_labels()
+
+    def _check_labels(self) -> None:
+        has_order = isinstance(self.labels, Iterable) and not isinstance(self.labels, str | set | frozenset)
+        if not has_order or not all(isinstance(label, str) for label in self.labels):
+            raise ValueError(f"ModelSpec: labels must be a tuple of strings, got {self.labels!r:.80}.")
+        object.__setattr__(self, "labels", tuple(map(str, self.labels)))
+        if len(self.labels) != self.classes or len(set(self.labels)) != self.classes:
+            again = next((label for label, count in collections.Counter(self.labels).items() if count > 1), None)
+            raise ValueError(
+                f"ModelSpec: labels must be {self.classes} different names, one per class; got {len(self.labels)}, "
+                f"{len(set(self.labels))} of them different"
+                + (f": {again!r:.80} is there more than once." if again is not None else ".")
+            )
+        wrong = next((label for label in self.labels if not label.strip() or _CONTROL.search(label)), None)
+        if wrong is not None:
+            raise ValueError(
+                f"ModelSpec: labels must be names without control characters, and not blank; got {wrong!r:.80}. "
+                "Name its class, in UTF-8."
+            )
 
     def with_net(
         self, version: str | None = None, bypass: str | None = None, metaparameters: Mapping[str, object] | None = None
