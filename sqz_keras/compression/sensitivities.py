@@ -85,7 +85,14 @@ def with_divergences(
     steps: Mapping[str, np.float32 | None],
     kept: Mapping[str, np.ndarray],
 ) -> dict[str, float]:
-    """The sensitivities; those of kernels now follow from how far rounding to these steps moves the answers."""
+    """The sensitivities; those of kernels now follow from how far rounding to these steps moves the answers.
+
+    Args:
+        sensitivity: What `sensitivities` returned.
+        divergences: What `divergences` returned for the rounded layers.
+        steps: Step of the grid by array; None for an array of zeros.
+        kept: Which weights may differ from 0, by array.
+    """
     measured = {}
     for layer, divergence in divergences.items():
         name = f"{layer}/kernel"

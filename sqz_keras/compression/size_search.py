@@ -12,7 +12,11 @@ class TooFewBytesError(ValueError):
 
 
 def finest_coarseness(size: Callable[[float], float], target_bytes: float) -> float:
-    """The finest coarseness whose size is at most the target, to half a percent."""
+    """The finest coarseness whose size is at most the target, to half a percent.
+
+    Raises:
+        TooFewBytesError: At a coarseness of 1 the size is still above the target.
+    """
     finest, coarsest = (np.log2(bound) for bound in (1e-12, 1.0))
     if size(float(2.0**coarsest)) > target_bytes:
         raise TooFewBytesError(f"At any coarseness the arrays have more than {target_bytes:.0f} bytes.")

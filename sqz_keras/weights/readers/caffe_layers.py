@@ -116,7 +116,15 @@ def numbers_of(reader: WireReader, message: memoryview, fields: Mapping[str, tup
 def changes_of(
     reader: WireReader, layers: list[Layer], head: str, net: Metaparameters | None, trunk_only: bool
 ) -> list[str]:
-    """Says where the layers are not a SqueezeNet's, in a clause for each place; `net` is the version of its conv1."""
+    """Says where the layers are not a SqueezeNet's, in a clause for each place.
+
+    Args:
+        reader: reads the layers' parameters.
+        layers: all layers, in the order of the file.
+        head: name of the layer that is conv10.
+        net: the version whose conv1 the file has; None for another conv1.
+        trunk_only: whether layers after the trunk do not matter.
+    """
     ours = {layer.name: layer_name(layer.name) for layer in layers if layer.blobs and layer.name != head}
     trunk = [at for at, layer in enumerate(layers) if ours.get(layer.name)]
     changes, pool_after, added, place, is_averaged = [], [], [], 1, False

@@ -21,7 +21,14 @@ _BEFORE_RELU = re.compile(rf"{HARMLESS.pattern}|Concatenate|Merge|MaxPooling2D|Z
 def changes_of_others(
     classes: Mapping[str, str], layers: Mapping[str, Mapping], read_by: Mapping[object, list], trunk_only: bool
 ) -> list[str]:
-    """Says where layers with another project's names cannot be a SqueezeNet's, in a clause for each place."""
+    """Says where layers with another project's names cannot be a SqueezeNet's, in a clause for each place.
+
+    Args:
+        classes: Class of each layer by name, in the order of the config.
+        layers: Config of each layer by name.
+        read_by: Which layers read each layer's output; `keras_config` says how models inside are named.
+        trunk_only: Whether layers before and after the trunk do not matter.
+    """
     convolutions = {name: ours for name in layers if (ours := layer_name(name))}
     names = list(layers)
     trunk = [names.index(name) for name, ours in convolutions.items() if ours != "conv10"]
