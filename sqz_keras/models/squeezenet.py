@@ -80,19 +80,8 @@ def SqueezeNet(  # noqa: N802 - named as keras.applications names its builders
     dropout_rate: Number = 0.5,
     conv10_padding: Integer | None = None,
 ) -> keras.Model:
-    return _squeezenet(
-        ModelSpec(version, bypass),
-        input_shape,
-        include_top,
-        weights,
-        input_tensor,
-        pooling,
-        classes,
-        classifier_activation,
-        name,
-        dropout_rate,
-        conv10_padding,
-    )
+    arguments = input_shape, include_top, weights, input_tensor, pooling, classes, classifier_activation, name
+    return _squeezenet(ModelSpec(version, bypass), *arguments, dropout_rate, conv10_padding)
 
 
 SqueezeNet.__doc__ = f"""SqueezeNet (arXiv 1602.07360): v1.0 has 1,248,424 parameters, v1.1 1,235,496.
@@ -114,19 +103,8 @@ def SqueezeNetV1_1(  # noqa: N802
     dropout_rate: Number = 0.5,
     conv10_padding: Integer | None = None,
 ) -> keras.Model:
-    return _squeezenet(
-        ModelSpec("1.1"),
-        input_shape,
-        include_top,
-        weights,
-        input_tensor,
-        pooling,
-        classes,
-        classifier_activation,
-        name,
-        dropout_rate,
-        conv10_padding,
-    )
+    arguments = input_shape, include_top, weights, input_tensor, pooling, classes, classifier_activation, name
+    return _squeezenet(ModelSpec("1.1"), *arguments, dropout_rate, conv10_padding)
 
 
 SqueezeNetV1_1.__doc__ = f"""SqueezeNet v1.1: 1,235,496 parameters, 2.1 times less work.
@@ -146,19 +124,8 @@ def SqueezeNetSimpleBypass(  # noqa: N802
     dropout_rate: Number = 0.5,
     conv10_padding: Integer | None = None,
 ) -> keras.Model:
-    return _squeezenet(
-        ModelSpec("1.0", "simple"),
-        input_shape,
-        include_top,
-        weights,
-        input_tensor,
-        pooling,
-        classes,
-        classifier_activation,
-        name,
-        dropout_rate,
-        conv10_padding,
-    )
+    arguments = input_shape, include_top, weights, input_tensor, pooling, classes, classifier_activation, name
+    return _squeezenet(ModelSpec("1.0", "simple"), *arguments, dropout_rate, conv10_padding)
 
 
 SqueezeNetSimpleBypass.__doc__ = f"""SqueezeNet v1.0 with additions around fire3, fire5, fire7 and fire9.
@@ -180,19 +147,8 @@ def SqueezeNetComplexBypass(  # noqa: N802
     dropout_rate: Number = 0.5,
     conv10_padding: Integer | None = None,
 ) -> keras.Model:
-    return _squeezenet(
-        ModelSpec("1.0", "complex"),
-        input_shape,
-        include_top,
-        weights,
-        input_tensor,
-        pooling,
-        classes,
-        classifier_activation,
-        name,
-        dropout_rate,
-        conv10_padding,
-    )
+    arguments = input_shape, include_top, weights, input_tensor, pooling, classes, classifier_activation, name
+    return _squeezenet(ModelSpec("1.0", "complex"), *arguments, dropout_rate, conv10_padding)
 
 
 SqueezeNetComplexBypass.__doc__ = f"""SqueezeNet v1.0 with bypasses around all fire modules: 1,589,672 parameters.
@@ -219,19 +175,8 @@ def squeezenet_from_metaparameters(
 ) -> keras.Model:
     if not isinstance(metaparameters, Metaparameters):
         raise ValueError(f"metaparameters must be a sqz_keras.Metaparameters, got {type(metaparameters).__name__}.")
-    return _squeezenet(
-        ModelSpec(None, bypass, metaparameters),
-        input_shape,
-        include_top,
-        weights,
-        input_tensor,
-        pooling,
-        classes,
-        classifier_activation,
-        name,
-        dropout_rate,
-        conv10_padding,
-    )
+    arguments = input_shape, include_top, weights, input_tensor, pooling, classes, classifier_activation, name
+    return _squeezenet(ModelSpec(None, bypass, metaparameters), *arguments, dropout_rate, conv10_padding)
 
 
 squeezenet_from_metaparameters.__doc__ = f"""The member of the SqueezeNet family with these `Metaparameters`.
