@@ -24,14 +24,7 @@ from sqz_keras.compression import sensitivities
 from sqz_keras.compression.activations import Moments, convolutions
 from sqz_keras.compression.compensation import round_to_nearest
 from sqz_keras.compression.grids import finest_step, grid_steps, on_grid
-from sqz_keras.compression.net_rounding import (
-    Rounding,
-    check_inputs,
-    kept_weights,
-    round_alone,
-    round_layer,
-    round_net,
-)
+from sqz_keras.compression.net_rounding import Rounding, check_inputs, kept_weights, round_alone, round_layer, round_net
 from sqz_keras.compression.size_search import TooFewBytesError, finest_coarseness, next_aim
 from sqz_keras.compression.trellis_rounding import round_on_trellis
 from sqz_keras.models.squeezenet import build

@@ -18,13 +18,7 @@ from sqz_keras.codec.profile_max.plane_coder import (
     read_planes,
     write_planes,
 )
-from sqz_keras.codec.profile_max.rans import (
-    Decoder,
-    Encoder,
-    bit_intervals,
-    spent_bits,
-    symbol_intervals,
-)
+from sqz_keras.codec.profile_max.rans import Decoder, Encoder, bit_intervals, spent_bits, symbol_intervals
 from sqz_keras.codec.profile_max.scan_order import batches, scan_arrays
 from sqz_keras.codec.profile_max.value_model import ValueModel
 from sqz_keras.codec.profile_max.zero_model import ZeroModel

@@ -14,13 +14,7 @@ import os
 import numpy as np
 
 from sqz_keras.files import distinct_keys
-from sqz_keras.weights.arrays import (
-    WeightsFileError,
-    check_declared,
-    decode_floats,
-    read_bytes,
-    refuse,
-)
+from sqz_keras.weights.arrays import WeightsFileError, check_declared, decode_floats, read_bytes, refuse
 from sqz_keras.weights.readers.torch_names import is_counter, name_weights, read_weights
 
 _MAX_HEADER_BYTES = 1 << 20

@@ -11,21 +11,9 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from sqz_keras.weights.arrays import (
-    WeightsFileError,
-    check_declared,
-    decode_floats,
-    file_size,
-    read_bytes,
-)
+from sqz_keras.weights.arrays import WeightsFileError, check_declared, decode_floats, file_size, read_bytes
 from sqz_keras.weights.readers.archives import open_archive, read_member
-from sqz_keras.weights.readers.state_pickle import (
-    SAVE_STATE_DICT,
-    Storage,
-    Tensor,
-    read_checkpoint,
-    read_pickle,
-)
+from sqz_keras.weights.readers.state_pickle import SAVE_STATE_DICT, Storage, Tensor, read_checkpoint, read_pickle
 from sqz_keras.weights.readers.torch_names import bare, is_counter, name_weights, read_weights
 
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
