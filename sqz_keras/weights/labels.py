@@ -21,6 +21,7 @@ _NUMBERED = (
     (re.compile(r"[#(\[]([0-9]{1,6})[)\]]? *(\S.*)"), (0, 1)),
 )
 _NUMBER = re.compile("[0-9]{1,6}")
+_FOLDER = re.compile(r"[0-9]{2,}\.[^\s0-9].*")  # "001.ak47", as Caltech-256 calls a class and its folder
 _SEPARATORS = ",;\t|=:"
 _IN_QUOTES = re.compile(r"""(["']).*\1,?|[-*] .*|.*[,;]""")  # or in a list, of YAML or something else
 _WITH_WNID = re.compile(r"n[0-9]{8}[ ,;:\t]+\S.*|\S.*[ ,;:\t]+n[0-9]{8}")  # as in Caffe's synset_words.txt
@@ -83,6 +84,8 @@ def with_labels(spec: ModelSpec, labels: Sequence[str]) -> ModelSpec:
 
 
 def _are_numbered(labels: Sequence[str]) -> bool:
+    if all(map(_FOLDER.fullmatch, labels)) and sorted(labels) == list(labels):  # so no class gets another one's name
+        return False
     for pattern, starts in _NUMBERED:
         starts = starts if len(labels) < 3 else (0, 1)  # "1 dollar" and "2 dollars" may be names
         if _is_index([match.groups() if match else () for match in map(pattern.fullmatch, labels)], starts):
