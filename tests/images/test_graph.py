@@ -179,6 +179,7 @@ TURN, NONE, STRAIGHT = {0x100: 5, ORIENTATION: 6}, {0x100: 5}, {ORIENTATION: 1}
         (True, lambda order: in_png((b"tEXt", b"Comment\0" + b"a" * 20_000), (b"eXIf", exif_of(order, TURN)))),
         (True, lambda order: in_png((b"eXIf", exif_of(order, TURN)), behind=True)),
         (False, lambda order: in_png((b"eXIf", exif_of(order, NONE, TURN)), behind=True)),
+        (True, lambda order: in_png((b"eXIf", exif_of(order, TURN | {0x100: 0x5555}))).replace(b"UU", b"UV")),
     ],
 )  # fmt: skip
 def test_exif_in_every_place(turns, place, order):
