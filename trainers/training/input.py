@@ -40,7 +40,7 @@ def batches_from(
             for batch in _worker_batches(config, spec, source, strategy, bad_images, step, guarded):
                 yield spread(batch, strategy)
                 step += 1
-        except tf.errors.InvalidArgumentError:
+        except (tf.errors.InvalidArgumentError, UnicodeDecodeError):  # the second if the message quotes a short file
             if guarded:
                 raise
 
