@@ -147,10 +147,14 @@ def test_the_preprocessing_is_that_of_the_version_that_is_trained(monkeypatch, r
     assert [option["version"] for option in seen] == ["1.0", "1.1"]
 
 
-def test_dry_run_checks_the_weights_and_the_splits(tmp_path, tfds_dir, digits, run_command):
+def test_dry_run_checks_the_weights_and_the_splits(tmp_path, tfds_dir, digits, run_command, capsys):
     options = ["--config=digits", f"--workdir={tmp_path / 'w'}", f"--data_dir={tfds_dir}", "--dry_run"]
     with pytest.raises(ValueError, match="no split 'dev'"):
         run_command(train, *options, "--validation_split=dev")
+    run_command(train, *options, "--train_split=train[:80%]", "--validation_split=train[70%:]")
+    shown = capsys.readouterr()
+    assert "of 868\n" in shown.out and "train[:80%] 868" in shown.out
+    assert shown.err.count("has images of the training split 'train[:80%]'") == 1
     with pytest.raises(ValueError, match="no file or folder of this name"):
         run_command(train, *options, "--weights=nothing.pth")
     spec = ModelSpec("1.1" if load_config("digits").model.version != "1.1" else "1.0", classes=10)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
+import operator
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import tensorflow as tf
@@ -31,6 +33,7 @@ class Source:
         class_sizes: number of images of each class in each split, int (classes,); None if only the records tell it.
         files: the files of all splits in the order of the records, and the folder that they are in; None for a dataset
             that is not in files.
+        overlap: whether two splits have images in common.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Source:
     needs_python: bool = False
     class_sizes: dict[str, np.ndarray] | None = None
     files: tuple[tuple[str, ...], str] | None = None
+    overlap: Callable[[str, str], bool] = operator.eq
 
     @functools.cached_property
     def files_sha256(self) -> str:
@@ -61,12 +65,14 @@ class Source:
         return np.bincount(np.fromiter(labels, np.int64), minlength=len(self.labels))
 
 
-def open_dataset(name: str, data_dir: str | os.PathLike | None = None) -> Source:
+def open_dataset(name: str, data_dir: str | os.PathLike | None = None, splits: Iterable[str] = ()) -> Source:
     """Opens a dataset of TensorFlow Datasets by name; prepares it in `data_dir` if it is not prepared there.
 
     Args:
         name: as in `tfds.builder(name)`, or "digits".
         data_dir: TensorFlow Datasets' own folder; None is its default.
+        splits: splits to offer besides the dataset's own: parts and sums of those, such as "train[80%:]", in the
+            notation of TensorFlow Datasets. What it does not accept is left out.
 
     Raises:
         ValueError: as for `find_builder`; or it is ImageNet and not prepared, or must first be downloaded by hand.
@@ -83,11 +89,25 @@ def open_dataset(name: str, data_dir: str | os.PathLike | None = None) -> Source
         raise ValueError(f"Dataset {name!r} cannot be prepared: {error}") from error
     except (tfds.download.DownloadError, NonMatchingChecksumError) as error:
         raise OSError(f"Dataset {name!r} cannot be downloaded: {' '.join(str(error).split())}") from error
+    infos = dict(builder.info.splits)
+    for split in splits:
+        with contextlib.suppress(ValueError):
+            infos[split] = builder.info.splits[split]
     return Source(
         name=name,
         labels=tuple(builder.info.features["label"].names),
-        sizes={split: info.num_examples for split, info in builder.info.splits.items()},
+        sizes={split: info.num_examples for split, info in infos.items()},
         records=lambda split: _tfds_records(builder, split),
+        overlap=lambda one, other: _overlap(infos[one].file_instructions, infos[other].file_instructions),
+    )
+
+
+def _overlap(ones: list, others: list) -> bool:
+    """Whether two splits, as lists of which examples are read from which file, have examples in common."""
+    return any(
+        one.filename == other.filename and max(one.skip, other.skip) < min(one.skip + one.take, other.skip + other.take)
+        for one in ones
+        for other in others
     )
 
 
@@ -122,10 +142,11 @@ def check_split(source: Source, split: str) -> int:
     Raises:
         ValueError: the source has no such split, or it is empty.
     """
-    if not source.sizes.get(split):
+    if source.sizes.get(split, 0) < 1:
+        parts = ", or parts of one, such as --train_split=train[:80%] and --validation_split=train[80%:]"
         raise ValueError(
             f"Dataset {source.name!r} has no split {split!r}, only {sorted(source.sizes)}. Name one of these with "
-            "--train_split, --validation_split or --test_split."
+            f"--train_split, --validation_split or --test_split{parts if source.files is None else ''}."
         )
     return source.sizes[split]
 

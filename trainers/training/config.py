@@ -144,7 +144,7 @@ class TrainConfig:
         "signal grows from module to module; in the other networks it shrinks or stays.",
     )
     seed: int = flag_field(0, "Seed of the initial weights, the order of the images and dropout.")
-    train_split: str = flag_field("train", "Split to train on.")
+    train_split: str = flag_field("train", "Split to train on; of a --dataset also a part, such as train[:80%].")
     validation_split: str = flag_field("validation", "Split to evaluate during training.")
     test_split: str = flag_field("test", "Split to evaluate once, at the end.")
     shuffle_buffer_size: int = flag_field(

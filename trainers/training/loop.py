@@ -19,6 +19,7 @@ with needs("train"):
 
     from trainers.data.image_folder import check_is_no_class, open_image_dir
     from trainers.data.source import Source, check_labels, check_split, open_dataset
+    from trainers.progress import say
     from trainers.training import checkpoints, workdir
     from trainers.training.distribute import is_chief, make_strategy
     from trainers.training.interruption import lost_workers, mendable_errors, stop_signals
@@ -87,13 +88,17 @@ def train_and_evaluate(
 
 
 def open_source(config: TrainConfig, data_dir: str | os.PathLike | None = None) -> Source:
-    """The images of a config, prepared if necessary.
+    """The images of a config, prepared if necessary; a split with images of the training split is named on stderr.
 
     Raises:
         ValueError: There is no such dataset, folder or split, or the split has no labels.
     """
-    source = open_image_dir(config.image_dir) if config.image_dir else open_dataset(config.dataset, data_dir)
-    for split in (config.train_split, config.validation_split, config.test_split):
+    train, *others = splits = (config.train_split, config.validation_split, config.test_split)
+    source = open_image_dir(config.image_dir) if config.image_dir else open_dataset(config.dataset, data_dir, splits)
+    for split in splits:
         check_split(source, split)
         check_labels(source, split)
+    for split in dict.fromkeys(others):
+        if source.overlap(train, split):
+            say(f"The split {split!r} has images of the training split {train!r}, so its accuracy is too high.")
     return source

@@ -141,7 +141,7 @@ def test_a_batch_without_an_image_that_can_be_decoded_is_left_out():
 
 
 def test_what_is_unknown_is_refused(digits):
-    with pytest.raises(ValueError, match="'test', 'train', 'validation'"):
+    with pytest.raises(ValueError, match=r"'test', 'train', 'validation'.*such as --train_split=train\["):
         evaluation_batches(digits, "dev", SPEC, batch_size=1)
     with pytest.raises(ValueError, match=r"'modern'.*'mixup'"):
         _train(digits, augmentation="mixup")

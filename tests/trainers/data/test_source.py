@@ -16,6 +16,15 @@ def test_the_source_says_what_it_holds(digits):
     assert len(set(ids)) == 355 and ids == [r["id"] for r in digits.records("test").as_numpy_iterator()]
 
 
+def test_a_split_may_be_a_part_of_one(tfds_dir, digits):
+    parts = ("train[:80%]", "train[80%:]")
+    source = open_dataset("digits", tfds_dir, [*parts, "train[", "dev[:5]"])
+    assert source.sizes == digits.sizes | {"train[:80%]": 868, "train[80%:]": 217}
+    first, last = ({record["id"] for record in source.records(part).as_numpy_iterator()} for part in parts)
+    assert len(first) == 868 and len(last) == 217 and not first & last
+    assert not source.overlap(*parts) and source.overlap("train", parts[1]) and not source.overlap("train", "test")
+
+
 def test_what_is_unknown_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no_such_dataset"):
         open_dataset("no_such_dataset", tmp_path)
