@@ -162,7 +162,8 @@ def read_image(source: str | os.PathLike | bytes) -> np.ndarray:
         raise ValueError(
             f"{name}: a folder, not an image; give the images in it, such as {os.path.join(name, '*.jpg')}."
         )
-    with open(source, "rb") if not isinstance(source, bytes) else io.BytesIO(source) as file:
+    with open(source, "rb") if not isinstance(source, bytes) else io.BytesIO(source) as opened:
+        file = opened if opened.seekable() else io.BytesIO(opened.read())  # a pipe, such as /dev/stdin, is not
         try:
             with open_image(file) as image:
                 return pixels_of(image, file)

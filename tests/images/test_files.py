@@ -1,6 +1,7 @@
 import concurrent.futures
 import contextlib
 import io
+import os
 import struct
 import sys
 import zlib
@@ -321,6 +322,14 @@ def test_a_huge_declared_size_is_refused_before_it_is_decoded():
 def test_a_folder_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"a folder, not an image; give the images in it"):
         read_image(tmp_path)
+
+
+def test_a_pipe(image, tmp_path):
+    """As in `curl URL | sqz-classify /dev/stdin`."""
+    os.mkfifo(tmp_path / "pipe")
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        pool.submit((tmp_path / "pipe").write_bytes, encode(image, format="PNG"))
+        np.testing.assert_array_equal(read_image(tmp_path / "pipe"), image)
 
 
 def test_missing_file(tmp_path):
