@@ -31,6 +31,7 @@ SUFFIXES = (
     ".webp",
 )
 _NAMED = 3  # how many things of a kind are named in a message
+_OF_SYSTEMS = ("__MACOSX", "@eaDir")  # folders in the zip files of a Mac, and of a NAS, with thumbnails
 
 
 def find_images(image_dir: str | os.PathLike, at_most: int | None = None) -> list[pathlib.Path]:
@@ -59,8 +60,13 @@ def find_images(image_dir: str | os.PathLike, at_most: int | None = None) -> lis
     return [images[position] for position in np.linspace(0, len(images) - 1, count).round().astype(int)]
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is hidden from people: its name starts with a dot, or is a system's own."""
+    return name.startswith(".") or name in _OF_SYSTEMS
+
+
 def files_below(folder: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """The files of a folder at any depth; folders whose names start with a dot are skipped.
+    """The files of a folder at any depth; hidden folders are skipped.
 
     Links to folders elsewhere are followed. No folder is listed twice, so links may form circles.
 
@@ -78,7 +84,7 @@ def files_below(folder: str | os.PathLike) -> Iterator[pathlib.Path]:
         return not is_listed
 
     for path, folders, names in os.walk(folder, onerror=_fail, followlinks=True):
-        folders[:] = [name for name in sorted(folders) if name[0] != "." and is_new(os.path.join(path, name))]
+        folders[:] = [name for name in sorted(folders) if not is_hidden(name) and is_new(os.path.join(path, name))]
         yield from (pathlib.Path(path, name) for name in names)
 
 
@@ -87,16 +93,12 @@ def _fail(error: OSError) -> None:
 
 
 def split_by_suffix(paths: Iterable[pathlib.Path]) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
-    """Files with the suffix of an image, and other files, both sorted; names that start with a dot are in neither.
-
-    Broken links with the suffix of an image are among the others.
-    """
+    """Files with the suffix of an image, and other files and links to nothing, both sorted; neither has hidden ones."""
     images, others = [], []
-    for path in sorted(path for path in paths if not path.name.startswith(".")):
-        is_image = path.suffix.lower() in SUFFIXES
+    for path in sorted(path for path in paths if not is_hidden(path.name)):
         if path.is_file():
-            (images if is_image else others).append(path)
-        elif is_image and not path.exists():
+            (images if path.suffix.lower() in SUFFIXES else others).append(path)
+        elif not path.exists():
             others.append(path)
     return images, others
 
@@ -115,8 +117,8 @@ def report_left_out(root: pathlib.Path, others: Sequence[pathlib.Path], why: str
         why: The reason, in words that follow the number of files.
     """
     if others:
-        has_links = any(path.suffix.lower() in SUFFIXES for path in others)
-        why = why or f"without the suffix of an image{', or links to nothing' * has_links}"
+        links = ", or links to nothing"
+        why = why or f"without the suffix of an image{links * any(not path.exists() for path in others)}"
         names = first_names([path.relative_to(root) for path in others[: _NAMED + 1]])  # one more for the dots
         print(f"{root}: left out {len(others)} file{'s' * (len(others) != 1)} {why}: {names}", file=sys.stderr)
 
@@ -134,7 +136,7 @@ def report_misplaced(root: pathlib.Path, folders: Iterable[pathlib.Path], others
         inner.path
         for folder in folders
         for inner in os.scandir(folder)
-        if inner.name[0] != "." and os.path.isdir(inner.path)
+        if not is_hidden(inner.name) and os.path.isdir(inner.path)
     ]
     unread = [path for folder in [*inside, *others] for path in files_below(folder)]
     images, _ = split_by_suffix([*root.iterdir(), *unread])

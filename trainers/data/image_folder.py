@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from sqz_keras.images.files import SUFFIXES, first_names, report_left_out, report_misplaced, split_by_suffix
+from sqz_keras.images.files import SUFFIXES, first_names, is_hidden, report_left_out, report_misplaced, split_by_suffix
 from trainers.data.source import Source
 from trainers.progress import say
 
@@ -26,9 +26,9 @@ def open_image_dir(image_dir: str | os.PathLike) -> Source:
     Args:
         image_dir: holds the folders "train", "val" (or "validation") and optionally "test", each with one folder of
             images per class. Or it holds the class folders themselves: then every fifth image of a class, by name, is
-            for validation and the others for training. Files and folders whose names start with a dot are skipped.
-            Files without the suffix of an image, and images outside the class folders or deeper in them, are left out
-            and counted on stderr; so are images in other folders beside "train", and the classes that a split lacks.
+            for validation and the others for training. Hidden files and folders are skipped. Files without the suffix
+            of an image, links to nothing, and images outside the class folders or deeper in them, are left out and
+            counted on stderr; so are images in other folders beside "train", and the classes that a split lacks.
 
     Returns:
         A source with the splits "train" and "validation", and "test" if there is one. Its ids are paths below
@@ -46,6 +46,7 @@ def open_image_dir(image_dir: str | os.PathLike) -> Source:
     if "train" in folders:
         if {"val", "validation"} <= folders.keys():
             raise ValueError(f"{root} holds both 'val' and 'validation'; expected one of them beside 'train'.")
+        report_left_out(root, [path for path in _visible(root) if not path.exists()])
         report_misplaced(root, [], [path for name, path in folders.items() if name not in _SPLIT_NAMES])
         classes = {
             split: _images(folders[name])
@@ -99,7 +100,7 @@ def check_is_no_class(folder: str | os.PathLike, image_dir: str | os.PathLike) -
 
 
 def _visible(folder: pathlib.Path) -> list[pathlib.Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted(path for path in folder.iterdir() if not is_hidden(path.name))
 
 
 def _images(root: pathlib.Path) -> dict[str, list[str]]:
@@ -114,6 +115,8 @@ def _images(root: pathlib.Path) -> dict[str, list[str]]:
                     f"{folder} holds no images ({', '.join(SUFFIXES)}); those of a class must be in its folder itself."
                 )
             classes[folder.name] = [str(path) for path in images]
+        elif not folder.exists():  # the link to a class whose disk is not there
+            left_out.append(folder)
     report_left_out(root, left_out)
     report_misplaced(root, [root / label for label in classes])
     if not classes:

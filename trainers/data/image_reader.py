@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from sqz_keras.architecture.spec import ModelSpec, imagenet_wnids
-from sqz_keras.images.files import SUFFIXES, read_images, report_left_out, report_misplaced, split_by_suffix
+from sqz_keras.images.files import SUFFIXES, is_hidden, read_images, report_left_out, report_misplaced, split_by_suffix
 from sqz_keras.images.preprocessing import prepare_image
 from trainers.progress import say
 
@@ -40,8 +40,8 @@ def find_labelled_images(image_dir: str | os.PathLike, labels: Sequence[str]) ->
 
     Args:
         image_dir: a folder that holds one folder of images per class, named after its label; or images named
-            `<label>_<anything>.<suffix>`. Files without the suffix of an image, and images outside the class folders or
-            deeper in them, are left out and counted on stderr.
+            `<label>_<anything>.<suffix>`. Files without the suffix of an image, links to nothing, and images outside
+            the class folders or deeper in them, are left out and counted on stderr.
         labels: in the order of the class indices.
 
     Raises:
@@ -52,9 +52,9 @@ def find_labelled_images(image_dir: str | os.PathLike, labels: Sequence[str]) ->
         raise ValueError(f"--image_dir={image_dir} is not a folder.")
     # A Mac may write the é in a folder's name as two characters; other systems write one.
     indices = {form(label): index for form in (_composed, str) for index, label in enumerate(labels)}
-    visible = sorted(path for path in root.iterdir() if not path.name.startswith("."))
+    visible = sorted(path for path in root.iterdir() if not is_hidden(path.name))
     folders = [path for path in visible if path.is_dir()]
-    labelled, unmatched, left_out = [], [], []
+    labelled, unmatched, left_out = [], [], [path for path in visible if not path.exists()] if folders else []
     for path in folders or visible:
         index = _index_of(path.name, indices) if folders else _index_of_prefix(path.stem, indices)
         images, others = split_by_suffix(path.iterdir() if folders else [path])

@@ -67,7 +67,9 @@ def test_misplaced_images_are_named(tmp_path, capsys):
     _write(tmp_path, *(f"cat/{n}.jpg" for n in range(5)))
     open_image_dir(tmp_path)
     assert capsys.readouterr().err == ""
-    _write(tmp_path, "loose.jpg", "cat/kittens/1.jpg", "cat/.x/1.jpg", ".x/1.jpg")
+    _write(
+        tmp_path, "loose.jpg", "cat/kittens/1.jpg", "cat/.x/1.jpg", ".x/1.jpg", "__MACOSX/cat/._1.jpg", "@eaDir/1.jpg"
+    )
     assert open_image_dir(tmp_path).sizes == {"train": 4, "validation": 1}
     message = (
         "left out 2 files outside of the classes' folders, or in folders inside those: cat/kittens/1.jpg, loose.jpg"
@@ -78,10 +80,19 @@ def test_misplaced_images_are_named(tmp_path, capsys):
     assert "left out 1 file outside of the classes' folders" in capsys.readouterr().err
 
 
-def test_a_link_to_itself_does_not_matter(tmp_path):
-    _write(tmp_path, *(f"cat/{n}.jpg" for n in range(5)))
-    (tmp_path / "cat" / "loop").symlink_to("loop")
-    assert open_image_dir(tmp_path).sizes == {"train": 4, "validation": 1}
+@pytest.mark.parametrize("root", ["", "train", "val"])
+def test_links_to_nothing_are_named(tmp_path, capsys, root):
+    """Such as the link to a class on a disk that is not mounted, or to itself."""
+    _write(tmp_path, *(f"{part}cat/{n}.jpg" for n in range(5) for part in (("train/", "val/") if root else ("",))))
+    sizes = open_image_dir(tmp_path).sizes
+    assert capsys.readouterr().err == ""
+    for name, links in (("cat/loop", 1), ("dog", 2)):
+        (tmp_path / root / name).symlink_to("loop")
+        assert open_image_dir(tmp_path).sizes == sizes
+        s = "s" * (links > 1)
+        assert (
+            f"left out {links} file{s} without the suffix of an image, or links to nothing: " in capsys.readouterr().err
+        )
 
 
 def test_names_that_are_no_text(tmp_path):

@@ -22,6 +22,7 @@ def _found(root):
 
 def test_class_folders(tmp_path):
     _touch(tmp_path, "dog/b.JPG", "dog/a.png", "cat/c.jpeg", "cat/notes.txt", "cat/.hidden.png", "README", ".git/x.png")
+    _touch(tmp_path, "__MACOSX/cat/._c.jpeg", "@eaDir/c.jpeg", "cat/@eaDir/c.jpeg/thumbnail.jpg")
     assert _found(tmp_path) == [("cat/c.jpeg", 0), ("dog/a.png", 1), ("dog/b.JPG", 1)]
 
 
@@ -48,8 +49,12 @@ def test_links_to_nothing_are_counted(tmp_path, capsys):
     _touch(tmp_path, "cat/a.png", "cat/notes.txt")
     (tmp_path / "cat/b.png").symlink_to(tmp_path / "nothing.png")
     (tmp_path / "cat/again").symlink_to(tmp_path / "cat/again")
+    (tmp_path / "dog").symlink_to(tmp_path / "nothing")
     assert _found(tmp_path) == [("cat/a.png", 0)]
-    assert "left out 2 files without the suffix of an image, or links to nothing: cat/b.png" in capsys.readouterr().err
+    message = "left out 4 files without the suffix of an image, or links to nothing: dog, cat/again, cat/b.png, ..."
+    assert message in capsys.readouterr().err
+    assert len(find_images(tmp_path)) == 1
+    assert "left out 4 files" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
