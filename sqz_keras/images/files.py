@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from sqz_keras.images.pillow import open_image, pixels_of
+from sqz_keras.images.pillow import open_image, pixels_of, reason
 
 SUFFIXES = (
     ".avif",
@@ -170,7 +170,7 @@ def read_image(source: str | os.PathLike | bytes) -> np.ndarray:
             with open_image(file) as image:
                 return pixels_of(image, file)
         except Exception as error:  # of a damaged file, Pillow raises nearly any kind
-            raise ValueError(f"{name}: not an image that can be read: {error}.") from error
+            raise ValueError(f"{name}: not an image that can be read: {reason(error)}.") from error
 
 
 def read_images(

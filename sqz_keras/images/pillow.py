@@ -79,6 +79,15 @@ def _reason(file: BinaryIO, start: bytes) -> str | None:
     return None
 
 
+def reason(error: Exception) -> str:
+    """Why an image cannot be read, on one line: what one of the functions here raised."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for it"
+    text = " ".join(str(error).split()).rstrip(".")
+    # Pillow's own errors often say no more than "decoder error -2".
+    return text if isinstance(error, ValueError) else f"{text}; it is damaged, or of a kind that is not read"
+
+
 def pixels_of(image: Image.Image, file: BinaryIO | None) -> np.ndarray:
     """What `read_image` returns, for an image that Pillow has opened.
 

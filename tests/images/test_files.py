@@ -147,10 +147,18 @@ def test_files_that_are_no_images_in_a_common_way_say_so():
         read_image(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
 
 
-def test_half_a_file_is_refused(image):
-    content = encode(image.resize((400, 200)), format="JPEG")
-    with pytest.raises(ValueError, match="not an image"):
+@pytest.mark.parametrize("format", ["AVIF", "GIF", "JPEG", "PNG", "TIFF", "WEBP"])
+def test_half_a_file_is_refused(image, format):
+    noise = image.resize((400, 200)).effect_spread(50)
+    content = encode(noise, format=format, **{"compression": "tiff_lzw"} if format == "TIFF" else {})
+    with pytest.raises(ValueError, match=r"^the bytes: not an image that can be read: .*(damaged|ends early)[^.]*\.$"):
         read_image(content[: len(content) // 2])
+
+
+def test_exhausted_memory_is_no_damage(image, monkeypatch):
+    monkeypatch.setattr("sqz_keras.images.files.pixels_of", lambda *_: (_ for _ in ()).throw(MemoryError))
+    with pytest.raises(ValueError, match="there is not enough memory for it"):
+        read_image(encode(image, format="PNG"))
 
 
 def test_damage_of_any_kind_is_refused(image):
