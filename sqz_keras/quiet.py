@@ -1,4 +1,4 @@
-"""Keeps what the C++ code of TensorFlow and gRPC logs out of a command's output."""
+"""Keeps what the C++ code of TensorFlow and gRPC logs, and what Pillow warns of, out of a command's output."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 
 LEVEL = "TF_CPP_MIN_LOG_LEVEL"  # environment variable: 0 shows everything, 3 only fatal errors
@@ -32,14 +33,18 @@ for line in sys.stdin.buffer:
 def silence() -> None:
     """Hides the logs, unless the user's environment asks for them or TensorFlow is already imported.
 
+    Hides Pillow's warnings too, such as that of damaged EXIF: they do not name the file.
+
     Errors stay: they are Python's exceptions, gRPC's own, and TensorFlow's FATAL lines, with which it ends the process.
 
     TensorFlow ignores the level in the environment while its libraries are loaded. For as long as `import tensorflow`
     takes, a separate process filters what it prints; the last lines of a library that ends this process still appear.
     """
     os.environ.setdefault(_GRPC_LEVEL, "ERROR")
-    if os.environ.setdefault(LEVEL, _SILENT) == _SILENT and "tensorflow" not in sys.modules:
-        sys.meta_path.insert(0, _FilteredImport())
+    if os.environ.setdefault(LEVEL, _SILENT) == _SILENT:
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        if "tensorflow" not in sys.modules:
+            sys.meta_path.insert(0, _FilteredImport())
 
 
 def show() -> None:

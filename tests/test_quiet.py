@@ -1,4 +1,4 @@
-"""TensorFlow's log is kept out of what a command prints; nothing else on its stderr is lost."""
+"""TensorFlow's log and Pillow's warnings are kept out of what a command prints; nothing else on its stderr is lost."""
 
 import os
 import re
@@ -19,8 +19,9 @@ LOG = [
 FATAL = "F0000 00:00:1795935934.758747    6229 cpu_feature_guard.cc:7] This CPU lacks AVX"
 # Stands for TensorFlow: it prints as its libraries do while they are loaded.
 FAKE = f"""
-import os, sys
+import os, sys, warnings
 os.write(2, {chr(10).join([*LOG, ""]).encode()!r})
+warnings.warn_explicit("Corrupt EXIF data", UserWarning, "Image.py", 1, "PIL.Image")
 print("a line of Python", file=sys.stderr)
 if os.environ.get("FAKE") == "abort":
     os.write(2, {FATAL.encode()!r} + b"\\n")
@@ -72,7 +73,8 @@ def test_the_log_is_left_out_and_all_else_is_in_order(run):
     ],
 )
 def test_whoever_wants_the_log_gets_it(run, arguments, environment, level):
-    assert run(*arguments, **environment) == (0, ["before", *LOG, "a line of Python", "after", level])
+    shown = [*LOG, "Image.py:1: UserWarning: Corrupt EXIF data", "a line of Python"]
+    assert run(*arguments, **environment) == (0, ["before", *shown, "after", level])
 
 
 def test_a_library_that_ends_the_process_is_heard(run):
