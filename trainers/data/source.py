@@ -75,7 +75,8 @@ def open_dataset(name: str, data_dir: str | os.PathLike | None = None, splits: I
             notation of TensorFlow Datasets. What it does not accept is left out.
 
     Raises:
-        ValueError: as for `find_builder`; or it is ImageNet and not prepared, or must first be downloaded by hand.
+        ValueError: as for `find_builder`; or it is ImageNet and not prepared, must first be downloaded by hand, or is
+            prepared in a format that tf.data does not read.
         OSError: it cannot be downloaded, or one of its files has a wrong checksum.
     """
     builder = find_builder(name, data_dir)
@@ -89,6 +90,11 @@ def open_dataset(name: str, data_dir: str | os.PathLike | None = None, splits: I
         raise ValueError(f"Dataset {name!r} cannot be prepared: {error}") from error
     except (tfds.download.DownloadError, NonMatchingChecksumError) as error:
         raise OSError(f"Dataset {name!r} cannot be downloaded: {' '.join(str(error).split())}") from error
+    if builder.info.file_format not in tfds.core.FileFormat.with_tf_data():
+        raise ValueError(
+            f"Dataset {name!r} is prepared in {builder.data_dir} as {builder.info.file_format.value}, which tf.data "
+            "does not read. Give another --data_dir, where it is prepared as tfrecord."
+        )
     infos = dict(builder.info.splits)
     for split in splits:
         with contextlib.suppress(ValueError):

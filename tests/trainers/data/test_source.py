@@ -85,5 +85,12 @@ def test_a_dataset_that_is_not_to_be_had(tmp_path, monkeypatch, error, kind, mes
         open_dataset("digits", tmp_path)
 
 
+def test_a_dataset_that_tf_data_does_not_read_is_refused(tfds_dir, digits, monkeypatch):
+    """Such as one that was prepared for Grain, as array_record; here tfrecord stands for it."""
+    monkeypatch.setattr(tfds.core.FileFormat, "with_tf_data", set)
+    with pytest.raises(ValueError, match=r"as tfrecord, which tf\.data does not read. Give another --data_dir"):
+        open_dataset("digits", tfds_dir)
+
+
 def raised(error):
     raise error
