@@ -14,7 +14,15 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from sqz_keras.architecture.spec import ModelSpec, imagenet_wnids
-from sqz_keras.images.files import SUFFIXES, is_hidden, read_images, report_left_out, report_misplaced, split_by_suffix
+from sqz_keras.images.files import (
+    SUFFIXES,
+    first_names,
+    is_hidden,
+    read_images,
+    report_left_out,
+    report_misplaced,
+    split_by_suffix,
+)
 from sqz_keras.images.preprocessing import prepare_image
 from trainers.progress import say
 
@@ -41,7 +49,8 @@ def find_labelled_images(image_dir: str | os.PathLike, labels: Sequence[str]) ->
     Args:
         image_dir: a folder that holds one folder of images per class, named after its label; or images named
             `<label>_<anything>.<suffix>`. Files without the suffix of an image, links to nothing, and images outside
-            the class folders or deeper in them, are left out and counted on stderr.
+            the class folders or deeper in them, are left out and counted on stderr; class folders without images are
+            named there.
         labels: in the order of the class indices.
 
     Raises:
@@ -54,13 +63,15 @@ def find_labelled_images(image_dir: str | os.PathLike, labels: Sequence[str]) ->
     indices = {form(label): index for form in (_composed, str) for index, label in enumerate(labels)}
     visible = sorted(path for path in root.iterdir() if not is_hidden(path.name))
     folders = [path for path in visible if path.is_dir()]
-    labelled, unmatched, left_out = [], [], [path for path in visible if not path.exists()] if folders else []
+    labelled, unmatched, empty = [], [], []
+    left_out = [path for path in visible if not path.exists()] if folders else []
     for path in folders or visible:
         index = _index_of(path.name, indices) if folders else _index_of_prefix(path.stem, indices)
         images, others = split_by_suffix(path.iterdir() if folders else [path])
         left_out += others
         if index is not None:
             labelled += [(image, index) for image in images]
+            empty += [path.name] if folders and not images else []
         elif images:
             unmatched.append(path.name)
         elif folders:
@@ -73,6 +84,8 @@ def find_labelled_images(image_dir: str | os.PathLike, labels: Sequence[str]) ->
             f"{root}: expected {'folders named' if folders else 'images whose names start with'} "
             f"{_example(labels, folders)}; {len(unmatched)} match no label of the model, first {unmatched[0]!r}."
         )
+    if empty and labelled:
+        say(f"{root}: not measured, since there are no images in the folders of these classes: {first_names(empty)}")
     if not labelled:
         raise ValueError(
             f"{root} holds no images ({', '.join(SUFFIXES)}); expected folders named, or images whose names "

@@ -33,6 +33,12 @@ def test_misplaced_images_are_named(tmp_path, capsys):
     assert "cat/images/c.png, cat_1.png" in message
 
 
+def test_class_folders_without_images_are_named(tmp_path, capsys):
+    _touch(tmp_path, "dog/a.png", "cat/notes.txt")
+    assert _found(tmp_path) == [("dog/a.png", 1)]
+    assert "not measured, since there are no images in the folders of these classes: cat\n" in capsys.readouterr().err
+
+
 def test_names_with_a_label_in_front(tmp_path):
     _touch(tmp_path, "cat_1.png", "dog_small_1.png", "dog_big_1.png", "list.csv")
     assert _found(tmp_path) == [("cat_1.png", 0), ("dog_big_1.png", 1), ("dog_small_1.png", 2)]
