@@ -32,6 +32,7 @@ _TURNS = {
 _TIFF_BITS, _TIFF_COLOURS, _TIFF_PALETTE, _TIFF_NUMBERS = (258, (1,)), (262, 1), (320, (0xFFFF,)), (339, (1,))
 _TIFF_COMPRESSION, _TIFF_PLANES = (259, 1), (284, 1)
 _WHITE_IS_0, _LAB, _SIGNED, _UNCOMPRESSED, _SEPARATE = 0, 8, 2, 1, 2
+_ANIMATED = 2  # a flag of WebP
 _TOO_MANY_BITS = "its pixels have more than 16 bits; save it with 8 or 16 bits"
 _ENDS_EARLY = "the file ends early: some of its pixels are missing"
 JPEG_END = b"\xff\xd9"
@@ -104,6 +105,7 @@ def pixels_of(image: Image.Image, file: BinaryIO | None) -> np.ndarray:
         raise ValueError("its pixels are 32-bit integers of an unknown range; give 8 or 16 bits")
     if file is not None:
         _check_end(image, file)
+        _keep_gaps(image, file)
         exact = _with_exact_transparency(image, file)  # which needs an image that is not loaded yet
         if image.format == "PNG" and _lacks_rows(image, file):
             raise ValueError(_ENDS_EARLY)
@@ -230,6 +232,13 @@ def _with_exact_tiff(image: Image.Image) -> Image.Image:
         samples = np.asarray(image, np.uint16) << (16 - bits[0])
         return Image.fromarray(0xFFFF - samples if colours == _WHITE_IS_0 else samples)
     return image
+
+
+def _keep_gaps(image: Image.Image, file: BinaryIO) -> None:
+    """Has Pillow keep the alpha of an animated WebP: it is 0 in gaps of the first frame, even if no frame has any."""
+    header = content(file)[12:21] if image.format == "WEBP" else b""
+    if header.startswith(b"VP8X") and header[-1] & _ANIMATED:
+        image._mode = image.rawmode = "RGBA"
 
 
 def _without_gaps(image: Image.Image) -> Image.Image:

@@ -307,6 +307,23 @@ def test_a_gif_whose_first_frame_leaves_a_gap():
     np.testing.assert_array_equal(read_image(content), expected)
 
 
+def test_an_animated_webp_whose_first_frame_leaves_a_gap():
+    """Pillow makes the gap black if no frame has any transparency."""
+
+    def chunk(name, content):
+        return name + struct.pack("<I", len(content)) + content
+
+    def bytes3(*numbers):
+        return b"".join(number.to_bytes(3, "little") for number in numbers)
+
+    frame = encode(Image.new("RGB", (4, 4), "blue"), format="WEBP", lossless=True)[12:]
+    animation = chunk(b"VP8X", bytes([2, 0, 0, 0]) + bytes3(7, 5)) + chunk(b"ANIM", bytes(6))
+    animation += chunk(b"ANMF", bytes3(2 // 2, 0, 3, 3, 100) + b"\0" + frame)
+    expected = np.full((6, 8, 3), 255)
+    expected[:4, 2:6] = (0, 0, 255)
+    np.testing.assert_array_equal(read_image(chunk(b"RIFF", b"WEBP" + animation)), expected)
+
+
 def test_a_tiff_palette_of_8_bits():
     """TIFF palettes have 16 bits, but some programs write 8, which Pillow turns black."""
     colours = np.random.default_rng(0).integers(0, 256, (256, 3), np.uint8)
