@@ -75,8 +75,8 @@ def open_dataset(name: str, data_dir: str | os.PathLike | None = None, splits: I
             notation of TensorFlow Datasets. What it does not accept is left out.
 
     Raises:
-        ValueError: as for `find_builder`; or it is ImageNet and not prepared, must first be downloaded by hand, or is
-            prepared in a format that tf.data does not read.
+        ValueError: as for `find_builder`; or it is ImageNet and not prepared, must first be downloaded by hand, needs
+            a package that is missing, or is prepared in a format that tf.data does not read.
         OSError: it cannot be downloaded, or one of its files has a wrong checksum.
     """
     builder = find_builder(name, data_dir)
@@ -86,8 +86,8 @@ def open_dataset(name: str, data_dir: str | os.PathLike | None = None, splits: I
         tfds.disable_progress_bar()
     try:
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
-    except AssertionError as error:  # raised if files must be downloaded by hand
-        raise ValueError(f"Dataset {name!r} cannot be prepared: {error}") from error
+    except (AssertionError, ImportError) as error:  # files must be downloaded by hand, or the dataset needs a package
+        raise ValueError(f"Dataset {name!r} cannot be prepared: {' '.join(str(error).split())}") from error
     except (tfds.download.DownloadError, NonMatchingChecksumError) as error:
         raise OSError(f"Dataset {name!r} cannot be downloaded: {' '.join(str(error).split())}") from error
     if builder.info.file_format not in tfds.core.FileFormat.with_tf_data():

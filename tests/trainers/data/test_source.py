@@ -71,6 +71,7 @@ def test_a_dataset_that_is_looked_up_in_vain_is_refused(tmp_path, monkeypatch):
     ("error", "kind", "message"),
     [
         (AssertionError("Manual directory m does not exist"), ValueError, "cannot be prepared: Manual directory m"),
+        (ModuleNotFoundError("No module\nx", name="x"), ValueError, "cannot be prepared: No module x"),
         (tfds.download.DownloadError("code 404"), OSError, "cannot be downloaded: code 404"),
         (
             NonMatchingChecksumError("wrong checksum:\n* Expected: a\n* Got: b"),
