@@ -80,9 +80,14 @@ def find_labelled_images(image_dir: str | os.PathLike, labels: Sequence[str]) ->
     if folders:
         report_misplaced(root, folders)
     if unmatched:
+        splits = [
+            path for path in folders if any(_index_of(inner.name, indices) is not None for inner in path.iterdir())
+        ]
         raise ValueError(
             f"{root}: expected {'folders named' if folders else 'images whose names start with'} "
             f"{_example(labels, folders)}; {len(unmatched)} match no label of the model, first {unmatched[0]!r}."
+            + f" Such folders are in {first_names(splits)}: give one of these as --image_dir."
+            * bool(splits)
         )
     if empty and labelled:
         say(f"{root}: not measured, since there are no images in the folders of these classes: {first_names(empty)}")

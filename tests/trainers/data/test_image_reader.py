@@ -69,6 +69,10 @@ def test_links_to_nothing_are_counted(tmp_path, capsys):
         (["cat/a.png", "horse/a.png"], "such as 'cat'.*'horse/?'"),
         (["cat_1.png", "horse_1.png"], "such as 'cat_'.*'horse_1.png'"),
         (["cat.png"], "'cat.png'"),
+        (
+            ["train/cat/a.png", "val/cat/a.png"],
+            r"Such folders are in \S+/train, \S+/val: give one of these as --image_dir",
+        ),
         (["cat/notes.txt"], "no images"),
         (["notes.txt"], "no images"),
     ],
