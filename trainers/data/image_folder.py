@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -105,7 +106,7 @@ def _visible(folder: pathlib.Path) -> list[pathlib.Path]:
 
 def _images(root: pathlib.Path) -> dict[str, list[str]]:
     """The sorted paths of each class's images, by class."""
-    classes, left_out = {}, []
+    classes, folders, left_out = {}, [], []
     for folder in _visible(root):
         if folder.is_dir():
             images, others = split_by_suffix(folder.iterdir())
@@ -114,11 +115,13 @@ def _images(root: pathlib.Path) -> dict[str, list[str]]:
                 raise ValueError(
                     f"{folder} holds no images ({', '.join(SUFFIXES)}); those of a class must be in its folder itself."
                 )
-            classes[folder.name] = [str(path) for path in images]
+            folders.append(folder)
+            # A Mac may write the é in a folder's name as two characters; other systems write one.
+            classes.setdefault(unicodedata.normalize("NFC", folder.name), []).extend(map(str, images))
         elif not folder.exists():  # the link to a class whose disk is not there
             left_out.append(folder)
     report_left_out(root, left_out)
-    report_misplaced(root, [root / label for label in classes])
+    report_misplaced(root, folders)
     if not classes:
         hint = f" If {root.name!r} is a class itself, give its folder another name." * (root.name in _SPLIT_NAMES)
         raise ValueError(f"{root} holds no folders; expected one per class, with images in it.{hint}")

@@ -45,6 +45,13 @@ def test_class_folders_are_split_by_position(tmp_path):
     assert not set(_ids(source, "train")) & set(_ids(source, "validation"))
 
 
+def test_an_accent_may_be_a_character_of_its_own(tmp_path):
+    _write(tmp_path, "train/caf\u00e9/1.jpg", "train/cafe\u0301/2.jpg", "train/dog/1.jpg", "val/cafe\u0301/3.jpg")
+    source = open_image_dir(tmp_path)
+    assert source.labels == ("caf\u00e9", "dog")
+    assert source.sizes == {"train": 3, "validation": 1}
+
+
 def test_every_format_is_trained_on_and_other_files_are_named(tmp_path, capsys):
     for number, suffix in enumerate(("webp", "tiff", "BMP", "gif", "png")):
         (tmp_path / "cat").mkdir(exist_ok=True)
