@@ -160,8 +160,9 @@ def test_layers_around_the_network_are_refused_but_for_the_trunk(tmp_path):
         resolve_model(path, include_top=False)
 
 
-def test_a_network_in_another_model_is_described_by_its_config_too(tmp_path):
-    path = tmp_path / "own.keras"
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_a_network_in_another_model_is_described_by_its_config_too(tmp_path, suffix):
+    path = tmp_path / f"own{suffix}"
     network = sqz_keras.squeezenet_from_metaparameters(SMALL, (48, 48, 3), classes=3, bypass="simple")
     keras.Sequential([keras.Input((48, 48, 3)), network]).save(path)
     with pytest.warns(UserWarning, match="does not say how images are prepared"):

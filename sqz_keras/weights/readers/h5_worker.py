@@ -86,12 +86,16 @@ def keras3_layers(file: h5py.File) -> Iterator[tuple[str, list[h5py.Dataset]]]:
 
 
 def legacy_layers(root: h5py.Group) -> Iterator[tuple[str, list[h5py.Dataset]]]:
-    """Layers of a legacy file: attributes list the layers and, in each layer's group, its weights."""
+    """Layers of a legacy file: attributes list the layers and, in each layer's group, its weights.
+
+    A model inside the model is listed as one layer; the names of its weights begin with those of its layers.
+    """
     for name in strings(root, "layer_names"):
         group = get(root, name)
-        weights = strings(group, "weight_names")
-        if weights:
-            yield name, [get(group, weight) for weight in weights]
+        layers: dict[str, list] = {}
+        for weight in strings(group, "weight_names"):
+            layers.setdefault(weight.rpartition("/")[0], []).append(get(group, weight))
+        yield from layers.items() if len(layers) > 1 else ((name, weights) for weights in layers.values())
 
 
 def _model_spec(file: h5py.File) -> str | None:
