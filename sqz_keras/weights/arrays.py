@@ -17,6 +17,7 @@ MAX_BYTES = 256 << 20  # in a file, and in all its arrays as float32; the paper'
 
 _LAYER = re.compile(rf"conv1|conv10|fire([1-9][0-9]{{0,3}})_({'|'.join(FIRE_PARTS)})")
 _WEIGHT = re.compile(f"({_LAYER.pattern})/(kernel|bias)")
+_WEB_PAGE = re.compile(rb"\s*(<!doctype html|<html)", re.IGNORECASE)
 _ALIASES = {"conv1x1_1": "squeeze1x1", "conv1x1_2": "expand1x1", "conv3x3_2": "expand3x3"}
 
 
@@ -42,7 +43,8 @@ def file_size(path: str | os.PathLike) -> int:
     """Size of a regular file in bytes.
 
     Raises:
-        WeightsFileError: It is missing, not a regular file, larger than `MAX_BYTES`, or a pointer of Git LFS.
+        WeightsFileError: It is missing, not a regular file, larger than `MAX_BYTES`, a pointer of Git LFS, or a web
+            page.
     """
     if not os.path.isfile(path):
         raise WeightsFileError(f"{path}: expected a file, got {'a folder' if os.path.isdir(path) else 'nothing'}.")
@@ -50,8 +52,14 @@ def file_size(path: str | os.PathLike) -> int:
     if size > MAX_BYTES:
         raise WeightsFileError(f"{path}: {size} bytes; weights files of at most {MAX_BYTES} bytes are read.")
     with open(path, "rb") as file:
-        if file.read(len(LFS_POINTER)) == LFS_POINTER:
-            raise WeightsFileError(f"{path}: a pointer of Git LFS, not the file itself. Fetch it: git lfs pull")
+        start = file.read(256)
+    if start.startswith(LFS_POINTER):
+        raise WeightsFileError(f"{path}: a pointer of Git LFS, not the file itself. Fetch it: git lfs pull")
+    if _WEB_PAGE.match(start):
+        raise WeightsFileError(
+            f"{path}: a web page, not the file itself. Download it again by the link to the file, such as Raw or "
+            "Download on the page."
+        )
     return size
 
 

@@ -145,6 +145,7 @@ def _read_path(
     The description is beside the file, in it, or found by the hashes of the records; otherwise it is `architecture`, or
     follows from the shapes. With `trunk_only`, the head is not checked: a conv10 of any size, no head or another one.
     """
+    readers.check_not_renamed(path)
     described = path / SPEC_NAME if path.is_dir() else spec_path(path)
     if path.is_dir() and (path / "saved_model.pb").exists():
         described = path / EXTRA_FOLDER / SPEC_NAME

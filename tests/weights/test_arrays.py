@@ -33,11 +33,24 @@ def test_every_reader_refuses_missing_empty_and_huge_files(tmp_path, suffix):
         read_arrays(path)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64,
+            "a pointer of Git LFS, .*: git lfs pull",
+        ),
+        (
+            b"\n<!DOCTYPE html>\n<html lang=en>" + b" " * 3000,
+            "a web page, .* Download it again by the link to the file",
+        ),
+    ],
+)
 @pytest.mark.parametrize("suffix", [kind for kind in READERS if kind.startswith(".")])
-def test_every_reader_says_how_to_fetch_what_git_lfs_keeps(tmp_path, suffix):
+def test_every_reader_says_how_to_fetch_the_file_itself(tmp_path, suffix, content, message):
     path = tmp_path / f"model{suffix}"
-    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 4993696\n")
-    with pytest.raises(WeightsFileError, match=re.escape(f"{path}: a pointer of Git LFS, ") + ".*: git lfs pull"):
+    path.write_bytes(content)
+    with pytest.raises(WeightsFileError, match=re.escape(f"{path}: ") + message):
         read_arrays(path)
 
 

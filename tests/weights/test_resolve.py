@@ -20,7 +20,7 @@ import sqz_keras
 from sqz_keras import Metaparameters, ModelSpec, Preprocessing, SqueezeNet
 from sqz_keras.architecture.metaparameters import VERSIONS
 from sqz_keras.models.squeezenet import build, named_arrays
-from sqz_keras.weights import download, readers, records
+from sqz_keras.weights import download, readers, records, sqz
 from sqz_keras.weights.description import Hints, Stated, embed_spec, spec_path, write_spec
 from sqz_keras.weights.readers import WeightsFileError, keras_h5
 from sqz_keras.weights.resolve import resolve_model
@@ -448,6 +448,23 @@ def test_a_huge_description_is_refused(saved):
         file.truncate(1 << 30)
     with pytest.raises(WeightsFileError, match="more than 1048576 bytes"):
         resolve_model(folder)
+
+
+def test_a_renamed_file_is_refused_with_its_own_suffix(tmp_path, monkeypatch):
+    arrays, writer = random_arrays(), test_torch_file.Writer(monkeypatch)
+    state = test_torch_file.state_dict(arrays)
+    for suffix, actual, content in [
+        (".safetensors", ".pth", writer.zipped(state)),
+        (".onnx", ".pth", writer.legacy(state)),
+        (".bin", ".safetensors", test_safetensors_file.build(state)),
+        (".onnx", ".sqz", sqz.encode(SPEC, random_arrays(SPEC.weight_shapes()))),
+        (".sqz", ".h5", test_keras_h5.legacy(arrays)),
+        (".pth", ".keras", test_keras_h5.archived(test_keras_h5.keras3(arrays))),
+    ]:
+        path = tmp_path / f"net{suffix}"
+        path.write_bytes(content)
+        with pytest.raises(WeightsFileError, match=rf"expected a {suffix} file, got the content of a {actual} file"):
+            resolve_model(path)
 
 
 def test_files_without_a_description(tmp_path):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import types
 
 import numpy as np
@@ -15,7 +16,15 @@ import numpy as np
 from sqz_keras.weights.arrays import WeightsFileError, check_shapes
 from sqz_keras.weights.description import Hints, Stated
 
-__all__ = ["READERS", "TORCH_SUFFIXES", "WeightsFileError", "check_shapes", "read_arrays", "read_described"]
+__all__ = [
+    "READERS",
+    "TORCH_SUFFIXES",
+    "WeightsFileError",
+    "check_not_renamed",
+    "check_shapes",
+    "read_arrays",
+    "read_described",
+]
 
 # Suffix, in lower case, or folder -> the module of sqz_keras.weights with its reader.
 READERS = {
@@ -33,6 +42,14 @@ READERS = {
     ".keras": "readers.keras_h5",
     "folder with saved_model.pb": "readers.saved_model",
     "folder of .npy": "readers.npy_folder",
+}
+# How files of some kinds begin.
+_STARTS = {
+    ".sqz": rb"\x89SQZ",
+    ".h5": rb"\x89HDF",
+    ".keras": rb"PK.{28}(metadata|config)\.json",
+    ".pth": rb"PK.{28}[^/]{1,80}/data\.pkl|\x80.\x8a\x0al\xfc\x9cF\xf9",
+    ".safetensors": rb'.{8}\{"',
 }
 TORCH_SUFFIXES = [
     kind for kind, module in READERS.items() if module in ("readers.torch_file", "readers.safetensors_file")
@@ -65,6 +82,24 @@ def read_arrays(path: str | os.PathLike, trunk_only: bool = False) -> dict[str, 
         WeightsFileError: the kind is unknown, or the file is damaged, too large or not a SqueezeNet's.
     """
     return _reader(path).read(path, trunk_only)
+
+
+def check_not_renamed(path: str | os.PathLike) -> None:
+    """Refuses a file whose suffix names another kind than its content has.
+
+    Raises:
+        WeightsFileError: The file is refused.
+    """
+    kind = _kind(os.fspath(path))
+    if kind not in READERS or not os.path.isfile(path):
+        return
+    with open(path, "rb") as file:
+        start = file.read(256)
+    for actual, pattern in _STARTS.items():
+        if READERS[actual] != READERS[kind] and re.match(pattern, start, re.DOTALL):
+            raise WeightsFileError(
+                f"{path}: expected a {kind} file, got the content of a {actual} file. Give it that suffix."
+            )
 
 
 def _reader(path: str | os.PathLike) -> types.ModuleType:
