@@ -3,13 +3,15 @@
 features.0 is conv1; features.N.squeeze, .expand1x1 and .expand3x3 are the fire modules in ascending order of N, and an
 N missing between them is a pool; classifier.1 is conv10. Wrappers add to the names: DataParallel puts "module." before
 them, torch.compile "_orig_mod.", and a LightningModule the name of its attribute, most often "model." or "net.". Any
-other prefix is removed if all names have it. Single integers are counters, such as an AveragedModel's `n_averaged`.
+other prefix of "features." and "classifier." is removed if it is the only one. Single integers are counters, such as an
+AveragedModel's `n_averaged`.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -79,6 +81,12 @@ def name_weights(
     _check_pools(path, layers, known)
     head = find_head(path, others, known, trunk_only)
     if head:
+        if not head.startswith("classifier.1."):  # which torchvision's ReLU and average follow
+            warnings.warn(
+                f"{path} does not say what follows its head {head!r:.80}: it is taken as conv10, with a ReLU and an "
+                "average behind it. If the network has no ReLU there, read the trunk alone (include_top=False).",
+                stacklevel=2,
+            )
         names |= {key: f"conv10/{_PARTS[part]}" for part, key in layers[head].items()}
     return names
 
@@ -103,8 +111,8 @@ def is_counter(shape: Sequence[int], dtype: str) -> bool:
 
 
 def _shared_attribute(keys: Iterable[str]) -> str:
-    """What stands before "features." and "classifier." in every name."""
-    found = {_BEFORE_LAYERS.split(str(key))[0] for key in keys}
+    """What stands before "features." and "classifier.", if it is the same in all names that have one of these."""
+    found = {_BEFORE_LAYERS.split(key)[0] for key in map(str, keys) if _BEFORE_LAYERS.search(key)}
     return found.pop() if len(found) == 1 else ""
 
 

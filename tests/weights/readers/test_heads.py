@@ -54,6 +54,7 @@ def write(request, tmp_path, monkeypatch):
     return to_file
 
 
+@pytest.mark.filterwarnings("ignore:.* does not say what follows its head:UserWarning")
 @pytest.mark.parametrize("name", ["conv10-new", "conv10_ft", "head", "fc"])
 def test_the_only_head_is_conv10(write, name):
     path = write(TRUNK | head(name))

@@ -168,6 +168,20 @@ def test_what_wraps_a_model_is_taken_off_the_names(writer, path, prefix):
     assert_equal(load(path), random_arrays())
 
 
+@pytest.mark.parametrize(
+    ("head", "warns"),
+    [("classifier.1.1", False), ("classifier.2", True), ("backbone.classifier.1", False), ("head", True)],
+)
+def test_a_head_in_another_place_than_torchvisions_draws_a_warning(writer, path, head, warns, recwarn):
+    """Its names do not say whether a ReLU follows it; in `classifier`, that of torchvision follows the layer 1."""
+    prefix = "" if head.startswith("classifier") else "backbone."
+    names = {name: f"{prefix}{name}" for name in state_dict(random_arrays())}
+    names |= {f"classifier.1.{part}": f"{head}.{part}" for part in ("weight", "bias")}
+    path.write_bytes(writer.zipped({names[name]: array for name, array in state_dict(random_arrays()).items()}))
+    assert_equal(load(path), random_arrays())
+    assert [f"its head '{head}'" in str(warning.message) for warning in recwarn] == [True] * warns
+
+
 def test_children_may_be_wrapped_by_themselves(writer, path):
     state = {name.replace("features.", "features.module."): a for name, a in state_dict(random_arrays()).items()}
     path.write_bytes(writer.zipped(state))
