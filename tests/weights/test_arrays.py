@@ -17,6 +17,11 @@ def test_unknown_kinds_are_refused_with_a_list_of_the_known(tmp_path, name):
     with pytest.raises(WeightsFileError) as error:
         read_arrays(path)
     assert all(kind in str(error.value) for kind in READERS)
+    if name == "folder":
+        (path / "config.json").touch()
+        (path / "model.safetensors").touch()
+        with pytest.raises(WeightsFileError, match=r"In this folder, one is 'model\.safetensors': give its path\."):
+            read_arrays(path)
 
 
 @pytest.mark.parametrize("suffix", [kind for kind in READERS if kind.startswith(".")])

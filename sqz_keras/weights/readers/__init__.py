@@ -106,9 +106,13 @@ def _reader(path: str | os.PathLike) -> types.ModuleType:
     """The module that reads a file or folder."""
     kind = _kind(os.fspath(path))
     if kind not in READERS:
+        names = sorted(os.listdir(path)) if os.path.isdir(path) else ()
+        inside = next((name for name in names if _kind(os.path.join(path, name)) in READERS), None)
+        remedy = (
+            f"In this folder, one is {inside!r:.80}: give its path" if inside else "docs/models.md says what they are"
+        )
         raise WeightsFileError(
-            f"{path}: expected a file or folder of weights of a known kind ({', '.join(READERS)}); docs/models.md says "
-            "what they are."
+            f"{path}: expected a file or folder of weights of a known kind ({', '.join(READERS)}). {remedy}."
         )
     return importlib.import_module(f"sqz_keras.weights.{READERS[kind]}")
 
