@@ -144,6 +144,41 @@ def test_a_config_of_another_network_is_refused(tmp_path, layer, change, message
             resolve_model(path, include_top=include_top)
 
 
+@pytest.mark.parametrize(
+    ("layer", "sources", "message"),
+    [
+        ("fire3_concat", ["fire3_expand3x3", "fire3_expand1x1"], "fire3_concat reads fire3_expand3x3, fire3_expand1x1"),
+        (
+            "fire3_add",
+            ["fire3_concat", "fire3_concat"],
+            "fire3_add reads fire3_concat, fire3_concat, expected",
+        ),
+    ],
+)
+def test_a_config_in_which_a_layer_reads_another_is_refused(tmp_path, layer, sources, message):
+    outputs = {}
+
+    def call(made, x, **_):
+        x = [outputs[source] for source in sources] if made.name == layer else x
+        outputs[made.name] = made(x)
+        return outputs[made.name]
+
+    model = sqz_keras.squeezenet_from_metaparameters(SMALL, (48, 48, 3), classes=3, bypass="simple")
+    keras.models.clone_model(model, call_function=call).save(tmp_path / "own.keras")
+    for include_top in (True, False):
+        with pytest.raises(ValueError, match=message):
+            resolve_model(tmp_path / "own.keras", include_top=include_top)
+
+
+def test_a_head_that_is_called_conv10_does_not_matter_to_the_trunk(tmp_path):
+    model = sqz_keras.squeezenet_from_metaparameters(SMALL, (48, 48, 3), classes=3)
+    changed(model, conv10={"activation": "linear"}).save(tmp_path / "own.keras")
+    with pytest.raises(ValueError, match="conv10 has activation=linear, expected relu"):
+        resolve_model(tmp_path / "own.keras")
+    with pytest.warns(UserWarning, match="does not say how images are prepared"):
+        resolve_model(tmp_path / "own.keras", include_top=False)
+
+
 def test_layers_around_the_network_are_refused_but_for_the_trunk(tmp_path):
     """The weights alone would not say which colours this model takes."""
     images = keras.Input((48, 48, 3), name="images")
@@ -274,6 +309,10 @@ def test_a_damaged_config_is_refused_or_describes_nothing(monkeypatch, net):
         ({"act": linear("relu_conv10")}, "conv10 has no ReLU behind it"),
         ({"act": linear("relu_new"), "conv10": "new"}, "new has no ReLU behind it"),
         ({"last": keras.layers.GlobalAveragePooling2D(keepdims=True, name="mean")}, "mean averages what conv10 reads"),
+        (
+            {"join": lambda name: lambda maps: keras.layers.Concatenate(name=name)(maps[::-1])},
+            "fire2_concat joins fire2_expand3x3, fire2_expand1x1, expected expand1x1 and expand3x3",
+        ),
         ({"head": keras.layers.Flatten()}, "it has 0 averages behind conv10, expected one"),
         (
             {"head": lambda x: keras.layers.Softmax()(keras.layers.GlobalAveragePooling2D()(x))},

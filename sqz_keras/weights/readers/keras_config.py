@@ -6,13 +6,21 @@ import contextlib
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
+from sqz_keras.architecture.layers import Layer
 from sqz_keras.architecture.metaparameters import FireFilters, fit_metaparameters
 from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.weights.arrays import WeightsFileError
 from sqz_keras.weights.description import Hints, Stated
-from sqz_keras.weights.readers.keras_others import CEIL_MODE, HARMLESS, changes_of_others, other_values, pools_drop_rows
+from sqz_keras.weights.readers.keras_others import (
+    CEIL_MODE,
+    HARMLESS,
+    changes_of_others,
+    origin,
+    other_values,
+    pools_drop_rows,
+)
 from sqz_keras.weights.records import authors_preprocessing
 
 # The class of a layer in a config, by the layer's kind in `ModelSpec.layers()`.
@@ -49,8 +57,9 @@ def describe(path: str | os.PathLike, config: object, trunk_only: bool = False) 
         listed = list(_innermost(config))
         classes = {layer["config"]["name"]: str(layer["class_name"]) for layer in listed}
         layers = {layer["config"]["name"]: layer["config"] for layer in listed}
-        read_by: dict[object, list] = {}
-        _connect(config, read_by)
+        edges = list(_edges(config))
+        reads, read_by = _grouped((reader, source) for source, reader in edges), _grouped(edges)
+        ends = reads.get((config["config"].get("name"),), [])
         is_ours = any(map(_ONLY_OURS.fullmatch, layers))
     except (KeyError, IndexError, TypeError, AttributeError):
         return None
@@ -61,10 +70,13 @@ def describe(path: str | os.PathLike, config: object, trunk_only: bool = False) 
         with contextlib.suppress(KeyError, IndexError, TypeError, ValueError, AttributeError):
             spec = _spec(layers, _input_shape(listed))
             activation = layers.get("predictions", {}).get("activation", "linear") if "conv10" in layers else None
-            changes = _changes(spec, classes, layers, trunk_only)
+            ours = {layer.name: layer for layer in spec.layers() if layer.name in layers}
+            if trunk_only:
+                ours = {name: layer for name, layer in ours.items() if layer.block not in ("conv10", "pool10")}
+            changes = _changes(ours, classes, layers, trunk_only) + _changes_of_reads(ours, reads, ends)
             stated = Stated(spec, is_whole=False, activation=activation)
     if stated is None:
-        changes = changes_of_others(classes, layers, read_by, trunk_only)
+        changes = changes_of_others(classes, layers, reads, read_by, trunk_only)
         stated = Hints(_input_size(listed), conv10_padding=0, has_bypass=False)  # other values are refused as changes
     if changes:
         raise WeightsFileError(
@@ -89,10 +101,10 @@ def _innermost(model: Mapping) -> Iterator[Mapping]:
             yield layer
 
 
-def _connect(model: Mapping, read_by: dict[object, list]) -> None:
-    """Adds to `read_by` which layers read each layer's output, in a model and in the models inside it.
+def _edges(model: Mapping) -> Iterator[tuple[object, object]]:
+    """What is read and what reads it, for all layers of a model and of the models inside it, in the config's order.
 
-    The key for a model's input is the model's name; the key for its output is a tuple with that name.
+    A model's input is its name; its output is a tuple with that name.
     """
     config = model["config"]
     names = [layer["config"]["name"] for layer in config["layers"]]
@@ -100,20 +112,23 @@ def _connect(model: Mapping, read_by: dict[object, list]) -> None:
     for name, layer in zip(names, config["layers"], strict=True):
         if "layers" in layer["config"]:
             outputs[name] = (name,)
-            _connect(layer, read_by)
-
-    def connect(source: str | None, reader: object) -> None:
-        if source in outputs:
-            read_by.setdefault(outputs[source], []).append(reader)
-
+            yield from _edges(layer)
     for before, name, layer in zip([None, *names], names, config["layers"], strict=False):
         # A layer of a Sequential does not say what it reads: the layer before it.
-        for source in _sources(layer["inbound_nodes"]) if "inbound_nodes" in layer else [before]:
-            connect(source, name)
-    for source in _sources(config["output_layers"]) if "output_layers" in config else names[-1:]:
-        connect(source, (config.get("name"),))
-    first = _sources(config["input_layers"]) if "input_layers" in config else names[:1]
-    read_by.setdefault(config.get("name"), []).extend(first)
+        sources = _sources(layer["inbound_nodes"]) if "inbound_nodes" in layer else [before]
+        yield from ((outputs[source], name) for source in sources if source in outputs)
+    lasts = _sources(config["output_layers"]) if "output_layers" in config else names[-1:]
+    yield from ((outputs[last], (config.get("name"),)) for last in lasts if last in outputs)
+    firsts = _sources(config["input_layers"]) if "input_layers" in config else names[:1]
+    yield from ((config.get("name"), first) for first in firsts)
+
+
+def _grouped(pairs: Iterable[tuple[object, object]]) -> dict[object, list]:
+    """The second items by the first ones, in order."""
+    groups: dict[object, list] = {}
+    for key, value in pairs:
+        groups.setdefault(key, []).append(value)
+    return groups
 
 
 def _sources(node: object) -> Iterator[str]:
@@ -174,11 +189,13 @@ def _spec(layers: Mapping[str, Mapping], shape: list) -> ModelSpec:
     ).with_net()
 
 
-def _changes(spec: ModelSpec, classes: Mapping[str, str], layers: Mapping[str, Mapping], trunk_only: bool) -> list[str]:
+def _changes(
+    ours: Mapping[str, Layer], classes: Mapping[str, str], layers: Mapping[str, Mapping], trunk_only: bool
+) -> list[str]:
     """Says where the layers differ from those of the spec's network, in a clause for each difference."""
-    changes, ours = [], {layer.name: layer for layer in spec.layers() if layer.name in layers}
+    changes = []
     for name, layer in ours.items():
-        expected = {}
+        expected = {"data_format": layers["conv1"].get("data_format")}
         if layer.kind in ("convolution", "max pool"):
             expected["strides"] = [layer.stride] * 2
         if layer.kind == "convolution":
@@ -197,8 +214,19 @@ def _changes(spec: ModelSpec, classes: Mapping[str, str], layers: Mapping[str, M
     for name, kind in classes.items():
         if not (name in ours or _BESIDE.fullmatch(name) or HARMLESS.fullmatch(kind)):
             changes.append(f"it has the layer {name!s:.40} ({kind!s:.40}), of which weights say nothing")
-    if "conv10" in layers and "pool10" not in layers:
-        changes.append("it ends before pool10, the average of conv10's map")
     if classes.get("predictions", "Activation") != "Activation":
         changes.append(f"predictions is a {classes['predictions']!s:.40}, expected an Activation")
+    return changes
+
+
+def _changes_of_reads(ours: Mapping[str, Layer], reads: Mapping[object, list], ends: list) -> list[str]:
+    """Says which layers read others than those of the spec's network do, in a clause for each."""
+    changes = []
+    for name, layer in ours.items():
+        expected = [source if source in ours else "images" for source in layer.inputs]
+        actual = [str(origin(source, reads, ours) or "images") for source in reads.get(name, ())]
+        if actual != expected:
+            changes.append(f"{name} reads {', '.join(actual)[:80]}, expected {', '.join(expected)}")
+    if "conv10" in ours and "pool10" not in [origin(end, reads, ours) for end in ends]:
+        changes.append("it ends before pool10, the average of conv10's map")
     return changes

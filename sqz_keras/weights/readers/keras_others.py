@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from sqz_keras.architecture.metaparameters import VERSIONS, version_of_stem
 from sqz_keras.weights.arrays import fire_number, layer_name
@@ -15,18 +15,24 @@ _CLASSES = re.compile(
     rf"{HARMLESS.pattern}|(Global)?AveragePooling2D|MaxPooling2D|Concatenate|Merge|Activation|ReLU|Softmax|Flatten|"
     "Reshape|ZeroPadding2D|Conv(olution)?2D"
 )
+_MOST_BETWEEN = 100  # layers between two of a SqueezeNet's, such as dropouts
 _BEFORE_RELU = re.compile(rf"{HARMLESS.pattern}|Concatenate|Merge|MaxPooling2D|ZeroPadding2D")  # not only after it
 
 
 def changes_of_others(
-    classes: Mapping[str, str], layers: Mapping[str, Mapping], read_by: Mapping[object, list], trunk_only: bool
+    classes: Mapping[str, str],
+    layers: Mapping[str, Mapping],
+    reads: Mapping[object, list],
+    read_by: Mapping[object, list],
+    trunk_only: bool,
 ) -> list[str]:
     """Says where layers with another project's names cannot be a SqueezeNet's, in a clause for each place.
 
     Args:
         classes: Class of each layer by name, in the order of the config.
         layers: Config of each layer by name.
-        read_by: Which layers read each layer's output; `keras_config` says how models inside are named.
+        reads: Which layers each layer reads, in order; `keras_config` says how models inside are named.
+        read_by: Which layers read each layer's output.
         trunk_only: Whether layers before and after the trunk do not matter.
     """
     convolutions = {name: ours for name in layers if (ours := layer_name(name))}
@@ -45,8 +51,11 @@ def changes_of_others(
             expected |= {"strides": [2, 2] if ours == "conv1" else [1, 1], "dilation_rate": [1, 1], "groups": 1}
             if ours == "conv1" or ours.endswith("3x3"):
                 expected["padding"] = "valid" if ours == "conv1" else "same"
-        elif kind == "Merge":
+        elif kind in ("Concatenate", "Merge") and name in matter:
             expected["mode"] = "concat"
+            parts = [str(convolutions.get(origin(source, reads, convolutions))) for source in reads.get(name, ())]
+            if [part.partition("_")[2] for part in parts] != ["expand1x1", "expand3x3"]:
+                changes.append(f"{name} joins {', '.join(parts)[:80]}, expected expand1x1 and expand3x3")
         elif kind == "MaxPooling2D":
             pool_after.append(fire)
             expected |= {"pool_size": [3, 3], "strides": [2, 2], "padding": "valid"}
@@ -66,6 +75,15 @@ def changes_of_others(
     changes += _changes_of_average([(name, classes[name], convolutions.get(name)) for name in matter])
     linear = [name for name in matter if name in convolutions and layers[name].get("activation", "relu") != "relu"]
     return changes + _changes_behind(matter, linear, classes, layers, read_by)
+
+
+def origin(name: object, reads: Mapping[object, list], known: Container) -> object | None:
+    """The known layer whose output comes out of a layer, through layers with one input; None if it is not known."""
+    for _ in range(_MOST_BETWEEN):
+        if name in known or len(reads.get(name, [])) != 1:
+            break
+        (name,) = reads[name]
+    return name if name in known else None
 
 
 def _changes_of_average(matter: list[tuple[str, str, str | None]]) -> list[str]:
