@@ -47,7 +47,7 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Placeholder:
-    """A value that is not a weight and is not read: a NumPy scalar, a set, a device, a namespace of options."""
+    """A value that is not a weight and is not read: a NumPy array, a set, a device, a path, a namespace of options."""
 
     name: str
 
@@ -78,6 +78,9 @@ _REBUILD_PARAMETER = "torch._utils _rebuild_parameter"
 _PLACEHOLDERS = frozenset(
     (
         "numpy dtype",
+        "numpy ndarray",
+        "numpy.core.multiarray _reconstruct",
+        "numpy._core.multiarray _reconstruct",
         "numpy.core.multiarray scalar",
         "numpy._core.multiarray scalar",
         "_codecs encode",
@@ -90,6 +93,11 @@ _PLACEHOLDERS = frozenset(
         "argparse Namespace",
         "torch device",
         "torch Size",
+        "datetime datetime",
+        "pathlib PosixPath",
+        "pathlib WindowsPath",
+        "pathlib._local PosixPath",  # Python 3.13
+        "pathlib._local WindowsPath",
     )
 )
 # Kinds of tensors that a state dict may hold but that are not read, and what to save instead of them.

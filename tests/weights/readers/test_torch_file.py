@@ -1,6 +1,8 @@
 import argparse
 import collections
+import datetime
 import io
+import pathlib
 import pickle
 import re
 import struct
@@ -205,6 +207,9 @@ BESIDE = {
     "losses": [0.5, 0.25, -1e300],
     "seed": 2**60,
     "best": np.float64(0.5),
+    "confusions": np.arange(6.0).reshape(2, 3),
+    "data": pathlib.Path("photos/train"),
+    "started": datetime.datetime(2026, 5, 1, 12, 30),
     "options": argparse.Namespace(lr=0.1),
     "tags": {"a", "b"},
     "counts": collections.Counter("aab"),
