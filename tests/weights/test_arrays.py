@@ -20,7 +20,7 @@ def test_unknown_kinds_are_refused_with_a_list_of_the_known(tmp_path, name):
     if name == "folder":
         (path / "config.json").touch()
         (path / "model.safetensors").touch()
-        with pytest.raises(WeightsFileError, match=r"In this folder, one is 'model\.safetensors': give its path\."):
+        with pytest.raises(WeightsFileError, match=r"One in this folder is 'model\.safetensors': give its path\."):
             read_arrays(path)
 
 

@@ -494,7 +494,7 @@ def test_a_renamed_file_is_refused_with_its_own_suffix(tmp_path, monkeypatch):
     state = test_torch_file.state_dict(arrays)
     for suffix, actual, content in [
         (".safetensors", ".pth", writer.zipped(state)),
-        (".onnx", ".pth", writer.legacy(state)),
+        (".pkl", ".pth", writer.legacy(state)),
         (".bin", ".safetensors", test_safetensors_file.build(state)),
         (".onnx", ".sqz", sqz.encode(SPEC, random_arrays(SPEC.weight_shapes()))),
         (".sqz", ".h5", test_keras_h5.legacy(arrays)),
@@ -502,7 +502,7 @@ def test_a_renamed_file_is_refused_with_its_own_suffix(tmp_path, monkeypatch):
     ]:
         path = tmp_path / f"net{suffix}"
         path.write_bytes(content)
-        with pytest.raises(WeightsFileError, match=rf"expected a {suffix} file, got the content of a {actual} file"):
+        with pytest.raises(WeightsFileError, match=rf"by its content it is a {actual} file\. Give it this suffix"):
             resolve_model(path)
 
 

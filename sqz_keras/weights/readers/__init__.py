@@ -85,21 +85,19 @@ def read_arrays(path: str | os.PathLike, trunk_only: bool = False) -> dict[str, 
 
 
 def check_not_renamed(path: str | os.PathLike) -> None:
-    """Refuses a file whose suffix names another kind than its content has.
+    """Refuses a file whose suffix does not name the kind of its content, if its first bytes tell the kind.
 
     Raises:
         WeightsFileError: The file is refused.
     """
-    kind = _kind(os.fspath(path))
-    if kind not in READERS or not os.path.isfile(path):
+    if not os.path.isfile(path):
         return
+    kind = _kind(os.fspath(path))
     with open(path, "rb") as file:
         start = file.read(256)
     for actual, pattern in _STARTS.items():
-        if READERS[actual] != READERS[kind] and re.match(pattern, start, re.DOTALL):
-            raise WeightsFileError(
-                f"{path}: expected a {kind} file, got the content of a {actual} file. Give it that suffix."
-            )
+        if READERS[actual] != READERS.get(kind) and re.match(pattern, start, re.DOTALL):
+            raise WeightsFileError(f"{path}: by its content it is a {actual} file. Give it this suffix.")
 
 
 def _reader(path: str | os.PathLike) -> types.ModuleType:
@@ -108,9 +106,9 @@ def _reader(path: str | os.PathLike) -> types.ModuleType:
     if kind not in READERS:
         names = sorted(os.listdir(path)) if os.path.isdir(path) else ()
         inside = next((name for name in names if _kind(os.path.join(path, name)) in READERS), None)
-        remedy = (
-            f"In this folder, one is {inside!r:.80}: give its path" if inside else "docs/models.md says what they are"
-        )
+        remedy = "Give the file that this one was made from, or export its model as .onnx; see docs/models.md"
+        if os.path.isdir(path):
+            remedy = f"One in this folder is {inside!r:.80}: give its path" if inside else "See docs/models.md"
         raise WeightsFileError(
             f"{path}: expected a file or folder of weights of a known kind ({', '.join(READERS)}). {remedy}."
         )
