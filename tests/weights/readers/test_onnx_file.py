@@ -223,6 +223,10 @@ EDITS = {
         "LogSoftmax 'inserted' .its input went through a softmax before",
     ),
     "the end is missing": (lambda m: [m.graph.node.pop() for _ in range(2)], "the average.*the end of the graph"),
+    "output of conv10": (
+        lambda m: setattr(m.graph.output[0], "name", node(m, "Relu", 25).output[0]),
+        "expected the average, or what is behind it, as an output, got Relu 'n",
+    ),
     "quantised": (lambda m: insert(m, 1, "DynamicQuantizeLinear"), "quantised .*Export the float model"),
     "quantised weights": (lambda m: insert(m, 1, "DequantizeLinear"), "quantised .*Export the float model"),
     "QLinearConv": (lambda m: setattr(m.graph.node[0], "op_type", "QLinearConv"), "quantised .QLinearConv 'n"),

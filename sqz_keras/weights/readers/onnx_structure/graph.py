@@ -56,6 +56,8 @@ def read_graph(path: str | os.PathLike, graph: onnx.GraphProto) -> Network:
         raise WeightsFileError(f"{path}: {len(unused)} weights belong to no node, {unused[0]!r:.80} for one.")
     for node in graph.node:
         _read_node(network, node)
+    ends = [network.values.get(output.name) for output in graph.output]
+    network.ends += [end.step for end in ends if isinstance(end, Data)]
     return network
 
 

@@ -89,6 +89,7 @@ class Network:
         images: the first step.
         input_shape: the images' shape, in the graph's own order; None for a dimension that is not fixed.
         convolutions: all of them, in the order of the nodes.
+        ends: the steps that make the graph's outputs.
         colours: what happens to an image before the first convolution.
         constants: makes and evaluates constants.
         values: each tensor by its name; None for one that is neither a constant nor depends on the images' values.
@@ -100,6 +101,7 @@ class Network:
         self.images = Step("images", "")
         self.input_shape: tuple[int | None, ...] = ()
         self.convolutions: list[Step] = []
+        self.ends: list[Step] = []
         self.colours: Colours | None = None
         self.constants = Constants(path)
         self.values: dict[str, Constant | Data | None] = {"": None}

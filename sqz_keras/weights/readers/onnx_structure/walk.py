@@ -175,11 +175,13 @@ class _Walk:
 
     def _check_end(self, average: Step) -> None:
         steps = [average]
-        while steps:
-            for user in steps.pop().users:
+        for step in steps:  # they grow in the loop
+            for user in step.users:
                 if user.kind not in ("tail", "softmax"):
                     self._stop(user, "nothing but a softmax behind the average")
                 steps.append(user)
+        if set(steps).isdisjoint(self._network.ends):
+            self._stop(next(iter(self._network.ends), None), "the average, or what is behind it, as an output")
 
     def _check_all_walked(self, heads: typing.Sequence[Step]) -> None:
         walked = set(self._layers.values()) | set(heads)
