@@ -128,16 +128,21 @@ def changes_of(
     ours = {layer.name: layer_name(layer.name) for layer in layers if layer.blobs and layer.name != head}
     trunk = [at for at, layer in enumerate(layers) if ours.get(layer.name)]
     changes, pool_after, added, place, is_averaged = [], [], [], 1, False
+    made_by: dict[str, str] = {}  # blob -> our name of the convolution whose values it holds
     for layer in layers[: max(trunk, default=-1) + 1] if trunk_only else layers:
         name, kind = layer.name, layer.type
         if not layer.bottoms or kind == "Silence":  # a source of images or labels
             continue
+        sources = [made_by.get(bottom, "another layer") for bottom in layer.bottoms]
+        made_by |= dict.fromkeys(layer.tops, ours.get(name) or (sources[0] if len(sources) == 1 else "another layer"))
         if kind == "Convolution":
             part = ours.get(name) or ""
             place = None if name == head else fire_number(part) or place
             expected = {"stride": 2 if part == "conv1" else 1, "dilation": 1, "group": 1}
             expected |= {} if name == head else {"pad": int(part.endswith("3x3"))}  # conv10's is read by caffe.py
             changes += _other_values(reader, layer, CONVOLUTION, expected)
+        elif kind == "Concat" and sources != [f"fire{place}_expand1x1", f"fire{place}_expand3x3"]:
+            changes.append(f"{name:.80} joins {', '.join(sources)[:80]}, expected expand1x1 and expand3x3")
         elif kind == "Pooling" and place is None:
             is_averaged = True
             changes += _other_values(reader, layer, _POOLING, _AVERAGE)

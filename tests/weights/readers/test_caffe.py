@@ -313,6 +313,10 @@ NO_SQUEEZENETS = [
     (set_fields("pool_conv10", "pooling", global_pooling=False), "pool_conv10 has global_pooling=0, expected 1"),
     (skip("pool_conv10"), r"it has the layer loss_conv10 \((Softmax|type 20)\)"),
     (skip("fire5/add"), r"it has bypasses around fire modules \[3, 7, 9\], expected \[3, 5, 7, 9\]"),
+    (
+        lambda layers: layers["fire3/concat"].bottom.reverse(),
+        "fire3/concat joins fire3_expand3x3, fire3_expand1x1, expected expand1x1 and expand3x3",
+    ),
     (set_fields("fire3/add", "eltwise", operation=0), "fire3/add has operation=0, expected 1"),
     (set_fields("fire3/add", "eltwise", coeff=[1.0, -1.0]), "fire3/add has coeff=-1, 1, expected 1"),
 ]
