@@ -17,7 +17,7 @@ MAX_BYTES = 256 << 20  # in a file, and in all its arrays as float32; the paper'
 
 _LAYER = re.compile(rf"conv1|conv10|fire([1-9][0-9]{{0,3}})_({'|'.join(FIRE_PARTS)})")
 _WEIGHT = re.compile(f"({_LAYER.pattern})/(kernel|bias)")
-_WEB_PAGE = re.compile(rb"\s*(<!doctype html|<html)", re.IGNORECASE)
+_WEB_PAGE = re.compile(rb"\s*<(!doctype html|html|\?xml)", re.IGNORECASE)
 _ALIASES = {"conv1x1_1": "squeeze1x1", "conv1x1_2": "expand1x1", "conv3x3_2": "expand3x3"}
 
 
@@ -57,8 +57,8 @@ def file_size(path: str | os.PathLike) -> int:
         raise WeightsFileError(f"{path}: a pointer of Git LFS, not the file itself. Fetch it: git lfs pull")
     if _WEB_PAGE.match(start):
         raise WeightsFileError(
-            f"{path}: a web page, not the file itself. Download it again by the link to the file, such as Raw or "
-            "Download on the page."
+            f"{path}: a web page, or a server's error, not the file itself. Download it again by the link to the file, "
+            "such as Raw or Download on the page."
         )
     return size
 

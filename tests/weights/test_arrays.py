@@ -47,7 +47,7 @@ def test_every_reader_refuses_missing_empty_and_huge_files(tmp_path, suffix):
         ),
         (
             b"\n<!DOCTYPE html>\n<html lang=en>" + b" " * 3000,
-            "a web page, .* Download it again by the link to the file",
+            "a web page, or .* Download it again by the link to the file",
         ),
     ],
 )

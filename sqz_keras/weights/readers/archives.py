@@ -66,7 +66,8 @@ def _check_directory_size(path: str | os.PathLike, tail: bytes) -> None:
     end = tail[-_END:]
     if not end.startswith(b"PK\5\6") or end[-2:] != b"\0\0":
         raise WeightsFileError(
-            f"{path}: expected a zip archive without a comment; the file is truncated or another kind."
+            f"{path}: expected a zip archive without a comment; the file is truncated or another kind. Fetch or save "
+            "it again."
         )
     sizes = [int.from_bytes(end[12:16], "little")]
     locator = tail[-_END - _LOCATOR64 : -_END]

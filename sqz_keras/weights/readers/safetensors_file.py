@@ -68,7 +68,9 @@ def _header(path: str | os.PathLike, data: bytes) -> tuple[dict[str, tuple], int
             raise WeightsFileError(f"{path}: its tensors overlap or have gaps between them; the file is damaged.")
         at = end
     if at != len(data) - 8 - size:
-        raise WeightsFileError(f"{path}: {len(data) - 8 - size} bytes of values, but its tensors need {at}.")
+        raise WeightsFileError(
+            f"{path}: {len(data) - 8 - size} bytes of values, but its tensors need {at}. Fetch or save it again."
+        )
     return tensors, 8 + size
 
 

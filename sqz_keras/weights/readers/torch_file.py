@@ -52,7 +52,10 @@ def _read_zip(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, byt
     with open_archive(path) as archive:
         pickles = [name for name in archive.namelist() if name.endswith("/data.pkl") and name.count("/") == 1]
         if len(pickles) != 1:
-            raise WeightsFileError(f"{path}: expected one folder with data.pkl in the archive, got {len(pickles)}.")
+            raise WeightsFileError(
+                f"{path}: expected one folder with data.pkl in the archive, got {len(pickles)}. If it is an archive of "
+                "other files, unpack it."
+            )
         folder = pickles[0].removesuffix("data.pkl")
         order = f"{folder}byteorder"
         if order in archive.NameToInfo and read_member(path, archive, order, 16) != b"little":
@@ -94,7 +97,7 @@ def _read_legacy(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, 
         if size != declared[key].size:
             raise WeightsFileError(f"{path}: a storage has {size} values, {declared[key].size} were declared.")
         if declared[key].bytes > end - stream.tell():
-            raise WeightsFileError(f"{path}: ends inside a storage; the file is truncated.")
+            raise WeightsFileError(f"{path}: ends inside a storage; the file is truncated. Fetch it again.")
         if key in needed:
             storages[key] = stream.read(declared[key].bytes)
         else:

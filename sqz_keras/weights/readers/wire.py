@@ -32,10 +32,12 @@ class WireReader:
             for number, wire_type, value, _, _ in read_fields(message):
                 self._left -= 1
                 if self._left < 0:
-                    raise ValueError(f"more than {MAX_FIELDS} fields; this is not a SqueezeNet.")
+                    raise WeightsFileError(f"{self._path}: more than {MAX_FIELDS} fields; this is not a SqueezeNet.")
                 yield number, wire_type, value
+        except WeightsFileError:
+            raise
         except ValueError as error:
-            raise WeightsFileError(f"{self._path}: {error}") from None
+            raise WeightsFileError(f"{self._path}: {error} Fetch or save it again.") from None
 
     def inner(self, message: memoryview, number: int, *numbers: int) -> Iterator[memoryview]:
         """Yields the messages, strings or bytes in a field, or at the end of a path of nested fields, in order."""
@@ -59,5 +61,5 @@ class WireReader:
                 item, at = read_varint(value, at)
                 values.append(item)
         except ValueError as error:
-            raise WeightsFileError(f"{self._path}: {error}") from None
+            raise WeightsFileError(f"{self._path}: {error} Fetch or save it again.") from None
         return values
