@@ -41,14 +41,9 @@ def test_every_reader_refuses_missing_empty_and_huge_files(tmp_path, suffix):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (
-            b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64,
-            "a pointer of Git LFS, .*: git lfs pull",
-        ),
-        (
-            b"\n<!DOCTYPE html>\n<html lang=en>" + b" " * 3000,
-            "a web page, or .* Download it again by the link to the file",
-        ),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:", "a pointer of Git LFS, .*: git lfs pull"),
+        (b"\n<!DOCTYPE html>\n<html lang=en>", "a web page, or .* Download it again by the link to the file"),
+        (b'<?xml version="1.0"?>\n<Error><Code>AccessDenied', "a web page, or a server's error, .* Download it again"),
     ],
 )
 @pytest.mark.parametrize("suffix", [kind for kind in READERS if kind.startswith(".")])
