@@ -29,7 +29,9 @@ _OWN_HEAD = (
 
 
 def check_choices(include_top: bool, weights: Weights, pooling: Pooling, activation: Activation) -> None:
-    """Refuses a pooling that does not exist, and an activation that fits neither the ReLU before it nor the weights."""
+    """Refuses choices that do not exist, and an activation that fits neither the ReLU before it nor the weights."""
+    if include_top not in (True, False):
+        raise ValueError(f"include_top must be True or False, got {include_top!r}.")
     if pooling not in (None, "avg", "max"):
         raise ValueError(f"pooling must be None, 'avg' or 'max', got {pooling!r}.")
     if not include_top:
@@ -97,8 +99,8 @@ def check_input_shape(
         pixels.append(as_integer(side))
         if side is not None and (pixels[-1] is None or pixels[-1] < least):
             raise ValueError(
-                f"input_shape must be {order} with at least {least}x{least} pixels, or None, for these "
-                f"metaparameters; got {input_shape}. Enlarge the images, or take fewer pools."
+                f"input_shape must be {order} with at least {least}x{least} pixels, or None for sides of any length; "
+                f"got {input_shape}."
             )
     return (channels, *pixels) if first else (*pixels, channels)
 

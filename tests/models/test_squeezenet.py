@@ -380,6 +380,7 @@ def test_smallest_input_is_computed_and_enforced():
     [
         ({"version": "2.0"}, "version must be one of"),
         ({"bypass": "dense"}, "bypass must be one of"),
+        ({"include_top": "False"}, "include_top must be True or False, got 'False'"),
         ({"pooling": "average", "include_top": False}, "pooling must be None, 'avg' or 'max', got 'average'"),
         ({"classes": 1}, r"at least 2, got 1: the softmax of one class.*Dense\(1, activation='sigmoid'\)"),
         ({"classes": 1, "classifier_activation": None}, "at least 2, got 1"),
@@ -397,6 +398,7 @@ def test_smallest_input_is_computed_and_enforced():
         ({"conv10_padding": True}, "conv10_padding.* must be an integer"),
         ({"input_shape": (True, 64, 3)}, "with at least 21x21 pixels"),
         ({"input_shape": (64.0, 64, 3)}, "with at least 21x21 pixels"),
+        ({"input_shape": (3, 64, 64)}, r"\(height, width, channels\).* for sides of any length; got \(3, 64, 64\)"),
         ({"input_shape": (64, 64, True)}, "known number of channels"),
         ({"classifier_activation": "nonsense"}, "nonsense"),
         ({"classifier_activation": "softplus", "weights": "imagenet"}, "'softmax' or None"),
