@@ -24,8 +24,10 @@ def import_keras() -> types.ModuleType:
     Raises:
         MissingExtraError: Keras, or the backend, is not installed.
     """
+    if imported := sys.modules.get("keras"):
+        return imported  # in tf.data's maps, AutoGraph would warn that it cannot convert find_spec
     require("keras", *KERAS)
-    if "keras" not in sys.modules and not os.environ.get(_VARIABLE) and not _is_installed(_configured()):
+    if not os.environ.get(_VARIABLE) and not _is_installed(_configured()):
         installed = next(filter(_is_installed, _BACKENDS), None)
         if installed:
             os.environ[_VARIABLE] = installed

@@ -111,6 +111,13 @@ def test_symbolic_keras_tensors():
         preprocess_input(keras.Input((1, 2, 4)))
 
 
+def test_in_a_map_nothing_is_called_that_autograph_cannot_convert(monkeypatch):
+    """It would print a warning that the user cannot act on."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda *arguments: pytest.fail("find_spec has no source"))
+    data = tf.data.Dataset.from_tensors(RGB).map(preprocess_input)
+    np.testing.assert_allclose(next(iter(data)), preprocess_input(RGB), atol=1e-5)
+
+
 UNDER_JAX = """
 import keras, numpy as np, tensorflow as tf
 from sqz_keras import preprocess_input
