@@ -6,6 +6,7 @@ import dataclasses
 import io
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
@@ -58,10 +59,10 @@ def run(
 
     def reported(argv):
         if positional and not repeated and len(argv) == 1:
-            raise app.UsageError(f"Which {positional}? Give it as the argument.")
+            return _refused(f"Which {positional}? Give it as the argument.")
         unexpected = [] if repeated else argv[2:] if positional else argv[1:]
         if unexpected:
-            raise app.UsageError(f"Unexpected arguments: {' '.join(unexpected)}. Every option is a --flag.")
+            return _refused(f"Unexpected arguments: {' '.join(unexpected)}. Every option is a --flag.")
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does: a file name may not be valid text
         _expand_home()
@@ -77,7 +78,23 @@ def run(
             print(f"\n{os.path.basename(argv[0])}: interrupted", file=sys.stderr)
             return 130
 
-    app.run(reported)
+    app.run(reported, flags_parser=_parse_flags)
+
+
+def _parse_flags(argv: Sequence[str]) -> list[str]:
+    """The arguments that are not flags; absl's own parser reports errors in its own terms, without the command."""
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        message = str(error)
+        required = re.search(r"Flag (--\w+) must have a value other than None", message)
+        sys.exit(_refused(f"{required[1]} is required." if required else message + "." * (message[-1] not in ".?")))
+
+
+def _refused(message: str) -> int:
+    """Prints what is wrong with the command line; returns the exit status."""
+    print(f"{os.path.basename(sys.argv[0])}: {message} --help lists the flags.", file=sys.stderr)
+    return 1
 
 
 def _set_verbosity(flag: flags.Flag) -> None:

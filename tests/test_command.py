@@ -38,6 +38,12 @@ def run(*arguments):
             "'sqz-keras[jax]' or 'sqz-keras[torch]'\n",
         ),
         (["--fail=ctrl-c"], 130, "\nsqz-thing: interrupted\n"),
+        (
+            ["--fial=os"],
+            1,
+            "sqz-thing: Unknown command line flag 'fial'. Did you mean: fail ? --help lists the flags.\n",
+        ),
+        (["b"], 1, "sqz-thing: Unexpected arguments: b. Every option is a --flag. --help lists the flags.\n"),
     ],
 )
 def test_what_a_user_can_mend_is_one_line(arguments, status, errors):
@@ -100,6 +106,13 @@ def test_help_is_the_commands_own():
     assert shown.startswith("Does a thing.")
     assert "--fail: How to fail." in shown
     assert "pdb" not in shown
+
+
+def test_a_required_flag_is_named():
+    script = SCRIPT.replace('"How to fail."', '"How to fail.", required=True')
+    script = script.replace('DEFINE_string("fail", ""', 'DEFINE_string("fail", None')
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (1, "sqz-thing: --fail is required. --help lists the flags.\n")
 
 
 def test_a_command_may_take_one_argument():
