@@ -18,6 +18,12 @@ from sqz_keras.architecture.layers import BYPASSES
 from sqz_keras.architecture.metaparameters import VERSIONS
 from sqz_keras.extras import KERAS, MissingExtraError, needs
 
+# What absl says of a flag, and what the user needs to know
+_FLAG_ERRORS = {
+    r"flag (--\w+)=None: Flag --\w+ must have a value other than None": r"\1 is required",
+    r"invalid literal for int\(\) with base 10: .*": "expected a whole number",
+    r"could not convert string to float: .*": "expected a number",
+}
 _DEFINE = {
     type(None): flags.DEFINE_string,
     str: flags.DEFINE_string,
@@ -86,9 +92,10 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:
-        message = str(error)
-        required = re.search(r"Flag (--\w+) must have a value other than None", message)
-        sys.exit(_refused(f"{required[1]} is required." if required else message + "." * (message[-1] not in ".?")))
+        message = str(error).replace("\n", " ")
+        for absls, ours in _FLAG_ERRORS.items():
+            message = re.sub(absls, ours, message)
+        sys.exit(_refused(message + "." * (message[-1] not in ".?")))
 
 
 def _refused(message: str) -> int:

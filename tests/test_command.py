@@ -17,7 +17,11 @@ def main(argv):
                "module": ModuleNotFoundError(name="trainers.nothing")}[flags.FLAGS.fail]
     return 3
 
-command.run(main, lambda: flags.DEFINE_string("fail", "", "How to fail."), "Does a thing.")
+def define_flags():
+    flags.DEFINE_string("fail", "", "How to fail.")
+    flags.DEFINE_integer("steps", 1, "How many.")
+
+command.run(main, define_flags, "Does a thing.")
 """
 
 
@@ -42,6 +46,11 @@ def run(*arguments):
             ["--fial=os"],
             1,
             "sqz-thing: Unknown command line flag 'fial'. Did you mean: fail ? --help lists the flags.\n",
+        ),
+        (
+            ["--steps=3 kB"],
+            1,
+            "sqz-thing: flag --steps=3 kB: expected a whole number. --help lists the flags.\n",
         ),
         (["b"], 1, "sqz-thing: Unexpected arguments: b. Every option is a --flag. --help lists the flags.\n"),
     ],
@@ -87,8 +96,8 @@ def test_the_home_folder_is_expanded_in_flags(tmp_path):
         "def main(argv):", "def main(argv):\n    print(flags.FLAGS.fail, flags.FLAGS.more, argv[1:]); return"
     )
     script = script.replace(
-        'lambda: flags.DEFINE_string("fail", "", "How to fail.")',
-        'lambda: [flags.DEFINE_string("fail", "", "A."), flags.DEFINE_multi_string("more", None, "B.")]',
+        'flags.DEFINE_integer("steps", 1, "How many.")',
+        'flags.DEFINE_multi_string("more", None, "More.")',
     ).replace('"Does a thing.")', '"Does a thing.", positional="FILE", repeated=True)')
     arguments = ["--fail=~/x", "--more=~/a", "--more=b~", "~/c"]
     result = subprocess.run(
@@ -108,11 +117,13 @@ def test_help_is_the_commands_own():
     assert "pdb" not in shown
 
 
-def test_a_required_flag_is_named():
+def test_required_flags_are_named():
     script = SCRIPT.replace('"How to fail."', '"How to fail.", required=True')
     script = script.replace('DEFINE_string("fail", ""', 'DEFINE_string("fail", None')
+    script = script.replace('1, "How many."', 'None, "How many.", required=True')
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert (result.returncode, result.stderr) == (1, "sqz-thing: --fail is required. --help lists the flags.\n")
+    error = "sqz-thing: --fail is required. --steps is required. --help lists the flags.\n"
+    assert (result.returncode, result.stderr) == (1, error)
 
 
 def test_a_command_may_take_one_argument():

@@ -138,7 +138,8 @@ def parse_metaparameters(text: str) -> dict[str, int | float | tuple[int, ...]]:
     for item in filter(None, text.split(",")):
         name, equals, value = (part.strip() for part in item.partition("="))
         if not equals or name not in kinds:
-            raise ValueError(f"Expected NAME=VALUE with a name of {', '.join(kinds)}; got {item!r}.")
+            colons = " Separate the places of pools by colons: pool_after=1:4:8." if item.strip().isdigit() else ""
+            raise ValueError(f"Expected NAME=VALUE with a name of {', '.join(kinds)}; got {item!r}.{colons}")
         if name in values:
             raise ValueError(f"The metaparameter {name} occurs twice in {text!r}: give it once.")
         try:

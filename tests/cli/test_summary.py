@@ -55,6 +55,7 @@ def test_a_png_is_drawn(run_command, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--metaparameters=pool_after=1,4"], "got '4'. Separate the places of pools by colons: pool_after=1:4:8."),
         (["--metaparameters=squeeze=1"], "Expected NAME=VALUE with a name of base_e"),
         (["--metaparameters=pool_after=1-2"], "layer numbers with colons, as 1:4:8, got '1-2'"),
         (["--metaparameters=freq=1.5"], "freq must be of type int, got '1.5'"),
