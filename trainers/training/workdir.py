@@ -166,7 +166,7 @@ def write_report(
         confusion=predictions.confusion(spec.classes),
         labels=spec.class_names(),
         mistakes=mistakes,
-        config=results["config"],
+        config=results["config"] | {"model": spec.to_json()},  # with the classes of the dataset
         results={name: value for name, value in results.items() if name != "config"},
     )
 

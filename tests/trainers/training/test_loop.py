@@ -3,6 +3,7 @@ import csv
 import dataclasses
 import errno
 import fcntl
+import html
 import json
 import logging
 import os
@@ -318,6 +319,7 @@ def test_the_history(trained):
     assert {"loss", "learning_rate", "images_per_second"} <= rows[0].keys()
     page = (folder / "report.html").read_text("utf-8")
     assert "onfusion" in page
+    assert 'model.labels</td><td>["0", "1", ' in html.unescape(page), "the run's model, not the recipe's"
     events = list((folder / "tensorboard").iterdir())
     tags = {value.tag for event in tf.compat.v1.train.summary_iterator(str(events[0])) for value in event.summary.value}
     assert {"loss", "validation_top1_accuracy"} <= tags
