@@ -113,11 +113,12 @@ def _section(data: bytes, cursor: Cursor) -> tuple[str, Cursor]:
     start = cursor.offset
     head, checksum = cursor.take(SECTION_HEADER_SIZE - 4), cursor.uint(4)
     payload = cursor.take(int.from_bytes(head[4:], "little"))
+    tag = head[:4].decode("ascii", "backslashreplace")
     if checksum != zlib.crc32(payload, zlib.crc32(head)):
-        raise ChecksumError(f"Section {head[:4]!r} is damaged", start)
-    if head[:4] not in [tag.encode() for tag in TAGS]:
-        raise SectionError(f"Unknown section {head[:4]!r}", start)
-    return head[:4].decode(), Cursor(data, cursor.offset - len(payload), cursor.offset)
+        raise ChecksumError(f"Section {tag} is damaged", start)
+    if tag not in TAGS:
+        raise SectionError(f"Unknown section {tag!r}", start)
+    return tag, Cursor(data, cursor.offset - len(payload), cursor.offset)
 
 
 def _check_tags(tags: list[str], count: int) -> None:

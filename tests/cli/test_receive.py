@@ -99,7 +99,7 @@ def test_float16(tmp_path, sent):
         (["update.sqz", "--base=installed.sqz", "--output=./update.sqz"], "would replace the update"),
         (["update.sqz", "--base=installed.sqz", "--output=installed.sqz"], "would replace its base"),
         (["nothing.sqz", "--output=m.npz"], "nothing.sqz: expected a file, got nothing"),
-        (["damaged.sqz", "--output=m.npz"], "damaged.sqz: Section b'CODE' is damaged"),
+        (["damaged.sqz", "--output=m.npz"], "damaged.sqz: Section CODE is damaged"),
     ],
 )
 def test_refusals_are_one_line_and_write_nothing(tmp_path, sent, argv, message):
