@@ -31,7 +31,7 @@ def update(device: pathlib.Path, received: pathlib.Path) -> pathlib.Path:
         active, spare = slots(device)
     base = device / active / "model.sqz" if active and sqz.is_delta(received) else None
     model = sqz.read_model(received, base)  # every checksum, the base, the weights
-    (device / spare).mkdir(exist_ok=True)
+    (device / spare).mkdir(parents=True, exist_ok=True)
     for name in ("model.sqz", "model.tflite"):
         write_received(model, device / spare / name)
     sqz.read_model(device / spare / "model.sqz")  # the file on the disk is the one that was sent
@@ -71,7 +71,10 @@ def slots(device: pathlib.Path) -> tuple[str | None, str]:
 
 
 if __name__ == "__main__":
-    folder = pathlib.Path(sys.argv[1])
-    if len(sys.argv) == 2 and slots(folder)[0] is None:
+    folder, *received = map(pathlib.Path, sys.argv[1:]) if len(sys.argv) in (2, 3) else sys.exit(__doc__)
+    if not received and slots(folder)[0] is None:
         sys.exit(f"{folder} holds no model yet; install a whole file first.")
-    print(update(folder, pathlib.Path(sys.argv[2])) if len(sys.argv) > 2 else start(folder))
+    try:
+        print(update(folder, *received) if received else start(folder))
+    except (ValueError, OSError) as error:
+        sys.exit(f"Nothing was updated: {error}")

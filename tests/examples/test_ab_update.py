@@ -52,7 +52,6 @@ def new(old):
 def device(tmp_path, old):
     """A device with the old model in slot a."""
     folder = tmp_path / "device"
-    folder.mkdir()
     (tmp_path / "first.sqz").write_bytes(sqz_file(old))
     assert ab_update.update(folder, tmp_path / "first.sqz") == folder / "a" / "model.tflite"
     return folder
@@ -195,6 +194,21 @@ def end_at(monkeypatch, call):
     monkeypatch.setattr(builtins, "open", patched_open)
     for name in ("open", "fsync", "replace", "mkdir", "unlink"):
         monkeypatch.setattr(os, name, patched(getattr(os, name)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ([], "Two slots on a device"),
+        (["new"], "new holds no model yet"),
+        (["new", "no.sqz"], "Nothing was updated: no.sqz"),
+    ],
+)
+def test_wrong_arguments_end_in_a_message(tmp_path, arguments, error):
+    command = [sys.executable, ROOT / "examples/ab_update.py", *arguments]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    result = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert result.returncode == 1 and result.stderr.startswith(error), result.stderr
 
 
 @pytest.mark.large
