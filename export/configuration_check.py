@@ -56,6 +56,7 @@ message MonitoringConfig { PrometheusConfig prometheus_config = 1; }
 """
     }
 )
+_TENSORFLOW = 1  # a ModelType
 _DEFAULT_MAX_BATCH_SIZE = 1000  # the server's, if its file does not set one
 # Spaces that come from web pages and word processors: Python's parser takes them for spaces, the server's does not.
 _ODD_SPACE = re.compile(r"[^\S\x00-\x7f]")
@@ -110,7 +111,9 @@ def _in_models(config: Message, base_paths: Mapping[str, str | os.PathLike]) -> 
     for model in models:
         if not model.name:
             yield "a model has no name."
-        if model.model_platform != "tensorflow":
+        if model.model_type and model.model_platform:
+            yield f"{model.name}: give model_platform alone; the server refuses model_type, its old name, beside it."
+        elif model.model_platform != "tensorflow" and model.model_type != _TENSORFLOW:
             yield f"{model.name}: the model_platform must be 'tensorflow', got {model.model_platform!r}."
         if not (model.base_path.startswith("/") or "://" in model.base_path):
             yield f"{model.name}: base_path must be absolute, or a URI; got {model.base_path!r}."
@@ -121,7 +124,11 @@ def _in_models(config: Message, base_paths: Mapping[str, str | os.PathLike]) -> 
 def _in_versions(model: Message, base_path: str | os.PathLike) -> Iterator[str]:
     folders = versions.list_versions(base_path)
     if not folders:
-        yield f"no version is in {os.fspath(base_path)}. Where the versions are elsewhere on this machine, say where."
+        if "://" in os.fspath(base_path):
+            missing = f"the versions in {base_path} cannot be checked from here. If this machine has a copy, add"
+        else:
+            missing = f"no version is in {os.fspath(base_path)}. If this machine has them elsewhere, add"
+        yield f"{missing} --model_name={model.name} --base_path=FOLDER."
         return
     policy = model.model_version_policy
     choice = policy.WhichOneof("policy_choice")

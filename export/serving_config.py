@@ -15,6 +15,7 @@ status is then 1. --base_path is where this machine has the versions of --model_
 
 from __future__ import annotations
 
+import os
 import re
 
 from absl import flags
@@ -57,6 +58,8 @@ def _check(args: flags.FlagValues) -> int:
     given = [name for name in ("model_versions", "version_labels", "move_label") if args[name].present]
     if given:
         raise ValueError(f"--{given[0]} is for writing the files; --check reads what they say.")
+    if not os.path.isdir(args.check):
+        raise ValueError(f"--check={args.check} is not a folder; give the one that holds {configuration.MODELS_NAME}.")
     elsewhere = {args.model_name: args.base_path} if args["base_path"].present else {}
     problems = configuration_check.find_problems(args.check, elsewhere)
     print("\n".join(problems) or f"{args.check}: nothing that would fail")
@@ -86,7 +89,9 @@ def _integer(flag: str, text: str) -> int:
 
 
 def _label(flag: str, text: str) -> tuple[str, int]:
-    label, _, version = text.partition("=")
+    label, equals, version = text.partition("=")
+    if not equals:
+        raise ValueError(f"--{flag}: expected LABEL=VERSION, such as stable=1, got {text!r}.")
     return label, _integer(flag, version)
 
 

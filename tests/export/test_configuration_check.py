@@ -139,6 +139,16 @@ def test_batching(tmp_path, base_path, text, expected):
         ("model_config_list {}", "no model"),
         ("model_config_list { config { base_path: 'BASE' model_platform: 'tensorflow' } }", "has no name"),
         ("model_config_list { config { name: 'a' base_path: 'BASE' } }", "model_platform"),
+        ("model_config_list { config { name: 'a' base_path: 'BASE' model_type: OTHER } }", "model_platform must be"),
+        (
+            "model_config_list { config { name: 'a' base_path: 'BASE' model_platform: 'tensorflow' "
+            "model_type: TENSORFLOW } }",
+            "a: give model_platform alone",
+        ),
+        (
+            "model_config_list { config { name: 'a' base_path: 'gs://b/m' model_platform: 'tensorflow' } }",
+            "gs://b/m cannot be checked from here. If this machine has a copy, add --model_name=a --base_path=FOLDER",
+        ),
         (
             "model_config_list { " + "config { name: 'a' base_path: 'BASE' model_platform: 'tensorflow' } " * 2 + "}",
             "more than once",
@@ -168,6 +178,14 @@ def test_other_files(tmp_path, base_path):
     assert "begin with '/'" in problem
 
 
+def test_the_old_name_of_the_platform(tmp_path, base_path):
+    text = configuration.models_config([ModelConfig(base_path=str(base_path))])
+    (tmp_path / configuration.MODELS_NAME).write_text(
+        text.replace('model_platform: "tensorflow"', "model_type: TENSORFLOW")
+    )
+    assert find_problems(tmp_path, {}) == []
+
+
 def test_every_policy(tmp_path, base_path):
     text = configuration.models_config([ModelConfig(base_path=str(base_path))])
     damage(base_path / "1")
@@ -185,7 +203,9 @@ def test_the_command(tmp_path, base_path, run_command, capsys):
     assert run_command(serving_config, f"--check={config}", f"--base_path={base_path}") == 0
     assert capsys.readouterr().out == f"{config}: nothing that would fail\n"
     assert run_command(serving_config, f"--check={config}", f"--base_path={base_path}", "--model_name=other") == 1
-    for flags in ([], [f"--check={config}", f"--output_dir={config}"], [f"--check={config}", "--model_versions=1"]):
+    a_file = f"--check={config / configuration.MODELS_NAME}"
+    both = [f"--check={config}", f"--output_dir={config}"]
+    for flags in ([], both, [f"--check={config}", "--model_versions=1"], [a_file]):
         with pytest.raises(ValueError, match="--check"):
             run_command(serving_config, *flags)
 
