@@ -147,5 +147,6 @@ class Attempts:
 
 def serving_error(target: str, error: grpc.RpcError) -> ServingError:
     """The error that users see for a failed call."""
-    remedy = _REMEDIES.get(error.code(), "")
-    return ServingError(error.code(), f"{target}: {error.code().name}: {error.details()} {remedy}".rstrip())
+    message = f"{target}: {error.code().name}: {error.details()}"
+    remedy = _REMEDIES.get(error.code())
+    return ServingError(error.code(), f"{message.rstrip('.')}. {remedy}" if remedy else message)

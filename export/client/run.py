@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import ssl
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from export import contract
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from export.client.client import Client
+
+_SECONDS_OF_SILENCE = 3.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +74,7 @@ def run_predict(config: PredictConfig) -> int:
     if not images:
         return 1
     readable = 0
-    with _client(config) as client:
+    with _client(config) as client, _says_that_it_waits(config):
         predictions = client.predict(images)
     for path, prediction in zip(paths, predictions, strict=True):
         if prediction.status != contract.STATUS_OK:
@@ -81,6 +85,21 @@ def run_predict(config: PredictConfig) -> int:
         for name, score in list(zip(prediction.classes, prediction.scores, strict=True))[: config.top]:
             print(f"  {score:7.2%}  {name}")
     return 0 if readable == len(config.image) else 1
+
+
+@contextlib.contextmanager
+def _says_that_it_waits(config: PredictConfig) -> Iterator[None]:
+    """Prints a line if the block takes long: a server that cannot be reached is tried again until the deadline."""
+    line = (
+        f"sqz-predict: no answer from {config.server} yet; trying for {config.timeout_seconds:g} s in all "
+        "(--timeout_seconds)"
+    )
+    timer = threading.Timer(_SECONDS_OF_SILENCE, print, (line,), {"file": sys.stderr, "flush": True})
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _read(paths: Sequence[str]) -> tuple[list[str], list[bytes | np.ndarray]]:

@@ -106,8 +106,9 @@ class VersionManager:
         folders = versions.list_versions(self._base_path)
         self._failed = {version: failed for version, failed in self._failed.items() if version in folders}
         newest = max(folders, default=None)
-        if newest is not None and newest not in self._loaded and self._is_due(newest):
-            self._try_to_load(newest, folders[newest])
+        is_due = newest is not None and newest not in self._loaded and self._is_due(newest)
+        if is_due and self._try_to_load(newest, folders[newest]):
+            print(f"Version {newest} of {self._name} is served", flush=True)
         if newest is None or newest in self._loaded:
             for version in sorted(set(self._loaded) - {newest}):
                 self._unload(version)

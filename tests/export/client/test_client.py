@@ -284,6 +284,17 @@ def test_command_prints_a_table_and_reports_what_cannot_be_read(target, client, 
     assert run_command(predict, f"--server={target}", f"--image={missing}") == 1
 
 
+def test_the_command_says_what_it_waits_for(tmp_path, run_command, monkeypatch, capsys):
+    monkeypatch.setattr("export.client.run._SECONDS_OF_SILENCE", 0.05)
+    (tmp_path / "photo.png").write_bytes(encode(random_image(5, 5), "PNG"))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        target = f"127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(ServingError, match=r"UNAVAILABLE: .*[a-z]\. Is a server running there"):
+        run_command(predict, f"--server={target}", f"--image={tmp_path / 'photo.png'}", "--timeout_seconds=0.3")
+    line = f"sqz-predict: no answer from {target} yet; trying for 0.3 s in all (--timeout_seconds)\n"
+    assert capsys.readouterr().err == line
+
+
 def test_files_that_are_open_are_read(client, tmp_path):
     path = tmp_path / "photo.jpg"
     path.write_bytes(encode(random_image(30, 50)))
