@@ -17,6 +17,7 @@ from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_p
 from export import contract
 from export.server.manager import VersionManager, load_version
 from export.server.services import ModelService, PredictionService
+from sqz_keras import quiet
 
 _GRACE_SECONDS = 10.0  # for the calls that are still running at the end
 
@@ -95,10 +96,11 @@ def _listen(versions: VersionManager, servicer: health.HealthServicer, config: S
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     address = contract.address(config.host, config.port)
     try:
-        if config.key_and_cert is None:
-            return server, server.add_insecure_port(address)
-        credentials = grpc.ssl_server_credentials([config.key_and_cert])
-        return server, server.add_secure_port(address, credentials)
+        with quiet.filtered_stderr():  # gRPC logs what the error says
+            if config.key_and_cert is None:
+                return server, server.add_insecure_port(address)
+            credentials = grpc.ssl_server_credentials([config.key_and_cert])
+            return server, server.add_secure_port(address, credentials)
     except RuntimeError as error:
         versions.close()
         raise OSError(

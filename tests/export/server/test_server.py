@@ -20,6 +20,7 @@ from export.server.large_request import ParsedRequest
 from export.server.manager import MAX_LOADS, VersionManager, load_version
 from export.server.model import ServedVersion
 from export.server.serving import ServerConfig, serve
+from sqz_keras import quiet
 from tests.export.calls import Stubs, bytes_of, classification_of, code_of, request_of, status_of, tensor
 from tests.export.samples import encode, random_image
 
@@ -183,9 +184,10 @@ def newest(versions):
         return model.version
 
 
-def test_the_old_version_goes_after_the_new_one_came(versions, tmp_path):
+def test_the_old_version_goes_after_the_new_one_came(versions, tmp_path, capsys):
     (tmp_path / "2").mkdir()
     versions.poll()
+    assert capsys.readouterr().out == "Version 2 of squeezenet is served\n"
     assert versions.loads == [(1, {1: "LOADING"}), (2, {1: "AVAILABLE", 2: "LOADING"})]
     assert states(versions) == {1: "END", 2: "AVAILABLE"}
     assert versions.fakes[1].closed and not versions.fakes[2].closed
@@ -283,10 +285,12 @@ def test_an_ipv6_address_has_brackets(base_path, host, ipv6):
         assert client.available_versions() == [3]
 
 
-def test_a_taken_port_is_a_clear_error(base_path, target):
+def test_a_taken_port_is_a_clear_error(base_path, target, monkeypatch, capfd):
+    monkeypatch.setenv(quiet.LEVEL, "3")  # as in a command
     config = ServerConfig(port=int(target.rpartition(":")[2]))
     with pytest.raises(OSError, match="--port=0"), serve(base_path, config):
         pass
+    assert capfd.readouterr().err == "", "gRPC's log"
 
 
 @pytest.mark.parametrize(
