@@ -58,7 +58,7 @@ def main(argv) -> None:
 
     gradients: dict[str, list[np.ndarray]] = {}
     pairs = zip(batches(args.image_dir), batches(args.other_dir), strict=True)
-    bar = progress_bar(args.batches, "batch")
+    bar = progress_bar(args.batches, "gradient")
     for images, others in pairs:
         for temperature in TEMPERATURES:
             name = f"temperature {temperature:g}"
