@@ -1,6 +1,7 @@
 """SqueezeNet for Keras 3: the network, its pretrained weights, its compression and its serving."""
 
 import importlib
+import sys
 import typing
 
 from sqz_keras.version import __version__ as __version__
@@ -71,7 +72,8 @@ if not typing.TYPE_CHECKING:  # a type checker that saw this function would acce
     def __getattr__(name: str):
         """Imports a name on first use, so that a command, or a client at its start, waits only for what it needs."""
         if name not in __all__:
-            raise AttributeError(f"module 'sqz_keras' has no attribute {name!r}")
+            package = sys.modules[__name__]  # from which Python suggests names
+            raise AttributeError(f"module 'sqz_keras' has no attribute {name!r}", name=name, obj=package)
         if name in ("applications", "explain"):
             return importlib.import_module(f"sqz_keras.{name}")
         module = importlib.import_module(f"sqz_keras.{_MODULES.get(name, 'models.squeezenet')}")

@@ -52,6 +52,10 @@ class ClassMaps:
     def __call__(self, image: typing.Any, class_id: int | None = None) -> np.ndarray:
         """The map of a class for an image; arguments, result and errors are those of `class_map`."""
         given, expected = keras.ops.convert_to_numpy(image), self._expected
+        if given.dtype.kind in "OSU":
+            raise ValueError(
+                f"image must be the model's input, got {image!r:.80}; prepare_images(read_image(path), spec) makes it."
+            )
         inputs = given.astype(np.float32)
         batch = inputs[None] if inputs.ndim == 3 else inputs
         if batch.ndim != len(expected) or any(

@@ -232,6 +232,8 @@ def test_channels_first_says_how_the_image_is_made():
 def test_other_things_than_a_model_and_its_spec_are_refused():
     with pytest.raises(ValueError, match=r"model must be a Keras model, got str; sqz_keras\.load makes one"):
         class_map("imagenet", np.zeros((95, 95, 3)))
+    with pytest.raises(ValueError, match=r"got 'photo.jpg'; prepare_images\(read_image\(path\), spec\) makes it"):
+        class_map(red_net()[1], "photo.jpg")
     with pytest.raises(ValueError, match=r"spec must be a sqz_keras\.ModelSpec, got str: .*resolve_model"):
         overlay(np.zeros((9, 9, 3)), np.zeros((11, 11)), "imagenet")
 

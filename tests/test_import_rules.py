@@ -226,6 +226,12 @@ def test_completion_lists_every_name_and_loads_none():
     assert loaded == []
 
 
+def test_a_name_that_does_not_exist_is_answered_with_one_that_does():
+    code = "import sqz_keras; sqz_keras.SqueezeNet1_1"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.stderr.endswith("has no attribute 'SqueezeNet1_1'. Did you mean: 'SqueezeNetV1_1'?\n")
+
+
 def test_applications_is_an_attribute_as_in_keras():
     code = (
         "import sqz_keras; a = sqz_keras.applications; print(a.squeezenet.SqueezeNet is a.SqueezeNet, "

@@ -36,7 +36,7 @@ def as_list(images: Images) -> list[bytes | np.ndarray]:
             JPEG nor PNG.
         OSError: A file cannot be opened.
     """
-    if _is_one(images):
+    if _is_one(images) or not isinstance(images, Iterable):
         images = [images]
     prepared = [_as_sent(image) for image in images]
     if not prepared:

@@ -120,6 +120,7 @@ GREY = np.zeros((8, 8))
         (np.full((8, 8, 3), 0.5), "multiply by 255"),
         (GREY.tolist(), r"numpy\.asarray"),
         ([7], "got int"),
+        (None, "got NoneType"),
         (Image.fromarray(GREY.astype(np.int32)), "32-bit integers of an unknown range"),
         (Image.open(io.BytesIO(encode(random_image(50, 50))[:700])), "PIL image cannot be read"),
     ],
