@@ -105,13 +105,17 @@ def _refused(message: str) -> int:
 
 
 def _set_verbosity(flag: flags.Flag) -> None:
-    """Shows the project's warnings, or what --verbosity says; from 1 on, the logs of TensorFlow and gRPC too."""
+    """Shows the project's warnings, or what --verbosity says; from 1 on, the logs of TensorFlow and gRPC too.
+
+    Warnings are lines like the others that a command prints; from 1 on, they have absl's times and places.
+    """
     if not flag.present:
         absl_logging.set_verbosity(absl_logging.WARNING)  # absl.app sets INFO
     if flag.value >= 1:
         quiet.show()
         return
     quiet.silence()
+    absl_logging.get_absl_handler().setFormatter(logging.Formatter("%(message)s"))  # no times, threads and code
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 

@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 
@@ -108,6 +109,13 @@ def test_the_home_folder_is_expanded_in_flags(tmp_path):
         env=os.environ | {"HOME": "/home/me"},
     )
     assert result.stdout == "/home/me/x ['/home/me/a', 'b~'] ['/home/me/c']\n"
+
+
+@pytest.mark.parametrize(("flags", "line"), [([], "a warning"), (["--verbosity=1"], "W.*] a warning")])
+def test_a_warning_is_a_line_like_others(flags, line):
+    script = SCRIPT.replace("return 3", "from absl import logging; logging.warning('a warning')")
+    result = subprocess.run([sys.executable, "-c", script, *flags], capture_output=True, text=True, check=True)
+    assert re.fullmatch(line, result.stderr.strip())
 
 
 def test_help_is_the_commands_own():
