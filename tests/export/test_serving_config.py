@@ -136,6 +136,6 @@ def test_the_command_writes_the_files(tmp_path, run_command):
 
 @pytest.mark.parametrize("wrong", ["--version_labels=stable", "--model_versions=latest", "--move_label=stable"])
 def test_the_command_refuses_before_it_writes(tmp_path, run_command, wrong):
-    with pytest.raises(ValueError, match="expected (a number|LABEL=VERSION, such as stable=1), got"):
+    with pytest.raises(ValueError, match=r"expected (a number|LABEL=VERSION, such as stable=1), got"):
         run_command(serving_config, wrong, f"--output_dir={tmp_path / 'new'}")
     assert not (tmp_path / "new").exists()
