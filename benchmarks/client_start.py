@@ -6,14 +6,18 @@ Prints the median and the slowest; required: a median of at most 0.6. `bare_pyth
 and grpc alone, which no client can go below.
 """
 
-import argparse
 import pathlib
 import statistics
 import subprocess
 import sys
 import time
 
-from serving_server import jpeg_files, serving
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from absl import flags
+
+from benchmarks.serving_server import define_server_flags, jpeg_files, serving
+from sqz_keras import command
 
 REQUIRED_SECONDS = 0.6
 ROOT = pathlib.Path(__file__).parents[1]
@@ -25,19 +29,21 @@ def seconds(*arguments: str) -> float:
     return time.perf_counter() - start
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--image_dir", required=True)
-    parser.add_argument("--model", default="imagenet")
-    parser.add_argument("--rounds", type=int, default=20)
-    options = parser.parse_args()
-    image = jpeg_files(options.image_dir)[0]
-    with serving(options.model) as (server, _):
+def define_flags() -> None:
+    define_server_flags()
+    flags.DEFINE_integer("rounds", 20, "Each side runs that often.", lower_bound=1)
+
+
+def main(argv) -> None:
+    del argv
+    args = flags.FLAGS
+    image = jpeg_files(args.image_dir)[0]
+    with serving(args.model) as (server, _):
         predict = ["-m", "export.predict", f"--server={server.target}", f"--image={image.resolve()}"]
         bare = ["-c", "import grpc, numpy"]
         seconds(*predict)  # fills the disk cache and writes the bytecode
         times = {"predict": [], "bare": []}
-        for _ in range(options.rounds):
+        for _ in range(args.rounds):
             times["predict"].append(seconds(*predict))
             times["bare"].append(seconds(*bare))
     print(f"bare_python={statistics.median(times['bare']):.3f}")
@@ -46,4 +52,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main, define_flags, __doc__)

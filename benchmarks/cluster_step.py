@@ -9,7 +9,6 @@ and the quickest steps are steadier than medians of wall time.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import pathlib
@@ -21,8 +20,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
+from absl import flags
 
-from sqz_keras import ModelSpec
+from sqz_keras import ModelSpec, command
 from sqz_keras.compression import tf_keras_bridge as bridge
 from sqz_keras.compression.centroid_search import sorted_search
 from sqz_keras.compression.densities import TABLE1, prune_magnitudes
@@ -33,26 +33,29 @@ REQUIRED = 1.3
 WARM_UP = 2
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--input_size", type=int, default=227)
-    parser.add_argument("--version", default="1.0")
-    parser.add_argument("--clusters", type=int, default=256)
-    options = parser.parse_args()
+def define_flags() -> None:
+    flags.DEFINE_integer("rounds", 20, "Each step runs that often.", lower_bound=1)
+    flags.DEFINE_integer("batch", 8, "Images per step.", lower_bound=1)
+    flags.DEFINE_integer("input_size", 227, "Pixels of a side.", lower_bound=1)
+    flags.DEFINE_enum("version", "1.0", ["1.0", "1.1"], "Version of the network.")
+    flags.DEFINE_integer("clusters", 256, "Clusters per layer.", lower_bound=2)
+
+
+def main(argv) -> None:
+    del argv
+    args = flags.FLAGS
 
     tfmot = import_tfmot()
     clustering = tfmot.clustering.keras
-    spec = ModelSpec(options.version, input_size=options.input_size)
+    spec = ModelSpec(args.version, input_size=args.input_size)
     net = build(spec, prune_magnitudes(named_arrays(build(spec)), TABLE1), dropout_rate=0)
     random = np.random.default_rng(0)
-    images = random.uniform(-120, 140, (options.batch, options.input_size, options.input_size, 3)).astype(np.float32)
-    labels = random.integers(0, spec.classes, options.batch)
+    images = random.uniform(-120, 140, (args.batch, args.input_size, args.input_size, 3)).astype(np.float32)
+    labels = random.integers(0, spec.classes, args.batch)
 
     def clustered(layer):
         linear = clustering.CentroidInitialization.LINEAR
-        return clustering.cluster_weights(layer, options.clusters, linear, preserve_sparsity=True)
+        return clustering.cluster_weights(layer, args.clusters, linear, preserve_sparsity=True)
 
     def make_step(wrap, search):
         with search:
@@ -68,14 +71,14 @@ def main():
         "clustering as shipped": make_step(clustered, contextlib.nullcontext()),
     }
     taken = {name: [] for name in steps}
-    for _ in range(options.rounds):
+    for _ in range(args.rounds):
         for name, step in steps.items():
             wall, cpu = time.perf_counter(), time.process_time()
             step(images, labels)
             taken[name].append((time.perf_counter() - wall, time.process_time() - cpu))
     walls, cpus = ({name: statistics.median(column) for name, column in columns(taken, i)} for i in (0, 1))
     quickest = {name: min(column) for name, column in columns(taken, 0)}
-    print(f"v{options.version}, {options.clusters} clusters, medians of {options.rounds}, load {os.getloadavg()}:")
+    print(f"v{args.version}, {args.clusters} clusters, medians of {args.rounds}, load {os.getloadavg()}:")
     for name in steps:
         ratios = " and ".join(f"{times[name] / times['plain']:.2f}" for times in (walls, cpus, quickest))
         print(
@@ -90,4 +93,4 @@ def columns(taken: dict[str, list[tuple[float, float]]], index: int):
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main, define_flags, __doc__)

@@ -6,22 +6,27 @@ Prints top-1 and top-5 counts. Required on the 200 images of EliSchwartz/imagene
 135 and 178 for v1.0, 144 and 181 for v1.1, each within 2. The models were trained with Caffe, which did not antialias.
 """
 
-import argparse
 import dataclasses
 
+from absl import flags
+
 import sqz_keras
+from sqz_keras import command
 from trainers.data.image_reader import class_labels, find_labelled_images
 from trainers.evaluation.accuracy import evaluate_images
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--image_dir", required=True)
-    options = parser.parse_args()
+def define_flags() -> None:
+    flags.DEFINE_string("image_dir", None, "Folder of labelled images.", required=True)
+
+
+def main(argv) -> None:
+    del argv
+    args = flags.FLAGS
     for version in ("1.0", "1.1"):
         spec, _ = sqz_keras.resolve_model("imagenet", version=version)
         model = sqz_keras.load("imagenet", version=version)
-        images = find_labelled_images(options.image_dir, class_labels(spec))
+        images = find_labelled_images(args.image_dir, class_labels(spec))
         for antialias in (True, False):
             how = dataclasses.replace(spec.preprocessing, antialias=antialias)
             results, _ = evaluate_images(model, dataclasses.replace(spec, preprocessing=how), images, 32)
@@ -31,4 +36,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main, define_flags, __doc__)

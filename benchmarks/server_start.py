@@ -6,7 +6,6 @@ Prints the median and the slowest; required: a median of at most 8. `bare_python
 TensorFlow alone, which no embedded server can go below.
 """
 
-import argparse
 import pathlib
 import statistics
 import subprocess
@@ -15,22 +14,27 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from benchmarks.serving_server import read_images, serving
+from absl import flags
+
+from benchmarks.serving_server import define_server_flags, read_images, serving
 from export.client.client import Client
+from sqz_keras import command
 
 REQUIRED_SECONDS = 8
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--image_dir", required=True)
-    parser.add_argument("--model", default="imagenet")
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
-    image = read_images(options.image_dir)[0]
+def define_flags() -> None:
+    define_server_flags()
+    flags.DEFINE_integer("rounds", 5, "How often the server starts.", lower_bound=1)
+
+
+def main(argv) -> None:
+    del argv
+    args = flags.FLAGS
+    image = read_images(args.image_dir)[0]
     bare, answered = [], []
-    with serving(options.model) as (server, _):
-        for _ in range(options.rounds):
+    with serving(args.model) as (server, _):
+        for _ in range(args.rounds):
             start = time.perf_counter()
             subprocess.run([sys.executable, "-c", "import tensorflow"], check=True, stderr=subprocess.DEVNULL)
             bare.append(time.perf_counter() - start)
@@ -46,4 +50,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main, define_flags, __doc__)

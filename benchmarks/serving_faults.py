@@ -8,7 +8,6 @@ requests, the server's memory (measured on Linux only) is at most 100 MB higher 
 version changes nothing.
 """
 
-import argparse
 import collections
 import contextlib
 import itertools
@@ -24,12 +23,14 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 import grpc
 import numpy as np
+from absl import flags
 from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc, predict_pb2
 
 from benchmarks import serving_malformed
-from benchmarks.serving_server import Server, ask, read_images, right_answers, serving
+from benchmarks.serving_server import Server, ask, define_server_flags, read_images, right_answers, serving
 from export import contract
 from export.client.client import Client, ServingError
+from sqz_keras import command
 
 CLIENTS = 4
 
@@ -153,28 +154,30 @@ def offer_broken_version(server: Server, base_path, questions: Questions) -> str
     return newest.status.error_message
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--image_dir", required=True)
-    parser.add_argument("--model", default="imagenet")
-    parser.add_argument("--requests", type=int, default=10_000)
-    parser.add_argument("--kills", type=int, default=3)
-    parser.add_argument("--part", choices=["kills", "malformed", "version"], help="run this part alone")
-    options = parser.parse_args()
-    images = read_images(options.image_dir)
-    with serving(options.model) as (server, base_path):
+def define_flags() -> None:
+    define_server_flags()
+    flags.DEFINE_integer("requests", 10_000, "How many malformed requests are sent.", lower_bound=1)
+    flags.DEFINE_integer("kills", 3, "How often the server is killed.", lower_bound=1)
+    flags.DEFINE_enum("part", None, ["kills", "malformed", "version"], "Run this part alone.")
+
+
+def main(argv) -> None:
+    del argv
+    args = flags.FLAGS
+    images = read_images(args.image_dir)
+    with serving(args.model) as (server, base_path):
         answers = right_answers(base_path / "1", images)
-        if options.part in ("kills", None):
+        if args.part in ("kills", None):
             questions = Questions(server.target, images, answers)
-            kill_and_restart(server, questions, options.kills)
-            print(f"{options.kills} times killed and started again: {dict(questions.counts)} (required: only right)")
-        if options.part in ("malformed", None):
+            kill_and_restart(server, questions, args.kills)
+            print(f"{args.kills} times killed and started again: {dict(questions.counts)} (required: only right)")
+        if args.part in ("malformed", None):
             start = time.perf_counter()
-            wrong, growth = send_malformed(server, images, options.requests)
-            took = f"{options.requests} malformed requests in {time.perf_counter() - start:.0f} s"
+            wrong, growth = send_malformed(server, images, args.requests)
+            took = f"{args.requests} malformed requests in {time.perf_counter() - start:.0f} s"
             print(f"{took}, wrongly answered: {dict(wrong)} (required: none)")
             print(f"memory after a tenth of them and after all: {growth / 1e6:+.1f} MB (required: at most +100)")
-        if options.part in ("version", None):
+        if args.part in ("version", None):
             questions = Questions(server.target, images, answers)
             error = offer_broken_version(server, base_path, questions)
             print(f"beside a version that cannot be loaded: {dict(questions.counts)} (required: only right)")
@@ -182,4 +185,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main, define_flags, __doc__)

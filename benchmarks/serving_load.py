@@ -9,7 +9,6 @@ the SavedModel's. Required: a capacity of at least 0.8 times the loop's rate, no
 the requests refused, and p99 at most 4 times p50.
 """
 
-import argparse
 import collections
 import contextlib
 import io
@@ -24,9 +23,11 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 import grpc
 import numpy as np
+from absl import flags
 
-from benchmarks.serving_server import ask, read_images, right_answers, serving
+from benchmarks.serving_server import ask, define_server_flags, read_images, right_answers, serving
 from export.client.client import Client, ServingError
+from sqz_keras import command
 
 CAPACITY_SECONDS = 15
 REQUIRED_SHARE = 0.8  # of the images per second of the loop without a server
@@ -113,36 +114,38 @@ def milliseconds(tally: Tally) -> tuple[float, float]:
     return tuple(1e3 * np.quantile(tally.seconds, [0.5, 0.99]))
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--image_dir", required=True)
-    parser.add_argument("--model", default="imagenet")
-    parser.add_argument("--clients", type=int, default=8)
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--load", type=float, default=0.7, help="share of the capacity")
-    options = parser.parse_args()
-    images = read_images(options.image_dir)
+def define_flags() -> None:
+    define_server_flags()
+    flags.DEFINE_integer("clients", 8, "How many clients send images.", lower_bound=1)
+    flags.DEFINE_float("seconds", 60, "For how long images arrive.", lower_bound=1)
+    flags.DEFINE_float("load", 0.7, "Share of the capacity at which they arrive.", lower_bound=0.01)
+
+
+def main(argv) -> None:
+    del argv
+    args = flags.FLAGS
+    images = read_images(args.image_dir)
     with multiprocessing.get_context("spawn").Pool(1) as process:
-        bare = process.apply(bare_rate, (options.model, images, CAPACITY_SECONDS))
-    with serving(options.model) as (server, base_path), contextlib.ExitStack() as stack:
+        bare = process.apply(bare_rate, (args.model, images, CAPACITY_SECONDS))
+    with serving(args.model) as (server, base_path), contextlib.ExitStack() as stack:
         answers = right_answers(base_path / "1", images)
-        clients = [stack.enter_context(Client(server.target)) for _ in range(options.clients)]
+        clients = [stack.enter_context(Client(server.target)) for _ in range(args.clients)]
         for client in clients:
             client.predict(images[0])
         full = Tally(images, answers)
         capacity = measure_capacity(clients, full, CAPACITY_SECONDS)
-        print(f"capacity: {capacity:.1f} images/s, {options.clients} clients without a pause: {dict(full.counts)}")
+        print(f"capacity: {capacity:.1f} images/s, {args.clients} clients without a pause: {dict(full.counts)}")
         print("p50 {:.1f} ms, p99 {:.1f} ms".format(*milliseconds(full)))
         print(f"a loop of decoding and onnxruntime: {bare:.1f} images/s")
         print(f"share={capacity / bare:.2f} (required: at least {REQUIRED_SHARE})", flush=True)
         tally = Tally(images, answers)
-        sent = offer(clients, tally, options.load * capacity, options.seconds)
+        sent = offer(clients, tally, args.load * capacity, args.seconds)
     p50, p99 = milliseconds(tally)
-    print(f"{sent} arrived at {options.load:.0%} of that in {options.seconds:.0f} s: {dict(tally.counts)}")
+    print(f"{sent} arrived at {args.load:.0%} of that in {args.seconds:.0f} s: {dict(tally.counts)}")
     lost = sent - tally.counts["right"] - tally.counts["refused"]
     print(f"lost or wrong: {lost} (required: 0); refused: {tally.counts['refused'] / sent:.2%} (required: below 1%)")
     print(f"p50 {p50:.1f} ms, p99 {p99:.1f} ms, ratio={p99 / p50:.2f} (required: at most 4)")
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main, define_flags, __doc__)

@@ -11,10 +11,17 @@ import time
 from collections.abc import Iterator
 
 import numpy as np
+from absl import flags
 
 from export import contract
 
 START_SECONDS = 120
+
+
+def define_server_flags() -> None:
+    """Defines the flags of which model is served, and which images it is asked about."""
+    flags.DEFINE_string("image_dir", None, "Folder of JPEG files, at any depth.", required=True)
+    flags.DEFINE_string("model", "imagenet", "Name of pretrained weights, or any file or folder of weights.")
 
 
 class Server:

@@ -8,7 +8,6 @@ the memory of large blocks kept, as `sqz-train` keeps it. These runs print the p
 trainer's median with memory kept divided by the one without.
 """
 
-import argparse
 import resource
 import statistics
 import subprocess
@@ -18,8 +17,9 @@ import time
 import keras
 import numpy as np
 import tensorflow as tf
+from absl import flags
 
-from sqz_keras import ModelSpec, memory
+from sqz_keras import ModelSpec, command, memory
 from sqz_keras.images.preprocessing import preprocess_input
 from sqz_keras.models.squeezenet import build
 from trainers.training.config import TrainConfig
@@ -27,7 +27,7 @@ from trainers.training.step import TrainState, make_update
 
 KINDS = ("bare", "trainer")
 WARM_UP = 3
-ALONE = (("--alone=bare",), ("--alone=trainer",), ("--alone=trainer", "--keep"))  # the options of each process
+ALONE = (("--alone=bare",), ("--alone=trainer",), ("--alone=trainer", "--keep"))  # the flags of each process
 REPEATS = 2
 
 
@@ -47,20 +47,20 @@ def bare_step(model):
     return step
 
 
-def make_run(kind, options):
+def make_run(kind, args):
     """A function that makes one update, always with the same images."""
-    spec = ModelSpec("1.1", input_size=options.input_size)
+    spec = ModelSpec("1.1", input_size=args.input_size)
     random = np.random.default_rng(0)
-    shape = (options.batch, options.input_size, options.input_size, 3)
+    shape = (args.batch, args.input_size, args.input_size, 3)
     raw_images = random.integers(0, 256, shape, np.uint8)
-    labels = tf.constant(random.integers(0, 1000, options.batch))
+    labels = tf.constant(random.integers(0, 1000, args.batch))
     if kind == "bare":
         step, images = bare_step(build(spec)), tf.constant(preprocess_input(raw_images, "channels_last"))
         return lambda: float(step(images, labels))
-    config = TrainConfig(spec, "digits", global_batch_size=options.batch)
+    config = TrainConfig(spec, "digits", global_batch_size=args.batch)
     strategy = tf.distribute.get_strategy()
     update = make_update(TrainState(build(spec), config, strategy), config, strategy, head_only=False)
-    batch, rate, mix = (tf.constant(raw_images), labels, tf.ones(options.batch)), tf.constant(1e-4), tf.constant(1.0)
+    batch, rate, mix = (tf.constant(raw_images), labels, tf.ones(args.batch)), tf.constant(1e-4), tf.constant(1.0)
     return lambda: float(update(batch, rate, mix)[0])
 
 
@@ -78,40 +78,42 @@ def print_alone():
     print(f"kept_ratio={kept / default:.3f}")
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--input_size", type=int, default=128)
-    parser.add_argument("--alone", choices=KINDS, help="print the milliseconds and the peak memory of this kind")
-    parser.add_argument("--keep", action="store_true", help="keep memory as sqz-train does")
-    options = parser.parse_args()
-    if options.keep:
+def define_flags() -> None:
+    flags.DEFINE_integer("rounds", 30, "Each kind runs that often.", lower_bound=1)
+    flags.DEFINE_integer("batch", 32, "Images per update.", lower_bound=1)
+    flags.DEFINE_integer("input_size", 128, "Pixels of a side.", lower_bound=1)
+    flags.DEFINE_enum("alone", None, KINDS, "Print the milliseconds and the peak memory of this kind.")
+    flags.DEFINE_boolean("keep", False, "Keep memory as sqz-train does.")
+
+
+def main(argv) -> None:
+    del argv
+    args = flags.FLAGS
+    if args.keep:
         memory.keep_blocks()
-    kinds = [options.alone] if options.alone else KINDS
-    if not options.alone:  # first, since a process inherits the peak memory of its parent
+    kinds = [args.alone] if args.alone else KINDS
+    if not args.alone:  # first, since a process inherits the peak memory of its parent
         print_alone()
-    runs = {kind: make_run(kind, options) for kind in kinds}
+    runs = {kind: make_run(kind, args) for kind in kinds}
     for run in runs.values():
         for _ in range(WARM_UP):
             run()
     times = {name: [] for name in runs}
-    for _ in range(options.rounds):
+    for _ in range(args.rounds):
         for name, run in runs.items():
             start = time.perf_counter()
             run()
             times[name].append(time.perf_counter() - start)
     medians = {name: statistics.median(taken) for name, taken in times.items()}
-    if options.alone:
+    if args.alone:
         unit = 1 if sys.platform == "darwin" else 1024  # bytes in a unit of ru_maxrss
-        print(1e3 * medians[options.alone], unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+        print(1e3 * medians[args.alone], unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
         return
     print(
-        f"median of {options.rounds}: "
-        + ", ".join(f"{name} {1e3 * seconds:.1f} ms" for name, seconds in medians.items())
+        f"median of {args.rounds}: " + ", ".join(f"{name} {1e3 * seconds:.1f} ms" for name, seconds in medians.items())
     )
     print(f"ratio={medians['trainer'] / medians['bare']:.3f} (required: at most 1.05)")
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main, define_flags, __doc__)
