@@ -141,22 +141,31 @@ def _expand_home() -> None:
             flag.value = [os.path.expanduser(value) for value in flag.value]
 
 
-def define_model_flags(default: str | None = "imagenet") -> None:
-    """Defines `--model`, `--version` and `--bypass`, the arguments of `resolve_model`, alike in every command."""
-    flags.DEFINE_string(
-        "model", default, "Name of pretrained weights, or any file or folder of weights.", required=default is None
-    )
-    flags.DEFINE_enum("version", None, list(VERSIONS), "Version of the architecture, if the model does not state it.")
-    bypasses = [name for name in BYPASSES if name]
-    flags.DEFINE_enum("bypass", None, bypasses, "Bypass of the architecture, if the model does not state it.")
-
-
 def flag_field(default: object, text: str, **limits):
     """A field of a config that is also a flag, whose help is `text`.
 
     `limits` are `choices`, a `lower_bound`, an `upper_bound`, or `required`.
     """
     return dataclasses.field(default=default, metadata={"help": text, **limits})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Which model a command reads: the arguments of `resolve_model`, alike in every command."""
+
+    model: str = flag_field("imagenet", "Name of pretrained weights, or any file or folder of weights.")
+    version: str | None = flag_field(
+        None, "Version of the architecture, if the model does not state it.", choices=tuple(VERSIONS)
+    )
+    bypass: str | None = flag_field(
+        None, "Bypass of the architecture, if the model does not state it.", choices=tuple(filter(None, BYPASSES))
+    )
+
+
+def define_model_flags(default: str = "imagenet") -> None:
+    """Defines the flags of `ModelConfig`, with another default of `--model`, for a command without such a config."""
+    for field in dataclasses.fields(ModelConfig):
+        define_field_flag(field, default if field.name == "model" else field.default)
 
 
 def define_field_flags(*configs: type) -> None:

@@ -31,7 +31,6 @@ from trainers.compression.config import METHODS
 
 
 def define_flags() -> None:
-    command.define_model_flags()
     flags.DEFINE_enum("method", "lossless", list(METHODS), "How the model is made smaller.")
     command.define_field_flags(*METHODS.values())
 

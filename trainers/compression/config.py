@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import ClassVar
 
-from sqz_keras.command import flag_field
+from sqz_keras.command import ModelConfig, flag_field
 from sqz_keras.compression.densities import check_named_once
 from sqz_keras.files import check_is_no_input, check_writable
 from trainers.training.config import check_is_not_of_run
@@ -29,17 +29,14 @@ _CALIBRATION_DIR = "Folder of unlabelled images, at any depth."
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CompressionConfig:
+class CompressionConfig(ModelConfig):
     """The options that all methods share. A field's help is also the help of its flag.
 
     Raises:
         ValueError: A file or folder is not what it should be.
     """
 
-    model: str = flag_field("imagenet", "Name of pretrained weights, or any file or folder of weights.")
     output: str = flag_field(None, "The .sqz file to write; an older one is replaced.", required=True)
-    version: str | None = flag_field(None, "Version of the architecture, if the model does not state it.")
-    bypass: str | None = flag_field(None, "Bypass of the architecture, if the model does not state it.")
     profile: str = flag_field("max", "Coding: Deep Compression's (paper), or the smallest.", choices=("paper", "max"))
     base: str | None = flag_field(None, "A .sqz file that the receiver has: only the difference is written.")
     self_test: bool = flag_field(False, "Put a known image and its answer into the file, for the receiver's self-test.")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import os
 
-from sqz_keras.command import flag_field
+from sqz_keras.command import ModelConfig, flag_field
 from sqz_keras.files import check_is_no_input, check_writable
 from trainers.training.config import check_is_not_of_run
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluationConfig:
+class EvaluationConfig(ModelConfig):
     """A model, labelled images, and where to write the reports. A field's help is also the help of its flag.
 
     Raises:
@@ -20,9 +20,6 @@ class EvaluationConfig:
     """
 
     image_dir: str = flag_field(None, "Folder of labelled images.", required=True)
-    model: str = flag_field("imagenet", "Name of pretrained weights, or any file or folder of weights.")
-    version: str | None = flag_field(None, "Version of the architecture, if the model does not state it.")
-    bypass: str | None = flag_field(None, "Bypass of the architecture, if the model does not state it.")
     labels: str | None = flag_field(None, "Text file with one class name per line, if the model has none.")
     batch_size: int = flag_field(32, "Images per batch.", lower_bound=1)
     report: str | None = flag_field(None, "JSON file for the results.")

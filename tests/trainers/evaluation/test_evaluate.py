@@ -174,6 +174,12 @@ def test_a_report_does_not_replace_what_is_read(main, image_dir, tmp_path, monke
     assert image.read_bytes() == before
 
 
+@pytest.mark.parametrize("flag", ["--version=2.0", "--bypass=dense"])
+def test_a_network_that_does_not_exist_is_refused_as_in_the_other_commands(run_command, flag):
+    with pytest.raises(flags.IllegalFlagValueError, match="should be one of"):
+        run_command(evaluate, "--image_dir=images", flag)
+
+
 def test_a_report_that_cannot_be_written_is_refused_first(main, tmp_path, capsys):
     with pytest.raises(ValueError, match="existing folder"):
         main(report=str(tmp_path / "nothing" / "report.json"))
