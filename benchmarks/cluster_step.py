@@ -23,6 +23,7 @@ import numpy as np
 from absl import flags
 
 from sqz_keras import ModelSpec, command
+from sqz_keras.architecture.metaparameters import VERSIONS
 from sqz_keras.compression import tf_keras_bridge as bridge
 from sqz_keras.compression.centroid_search import sorted_search
 from sqz_keras.compression.densities import TABLE1, prune_magnitudes
@@ -37,7 +38,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("rounds", 20, "Each step runs that often.", lower_bound=1)
     flags.DEFINE_integer("batch", 8, "Images per step.", lower_bound=1)
     flags.DEFINE_integer("input_size", 227, "Pixels of a side.", lower_bound=1)
-    flags.DEFINE_enum("version", "1.0", ["1.0", "1.1"], "Version of the network.")
+    flags.DEFINE_enum("version", "1.0", list(VERSIONS), "Version of the network.")
     flags.DEFINE_integer("clusters", 256, "Clusters per layer.", lower_bound=2)
 
 

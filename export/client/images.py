@@ -14,7 +14,7 @@ import PIL.Image
 
 from export import contract
 from sqz_keras.images.files import read_image
-from sqz_keras.images.pillow import content, is_upright, open_image, pixels_of, reason
+from sqz_keras.images.pillow import content, is_upright, open_image, pixels_of, text_of_error
 
 Image = str | os.PathLike | bytes | bytearray | memoryview | BinaryIO | PIL.Image.Image | np.ndarray
 Images = Image | Sequence[Image]
@@ -58,7 +58,7 @@ def _as_sent(image: Image) -> bytes | np.ndarray:
         except MemoryError:
             raise
         except Exception as error:  # for a damaged file, Pillow may raise nearly any exception
-            raise ValueError(f"A PIL image cannot be read: {reason(error)}.") from error
+            raise ValueError(f"A PIL image cannot be read: {text_of_error(error)}.") from error
         return _encoded(pixels)
     if isinstance(image, str | os.PathLike):
         return _upright(read_file(image))
@@ -135,7 +135,7 @@ def _upright(data: bytes) -> bytes:
     except Exception as error:  # for a damaged file, Pillow may raise nearly any exception
         lacks_package = isinstance(error.__cause__, ModuleNotFoundError)
         if lacks_package or format not in (None, *_SENT_FORMATS):
-            raise ValueError(f"An image cannot be read: {reason(error)}.") from error
+            raise ValueError(f"An image cannot be read: {text_of_error(error)}.") from error
         return data
     return _encoded(pixels)
 

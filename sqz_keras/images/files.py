@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from sqz_keras.images.pillow import open_image, pixels_of, reason
+from sqz_keras.images.pillow import open_image, pixels_of, text_of_error
 
 SUFFIXES = (
     ".avif",
@@ -60,7 +60,16 @@ def find_images(image_dir: str | os.PathLike, at_most: int | None = None) -> lis
     return [images[position] for position in np.linspace(0, len(images) - 1, count).round().astype(int)]
 
 
-def is_hidden(name: str) -> bool:
+def visible(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The files, folders and links directly in a folder that are not hidden, sorted; links to nothing are among them.
+
+    Raises:
+        OSError: The folder cannot be listed.
+    """
+    return sorted(path for path in folder.iterdir() if not _is_hidden(path.name))
+
+
+def _is_hidden(name: str) -> bool:
     """Whether a file or folder is hidden from people: its name starts with a dot, or is a system's own."""
     return name.startswith(".") or name in _OF_SYSTEMS
 
@@ -84,7 +93,7 @@ def files_below(folder: str | os.PathLike) -> Iterator[pathlib.Path]:
         return not is_listed
 
     for path, folders, names in os.walk(folder, onerror=_fail, followlinks=True):
-        folders[:] = [name for name in sorted(folders) if not is_hidden(name) and is_new(os.path.join(path, name))]
+        folders[:] = [name for name in sorted(folders) if not _is_hidden(name) and is_new(os.path.join(path, name))]
         yield from (pathlib.Path(path, name) for name in names)
 
 
@@ -95,7 +104,7 @@ def _fail(error: OSError) -> None:
 def split_by_suffix(paths: Iterable[pathlib.Path]) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
     """Files with the suffix of an image, and other files and links to nothing, both sorted; neither has hidden ones."""
     images, others = [], []
-    for path in sorted(path for path in paths if not is_hidden(path.name)):
+    for path in sorted(path for path in paths if not _is_hidden(path.name)):
         if path.is_file():
             (images if path.suffix.lower() in SUFFIXES else others).append(path)
         elif not path.exists():
@@ -136,7 +145,7 @@ def report_misplaced(root: pathlib.Path, folders: Iterable[pathlib.Path], others
         inner.path
         for folder in folders
         for inner in os.scandir(folder)
-        if not is_hidden(inner.name) and os.path.isdir(inner.path)
+        if not _is_hidden(inner.name) and os.path.isdir(inner.path)
     ]
     unread = [path for folder in [*inside, *others] for path in files_below(folder)]
     images, _ = split_by_suffix([*root.iterdir(), *unread])
@@ -170,7 +179,7 @@ def read_image(source: str | os.PathLike | bytes) -> np.ndarray:
             with open_image(file) as image:
                 return pixels_of(image, file)
         except Exception as error:  # of a damaged file, Pillow raises nearly any kind
-            raise ValueError(f"{name}: not an image that can be read: {reason(error)}.") from error
+            raise ValueError(f"{name}: not an image that can be read: {text_of_error(error)}.") from error
 
 
 def read_images(

@@ -80,7 +80,7 @@ def _reason(file: BinaryIO, start: bytes) -> str | None:
     return None
 
 
-def reason(error: Exception) -> str:
+def text_of_error(error: Exception) -> str:
     """Why an image cannot be read, on one line: what one of the functions here raised."""
     if isinstance(error, MemoryError):
         return "there is not enough memory for it"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import pathlib
-import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from sqz_keras.images.files import SUFFIXES, first_names, is_hidden, report_left_out, report_misplaced, split_by_suffix
+from sqz_keras.images.files import SUFFIXES, first_names, report_left_out, report_misplaced, split_by_suffix, visible
+from trainers.data.image_reader import composed
 from trainers.data.source import Source
 from trainers.progress import say
 
@@ -43,11 +43,11 @@ def open_image_dir(image_dir: str | os.PathLike) -> Source:
     root = pathlib.Path(image_dir)
     if not root.is_dir():
         raise ValueError(f"--image_dir={image_dir} is not a folder.")
-    folders = {path.name: path for path in _visible(root) if path.is_dir()}
+    folders = {path.name: path for path in visible(root) if path.is_dir()}
     if "train" in folders:
         if {"val", "validation"} <= folders.keys():
             raise ValueError(f"{root} holds both 'val' and 'validation'; expected one of them beside 'train'.")
-        report_left_out(root, [path for path in _visible(root) if not path.exists()])
+        report_left_out(root, [path for path in visible(root) if not path.exists()])
         report_misplaced(root, [], [path for name, path in folders.items() if name not in _SPLIT_NAMES])
         classes = {
             split: _images(folders[name])
@@ -100,14 +100,10 @@ def check_is_no_class(folder: str | os.PathLike, image_dir: str | os.PathLike) -
         )
 
 
-def _visible(folder: pathlib.Path) -> list[pathlib.Path]:
-    return sorted(path for path in folder.iterdir() if not is_hidden(path.name))
-
-
 def _images(root: pathlib.Path) -> dict[str, list[str]]:
     """The sorted paths of each class's images, by class."""
     classes, folders, left_out = {}, [], []
-    for folder in _visible(root):
+    for folder in visible(root):
         if folder.is_dir():
             images, others = split_by_suffix(folder.iterdir())
             left_out += others
@@ -116,8 +112,7 @@ def _images(root: pathlib.Path) -> dict[str, list[str]]:
                     f"{folder} holds no images ({', '.join(SUFFIXES)}); those of a class must be in its folder itself."
                 )
             folders.append(folder)
-            # A Mac may write the é in a folder's name as two characters; other systems write one.
-            classes.setdefault(unicodedata.normalize("NFC", folder.name), []).extend(map(str, images))
+            classes.setdefault(composed(folder.name), []).extend(map(str, images))
         elif not folder.exists():  # the link to a class whose disk is not there
             left_out.append(folder)
     report_left_out(root, left_out)

@@ -17,11 +17,11 @@ from sqz_keras.architecture.spec import ModelSpec, imagenet_wnids
 from sqz_keras.images.files import (
     SUFFIXES,
     first_names,
-    is_hidden,
     read_images,
     report_left_out,
     report_misplaced,
     split_by_suffix,
+    visible,
 )
 from sqz_keras.images.preprocessing import prepare_image
 from trainers.progress import say
@@ -59,13 +59,12 @@ def find_labelled_images(image_dir: str | os.PathLike, labels: Sequence[str]) ->
     root = pathlib.Path(image_dir)
     if not root.is_dir():
         raise ValueError(f"--image_dir={image_dir} is not a folder.")
-    # A Mac may write the é in a folder's name as two characters; other systems write one.
-    indices = {form(label): index for form in (_composed, str) for index, label in enumerate(labels)}
-    visible = sorted(path for path in root.iterdir() if not is_hidden(path.name))
-    folders = [path for path in visible if path.is_dir()]
+    indices = {form(label): index for form in (composed, str) for index, label in enumerate(labels)}
+    paths = visible(root)
+    folders = [path for path in paths if path.is_dir()]
     labelled, unmatched, empty = [], [], []
-    left_out = [path for path in visible if not path.exists()] if folders else []
-    for path in folders or visible:
+    left_out = [path for path in paths if not path.exists()] if folders else []
+    for path in folders or paths:
         index = _index_of(path.name, indices) if folders else _index_of_prefix(path.stem, indices)
         images, others = split_by_suffix(path.iterdir() if folders else [path])
         left_out += others
@@ -121,12 +120,13 @@ def _example(labels: Sequence[str], folders: list) -> str:
     )
 
 
-def _composed(name: str) -> str:
+def composed(name: str) -> str:
+    """The name of a class folder as most systems write it: a Mac may write the é in it as two characters."""
     return unicodedata.normalize("NFC", name)
 
 
 def _index_of(name: str, indices: dict[str, int]) -> int | None:
-    return indices.get(name, indices.get(_composed(name)))
+    return indices.get(name, indices.get(composed(name)))
 
 
 def _index_of_prefix(stem: str, indices: dict[str, int]) -> int | None:
