@@ -83,6 +83,8 @@ _PLACEHOLDERS = frozenset(
         "numpy._core.multiarray _reconstruct",
         "numpy.core.multiarray scalar",
         "numpy._core.multiarray scalar",
+        "numpy.core.numeric _frombuffer",  # an array under pickle's protocol 5
+        "numpy._core.numeric _frombuffer",
         "_codecs encode",
         "__builtin__ dict",
         "builtins dict",
@@ -283,6 +285,7 @@ _PUSHED_ARGUMENT = frozenset(
         "BINBYTES",
         "SHORT_BINBYTES",
         "BINBYTES8",
+        "BYTEARRAY8",
     )
 )
 _PUSHED_VALUE: Mapping[str, Callable[[], object]] = types.MappingProxyType(

@@ -218,7 +218,7 @@ BESIDE = {
 
 
 @pytest.mark.parametrize("kind", ["zipped", "legacy"])
-@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("protocol", [2, 4, 5])
 @pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model_state", "model", "net"])
 def test_reads_the_state_dict_of_a_checkpoint(writer, path, key, kind, protocol):
     arrays = random_arrays()
