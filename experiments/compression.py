@@ -136,10 +136,11 @@ def measure(
         save: Called after each row with the rows so far.
     """
     from experiments import compression_rows as ways
+    from sqz_keras.compression.forecast import mean_divergence
     from sqz_keras.models.squeezenet import assign, build
     from sqz_keras.runtimes.run import run_litert
     from trainers.data.image_reader import read_inputs
-    from trainers.evaluation.agreement import agreement_fields, mean_divergence
+    from trainers.evaluation.agreement import agreement_fields
 
     images = read_inputs([path for path, _ in labelled_images], spec)
     if len(images) != len(labelled_images):

@@ -24,7 +24,7 @@ from trainers.training.interruption import mendable_errors
 
 Arrays = dict[str, np.ndarray]
 SENSIBLE = 0.8  # a size with a lower agreement gets a warning
-_SHARES = (0.8, 0.9, 0.95, 0.99)
+FORECAST_SHARES = (0.8, 0.9, 0.95, 0.99)
 _SEARCHES = 5
 _CLOSE = 0.02  # the search ends when its bounds differ by less than this share of the size
 
@@ -93,7 +93,7 @@ def read_calibration(
 
 def _say_estimates(quantizer: Quantizer, header: int) -> None:
     least = quantizer.least_estimate
-    estimates = {share: quantizer.estimate_size(share) for share in _SHARES}
+    estimates = {share: quantizer.estimate_size(share) for share in FORECAST_SHARES}
     sizes = ", ".join(f"{share:.0%} in {size + header:,}" for share, size in estimates.items() if size > least)
     if sizes:
         say(f"answers that will stay as they are, by bytes: about {sizes}")

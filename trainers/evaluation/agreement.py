@@ -123,12 +123,6 @@ def compare_models(
     return [agreement_fields(first, predicted, truth) for predicted in by_model]
 
 
-def mean_divergence(reference: np.ndarray, answers: np.ndarray) -> float:
-    """Mean KL(reference || answers) of probabilities (N, classes), in nats."""
-    ratios = np.log(np.maximum(reference, 1e-20)) - np.log(np.maximum(answers, 1e-20))
-    return float(np.mean(np.sum(reference * ratios, axis=1, dtype=np.float64)))
-
-
 def agreement_fields(reference: np.ndarray, answers: np.ndarray, labels: np.ndarray | None) -> dict:
     """The share of images whose top-1 class is the reference's, and the share whose top-1 class is right.
 
