@@ -28,6 +28,7 @@ def define_flags() -> None:
 def main(argv) -> None:
     del argv
     from sqz_keras.compression.quantize import Quantizer
+    from sqz_keras.compression.size_search import TooFewBytesError
     from sqz_keras.images.files import find_images
     from sqz_keras.weights.resolve import resolve_model
     from trainers.compression.quantization import FORECAST_SHARES
@@ -49,8 +50,13 @@ def main(argv) -> None:
         if size == quantizer.least_estimate:
             print(f"| {size:,} | none | | |")
             continue
+        try:
+            quantized = quantizer.to_size(size)
+        except TooFewBytesError:  # in very small networks
+            print(f"| {size:,} | {share:.0%} | too few bytes | |")
+            continue
         batches = ((others[start : start + 32], None) for start in range(0, len(others), 32))
-        fields = compare_models(spec, [arrays, quantizer.to_size(size)], batches)[1]
+        _, fields = compare_models(spec, [arrays, quantized], batches)
         low, high = fields["agreement_interval"]
         print(f"| {size:,} | {share:.0%} | {fields['agreement']:.1%} | {100 * low:.1f} to {100 * high:.1f} |")
 
