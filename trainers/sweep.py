@@ -27,7 +27,9 @@ def define_flags() -> None:
         "objectives", ["top1"], "One or more of top1, bytes, latency, compressed_bytes; several give a Pareto front."
     )
     flags.DEFINE_integer(
-        "trials", 20, "Number of trials; a network that is drawn twice counts twice. A grid trains all its points."
+        "trials",
+        20,
+        "Number of trials; a network that is drawn twice counts twice. Not for a grid, which trains all its points.",
     )
     flags.DEFINE_boolean(
         "prune", False, "End training runs below the median at the same step; for top1 only, not for a grid."
@@ -53,6 +55,10 @@ def main(argv) -> int:
     from trainers.search.space import find_space
     from trainers.search.table import dry_run_lines
 
+    if args.sampler == "grid" and args["trials"].present:
+        raise ValueError(
+            "--sampler=grid trains all points of the space: leave out --trials, or choose another sampler."
+        )
     train = config_from_flags(args)
     config = SweepConfig(
         space=find_space(args.space),

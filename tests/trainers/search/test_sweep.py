@@ -388,6 +388,8 @@ def test_dry_run_and_mistakes_touch_nothing(tmp_path, run_command, capsys):
     for flag in ("--sampler=best", "--objectives=speed", "--storage=study.db", "--trials=0"):
         with pytest.raises(ValueError, match=flag.partition("=")[0]):
             run_command(command, "--space=bypass", "--dry_run", flag)
+    with pytest.raises(ValueError, match="all points of the space: leave out --trials"):
+        run_command(command, "--space=bypass", "--dry_run", "--sampler=grid", "--trials=2")
     for flag in ("--dataset=nonsense", f"--image_dir={tmp_path}/missing", "--test_split=nosuch"):
         with pytest.raises(ValueError):
             run_command(command, "--space=bypass", "--sampler=grid", f"--workdir={tmp_path}/sweep", flag)
