@@ -136,7 +136,7 @@ def measure(
         save: Called after each row with the rows so far.
     """
     from experiments import compression_rows as ways
-    from sqz_keras.compression.forecast import mean_divergence
+    from sqz_keras.compression.divergence import mean_divergence
     from sqz_keras.models.squeezenet import assign, build
     from sqz_keras.runtimes.run import run_litert
     from trainers.data.image_reader import read_inputs

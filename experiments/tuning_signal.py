@@ -77,7 +77,7 @@ def gradient_function(spec, arrays, quantized):
     import tensorflow as tf
 
     from sqz_keras.codec.values import to_codes
-    from sqz_keras.compression.code_tuning import mean_divergence
+    from sqz_keras.compression.code_tuning import mean_softened_divergence
     from sqz_keras.compression.net_rounding import kept_weights
     from sqz_keras.models.squeezenet import build
 
@@ -89,7 +89,7 @@ def gradient_function(spec, arrays, quantized):
     @tf.function(autograph=False)
     def of_images(images, temperature):
         with tf.GradientTape() as tape:
-            divergence = mean_divergence(teacher, student, images, tf.ones(tf.shape(images)[0]), temperature)
+            divergence = mean_softened_divergence(teacher, student, images, tf.ones(tf.shape(images)[0]), temperature)
         gradients = tape.gradient(divergence, [kernel.value for kernel in kernels])
         return tf.concat([tf.reshape(step * one, [-1]) for step, one in zip(steps, gradients, strict=True)], axis=0)
 

@@ -34,6 +34,7 @@ with needs("tensorflow"):
 from sqz_keras import codec
 from sqz_keras.architecture.spec import ModelSpec, hash_arrays
 from sqz_keras.codec.values import to_codes
+from sqz_keras.compression.divergence import softened_divergence
 from sqz_keras.compression.net_rounding import kept_weights
 from sqz_keras.compression.stage_folder import StageFolder
 from sqz_keras.models.squeezenet import assign, build
@@ -48,7 +49,6 @@ _FROM_CODE = 0.3  # steps: floats begin within this of their codes; nearer to th
 _WANDERED = 0.045  # steps: about a quarter of the way from there to the border
 _HIGHEST_RATE = 0.003  # at 0.01 the answers get worse
 _LARGEST = 12  # the largest code with a length of its own
-_LEAST_PROBABILITY = 1e-30
 _FOR_PRICE = 8  # batches on which the initial divergence is measured
 _PRICE_CHANGE = 300.0  # if the file is 1% too large, the price is exp(3) times as high
 _UPDATES_BETWEEN_SIZES = 50
@@ -129,12 +129,10 @@ def learning_rate_for(updates: int) -> float:
     return float(f"{min(_WANDERED / math.sqrt(3 / 8 * max(updates, 1)), _HIGHEST_RATE):.2g}")
 
 
-def mean_divergence(
+def mean_softened_divergence(
     teacher: keras.Model, student: keras.Model, images: tf.Tensor, weights: tf.Tensor, temperature: float | tf.Tensor
 ) -> tf.Tensor:
-    """KL(teacher || student) of softened answers in nats, times the square of the temperature.
-
-    The square keeps the gradients at about the same size (arXiv 1503.02531, section 2).
+    """The weighted mean over images of `softened_divergence`, of the student's answers from the teacher's.
 
     Args:
         teacher: A network with softmax.
@@ -146,11 +144,8 @@ def mean_divergence(
     Returns:
         Float32, a scalar.
     """
-    expected, actual = (
-        tf.nn.log_softmax(tf.math.log(network(images, training=False) + _LEAST_PROBABILITY) / temperature)
-        for network in (teacher, student)
-    )
-    by_image = temperature**2 * tf.reduce_sum(tf.exp(expected) * (expected - actual), axis=1)
+    answers = (network(images, training=False) for network in (teacher, student))
+    by_image = softened_divergence(*answers, temperature)
     return tf.reduce_sum(weights * by_image) / tf.maximum(tf.reduce_sum(weights), 1.0)
 
 
@@ -286,7 +281,7 @@ class _Tuning:
 
     @tf.function(reduce_retracing=True, autograph=False)
     def _divergence(self, images: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-        return mean_divergence(self._teacher, self._student, images, weights, _TEMPERATURE)
+        return mean_softened_divergence(self._teacher, self._student, images, weights, _TEMPERATURE)
 
 
 def _adam(learning_rate: float, updates: int) -> keras.optimizers.Adam:

@@ -73,9 +73,3 @@ def changed_answers(probabilities: np.ndarray) -> float:
         least, most = (least, scale) if noisy(scale)[0] > _TYPICAL else (scale, most)
     divergence, changed = noisy(most)
     return max(changed, 0.5 / len(logits)) / float(np.sqrt(divergence))
-
-
-def mean_divergence(reference: np.ndarray, answers: np.ndarray) -> float:
-    """Mean KL(reference || answers) of probabilities (N, classes), in nats."""
-    ratios = np.log(np.maximum(reference, 1e-20)) - np.log(np.maximum(answers, 1e-20))
-    return float(np.mean(np.sum(reference * ratios, axis=1, dtype=np.float64)))

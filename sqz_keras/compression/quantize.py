@@ -28,7 +28,8 @@ from sqz_keras.codec.entropy import entropy_bits, symbol_counts
 from sqz_keras.compression import sensitivities
 from sqz_keras.compression.activations import Moments, convolutions
 from sqz_keras.compression.compensation import round_to_nearest
-from sqz_keras.compression.forecast import Forecast, forecast, mean_divergence
+from sqz_keras.compression.divergence import mean_divergence
+from sqz_keras.compression.forecast import Forecast, forecast
 from sqz_keras.compression.grids import finest_step, grid_steps, on_grid
 from sqz_keras.compression.layer_inputs import BATCH
 from sqz_keras.compression.net_rounding import Rounding, check_inputs, kept_weights, round_alone, round_layer, round_net

@@ -7,6 +7,7 @@ imports tf_keras.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -14,6 +15,8 @@ from sqz_keras.extras import needs
 
 with needs("compress"):
     import keras
+
+from sqz_keras.compression.divergence import softened_divergence
 
 # The layers of a SqueezeNet, and the parts of their configs that decide what they compute; Keras 3 and tf_keras use the
 # same names.
@@ -40,7 +43,6 @@ _CONFIGS = {
 }
 _STEPS_BETWEEN_REPORTS = 10
 _TEMPERATURE = 4.0
-_LEAST_PROBABILITY = 1e-37  # below this, float32's softmax gives 0
 
 
 def to_tf_keras(model: keras.Model, wrap: Callable | None = None):
@@ -101,8 +103,8 @@ def train(
     Args:
         model: A tf_keras model that ends in a softmax, compiled or not.
         batches: A tf.data.Dataset of (images, targets) or (images, targets, sample weights). Targets are class indices
-            (integers), with the cross-entropy as the loss, or another net's probabilities (floats), see
-            `_softened_divergence`.
+            (integers), with the cross-entropy as the loss, or another net's probabilities (floats), with
+            `softened_divergence`.
         steps: Number of updates in all. Updates up to the last checkpoint are not repeated, and their batches are
             skipped.
         learning_rate: Learning rate of the first update.
@@ -121,7 +123,8 @@ def train(
     schedule = tf_keras.optimizers.schedules.PolynomialDecay(learning_rate, steps, end_learning_rate=0.0)
     optimizer = tf_keras.optimizers.Adam(schedule)
     hard = batches.element_spec[1].dtype.is_integer
-    model.compile(optimizer, tf_keras.losses.SparseCategoricalCrossentropy() if hard else _softened_divergence)
+    softened = functools.partial(softened_divergence, temperature=_TEMPERATURE)
+    model.compile(optimizer, tf_keras.losses.SparseCategoricalCrossentropy() if hard else softened)
     optimizer.build(model.trainable_variables)
     manager = None
     if checkpoints is not None:
@@ -134,22 +137,6 @@ def train(
         model.fit(batches.skip(done), steps_per_epoch=steps - done, callbacks=[*callbacks, watch], verbose=0)
     if watch.step != steps:
         raise ValueError(f"The batches ended after {watch.step} of {steps} steps; make them endless: .repeat().")
-
-
-def _softened_divergence(targets, probabilities):
-    """For each image, KL(targets || probabilities) with both softened by a temperature, times the temperature squared.
-
-    A trained net is so sure of most images that its plain probabilities hold little information; softened, they show
-    for every image how similar the classes look. The square keeps the size of the gradient (G. Hinton, O. Vinyals and
-    J. Dean, arXiv 1503.02531, section 2).
-    """
-    import tensorflow as tf
-
-    expected, actual = (
-        tf.nn.log_softmax(tf.math.log(tf.maximum(values, _LEAST_PROBABILITY)) / _TEMPERATURE)
-        for values in (targets, probabilities)
-    )
-    return _TEMPERATURE**2 * tf.reduce_sum(tf.exp(expected) * (expected - actual), axis=-1)
 
 
 def _make_watch(done: int, steps: int, manager, checkpoint_every_steps: int, report: Callable | None):
