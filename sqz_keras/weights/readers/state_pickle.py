@@ -74,7 +74,7 @@ _ITEMSIZE |= {"uint8": 1, "bool": 1}
 _OTHER_KEYS = (type(None), bytes, tuple)  # of dicts beside the weights; these entries are left out
 _ORDERED_DICT = "collections OrderedDict"
 _REBUILD_TENSOR = ("torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_tensor")  # the second: before PyTorch 0.4
-_REBUILD_PARAMETER = "torch._utils _rebuild_parameter"
+_REBUILD_PARAMETER = ("torch._utils _rebuild_parameter", "torch._utils _rebuild_parameter_with_state")
 _PLACEHOLDERS = frozenset(
     (
         "numpy dtype",
@@ -104,13 +104,14 @@ _PLACEHOLDERS = frozenset(
 )
 # Kinds of tensors that a state dict may hold but that are not read, and what to save instead of them.
 _OTHER_TENSORS = {
+    "torch._utils _rebuild_tensor_v3": "a tensor of a type such as float8. Save tensor.float() of each",
     "torch._utils _rebuild_qtensor": "a quantised tensor. Save the state dict of the float model",
     "torch._utils _rebuild_sparse_tensor": "a sparse tensor. Save tensor.to_dense() of each",
     "torch._utils _rebuild_meta_tensor_no_storage": "a tensor of the device meta, without values. Load the model first",
     "torch._utils _rebuild_device_tensor_from_cpu_tensor": "a tensor of another device. Save tensor.cpu() of each",
     "torch._utils _rebuild_device_tensor_from_numpy": "a tensor of another device. Save tensor.cpu() of each",
 }
-GLOBALS = frozenset((_ORDERED_DICT, *_REBUILD_TENSOR, _REBUILD_PARAMETER, *_DTYPES, *_PLACEHOLDERS))
+GLOBALS = frozenset((_ORDERED_DICT, *_REBUILD_TENSOR, *_REBUILD_PARAMETER, *_DTYPES, *_PLACEHOLDERS))
 
 
 def read_pickle(path: str | os.PathLike, stream: io.BytesIO) -> object:
@@ -211,7 +212,7 @@ class _Machine:
             if not well_formed or any(type(number) is not int for number in numbers):
                 raise WeightsFileError(f"{self._path}: a pickled tensor is malformed; the file is damaged.")
             self._stack.append(Tensor(storage, offset, tuple(shape), tuple(strides)))
-        elif function.name == _REBUILD_PARAMETER and isinstance(arguments[0], Tensor):
+        elif function.name in _REBUILD_PARAMETER and isinstance(arguments[0], Tensor):
             self._stack.append(arguments[0])
         else:
             raise WeightsFileError(f"{self._path}: refused a pickled call of {function.name!r}.")

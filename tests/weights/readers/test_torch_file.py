@@ -382,6 +382,7 @@ def test_weights_in_parts_say_how_to_make_them_whole(writer, path, parts):
     [
         ("_rebuild_qtensor", "a quantised tensor. Save the state dict of the float model"),
         ("_rebuild_sparse_tensor", "a sparse tensor. Save tensor.to_dense()"),
+        ("_rebuild_tensor_v3", "a tensor of a type such as float8. Save tensor.float()"),
         ("_rebuild_meta_tensor_no_storage", "a tensor of the device meta, without values. Load"),
     ],
 )
@@ -449,7 +450,12 @@ def torch():
 @pytest.mark.parametrize("zipped", [True, False])
 def test_reads_what_torch_saves(torch, path, zipped):
     arrays = random_arrays()
-    torch.save(torch_module(torch, arrays).state_dict(), path, _use_new_zipfile_serialization=zipped)
+    module = torch_module(torch, arrays)
+    torch.save(module.state_dict(), path, _use_new_zipfile_serialization=zipped)
+    assert_equal(load(path), arrays)
+    parameters = dict(module.named_parameters())
+    parameters["features.0.weight"].written_by = "an optimizer"  # pickled with the parameter
+    torch.save(parameters, path, _use_new_zipfile_serialization=zipped)
     assert_equal(load(path), arrays)
 
 
