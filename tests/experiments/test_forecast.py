@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from experiments import forecast
@@ -10,6 +11,7 @@ from sqz_keras.weights import sqz
 from tests.compression.tiny_net import SPEC, tiny_arrays
 
 
+@pytest.mark.large
 def test_no_image_that_calibrated_evaluates(tmp_path, run_command, capsys):
     (tmp_path / "photos").mkdir()
     random = np.random.default_rng(0)
