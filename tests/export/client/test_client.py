@@ -249,6 +249,7 @@ def test_signatures_are_read_once_and_compared_with_the_contract(refusing):
     assert version.runs == 0
 
 
+@pytest.mark.large
 def test_a_server_that_is_started_again_is_reached_again(base_path):
     data = encode(random_image(20, 20))
     with serve(base_path, ServerConfig(port=0)) as port, Client(f"127.0.0.1:{port}") as client:

@@ -106,6 +106,7 @@ def test_shards_share_the_stream_out(digits, whole):
         assert _examples(shard, 20) == whole[10:70][index::3]
 
 
+@pytest.mark.large
 def test_a_bad_image_keeps_its_place_and_is_named_once(caplog):
     jpegs = _jpegs(6)
     damaged = [jpegs[0], jpegs[1][:60], b"", b"\x89PNG\r\n\x1a\nrest", jpegs[4], b"<html>"]
