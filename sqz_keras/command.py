@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
@@ -49,7 +50,8 @@ def run(
 
     `--help` prints the description and the flags that `define_flags` declares, with their defaults. A ValueError or
     OSError, which the package raises for what a user can mend, or a missing package ends in one line on stderr and
-    exit status 1; any other exception is a defect and shows its traceback. `main` may return an exit status.
+    exit status 1; any other exception is a defect and shows its traceback. `main` may return an exit status. If whatever
+    reads the output has ended, so does the command, without a message.
 
     The logs of TensorFlow and gRPC are hidden, unless --verbosity is 1 or more, or the environment asks for them.
     TensorFlow uses oneDNN on every x86 processor, unless the environment says otherwise. By default TensorFlow uses it
@@ -76,7 +78,12 @@ def run(
         _set_verbosity(flags.FLAGS["verbosity"])
         try:
             with needs(*extras):
-                return main(argv)
+                status = main(argv)
+            print(end="", flush=True)
+            return status
+        except BrokenPipeError:  # whatever read the output, such as head, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush when Python ends
+            return 128 + signal.SIGPIPE
         except (ValueError, OSError, MissingExtraError) as error:
             print(f"{os.path.basename(argv[0])}: {error}", file=sys.stderr)
             return 1

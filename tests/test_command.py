@@ -1,5 +1,6 @@
 import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -89,6 +90,20 @@ def test_what_the_terminal_cannot_show_is_escaped():
         env = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "1"}
         result = subprocess.run([sys.executable, "-c", script, b"--fail=" + name], capture_output=True, env=env)
         assert (result.returncode, result.stdout) == (0, shown), result.stderr
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_a_reader_that_has_seen_enough_ends_the_command_without_a_message(lines):
+    script = SCRIPT.replace("return 3", f"for line in range({lines}): print('a line of output')")
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait()) == (b"", 128 + signal.SIGPIPE)
+
+
+def test_a_command_needs_no_output():
+    script = SCRIPT.replace("return 3", "print('a line of output')")
+    result = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-c", script], capture_output=True)
+    assert (result.returncode, result.stderr) == (0, b"")
 
 
 def test_the_home_folder_is_expanded_in_flags(tmp_path):
