@@ -57,7 +57,7 @@ class BadImages:
         names = self.names
         if len(names) > self.limit:
             raise ValueError(
-                f"{len(names)} images cannot be decoded, and at most {self.limit} may be: "
+                f"{len(names)} of the images cannot be decoded, and at most {self.limit} may be: "
                 f"{first_names(names, 5)}. Replace them (sqz-classify says what is wrong with a file), or raise "
                 "--max_bad_pictures."
             )

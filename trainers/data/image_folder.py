@@ -15,7 +15,7 @@ from trainers.data.source import Source
 from trainers.progress import say
 
 # The folders that are splits, by the split's name.
-_SPLIT_FOLDERS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
+_SPLIT_FOLDERS = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}
 _SPLIT_NAMES = {name for names in _SPLIT_FOLDERS.values() for name in names}
 _EVERY_FIFTH = 5
 _DECODED_BY_TENSORFLOW = (".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".png")
@@ -25,8 +25,8 @@ def open_image_dir(image_dir: str | os.PathLike) -> Source:
     """The images of `image_dir`; their labels are the sorted names of the class folders.
 
     Args:
-        image_dir: holds the folders "train", "val" (or "validation") and optionally "test", each with one folder of
-            images per class. Or it holds the class folders themselves: then every fifth image of a class, by name, is
+        image_dir: holds the folders "train", "val" (or "validation" or "valid") and optionally "test", each with one
+            folder of images per class. Or it holds the class folders themselves: then every fifth image of a class, by name, is
             for validation and the others for training. Hidden files and folders are skipped. Files without the suffix
             of an image, links to nothing, and images outside the class folders or deeper in them, are left out and
             counted on stderr; so are images in other folders beside "train", and the classes that a split lacks.
@@ -36,17 +36,18 @@ def open_image_dir(image_dir: str | os.PathLike) -> Source:
             `image_dir`; its records come in a fixed order that mixes the classes.
 
     Raises:
-        ValueError: `image_dir` is not a folder; a class or split has no images, or a class has too few to be split;
-            beside 'train' there is neither 'val' nor 'validation', or both; or another split has a class that the
-            training split lacks.
+        ValueError: `image_dir` is not a folder; there are fewer than two classes; a class or split has no images, or a
+            class has too few to be split; beside 'train' there is no folder of the validation split, or there are
+            several; or another split has a class that the training split lacks.
     """
     root = pathlib.Path(image_dir)
     if not root.is_dir():
         raise ValueError(f"--image_dir={image_dir} is not a folder.")
     folders = {path.name: path for path in visible(root) if path.is_dir()}
     if "train" in folders:
-        if {"val", "validation"} <= folders.keys():
-            raise ValueError(f"{root} holds both 'val' and 'validation'; expected one of them beside 'train'.")
+        validation = [name for name in _SPLIT_FOLDERS["validation"] if name in folders]
+        if len(validation) > 1:
+            raise ValueError(f"{root} holds {' and '.join(validation)}; expected one of them beside 'train'.")
         report_left_out(root, [path for path in visible(root) if not path.exists()])
         report_misplaced(root, [], [path for name, path in folders.items() if name not in _SPLIT_NAMES])
         classes = {
@@ -55,8 +56,11 @@ def open_image_dir(image_dir: str | os.PathLike) -> Source:
             for name in names
             if name in folders
         }
-        if "validation" not in classes:
-            raise ValueError(f"{root} holds the folder 'train'; expected 'val' or 'validation' beside it.")
+        if not validation:
+            raise ValueError(
+                f"{root} holds the folder 'train'; expected 'val' beside it. Name the folder of the validation split "
+                f"so, or give --image_dir={root / 'train'}, of which every fifth image is then for validation."
+            )
     else:
         classes = _split_by_position(_images(root))
     labels = tuple(sorted(classes["train"]))
@@ -70,6 +74,10 @@ def open_image_dir(image_dir: str | os.PathLike) -> Source:
                 f"{root}: the {split} split has no images of {len(lacking)} of {len(labels)} classes, whose accuracy "
                 f"is not measured there: {first_names(lacking)}"
             )
+    if len(labels) < 2:
+        raise ValueError(
+            f"{root} holds one class, {labels[0]!r}; expected a folder of images for each class, and at least two."
+        )
     files = {split: _mixed(paths, labels) for split, paths in classes.items()}
     return Source(
         name=str(root),
@@ -109,7 +117,8 @@ def _images(root: pathlib.Path) -> dict[str, list[str]]:
             left_out += others
             if not images:
                 raise ValueError(
-                    f"{folder} holds no images ({', '.join(SUFFIXES)}); those of a class must be in its folder itself."
+                    f"{folder} holds no images ({', '.join(SUFFIXES)}); those of a class must be in its folder itself, "
+                    "and the splits must be called 'train', 'val' and 'test'."
                 )
             folders.append(folder)
             classes.setdefault(composed(folder.name), []).extend(map(str, images))
@@ -127,8 +136,9 @@ def _split_by_position(classes: dict[str, list[str]]) -> dict[str, dict[str, lis
     few = [label for label, paths in classes.items() if len(paths) < _EVERY_FIFTH]
     if few:
         raise ValueError(
-            f"Class {few[0]!r} has {len(classes[few[0]])} images; splitting a class into training and validation "
-            f"takes {_EVERY_FIFTH}. Add some, or sort them into the folders 'train' and 'val' yourself."
+            f"Class {few[0]!r} is too small, with {len(classes[few[0]])} of the {_EVERY_FIFTH} images that it takes to "
+            "split a class into training and validation. Add some, or sort them into the folders 'train' and 'val' "
+            "yourself."
         )
     last = _EVERY_FIFTH - 1
     return {

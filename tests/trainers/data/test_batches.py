@@ -124,7 +124,7 @@ def test_a_bad_image_keeps_its_place_and_is_named_once(caplog):
             list(quick.take(2))
     assert sorted(bad.names) == ["1", "2", "3", "5"]
     assert len([record for record in caplog.records if "cannot be decoded" in record.message]) == 4
-    with pytest.raises(ValueError, match="4 images cannot be decoded, and at most 3 may be: 1, 2, 3, 5"):
+    with pytest.raises(ValueError, match="4 of the images cannot be decoded, and at most 3 may be: 1, 2, 3, 5"):
         bad.check()
     BadImages(limit=0).check()
 

@@ -56,10 +56,11 @@ def test_every_format_is_trained_on_and_other_files_are_named(tmp_path, capsys):
     for number, suffix in enumerate(("webp", "tiff", "BMP", "gif", "png")):
         (tmp_path / "cat").mkdir(exist_ok=True)
         Image.new("RGB", (20, 18), (10 * number, 0, 0)).save(tmp_path / "cat" / f"{number}.{suffix}")
+    _write(tmp_path, *(f"dog/{number}.jpg" for number in range(5)))
     source = open_image_dir(tmp_path)
-    assert source.sizes == {"train": 4, "validation": 1} and source.needs_python
-    ((images, _, weights),) = evaluation_batches(source, "train", SPEC, batch_size=5)
-    assert images.shape == (4, 16, 16, 3) and set(weights.numpy()) == {1}
+    assert source.sizes == {"train": 8, "validation": 2} and source.needs_python
+    ((images, _, weights),) = evaluation_batches(source, "train", SPEC, batch_size=8)
+    assert images.shape == (8, 16, 16, 3) and set(weights.numpy()) == {1}
     assert capsys.readouterr().err == ""
     (tmp_path / "cat" / "raw.cr2").touch()
     assert open_image_dir(tmp_path).sizes == source.sizes
@@ -71,18 +72,18 @@ def test_every_format_is_trained_on_and_other_files_are_named(tmp_path, capsys):
 
 
 def test_misplaced_images_are_named(tmp_path, capsys):
-    _write(tmp_path, *(f"cat/{n}.jpg" for n in range(5)))
+    _write(tmp_path, *(f"{label}/{n}.jpg" for n in range(5) for label in ("cat", "dog")))
     open_image_dir(tmp_path)
     assert capsys.readouterr().err == ""
     _write(
         tmp_path, "loose.jpg", "cat/kittens/1.jpg", "cat/.x/1.jpg", ".x/1.jpg", "__MACOSX/cat/._1.jpg", "@eaDir/1.jpg"
     )
-    assert open_image_dir(tmp_path).sizes == {"train": 4, "validation": 1}
+    assert open_image_dir(tmp_path).sizes == {"train": 8, "validation": 2}
     message = (
         "left out 2 files outside of the classes' folders, or in folders inside those: cat/kittens/1.jpg, loose.jpg"
     )
     assert message in capsys.readouterr().err
-    _write(tmp_path / "split", "train/cat/1.jpg", "val/cat/1.jpg", "loose.jpg")
+    _write(tmp_path / "split", "train/cat/1.jpg", "train/dog/1.jpg", "val/cat/1.jpg", "loose.jpg")
     open_image_dir(tmp_path / "split")
     assert "left out 1 file outside of the classes' folders" in capsys.readouterr().err
 
@@ -90,10 +91,11 @@ def test_misplaced_images_are_named(tmp_path, capsys):
 @pytest.mark.parametrize("root", ["", "train", "val"])
 def test_links_to_nothing_are_named(tmp_path, capsys, root):
     """Such as the link to a class on a disk that is not mounted, or to itself."""
-    _write(tmp_path, *(f"{part}cat/{n}.jpg" for n in range(5) for part in (("train/", "val/") if root else ("",))))
+    parts = ("train/", "val/") if root else ("",)
+    _write(tmp_path, *(f"{part}{label}/{n}.jpg" for n in range(5) for label in ("cat", "dog") for part in parts))
     sizes = open_image_dir(tmp_path).sizes
     assert capsys.readouterr().err == ""
-    for name, links in (("cat/loop", 1), ("dog", 2)):
+    for name, links in (("cat/loop", 1), ("fox", 2)):
         (tmp_path / root / name).symlink_to("loop")
         assert open_image_dir(tmp_path).sizes == sizes
         s = "s" * (links > 1)
@@ -104,14 +106,14 @@ def test_links_to_nothing_are_named(tmp_path, capsys, root):
 
 def test_names_that_are_no_text(tmp_path):
     """As when an archive with Latin-1 names is unpacked."""
-    names = [os.fsdecode(f"cat/{n} é\n.jpg".encode("latin-1")) for n in range(5)]
+    names = [os.fsdecode(f"{label}/{n} é\n.jpg".encode("latin-1")) for n in range(5) for label in ("cat", "dog")]
     try:
         _write(tmp_path, *names)
     except OSError:
         pytest.skip("this file system takes text alone")
     source = open_image_dir(tmp_path)
-    ((images, _, weights),) = evaluation_batches(source, "train", SPEC, batch_size=5)
-    assert images.shape == (4, 16, 16, 3) and set(weights.numpy()) == {1}
+    ((images, _, weights),) = evaluation_batches(source, "train", SPEC, batch_size=8)
+    assert images.shape == (8, 16, 16, 3) and set(weights.numpy()) == {1}
 
 
 def test_records_are_mixed_and_in_a_fixed_order(tmp_path):
@@ -127,13 +129,15 @@ def test_records_are_mixed_and_in_a_fixed_order(tmp_path):
     [
         (["1.jpg"], "no folders"),
         (["cat/notes.txt"], "cat holds no images"),
-        (["cat/1.jpg", "cat/2.jpg"], "'cat' has 2 images"),
-        (["train/cat/1.jpg"], "expected 'val' or 'validation'"),
+        (["Train/cat/1.jpg", "Val/cat/1.jpg"], "Train holds no images .* splits must be called 'train', 'val'"),
+        (["cat/1.jpg", "cat/2.jpg"], "'cat' is too small, with 2 of the 5 images"),
+        ([f"images/{n}.jpg" for n in range(5)], "holds one class, 'images'; expected a folder of images for each"),
+        (["train/cat/1.jpg", "test/cat/1.jpg"], "expected 'val' beside it.* or give --image_dir=.*train"),
         (
             ["train/1.jpg", "bus/1.jpg"],
             "train holds no folders; .* If 'train' is a class itself, give its folder another",
         ),
-        (["train/cat/1.jpg", "val/cat/1.jpg", "validation/cat/2.jpg"], "both 'val' and 'validation'"),
+        (["train/cat/1.jpg", "val/cat/1.jpg", "validation/cat/2.jpg"], "holds validation and val; expected one"),
         (["train/cat/1.jpg", "val/dog/1.jpg"], "'dog', a class that the train split lacks"),
     ],
 )
@@ -144,10 +148,13 @@ def test_what_cannot_be_trained_on_is_refused(tmp_path, names, message):
 
 
 def test_images_of_other_folders_beside_the_splits_are_named(tmp_path, capsys):
-    _write(tmp_path, *(f"{split}/cat/1.jpg" for split in ("train", "val", "valid")), "more/1.jpg", ".hidden/1.jpg")
-    assert open_image_dir(tmp_path).sizes == {"train": 1, "validation": 1}
-    assert "left out 2 files outside of the classes' folders" in (error := capsys.readouterr().err)
-    assert "more/1.jpg, valid/cat/1.jpg" in error
+    for validation in ("val", "validation", "valid"):
+        root = tmp_path / validation
+        names = [f"{split}/{label}/1.jpg" for split in ("train", validation, "other") for label in ("cat", "dog")]
+        _write(root, *names, "more/1.jpg", ".hidden/1.jpg")
+        assert open_image_dir(root).sizes == {"train": 2, "validation": 2}
+        assert "left out 3 files outside of the classes' folders" in (error := capsys.readouterr().err)
+        assert "more/1.jpg, other/cat/1.jpg" in error
 
 
 def test_classes_that_a_split_lacks_are_named(tmp_path, capsys):

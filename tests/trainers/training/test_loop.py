@@ -457,7 +457,7 @@ def test_damaged_images_are_named_and_counted_up_to_a_limit(tmp_path, images):
     config = dataclasses.replace(
         CONFIG, dataset="", image_dir=str(images), test_split="validation", global_batch_size=8
     )
-    with pytest.raises(ValueError, match=r"1 images cannot be decoded, and at most 0 may be: cats/3\.png"):
+    with pytest.raises(ValueError, match=r"1 of the images cannot be decoded, and at most 0 may be: cats/3\.png"):
         loop.train_and_evaluate(config, tmp_path / "strict")
     config = dataclasses.replace(config, max_bad_pictures=1)
     with pytest.raises(Interrupted):
