@@ -50,8 +50,8 @@ def run(
 
     `--help` prints the description and the flags that `define_flags` declares, with their defaults. A ValueError or
     OSError, which the package raises for what a user can mend, or a missing package ends in one line on stderr and
-    exit status 1; any other exception is a defect and shows its traceback. `main` may return an exit status. If whatever
-    reads the output has ended, so does the command, without a message.
+    exit status 1; any other exception is a defect and shows its traceback. `main` may return an exit status. If
+    whatever reads the output has ended, so does the command, without a message.
 
     The logs of TensorFlow and gRPC are hidden, unless --verbosity is 1 or more, or the environment asks for them.
     TensorFlow uses oneDNN on every x86 processor, unless the environment says otherwise. By default TensorFlow uses it

@@ -26,10 +26,11 @@ def open_image_dir(image_dir: str | os.PathLike) -> Source:
 
     Args:
         image_dir: holds the folders "train", "val" (or "validation" or "valid") and optionally "test", each with one
-            folder of images per class. Or it holds the class folders themselves: then every fifth image of a class, by name, is
-            for validation and the others for training. Hidden files and folders are skipped. Files without the suffix
-            of an image, links to nothing, and images outside the class folders or deeper in them, are left out and
-            counted on stderr; so are images in other folders beside "train", and the classes that a split lacks.
+            folder of images per class. Or it holds the class folders themselves: then every fifth image of a class, by
+            name, is for validation and the others for training. Hidden files and folders are skipped. Files without
+            the suffix of an image, links to nothing, and images outside the class folders or deeper in them, are left
+            out and counted on stderr; so are images in other folders beside "train", and the classes that a split
+            lacks.
 
     Returns:
         A source with the splits "train" and "validation", and "test" if there is one. Its ids are paths below

@@ -198,7 +198,7 @@ class TrainConfig:
         for name in ("warmup_steps", "frozen_steps", "sparse_steps"):
             if not 0 <= getattr(self, name) <= self.max_steps:
                 raise ValueError(
-                    f"{name} must be an integer in 0..{self.max_steps}, which is max_steps, got {getattr(self, name)!r}."
+                    f"{name} must be an integer in 0..{self.max_steps} (max_steps), got {getattr(self, name)!r}."
                 )
         if not 0 <= self.seed < 1 << 32:
             raise ValueError(f"seed must be an integer in 0..{(1 << 32) - 1}, got {self.seed!r}.")

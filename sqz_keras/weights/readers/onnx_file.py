@@ -15,6 +15,7 @@ from sqz_keras.architecture.spec import ModelSpec
 from sqz_keras.extras import KERAS, needs
 from sqz_keras.protobuf import BYTES
 from sqz_keras.weights.arrays import WeightsFileError, check_declared, float32_arrays, hwio, read_bytes, refuse
+from sqz_keras.weights.readers.onnx_structure import external_data
 from sqz_keras.weights.readers.onnx_structure.graph import read_graph
 from sqz_keras.weights.readers.onnx_structure.network import Network
 from sqz_keras.weights.readers.onnx_structure.spec import described_spec, inferred_spec, tells_colours
@@ -60,7 +61,9 @@ def read(path: str | os.PathLike, trunk_only: bool = False) -> dict[str, np.ndar
 
 
 def read_model(path: str | os.PathLike, trunk_only: bool = False) -> OnnxModel:
-    """Reads the convolutions of an ONNX graph; nothing is run and no other file is opened.
+    """Reads the convolutions of an ONNX graph; nothing is run.
+
+    Weights may be in files beside it (`external_data`).
 
     Args:
         path: the file.
@@ -70,8 +73,8 @@ def read_model(path: str | os.PathLike, trunk_only: bool = False) -> OnnxModel:
         The model; its arrays are in net order.
 
     Raises:
-        WeightsFileError: the file is damaged, too large or quantised, keeps its weights in another file, is not
-            a SqueezeNet, or describes a different model from it holds.
+        WeightsFileError: the file is damaged, too large or quantised, lacks the files with its weights, is not a
+            SqueezeNet, or describes a different model from it holds.
         MissingExtraError: The package onnx is not installed.
     """
     with needs(*KERAS):
@@ -83,6 +86,7 @@ def read_model(path: str | os.PathLike, trunk_only: bool = False) -> OnnxModel:
     # A name that is not UTF-8 comes back as bytes, which raise a TypeError.
     with refuse(path, DecodeError, UnicodeDecodeError, *_DAMAGE):
         model = onnx.ModelProto.FromString(data)
+        external_data.take_in(path, model.graph)
         network = read_graph(path, model.graph)
         structure = walk(network, trunk_only)
         arrays = _arrays(network, structure)

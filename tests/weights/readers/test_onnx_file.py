@@ -115,7 +115,7 @@ def test_reads_what_pytorch_exports(torch, path, dynamo, bypass, half):
     module, images = torch_nets.module(torch, spec, rounded(spec)), torch.zeros(1, 3, 39, 39)
     if half:
         module, images = module.half(), images.half()
-    options = {"external_data": False, "verbose": False} if dynamo else {}
+    options = {"verbose": False} if dynamo else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the older exporter is deprecated, and PyTorch's own code causes warnings
         torch.onnx.export(module, (images,), str(path), dynamo=dynamo, **options)
@@ -129,12 +129,6 @@ def tensor(model, name):
     layer, part = name.split("/")
     name = f"{layer}_{part[0].replace('k', 'w')}"
     return next(tensor for tensor in model.graph.initializer if tensor.name == name)
-
-
-def external(model):
-    weights = tensor(model, "conv1/kernel")
-    weights.data_location = TensorProto.EXTERNAL
-    weights.external_data.add(key="location", value="/etc/hostname")
 
 
 def node(model, op, index=0):
@@ -159,7 +153,6 @@ def insert(model, index, op, **attributes):
 
 # Edits of a graph, each with a pattern for the message, which often names the node or tensor.
 EDITS = {
-    "external data": (external, "is kept in another file"),
     "external entry": (lambda m: tensor(m, "conv1/bias").external_data.add(key="location", value="x"), "another file"),
     "integers": (lambda m: setattr(tensor(m, "conv1/bias"), "data_type", TensorProto.INT32), "floating point"),
     "half as wide": (lambda m: setattr(tensor(m, "conv1/bias"), "data_type", TensorProto.FLOAT16), "has 8 values"),

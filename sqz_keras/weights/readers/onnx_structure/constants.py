@@ -53,13 +53,10 @@ class Constants:
         self._left = _MAX_SMALL_IN_ALL
 
     def of_tensor(self, tensor: onnx.TensorProto) -> Constant:
-        """The constant of a tensor, after a check that its values are in the file and as many as its shape says."""
+        """The constant of a tensor, after a check that it has as many values as its shape says."""
         name, shape = tensor.name, tuple(tensor.dims)
-        if tensor.data_location == 1 or tensor.external_data:
-            raise WeightsFileError(
-                f"{self._path}: {name!r:.80} is kept in another file. Save the model with its weights inside: "
-                'onnx.save(onnx.load("model.onnx"), "whole.onnx")'
-            )
+        if tensor.external_data:
+            raise WeightsFileError(f"{self._path}: {name!r:.80} names another file, but does not say that it is there.")
         itemsize = (FLOATS | _INTEGERS).get(tensor.data_type)
         if itemsize is None or len(shape) > 8 or any(size < 0 for size in shape):
             raise WeightsFileError(

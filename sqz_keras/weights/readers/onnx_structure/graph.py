@@ -41,7 +41,7 @@ def read_graph(path: str | os.PathLike, graph: onnx.GraphProto) -> Network:
         graph: the file's graph; the memory that it takes is already bounded.
 
     Raises:
-        WeightsFileError: the graph is malformed, quantised or in need of other files.
+        WeightsFileError: the graph is malformed or quantised.
     """
     network = Network(path)
     _refuse_other_formats(path, graph)
