@@ -90,10 +90,19 @@ def round_net(
     return result, moments
 
 
-def round_alone(spec: ModelSpec, arrays: Arrays, before: keras.Model, images: np.ndarray, rounding: Rounding) -> Arrays:
+def round_alone(
+    spec: ModelSpec,
+    arrays: Arrays,
+    before: keras.Model,
+    images: np.ndarray,
+    rounding: Rounding,
+    report: Callable[[str], None],
+) -> Arrays:
     """Rounds each layer as if the others were not rounded."""
     result, inputs = {}, LayerInputs(before, spec.layers(), images)
-    for layer in activations.convolutions(before):
+    layers = activations.convolutions(before)
+    for number, layer in enumerate(layers, 1):
+        report(f"rounding {layer.name} by itself, {number} of {len(layers)}")
         moments = activations.input_moments(inputs.of(layer.name), layer, arrays[f"{layer.name}/kernel"])
         result |= round_layer(arrays, layer.name, moments, rounding)
     return result

@@ -237,7 +237,7 @@ class Quantizer:
         coarseness = finest_coarseness(lambda tried: _entropy_bytes(self._plain(sensitivity, tried, kernels)), target)
         steps = self._steps(sensitivity, coarseness)
         images, others = _two_samples(self._images, _FOR_LAYERS_ALONE)
-        rounded = round_alone(self._spec, self._arrays, self._before, images, self._rounding(steps))
+        rounded = round_alone(self._spec, self._arrays, self._before, images, self._rounding(steps), self._report)
         divergences = sensitivities.divergences(self._before, rounded, images)
         others = np.concatenate([others, others[:, :, ::-1]])
         on_others = mean_divergence(_answers(self._before, others), _answers(build(self._spec, rounded), others))
