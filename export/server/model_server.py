@@ -130,8 +130,10 @@ def _free_port(port: int) -> int:
 def _wait_until_open(port: int, process: subprocess.Popen, stopped: threading.Event) -> None:
     """Returns once the server has loaded the model and then opened the port, or once `stopped` is set."""
     while process.poll() is None and not stopped.is_set():
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as connection:
+            # While nothing listens, a connection may happen to be made from this very port, to itself.
+            if connection.getsockname() != connection.getpeername():
+                return
         time.sleep(0.05)
     if process.poll() is not None:
         raise OSError(

@@ -201,6 +201,26 @@ def test_the_model_server_is_started_where_it_is_on_the_path(key_and_cert, start
     assert not port_file.exists() and not config_file.exists()
 
 
+def test_a_connection_of_the_port_to_itself_is_no_server(monkeypatch):
+    """Linux makes one now and then, if it chooses the port that it is to connect to as the connection's own."""
+    process, stopped, made = subprocess.Popen(["sleep", "60"]), threading.Event(), []
+
+    def to_itself(address, timeout):
+        if made:
+            stopped.set()
+            raise ConnectionRefusedError
+        made.append(socket.socket())
+        made[0].bind(address)
+        made[0].connect(address)
+        return made[0]
+
+    monkeypatch.setattr(socket, "create_connection", to_itself)
+    with process:
+        model_server._wait_until_open(model_server._free_port(0), process, stopped)
+        process.kill()
+    assert stopped.is_set()
+
+
 def test_the_model_servers_end_is_ours(started, with_fake, tmp_path):
     process, port_file = started(f"--base_path={version_in(tmp_path / 'broken')}", **with_fake)
     _, errors = process.communicate(timeout=20)
