@@ -241,7 +241,8 @@ def test_applications_is_an_attribute_as_in_keras():
     assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, env=environment, text=True) == "True True\n"
 
 
-@pytest.mark.parametrize("backend", [pytest.param("tensorflow", marks=pytest.mark.large), "jax"])
+@pytest.mark.large
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_importing_the_package_is_light(backend):
     """Nothing heavy beyond what Keras itself imports."""
     code = "import sys; {}; print([name for name in {} if name in sys.modules])"

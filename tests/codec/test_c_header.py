@@ -196,7 +196,7 @@ def test_zlib_streams(program, tmp_path):
     assert 30 <= compare(program, files, tmp_path) < len(files) / 2
 
 
-@pytest.mark.parametrize("profile", ["paper", "max"])
+@pytest.mark.parametrize("profile", ["paper", pytest.param("max", marks=pytest.mark.large)])
 def test_real_weights(program, test_data, tmp_path, profile):
     for path in ("deep_compression/compressed_SqueezeNet.net", "squeezenet1.1_authors/SqueezeNet_fp16.onnx"):
         data = codec.encode(read_arrays(test_data / "weights" / path), {"from": path}, profile=profile)

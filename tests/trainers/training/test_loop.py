@@ -106,6 +106,7 @@ def test_what_was_pruned_stays_sparse_where_conv10_is_fitted(trained, tfds_dir, 
     assert set(np.round(list(densities.values()), 1)) == {0.5}
 
 
+@pytest.mark.large
 def test_conv10_alone_is_fitted_where_no_update_follows(trained, tfds_dir, digits, tmp_path):
     config = dataclasses.replace(CONFIG, weights=str(trained[0]), head_images=200, max_steps=0)
     results = loop.train_and_evaluate(config, tmp_path, tfds_dir)

@@ -20,6 +20,7 @@ STYLES = {
     "float16 with casts": {"constants": "cast", "dtype": TensorProto.FLOAT16},
     "tf2onnx": {"last": True, "pads": "node", "late_bias": True, "constants": "transposed", "end": "reduce mean"},
     "tf2onnx, each layer": {"last": True, "between": True, "pads": "auto", "late_bias": True, "softmax": True},
+    "keras on pytorch": {"last": True, "between": True, "pads": "computed", "end": "flatten"},
     "late relus": {"late_relu": True, "dropout": True},
 }
 
@@ -103,7 +104,18 @@ class _Writer:
         window, ceil = {"kernel_shape": [3, 3], "strides": [2, 2]}, {"ceil_mode": 1} if self.style.get("ceil") else {}
         if self.style.get("pads") == "node":
             x = self.add("Pad", [x, self.integers(0, 0, 0, 0, 0, 0, 1, 1)])
+        elif self.style.get("pads") == "computed":
+            x = self.add("Pad", [x, self.computed_pads()], mode="constant")
         return self.around("MaxPool", x, **window, **ceil)
+
+    def computed_pads(self):
+        """A row and a column at the end, as PyTorch's older exporter computes them: channels are last."""
+        rest = self.add("ConstantOfShape", [self.integers(2)], value=numpy_helper.from_array(np.zeros(1, np.int64)))
+        pairs = self.add("Concat", [self.integers(0, 0, 0, 1, 0, 1), rest], axis=0)  # the last axis first
+        pairs = self.add("Reshape", [pairs, self.integers(-1, 2)])
+        numbers = (self.integers(number) for number in (-1, -(2**63) + 1, 0, -1))
+        pairs = self.add("Transpose", [self.add("Slice", [pairs, *numbers])], perm=[1, 0])
+        return self.add("Cast", [self.add("Reshape", [pairs, self.integers(-1)])], to=TensorProto.INT64)
 
     def end(self, x):
         """Adds the average, and what comes after it."""

@@ -100,6 +100,35 @@ def test_the_description_follows_from_the_graph(path, version, producer, mode):
         resolve_model(path, bypass="simple")
 
 
+def test_what_keras_exports_on_pytorch_is_not_taken_for_torchvisions(path):
+    """Its images have their channels last."""
+    spec = ModelSpec(None, None, SMALL, classes=5, input_size=39)
+    path.write_bytes(build(rounded(spec), spec, producer="pytorch", **STYLES["keras on pytorch"]).SerializeToString())
+    with pytest.warns(UserWarning, match="does not say how images are prepared"):
+        read, _ = resolve_model(path)
+    assert read.preprocessing == Preprocessing("authors", "stretch", 39, antialias=False)
+
+
+@pytest.mark.parametrize(
+    ("number", "value", "message"),
+    [
+        (-1, 0, "slice step cannot be zero"),
+        (2, 2**40, r"Pad 'n\d+' \(one of its inputs is neither a constant"),
+        (2, -1, "negative dimensions"),
+        (0, 7, "index out of range"),
+    ],
+)
+def test_computed_pads_are_bounded_and_checked(path, number, value, message):
+    spec = ModelSpec(None, None, SMALL, classes=5, input_size=39)
+    model = build(rounded(spec), spec, **STYLES["keras on pytorch"])
+    for constant in model.graph.node:
+        if constant.op_type == "Constant" and numpy_helper.to_array(constant.attribute[0].t).tolist() == [number]:
+            constant.attribute[0].t.CopyFrom(numpy_helper.from_array(np.array([value])))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(WeightsFileError, match=message):
+        read_arrays(path)
+
+
 @pytest.fixture
 def torch():
     return pytest.importorskip("torch", reason="PyTorch writes the file of this test; it is not needed to read it")

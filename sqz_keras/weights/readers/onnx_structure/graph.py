@@ -17,7 +17,7 @@ import numpy as np
 
 from sqz_keras.weights.arrays import WeightsFileError
 from sqz_keras.weights.readers.onnx_structure.constants import FLOATS, MAX_SMALL, Constant, Constants
-from sqz_keras.weights.readers.onnx_structure.network import NO_PADS, Data, Network, label
+from sqz_keras.weights.readers.onnx_structure.network import Data, Network, label
 from sqz_keras.weights.readers.onnx_structure.operators import READERS
 
 if typing.TYPE_CHECKING:
@@ -129,6 +129,11 @@ def _constant(constants: Constants, node: onnx.NodeProto, inputs: list[Constant]
     if node.op_type == "Transpose":
         rank = len(source.shape)
         return constants.transposed(source, tuple(attributes.get("perm", range(rank - 1, -1, -1))))
+    if node.op_type in _FOLDED and all(math.prod(given.shape) <= MAX_SMALL for given in inputs):
+        arrays = [constants.small(given) for given in inputs]
+        if node.op_type == "ConstantOfShape" and math.prod(arrays[0].tolist()) > MAX_SMALL:
+            return None
+        return constants.of_array(node.output[0], _FOLDED[node.op_type](attributes, *arrays))
     if node.op_type in ("Reshape", "Squeeze", "Unsqueeze") and math.prod(source.shape) <= MAX_SMALL:
         numbers = attributes.get("shape" if node.op_type == "Reshape" else "axes")
         if numbers is None and inputs[1:]:
@@ -136,6 +141,30 @@ def _constant(constants: Constants, node: onnx.NodeProto, inputs: list[Constant]
         if numbers is not None or node.op_type == "Squeeze":
             return constants.of_array(source.name, _reshaped(node.op_type, constants.small(source), numbers))
     return None
+
+
+def _filled(attributes: dict, shape: np.ndarray) -> np.ndarray:
+    import onnx
+
+    value = onnx.numpy_helper.to_array(attributes["value"]) if "value" in attributes else np.zeros(1, np.float32)
+    return np.full(shape, value[0])
+
+
+def _sliced(attributes: dict, array: np.ndarray, *numbers: np.ndarray) -> np.ndarray:
+    starts, ends, *others = (part.tolist() for part in numbers)
+    axes = others[0] if others else range(len(starts))
+    steps = others[1] if others[1:] else [1] * len(starts)
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        array = np.take(array, range(*slice(start, end, step).indices(array.shape[axis])), axis)
+    return array
+
+
+# Operators on small constants, by which PyTorch's older exporter computes the pads of `torch.nn.functional.pad`.
+_FOLDED = {
+    "Concat": lambda attributes, *arrays: np.concatenate(arrays, attributes["axis"]),
+    "ConstantOfShape": _filled,
+    "Slice": _sliced,
+}
 
 
 def _reshaped(op_type: str, array: np.ndarray, numbers: list[int] | None) -> np.ndarray:
@@ -174,7 +203,7 @@ def _read_step(network: Network, node: onnx.NodeProto, inputs: list, first: Data
         return first
     if node.op_type == "Transpose":
         order = attributes.get("perm", range(len(first.axes) - 1, -1, -1))
-        if sorted(order) == list(range(len(first.axes))) and first.pads == NO_PADS:
+        if sorted(order) == list(range(len(first.axes))):
             return dataclasses.replace(first, axes=tuple(first.axes[axis] for axis in order))
     if any(name and given is None for name, given in zip(node.input, inputs, strict=True)):
         return "one of its inputs is neither a constant nor a feature map"

@@ -88,6 +88,7 @@ class Network:
     Attributes:
         images: the first step.
         input_shape: the images' shape, in the graph's own order; None for a dimension that is not fixed.
+        channels_last: whether this order is (N, H, W, C).
         convolutions: all of them, in the order of the nodes.
         ends: the steps that make the graph's outputs.
         colours: what happens to an image before the first convolution.
@@ -100,6 +101,7 @@ class Network:
         self.path = path
         self.images = Step("images", "")
         self.input_shape: tuple[int | None, ...] = ()
+        self.channels_last = False
         self.convolutions: list[Step] = []
         self.ends: list[Step] = []
         self.colours: Colours | None = None

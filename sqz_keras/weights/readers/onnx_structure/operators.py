@@ -33,6 +33,7 @@ def _convolution(network: Network, node: onnx.NodeProto, attributes: dict, input
     if source.step is network.images:
         _read_colours(network, source, kernel.shape[1])
         axes = source.axes
+        network.channels_last = axes[1] == 3
         if len(network.input_shape) == 4:
             source.step.size = (network.input_shape[axes[2]], network.input_shape[axes[3]])
     elif source.axes != CHANNELS_FIRST:

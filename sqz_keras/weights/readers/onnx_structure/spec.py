@@ -87,7 +87,8 @@ def inferred_spec(
         path: named in errors.
         structure: the structure of the graph.
         arrays: the graph's weights.
-        producer: what the file says about the program that wrote it; PyTorch and MXNet imply torchvision's colours.
+        producer: what the file says about the program that wrote it; PyTorch and MXNet imply torchvision's colours,
+            unless channels come last: then the network is Keras's, on PyTorch.
         known: what is known about these weights: labels, and colours unless the graph has its own; its metaparameters
             are tried first.
 
@@ -109,12 +110,13 @@ def inferred_spec(
                 "further.",
                 stacklevel=2,
             )
-        torch = mode == "torch" or (mode is None and _is_torch(producer))
+        is_torch = _is_torch(structure, producer)
+        torch = mode == "torch" or (mode is None and is_torch)
         size = structure.input_size or (224 if torch else 227)
         kind = ("torch", "shortest_side") if torch else (mode or "authors", "stretch")
         # Only torchvision resizes with antialiasing.
         resize_to = authors_preprocessing(size).resize_to
-        preprocessing = Preprocessing(*kind, resize_to, antialias="pytorch" in producer.lower())
+        preprocessing = Preprocessing(*kind, resize_to, antialias=is_torch and "pytorch" in producer.lower())
         options["input_size"] = size
         if "conv10/bias" in arrays:
             options["classes"] = int(arrays["conv10/bias"].size)
@@ -126,11 +128,11 @@ def inferred_spec(
 
 def tells_colours(path: str | os.PathLike, structure: Structure, producer: str) -> bool:
     """Whether a graph, or the program that wrote it, tells how the colours of images are prepared."""
-    return _is_torch(producer) or _mode(path, structure.colours) is not None
+    return _is_torch(structure, producer) or _mode(path, structure.colours) is not None
 
 
-def _is_torch(producer: str) -> bool:
-    return any(name in producer.lower() for name in _TORCH_PRODUCERS)
+def _is_torch(structure: Structure, producer: str) -> bool:
+    return not structure.channels_last and any(name in producer.lower() for name in _TORCH_PRODUCERS)
 
 
 def _metaparameters(

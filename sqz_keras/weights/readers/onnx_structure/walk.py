@@ -23,6 +23,7 @@ class Structure:
         conv10_padding: rows and columns of zeros around conv10's input.
         input_size: height and width of the input; None if they are not fixed, or differ.
         is_square: whether height and width may be equal.
+        channels_last: whether images are (N, H, W, C).
         colours: what happens to an image before conv1.
         leaves_rest: whether a max pool rounds down, or may, where ours would round up, in ceil mode.
     """
@@ -33,6 +34,7 @@ class Structure:
     conv10_padding: int
     input_size: int | None
     is_square: bool
+    channels_last: bool
     colours: Colours
     leaves_rest: bool
 
@@ -81,6 +83,7 @@ class _Walk:
             padding,
             next(iter(size)) if len(size) == 1 else None,
             len(size - {None}) < 2,
+            self._network.channels_last,
             self._network.colours,
             self._leaves_rest,
         )
