@@ -63,7 +63,7 @@ def finetune(config: FinetuneConfig, spec: ModelSpec, arrays: Arrays) -> tuple[A
     bits = _bits(config, spec, arrays, images)
     densities = _densities(config, spec, arrays, images, bits)
     batches = _training_batches(config, spec, arrays, source)
-    fields = {"pictures": source.sizes[SPLIT], "steps": config.steps, "teacher": config.teacher}
+    fields = {"images": source.sizes[SPLIT], "steps": config.steps, "teacher": config.teacher}
     stages, before = [], arrays
     if densities:
         say(f"pruning for {config.steps} updates")

@@ -219,7 +219,7 @@ def test_without_labels_the_net_teaches_itself(run, monkeypatch, images, count):
     kernels = [array for name, array in sqz.read_model(path).arrays.items() if name.endswith("/kernel")]
     assert sum(map(np.count_nonzero, kernels)) / sum(kernel.size for kernel in kernels) == pytest.approx(0.6, abs=0.01)
     (stage,) = report["provenance"]["stages"]
-    assert (stage["densities"], stage["teacher"], stage["pictures"]) == ("sensitivity=0.6", True, count)
+    assert (stage["densities"], stage["teacher"], stage["images"]) == ("sensitivity=0.6", True, count)
     assert ("after" in report) == (images == "--image_dir=photos")
 
 
