@@ -21,6 +21,7 @@ STYLES = {
     "tf2onnx": {"last": True, "pads": "node", "late_bias": True, "constants": "transposed", "end": "reduce mean"},
     "tf2onnx, each layer": {"last": True, "between": True, "pads": "auto", "late_bias": True, "softmax": True},
     "keras on pytorch": {"last": True, "between": True, "pads": "computed", "end": "flatten"},
+    "keras on jax": {"last": True, "between": True, "pool": "wrapped", "late_bias": True, "softmax": True},
     "late relus": {"late_relu": True, "dropout": True},
 }
 
@@ -106,6 +107,11 @@ class _Writer:
             x = self.add("Pad", [x, self.integers(0, 0, 0, 0, 0, 0, 1, 1)])
         elif self.style.get("pads") == "computed":
             x = self.add("Pad", [x, self.computed_pads()], mode="constant")
+        elif self.style.get("pool") == "wrapped":
+            x = self.add("Pad", [x, self.integers(0, 0, 0, 0, 0, 1, 1, 0)])
+            x = self.add("Unsqueeze", [self.add("Unsqueeze", [x, self.integers(0)]), self.integers(1)])
+            x = self.add("MaxPool", [x], kernel_shape=[1, 3, 3, 1], strides=[1, 2, 2, 1])
+            return self.add("Squeeze", [x, self.integers(0, 1)])
         return self.around("MaxPool", x, **window, **ceil)
 
     def computed_pads(self):

@@ -129,6 +129,34 @@ def test_computed_pads_are_bounded_and_checked(path, number, value, message):
         read_arrays(path)
 
 
+@pytest.mark.parametrize(
+    ("op", "attributes", "message"),
+    [
+        ("MaxPool", {"kernel_shape": [1, 3, 3, 3]}, "MaxPool 'n.* .its window is not over height and width alone"),
+        ("MaxPool", {"strides": [2, 2, 2, 1]}, "its window is not over height and width alone"),
+        ("MaxPool", {"dilations": [1, 1, 1, 2]}, "its window is not over height and width alone"),
+        ("MaxPool", {"pads": [0, 0, 0, 1, 0, 0, 0, 0]}, "its window is not over height and width alone"),
+        ("MaxPool", {"pads": [0, 1, 0, 0, 0, 0, 0, 0]}, "its pads are .1, 0, 1, 1"),
+        ("MaxPool", {"kernel_shape": [3, 3]}, "its window is not over height and width alone"),
+        ("MaxPool", {"kernel_shape": [1, 2, 2, 1]}, "its window is .2, 2"),
+        ("Squeeze", {"axes": [0, 2]}, "Squeeze 'n.* .it drops an axis of the feature map"),
+        ("Squeeze", {"axes": [0, 0]}, "its axes are invalid"),
+        ("Squeeze", {"axes": [0, 9]}, "its axes are invalid"),
+        ("Squeeze", {"axes": [0]}, "got Transpose 'n"),
+        ("Squeeze", {}, "its axes are not constant"),
+    ],
+)
+def test_axes_around_a_pool_are_checked(path, op, attributes, message):
+    spec = ModelSpec(None, None, SMALL, classes=5, input_size=39)
+    model = build(rounded(spec), spec, **STYLES["keras on jax"])
+    if op == "Squeeze":
+        node(model, op).input.pop()
+    set_attribute(model, op, 0, **attributes)
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(WeightsFileError, match=message):
+        read_arrays(path)
+
+
 @pytest.fixture
 def torch():
     return pytest.importorskip("torch", reason="PyTorch writes the file of this test; it is not needed to read it")

@@ -17,6 +17,7 @@ if typing.TYPE_CHECKING:
     import onnx
 
 _SEVERAL = object()
+_ADDED = "1"  # an axis of size 1 that the graph adds around a pool
 
 # Readers of operators. Each returns the tensor that the node makes, or says why it is not a step of a SqueezeNet.
 # Inputs are constants, tensors that depend on the images, or None for others; at least one depends on the images.
@@ -81,8 +82,11 @@ def _relu(network: Network, node: onnx.NodeProto, attributes: dict, inputs: list
 
 def _max_pool(network: Network, node: onnx.NodeProto, attributes: dict, inputs: list) -> Data | str:
     (source,) = inputs[:1]
-    if source.axes != CHANNELS_FIRST:
+    if [axis for axis in source.axes[2:] if axis in ("H", "W")] != ["H", "W"]:
         return f"it reads axes {''.join(map(str, source.axes))}"
+    attributes = _of_height_and_width(attributes, source.axes[2:])
+    if attributes is None:
+        return "its window is not over height and width alone"
     kernel, strides = list(attributes.get("kernel_shape", [])), list(attributes.get("strides", [1, 1]))
     if kernel != [3, 3] or strides != [2, 2] or list(attributes.get("dilations", [1, 1])) != [1, 1]:
         return f"its window is {kernel[:4]} with strides {strides[:4]}, and a SqueezeNet's 3x3 with stride 2"
@@ -103,7 +107,40 @@ def _max_pool(network: Network, node: onnx.NodeProto, attributes: dict, inputs: 
     leaves_rest = any(actual < expected for expected, actual in ours) or any(
         n is None and not (up or after) for n, after in zip(source.step.size, pads[2:], strict=True)
     )
-    return network.add_step("max pool", node, [source], size=size, leaves_rest=leaves_rest)
+    return network.add_step("max pool", node, [source], axes=source.axes, size=size, leaves_rest=leaves_rest)
+
+
+def _of_height_and_width(attributes: dict, axes: Sequence[int | str]) -> dict | None:
+    """The attributes of a pool over these axes, for height and width alone; None if it changes the others."""
+    chosen = dict(attributes)
+    for name, unchanged in (("kernel_shape", 1), ("strides", 1), ("dilations", 1), ("pads", 0)):
+        if name in attributes:
+            values, axes_of_values = attributes[name], 2 * tuple(axes) if name == "pads" else tuple(axes)
+            pairs = list(zip(axes_of_values, values, strict=False))
+            others = {value for axis, value in pairs if axis not in ("H", "W")}
+            if len(values) != len(axes_of_values) or others - {unchanged}:
+                return None
+            chosen[name] = [value for axis, value in pairs if axis in ("H", "W")]
+    return chosen
+
+
+def _more_or_fewer_axes(network: Network, node: onnx.NodeProto, attributes: dict, inputs: list) -> Data | str:
+    """Axes of size 1 that come and go around a pool: jax2onnx pools over (1, 1, N, H, W, C)."""
+    source, numbers, axes = inputs[0], attributes.get("axes"), list(inputs[0].axes)
+    if len(inputs) > 1 and isinstance(inputs[1], Constant):
+        numbers = network.constants.small(inputs[1]).ravel().tolist()
+    if numbers is None or source.step is network.images:
+        return "its axes are not constant, or it changes those of the images"
+    rank = len(axes) + (len(numbers) if node.op_type == "Unsqueeze" else 0)
+    places = sorted({number % rank for number in numbers if -rank <= number < rank})
+    if len(places) < len(numbers):
+        return "its axes are invalid"
+    for place in places if node.op_type == "Unsqueeze" else ():
+        axes.insert(place, _ADDED)
+    for place in reversed(places) if node.op_type == "Squeeze" else ():
+        if axes.pop(place) != _ADDED:
+            return "it drops an axis of the feature map"
+    return dataclasses.replace(source, axes=tuple(axes))
 
 
 def _average(network: Network, node: onnx.NodeProto, attributes: dict, inputs: list) -> Data | str:
@@ -224,6 +261,8 @@ READERS = {
     "Div": _arithmetic,
     "Gather": _gather,
     "Pad": _pad,
+    "Squeeze": _more_or_fewer_axes,
+    "Unsqueeze": _more_or_fewer_axes,
 }
 
 
