@@ -1,8 +1,7 @@
 """Reads the pickles of PyTorch state dicts without unpickling: opcodes from a whitelist only; nothing is called.
 
-Every global that a pickle names must be in `GLOBALS`; for a call of one, this module itself builds a plain Python
-value. The globals in `_PLACEHOLDERS` occur beside the weights in training checkpoints: what they would make is never
-used, and a `Placeholder` stands for it.
+Every global that a pickle names must be in `pickle_globals`; for a call of one, this module itself builds a plain
+Python value, or a `Placeholder`.
 """
 
 from __future__ import annotations
@@ -16,10 +15,21 @@ import types
 from collections.abc import Callable, Mapping
 
 from sqz_keras.weights.arrays import WeightsFileError, refuse
+from sqz_keras.weights.readers.pickle_globals import (
+    DTYPES,
+    GLOBALS,
+    ITEMSIZE,
+    ORDERED_DICT,
+    OTHER_TENSORS,
+    PLACEHOLDERS,
+    REBUILD_PARAMETER,
+    REBUILD_TENSOR,
+)
 
 SAVE_STATE_DICT = 'torch.save(model.state_dict(), "weights.pth")'
 _MAX_OPCODES = 200_000
 _MAX_RANK = 8
+_OTHER_KEYS = (type(None), bytes, tuple)  # of dicts beside the weights; these entries are left out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +42,7 @@ class Storage:
 
     @property
     def bytes(self) -> int:
-        return self.size * _ITEMSIZE[self.dtype]
+        return self.size * ITEMSIZE[self.dtype]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,63 +65,6 @@ class Placeholder:
 @dataclasses.dataclass(frozen=True)
 class _Global:
     name: str
-
-
-_DTYPES = {
-    "torch HalfStorage": "float16",
-    "torch BFloat16Storage": "bfloat16",
-    "torch FloatStorage": "float32",
-    "torch DoubleStorage": "float64",
-    "torch LongStorage": "int64",
-    "torch IntStorage": "int32",
-    "torch ShortStorage": "int16",
-    "torch CharStorage": "int8",
-    "torch ByteStorage": "uint8",
-    "torch BoolStorage": "bool",
-}
-_ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "int64": 8, "int32": 4, "int16": 2, "int8": 1}
-_ITEMSIZE |= {"uint8": 1, "bool": 1}
-_OTHER_KEYS = (type(None), bytes, tuple)  # of dicts beside the weights; these entries are left out
-_ORDERED_DICT = "collections OrderedDict"
-_REBUILD_TENSOR = ("torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_tensor")  # the second: before PyTorch 0.4
-_REBUILD_PARAMETER = ("torch._utils _rebuild_parameter", "torch._utils _rebuild_parameter_with_state")
-_PLACEHOLDERS = frozenset(
-    (
-        "numpy dtype",
-        "numpy ndarray",
-        "numpy.core.multiarray _reconstruct",
-        "numpy._core.multiarray _reconstruct",
-        "numpy.core.multiarray scalar",
-        "numpy._core.multiarray scalar",
-        "numpy.core.numeric _frombuffer",  # an array under pickle's protocol 5
-        "numpy._core.numeric _frombuffer",
-        "_codecs encode",
-        "__builtin__ dict",
-        "builtins dict",
-        "__builtin__ set",
-        "builtins set",
-        "collections Counter",
-        "collections defaultdict",
-        "argparse Namespace",
-        "torch device",
-        "torch Size",
-        "datetime datetime",
-        "pathlib PosixPath",
-        "pathlib WindowsPath",
-        "pathlib._local PosixPath",  # Python 3.13
-        "pathlib._local WindowsPath",
-    )
-)
-# Kinds of tensors that a state dict may hold but that are not read, and what to save instead of them.
-_OTHER_TENSORS = {
-    "torch._utils _rebuild_tensor_v3": "a tensor of a type such as float8. Save tensor.float() of each",
-    "torch._utils _rebuild_qtensor": "a quantised tensor. Save the state dict of the float model",
-    "torch._utils _rebuild_sparse_tensor": "a sparse tensor. Save tensor.to_dense() of each",
-    "torch._utils _rebuild_meta_tensor_no_storage": "a tensor of the device meta, without values. Load the model first",
-    "torch._utils _rebuild_device_tensor_from_cpu_tensor": "a tensor of another device. Save tensor.cpu() of each",
-    "torch._utils _rebuild_device_tensor_from_numpy": "a tensor of another device. Save tensor.cpu() of each",
-}
-GLOBALS = frozenset((_ORDERED_DICT, *_REBUILD_TENSOR, *_REBUILD_PARAMETER, *_DTYPES, *_PLACEHOLDERS))
 
 
 def read_pickle(path: str | os.PathLike, stream: io.BytesIO) -> object:
@@ -176,8 +129,8 @@ class _Machine:
         return items
 
     def find_global(self, name: str) -> None:
-        if name in _OTHER_TENSORS:
-            raise WeightsFileError(f"{self._path}: holds {_OTHER_TENSORS[name]}.")
+        if name in OTHER_TENSORS:
+            raise WeightsFileError(f"{self._path}: holds {OTHER_TENSORS[name]}.")
         if name not in GLOBALS:
             raise WeightsFileError(
                 f"{self._path}: refused the pickled global {name!r:.80}: only tensors and plain values are read, "
@@ -195,13 +148,13 @@ class _Machine:
         arguments, function = self._stack.pop(), self._stack.pop()
         if not isinstance(function, _Global) or not isinstance(arguments, tuple):
             raise WeightsFileError(f"{self._path}: a pickled call is malformed; the file is damaged.")
-        if function.name in _PLACEHOLDERS:
+        if function.name in PLACEHOLDERS:
             self._stack.append(Placeholder(function.name))
-        elif function.name == _ORDERED_DICT and len(arguments) < 2:
+        elif function.name == ORDERED_DICT and len(arguments) < 2:
             self._stack.append({})
             for pair in arguments[0] if arguments else ():  # as Python 2 pickles it
                 self.set_items(list(pair))
-        elif function.name in _REBUILD_TENSOR:
+        elif function.name in REBUILD_TENSOR:
             storage, offset, shape, strides = arguments[:4]
             if any(arguments[6:]):  # such as a negation that is still pending
                 raise WeightsFileError(
@@ -212,14 +165,14 @@ class _Machine:
             if not well_formed or any(type(number) is not int for number in numbers):
                 raise WeightsFileError(f"{self._path}: a pickled tensor is malformed; the file is damaged.")
             self._stack.append(Tensor(storage, offset, tuple(shape), tuple(strides)))
-        elif function.name in _REBUILD_PARAMETER and isinstance(arguments[0], Tensor):
+        elif function.name in REBUILD_PARAMETER and isinstance(arguments[0], Tensor):
             self._stack.append(arguments[0])
         else:
             raise WeightsFileError(f"{self._path}: refused a pickled call of {function.name!r}.")
 
     def load_storage(self, _: object) -> None:
         kind, storage_type, key, _, size, *view = self._stack.pop()
-        dtype = _DTYPES[storage_type.name]
+        dtype = DTYPES[storage_type.name]
         if kind != "storage" or type(key) is not str or type(size) is not int or any(view):
             raise WeightsFileError(f"{self._path}: a pickled storage is malformed; the file is damaged.")
         storage = Storage(key, dtype, size)
