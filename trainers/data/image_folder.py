@@ -117,9 +117,11 @@ def _images(root: pathlib.Path) -> dict[str, list[str]]:
             images, others = split_by_suffix(folder.iterdir())
             left_out += others
             if not images:
+                deeper = any(path.is_dir() for path in visible(folder))
+                hint = f" If the folders in it are the classes, give --image_dir={folder}." * deeper
                 raise ValueError(
                     f"{folder} holds no images ({', '.join(SUFFIXES)}); those of a class must be in its folder itself, "
-                    "and the splits must be called 'train', 'val' and 'test'."
+                    f"and the splits must be called 'train', 'val' and 'test'.{hint}"
                 )
             folders.append(folder)
             classes.setdefault(composed(folder.name), []).extend(map(str, images))

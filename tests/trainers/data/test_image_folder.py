@@ -128,7 +128,8 @@ def test_records_are_mixed_and_in_a_fixed_order(tmp_path):
     ("names", "message"),
     [
         (["1.jpg"], "no folders"),
-        (["cat/notes.txt"], "cat holds no images"),
+        (["cat/notes.txt"], "cat holds no images .* and 'test'\\.$"),
+        (["images/cat/1.jpg"], "images holds no images .* are the classes, give --image_dir=.*images\\.$"),
         (["Train/cat/1.jpg", "Val/cat/1.jpg"], "Train holds no images .* splits must be called 'train', 'val'"),
         (["cat/1.jpg", "cat/2.jpg"], "'cat' is too small, with 2 of the 5 images"),
         ([f"images/{n}.jpg" for n in range(5)], "holds one class, 'images'; expected a folder of images for each"),
