@@ -13,7 +13,7 @@ from sqz_keras import ModelSpec
 from sqz_keras.architecture.colours import fold_colours
 from sqz_keras.models import squeezenet
 from sqz_keras.quiet import filtered_stderr
-from sqz_keras.weights.description import SPEC_KEY, spec_text
+from sqz_keras.runtimes import litert_metadata
 
 
 def convert(spec: ModelSpec, arrays: Mapping[str, np.ndarray], images: np.ndarray) -> bytes:
@@ -46,21 +46,23 @@ def convert(spec: ModelSpec, arrays: Mapping[str, np.ndarray], images: np.ndarra
             converter=converter, debug_dataset=converter.representative_dataset, debug_options=options
         )
         data = debugger.get_nondebug_quantized_model()
-    return _with_spec(data, spec)
+    return _with_metadata(data, spec)
 
 
-def _with_spec(data: bytes, spec: ModelSpec) -> bytes:
-    """The file with the ModelSpec as JSON in its metadata, under the name `model_spec`."""
+def _with_metadata(data: bytes, spec: ModelSpec) -> bytes:
+    """The file with the metadata and the names of the classes that `sqz_keras.runtimes` writes into the others."""
     from tensorflow.lite.python import schema_py_generated as schema
     from tensorflow.lite.tools import flatbuffer_utils
 
     model = flatbuffer_utils.convert_bytearray_to_object(bytearray(data))
-    buffer, entry = schema.BufferT(), schema.MetadataT()
-    buffer.data = np.frombuffer(spec_text(spec).encode(), np.uint8)
-    entry.name, entry.buffer = SPEC_KEY, len(model.buffers)
-    model.buffers.append(buffer)
-    model.metadata = [*(model.metadata or []), entry]
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    model.metadata = model.metadata or []
+    for name, content in litert_metadata.entries(spec).items():
+        buffer, entry = schema.BufferT(), schema.MetadataT()
+        buffer.data = np.frombuffer(content, np.uint8)
+        entry.name, entry.buffer = name, len(model.buffers)
+        model.buffers.append(buffer)
+        model.metadata.append(entry)
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model)) + litert_metadata.labels_archive(spec)
 
 
 @contextlib.contextmanager

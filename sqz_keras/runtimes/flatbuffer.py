@@ -23,7 +23,7 @@ def write_root(table: dict[int, object], identifier: bytes, data_bytes: int) -> 
 
     Args:
         table: Values by field number: a NumPy scalar of the field's type, a string, bytes (a vector of `ubyte`), an
-            int32 array (a vector of `int`), another table, or a list of tables. Fields that are left out have the
+            array (a vector of its type), another table, or a list of tables. Fields that are left out have the
             defaults of the schema.
         identifier: The four letters that mark files of the schema.
         data_bytes: About how many bytes all vectors of bytes have together.

@@ -16,8 +16,7 @@ import numpy as np
 from sqz_keras.architecture.colours import fold_colours
 from sqz_keras.architecture.layers import IMAGES, Layer
 from sqz_keras.architecture.spec import ModelSpec
-from sqz_keras.runtimes import flatbuffer
-from sqz_keras.weights.description import SPEC_KEY, spec_text
+from sqz_keras.runtimes import flatbuffer, litert_metadata
 
 # The names that TensorFlow's converter uses in files of the same model.
 SIGNATURE, SIGNATURE_INPUT, SIGNATURE_OUTPUT = "serving_default", "images", "output_0"
@@ -47,7 +46,7 @@ def convert(spec: ModelSpec, arrays: Mapping[str, np.ndarray], *, float16: bool 
 
     Input `images`: float32 (1, S, S, 3), RGB in 0..255, with S the network's input size; an interpreter may resize the
     first dimension. Output: the probabilities, float32 (1, classes). The order, scale and means of the colours are
-    folded into conv1, and the ModelSpec is in the metadata under the name `model_spec`.
+    folded into conv1; the metadata holds the ModelSpec and what `litert_metadata` describes.
 
     Args:
         spec: Describes the model; its input has 3 channels.
@@ -69,7 +68,8 @@ def convert(spec: ModelSpec, arrays: Mapping[str, np.ndarray], *, float16: bool 
     average = graph.average(layers[-1], outputs[layers[-1].inputs[0]])
     probabilities = graph.add_tensor(OUTPUT_TENSOR, (1, spec.classes), any_batch=True)
     graph.add_operator(_Operation.SOFTMAX, [average], probabilities, {0: np.float32(1)})
-    return graph.to_bytes(input, probabilities, spec_text(spec).encode())
+    data = graph.to_bytes(input, probabilities, litert_metadata.entries(spec))
+    return data + litert_metadata.labels_archive(spec)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,8 +170,9 @@ class _Graph:
         self._buffers.append({0: np.ascontiguousarray(value, value.dtype.newbyteorder("<")).tobytes()})
         return self.add_tensor(name, value.shape, dtype=value.dtype, buffer=len(self._buffers) - 1)
 
-    def to_bytes(self, input: int, output: int, spec: bytes) -> bytes:
-        self._buffers.append({0: spec})
+    def to_bytes(self, input: int, output: int, metadata: Mapping[str, bytes]) -> bytes:
+        entries = [{0: name, 1: np.uint32(place)} for place, name in enumerate(metadata, len(self._buffers))]
+        self._buffers += [{0: data} for data in metadata.values()]
         subgraph = {
             0: self._tensors,
             1: np.array([input], np.int32),
@@ -192,7 +193,7 @@ class _Graph:
             2: [subgraph],
             3: "sqz-keras",
             4: self._buffers,
-            6: [{0: SPEC_KEY, 1: np.uint32(len(self._buffers) - 1)}],
+            6: entries,
             7: [signature],
         }
         data_bytes = sum(len(buffer.get(0, b"")) for buffer in self._buffers)
