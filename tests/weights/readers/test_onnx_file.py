@@ -101,8 +101,10 @@ def test_the_description_follows_from_the_graph(path, version, producer, mode):
 
 
 def test_what_keras_exports_on_pytorch_is_not_taken_for_torchvisions(path):
-    """Its images have their channels last."""
+    """It has channels last between convolutions; torchvision's network may be behind a permutation of the images."""
     spec = ModelSpec(None, None, SMALL, classes=5, input_size=39)
+    path.write_bytes(build(rounded(spec), spec, producer="pytorch", last=True, ceil=True).SerializeToString())
+    assert resolve_model(path)[0].preprocessing.mode == "torch"
     path.write_bytes(build(rounded(spec), spec, producer="pytorch", **STYLES["keras on pytorch"]).SerializeToString())
     with pytest.warns(UserWarning, match="does not say how images are prepared"):
         read, _ = resolve_model(path)

@@ -88,7 +88,7 @@ class Network:
     Attributes:
         images: the first step.
         input_shape: the images' shape, in the graph's own order; None for a dimension that is not fixed.
-        channels_last: whether this order is (N, H, W, C).
+        channels_last: whether ReLUs read (N, H, W, C).
         convolutions: all of them, in the order of the nodes.
         ends: the steps that make the graph's outputs.
         colours: what happens to an image before the first convolution.

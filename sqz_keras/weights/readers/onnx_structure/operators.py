@@ -34,7 +34,6 @@ def _convolution(network: Network, node: onnx.NodeProto, attributes: dict, input
     if source.step is network.images:
         _read_colours(network, source, kernel.shape[1])
         axes = source.axes
-        network.channels_last = axes[1] == 3
         if len(network.input_shape) == 4:
             source.step.size = (network.input_shape[axes[2]], network.input_shape[axes[3]])
     elif source.axes != CHANNELS_FIRST:
@@ -77,6 +76,7 @@ def _read_colours(network: Network, source: Data, channels: int) -> None:
 
 
 def _relu(network: Network, node: onnx.NodeProto, attributes: dict, inputs: list) -> Data:
+    network.channels_last |= inputs[0].axes == ("N", "H", "W", "C")
     return network.add_step("relu", node, inputs, axes=inputs[0].axes)
 
 

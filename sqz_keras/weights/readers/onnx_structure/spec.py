@@ -88,7 +88,7 @@ def inferred_spec(
         structure: the structure of the graph.
         arrays: the graph's weights.
         producer: what the file says about the program that wrote it; PyTorch and MXNet imply torchvision's colours,
-            unless channels come last: then the network is Keras's, on PyTorch.
+            unless channels come last between convolutions: then the network is Keras's, on PyTorch.
         known: what is known about these weights: labels, and colours unless the graph has its own; its metaparameters
             are tried first.
 

@@ -23,7 +23,7 @@ class Structure:
         conv10_padding: rows and columns of zeros around conv10's input.
         input_size: height and width of the input; None if they are not fixed, or differ.
         is_square: whether height and width may be equal.
-        channels_last: whether images are (N, H, W, C).
+        channels_last: whether feature maps are (N, H, W, C) between convolutions, as Keras has them.
         colours: what happens to an image before conv1.
         leaves_rest: whether a max pool rounds down, or may, where ours would round up, in ceil mode.
     """
