@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -461,6 +462,30 @@ def test_constants_are_computed_within_limits(path):
     path.write_bytes(model.SerializeToString())
     with pytest.raises(WeightsFileError, match="too many values are computed"):
         onnx_file.read(path)
+    check_refused_in_little_memory(path)
+
+
+def test_constants_are_joined_within_limits(path):
+    """Small constants that are joined over and over."""
+    model = build(random_arrays())
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros((256, 256), np.float32), "c"))
+    for index in range(10):
+        model.graph.node.append(helper.make_node("Concat", ["c"] * 5000, [f"joined{index}"], axis=0))
+    path.write_bytes(model.SerializeToString())
+    tracemalloc.start()
+    assert_equal(read_arrays(path), random_arrays())  # nothing reads what they make
+    assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    tracemalloc.stop()
+
+
+def test_axes_are_added_within_limits(path):
+    model = build(random_arrays())
+    model.graph.initializer.append(numpy_helper.from_array(np.arange(65_000), "axes"))
+    source = node(model, "MaxPool").output[0]
+    for index in range(100):
+        model.graph.node.append(helper.make_node("Unsqueeze", [source, "axes"], [f"wide{index}"], name=f"w{index}"))
+        source = f"wide{index}"
+    path.write_bytes(model.SerializeToString())
     check_refused_in_little_memory(path)
 
 

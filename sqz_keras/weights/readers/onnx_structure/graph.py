@@ -129,7 +129,7 @@ def _constant(constants: Constants, node: onnx.NodeProto, inputs: list[Constant]
     if node.op_type == "Transpose":
         rank = len(source.shape)
         return constants.transposed(source, tuple(attributes.get("perm", range(rank - 1, -1, -1))))
-    if node.op_type in _FOLDED and all(math.prod(given.shape) <= MAX_SMALL for given in inputs):
+    if node.op_type in _FOLDED and sum(math.prod(given.shape) for given in inputs) <= MAX_SMALL:
         arrays = [constants.small(given) for given in inputs]
         if node.op_type == "ConstantOfShape" and math.prod(arrays[0].tolist()) > MAX_SMALL:
             return None

@@ -18,6 +18,7 @@ if typing.TYPE_CHECKING:
 
 _SEVERAL = object()
 _ADDED = "1"  # an axis of size 1 that the graph adds around a pool
+_MOST_AXES = 8
 
 # Readers of operators. Each returns the tensor that the node makes, or says why it is not a step of a SqueezeNet.
 # Inputs are constants, tensors that depend on the images, or None for others; at least one depends on the images.
@@ -132,7 +133,7 @@ def _more_or_fewer_axes(network: Network, node: onnx.NodeProto, attributes: dict
     if numbers is None or source.step is network.images:
         return "its axes are not constant, or it changes those of the images"
     rank = len(axes) + (len(numbers) if node.op_type == "Unsqueeze" else 0)
-    places = sorted({number % rank for number in numbers if -rank <= number < rank})
+    places = sorted({number % rank for number in numbers if -rank <= number < rank <= _MOST_AXES})
     if len(places) < len(numbers):
         return "its axes are invalid"
     for place in places if node.op_type == "Unsqueeze" else ():
