@@ -56,10 +56,14 @@ def key_and_cert(tmp_path_factory):
     return key, cert
 
 
-def heed_signals():
-    """Resets the signals that child processes inherit as ignored from nohup or from a shell's background jobs."""
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_DFL)
+# Resets the signals that a process inherits as ignored from nohup or from a shell's background jobs, and becomes the
+# command in its arguments. A function for that between fork and exec could hang: gRPC has threads in this process.
+HEEDING_SIGNALS = """
+import os, signal, sys
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+    signal.signal(number, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
 @pytest.fixture
@@ -70,15 +74,15 @@ def started(tmp_path):
     def start(*arguments, wait=True, start_new_session=False, **environment):
         port_file = tmp_path / "port"
         port_file.write_text("1\n")  # an earlier server's
+        command = [sys.executable, "-m", "export.serve", "--port=0", f"--port_file={port_file}", *arguments]
         process = subprocess.Popen(
-            [sys.executable, "-m", "export.serve", "--port=0", f"--port_file={port_file}", *arguments],
+            [sys.executable, "-I", "-S", "-c", HEEDING_SIGNALS, *command],
             cwd=ROOT,
             env=os.environ | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=start_new_session,
-            preexec_fn=heed_signals,
         )
         processes.append(process)
         process.first_line = process.stdout.readline() if wait else None
