@@ -127,9 +127,7 @@ def _of_height_and_width(attributes: dict, axes: Sequence[int | str]) -> dict | 
 
 def _more_or_fewer_axes(network: Network, node: onnx.NodeProto, attributes: dict, inputs: list) -> Data | str:
     """Axes of size 1 that come and go around a pool: jax2onnx pools over (1, 1, N, H, W, C)."""
-    source, numbers, axes = inputs[0], attributes.get("axes"), list(inputs[0].axes)
-    if len(inputs) > 1 and isinstance(inputs[1], Constant):
-        numbers = network.constants.small(inputs[1]).ravel().tolist()
+    source, numbers, axes = inputs[0], _axes(network, attributes, inputs), list(inputs[0].axes)
     if numbers is None or source.step is network.images:
         return "its axes are not constant, or it changes those of the images"
     rank = len(axes) + (len(numbers) if node.op_type == "Unsqueeze" else 0)
@@ -155,9 +153,7 @@ def _average(network: Network, node: onnx.NodeProto, attributes: dict, inputs: l
         if source.axes != CHANNELS_FIRST or window != source.step.size or any(attributes.get("pads", ())):
             return f"it averages windows of {list(window)} in maps of {list(source.step.size)}, not whole maps"
         return network.add_step("average", node, [source], size=(1, 1))
-    axes = attributes.get("axes")
-    if axes is None and len(inputs) > 1 and isinstance(inputs[1], Constant):
-        axes = network.constants.small(inputs[1]).ravel().tolist()
+    axes = _axes(network, attributes, inputs)
     letters = {source.axes[axis] for axis in axes or () if -4 <= axis < len(source.axes)}
     if letters != {"H", "W"}:
         return "it averages over other axes than height and width"
@@ -286,6 +282,14 @@ def _padding(attributes, kernel: Sequence[int], stride: int, size) -> tuple[int,
         before.append(total // 2 if mode == b"SAME_UPPER" else total - total // 2)
         after.append(total - before[-1])
     return (*before, *after)
+
+
+def _axes(network: Network, attributes: dict, inputs: list) -> Sequence[int] | None:
+    """The axes that an operator names in its attributes, or in its second input since opset 13; None if it has none."""
+    axes = attributes.get("axes")
+    if axes is None and len(inputs) > 1 and isinstance(inputs[1], Constant):
+        axes = network.constants.small(inputs[1]).ravel().tolist()
+    return axes
 
 
 def _only_axis(shape: Sequence[int], axes: Sequence[int | str]) -> object:
