@@ -478,6 +478,22 @@ def test_constants_are_joined_within_limits(path):
     tracemalloc.stop()
 
 
+def test_a_slice_is_computed_only_as_it_is_understood(path):
+    """Without axes, its steps would be in their place; before opset 10, it has attributes."""
+    spec = ModelSpec(None, None, SMALL, classes=5, input_size=39)
+    model = build(rounded(spec), spec, **STYLES["keras on pytorch"])
+    for found in [node for node in model.graph.node if node.op_type == "Slice"]:
+        found.input[3] = ""
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(WeightsFileError, match=r"Pad 'n\d+' \(one of its inputs is neither a constant"):
+        read_arrays(path)
+    model = build(rounded(spec), spec)
+    model.graph.initializer.append(numpy_helper.from_array(np.arange(4), "c"))
+    model.graph.node.append(helper.make_node("Slice", ["c"], ["part"], starts=[0], ends=[2]))
+    path.write_bytes(model.SerializeToString())
+    assert_equal(read_arrays(path), rounded(spec))  # nothing reads the part
+
+
 def test_axes_are_added_within_limits(path):
     model = build(random_arrays())
     model.graph.initializer.append(numpy_helper.from_array(np.arange(65_000), "axes"))

@@ -129,11 +129,10 @@ def _constant(constants: Constants, node: onnx.NodeProto, inputs: list[Constant]
     if node.op_type == "Transpose":
         rank = len(source.shape)
         return constants.transposed(source, tuple(attributes.get("perm", range(rank - 1, -1, -1))))
-    if node.op_type in _FOLDED and sum(math.prod(given.shape) for given in inputs) <= MAX_SMALL:
-        arrays = [constants.small(given) for given in inputs]
-        if node.op_type == "ConstantOfShape" and math.prod(arrays[0].tolist()) > MAX_SMALL:
-            return None
-        return constants.of_array(node.output[0], _FOLDED[node.op_type](attributes, *arrays))
+    # An input that is left out in the middle would put those behind it into other places.
+    if node.op_type in _FOLDED and all(node.input) and sum(math.prod(given.shape) for given in inputs) <= MAX_SMALL:
+        folded = _FOLDED[node.op_type](attributes, *map(constants.small, inputs))
+        return None if folded is None else constants.of_array(node.output[0], folded)
     if node.op_type in ("Reshape", "Squeeze", "Unsqueeze") and math.prod(source.shape) <= MAX_SMALL:
         numbers = attributes.get("shape" if node.op_type == "Reshape" else "axes")
         if numbers is None and inputs[1:]:
@@ -143,14 +142,18 @@ def _constant(constants: Constants, node: onnx.NodeProto, inputs: list[Constant]
     return None
 
 
-def _filled(attributes: dict, shape: np.ndarray) -> np.ndarray:
+def _filled(attributes: dict, shape: np.ndarray) -> np.ndarray | None:
     import onnx
 
+    if math.prod(shape.tolist()) > MAX_SMALL:
+        return None
     value = onnx.numpy_helper.to_array(attributes["value"]) if "value" in attributes else np.zeros(1, np.float32)
     return np.full(shape, value[0])
 
 
-def _sliced(attributes: dict, array: np.ndarray, *numbers: np.ndarray) -> np.ndarray:
+def _sliced(attributes: dict, array: np.ndarray, *numbers: np.ndarray) -> np.ndarray | None:
+    if not numbers:  # before opset 10 they are attributes, which are not understood here
+        return None
     starts, ends, *others = (part.tolist() for part in numbers)
     axes = others[0] if others else range(len(starts))
     steps = others[1] if others[1:] else [1] * len(starts)
@@ -159,7 +162,8 @@ def _sliced(attributes: dict, array: np.ndarray, *numbers: np.ndarray) -> np.nda
     return array
 
 
-# Operators on small constants, by which PyTorch's older exporter computes the pads of `torch.nn.functional.pad`.
+# Operators on small constants, by which PyTorch's older exporter computes the pads of `torch.nn.functional.pad`. The
+# result is None if it is too large, or not understood.
 _FOLDED = {
     "Concat": lambda attributes, *arrays: np.concatenate(arrays, attributes["axis"]),
     "ConstantOfShape": _filled,
