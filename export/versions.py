@@ -43,10 +43,22 @@ def newest(base_path: str | os.PathLike) -> tuple[int, pathlib.Path]:
     folders = list_versions(base_path)
     if not folders:
         raise ValueError(
-            f"{os.fspath(base_path)}: expected a folder whose subfolders are versions (1, 2, ...), got none. Write one "
-            "with sqz-export --base_path=..."
+            f"{os.fspath(base_path)}: expected a folder whose subfolders are versions (1, 2, ...), got "
+            f"{_instead_of_versions(pathlib.Path(base_path))}"
         )
     return max(folders.items())
+
+
+def _instead_of_versions(folder: pathlib.Path) -> str:
+    """What a folder without versions is, and what to do: often it is a level too high or too low."""
+    if not folder.is_dir():
+        return "no folder. Write a version with sqz-export --base_path=..."
+    if (folder / "saved_model.pb").exists():
+        return f"a version itself. Give the folder that holds it: {folder.absolute().parent}"
+    below = sorted(path for path in folder.iterdir() if os.access(path, os.R_OK) and list_versions(path))
+    if below:
+        return f"folders of versions. Give one of these: {', '.join(map(str, below[:3]))}"
+    return "none. Write one with sqz-export --base_path=..."
 
 
 def choose_version(base_path: str | os.PathLike, model_version: int | str, keep_versions: int = 0) -> int:

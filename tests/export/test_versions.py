@@ -1,6 +1,7 @@
 """A version appears whole or not at all, and is never overwritten."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,20 @@ def test_versions_are_folders_named_by_positive_integers(tmp_path):
     (tmp_path / "77").write_text("a file")
     assert list(versions.list_versions(tmp_path)) == [1, 9, 12]
     assert versions.list_versions(tmp_path / "missing") == {}
+
+
+def test_without_versions_the_error_names_the_right_folder(tmp_path):
+    served = tmp_path / "models" / "squeezenet"
+    _put(served, 3)
+    assert versions.newest(served) == (3, served / "3")
+    for path, advice in (
+        (tmp_path / "models", f"Give one of these: {re.escape(str(served))}$"),
+        (served / "3", f"a version itself. Give the folder that holds it: {re.escape(str(served))}$"),
+        (tmp_path / "missing", "got no folder. Write a version with sqz-export"),
+        (tmp_path, "got none. Write one with sqz-export"),
+    ):
+        with pytest.raises(ValueError, match=advice):
+            versions.newest(path)
 
 
 def test_auto_is_the_newest_plus_one(tmp_path):

@@ -274,7 +274,7 @@ def test_ctrl_c_and_the_end_of_a_terminal_end_both_in_order(started, with_fake, 
 
 def test_what_the_model_server_would_wait_for_or_share_is_refused(with_fake, tmp_path, run_command, monkeypatch):
     monkeypatch.setenv("PATH", with_fake["PATH"])
-    with pytest.raises(ValueError, match=r"subfolders are versions \(1, 2, ...\), got none"):
+    with pytest.raises(ValueError, match=r"subfolders are versions \(1, 2, ...\), got no folder"):
         run_command(serve, f"--base_path={tmp_path / 'typo'}")
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match=r"Cannot listen on 0\.0\.0\.0"):
         run_command(serve, f"--base_path={version_in(tmp_path)}", f"--port={taken.getsockname()[1]}")
