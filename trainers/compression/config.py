@@ -18,7 +18,7 @@ SUFFIX = ".sqz"
 SIZE = "size="  # in --bits, before a number of bytes
 SENSITIVITY = "sensitivity="  # in --densities, before a density
 ROUNDING = "rounding"  # in --densities
-FINETUNING_STEPS, TUNING_STEPS = 500, 6000
+FINETUNING_STEPS, TUNING_STEPS = 500, 1200
 _ROUNDING_IMAGES, _TUNING_IMAGES = 100, 800
 UNSEEN_IMAGES = 500  # that --agreement evaluates at most; 95% of them has a standard error of one point
 _BITS = (
